@@ -1,0 +1,55 @@
+"""What every model's config has in common: plain data, checked, without torch."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ModelConfig(BaseModel):
+    """The keys that all models share, under `model.` in a config file.
+
+    `width` is C, `heads` is H; `context` is the length T the model is trained on. A model adds its
+    own keys in a subclass. Values are checked at construction; instances are immutable.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mechanism: ClassVar[str] = ""  # one line for `holo models`: how tokens are mixed
+
+    vocab_size: int = Field(0, ge=0, description="size of the vocabulary; set from the tokenizer")
+    layers: int = Field(6, ge=1, le=1000, description="number of blocks")
+    heads: int = Field(6, ge=1, description="number of heads")
+    width: int = Field(384, ge=1, description="width of the residual stream, C")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden units of the MLP, as a multiple of C")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
+    context: int = Field(256, ge=2, description="length of a training sequence, T")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise ValueError(
+                f"model.width ({self.width}) must be a multiple of model.heads ({self.heads})"
+            )
+        return self
+
+
+class SkeletonConfig(ModelConfig):
+    """The keys of the modern skeleton that vanilla and all the other models are built on."""
+
+    rope_base: float = Field(10_000.0, gt=1, description="base of the rotary position frequencies")
+    rope_fraction: float = Field(
+        1.0, ge=0, le=1, description="share of a head's dimensions that is rotated"
+    )
+    soft_cap: float = Field(15.0, ge=0, description="logits are capped at +-this; 0 is off")
+    tied: bool = Field(True, description="one matrix for embedding and head")
+    conv: int = Field(
+        0, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
+    )
+    bigrams: int = Field(
+        0, ge=0, description="rows of a hashed table of bigram embeddings; 0 is off"
+    )
+
+
+Recipe = Literal["modern", "classic"]
