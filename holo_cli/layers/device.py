@@ -1,0 +1,15 @@
+"""Which form of an operation a device wants."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def eager_cpu(x: Tensor) -> bool:
+    """Whether hand-written backward passes pay: on CPUs, outside torch.compile.
+
+    Eager CPU kernels cost tens of microseconds each whatever their size, so fewer of them is
+    faster. GPUs have fused kernels for the plain forms, and a compiler makes its own.
+    """
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,27 @@
+"""From hidden states to logits: one matrix, and a soft cap that keeps logits in a range."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def soft_cap(logits: Tensor, cap: float) -> Tensor:
+    """cap * tanh(logits / cap), elementwise; the identity for cap = 0 (Gemma 2, 2024)."""
+    return logits if cap == 0 else cap * torch.tanh(logits / cap)
+
+
+class Head(nn.Module):
+    """(..., C) -> logits (..., V) in float32.
+
+    With `tied` the matrix is the embedding's, given as the same Parameter. The training loss
+    reads `weight` and `cap` and never calls `forward`, so that (B, T, V) is never whole in memory.
+    """
+
+    def __init__(self, weight: nn.Parameter, cap: float) -> None:
+        super().__init__()
+        self.weight = weight  # (V, C)
+        self.cap = cap
+
+    def forward(self, x: Tensor) -> Tensor:
+        return soft_cap(nn.functional.linear(x, self.weight).float(), self.cap)

@@ -1,0 +1,47 @@
+"""The feed-forward half of a block: W_out relu(W_in x)^2, no biases (Primer, So et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.device import eager_cpu
+
+
+def relu_squared(x: Tensor) -> Tensor:
+    """relu(x)^2, elementwise."""
+    if eager_cpu(x):
+        y: Tensor = _ReluSquared.apply(x)
+        return y
+    return nn.functional.relu(x).square()
+
+
+class _ReluSquared(torch.autograd.Function):
+    """y = h^2 with h = relu(x); dx = 2 h dy: h is zero just where the relu cuts."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        h = torch.relu(x)
+        ctx.save_for_backward(h)
+        return h * h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (h,) = ctx.saved_tensors
+        return (h * grads[0]).mul_(2.0)
+
+
+class MLP(nn.Module):
+    """(B, T, C) -> (B, T, C) through `hidden` units."""
+
+    def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.dropout(self.down(relu_squared(self.up(x))))
+        return y

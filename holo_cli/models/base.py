@@ -1,0 +1,140 @@
+"""The contract that every model keeps; `README.md` beside this file says it in words.
+
+Legend: B rows, T positions, S positions of one step, C width, V vocabulary, N parameters.
+Everything that a caller needs is a value that comes back: auxiliary losses are returned with the
+hidden states, decoding state is an explicit object. Nothing is stashed on the module.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.head import Head
+from holo_cli.model_config import ModelConfig
+
+
+class Hidden(NamedTuple):
+    """What `LanguageModel.hidden` returns.
+
+    `x`: (B, T, C) final hidden states, ready for the head; `aux`: auxiliary losses by name, scalars
+    already multiplied by their weight, to be added to the cross-entropy and logged one by one.
+    """
+
+    x: Tensor
+    aux: dict[str, Tensor]
+
+
+class State(ABC):
+    """What a model remembers of each row while decoding. A value: `step` returns a new one.
+
+    A state may be kept and stepped again (to retry an answer, say): implementations that write in
+    place copy first when the same buffer was already continued by another state.
+    """
+
+    position: int
+
+    @abstractmethod
+    def select(self, rows: Tensor) -> State:
+        """The state of the given rows, (R,) int64, repeated or reordered: a copy."""
+
+    @abstractmethod
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that belongs to the state at its present position."""
+
+    def nbytes(self) -> int:
+        """Measured size in bytes of everything remembered so far."""
+        return sum(t.numel() * t.element_size() for t in self.tensors())
+
+
+@dataclass
+class Description:
+    """What a model costs. FLOPs count a multiply-add as two."""
+
+    parameters: int
+    active_parameters: int  # parameters that take part in one token's logits
+    train_flops_per_token: float  # forward + backward, at the config's context
+    decode_flops_per_token: float  # one new token at the end of a full context
+    state_bytes: int  # decoding state of one row at the config's context, float32
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+class LanguageModel(nn.Module, ABC):
+    """Base of all models. Subclasses are named `Model` and take their `Config`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head: Head
+        # recompute activations in the backward pass: set by the training loop, changes no value
+        self.grad_checkpoint = False
+
+    # -- training ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def hidden(self, tokens: Tensor) -> Hidden:
+        """(B, T) int64 -> final hidden states (B, T, C) and the auxiliary losses by name."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) int64 -> logits (B, T, V) float32. Position t has seen tokens 0..t only."""
+        logits: Tensor = self.head(self.hidden(tokens).x)
+        return logits
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    @property
+    def context_limit(self) -> int | None:
+        """The longest history that decoding may hold; None where there is no limit."""
+        return self.config.context
+
+    @abstractmethod
+    def init_state(self, batch: int = 1) -> State:
+        """The state before the first token, for `batch` rows, on the model's device."""
+
+    @abstractmethod
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, S) next tokens -> their hidden states (B, S, C) and the state after them."""
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """(B, S) next tokens -> logits (B, S, V) float32 and the state after them."""
+        x, state = self.step_hidden(tokens, state)
+        return self.head(x), state
+
+    @abstractmethod
+    def state_bytes(self, length: int) -> int:
+        """Bytes of decoding state for one row after `length` tokens, in the weights' dtype."""
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def describe(self) -> Description:
+        """Parameters, FLOPs and state size, by formula; tests check them against counts."""
+
+    def measures(self, tokens: Tensor) -> dict[str, float]:
+        """Per-model figures worth logging at an evaluation, from a sample (B, T). Default none."""
+        return {}
+
+    def views(self) -> tuple[str, ...]:
+        """Names of the `holo visualize` pages that this model can fill, beside the common ones."""
+        return ()
+
+    def matrices(self) -> dict[str, nn.Parameter]:
+        """The weights Muon may orthogonalise, by name: 2-D weights inside the blocks.
+
+        Embeddings, head, gains, convolution filters and biases are for AdamW. A parameter may
+        carry `splits`, the number of separate matrices stacked along its first dimension.
+        """
+        return {
+            name: p
+            for name, p in self.named_parameters()
+            if p.ndim == 2 and name.startswith("blocks.") and not getattr(p, "no_muon", False)
+        }
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
