@@ -1,0 +1,64 @@
+"""Loss and bits per byte over a whole split."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from holo_cli.data.batches import IGNORE, val_batches
+from holo_cli.data.dataset import PreparedData
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.loss import nats_per_token
+from holo_cli.training.precision import autocast
+
+TOKENS_PER_BATCH = 16_384
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`loss` in nats per token (end and marker tokens among them), `bpb` over the text's bytes."""
+
+    loss: float
+    bpb: float
+    tokens: int
+    bytes: int
+    seconds: float
+
+
+def evaluate(
+    model: LanguageModel,
+    data: PreparedData,
+    dtype: torch.dtype,
+    *,
+    split: str = "val",
+    rows: int = 0,
+) -> Evaluation:
+    """Score every token of a split once, in windows of the model's context that do not overlap.
+
+    Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text). `rows` windows go through the
+    model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
+    """
+    started = time.perf_counter()
+    context = model.config.context
+    rows = rows or max(1, TOKENS_PER_BATCH // context)
+    was_training = model.training
+    model.eval()
+    nats, tokens = 0.0, 0
+    with torch.inference_mode(), autocast(model.device, dtype):
+        for x, y in val_batches(data.split(split), context, rows, data.tokenizer.end):
+            y = y.to(model.device)
+            hidden = model.hidden(x.to(model.device)).x
+            nats += nats_per_token(hidden, model.head, y).sum().item()
+            tokens += int((y != IGNORE).sum())
+    model.train(was_training)
+    size = data.byte_count(split)
+    return Evaluation(
+        loss=nats / tokens,
+        bpb=nats / (math.log(2) * size),
+        tokens=tokens,
+        bytes=size,
+        seconds=time.perf_counter() - started,
+    )

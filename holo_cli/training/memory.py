@@ -1,0 +1,123 @@
+"""How much memory a run will take, said before it starts, and what this machine has."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import torch
+
+from holo_cli import registry
+from holo_cli.config import Resolved
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.config import TrainingConfig
+from holo_cli.training.loss import CHUNK
+from holo_cli.training.precision import autocast, pick_device, pick_dtype
+
+
+def saved_bytes_per_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
+    """Bytes that one row's forward pass keeps for its backward pass, by running one.
+
+    Counts every storage that autograd saves once, the weights left out: exact for this very model
+    on this very device, whatever its mechanism.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+    kept: list[torch.Tensor] = []  # storages must live on, or their addresses are used again
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+            kept.append(t)
+        return t
+
+    tokens = torch.zeros(1, context, dtype=torch.int64, device=model.device)
+    was_training = model.training
+    model.train()
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        autocast(model.device, dtype),
+    ):
+        out = model.hidden(tokens)
+    model.train(was_training)
+    del out
+    return sum(seen.values())
+
+
+def memory_parts(
+    model: LanguageModel, config: TrainingConfig, dtype: torch.dtype
+) -> dict[str, int]:
+    """Bytes by part: weights, gradients, optimizer, activations, loss.
+
+    Activations are measured on one row and scaled by the batch. The process itself (Python and
+    the libraries, some 300 MB) comes on top.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    matrices = model.matrices() if config.optimizer == "muon" else {}
+    muon = sum(p.numel() * p.element_size() for p in matrices.values())
+    vocab = model.head.weight.shape[0]
+    context = model.config.context
+    tokens = config.batch_size * context
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": muon + 2 * (weights - muon),
+        "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
+        "loss": 4 * 3 * min(CHUNK, tokens * vocab),
+    }
+
+def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
+    """What a run would take, for `--dry-run`: parameters and bytes, by part and `total_bytes`.
+
+    Builds the model, on the device of the run, to measure one row of it.
+    """
+    device = pick_device(resolved.training.device)
+    config = resolved.model.model_copy(update={"vocab_size": vocab_size})
+    model = registry.build_model(resolved.model_name, config).to(device)
+    model.grad_checkpoint = resolved.training.grad_checkpoint
+    parts = memory_parts(model, resolved.training, pick_dtype(resolved.training.dtype, device))
+    described = model.describe()
+    return (
+        {
+            "parameters": described.parameters,
+            "active_parameters": described.active_parameters,
+        }
+        | {f"{name}_bytes": value for name, value in parts.items()}
+        | {"total_bytes": sum(parts.values())}
+    )
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free for a run on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if sys.platform == "linux":
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def peak_rss_bytes() -> int | None:
+    """Largest resident size of this process so far; None on systems that do not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )

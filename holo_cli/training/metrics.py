@@ -1,0 +1,71 @@
+"""What a run leaves to look at: `runs/RUN/metrics.jsonl` and TensorBoard events.
+
+Both are written from the same events that the command line shows. After a resume, rows of steps
+that were never saved are dropped, so the file reads as one uninterrupted run.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from holo_cli.files import atomic_write_text
+
+# event -> (key in the event, tag in TensorBoard)
+SCALARS = {
+    "train": {
+        "loss": "train/loss",
+        "lr": "train/lr",
+        "grad_norm": "train/grad_norm",
+        "tokens_per_second": "train/tokens_per_second",
+    },
+    "eval": {"val_loss": "val/loss", "bpb": "val/bpb"},
+}
+
+
+class MetricsLog:
+    """Writes events of one run. `step` is where a resumed run goes on; 0 begins a new log."""
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "metrics.jsonl"
+        keep: list[str] = []
+        if step and self.path.exists():
+            keep = [line for line in _lines(self.path) if json.loads(line).get("step", 0) <= step]
+        elif not step:
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
+        atomic_write_text(self.path, "".join(line + "\n" for line in keep))
+        self._file: IO[str] = self.path.open("a", encoding="utf-8", newline="\n")
+        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+    def write(self, event: dict[str, Any]) -> None:
+        """Append an event; scalars and sample texts also go to TensorBoard, by step."""
+        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+        self._file.flush()
+        step = event.get("step", 0)
+        for key, tag in SCALARS.get(event["event"], {}).items():
+            if event.get(key) is not None:
+                self._board.add_scalar(tag, event[key], step)
+        if event["event"] == "eval":
+            # the same curve against tokens, which is what runs with other batches compare on
+            self._board.add_scalar("val/loss_by_tokens", event["val_loss"], event["tokens"])
+            for name, value in event.get("measures", {}).items():
+                self._board.add_scalar(f"model/{name}", value, step)
+            if event.get("sample"):
+                self._board.add_text("sample", event["sample"], step)
+        for name, value in event.get("aux", {}).items():
+            self._board.add_scalar(f"train/{name}", value, step)
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """Complete JSON lines of a log; a last line that a crash cut off is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [line for line in lines[:-1] if line]

@@ -1,0 +1,45 @@
+"""A request to stop, from Ctrl-C, SIGTERM or a caller, that waits for a safe moment."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Set once by a signal (or by code); the loop looks at it between forward passes."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.reason)
+
+    def ask(self, reason: str) -> None:
+        self.reason = self.reason or reason
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT interrupts.
+
+        Handlers can only be set in the main thread; elsewhere this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: FrameType | None) -> None:
+            if number == signal.SIGINT and self:
+                raise KeyboardInterrupt
+            self.ask("signal")
+
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
