@@ -51,5 +51,14 @@ class SkeletonConfig(ModelConfig):
         0, ge=0, description="rows of a hashed table of bigram embeddings; 0 is off"
     )
 
+    @model_validator(mode="after")
+    def _heads_are_even(self) -> SkeletonConfig:
+        if self.width // self.heads % 2:
+            raise ValueError(
+                f"model.width / model.heads ({self.width} / {self.heads}) must be even: rotary "
+                "positions turn pairs"
+            )
+        return self
+
 
 Recipe = Literal["modern", "classic"]

@@ -28,9 +28,7 @@ class Attention(Mixer):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]  # three matrices for Muon
         self.out = nn.Linear(width, width, bias=False)
-        self.rope = Rope(
-            width // config.heads, config.rope_base, config.rope_fraction, config.context
-        )
+        self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
 
     def _project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, S, C) at positions start.. -> q, k, v, each (B, H, S, d)."""

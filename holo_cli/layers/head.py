@@ -12,7 +12,7 @@ def soft_cap(logits: Tensor, cap: float) -> Tensor:
 
 
 class Head(nn.Module):
-    """(..., C) -> logits (..., V) in float32.
+    """(..., C) -> logits (..., V), in float32 at least.
 
     With `tied` the matrix is the embedding's, given as the same Parameter. The training loss
     reads `weight` and `cap` and never calls `forward`, so that (B, T, V) is never whole in memory.
@@ -24,4 +24,6 @@ class Head(nn.Module):
         self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:
-        return soft_cap(nn.functional.linear(x, self.weight).float(), self.cap)
+        logits = nn.functional.linear(x, self.weight)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return soft_cap(logits.to(wide), self.cap)

@@ -1,7 +1,8 @@
 """Rotary position embedding (Su et al. 2021), over a share of each head's dimensions.
 
 Dimension i is paired with i + d/2, and the first pairs of each head are the rotated ones; the rest
-carries no position (their angle is zero). Tables grow on demand and are never in a checkpoint.
+carries no position (their angle is zero). Tables are computed in float64 on the host, where angles
+of far positions are still exact, and cast once per device and dtype; no checkpoint holds them.
 """
 
 from __future__ import annotations
@@ -11,42 +12,36 @@ from torch import Tensor, nn
 
 
 class Rope(nn.Module):
-    """Rotates (B, T, K, d), d even, by the positions start .. start + T - 1.
+    """Rotates (B, T, K, d), d even, by the positions start .. start + T - 1."""
 
-    The tables are float32 and cast to x's dtype after the angle is known, so positions stay exact
-    in bfloat16.
-    """
-
-    def __init__(self, head_width: int, base: float, fraction: float, length: int) -> None:
+    def __init__(self, head_width: int, base: float, fraction: float) -> None:
         super().__init__()
         self.half = head_width // 2
         self.rotated = round(self.half * fraction)
         self.base = base
-        self.register_buffer("cos", torch.empty(0), persistent=False)
-        self.register_buffer("sin", torch.empty(0), persistent=False)
-        self.cos: Tensor
-        self.sin: Tensor
-        self._grow(length)
+        self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def _grow(self, length: int) -> None:
-        device = self.cos.device
-        # float64 on the host: MPS has no float64, and the tables are made once
-        rate = torch.zeros(self.half, dtype=torch.float64, device="cpu")
-        pair = torch.arange(self.rotated, dtype=torch.float64, device="cpu")
-        rate[: self.rotated] = self.base ** (-pair / max(self.rotated, 1))
-        position = torch.arange(length, dtype=torch.float64, device="cpu")
-        angle = (position[:, None] * rate)[:, None]  # (T, 1, d/2)
-        sin = angle.sin()
-        # y = x cos + swap(x) sin, where swap exchanges the halves and the first one's sign is minus
-        self.cos = torch.cat((angle.cos(), angle.cos()), dim=-1).float().to(device)
-        self.sin = torch.cat((-sin, sin), dim=-1).float().to(device)
+    def _compute(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        # outside inference mode: a table made while generating may serve a training step later
+        with torch.inference_mode(False):
+            pair = torch.arange(self.rotated, dtype=torch.float64, device="cpu")
+            rate = torch.zeros(self.half, dtype=torch.float64, device="cpu")
+            rate[: self.rotated] = self.base ** (-pair / max(self.rotated, 1))
+            position = torch.arange(length, dtype=torch.float64, device="cpu")
+            angle = (position[:, None] * rate)[:, None]  # (T, 1, d/2)
+            cos, sin = angle.cos(), angle.sin()
+            # y = x cos + swap(x) sin: swap exchanges the halves, and the first one's sign is minus
+            cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+            return cos.to(like.dtype).to(like.device), sin.to(like.dtype).to(like.device)
 
     def tables(self, start: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin, (T, 1, d), in the dtype of `like`."""
-        if start + length > self.cos.shape[0]:
-            self._grow(max(start + length, 2 * self.cos.shape[0]))
-        cut = slice(start, start + length)
-        return self.cos[cut].to(like.dtype), self.sin[cut].to(like.dtype)
+        """cos and signed sin, (T, 1, d), with the dtype and device of `like`."""
+        key = (like.device, like.dtype)
+        end = start + length
+        if key not in self._tables or self._tables[key][0].shape[0] < end:
+            self._tables[key] = self._compute(max(64, 1 << (end - 1).bit_length()), like)
+        cos, sin = self._tables[key]
+        return cos[start:end], sin[start:end]
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
         """x: (B, T, K, d) -> the same shape, rotated."""
