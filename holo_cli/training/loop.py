@@ -62,7 +62,7 @@ class Loop:
         self.model, self.optimizer, self.config, self.dtype = model, optimizer, config, dtype
         self.data, self.progress = data, progress
         self.events, self.save, self.sample = events, save, sample
-        self.stop = stop or StopRequest()
+        self.stop = StopRequest() if stop is None else stop
         self.world = world or World()
         self.stop_at = stop_at
         self.context = model.config.context

@@ -7,10 +7,16 @@ that were never saved are dropped, so the file reads as one uninterrupted run.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from holo_cli.errors import TrainingError
 from holo_cli.files import atomic_write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 # event -> (key in the event, tag in TensorBoard)
 SCALARS = {
@@ -28,10 +34,15 @@ class MetricsLog:
     """Writes events of one run. `step` is where a resumed run goes on; 0 begins a new log."""
 
     def __init__(self, folder: Path, step: int = 0) -> None:
+        # imported here: TensorBoard takes a second that only training should pay
         from torch.utils.tensorboard import SummaryWriter
 
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
+        with self._explained():
+            self._open(folder, step, SummaryWriter)
+
+    def _open(self, folder: Path, step: int, board: Callable[..., SummaryWriter]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         keep: list[str] = []
         if step and self.path.exists():
             keep = [line for line in _lines(self.path) if json.loads(line).get("step", 0) <= step]
@@ -40,12 +51,13 @@ class MetricsLog:
                 old.unlink()
         atomic_write_text(self.path, "".join(line + "\n" for line in keep))
         self._file: IO[str] = self.path.open("a", encoding="utf-8", newline="\n")
-        self._board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        self._board = board(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, event: dict[str, Any]) -> None:
         """Append an event; scalars and sample texts also go to TensorBoard, by step."""
-        self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
-        self._file.flush()
+        with self._explained():
+            self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
+            self._file.flush()
         step = event.get("step", 0)
         for key, tag in SCALARS.get(event["event"], {}).items():
             if event.get(key) is not None:
@@ -59,6 +71,18 @@ class MetricsLog:
                 self._board.add_text("sample", event["sample"], step)
         for name, value in event.get("aux", {}).items():
             self._board.add_scalar(f"train/{name}", value, step)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Errors of the disk as one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"Cannot write the log {self.path}: {error.strerror or error}.",
+                next_step="Make room on that disk, or start from a folder you can write to; "
+                "checkpoints already saved are untouched.",
+            ) from error
 
     def close(self) -> None:
         self._file.close()

@@ -181,7 +181,7 @@ class _Run:
         stop: StopRequest | None,
         stop_at: int | None,
     ) -> Event:
-        stop = stop or StopRequest()
+        stop = StopRequest() if stop is None else stop
         with ExitStack() as stack:
             world = stack.enter_context(processes(self.model.device))
             if world.is_main:

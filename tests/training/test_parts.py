@@ -1,0 +1,205 @@
+"""The loop's parts one by one, each against something slow and obvious."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from holo_cli import registry
+from holo_cli.config import Resolved
+from holo_cli.data.batches import IGNORE
+from holo_cli.errors import UsageError
+from holo_cli.layers.head import Head
+from holo_cli.training import loss as loss_module
+from holo_cli.training.config import TrainingConfig
+from holo_cli.training.loss import cross_entropy, nats_per_token
+from holo_cli.training.memory import estimate, memory_parts
+from holo_cli.training.optim import Muon, clip_grad_norm, orthogonalise
+from holo_cli.training.precision import pick_device, pick_dtype
+from holo_cli.training.schedule import context_at, rate_share
+from holo_cli.training.stopping import StopRequest
+
+# -- Muon -----------------------------------------------------------------------------------------
+
+
+def test_orthogonalise_keeps_directions_and_levels_singular_values() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 12, 40, dtype=torch.float64)
+    y = orthogonalise(x, dtype=torch.float64)
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    inner = u.mT @ y @ vt.mT  # diagonal in x's own singular basis
+    off = inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))
+    assert off.abs().max() < 1e-8
+    values = inner.diagonal(dim1=1, dim2=2)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
+    torch.manual_seed(0)
+    shapes = {"a": (8, 8), "b": (8, 8), "wide": (8, 24), "tall": (24, 8), "fused": (24, 8)}
+    ours = {name: nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+    ours["fused"].splits = 3  # type: ignore[attr-defined]
+    theirs = {n: nn.Parameter(p.detach().clone()) for n, p in ours.items() if n != "fused"}
+    thirds = [nn.Parameter(t.clone()) for t in ours["fused"].detach().chunk(3)]
+    reference = torch.optim.Muon(
+        [*theirs.values(), *thirds], lr=0.1, weight_decay=0.05, momentum=0.9, nesterov=True,
+        adjust_lr_fn="original",
+    )  # fmt: skip
+    muon = Muon(ours, momentum=0.9, weight_decay=0.05)
+    muon.lr = 0.1
+    for step in range(4):
+        generator = torch.Generator().manual_seed(step)
+        for name, p in ours.items():
+            p.grad = torch.randn(p.shape, generator=generator)
+            if name == "fused":
+                for third, g in zip(thirds, p.grad.chunk(3), strict=True):
+                    third.grad = g.clone()
+            else:
+                theirs[name].grad = p.grad.clone()
+        muon.step()
+        reference.step()
+    # torch's iterates in bfloat16, ours in float32 here: the same update up to its rounding
+    for name, p in theirs.items():
+        torch.testing.assert_close(ours[name], p, rtol=0, atol=0.02)
+    torch.testing.assert_close(ours["fused"], torch.cat(thirds), rtol=0, atol=0.02)
+    moved = {n: (ours[n] - torch.zeros(1)).norm() for n in ours}
+    assert all(norm > 1 for norm in moved.values())
+
+
+def test_clipping() -> None:
+    p = nn.Parameter(torch.zeros(4))
+    p.grad = torch.full((4,), 3.0)
+    assert clip_grad_norm([p], 0.0).item() == pytest.approx(6.0)
+    assert p.grad.norm().item() == pytest.approx(6.0)
+    assert clip_grad_norm([p], 2.0).item() == pytest.approx(6.0)
+    assert p.grad.norm().item() == pytest.approx(2.0, rel=1e-4)
+
+
+# -- loss -----------------------------------------------------------------------------------------
+
+
+def make_loss() -> tuple[torch.Tensor, Head, torch.Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(3, 7, 5, dtype=torch.float64, requires_grad=True)
+    head = Head(nn.Parameter(torch.randn(11, 5, dtype=torch.float64)), 4.0)
+    target = torch.randint(0, 11, (3, 7))
+    target[0, 2] = target[2, 6] = IGNORE
+    return x, head, target
+
+
+def test_chunked_loss_and_gradients_equal_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, head, target = make_loss()
+    whole = nn.functional.cross_entropy(head(x).flatten(0, 1), target.flatten())
+    expected = torch.autograd.grad(whole, (x, head.weight))
+    for chunk in (11, 44, 10_000):  # one row at a time, four, all
+        monkeypatch.setattr(loss_module, "CHUNK", chunk)
+        loss = cross_entropy(x, head, target)
+        torch.testing.assert_close(loss, whole)
+        for got, right in zip(torch.autograd.grad(loss, (x, head.weight)), expected, strict=True):
+            torch.testing.assert_close(got, right)
+        nats = nats_per_token(x, head, target).double()
+        torch.testing.assert_close(nats.sum() / 19, whole.detach(), rtol=1e-6, atol=1e-6)
+        assert nats[0, 2] == nats[2, 6] == 0
+
+
+def test_chunked_loss_passes_gradcheck() -> None:
+    x, head, target = make_loss()
+    assert torch.autograd.gradcheck(
+        lambda x, w: cross_entropy(x, Head(w, 4.0), target), (x, head.weight)
+    )
+
+
+# -- schedule -------------------------------------------------------------------------------------
+
+
+def test_constant_then_cooldown() -> None:
+    config = TrainingConfig(steps=100, warmup=10, cooldown=0.4, min_lr=0.1)
+    shares = [rate_share(step, config) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:60] == [1.0] * 51
+    assert shares[60] == 1.0
+    assert shares[80] == pytest.approx(0.55)
+    assert shares[99] == pytest.approx(0.1 + 0.9 / 40)
+    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+
+
+def test_cosine() -> None:
+    config = TrainingConfig(steps=100, warmup=0, schedule="cosine", min_lr=0.1)
+    assert rate_share(0, config) == 1.0
+    assert rate_share(50, config) == pytest.approx(0.55)
+    assert rate_share(99, config) == pytest.approx(0.1, abs=0.001)
+
+
+def test_context_ramp() -> None:
+    config = TrainingConfig(steps=10, warmup=0, ramp_steps=0.3, ramp_context=16)
+    assert [context_at(s, 64, config) for s in (0, 2, 3, 9)] == [16, 16, 64, 64]
+    assert context_at(0, 64, TrainingConfig()) == 64
+
+
+# -- machine --------------------------------------------------------------------------------------
+
+
+def test_devices_and_dtypes() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+    with pytest.raises(UsageError, match="no device that holo knows"):
+        pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="not available here"):
+            pick_device("cuda")
+    cpu = torch.device("cpu")
+    assert pick_dtype("float32", cpu) == torch.float32
+    assert pick_dtype("bfloat16", cpu) == torch.bfloat16
+    assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_memory_estimate_follows_batch_context_and_checkpointing(
+    small: Callable[..., Resolved],
+) -> None:
+    resolved = small().replace({"model.vocab_size": 30})
+    model = registry.build_model("vanilla", resolved.model)
+    parts = memory_parts(model, resolved.training, torch.float32)
+    weights = sum(p.numel() for p in model.parameters()) * 4
+    assert parts["weights"] == parts["gradients"] == weights
+    assert weights < parts["optimizer"] < 2 * weights  # Muon keeps one moment, AdamW two
+    twice = memory_parts(model, TrainingConfig(batch_size=8), torch.float32)
+    assert twice["activations"] == 2 * parts["activations"]
+    width, context, batch = 16, 16, 4
+    least = 10 * width * context * batch * 4  # a block keeps at least ten vectors of its width
+    assert parts["activations"] > least
+    model.grad_checkpoint = True
+    assert memory_parts(model, resolved.training, torch.float32)["activations"] < (
+        0.5 * parts["activations"]
+    )
+    shown = estimate(resolved, 30)
+    assert shown["total_bytes"] == sum(parts.values())
+    assert shown["parameters"] == weights // 4
+
+
+def test_signals_ask_first_and_interrupt_second() -> None:
+    stop = StopRequest()
+    before = signal.getsignal(signal.SIGINT)
+    with stop.on_signals():
+        signal.raise_signal(signal.SIGTERM)
+        assert stop
+        assert stop.reason == "signal"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_chance_level_loss_is_log_vocabulary(small: Callable[..., Resolved]) -> None:
+    """A fresh model of either recipe starts at chance: the head is neither sharp nor biased."""
+    for recipe in ("modern", "classic"):
+        config = small().replace({"model.vocab_size": 300, "model.recipe": recipe})
+        model = registry.build_model("vanilla", config.model)
+        tokens = torch.randint(0, 300, (4, 16))
+        loss = cross_entropy(model.hidden(tokens[:, :-1]).x, model.head, tokens[:, 1:])
+        assert loss.item() == pytest.approx(math.log(300), abs=0.1)
