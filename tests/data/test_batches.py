@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,7 @@ def test_an_epoch_has_every_window_once_and_targets_are_one_ahead() -> None:
     first = [batches.take(1) for _ in range(batches.per_epoch)]
     starts = sorted(int(x[0, 0]) for x, _ in first)
     assert len(set(starts)) == len(starts) == batches.per_epoch
-    assert {b - a for a, b in zip(starts, starts[1:], strict=False)} == {8}
+    assert {b - a for a, b in pairwise(starts)} == {8}
     for x, y in first:
         assert torch.equal(x[0] + 1, y[0])
     order = [int(x[0, 0]) for x, _ in first]

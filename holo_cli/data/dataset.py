@@ -1,0 +1,181 @@
+"""A prepared set, opened for reading: token shards mapped into memory, never copied."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holo_cli.data.files import sha256_of
+from holo_cli.data.meta import META, RECORD, Meta, Shard, read_meta
+from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
+from holo_cli.errors import DataError, UsageError, nearest
+
+ROOT = Path("data")
+
+
+class PreparedData:
+    """What `holo prepare` wrote. Open with `PreparedData.open`."""
+
+    def __init__(self, path: Path, meta: Meta, tokenizer: Tokenizer) -> None:
+        self.path, self.meta, self.tokenizer = path, meta, tokenizer
+
+    @classmethod
+    def open(cls, path_or_name: str | Path, verify: bool = True) -> PreparedData:
+        """A set by folder, or by its name under `data/`.
+
+        Sizes and the tokenizer are always checked; `verify` also hashes every file (0.1 s per
+        100 MB) and looks for ids outside the vocabulary. What does not fit raises DataError.
+        """
+        path = _locate(path_or_name)
+        meta = read_meta(path)
+        tokenizer = load_tokenizer(path)
+        if tokenizer.fingerprint != meta.tokenizer.fingerprint:
+            raise DataError(
+                f"The tokenizer in {path} is not the one its tokens were made with.",
+                next_step="Prepare the set anew with --force.",
+            )
+        if tokenizer.vocab_size != meta.tokenizer.vocab_size:
+            raise DataError(
+                f"{path} says its vocabulary has {meta.tokenizer.vocab_size:,} tokens; its "
+                f"tokenizer has {tokenizer.vocab_size:,}.",
+                next_step="Prepare the set anew with --force.",
+            )
+        data = cls(path, meta, tokenizer)
+        for shard in meta.shards:
+            data._check(shard, verify)
+        return data
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self.meta.name
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the tokens on disk: little-endian uint16 or uint32."""
+        return np.dtype(self.meta.dtype).newbyteorder("<")
+
+    @property
+    def has_markers(self) -> bool:
+        """Whether each document opens with a marker of its language."""
+        return self.meta.markers
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 (hex) over the hashes of all shards and the tokenizer: names this very data."""
+        digest = hashlib.sha256(self.meta.tokenizer.fingerprint.encode())
+        for shard in self.meta.shards:
+            line = f"{shard.name} {shard.sha256} {shard.idx_sha256} {shard.docs_sha256}\n"
+            digest.update(line.encode("utf-8"))
+        return digest.hexdigest()
+
+    @property
+    def languages(self) -> dict[str, int]:
+        """Documents per language over both splits; "" counts those of unknown language."""
+        counts: dict[str, int] = {}
+        for shares in self.meta.languages.values():
+            for code, share in shares.items():
+                counts[code] = counts.get(code, 0) + share.documents
+        return counts
+
+    def token_count(self, split: str) -> int:
+        """Tokens, markers and ends included."""
+        return sum(shard.tokens for shard in self._of(split))
+
+    def byte_count(self, split: str) -> int:
+        """UTF-8 bytes of the text; markers and ends count zero."""
+        return sum(shard.bytes for shard in self._of(split))
+
+    def document_count(self, split: str) -> int:
+        return sum(shard.documents for shard in self._of(split))
+
+    # -- the content ------------------------------------------------------------------------------
+
+    def split(self, split: str) -> list[np.memmap[Any, Any]]:
+        """The tokens of "train" or "val": one read-only map per shard, (tokens,), in order."""
+        return [
+            np.memmap(self.path / f"{shard.name}.bin", dtype=self.dtype, mode="r")
+            for shard in self._of(split)
+        ]
+
+    def document_ends(self, split: str) -> list[NDArray[np.uint64]]:
+        """Per shard, (documents,): where each document ends, in tokens from the shard's start."""
+        return [
+            np.fromfile(self.path / f"{shard.name}.idx", dtype="<u8") for shard in self._of(split)
+        ]
+
+    def records(self, split: str) -> list[NDArray[Any]]:
+        """Per shard, (documents,) of `RECORD`: bytes, language and source of each document."""
+        return [
+            np.load(self.path / f"{shard.name}.docs.npy", allow_pickle=False)
+            for shard in self._of(split)
+        ]
+
+    # -- checks -----------------------------------------------------------------------------------
+
+    def _of(self, split: str) -> list[Shard]:
+        if split not in ("train", "val"):
+            raise UsageError(f"There is no split '{split}'.", next_step="Use 'train' or 'val'.")
+        return self.meta.of(split)
+
+    def _check(self, shard: Shard, verify: bool) -> None:
+        again = "Prepare the set anew with --force."
+        files = {
+            f"{shard.name}.bin": (shard.tokens * self.dtype.itemsize, shard.sha256),
+            f"{shard.name}.idx": (shard.documents * 8, shard.idx_sha256),
+            f"{shard.name}.docs.npy": (None, shard.docs_sha256),
+        }
+        for name, (size, sha256) in files.items():
+            path = self.path / name
+            if not path.is_file():
+                raise DataError(f"{path} is missing.", next_step=again)
+            found = path.stat().st_size
+            if size is not None and found != size:
+                problem = "is cut short" if found < size else "has grown"
+                raise DataError(
+                    f"{path} {problem}: {found:,} bytes where {META} says {size:,}.",
+                    next_step=again,
+                )
+            if verify and sha256_of(path) != sha256:
+                raise DataError(
+                    f"{path} was changed after it was prepared: its hash does not fit {META}.",
+                    next_step=again,
+                )
+        if verify:
+            tokens = np.memmap(self.path / f"{shard.name}.bin", dtype=self.dtype, mode="r")
+            highest = int(tokens.max())
+            if highest >= self.tokenizer.vocab_size:
+                raise DataError(
+                    f"{self.path / shard.name}.bin holds token {highest:,}, outside the "
+                    f"vocabulary of {self.tokenizer.vocab_size:,}.",
+                    next_step=again,
+                )
+
+
+def find_prepared(root: Path = ROOT) -> list[Path]:
+    """The folders of prepared sets under `root`, by name."""
+    return sorted(path.parent for path in root.glob(f"*/{META}"))
+
+
+def _locate(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name)
+    if path.is_dir():
+        return path
+    named = ROOT / path
+    if not path.is_absolute() and named.is_dir():
+        return named
+    known = [folder.name for folder in find_prepared()]
+    hint = nearest(path.name, known)
+    raise DataError(
+        f"There is no prepared set '{path_or_name}'.",
+        next_step=f"{hint} `holo prepare NAME` makes one.".strip(),
+    )
+
+
+__all__ = ["RECORD", "ROOT", "PreparedData", "find_prepared"]

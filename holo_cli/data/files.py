@@ -1,0 +1,56 @@
+"""What is common to writing a prepared set: syncing, hashing, locking, and clear disk errors."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from holo_cli.errors import DataError
+from holo_cli.files import try_lock
+
+
+def sync(file: BinaryIO) -> None:
+    """Everything written so far reaches the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def clear_disk_errors(folder: Path) -> Iterator[None]:
+    """What the system says while writing under `folder`, as one sentence with a way on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"The disk is full: {folder} could not be written.",
+                next_step="Free some space and give the same command: it goes on from here.",
+            ) from error
+        raise DataError(
+            f"{error.filename or folder} could not be written: {error.strerror or error}.",
+            next_step="Check the permissions, or choose another folder with --out.",
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other preparations out of a folder; the system lets go when this process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+b") as file:
+        if not try_lock(file):
+            raise DataError(
+                f"Another process is preparing {folder} at this moment.",
+                next_step="Wait for it, or choose another folder with --out.",
+            )
+        yield

@@ -1,0 +1,114 @@
+"""meta.json: what a prepared set is. Written last; without it a folder is not data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from holo_cli.errors import DataError
+
+FORMAT = 1
+META = "meta.json"
+Split = Literal["train", "val"]
+SPLITS: tuple[Split, ...] = ("train", "val")
+
+RECORD = np.dtype([("bytes", "<u8"), ("language", "S8"), ("source", "<u4")])
+"""One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), and the
+number of its source in `Meta.source_names`."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class TokenizerMeta(_Model):
+    """Which tokenizer the ids belong to; it lies beside in tokenizer.json."""
+
+    kind: str
+    fingerprint: str
+    vocab_size: int = Field(ge=1)
+
+
+class Shard(_Model):
+    """One stretch of tokens: NAME.bin, with document ends in NAME.idx and NAME.docs.npy."""
+
+    name: str
+    split: Split
+    tokens: int = Field(ge=1)
+    documents: int = Field(ge=1)
+    bytes: int = Field(ge=0, description="UTF-8 bytes of the text; markers and ends count zero")
+    sha256: str
+    idx_sha256: str
+    docs_sha256: str
+
+
+class Share(_Model):
+    """How much of a split is in one language."""
+
+    documents: int
+    bytes: int
+    tokens: int
+
+
+class Meta(_Model):
+    """Everything that is known about a set."""
+
+    format: int = FORMAT
+    name: str
+    sources: list[dict[str, Any]]
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    tokenizer: TokenizerMeta
+    dtype: Literal["uint16", "uint32"]
+    specials: dict[str, int]
+    markers: bool
+    shards: list[Shard]
+    languages: dict[Split, dict[str, Share]]
+    source_names: list[str]
+    dropped: dict[str, int]
+    seed: int
+    seconds: float
+    created: str
+
+    def of(self, split: str) -> list[Shard]:
+        """The shards of a split, in order."""
+        return [shard for shard in self.shards if shard.split == split]
+
+    def to_json(self) -> bytes:
+        return (self.model_dump_json(indent=2) + "\n").encode("utf-8")
+
+
+def read_meta(folder: Path) -> Meta:
+    """The meta.json of a prepared folder. DataError where it is missing, newer, or damaged."""
+    path = folder / META
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} is not a prepared set: it has no {META}.",
+            next_step="Prepare it (`holo prepare`); a preparation that was stopped goes on "
+            "when the same command is given again.",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}.", next_step="Prepare the set anew with --force."
+        ) from error
+    version = raw.get("format") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version > FORMAT:
+        raise DataError(
+            f"{folder} was prepared by a newer holo (format {version}; this one reads {FORMAT}).",
+            next_step="Upgrade with pip install --upgrade holo-cli, or prepare the set anew.",
+        )
+    try:
+        return Meta.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise DataError(
+            f"{path} is damaged: {where}: {first['msg']}.",
+            next_step="Prepare the set anew with --force.",
+        ) from error

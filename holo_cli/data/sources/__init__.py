@@ -1,0 +1,88 @@
+"""The table of sources: what `holo datasets` lists and `holo prepare NAME` understands.
+
+To add a dataset, write a module with an `open(request) -> Source` beside this one and add a row.
+Any other name is a person's own text and goes together with `--source`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from holo_cli.data.sources.base import Request, Source, SourceRow
+from holo_cli.errors import UsageError, nearest
+
+ROWS = (
+    SourceRow(
+        name="stories",
+        description="short original stories from a seeded grammar, with people, wants and endings",
+        size="3 MB, or any size with --max-bytes or --max-docs",
+        licence="MIT, as this project",
+        languages=("en", "ko"),
+        access="made on this machine; needs no network",
+        opener="holo_cli.data.sources.made:open_stories",
+        options="--max-bytes 10000000 --lang ko",
+    ),
+    SourceRow(
+        name="shakespeare",
+        description="tiny Shakespeare: scenes of the plays in one file, one token per character",
+        size="1.1 MB",
+        licence="public domain",
+        languages=("en",),
+        access="karpathy/tiny_shakespeare on the Hugging Face hub, or --source FILE",
+        opener="holo_cli.data.sources.shakespeare:open_shakespeare",
+        tokenizer="char",
+        takes_source=True,
+        options="--source input.txt",
+    ),
+)
+LOCAL_OPENER = "holo_cli.data.sources.local:open_local"
+
+
+def source_names() -> list[str]:
+    """The names in the table."""
+    return [row.name for row in ROWS]
+
+
+def datasets_table(name: str | None = None) -> list[dict[str, Any]]:
+    """The table, or the one row of `name`, as plain data with the commands that prepare it."""
+    if name is None:
+        return [row.as_dict() for row in ROWS]
+    row = _row(name)
+    if row is None:
+        raise UsageError(
+            f"There is no dataset '{name}'.",
+            next_step=f"{nearest(name, source_names())} `holo datasets` lists them.",
+        )
+    return [row.as_dict()]
+
+
+def open_source(request: Request) -> Source:
+    """The source of a name in the table, or of any name with `request.source`."""
+    row = _row(request.name)
+    if row is None and request.source is None:
+        raise UsageError(
+            f"There is no dataset '{request.name}'.",
+            next_step=f"{nearest(request.name, source_names())} "
+            "For text of your own, add --source FILE.",
+        )
+    if row is not None and request.source is not None and not row.takes_source:
+        raise UsageError(
+            f"'{row.name}' is a dataset of its own and takes no --source.",
+            next_step="Give your text another name, for example: "
+            f"holo prepare mine --source {request.source}",
+        )
+    module, _, function = (row.opener if row else LOCAL_OPENER).partition(":")
+    opener: Callable[[Request], Source] = getattr(importlib.import_module(module), function)
+    return opener(request)
+
+
+def default_tokenizer(names: Sequence[str]) -> str:
+    """The tokenizer that suits these sources if nothing is asked for."""
+    row = _row(names[0]) if len(names) == 1 else None
+    return row.tokenizer if row else "bpe"
+
+
+def _row(name: str) -> SourceRow | None:
+    return next((row for row in ROWS if row.name == name), None)

@@ -1,0 +1,191 @@
+"""A person's own text: a file, a folder, a glob, or standard input.
+
+Folders are read in the order of their paths, hidden files and unknown kinds passed over. Before
+anything is prepared each file's first bytes are looked at, so that a wrong encoding is told at
+once and not after an hour. Standard input is kept in a file first, because text is read twice:
+for the tokenizer, and for the shards.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from holo_cli.data.document import Document
+from holo_cli.data.sources import readers
+from holo_cli.data.sources.base import Request, Source
+from holo_cli.data.sources.decoding import (
+    NotText,
+    check_encoding,
+    encoding_of,
+    open_bytes,
+    readable,
+    text_blocks,
+)
+from holo_cli.errors import DataError, nearest
+
+TEXT = {".txt", ".text", ".md", ".markdown"}
+JSONL = {".jsonl", ".ndjson"}
+TABLE = {".csv", ".tsv"}
+PARQUET = {".parquet"}
+COMPRESSED = {".gz", ".zst"}
+KINDS = "txt, md, jsonl, csv, tsv or parquet, each also .gz or .zst"
+
+
+def kind_of(path: Path) -> str | None:
+    """ "text", "jsonl", "table" or "parquet" by the file's name; None for other names."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSED:
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    table = {"text": TEXT, "jsonl": JSONL, "table": TABLE, "parquet": PARQUET}
+    return next((kind for kind, known in table.items() if last in known), None)
+
+
+def open_local(request: Request) -> Source:
+    """The files behind `request.source`, checked; see the errors for all that can be wrong."""
+    check_encoding(request.encoding)
+    assert request.source is not None
+    root, paths = _find(request.source, request.scratch)
+    several = len(paths) > 1
+    files: list[tuple[Path, str, str]] = []  # path, kind, encoding
+    unreadable: Counter[str] = Counter()
+    for path in paths:
+        kind = kind_of(path) or _kind_by_content(path)
+        try:
+            encoding = "" if kind == "parquet" else encoding_of(path, request.encoding)
+        except NotText:
+            if not several:
+                raise
+            unreadable["files that are not text"] += 1
+            continue
+        files.append((path, kind, encoding))
+    if not files:
+        raise DataError(
+            f"None of the {len(paths)} files in {request.source} is text.",
+            next_step=f"Name a file or a folder with {KINDS}.",
+        )
+    if all(path.stat().st_size == 0 for path, _, _ in files):
+        raise DataError(f"{request.source} is empty.", next_step="Name a source that holds text.")
+
+    def documents(counts: Counter[str]) -> Iterator[Document]:
+        counts.update(unreadable)
+        for path, kind, encoding in files:
+            name = path.relative_to(root).as_posix() if several else path.name
+            for text, language in _rows(path, kind, encoding, request.text_field, counts):
+                yield Document(text, language=language.lower(), source=name)
+
+    return Source(
+        name=request.name,
+        documents=documents,
+        identity={"files": _state(root, [path for path, _, _ in files], request.source)},
+        description={"name": request.name, "source": request.source, "files": len(files)},
+        total_bytes=_size([path for path, _, _ in files], request.max_bytes),
+    )
+
+
+def read_whole(path: Path, encoding: str | None) -> str:
+    """All of one text file, for sources that are a single text."""
+    check_encoding(encoding)
+    return "".join(text_blocks(path, encoding_of(path, encoding)))
+
+
+def _rows(
+    path: Path, kind: str, encoding: str, field: str, counts: Counter[str]
+) -> Iterator[readers.Row]:
+    if kind == "parquet":
+        return readers.read_parquet(path, field, counts)
+    if kind == "jsonl":
+        return readers.read_jsonl(path, encoding, field, counts)
+    if kind == "table":
+        return readers.read_table(path, encoding, field, counts)
+    return readers.read_text(path, encoding)
+
+
+def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:
+    """The folder that names are relative to, and the files in order."""
+    if source == "-":
+        path = _keep_stdin(scratch)
+        return path.parent, [path]
+    path = Path(source).expanduser()
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.is_file() and kind_of(p) and not _hidden(p, path)]
+        if not found:
+            raise DataError(
+                f"The folder {path} holds no text files.", next_step=f"Files can be {KINDS}."
+            )
+        return path, sorted(found, key=lambda p: p.relative_to(path).as_posix())
+    if glob.has_magic(source):
+        start = Path(path.anchor)
+        found = list(start.glob(path.relative_to(path.anchor).as_posix()))
+        if matches := sorted(match for match in found if match.is_file()):
+            return _common(matches), matches
+        raise DataError(
+            f"No file matches {source}.", next_step="Check the pattern, and quote it in the shell."
+        )
+    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = nearest(path.name, siblings) if siblings else ""
+    raise DataError(
+        f"There is no file or folder {source}.",
+        next_step=hint if hint.startswith("Did") else "Check --source.",
+    )
+
+
+def _common(paths: Sequence[Path]) -> Path:
+    folder = paths[0].parent
+    while not all(path.is_relative_to(folder) for path in paths):
+        folder = folder.parent
+    return folder
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _keep_stdin(scratch: Path | None) -> Path:
+    folder = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="holo-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return path
+
+
+def _size(paths: Sequence[Path], limit: int | None) -> int | None:
+    """How much text there will be; unknown for compressed and columnar files without a limit."""
+    if any({".parquet", *COMPRESSED} & set(path.suffixes) for path in paths):
+        return limit
+    size = sum(path.stat().st_size for path in paths)
+    return size if limit is None else min(size, limit)
+
+
+def _kind_by_content(path: Path) -> str:
+    """For a file named by hand with an unknown ending: parquet, JSON lines, or else text."""
+    with open_bytes(path) as file, readable(path):
+        head = file.read(512)
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "jsonl" if head.lstrip().startswith(b'{"') else "text"
+
+
+def _state(root: Path, paths: Sequence[Path], source: str) -> str:
+    """A digest that changes when a file is added, removed, renamed or edited."""
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        if source == "-":
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+            continue
+        state: list[Any] = [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
+        digest.update(repr(state).encode("utf-8"))
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Tiny Shakespeare, the text most small language models are first tried on.
+
+On the hub the text comes in three splits that follow one another; joined they are the original
+file, and the usual division is by position: the first 90 % of the characters train, the rest
+validates. That is the source's own split and is kept, so that losses compare with other people's.
+The hub's repository is a script, which `datasets` no longer runs; its parquet conversion is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from holo_cli.data.document import Document
+from holo_cli.data.network import hub_endpoint, hub_offline, reachable
+from holo_cli.data.sources.base import Request, Source
+from holo_cli.data.sources.local import read_whole
+from holo_cli.errors import DataError
+
+HUB_ID = "karpathy/tiny_shakespeare"
+REVISION = "refs/convert/parquet"
+SPLITS = ("train", "validation", "test")
+TRAIN_SHARE = 0.9
+
+
+def open_shakespeare(request: Request) -> Source:
+    """From `--source FILE`, or from the hub: two documents, one per split."""
+    if request.source is not None:
+        path = Path(request.source)
+        if not path.is_file():
+            raise DataError(f"There is no file {request.source}.", next_step="Check --source.")
+        text = read_whole(path, request.encoding)
+        origin: dict[str, Any] = {"source": request.source}
+    else:
+        text = download(offline=request.offline)
+        origin = {"hub": HUB_ID, "revision": REVISION}
+    if not text.strip():
+        raise DataError(f"{request.source or HUB_ID} is empty.")
+    if request.max_bytes is not None:
+        text = text.encode("utf-8")[: request.max_bytes].decode("utf-8", errors="ignore")
+    at = int(len(text) * TRAIN_SHARE)
+
+    def documents(counts: Counter[str]) -> Iterator[Document]:
+        yield Document(text[:at], language="en", source=request.name, split="train")
+        yield Document(text[at:], language="en", source=request.name, split="val")
+
+    return Source(
+        name=request.name,
+        documents=documents,
+        identity={"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()},
+        description={"name": request.name, "licence": "public domain", **origin},
+        total_bytes=len(text.encode("utf-8")),
+    )
+
+
+def download(repository: str = HUB_ID, *, offline: bool = False) -> str:
+    """The whole text from the hub (streamed), or from the hub's local cache when offline."""
+    offline = offline or hub_offline()
+    if not offline and not reachable(hub_endpoint()):
+        raise DataError(
+            f"Shakespeare has to be fetched from {hub_endpoint()}, which does not answer.",
+            next_step="Use a file of yours (holo prepare shakespeare --source FILE) "
+            "or the embedded text (holo prepare stories).",
+        )
+    if offline:  # both are read when the libraries are imported
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    import datasets
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parts: list[str] = []
+    try:
+        for split in SPLITS:
+            rows = datasets.load_dataset(
+                repository, revision=REVISION, split=split, streaming=not offline
+            )
+            parts += [str(row["text"]) for row in rows]
+    except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        where = "in the local cache of the hub" if offline else f"at {hub_endpoint()}"
+        raise DataError(
+            f"{repository} could not be read {where}: {str(error).splitlines()[0]}",
+            next_step="Use a file of yours (holo prepare shakespeare --source FILE) "
+            "or the embedded text (holo prepare stories).",
+        ) from error
+    return "".join(parts)

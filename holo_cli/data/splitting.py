@@ -1,0 +1,85 @@
+"""Which documents validate, and which languages need markers: decided from a set's beginning.
+
+A document's place is its hash's: sha256 of the text, read as a number in [0, 1), at or below
+`threshold` is validation. It never depends on order, so the same text is always on the same side,
+and a set that grows keeps its validation documents. The first thousand documents are looked at
+once before anything is written, so that a small set too has something on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from holo_cli.data.cut import cut_in_two
+from holo_cli.data.document import Document
+from holo_cli.data.meta import Split
+from holo_cli.errors import DataError
+
+VAL_FRACTION = 0.05
+PEEK_DOCUMENTS, PEEK_CHARACTERS = 1000, 16_000_000
+
+
+def hash_fraction(text: str) -> float:
+    """The text's place in [0, 1), the same everywhere and always."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the documents of a set are divided. `cut`: each is divided in itself."""
+
+    threshold: float
+    cut: bool
+    fraction: float
+    languages: tuple[str, ...]  # those known to be in the set
+
+    def place(self, document: Document) -> Iterator[tuple[Split, Document]]:
+        """The document with its split; two parts of it where the whole set is one text."""
+        if self.cut:
+            head, tail = cut_in_two(document.text, self.fraction)
+            yield "train", replace(document, text=head)
+            yield "val", replace(document, text=tail)
+        elif document.split:
+            yield ("val" if document.split == "val" else "train"), document
+        else:
+            yield ("val" if hash_fraction(document.text) <= self.threshold else "train"), document
+
+
+def peek(documents: Iterable[Document]) -> tuple[list[Document], bool]:
+    """The beginning of a set, bounded; and whether that was all of it."""
+    stream = iter(documents)
+    begun: list[Document] = []
+    size = 0
+    for document in islice(stream, PEEK_DOCUMENTS):
+        begun.append(document)
+        size += len(document.text)
+        if size > PEEK_CHARACTERS:
+            break
+    return begun, next(stream, None) is None
+
+
+def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
+    """A plan under which neither side is empty, for a set that begins with `begun`.
+
+    DataError where there is not text enough for two sides.
+    """
+    languages = tuple(sorted({d.language for d in begun if d.language}))
+    declared = {d.split for d in begun if d.split}
+    free = sorted({hash_fraction(d.text) for d in begun if not d.split})
+    threshold = fraction
+    if free and "val" not in declared:
+        threshold = max(threshold, free[0])  # the smallest hash, if none would validate
+    if free and complete and "train" not in declared and free[-1] <= threshold and len(free) > 1:
+        threshold = free[-2]  # the largest hash, if none would train
+    one_text = complete and len(free) == 1 and not declared
+    one_side = complete and not free and len(declared) == 1
+    if (one_text or one_side) and any(len(d.text) < 2 for d in begun):
+        raise DataError(
+            "The source is too short to be divided into training and validation text.",
+            next_step="Name a source with more text.",
+        )
+    return Plan(threshold, one_text or one_side, fraction, languages)

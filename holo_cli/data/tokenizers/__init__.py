@@ -1,0 +1,188 @@
+"""Tokenizers: text to ids and back, one interface over several kinds.
+
+`make_tokenizer` understands what is written after `--tokenizer`; `tokenizer_from_dict` and
+`load_tokenizer` bring back what a checkpoint or a prepared set holds. The libraries behind the
+kinds are imported when a tokenizer of that kind is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from holo_cli.data.tokenizers.base import END, FILE, Tokenizer, marker_name, special_names
+from holo_cli.data.tokenizers.streaming import StreamDecoder
+from holo_cli.errors import DataError, UsageError, nearest
+
+__all__ = [
+    "DEFAULT_VOCAB_SIZE",
+    "END",
+    "StreamDecoder",
+    "Tokenizer",
+    "check_spec",
+    "load_tokenizer",
+    "make_tokenizer",
+    "marker_name",
+    "needs_text",
+    "spec_identity",
+    "tokenizer_from_dict",
+]
+
+DEFAULT_VOCAB_SIZE = 8192
+KINDS = ("char", "bpe", "tiktoken", "llama", "sentencepiece")
+
+
+def needs_text(spec: str) -> bool:
+    """Whether a tokenizer of this kind is made from the text itself."""
+    return spec in ("char", "bpe")
+
+
+def check_spec(spec: str) -> None:
+    """Refuse at once what can never become a tokenizer; costs no import and reads no file."""
+    kind, _, rest = spec.partition(":")
+    if spec in ("char", "bpe") or _as_path(spec) is not None:
+        return
+    if kind == "tiktoken":
+        from holo_cli.data.tokenizers.tiktoken_ import RANK_FILES
+
+        if rest not in RANK_FILES:
+            raise UsageError(
+                f"There is no tiktoken encoding '{rest}' here.",
+                next_step=f"Write tiktoken:NAME. {nearest(rest, RANK_FILES)}",
+            )
+        return
+    if kind in ("llama", "sentencepiece"):
+        raise UsageError(
+            f"--tokenizer {spec} does not say where the model file lies.",
+            next_step=f"Write {kind}:PATH, for example {kind}:tokenizer.model.",
+        )
+    raise UsageError(
+        f"There is no tokenizer '{spec}'.",
+        next_step=nearest(spec, KINDS) + " A path to a tokenizer.json or .model works too.",
+    )
+
+
+def spec_identity(spec: str) -> str:
+    """What a spec stands for: itself, or for a path the sha256 of the file's content."""
+    path = _as_path(spec)
+    if path is None:
+        return spec
+    return "sha256:" + hashlib.sha256(_read(_file_in(path))).hexdigest()
+
+
+def make_tokenizer(
+    spec: str,
+    *,
+    texts: Callable[[], Iterable[str]] | None = None,
+    vocab_size: int = DEFAULT_VOCAB_SIZE,
+    languages: Sequence[str] = (),
+    offline: bool = False,
+) -> Tokenizer:
+    """The tokenizer that `spec` describes, with the end token and markers for `languages`.
+
+    `char`, `bpe` (both need `texts`, which is called once and read through; `vocab_size` is for
+    bpe and counts the specials), `tiktoken:gpt2|cl100k_base|o200k_base`, `llama:PATH` (a
+    SentencePiece model), `bpe:PATH`, or the path of a tokenizer.json, of a .model, or of a folder
+    with one of them.
+    """
+    check_spec(spec)
+    names = special_names(languages)
+    if needs_text(spec):
+        if texts is None:
+            raise UsageError(f"The tokenizer '{spec}' is made from text, and there is none here.")
+        if spec == "char":
+            from holo_cli.data.tokenizers.char import CharTokenizer
+
+            return CharTokenizer.train(texts(), names)
+        from holo_cli.data.tokenizers.bpe import JsonTokenizer
+
+        return JsonTokenizer.train(texts(), vocab_size, names)
+    path = _as_path(spec)
+    if path is not None:
+        return _from_path(path).with_specials(names)
+    from holo_cli.data.tokenizers.tiktoken_ import TiktokenTokenizer
+
+    return TiktokenTokenizer(spec.partition(":")[2], offline=offline).with_specials(names)
+
+
+def tokenizer_from_dict(data: Mapping[str, Any], folder: Path | None = None) -> Tokenizer:
+    """The tokenizer whose `to_dict` this is; `folder` is where files it refers to lie."""
+    kind = str(data.get("kind", ""))
+    try:
+        if kind == "char":
+            from holo_cli.data.tokenizers.char import CharTokenizer
+
+            return CharTokenizer(data["characters"], data["specials"])
+        if kind in ("bpe", "tokenizer.json"):
+            from holo_cli.data.tokenizers.bpe import JsonTokenizer
+
+            return JsonTokenizer(json.dumps(data["json"], ensure_ascii=False))
+        if kind == "sentencepiece":
+            from holo_cli.data.tokenizers.sentencepiece_ import SentencePieceTokenizer
+
+            return SentencePieceTokenizer.from_dict(data, folder)
+        if kind.startswith("tiktoken:"):
+            from holo_cli.data.tokenizers.tiktoken_ import TiktokenTokenizer
+
+            return TiktokenTokenizer.from_dict(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"The description of this {kind} tokenizer is damaged: {error}.") from error
+    raise DataError(
+        f"This version of holo knows no tokenizer of kind '{kind}'.",
+        next_step="A newer version may: pip install --upgrade holo-cli.",
+    )
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that `save` wrote into a folder."""
+    return _from_path(folder)
+
+
+def _as_path(spec: str) -> Path | None:
+    """The file or folder a spec names; None for specs that name none."""
+    kind, colon, rest = spec.partition(":")
+    if colon and rest and kind in ("bpe", "llama", "sentencepiece"):
+        return Path(rest)
+    if spec.endswith((".json", ".model")) or (kind not in KINDS and Path(spec).exists()):
+        return Path(spec)
+    return None
+
+
+def _file_in(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    return path / FILE if (path / FILE).is_file() else path / "tokenizer.model"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"The tokenizer file {path} cannot be read: {error.strerror}.",
+            next_step="Name a tokenizer.json or a SentencePiece .model file.",
+        ) from error
+
+
+def _from_path(path: Path) -> Tokenizer:
+    path = _file_in(path)
+    content = _read(path)
+    try:
+        if path.suffix != ".json":
+            from holo_cli.data.tokenizers.sentencepiece_ import SentencePieceTokenizer
+
+            return SentencePieceTokenizer(content)
+        data = json.loads(content.decode("utf-8"))
+        if isinstance(data, dict) and "holo" in data:
+            return tokenizer_from_dict(data, path.parent)
+        from holo_cli.data.tokenizers.bpe import JsonTokenizer
+
+        return JsonTokenizer(content.decode("utf-8"))
+    except (ValueError, DataError) as error:
+        raise DataError(
+            f"The tokenizer file {path} is damaged or of another kind: {error}",
+            next_step="Name a tokenizer.json or a SentencePiece .model file.",
+        ) from error

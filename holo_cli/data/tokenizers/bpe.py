@@ -1,0 +1,250 @@
+"""Byte-pair encoding trained here, and any `tokenizer.json` made elsewhere, by `tokenizers`.
+
+Byte-level: the alphabet is all 256 bytes, so that any text encodes and decodes to itself. Words
+are split before merging so that Hangul and other letters never share a token ("AI는" is "AI" +
+"는": the particle is the same token after a Latin word as after a Korean one), digits go in
+groups of at most three, and a space belongs to the word after it.
+
+Foreign files are rewritten while loading in one respect: what adds a space before the first word
+or takes it away is switched off. With it `decode(encode(text)) == text` fails, and the
+continuation of a prompt loses its first space. Special tokens of the file are never produced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.data.tokenizers.base import FILE, SPECIAL, Tokenizer, append_specials, well_formed
+from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStream
+from holo_cli.errors import DataError, UsageError
+from holo_cli.files import atomic_write_text
+
+if TYPE_CHECKING:
+    import tokenizers
+
+WORDS = "|".join(
+    [
+        r"['’](?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # what English ties on with an apostrophe
+        r" ?\p{Hangul}+",
+        r" ?[\p{L}\p{M}&&[^\p{Hangul}]]+",
+        r" ?\p{N}{1,3}",
+        r" ?[^\s\p{L}\p{M}\p{N}]+",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+SAMPLE_BYTES = 64 * 2**20  # text that merges are learned from; more changes them little
+SMALLEST = 257  # all bytes and one special token
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The printable character that byte-level files write for each byte (GPT-2, 2019).
+
+    Printable Latin-1 bytes stand for themselves; the others, in order, for U+0100, U+0101, ...
+    """
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [b for b in range(256) if b not in set(plain)]
+    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+class JsonTokenizer(Tokenizer):
+    """A tokenizer in the format of the `tokenizers` library; kind "bpe" if trained here."""
+
+    def __init__(self, text: str) -> None:
+        """`text` is the JSON of the file. What is not such a file raises DataError."""
+        import tokenizers
+
+        try:
+            data = _without_first_space(json.loads(text))
+            library = tokenizers.Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"This is not a tokenizer.json: {error}.") from error
+        except Exception as error:
+            raise DataError(f"The `tokenizers` library refuses this file: {error}.") from error
+        self.kind = "bpe" if _trained_here(data) else "tokenizer.json"
+        self._library: tokenizers.Tokenizer = library
+        self._library.encode_special_tokens = True  # "<|end|>" inside a text stays text
+        self._library.no_truncation()
+        self._library.no_padding()
+        self._added = {a["id"]: a for a in data.get("added_tokens") or []}
+        vocabulary = library.get_vocab(with_added_tokens=True)
+        ours = {a["content"]: i for i, a in self._added.items() if SPECIAL.fullmatch(a["content"])}
+        self.ordinary = (
+            max((i for i in vocabulary.values() if i not in ours.values()), default=-1) + 1
+        )
+        self.specials = append_specials(self.ordinary, (), ours)
+        self._data = data
+
+    @classmethod
+    def train(
+        cls, texts: Iterable[str], vocab_size: int, special_names: Sequence[str] = ()
+    ) -> JsonTokenizer:
+        """Learn merges from at most `SAMPLE_BYTES` of `texts`; specials count in `vocab_size`.
+
+        A text too small for that many merges gives a smaller vocabulary.
+        """
+        from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+        count = len(append_specials(0, special_names))
+        if vocab_size < SMALLEST - 1 + count:
+            raise UsageError(
+                f"A byte-level vocabulary of {vocab_size} is too small: there are 256 bytes "
+                f"and {count} special tokens.",
+                next_step=f"Ask for at least --vocab-size {SMALLEST - 1 + count}.",
+            )
+        library = Tokenizer(models.BPE())
+        library.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(WORDS), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        library.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size - count,
+            min_frequency=2,
+            initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        library.train_from_iterator(_sample(texts), trainer)
+        return cls(library.to_str()).with_specials(special_names)
+
+    def with_specials(self, names: Iterable[str]) -> JsonTokenizer:
+        wanted = append_specials(self.ordinary, names, self.specials)
+        data = dict(self._data)
+        listed = {a["content"] for a in self._added.values()}
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        data["added_tokens"] = [
+            *(data.get("added_tokens") or []),
+            *(
+                {"id": i, "content": name, **flags, "special": True}
+                for name, i in wanted.items()
+                if name not in listed
+            ),
+        ]
+        return JsonTokenizer(json.dumps(data, ensure_ascii=False))
+
+    # -- encoding ---------------------------------------------------------------------------------
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        batch = [well_formed(text) for text in texts]
+        done = self._library.encode_batch_fast(batch, add_special_tokens=False)
+        return [encoding.ids for encoding in done]
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    @cached_property
+    def _table(self) -> list[bytes] | None:
+        """The bytes of each id, for byte-level and SentencePiece-like files; None for others."""
+        style = _style(self._data)
+        if style is None:
+            return None
+        table = [b""] * self.vocab_size
+        alphabet = byte_alphabet()
+        for piece, i in self._library.get_vocab(with_added_tokens=True).items():
+            if i in self._added:
+                special = self._added[i].get("special", False)
+                table[i] = b"" if special else piece.encode("utf-8")
+            elif style == "bytes" and all(c in alphabet for c in piece):
+                table[i] = bytes(alphabet[c] for c in piece)
+            elif style == "pieces" and len(piece) == 6 and piece.startswith("<0x"):
+                table[i] = bytes([int(piece[3:5], 16)])
+            else:
+                table[i] = piece.replace("▁", " ").encode("utf-8")
+        return table
+
+    def _bytes(self, token: int) -> bytes:
+        if self._table is not None:
+            return self._table[token]
+        text: str = self._library.decode([token], skip_special_tokens=True)
+        return text.encode("utf-8")
+
+    def decode(self, ids: Iterable[int]) -> str:
+        if self._table is not None:
+            return super().decode(ids)
+        ordinary = [i for i in ids if i not in self._special_ids]
+        for token in ordinary:
+            self._check(token)
+        text: str = self._library.decode(ordinary, skip_special_tokens=True)
+        return text
+
+    def stream(self) -> StreamDecoder:
+        return super().stream() if self._table is not None else TextStream(self.decode)
+
+    # -- as a value -------------------------------------------------------------------------------
+
+    def save(self, folder: Path) -> Path:
+        """Write the file as the `tokenizers` and `transformers` libraries read it."""
+        path = folder / FILE
+        text = json.dumps(self._data, ensure_ascii=False)
+        atomic_write_text(path, text)
+        return path
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.kind, "specials": self.specials, "json": self._data}
+
+
+def _sample(texts: Iterable[str]) -> Iterator[str]:
+    """The first `SAMPLE_BYTES` of the texts."""
+    seen = 0
+    for text in texts:
+        yield text
+        seen += len(text.encode("utf-8"))
+        if seen >= SAMPLE_BYTES:
+            return
+
+
+def _parts(node: Any) -> list[dict[str, Any]]:
+    """A component of a tokenizer.json, or those of a sequence of them, as a flat list."""
+    if not node:
+        return []
+    inner = node.get("pretokenizers") or node.get("normalizers") or node.get("decoders")
+    return [p for part in inner for p in _parts(part)] if inner is not None else [node]
+
+
+def _trained_here(data: dict[str, Any]) -> bool:
+    """Whether the file splits words the way `JsonTokenizer.train` does."""
+    patterns = [p.get("pattern") for p in _parts(data.get("pre_tokenizer"))]
+    return {"Regex": WORDS} in patterns
+
+
+def _style(data: dict[str, Any]) -> str | None:
+    """Whether tokens stand for bytes ("bytes": byte-level, "pieces": ▁ and <0xNN>), or not."""
+    kinds = {p["type"] for p in _parts(data.get("decoder"))}
+    if "ByteLevel" in kinds:
+        return "bytes"
+    underscores = any(
+        p["type"] == "Metaspace" or (p["type"] == "Replace" and p.get("content") == " ")
+        for p in _parts(data.get("decoder"))
+    )
+    return "pieces" if underscores else None
+
+
+def _without_first_space(data: dict[str, Any]) -> dict[str, Any]:
+    """The file with everything switched off that invents or removes the very first space."""
+    if data.get("model") is None:
+        raise KeyError("it has no 'model'")
+    for part in [*_parts(data.get("pre_tokenizer")), *_parts(data.get("decoder"))]:
+        if part["type"] == "Metaspace":
+            part["prepend_scheme"] = "never"
+            part.pop("add_prefix_space", None)
+        elif part["type"] == "ByteLevel":
+            part["add_prefix_space"] = False
+    normalizer = data.get("normalizer")
+    if normalizer and any(p["type"] == "Prepend" for p in _parts(normalizer)):
+        kept = [p for p in _parts(normalizer) if p["type"] != "Prepend"]
+        data["normalizer"] = {"type": "Sequence", "normalizers": kept}
+    decoder = data.get("decoder")
+    if decoder and any(p["type"] == "Strip" for p in _parts(decoder)):
+        kept = [p for p in _parts(decoder) if p["type"] != "Strip"]
+        data["decoder"] = {"type": "Sequence", "decoders": kept}
+    return data
