@@ -1,0 +1,130 @@
+"""From what a person types to a checkpoint's path, and how runs are named on the disk.
+
+A run has up to three files in `checkpoints/`: RUN_best, RUN_last and RUN_weights, each
+`.safetensors`. A folder made by `holo export --to dir` is a checkpoint too. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from holo_cli.errors import CheckpointError, UsageError, nearest
+
+Kind = Literal["best", "last", "weights"]
+KINDS: tuple[Kind, ...] = ("best", "last", "weights")
+
+SUFFIX = ".safetensors"
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+ROOT = Path("checkpoints")
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+def check_run_name(run: str) -> str:
+    """A run's name becomes part of file names on every system; returns it, or raises UsageError."""
+    if not run or run.startswith((".", "-")) or _FORBIDDEN.search(run) or run != run.strip():
+        raise UsageError(
+            f"'{run}' cannot name a run.",
+            next_step="Use letters of any script, digits, '-', '_' and '.', as in ngt-night2.",
+        )
+    return run
+
+
+def run_path(root: Path, run: str, kind: Kind) -> Path:
+    """Where a run's checkpoint of that kind lies: `root/RUN_KIND.safetensors`."""
+    return root / f"{check_run_name(run)}_{kind}{SUFFIX}"
+
+
+def split_run(path: Path) -> tuple[str, str]:
+    """(run, kind) of a file's name; kind is "" for a file a person named.
+
+    >>> split_run(Path("checkpoints/ngt-ko_best.safetensors"))
+    ('ngt-ko', 'best')
+    """
+    run, underscore, kind = path.stem.rpartition("_")
+    return (run, kind) if underscore and run and kind in KINDS else (path.stem, "")
+
+
+def known_runs(root: Path = ROOT) -> dict[str, dict[str, Path]]:
+    """Every run under `root` with its files by kind, the most recently written run first."""
+    runs: dict[str, dict[str, Path]] = {}
+    newest: dict[str, tuple[int, str]] = {}
+    for path in root.glob(f"*{SUFFIX}"):
+        if path.name.startswith("."):
+            continue
+        try:
+            written = path.stat().st_mtime_ns
+        except FileNotFoundError:  # deleted since it was listed
+            continue
+        run, kind = split_run(path)
+        runs.setdefault(run, {})[kind] = path
+        newest[run] = max(newest.get(run, (0, "")), (written, run))
+    return {run: runs[run] for run in sorted(runs, key=lambda run: newest[run], reverse=True)}
+
+
+def is_exported(path: Path) -> bool:
+    """Whether a folder was made by `holo export --to dir`, as far as its file names tell."""
+    return (path / CONFIG_FILE).is_file() and (path / WEIGHTS_FILE).is_file()
+
+
+def find_checkpoint(
+    name: str | Path | None,
+    root: Path = ROOT,
+    prefer: Iterable[Kind] = ("best", "last"),
+) -> Path:
+    """The checkpoint a person means: a path, a run's name, or None for the newest run.
+
+    Of a run's files the first kind in `prefer` that exists is taken, then any other. A name may
+    also be a file's name without its folder. Raises CheckpointError with the nearest name.
+    """
+    try:
+        return _find(name, root, (*prefer, *KINDS, ""))
+    except OSError as error:  # a name too long for the disk, a folder one may not look into
+        raise CheckpointError(
+            f"Cannot look for the checkpoint {name or root}: {error.strerror}.",
+            next_step="Give the path of a .safetensors file.",
+        ) from error
+
+
+def _find(name: str | Path | None, root: Path, order: tuple[str, ...]) -> Path:
+    runs = known_runs(root)
+    if name is None:
+        if not runs:
+            raise CheckpointError(
+                f"There is no checkpoint in {root} yet.",
+                next_step="`holo train --model vanilla` makes one.",
+            )
+        return _preferred(next(iter(runs.values())), order)
+    path = Path(name)
+    if path.is_file() or is_exported(path):
+        return path
+    if str(name) in runs:
+        return _preferred(runs[str(name)], order)
+    for file in (root / f"{name}{SUFFIX}", root / path, Path(f"{name}{SUFFIX}")):
+        if file.is_file() or is_exported(file):
+            return file
+    beside = known_runs(path.parent) if path.parent != Path() else {}
+    if path.name in beside:  # a run in another folder: old/ngt-ko
+        return _preferred(beside[path.name], order)
+    raise _not_found(str(name), path, root, sorted({*runs, *beside}))
+
+
+def _preferred(files: dict[str, Path], order: Iterable[str]) -> Path:
+    return next(files[kind] for kind in order if kind in files)
+
+
+def _not_found(name: str, path: Path, root: Path, runs: list[str]) -> CheckpointError:
+    if path.is_dir():
+        message = f"The folder {name} holds no exported model ({CONFIG_FILE} and {WEIGHTS_FILE})."
+    elif path.suffix or path.parent != Path():
+        message = f"There is no checkpoint at {name}."
+    else:
+        message = f"There is no run '{name}' in {root}."
+    if not runs:
+        return CheckpointError(message, next_step="`holo train --model vanilla` makes one.")
+    run, _ = split_run(path)
+    return CheckpointError(message, next_step=nearest(run, runs))

@@ -1,0 +1,163 @@
+"""Reading checkpoints: the header alone, or with its tensors, from one file or exported folder.
+
+`TensorFile` keeps one file open, so header and tensors are of one moment even while a trainer
+renames a newer checkpoint into place. Tensors are read straight into their own memory: nothing
+stays mapped, so the file may be replaced or deleted afterwards on every system.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from holo_cli.checkpoint.find import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    is_exported,
+    known_runs,
+    split_run,
+)
+from holo_cli.checkpoint.header import Header, damaged, parse_json, printable
+from holo_cli.checkpoint.layout import Layout, holo_metadata, parse
+from holo_cli.errors import CheckpointError, HoloError, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from holo_cli.data.tokenizers import Tokenizer
+
+MODEL_PREFIX = "model/"
+
+
+class TensorFile:
+    """An open checkpoint: `header`, `layout`, and tensors by name on demand.
+
+    Names carry the prefix of their part ("model/", "optimizer/", ...); an exported folder holds
+    weights only, stored without prefix, and looks here as if it had one. A shared tensor answers
+    to each of its names. Use as a context manager. Raises CheckpointError.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        exported = self.path.is_dir()
+        source = self.path / WEIGHTS_FILE if exported else self.path
+        if exported and not is_exported(self.path):
+            raise CheckpointError(
+                f"The folder {path} holds no exported model ({CONFIG_FILE} and {WEIGHTS_FILE}).",
+                next_step="Give a .safetensors file, a run's name, or a folder by `holo export`.",
+            )
+        try:
+            self._file = source.open("rb")
+        except FileNotFoundError as error:
+            raise _missing(self.path) from error
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read the checkpoint {path}: {error.strerror}.",
+                next_step="Check the file's permissions.",
+            ) from error
+        try:
+            self.layout: Layout = parse(self._file, source)
+            if exported:
+                self.header = _folder_header(self.path)
+            else:
+                self.header = Header.from_json(holo_metadata(self.layout, source), source)
+            self._stored = {
+                (MODEL_PREFIX + name if exported else name): info
+                for name, info in self.layout.tensors.items()
+            }
+            for name, kept in self.header.shared.items():
+                if kept not in self._stored or name in self._stored:
+                    raise damaged(source, f"its tensor '{name}' should be '{kept}'")
+        except CheckpointError:
+            self._file.close()
+            raise
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by name, shared names included."""
+        shapes = {name: info.shape for name, info in self._stored.items()}
+        return shapes | {name: shapes[kept] for name, kept in self.header.shared.items()}
+
+    def dtype(self, name: str) -> str:
+        """The format's name of a tensor's dtype, such as "F32" or "BF16"."""
+        return self._stored[self.header.shared.get(name, name)].dtype
+
+    def read(self, name: str) -> Tensor:
+        """One tensor on the CPU, in memory of its own, with the dtype it is stored in."""
+        import torch
+
+        from holo_cli.checkpoint.dtypes import TORCH_DTYPES
+
+        info = self._stored[self.header.shared.get(name, name)]
+        tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
+        if info.nbytes:
+            self._file.seek(self.layout.data_start + info.begin)
+            got = self._file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            if got != info.nbytes:
+                raise damaged(self.path, f"it was cut off while tensor '{name}' was read")
+        return tensor
+
+    def read_all(self) -> dict[str, Tensor]:
+        """Every tensor by name; shared names give the same tensor object."""
+        tensors = {name: self.read(name) for name in self._stored}
+        return tensors | {name: tensors[kept] for name, kept in self.header.shared.items()}
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the header holds. Raises CheckpointError."""
+        from holo_cli.data.tokenizers import tokenizer_from_dict
+
+        try:
+            return tokenizer_from_dict(self.header.tokenizer)
+        except HoloError as error:
+            raise CheckpointError(
+                f"The tokenizer in the checkpoint {self.path} cannot be used: "
+                f"{printable(error.message)}",
+                next_step=error.next_step or "Copy the checkpoint again from where it came.",
+            ) from error
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise damaged(self.path, f"its tokenizer's description fails ({error})") from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of a checkpoint file or exported folder; no tensor is read, torch not imported."""
+    with TensorFile(Path(path)) as file:
+        return file.header
+
+
+def _folder_header(folder: Path) -> Header:
+    """The header of `holo export --to dir`: config.json, and the tokenizer's own file beside it."""
+    from holo_cli.data.tokenizers import load_tokenizer
+
+    config = folder / CONFIG_FILE
+    try:
+        found = parse_json(config.read_bytes())
+    except ValueError as error:
+        raise damaged(config, "it is not JSON") from error
+    if not isinstance(found, dict) or "format" not in found:
+        raise CheckpointError(
+            f"The folder {folder} was not made by `holo export --to dir`.",
+            next_step="Give a .safetensors file, a run's name, or a folder by `holo export`.",
+        )
+    return Header.from_dict(found | {"tokenizer": load_tokenizer(folder).to_dict()}, config)
+
+
+def _missing(path: Path) -> CheckpointError:
+    runs = list(known_runs(path.parent))
+    run, _ = split_run(path)
+    hint = nearest(run, runs) if runs else "`holo train --model vanilla` makes one."
+    return CheckpointError(f"There is no checkpoint at {path}.", next_step=hint)

@@ -1,0 +1,56 @@
+"""What `holo inspect` shows of a checkpoint, as plain data, from the header alone. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
+
+
+def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Everything but the tensors' values, JSON-able.
+
+    `parameters` counts the elements under "model/", a shared tensor once; `bytes` is the size of
+    all tensors; the tokenizer is described and not built, since that may need files that are not
+    here. Raises CheckpointError.
+    """
+    with TensorFile(Path(path)) as file:
+        header, infos = file.header, list(file.layout.tensors.values())
+        exported = file.path.is_dir()
+    weights = [info for info in infos if exported or info.name.startswith(MODEL_PREFIX)]
+    return {
+        "path": str(path),
+        "format": header.format,
+        "model": header.model,
+        "preset": header.preset,
+        "recipe": header.recipe,
+        "run": header.run,
+        "kind": header.kind,
+        "step": header.step,
+        "tokens": header.tokens,
+        "val_loss": header.losses.val,
+        "losses": header.losses.model_dump(),
+        "parameters": sum(info.numel for info in weights),
+        "bytes": sum(info.nbytes for info in infos),
+        "config": header.config,
+        "tokenizer": {
+            "kind": header.tokenizer.get("kind"),
+            "specials": header.tokenizer.get("specials"),
+            "vocab_size": header.config["model"].get("vocab_size"),
+        },
+        "data": header.data.model_dump(),
+        "history": header.history,
+        "versions": header.versions,
+        "created": header.created,
+        "shared": header.shared,
+        "tensors": [
+            {
+                "name": info.name,
+                "shape": list(info.shape),
+                "dtype": info.dtype,
+                "bytes": info.nbytes,
+            }
+            for info in infos
+        ],
+    }

@@ -1,0 +1,139 @@
+"""Saving a checkpoint: one file, one consistent moment, never half of one.
+
+Tensors go to the disk one after another, so saving needs no second copy of the model. A tensor
+that has several names (a tied head) is stored once; the header remembers its other names.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.checkpoint.dtypes import FORMAT_NAMES
+from holo_cli.checkpoint.find import KINDS, run_path
+from holo_cli.checkpoint.header import METADATA_KEY, Header
+from holo_cli.checkpoint.layout import plan
+from holo_cli.checkpoint.read import MODEL_PREFIX
+from holo_cli.errors import CheckpointError
+from holo_cli.files import atomic_file, remove_leftovers
+
+_FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's parameters and persistent buffers, named as a checkpoint names them."""
+    return {MODEL_PREFIX + name: tensor for name, tensor in model.state_dict().items()}
+
+
+def save(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> int:
+    """Write a checkpoint; returns its size in bytes.
+
+    Until the last moment `path` holds the previous checkpoint. Raises CheckpointError when a
+    model tensor is not finite, when there is no room, and for every other error of the disk; the
+    previous checkpoint is then untouched and nothing is left behind. Temporaries that killed
+    writers of the same run left are removed.
+    """
+    path = Path(path)
+    _check_finite(path, tensors)
+    stored, shared = share(tensors)
+    leftovers = [run_path(path.parent, header.run, kind) for kind in KINDS] if header.run else []
+    metadata = {METADATA_KEY: header.model_copy(update={"shared": shared}).to_json()}
+    return write_tensors(path, stored, metadata, leftovers)
+
+
+def share(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Split off tensors that are the same memory: (stored, {further name: stored name}).
+
+    Same means the same elements in the same order; views that merely overlap are stored apart.
+    """
+    stored: dict[str, Tensor] = {}
+    shared: dict[str, str] = {}
+    seen: dict[tuple[object, ...], str] = {}
+    for name, tensor in tensors.items():
+        key = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if tensor.numel() and key in seen:
+            shared[name] = seen[key]
+        else:
+            seen[key] = name
+            stored[name] = tensor
+    return stored, shared
+
+
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    leftovers: list[Path] | None = None,
+) -> int:
+    """Write a safetensors file atomically; returns its size in bytes. Raises CheckpointError."""
+    try:
+        head, infos = plan(
+            {name: (FORMAT_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}, metadata
+        )
+    except ValueError as error:
+        raise CheckpointError(
+            f"Cannot save {path}: {error}.",
+            next_step="Use a tokenizer with a smaller vocabulary.",
+        ) from error
+    total = len(head) + sum(info.nbytes for info in infos)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for other in {path, *(leftovers or [])}:
+            remove_leftovers(other)
+        free = shutil.disk_usage(path.parent).free
+        if free < total:
+            raise _no_room(path, total, free)
+        with atomic_file(path) as file:
+            file.write(head)
+            for info in infos:
+                file.write(_raw_bytes(tensors[info.name]))
+    except OSError as error:
+        if error.errno in _FULL:
+            raise _no_room(path, total, None) from error
+        raise CheckpointError(
+            f"Cannot save {path}: {error.strerror or error}.",
+            next_step="The previous checkpoint is untouched; check the folder's permissions "
+            "and its disk, or start from a folder on another disk.",
+        ) from error
+    return total
+
+
+def _raw_bytes(tensor: Tensor) -> memoryview:
+    """A tensor's elements in row-major order as bytes, copied only where it must be."""
+    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data
+
+
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not name.startswith(MODEL_PREFIX) or not tensor.is_floating_point():
+            continue
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(
+                f"Not saving {path}: {name} holds values that are NaN or infinite.",
+                next_step="Go on from the last good checkpoint with a lower learning rate (--lr).",
+            )
+
+
+def _no_room(path: Path, needed: int, free: int | None) -> CheckpointError:
+    left = f"{megabytes(free)} are free" if free is not None else "the disk filled up"
+    missing = needed - free if free is not None else needed
+    return CheckpointError(
+        f"No room to save {path}: it takes {megabytes(needed)} and {left}.",
+        next_step=f"Free at least {megabytes(missing)} on that disk and `holo resume`; "
+        "the previous checkpoint is untouched.",
+    )
+
+
+def megabytes(size: int) -> str:
+    """A size in MB (10^6 bytes), rounded up to a tenth.
+
+    >>> megabytes(31_415_926)
+    '31.5 MB'
+    """
+    return f"{-(-size // 100_000) / 10:.1f} MB"

@@ -1,0 +1,126 @@
+"""What a checkpoint can be exported to: weights, dir, hf.
+
+weights   the same file without its training state: small, and all that generating needs
+dir       config.json, model.safetensors with plain names, the tokenizer's own file; for reading
+          elsewhere, and `load_model` reads it back
+hf        a folder that `transformers` loads, for models it has an architecture for
+
+Each target appears whole under its name or not at all, and replaces nothing unless forced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+from holo_cli.checkpoint.find import CONFIG_FILE, SUFFIX, WEIGHTS_FILE
+from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
+from holo_cli.checkpoint.rebuild import check
+from holo_cli.checkpoint.write import save, write_tensors
+from holo_cli.errors import CheckpointError, UsageError, nearest
+from holo_cli.export.gpt2 import write_gpt2
+from holo_cli.files import atomic_folder, atomic_write_json
+
+Target = Literal["weights", "dir", "hf"]
+TARGETS: tuple[str, ...] = get_args(Target)
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """Where the export lies, its size in bytes (of all files), and what is worth knowing of it."""
+
+    path: Path
+    bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def export(
+    checkpoint: str | Path,
+    to: str = "weights",
+    out: str | Path | None = None,
+    *,
+    force: bool = False,
+) -> ExportResult:
+    """Export the checkpoint at a path (see `find_checkpoint` for names).
+
+    `out` None puts it beside the checkpoint: RUN_weights.safetensors, or a folder named like the
+    checkpoint, with -hf for that target. Raises UsageError for an unknown target and for a model
+    that `transformers` does not have; CheckpointError for a bad checkpoint, an existing target
+    without `force`, and errors of the disk.
+    """
+    if to not in TARGETS:
+        raise UsageError(f"There is no export to '{to}'.", next_step=nearest(to, TARGETS))
+    with TensorFile(Path(checkpoint)) as file:
+        config = check(file)
+        path = Path(out) if out is not None else _beside(file, to)
+        _refuse_existing(file.path, path, force)
+        if to == "weights":
+            return _weights(file, path)
+        if to == "hf":
+            return _folder(path, force, partial(write_gpt2, file, config))
+        return _folder(path, force, partial(_dir, file))
+
+
+def _beside(file: TensorFile, to: str) -> Path:
+    stem = file.path.name if file.path.is_dir() else file.path.stem
+    if to == "weights":
+        return file.path.with_name(f"{file.header.run or stem}_weights{SUFFIX}")
+    if to == "hf" or file.path.is_dir():
+        return file.path.with_name(f"{stem}-{to}")
+    return file.path.with_name(stem)
+
+
+def _refuse_existing(source: Path, path: Path, force: bool) -> None:
+    if path.exists() and path.samefile(source):
+        raise UsageError(
+            f"{path} is the checkpoint itself.", next_step="Name another place with --out."
+        )
+    occupied = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    if occupied and not force:
+        raise CheckpointError(
+            f"{path} exists already.",
+            next_step="Name another place with --out, or replace it with --force.",
+        )
+
+
+def _weights(file: TensorFile, path: Path) -> ExportResult:
+    if path.is_dir():
+        raise UsageError(
+            f"{path} is a folder, and --to weights writes a file.",
+            next_step=f"Write --out {path / f'NAME{SUFFIX}'}, or --to dir.",
+        )
+    tensors = {name: t for name, t in file.read_all().items() if name.startswith(MODEL_PREFIX)}
+    return ExportResult(path, save(path, file.header.weights_only(), tensors))
+
+
+def _folder(path: Path, force: bool, write: Callable[[Path], tuple[str, ...]]) -> ExportResult:
+    """Let `write` fill a folder that then takes its name; it returns its notes."""
+    try:
+        with atomic_folder(path, force=force) as folder:
+            notes = write(folder)
+            size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot export to {path}: {error.strerror or error}.",
+            next_step="Name a place with more room, or that you can write to, with --out.",
+        ) from error
+    return ExportResult(path, size, notes)
+
+
+def _dir(file: TensorFile, folder: Path) -> tuple[str, ...]:
+    tensors = {
+        name.removeprefix(MODEL_PREFIX): file.read(name)
+        for name in file.shapes
+        if name.startswith(MODEL_PREFIX) and name not in file.header.shared
+    }
+    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
+    header = file.header.weights_only().model_dump(mode="json", exclude={"tokenizer", "state"})
+    header["shared"] = {
+        name: kept for name, kept in header["shared"].items() if name.startswith(MODEL_PREFIX)
+    }
+    atomic_write_json(folder / CONFIG_FILE, header)
+    file.tokenizer().save(folder)
+    return ()
