@@ -1,0 +1,106 @@
+"""holo: a command-line laboratory for language models that mix tokens in unusual ways.
+
+    import holo_cli as holo
+
+    holo.models()                                  # the names of the models
+    lm = holo.load("checkpoints/my-run_best.safetensors")
+    lm.generate("Once upon a time", max_new_tokens=50)
+    model = holo.build("vanilla", preset="tiny", vocab_size=256)
+
+Importing this is light: torch and the rest come with the first use. What is unusual: `models` is
+both the package `holo_cli.models` and a function. Python puts a package's submodule under its
+name the moment anybody imports it, so a plain function of that name would vanish; the package is
+made callable instead.
+"""
+
+from __future__ import annotations
+
+import importlib
+import types
+from typing import TYPE_CHECKING, Any
+
+from holo_cli import models
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+
+    from holo_cli.inference.chat import ChatSession
+    from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.sampling import SamplingConfig
+    from holo_cli.models.base import LanguageModel
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ChatSession",
+    "LanguageModel",
+    "Loaded",
+    "SamplingConfig",
+    "__version__",
+    "build",
+    "load",
+    "models",
+]
+
+_LAZY = {
+    "ChatSession": "holo_cli.inference.chat",
+    "LanguageModel": "holo_cli.models.base",
+    "Loaded": "holo_cli.inference.loaded",
+    "SamplingConfig": "holo_cli.inference.sampling",
+}
+
+
+class _CallablePackage(types.ModuleType):
+    """A package that can be called."""
+
+    def __call__(self) -> list[str]:
+        """The names of the models, as written on the command line."""
+        from holo_cli.registry import model_names
+
+        return list(model_names())
+
+
+models.__class__ = _CallablePackage
+
+
+def load(
+    path_or_run: str | Path | None = None, *, device: str = "auto", dtype: torch.dtype | None = None
+) -> Loaded:
+    """A checkpoint by path, by run name, or (left out) the newest: `.model`, `.tokenizer`,
+    `.config`, `.header`, `.generate(prompt, ...)`. Raises CheckpointError."""
+    from holo_cli.inference.loaded import load as load_checkpoint
+
+    return load_checkpoint(path_or_run, device=device, dtype=dtype)
+
+
+def build(
+    name: str,
+    preset: str | None = None,
+    *,
+    vocab_size: int,
+    recipe: str | None = None,
+    **overrides: Any,
+) -> LanguageModel:
+    """A freshly initialised model. `overrides` are keys of `model.`: layers=4, width=128, ...
+
+    HOLO_* variables of the environment are not read: the arguments say everything. Seed with
+    `torch.manual_seed`. Raises UsageError for names, keys and values that do not exist or fit.
+    """
+    from holo_cli.config import resolve
+    from holo_cli.registry import build_model
+
+    flags = {f"model.{key}": value for key, value in overrides.items()}
+    config = resolve(name, preset=preset, recipe=recipe, flags=flags, env={}).model
+    return build_model(name, config.model_copy(update={"vocab_size": vocab_size}))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

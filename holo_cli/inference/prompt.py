@@ -1,0 +1,114 @@
+"""How a prompt becomes token ids: the way a document begins in the data the model was trained on.
+
+    with language markers          <|end|> <|ko|> text
+    many documents, no markers     <|end|> text
+    one long text                  text
+
+so that the model finds itself at the beginning of a document, in the right language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
+from holo_cli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from holo_cli.checkpoint.header import DataInfo
+    from holo_cli.data.tokenizers import Tokenizer
+
+MANY_DOCUMENTS = 32  # from here on a model has seen enough ends to know what an end token means
+MARKER = re.compile(r"<\|([a-z]{2,3})\|>")  # ISO 639 codes; foreign specials have longer names
+ENOUGH_LETTERS = 20  # from here on detection is better than assuming English
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """What the prompt's encoding depends on."""
+
+    tokenizer: Tokenizer
+    languages: tuple[str, ...] = ()  # with a marker
+    data_languages: tuple[str, ...] = ()  # that the training data held, marked or not
+    documents: int = 0
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, data: DataInfo) -> PromptFormat:
+        """From a checkpoint's tokenizer and what its header says about the training data."""
+        counts = data.documents
+        documents = sum(counts.values()) if isinstance(counts, dict) else counts
+        marked = marked_languages(tokenizer) if data.markers else ()
+        languages = tuple(sorted(code for code in data.languages if code))  # "" is unknown
+        return cls(tokenizer, marked, languages, documents)
+
+    def language(self, text: str, lang: str | None = None) -> str | None:
+        """The language to mark `text` with: `lang`, or the one found in it; None without markers.
+
+        Raises UsageError for a `lang` that the checkpoint was not trained on.
+        """
+        known = self.languages or self.data_languages
+        if lang is not None and known and lang not in known:
+            raise UsageError(
+                f"This checkpoint does not know the language '{lang}' (--lang).",
+                next_step=nearest(lang, known),
+            )
+        if not self.languages:
+            return None
+        return lang or guess_language(text, self.languages)
+
+    def start(self, language: str | None) -> list[int]:
+        """The ids before the first text of a document."""
+        marker = None if language is None else self.tokenizer.marker(language)
+        if marker is not None:
+            return [self.tokenizer.end, marker]
+        return [self.tokenizer.end] if self.documents >= MANY_DOCUMENTS else []
+
+    def encode(self, text: str, lang: str | None = None) -> list[int]:
+        """The ids of a whole prompt, at least one."""
+        return self.at_least_one(
+            self.start(self.language(text, lang)) + self.tokenizer.encode(text)
+        )
+
+    def at_least_one(self, ids: list[int]) -> list[int]:
+        """`ids`, or where there are none, a line end: a model cannot go on from nothing."""
+        return ids or self.separator() or [first_plain_id(self.tokenizer)]
+
+    def separator(self) -> list[int]:
+        """What stands between two texts of one document: a line end, or a space for a vocabulary
+        of characters without one, or nothing."""
+        encoded = ((text, self.tokenizer.encode(text)) for text in ("\n", " "))
+        return next((ids for text, ids in encoded if self.tokenizer.decode(ids) == text), [])
+
+
+def marked_languages(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The languages that have a marker among the special tokens: `<|ko|>` -> `ko`."""
+    found = (MARKER.fullmatch(name) for name, i in tokenizer.specials.items() if i != tokenizer.end)
+    return tuple(sorted(match[1] for match in found if match))
+
+
+def guess_language(text: str, known: Iterable[str]) -> str:
+    """The language of a prompt, of the known ones: Korean by its script, the others by detection.
+
+    A text of a few words tells too little for that: unless it is Korean, it is taken for English
+    where that is known.
+    """
+    languages = tuple(sorted(known))
+    korean = "ko" in languages and hangul_share(text) >= HANGUL_SHARE
+    if not korean and "en" in languages and sum(map(str.isalpha, text)) < ENOUGH_LETTERS:
+        return "en"
+    return detect(text, among=languages)
+
+
+def first_plain_id(tokenizer: Tokenizer) -> int:
+    """The smallest id that is an ordinary token."""
+    special = set(tokenizer.specials.values())
+    return next(i for i in range(tokenizer.vocab_size) if i not in special)
+
+
+def unsampled_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """The ids that a text never holds: markers, and rows of the model beyond the tokenizer."""
+    special = [i for i in tokenizer.specials.values() if i != tokenizer.end]
+    return special + list(range(tokenizer.vocab_size, vocab_size))

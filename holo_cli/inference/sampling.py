@@ -1,0 +1,290 @@
+"""From logits to the next token: every rule a pure function on (R, V) logits, R rows at once.
+
+Names and meanings are those of Hugging Face's generation flags, applied in its order: repetition
+penalty, banned n-grams, temperature, top-k, top-p, min-p. What is unusual: a draw takes one
+uniform number per row from that row's own CPU generator and inverts the cumulative distribution,
+so a sample depends on its seed alone, not on how many are drawn beside it nor on the device.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holo_cli.errors import UsageError, nearest
+
+BANNED = float("-inf")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How tokens are chosen. Out-of-range values raise UsageError naming the flag.
+
+    `temperature` 0 is greedy: the most likely token, always the same. `top_k` 0, `top_p` 1,
+    `min_p` 0, `repetition_penalty` 1 and `no_repeat_ngram_size` 0 are off. The repetition penalty
+    looks back over the last `repetition_window` tokens, prompt included. `seed` None draws a new
+    seed for every call. A stop string ends a sample and is not part of its text.
+    """
+
+    max_new_tokens: int = 256
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_window: int = 256
+    no_repeat_ngram_size: int = 0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    num_samples: int = 1
+
+    def __post_init__(self) -> None:
+        for name, (fits, words) in _RANGES.items():
+            value = getattr(self, name)
+            if not fits(value):
+                raise UsageError(
+                    f"{_flag(name)} must be {words}, not {value!r}.",
+                    next_step=f"The default is {_DEFAULTS[name]!r}.",
+                )
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> SamplingConfig:
+        """A config from keyword options; an unknown name fails with the nearest right one."""
+        return cls().with_options(options)
+
+    def with_options(self, options: Mapping[str, Any]) -> SamplingConfig:
+        """A copy with some options replaced. `stop` may be one string or a sequence of them."""
+        for name in options:
+            _check_name(name)
+        values = dict(options)
+        if "stop" in values:
+            stop = values["stop"]
+            values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        return replace(self, **values)
+
+    def with_text(self, name: str, text: str) -> SamplingConfig:
+        """A copy with one option given as typed text, as in the chat's `/set top-p 0.9`.
+
+        `none` empties `seed` and `stop`; a stop is taken literally, or as JSON when it begins with
+        a double quote or a bracket: `"\\n\\n"`, `["USER:", "###"]`.
+        """
+        name = name.replace("-", "_")
+        _check_name(name)
+        return self.with_options({name: _parse(name, text.strip())})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"stop": list(self.stop)}
+
+
+# -- checks of the config -------------------------------------------------------------------------
+
+
+def _whole(least: int, most: int | None = None) -> Callable[[Any], bool]:
+    def fits(value: Any) -> bool:
+        is_int = isinstance(value, int) and not isinstance(value, bool)
+        return is_int and value >= least and (most is None or value <= most)
+
+    return fits
+
+
+def _number(fits: Callable[[float], bool]) -> Callable[[Any], bool]:
+    def check(value: Any) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and math.isfinite(value) and fits(value)
+
+    return check
+
+
+def _stops(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(s, str) and s for s in value)
+
+
+_RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (_whole(1), "a whole number of at least 1"),
+    "temperature": (_number(lambda t: t >= 0), "a number of at least 0 (0 is greedy)"),
+    "top_k": (_whole(0), "a whole number of at least 0 (0 is off)"),
+    "top_p": (_number(lambda p: 0 < p <= 1), "in (0, 1] (1 is off)"),
+    "min_p": (_number(lambda p: 0 <= p <= 1), "in [0, 1] (0 is off)"),
+    "repetition_penalty": (_number(lambda p: p > 0), "a number above 0 (1 is off)"),
+    "repetition_window": (_whole(1), "a whole number of at least 1"),
+    "no_repeat_ngram_size": (_whole(0), "a whole number of at least 0 (0 is off)"),
+    "stop": (_stops, "text that is not empty"),
+    "seed": (lambda s: s is None or _whole(0, 2**63 - 1)(s), "a whole number from 0 to 2^63 - 1"),
+    "num_samples": (_whole(1), "a whole number of at least 1"),
+}
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(SamplingConfig)}
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _check_name(name: str) -> None:
+    if name not in _DEFAULTS:
+        raise UsageError(
+            f"There is no sampling option '{name}'.", next_step=nearest(name, _DEFAULTS)
+        )
+
+
+def _parse(name: str, text: str) -> Any:
+    if name in ("seed", "stop") and text.lower() in ("", "none"):
+        return None
+    if name == "stop":
+        if not text.startswith(('"', "[")):
+            return text
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(
+                f"--stop is not readable as JSON: {error}.",
+                next_step='Write "\\n" or ["USER:", "###"].',
+            ) from error
+    kind = float if isinstance(_DEFAULTS[name], float) else int
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{_flag(name)} must be {_RANGES[name][1]}, not '{text}'.",
+            next_step=f"The default is {_DEFAULTS[name]!r}.",
+        ) from error
+
+
+# -- rules on logits ------------------------------------------------------------------------------
+
+
+def apply_repetition_penalty(
+    logits: Tensor, history: Sequence[Sequence[int]], penalty: float
+) -> Tensor:
+    """(R, V), one history per row -> (R, V): positive logits of seen tokens divided by the penalty,
+    negative ones multiplied, once however often a token was seen (Keskar et al., 2019)."""
+    if penalty == 1:
+        return logits
+    logits = logits.clone()
+    for row, seen in zip(logits, history, strict=True):
+        ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
+        scores = row[ids]
+        row[ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
+    return logits
+
+
+def ban_repeated_ngrams(logits: Tensor, history: Sequence[Sequence[int]], size: int) -> Tensor:
+    """(R, V), one history per row -> (R, V) with every token at -inf that would complete, for the
+    second time in its row, a run of `size` tokens. 0 is off."""
+    if size == 0:
+        return logits
+    logits = logits.clone()
+    for row, seen in zip(logits, history, strict=True):
+        if len(seen) < size:
+            continue
+        ids = torch.tensor(seen, dtype=torch.long)  # (L,)
+        grams = ids.unfold(0, size, 1)  # (L - size + 1, size)
+        begun = ids[len(seen) - size + 1 :]  # the run that the next token would complete
+        repeated = grams[(grams[:, :-1] == begun).all(dim=1), -1]
+        row[repeated.to(logits.device)] = BANNED
+    return logits
+
+
+def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """(R, V) -> (R, V), divided by a temperature above 0."""
+    return logits if temperature == 1 else logits / temperature
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """(R, V) -> (R, V) with all but the k largest of each row at -inf; ties with the k-th stay."""
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    least = logits.topk(k, dim=-1).values[:, -1:]
+    return logits.masked_fill(logits < least, BANNED)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """(R, V) -> (R, V) with all but the nucleus at -inf: the fewest most likely tokens of each row
+    whose probabilities reach p together; always at least one (Holtzman et al., 2020)."""
+    if p == 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(dim=-1)
+    before = probabilities.cumsum(dim=-1) - probabilities  # mass of the more likely tokens
+    before[:, 0] = 0
+    return logits.masked_fill((before >= p).gather(-1, order.argsort(dim=-1)), BANNED)
+
+
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """(R, V) -> (R, V) with every token at -inf that is less likely than p times the likeliest."""
+    if p == 0:
+        return logits
+    # In logits the ratio of two probabilities is a difference: no softmax is needed.
+    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), BANNED)
+
+
+def shape_logits(
+    logits: Tensor,
+    history: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    exempt: int | None = None,
+) -> Tensor:
+    """(R, V) raw logits and each row's tokens so far -> (R, V) logits to draw from.
+
+    The `exempt` token, that ends a text, does not count as a repetition. A row in which every
+    token would be banned as one keeps them all: a text has to go on somewhere.
+    """
+    raw = logits
+    recent = [row[-config.repetition_window :] for row in history]
+    logits = apply_repetition_penalty(logits, recent, config.repetition_penalty)
+    free = ban_repeated_ngrams(logits, history, config.no_repeat_ngram_size)
+    if exempt is not None and free is not raw:
+        free = free.index_copy(1, torch.tensor([exempt], device=raw.device), raw[:, exempt, None])
+    logits = torch.where(free.amax(dim=-1, keepdim=True) == BANNED, logits, free)
+    if config.temperature == 0:  # the largest stays the largest under all that follows
+        return logits
+    logits = apply_temperature(logits, config.temperature)
+    logits = keep_top_k(logits, config.top_k)
+    logits = keep_top_p(logits, config.top_p)
+    return keep_min_p(logits, config.min_p)
+
+
+def sample(logits: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
+    """(R, V) logits, one CPU generator per row -> (R,) int64 tokens; None is greedy.
+
+    A token of probability 0 is never drawn. Among equally likely tokens greedy takes the first.
+    """
+    if generators is None:
+        return logits.argmax(dim=-1)
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    reached = logits.softmax(dim=-1, dtype=wide).cumsum(dim=-1)  # (R, V), rising to about 1
+    # float32 draws stay below 1 in either precision, so `drawn` stays below the row's total.
+    uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float32) for g in generators])
+    drawn = uniform.to(logits.device, wide)[:, None] * reached[:, -1:]
+    return (reached <= drawn).sum(dim=-1)
+
+
+# -- seeds ----------------------------------------------------------------------------------------
+
+
+def derive_seed(seed: int, *path: int) -> int:
+    """A seed for one part of a seeded whole: sample i of a call, answer n of a conversation.
+
+    Hashed rather than added, so that sample 1 of seed 0 is not sample 0 of seed 1.
+    """
+    text = "/".join(str(part) for part in (seed, *path))
+    return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:8], "big") >> 1
+
+
+def make_generators(config: SamplingConfig) -> list[torch.Generator] | None:
+    """One CPU generator per sample; None when the config is greedy and needs no chance."""
+    if config.temperature == 0:
+        return None
+    seed = secrets.randbits(63) if config.seed is None else config.seed
+    return [
+        torch.Generator().manual_seed(derive_seed(seed, row)) for row in range(config.num_samples)
+    ]
