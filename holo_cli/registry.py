@@ -55,7 +55,9 @@ def config_class(name: str) -> type[ModelConfig]:
 
 def model_class(name: str) -> Callable[[ModelConfig], LanguageModel]:
     """What builds the model from its config; imports torch."""
-    model: Callable[[ModelConfig], LanguageModel] = importlib.import_module(module_name(name) + ".model").Model
+    model: Callable[[ModelConfig], LanguageModel] = importlib.import_module(
+        module_name(name) + ".model"
+    ).Model
     return model
 
 

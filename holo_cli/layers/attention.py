@@ -51,7 +51,8 @@ class Attention(Mixer):
     def step(self, x: Tensor, state: TimeCache) -> tuple[Tensor, TimeCache]:
         q, k, v = self._project(x, state.length)
         state = state.append(k, v)
-        return self._join(causal_attention(q, *state.views())), state
+        k, v = state.views()
+        return self._join(causal_attention(q, k, v)), state
 
     def state_bytes(self, length: int) -> int:
         return 2 * length * self.out.in_features * self.out.weight.element_size()

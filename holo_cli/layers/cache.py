@@ -62,9 +62,7 @@ class _Store:
         for i, piece in enumerate(like):
             batch, heads, _, width = piece.shape
             # zeros, not empty: a buffer is never read past its end, but NaN there would be a trap
-            buffer = torch.zeros(
-                batch, heads, room, width, dtype=piece.dtype, device=piece.device
-            )
+            buffer = torch.zeros(batch, heads, room, width, dtype=piece.dtype, device=piece.device)
             if keep:
                 buffer[:, :, :keep] = self.buffers[i][:, :, :keep]
             buffers.append(buffer)

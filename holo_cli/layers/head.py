@@ -14,13 +14,13 @@ def soft_cap(logits: Tensor, cap: float) -> Tensor:
 class Head(nn.Module):
     """(..., C) -> logits (..., V), in float32 at least.
 
-    With `tied` the matrix is the embedding's, given as the same Parameter. The training loss
+    `weight` is a Parameter, (V, C); of a tied model it is the embedding's own. The training loss
     reads `weight` and `cap` and never calls `forward`, so that (B, T, V) is never whole in memory.
     """
 
-    def __init__(self, weight: nn.Parameter, cap: float) -> None:
+    def __init__(self, weight: Tensor, cap: float) -> None:
         super().__init__()
-        self.weight = weight  # (V, C)
+        self.weight = weight
         self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:

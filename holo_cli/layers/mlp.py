@@ -12,7 +12,7 @@ from holo_cli.layers.device import eager_cpu
 
 def relu_squared(x: Tensor) -> Tensor:
     """relu(x)^2, elementwise."""
-    if eager_cpu(x):
+    if eager_cpu(x) and torch.is_grad_enabled():
         y: Tensor = _ReluSquared.apply(x)
         return y
     return nn.functional.relu(x).square()

@@ -19,7 +19,7 @@ EPS = 1e-6
 def rms_norm(x: Tensor) -> Tensor:
     """x / sqrt(mean(x^2) + eps) over the last dimension, same shape and dtype."""
     if eager_cpu(x):
-        y: Tensor = _RMSNorm.apply(x)
+        y: Tensor = _RMSNorm.apply(x) if torch.is_grad_enabled() else x * inverse_rms(x)
         return y
     return nn.functional.rms_norm(x, (x.shape[-1],), eps=EPS)
 

@@ -16,8 +16,8 @@ class Rope(nn.Module):
 
     def __init__(self, head_width: int, base: float, fraction: float) -> None:
         super().__init__()
-        self.half = head_width // 2
-        self.rotated = round(self.half * fraction)
+        self.pairs = head_width // 2
+        self.rotated = round(self.pairs * fraction)
         self.base = base
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
@@ -25,7 +25,7 @@ class Rope(nn.Module):
         # outside inference mode: a table made while generating may serve a training step later
         with torch.inference_mode(False):
             pair = torch.arange(self.rotated, dtype=torch.float64, device="cpu")
-            rate = torch.zeros(self.half, dtype=torch.float64, device="cpu")
+            rate = torch.zeros(self.pairs, dtype=torch.float64, device="cpu")
             rate[: self.rotated] = self.base ** (-pair / max(self.rotated, 1))
             position = torch.arange(length, dtype=torch.float64, device="cpu")
             angle = (position[:, None] * rate)[:, None]  # (T, 1, d/2)
@@ -48,4 +48,4 @@ class Rope(nn.Module):
         if self.rotated == 0:
             return x
         cos, sin = self.tables(start, x.shape[1], x)
-        return torch.addcmul(x * cos, x.roll(self.half, dims=-1), sin)
+        return torch.addcmul(x * cos, x.roll(self.pairs, dims=-1), sin)

@@ -57,7 +57,7 @@ class SkeletonState(State):
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)); with `conv`, a short convolution before the mixer."""
+    """x + mixer(norm(x)), then x + mlp(norm(x)); with `conv` the mixer reads a convolution."""
 
     def __init__(self, config: SkeletonConfig, mixer: Mixer) -> None:
         super().__init__()
@@ -74,7 +74,9 @@ class Block(nn.Module):
         x = x + self.dropout(y)
         return x + self.mlp(rms_norm(x)), aux
 
-    def step(self, x: Tensor, state: Any, window: Tensor | None) -> tuple[Tensor, Any, Tensor | None]:
+    def step(
+        self, x: Tensor, state: Any, window: Tensor | None
+    ) -> tuple[Tensor, Any, Tensor | None]:
         """`state`: the mixer's; `window`: the convolution's last inputs, None without one."""
         u = rms_norm(x)
         if self.conv is not None and window is not None:

@@ -209,9 +209,7 @@ class Loop:
             progress.val_loss = self.world.share(None)
             return
         started = time.perf_counter()
-        result = evaluate(
-            self.model, self.data, self.dtype, rows=self.config.eval_batch_size
-        )
+        result = evaluate(self.model, self.data, self.dtype, rows=self.config.eval_batch_size)
         if not math.isfinite(result.loss):
             raise self._not_finite(result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
@@ -232,7 +230,12 @@ class Loop:
         }
         progress.history.append(row)
         self.events(
-            {"event": "eval", "steps": self.config.steps, "best": best, "seconds": round(seconds, 3)}
+            {
+                "event": "eval",
+                "steps": self.config.steps,
+                "best": best,
+                "seconds": round(seconds, 3),
+            }
             | row
             | ({"measures": measures} if measures else {})
             | ({"sample": text} if text else {})

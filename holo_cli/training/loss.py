@@ -19,15 +19,18 @@ from holo_cli.layers.head import Head, soft_cap
 CHUNK = 4_194_304  # logits at a time: 16 MB in float32
 
 
-
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """sum over scored tokens of -log softmax(soft_cap(x W^T))[target], (N, C), (V, C), (N,)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, target: Tensor, cap: float, dtype: torch.dtype) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, target: Tensor, cap: float, dtype: torch.dtype
+    ) -> Tensor:
         rows = max(1, CHUNK // weight.shape[0])
         w = weight.to(dtype)
-        total = torch.zeros((), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype, device=x.device)
+        total = torch.zeros(
+            (), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype, device=x.device
+        )
         dx = torch.empty_like(x)
         dw = torch.zeros_like(weight)
         for at in range(0, x.shape[0], rows):
@@ -56,14 +59,18 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return dx * scale.to(dx.dtype), dw * scale.to(dw.dtype), None, None, None
 
 
-def cross_entropy(x: Tensor, head: Head, target: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def cross_entropy(
+    x: Tensor, head: Head, target: Tensor, dtype: torch.dtype | None = None
+) -> Tensor:
     """Mean nats per scored token; x (B, T, C), target (B, T) int64 with IGNORE for none.
 
     `dtype` is that of the products (None: x's own); sums are float32 at least.
     """
     n = (target != IGNORE).sum()
     flat = x.reshape(-1, x.shape[-1])
-    total = _ChunkedCrossEntropy.apply(flat, head.weight, target.reshape(-1), head.cap, dtype or x.dtype)
+    total = _ChunkedCrossEntropy.apply(
+        flat, head.weight, target.reshape(-1), head.cap, dtype or x.dtype
+    )
     mean: Tensor = total / n.clamp_min(1)
     return mean
 

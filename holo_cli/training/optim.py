@@ -72,7 +72,9 @@ class Muon:
             moments = [self.buffers[n] for n in names]
             torch._foreach_lerp_(moments, grads, 1 - self.momentum)
             ahead = torch._foreach_lerp(grads, moments, self.momentum)
-            stacked = torch.cat([self._as_batch(u, p) for u, p in zip(ahead, parameters, strict=True)])
+            stacked = torch.cat(
+                [self._as_batch(u, p) for u, p in zip(ahead, parameters, strict=True)]
+            )
             ortho = orthogonalise(stacked, dtype=self.dtype)
             at = 0
             for p, (_, scale) in zip(parameters, members, strict=True):
@@ -167,9 +169,11 @@ class Optimizer:
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
-    """Norm of all gradients together, a scalar; scales them down to `limit` if above it (0: off)."""
+    """Norm of all gradients together, a scalar; above `limit` (0: off) they are scaled down."""
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads, foreach=None)
     if limit > 0:
-        torch.nn.utils.clip_grads_with_norm_([p for p in parameters if p.grad is not None], limit, norm)
+        torch.nn.utils.clip_grads_with_norm_(
+            [p for p in parameters if p.grad is not None], limit, norm
+        )
     return norm

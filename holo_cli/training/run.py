@@ -72,6 +72,10 @@ def train(
     )
     torch.manual_seed(resolved.training.seed)
     device = pick_device(resolved.training.device)
+    # what `auto` found is part of the run: a resume must compute in the same format
+    found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
+    if resolved.training.dtype == "auto":
+        resolved = resolved.replace({"training.dtype": found}, source=f"found on this {device}")
     model = registry.build_model(resolved.model_name, resolved.model).to(device)
     return _Run(resolved, data, name, model, Progress(), events, sampler).go(
         tensors=None, stop=stop, stop_at=stop_at
@@ -207,7 +211,7 @@ class _Run:
             self._event(done)
         if reason in ("signal", "stop-at"):
             raise Stopped(
-                f"Stopped at step {self.progress.step} of {self.config.steps}; everything is saved.",
+                f"Stopped at step {self.progress.step} of {self.config.steps}; all is saved.",
                 next_step=f"Go on with: holo resume {self.name}",
             )
         return done
@@ -327,9 +331,7 @@ class _Run:
             tensors |= training_tensors(self.model, self.optimizer)
         path = run_path(CHECKPOINTS, self.name, kind)  # type: ignore[arg-type]
         save(path, self._header(kind, progress), tensors)
-        self._event(
-            {"event": "save", "path": path.as_posix(), "step": progress.step, "kind": kind}
-        )
+        self._event({"event": "save", "path": path.as_posix(), "step": progress.step, "kind": kind})
 
     def _sample(self, model: LanguageModel) -> str:
         assert self.sampler is not None

@@ -68,9 +68,7 @@ def training_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor
     return out
 
 
-def restore_training(
-    model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]
-) -> None:
+def restore_training(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """The inverse of `training_tensors`. Raises CheckpointError for what is missing or misfits."""
 
     def part(prefix: str) -> dict[str, Tensor]:

@@ -65,9 +65,7 @@ def test_replacing_later_tokens_changes_nothing_earlier(model: LanguageModel) ->
             cut = int(torch.randint(1, 48, (), generator=generator))
             changed = tokens.clone()
             changed[:, cut:] = torch.randint(0, VOCAB, (1, 48 - cut), generator=generator)
-            torch.testing.assert_close(
-                model(changed)[:, :cut], logits[:, :cut], rtol=0, atol=1e-11
-            )
+            torch.testing.assert_close(model(changed)[:, :cut], logits[:, :cut], rtol=0, atol=1e-11)
 
 
 def test_the_first_token_reaches_the_last_position(model: LanguageModel) -> None:

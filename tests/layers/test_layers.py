@@ -1,4 +1,4 @@
-"""Layers that more than one model uses: against plain forms, and gradients by finite differences."""
+"""Layers that several models share: against plain forms, and by finite differences."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ import pytest
 from holo_cli.config import Resolved, resolve
 from holo_cli.data.prepare import prepare
 
-WORDS = "the old fox ran over a quiet hill and saw the sea before night fell".split()
+TEXT = "the old fox ran over a quiet hill and saw the sea before night fell"
 
 
 def write_text(path: Path, documents: int = 40, seed: int = 0) -> Path:
     rng = random.Random(seed)
-    texts = (" ".join(rng.choices(WORDS, k=30)) + ".\n" for _ in range(documents))
+    texts = (" ".join(rng.choices(TEXT.split(), k=30)) + ".\n" for _ in range(documents))
     path.write_text("\n\n".join(texts), encoding="utf-8")
     return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_orthogonalise_keeps_directions_and_levels_singular_values() -> None:
     torch.manual_seed(0)
     x = torch.randn(3, 12, 40, dtype=torch.float64)
     y = orthogonalise(x, dtype=torch.float64)
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    u, _, vt = torch.linalg.svd(x, full_matrices=False)
     inner = u.mT @ y @ vt.mT  # diagonal in x's own singular basis
     off = inner - torch.diag_embed(inner.diagonal(dim1=1, dim2=2))
     assert off.abs().max() < 1e-8
@@ -126,7 +127,7 @@ def test_constant_then_cooldown() -> None:
     assert shares[60] == 1.0
     assert shares[80] == pytest.approx(0.55)
     assert shares[99] == pytest.approx(0.1 + 0.9 / 40)
-    assert all(a >= b for a, b in zip(shares[10:], shares[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(shares[10:]))
 
 
 def test_cosine() -> None:

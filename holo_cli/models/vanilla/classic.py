@@ -55,7 +55,7 @@ class ClassicBlock(nn.Module):
         self.drop = config.dropout
 
     def forward(self, x: Tensor, cache: TimeCache | None = None) -> tuple[Tensor, TimeCache | None]:
-        """(B, S, C) after `cache` (None: from the start, nothing kept) -> the same and the cache."""
+        """(B, S, C) after `cache` (None: nothing before, nothing kept) -> the same, the cache."""
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, S, d)

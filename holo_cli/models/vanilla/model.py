@@ -21,6 +21,6 @@ class Modern(Skeleton):
         return Attention(self.config)
 
 
-def Model(config: Config) -> Modern | Classic:  # noqa: N802 - stands for a class
+def Model(config: Config) -> Modern | Classic:
     """The model of a config, by its recipe."""
     return Classic(config) if config.recipe == "classic" else Modern(config)

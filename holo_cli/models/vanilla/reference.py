@@ -118,9 +118,7 @@ def _classic(model: Classic, row: Tensor) -> Tensor:
     stream = [model.token.weight[b] + model.position.weight[t] for t, b in enumerate(row)]
     for block in model.blocks:
         assert isinstance(block, ClassicBlock)
-        qkv = [
-            block.qkv.weight @ _layer_norm(x, block.norm1) + block.qkv.bias for x in stream
-        ]
+        qkv = [block.qkv.weight @ _layer_norm(x, block.norm1) + block.qkv.bias for x in stream]
         heard = []
         for h in range(model.config.heads):
             q, k, v = (

@@ -1,0 +1,27 @@
+"""`holo` and `python -m holo_cli`: streams made UTF-8, the command run, errors put into words."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from holo_cli.cli import errors
+from holo_cli.cli.app import app
+from holo_cli.cli.output import use_utf8
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code."""
+    use_utf8()
+    errors.set_debug(errors.debug_from_environment())
+    try:
+        app(args=arguments, prog_name="holo")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place for all errors
+        return errors.show(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""`holo chat`: a conversation on the terminal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holo_cli.cli import options
+from holo_cli.cli.output import Output
+
+
+def chat(
+    checkpoint: options.Checkpoint = None,
+    system: Annotated[
+        str | None, typer.Option("--system", metavar="TEXT", help="What comes before all turns.")
+    ] = None,
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
+    no_repeat_ngram_size: options.NoRepeatNgram = None,
+    stop: options.Stop = None,
+    seed: options.Seed = None,
+    lang: options.Lang = None,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """Talk with a model.
+
+    /help (/도움말) lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves.
+    """
+    out = Output(verbosity=verbosity)
+    from holo_cli.cli.compute import load
+    from holo_cli.inference.sampling import SamplingConfig
+    from holo_cli.inference.terminal import run_chat
+
+    given = options.given(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        stop=stop,
+        seed=seed,
+    )
+    sampling = SamplingConfig.from_options(given)
+    loaded = load(checkpoint, device, dtype)
+    raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

@@ -1,0 +1,38 @@
+"""`holo datasets`: which sources `holo prepare` knows."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holo_cli.cli import complete, options
+from holo_cli.cli.output import Output
+
+
+def datasets(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="One source.", autocompletion=complete.sources),
+    ] = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """List what there is to prepare, or describe one."""
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli.data.sources import datasets_table
+
+    rows = datasets_table(name)
+    out.document({"datasets": rows})
+    if name is None:
+        out.table(
+            ("name", "languages", "size", "what it is"),
+            [(r["name"], " ".join(r["languages"]), r["size"], r["description"]) for r in rows],
+        )
+        out.end("", f"holo datasets {rows[0]['name']}")
+        return
+    for key, value in rows[0].items():
+        shown = " ".join(value) if isinstance(value, list | tuple) else value
+        out.facts([(f"{key.replace('_', ' '):<12}", shown)])
+    out.end("", f"holo prepare {name}")

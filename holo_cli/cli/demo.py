@@ -1,0 +1,46 @@
+"""`holo demo`: the whole tour in about two minutes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holo_cli.cli import complete, options
+from holo_cli.cli.output import Output, duration, visible
+
+
+def demo(
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="NAME",
+            help="Which model.  [vanilla]",
+            autocompletion=complete.models,
+        ),
+    ] = "vanilla",
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", metavar="SECONDS", help="Of training.  [95]"),
+    ] = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """The whole tour: data, training, two samples, a page."""
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli import demo as tour
+    from holo_cli.cli.progress import Events, Preparing
+
+    plan = tour.Plan(model=model, **options.given(train_seconds=time_limit))
+    with Preparing(out) as progress, Events(out.for_people()) as events:
+        result = tour.run(plan, say=out.note, progress=progress, events=events)
+    out.document(result)
+    for sample in result["samples"]:
+        out.text(f"[{sample['lang']}] {visible(sample['prompt'] + sample['text'])}\n")
+    for page in result["pages"]:
+        out.text(page)
+    wrote = f"{duration(result['seconds'])}. Wrote {result['data']}, {result['checkpoint']}."
+    out.end(wrote, f"holo chat -c {result['checkpoint']}")

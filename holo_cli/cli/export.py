@@ -1,0 +1,43 @@
+"""`holo export`: a checkpoint in another form."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holo_cli.cli import options
+from holo_cli.cli.output import Output, size
+
+
+def export(
+    checkpoint: options.CheckpointArgument = None,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to",
+            metavar="FORM",
+            help="weights: without training state; hf: a folder for transformers; "
+            "dir: config.json, model.safetensors, tokenizer.json.",
+        ),
+    ] = "weights",
+    out_path: options.Out = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """Write a checkpoint in another form."""
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli.checkpoint import find_checkpoint
+    from holo_cli.export import export as write
+
+    result = write(find_checkpoint(checkpoint), to, out_path, force=force)
+    out.document({"path": result.path, "bytes": result.bytes})
+    out.text(str(result.path))
+    for note in result.notes:
+        out.note(note)
+    then = f"holo inspect {result.path}"
+    if to == "hf":
+        then = f'transformers.AutoModelForCausalLM.from_pretrained("{result.path}")'
+    out.end(f"Wrote {result.path} ({size(result.bytes)}).", then)

@@ -1,0 +1,69 @@
+"""`holo inspect`: what a checkpoint says about itself; reads its header, not its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holo_cli.cli import options
+from holo_cli.cli.output import Output, count, size
+
+
+def inspect(
+    checkpoint: options.CheckpointArgument = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """Show what a checkpoint says about itself.
+
+    Header, config, tokenizer and history; with -v also every tensor.
+    """
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli.checkpoint import find_checkpoint, inspect_checkpoint
+
+    found = inspect_checkpoint(find_checkpoint(checkpoint))
+    out.document(found)
+    out.facts(header(found))
+    for section, table in found["config"].items():
+        out.text(f"\n[{section}]")
+        out.facts(table.items())
+    if found["history"]:
+        out.text("\nhistory")
+        columns = list(dict.fromkeys(key for entry in found["history"] for key in entry))
+        rows = [[entry.get(column, "") for column in columns] for entry in found["history"]]
+        out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
+    if verbosity:
+        out.text("\ntensors")
+        tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
+        out.table(("name", "shape", "dtype"), tensors)
+    then = "holo resume" if found["kind"] == "last" else "holo generate -c"
+    out.end("", f"{then} {found['path']}")
+
+
+LOSSES = {
+    "train": "train loss",
+    "val": "val loss",
+    "bpb": "bits per byte",
+    "best_val": "best val loss",
+}
+
+
+def header(found: dict[str, Any]) -> list[tuple[str, object]]:
+    """The first lines: what a person asks of a checkpoint before anything else."""
+    tokenizer, losses = found["tokenizer"], found["losses"]
+    return [
+        ("checkpoint", found["path"]),
+        ("model", f"{found['model']}, preset {found['preset'] or 'none'}"),
+        ("parameters", count(found["parameters"])),
+        ("size", size(found["bytes"])),
+        ("run", f"{found['run'] or 'none'} ({found['kind']})"),
+        ("step", f"{found['step']:,} ({count(found['tokens'])} tokens)"),
+        *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),
+        ("tokenizer", f"{tokenizer['kind']} of {tokenizer['vocab_size']:,} tokens"),
+        ("data", found["data"]["name"] or "unknown"),
+        (
+            "written",
+            f"{found['created']} by " + ", ".join(map(" ".join, found["versions"].items())),
+        ),
+        ("format", found["format"]),
+    ]

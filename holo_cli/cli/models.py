@@ -1,0 +1,106 @@
+"""`holo models`: which models there are, and what one of them costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holo_cli.cli import complete, options
+from holo_cli.cli.output import Output, count, size
+
+if TYPE_CHECKING:
+    pass
+
+COSTS = (
+    ("parameters", "parameters", count),
+    ("active_parameters", "active", count),
+    ("train_flops_per_token", "FLOPs/token train", count),
+    ("decode_flops_per_token", "decode", count),
+    ("state_bytes", "state", size),
+    ("train_memory_bytes", "memory to train", size),
+)
+
+
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[NAME]", help="One model, with its costs.", autocompletion=complete.models
+        ),
+    ] = None,
+    vocab_size: Annotated[
+        int, typer.Option("--vocab-size", metavar="N", help="Vocabulary that costs are for.")
+    ] = 8192,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="NAME", help="modern or classic.", autocompletion=complete.recipes
+        ),
+    ] = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """List the models, or what one of them costs.
+
+    For one model: parameters, work, state and memory of each of its presets.
+    """
+    out = Output(json=json, verbosity=verbosity)
+    if name is None:
+        rows = overview()
+        out.document({"models": rows})
+        out.table(
+            ("model", "mechanism", "presets"),
+            [(row["name"], row["mechanism"], ", ".join(row["presets"])) for row in rows],
+        )
+        out.end("", f"holo models {rows[0]['name']}")
+        return
+    row = {**one(name), "vocab_size": vocab_size, "costs": costs(name, vocab_size, recipe)}
+    out.document({"models": [row]})
+    out.text(f"{row['name']}: {row['mechanism']}\n")
+    table = [
+        (preset, *(show(cost[key]) for key, _, show in COSTS))
+        for preset, cost in row["costs"].items()
+    ]
+    out.table(("preset", *(title for _, title, _ in COSTS)), table)
+    out.note(f"For a vocabulary of {vocab_size:,} and each preset's own context.")
+    out.end("", f"holo train --model {row['name']} --preset {row['presets'][0]}")
+
+
+def overview() -> list[dict[str, Any]]:
+    """Name, mechanism and presets of every model; imports no torch."""
+    from holo_cli.registry import model_names
+
+    return [one(name) for name in model_names()]
+
+
+def one(name: str) -> dict[str, Any]:
+    """Name, mechanism and presets of one model; imports no torch."""
+    from holo_cli.registry import config_class, preset_names
+
+    return {
+        "name": name.replace("_", "-"),
+        "mechanism": config_class(name).mechanism,
+        "presets": preset_names(name),
+    }
+
+
+def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str, Any]]:
+    """What each preset costs, by name: `Description` and the memory estimate in one dict."""
+    import dataclasses
+
+    import torch
+
+    from holo_cli.config import resolve
+    from holo_cli.registry import build_model, preset_names
+    from holo_cli.training.memory import estimate
+
+    found = {}
+    for preset in preset_names(name):
+        resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size})
+        with torch.device("meta"):  # shapes only: a preset of any size, in no memory
+            described = build_model(name, resolved.model).describe()
+        memory = estimate(resolved, vocab_size)["total_bytes"]
+        found[preset] = {**dataclasses.asdict(described), "train_memory_bytes": memory}
+    return found

@@ -1,0 +1,192 @@
+"""The one sink of the command line: results to stdout, everything else to stderr.
+
+`--json` puts one document (or, for training, one object a line) on stdout and nothing else there.
+Frames, colour and moving bars appear only on a terminal that can show them, colour never under
+NO_COLOR; off it the same facts come as plain lines. Both streams are UTF-8 whatever the
+locale says. A reader that goes away (`| head`) ends the output without a traceback.
+"""
+
+from __future__ import annotations
+
+import copy
+import errno
+import json
+import logging
+import math
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+
+def use_utf8() -> None:
+    """Make stdin, stdout and stderr UTF-8; what cannot be written becomes "?"."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # absent on streams of tests
+        if reconfigure is not None:
+            reconfigure(encoding="utf-8", errors="replace")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person watches this stream on a terminal that can move its cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Output:
+    """Where a command writes. `verbosity`: True for -v, False for -q, None for neither.
+
+    Under torchrun only rank 0 writes; the others' sinks are silent.
+    """
+
+    def __init__(self, *, json: bool = False, verbosity: bool | None = None) -> None:
+        self.json = json
+        self.quiet = verbosity is False
+        self.silent = os.environ.get("RANK", "0") != "0"
+        self.reader_gone = False
+        logger = logging.getLogger("holo_cli")
+        logger.setLevel(
+            {True: logging.INFO, None: logging.WARNING, False: logging.ERROR}[verbosity]
+        )
+        logger.handlers = [_Lines()]
+
+    def for_people(self) -> Output:
+        """The same sink without --json, for the steps of a command with a document of its own."""
+        twin = copy.copy(self)
+        twin.json = False
+        return twin
+
+    # -- results, on stdout -----------------------------------------------------------------------
+
+    def text(self, text: str, end: str = "\n") -> None:
+        """A piece of the result for a person; nothing under --json."""
+        if not self.json:
+            self._write(text + end)
+
+    def document(self, data: Mapping[str, Any]) -> None:
+        """The command's one JSON document; nothing without --json."""
+        if self.json:
+            self._write(dumps(data, indent=2) + "\n")
+
+    def event(self, data: Mapping[str, Any]) -> None:
+        """One JSON object on one line; nothing without --json."""
+        if self.json:
+            self._write(dumps(data) + "\n")
+
+    def facts(self, rows: Iterable[tuple[str, object]]) -> None:
+        """Names and values in two columns."""
+        rows = [(name, str(value)) for name, value in rows]
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, value in rows:
+            self.text(f"{name:<{width}}  {value}".rstrip())
+
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A framed table on a terminal; off it, columns aligned by spaces."""
+        if self.json:
+            return
+        body = [[str(cell) for cell in row] for row in rows]
+        if is_terminal(sys.stdout):
+            self._framed(columns, body)
+            return
+        cells = [list(columns), *body]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        for row in cells:
+            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+            self.text(line.rstrip())
+
+    def _framed(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        bold = "" if os.environ.get("NO_COLOR") else "bold"
+        table = Table(*columns, box=box.SIMPLE_HEAD, header_style=bold)
+        for row in rows:
+            table.add_row(*map(Text, row))  # Text: brackets are no markup
+        Console(file=sys.stdout).print(table)
+
+    def _write(self, text: str) -> None:
+        if self.silent or self.reader_gone:
+            return
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: Windows' broken pipe
+                raise
+            self.reader_gone = True
+
+    # -- everything else, on stderr ---------------------------------------------------------------
+
+    def note(self, text: str) -> None:
+        """A line about what goes on; nothing under -q."""
+        if not (self.quiet or self.silent):
+            print(text, file=sys.stderr, flush=True)
+
+    def warn(self, text: str) -> None:
+        """A line that must be seen, under -q too."""
+        if not self.silent:
+            print(f"Warning: {text}", file=sys.stderr, flush=True)
+
+    def end(self, wrote: str, then: str) -> None:
+        """The two last lines of a command: what was written, and what to try next."""
+        if wrote:
+            self.note(wrote)
+        if then:
+            self.note(f"Next: {then}")
+
+
+class _Lines(logging.Handler):
+    """What the library logs, as lines on the stderr of the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def dumps(data: Mapping[str, Any], indent: int | None = None) -> str:
+    """JSON with real letters; what JSON cannot say (NaN, infinity) becomes null."""
+    return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value.as_posix() if isinstance(value, Path) else value
+
+
+def visible(text: str) -> str:
+    """Text of a model as a terminal may have it: control characters, which could move the cursor
+    or worse, replaced; line ends and tabs kept."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
+
+
+def count(n: float) -> str:
+    """A number for a person: 950, 12.3k, 4.56M, 7.8B."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(n) >= size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n:.0f}" if float(n).is_integer() else f"{n:.3g}"
+
+
+def size(nbytes: float) -> str:
+    """A number of bytes for a person, in powers of 1,000: 512 bytes, 3.4 MB."""
+    for step, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if nbytes >= step:
+            return f"{nbytes / step:.3g} {unit}"
+    return f"{nbytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A time for a person: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

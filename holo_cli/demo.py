@@ -1,0 +1,122 @@
+"""The whole tour in about two minutes: data, training, samples in two languages, a page.
+
+What `holo demo` runs, and an example of how the parts are used from Python. Running it again
+re-uses the prepared stories and replaces the demo's own run; it touches nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Events = Callable[[dict[str, Any]], None]
+
+PROMPTS = {"en": "Long ago,", "ko": "옛날 옛적,"}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the tour does. `train_seconds` bounds the training, not the whole tour."""
+
+    model: str = "vanilla"
+    preset: str = "demo"
+    train_seconds: float = 95.0
+    text_bytes: int = 3_000_000
+    tokenizer: str = "bpe"
+    vocab_size: int = 2048
+    sample_tokens: int = 120
+    seed: int = 1
+
+    @property
+    def run(self) -> str:
+        """The name of the demo's run; a second demo of the same model replaces it."""
+        return f"demo-{self.model}"
+
+
+def run(
+    plan: Plan,
+    *,
+    data_root: Path = Path("data"),
+    pages_root: Path = Path("pages"),
+    say: Callable[[str], None] = print,
+    progress: Callable[[Any], None] | None = None,
+    events: Events = lambda event: None,
+) -> dict[str, Any]:
+    """Prepare, train, write in each language, draw. `say` gets one line per step.
+
+    Returns {"data", "checkpoint", "samples": [{"lang", "prompt", "text", ...}], "pages",
+    "seconds"}. Raises what the parts raise.
+    """
+    begun = time.perf_counter()
+    data = _prepare(plan, data_root / "stories", say, progress)
+    checkpoint = _train(plan, data, say, events)
+    say("3. Let it write.")
+    samples = _write(plan, checkpoint)
+    say("4. Look inside it.")
+    page = _draw(plan, checkpoint, samples, pages_root)
+    return {
+        "data": data.as_posix(),
+        "checkpoint": Path(checkpoint).as_posix(),
+        "samples": samples,
+        "pages": [page],
+        "seconds": time.perf_counter() - begun,
+    }
+
+
+def _prepare(
+    plan: Plan, folder: Path, say: Callable[[str], None], progress: Callable[[Any], None] | None
+) -> Path:
+    from holo_cli.data.prepare import prepare
+
+    if (folder / "meta.json").is_file():  # written last: with it the set is complete
+        say(f"1. Stories in English and Korean: already in {folder}.")
+        return folder
+    say(f"1. Tell and prepare {plan.text_bytes / 1e6:.0f} MB of stories in English and Korean.")
+    prepare(
+        ["stories"],
+        out=folder,
+        tokenizer=plan.tokenizer,
+        vocab_size=plan.vocab_size,
+        max_bytes=plan.text_bytes,
+        progress=progress,
+    )
+    return folder
+
+
+def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -> str:
+    from holo_cli.config import resolve
+    from holo_cli.inference.samples import sample_text
+    from holo_cli.training.run import train
+
+    say(f"2. Train '{plan.model}' for {plan.train_seconds:.0f} seconds.")
+    resolved = resolve(
+        plan.model,
+        plan.preset,
+        flags={"data.path": str(data), "training.time_limit": plan.train_seconds},
+    )
+    done = train(resolved, run=plan.run, force=True, events=events, sampler=sample_text)
+    return str(done["best"] or done["last"])
+
+
+def _write(plan: Plan, checkpoint: str) -> list[dict[str, Any]]:
+    from holo_cli.inference.loaded import load
+
+    loaded = load(checkpoint)
+    samples = []
+    for lang, prompt in PROMPTS.items():
+        full = loaded.generate_full(
+            prompt, lang=lang, max_new_tokens=plan.sample_tokens, seed=plan.seed
+        )
+        samples.append({"lang": lang, "prompt": prompt, **full["samples"][0]})
+    return samples
+
+
+def _draw(plan: Plan, checkpoint: str, samples: list[dict[str, Any]], folder: Path) -> str:
+    from holo_cli.visualize import make_page
+
+    text = samples[0]["prompt"] + samples[0]["text"]
+    page = make_page("coords", checkpoint, text, folder / f"{plan.run}-coords.html")
+    return Path(page["page"]).as_posix()

@@ -1,0 +1,107 @@
+"""What a model gives `holo visualize`: plain values. The pages are made of them elsewhere.
+
+A model that has more to show than its residual stream has a `views.py` in its folder with
+
+    PAGES = {"attention": "which earlier tokens each token looks at", ...}    # name -> what it shows
+    def attention(model, tokens) -> Weights | list[Picture]                   # one function a page
+    def coordinates(model, tokens) -> Coordinates                             # optional, for `coords`
+
+where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` is read
+without a model, so a `views.py` imports torch inside its functions. A page that a config has
+switched off raises UsageError. Legend: T tokens, C width, d coordinates, H heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from holo_cli.models.base import LanguageModel
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """Where each layer puts each token. `what` says in a sentence what the numbers are."""
+
+    layers: Sequence[Tensor]  # each (T, d), the same d in all
+    names: Sequence[str]  # of the layers
+    what: str
+    mass: Sequence[Tensor] | None = None  # each (T,), positive
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much each token takes from each token before it, per layer and head."""
+
+    layers: Sequence[Tensor]  # each (H, T, T); row t holds what t takes from 0..t
+    names: Sequence[str]
+    what: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers as text, beside a figure."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure in Plotly's own terms, for whatever has no form of its own here.
+
+    `variants` are lists of Plotly traces by name; where there are several, `choice` is the label
+    of the selector between them. A trace may carry "tint": i, the i-th colour of the palette, which
+    follows the reader's light or dark theme. Strings are plain text, never markup. With layout
+    {"xaxis": {"title": {"text": "variant"}}} the axis is called what the variant is called.
+    """
+
+    title: str
+    note: str
+    variants: Mapping[str, Sequence[Mapping[str, Any]]]
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    choice: str = "Show"
+    tables: Sequence[Table] = ()
+
+
+@contextmanager
+def watched(modules: Iterable[nn.Module]) -> Iterator[list[tuple[Tensor, Any]]]:
+    """Collects (first argument, result) of every call of these modules, in the order of calls."""
+    calls: list[tuple[Tensor, Any]] = []
+    handles = [
+        module.register_forward_hook(lambda _, given, got: calls.append((given[0], got)))
+        for module in modules
+    ]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def residual_stream(model: LanguageModel, tokens: Tensor) -> Coordinates:
+    """What flows from block to block, (T, C) each: the embedding, then the sum after each block.
+
+    Of any model whose `blocks` take and give the stream first, as the skeleton's do.
+    """
+    blocks: Any = model.blocks
+    with watched(blocks) as calls:
+        model.hidden(tokens[None])
+    stream = [calls[0][0], *(result[0] for _, result in calls)]
+    return Coordinates(
+        layers=[x[0] for x in stream],
+        names=layer_names(len(blocks)),
+        what="This model has no coordinates of its own. Shown is its residual stream: the vector "
+        "of each token after the embedding and after each block.",
+    )
+
+
+def layer_names(blocks: int) -> list[str]:
+    """Names for the embedding and what each block leaves."""
+    return ["Embedding", *(f"Block {i}" for i in range(1, blocks + 1))]

@@ -1,0 +1,272 @@
+"""All commands: help, version, completion, lists, and the thin ones over faked libraries."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import holo_cli
+from holo_cli.cli import complete as offers
+
+from .conftest import Fake, Holo
+
+SHARED = "--json --verbose --quiet --debug"
+FLAGS = {
+    "demo": SHARED,
+    "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
+    "--out --offline --workers --force --encoding --text-field " + SHARED,
+    "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
+    "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
+    "--dry-run --stop-at --seed --device --dtype " + SHARED,
+    "resume": "--steps --stop-at " + SHARED,
+    "generate": "--prompt --file --max-new-tokens --temperature --top-k --top-p --min-p "
+    "--repetition-penalty --no-repeat-ngram-size --stop --num-samples --seed --lang --checkpoint "
+    "--device --dtype " + SHARED,
+    "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
+    "models": SHARED,
+    "datasets": SHARED,
+    "inspect": SHARED,
+    "export": "--to --out --force " + SHARED,
+    "visualize": "--checkpoint --text --out --open " + SHARED,
+}
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_every_command_explains_its_flags(holo: Holo, command: str) -> None:
+    ran = holo(command, "--help")
+    assert (ran.code, ran.err) == (0, "")
+    shown = set(re.findall(r"--[a-z][a-z-]*", ran.out))
+    assert set(FLAGS[command].split()) <= shown
+    assert holo(command, "-h").out == ran.out
+
+
+def test_help_lists_every_command(holo: Holo) -> None:
+    ran = holo("--help")
+    assert ran.code == 0
+    listed = re.findall(r"^  ([a-z]+)  ", ran.out.partition("Commands:")[2], flags=re.MULTILINE)
+    assert listed == list(FLAGS)
+    assert "..." not in ran.out.partition("Commands:")[2]
+
+
+def test_version(holo: Holo) -> None:
+    assert holo("--version").out == f"holo {holo_cli.__version__}\n"
+
+
+def test_running_it_as_a_module() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "holo_cli", "tran"], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "Usage: holo" in ran.stderr
+    assert "Did you mean 'train'" in ran.stderr
+
+
+# -- completion -----------------------------------------------------------------------------------
+
+
+def complete(words: str, folder: Path) -> list[str]:
+    environment = {
+        **os.environ,
+        "_HOLO_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "holo_cli"],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return ran.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("holo gen", ["generate"]),
+        ("holo train --model van", ["vanilla"]),
+        ("holo resume my", ["myrun"]),
+        ("holo visualize attention -c nothing", []),
+    ],
+)
+def test_completion(tmp_path: Path, words: str, expected: list[str]) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "myrun_best.safetensors").touch()
+    assert complete(words, tmp_path) == expected
+
+
+def test_completion_of_sources_and_prepared_sets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert offers.prepared("") == []
+    for name in ("mine", "other"):
+        Path("data", name).mkdir(parents=True)
+        Path("data", name, "meta.json").touch()
+    Path("data", "unfinished").mkdir()
+    assert offers.prepared("") == ["mine", "other"]
+    assert offers.prepared("m") == ["mine"]
+    assert offers.sources("stor") == ["stories"]
+    assert offers.runs("") == []
+
+
+def test_completion_of_presets_and_recipes(configs: Path) -> None:
+    context: Any = SimpleNamespace(params={"model": "vanilla"})
+    assert offers.presets(context, "") == ["tiny", "mini", "demo"]
+    assert offers.presets(context, "m") == ["mini"]
+    assert offers.recipes("c") == ["classic"]
+
+
+def test_the_completion_script_names_holo(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    ran = subprocess.run(
+        [sys.executable, "-m", "holo_cli", "--show-completion", "bash"],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "_HOLO_COMPLETE" in ran.stdout
+
+
+# -- lists ----------------------------------------------------------------------------------------
+
+
+def test_models(holo: Holo, configs: Path) -> None:
+    ran = holo("models")
+    assert ran.out.splitlines()[0].split() == ["model", "mechanism", "presets"]
+    assert re.search(r"^vanilla +softmax attention +tiny, mini, demo$", ran.out, re.MULTILINE)
+    (row, *_) = json.loads(holo("models", "--json").out)["models"]
+    assert row == {
+        "name": "vanilla",
+        "mechanism": "softmax attention",
+        "presets": ["tiny", "mini", "demo"],
+    }
+
+
+def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None:
+    fake("holo_cli.training.memory", estimate=lambda r, v: {"total_bytes": 3_000_000})
+    ran = holo("models", "vanilla", "--vocab-size", "100", "--json")
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["models"]
+    assert list(row["costs"]) == ["tiny", "mini", "demo"]
+    tiny = row["costs"]["tiny"]
+    assert {
+        "parameters", "active_parameters", "train_flops_per_token", "decode_flops_per_token",
+        "state_bytes", "train_memory_bytes",
+    } <= set(tiny)  # fmt: skip
+    assert 0 < tiny["parameters"] < row["costs"]["mini"]["parameters"]
+    assert "memory to train" in holo("models", "vanilla").out
+
+
+def test_datasets(holo: Holo) -> None:
+    ran = holo("datasets")
+    assert "stories" in ran.out
+    names = [row["name"] for row in json.loads(holo("datasets", "--json").out)["datasets"]]
+    assert "shakespeare" in names
+    (row,) = json.loads(holo("datasets", "stories", "--json").out)["datasets"]
+    assert row["languages"] == ["en", "ko"]
+    assert "licence" in holo("datasets", "stories").out
+    ran = holo("datasets", "storys")
+    assert ran.code == 2
+    assert "Did you mean 'stories'?" in ran.err
+
+
+# -- thin commands --------------------------------------------------------------------------------
+
+
+def test_prepare_on_a_real_small_file(holo: Holo) -> None:
+    text = "\n\n".join(f"글 {n}: the quick brown fox said hello." for n in range(200))
+    Path("mine.txt").write_text(text, encoding="utf-8")
+    ran = holo("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char", "--json")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert set(document) == {
+        "data", "tokens", "bytes", "docs", "vocab_size", "tokenizer", "dropped", "seconds",
+    }  # fmt: skip
+    assert set(document["tokens"]) == {"train", "val"}
+    assert "Next: holo train --model vanilla --data" in ran.err
+    again = holo("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char")
+    assert "was there already" in again.err
+    assert "tokenizer" in again.out
+
+
+def test_prepare_hands_on_only_what_was_given(holo: Holo, fake: Fake) -> None:
+    seen: dict[str, Any] = {}
+
+    def prepare(names: list[str], **kwargs: Any) -> Any:
+        seen.update(kwargs, names=names)
+        raise FileNotFoundError(2, "no", "x")
+
+    fake("holo_cli.data.prepare", prepare=prepare)
+    assert holo("prepare", "a", "b", "--lang", "ko, en", "--max-docs", "5", "--offline").code == 1
+    seen.pop("progress")
+    assert seen == {
+        "names": ["a", "b"], "lang": ["ko", "en"], "max_docs": 5, "offline": True, "force": False,
+    }  # fmt: skip
+
+
+def test_visualize(holo: Holo, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def make_page(*arguments: Any, **kwargs: Any) -> dict[str, Any]:
+        seen.append((arguments, kwargs))
+        return {"page": "pages/p.html", "bytes": 1000, "seconds": 0.5}
+
+    fake("holo_cli.visualize", make_page=make_page)
+    ran = holo("visualize", "coords", "-c", "r", "--text", "글", "--out", "p.html", "--json")
+    assert json.loads(ran.out) == {"page": "pages/p.html", "bytes": 1000, "seconds": 0.5}
+    assert seen == [(("coords", "r", "글", Path("p.html")), {"device": "auto"})]
+
+
+def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
+    """The tour's own logic; its parts are tested where they live."""
+    seen: dict[str, Any] = {"prepared": 0, "trained": []}
+
+    def prepare(names: list[str], *, out: Path, **_: Any) -> None:
+        seen["prepared"] += 1
+        out.mkdir(parents=True)
+        (out / "meta.json").touch()
+
+    def train(resolved: Any, **kwargs: Any) -> dict[str, Any]:
+        seen["trained"].append((resolved, kwargs["run"], kwargs["force"]))
+        kwargs["events"]({"event": "start", "run": kwargs["run"]})
+        return {"best": "checkpoints/demo-vanilla_best.safetensors", "last": None}
+
+    def generate_full(prompt: str, **_: Any) -> dict[str, Any]:
+        return {"samples": [{"text": "그리고...", "tokens": 3}], "prompt_tokens": 2}
+
+    def make_page(what: str, checkpoint: str, text: str, out: Path) -> dict[str, Any]:
+        return {"page": str(out), "bytes": 1, "seconds": 0.0}
+
+    fake("holo_cli.data.prepare", prepare=prepare)
+    fake("holo_cli.training.run", train=train)
+    fake(
+        "holo_cli.inference.loaded",
+        load=lambda checkpoint: SimpleNamespace(generate_full=generate_full),
+    )
+    fake("holo_cli.visualize", make_page=make_page)
+    ran = holo("demo", "--json", "--time-limit", "5")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert set(document) == {"data", "checkpoint", "samples", "pages", "seconds"}
+    assert [s["lang"] for s in document["samples"]] == ["en", "ko"]
+    assert document["data"] == "data/stories"
+    assert "Next:" in ran.err
+    again = holo("demo")
+    assert again.code == 0
+    assert "그리고" in again.out
+    assert seen["prepared"] == 1  # the second tour finds the stories there
+    for resolved, run, force in seen["trained"]:
+        assert (resolved.preset, run, force) == ("demo", "demo-vanilla", True)
+    assert seen["trained"][0][0].training.time_limit == 5
