@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
-from holo_cli.layers.mixer import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.model_config import SkeletonConfig
 
@@ -29,6 +29,9 @@ class Attention(Mixer):
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]  # three matrices for Muon
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
+
+    def finish_initialisation(self) -> None:
+        nn.init.zeros_(self.out.weight)
 
     def _project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, S, C) at positions start.. -> q, k, v, each (B, H, S, d)."""

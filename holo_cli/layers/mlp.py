@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.device import eager_cpu
+from holo_cli.layers.parts import Aux, FeedForward
 
 
 def relu_squared(x: Tensor) -> Tensor:
@@ -33,8 +34,8 @@ class _ReluSquared(torch.autograd.Function):
         return (h * grads[0]).mul_(2.0)
 
 
-class MLP(nn.Module):
-    """(B, T, C) -> (B, T, C) through `hidden` units."""
+class MLP(FeedForward):
+    """(B, T, C) -> (B, T, C) through `hidden` units, all of them for every token."""
 
     def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -42,6 +43,8 @@ class MLP(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.dropout(self.down(relu_squared(self.up(x))))
-        return y
+    def finish_initialisation(self) -> None:
+        nn.init.zeros_(self.down.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        return self.dropout(self.down(relu_squared(self.up(x)))), {}

@@ -25,9 +25,9 @@ from torch.utils.checkpoint import checkpoint
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.embedding import Embedding
 from holo_cli.layers.head import Head
-from holo_cli.layers.mixer import Aux, Mixer, MixerState
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, FeedForward, Mixer, MixerState
 from holo_cli.model_config import SkeletonConfig
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
@@ -59,20 +59,25 @@ class SkeletonState(State):
 class Block(nn.Module):
     """x + mixer(norm(x)), then x + mlp(norm(x)); with `conv` the mixer reads a convolution."""
 
-    def __init__(self, config: SkeletonConfig, mixer: Mixer) -> None:
+    def __init__(self, config: SkeletonConfig, mixer: Mixer, mlp: FeedForward) -> None:
         super().__init__()
         self.conv = ShortConv(config.width, config.conv) if config.conv else None
         self.mixer = mixer
         self.dropout = nn.Dropout(config.dropout)
-        self.mlp = MLP(config.width, round(config.mlp_ratio * config.width), config.dropout)
+        self.mlp = mlp
+
+    def active_parameters(self) -> int:
+        conv = self.conv.weight.numel() if self.conv is not None else 0
+        return self.mixer.active_parameters() + self.mlp.active_parameters() + conv
 
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
         u = rms_norm(x)
         if self.conv is not None:
             u = self.conv(u)
-        y, aux = self.mixer(u)
+        y, mixing = self.mixer(u)
         x = x + self.dropout(y)
-        return x + self.mlp(rms_norm(x)), aux
+        y, feeding = self.mlp(rms_norm(x))
+        return x + y, add_aux(mixing, feeding)
 
     def step(
         self, x: Tensor, state: Any, window: Tensor | None
@@ -83,7 +88,15 @@ class Block(nn.Module):
             u, window = self.conv.step(u, window)
         y, state = self.mixer.step(u, state)
         x = x + y
-        return x + self.mlp(rms_norm(x)), state, window
+        y, _ = self.mlp(rms_norm(x))
+        return x + y, state, window
+
+
+def add_aux(a: Aux, b: Aux) -> Aux:
+    """Auxiliary losses of the same name added up."""
+    if not a or not b:
+        return a or b
+    return a | b | {name: a[name] + b[name] for name in a.keys() & b.keys()}
 
 
 class Skeleton(LanguageModel):
@@ -95,7 +108,8 @@ class Skeleton(LanguageModel):
         super().__init__(config)
         self.embedding = Embedding(config.vocab_size, config.width, config.bigrams)
         self.blocks = nn.ModuleList(
-            Block(config, self.make_mixer(layer)) for layer in range(config.layers)
+            Block(config, self.make_mixer(layer), self.make_mlp(layer))
+            for layer in range(config.layers)
         )
         weight = self.embedding.token.weight
         if not config.tied:
@@ -107,18 +121,23 @@ class Skeleton(LanguageModel):
     def make_mixer(self, layer: int) -> Mixer:
         """The token mixer of a layer, 0 .. layers - 1."""
 
+    def make_mlp(self, layer: int) -> FeedForward:
+        """The feed-forward half of a layer; a dense MLP unless a model has its own."""
+        config = self.config
+        return MLP(config.width, round(config.mlp_ratio * config.width), config.dropout)
+
     @torch.no_grad()
     def initialise(self) -> None:
-        """All initial values: uniform matrices of std 1/sqrt(fan in), zero where a branch ends."""
+        """All initial values: linear layers uniform with std 1/sqrt(fan in), then each part's own,
+        which set a branch's last matrix to zero."""
         config = self.config
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 bound = (3.0 / module.in_features) ** 0.5
                 module.weight.uniform_(-bound, bound)
         for module in self.blocks.modules():
-            if isinstance(module, Block):
-                nn.init.zeros_(module.mixer.out.weight)
-                nn.init.zeros_(module.mlp.down.weight)
+            if isinstance(module, Mixer | FeedForward):
+                module.finish_initialisation()
         # a tied matrix must serve as a head too: logits start small, the norm restores the scale
         nn.init.normal_(self.embedding.token.weight, std=0.02 if config.tied else 1.0)
         if self.embedding.pair is not None:
@@ -130,14 +149,16 @@ class Skeleton(LanguageModel):
 
     def hidden(self, tokens: Tensor) -> Hidden:
         x = rms_norm(self.embedding(tokens))
+        if torch.is_autocast_enabled(x.device.type):
+            # the stream itself too: half the memory traffic, and no casts before each product
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         total: Aux = {}
         for block in self.blocks:
             if self.grad_checkpoint and torch.is_grad_enabled():
                 x, aux = checkpoint(block, x, use_reentrant=False)
             else:
                 x, aux = block(x)
-            for name, loss in aux.items():
-                total[name] = total[name] + loss if name in total else loss
+            total = add_aux(total, aux)
         return Hidden(rms_norm(x), total)
 
     # -- decoding ---------------------------------------------------------------------------------
@@ -182,7 +203,7 @@ class Skeleton(LanguageModel):
         )
         rows = len(tables) * config.width
         head = self.head.weight.numel()
-        matrices = sum(p.numel() for b in blocks for p in b.parameters())
+        matrices = sum(b.active_parameters() for b in blocks)
         half = (config.context + 1) / 2  # a training token looks back on half the context
         forward = 2.0 * (matrices + head)
         return Description(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
+from holo_cli.layers.mlp import MLP
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.skeleton import Skeleton
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
@@ -92,6 +93,7 @@ def _modern(model: Skeleton, row: Tensor) -> Tensor:
             inputs = mixed
         mixer = block.mixer
         assert isinstance(mixer, Attention)
+        assert isinstance(block.mlp, MLP)
         q_all, k_all, v_all = mixer.qkv.weight.chunk(3)
         heard: list[list[Tensor]] = []
         for h in range(heads):
