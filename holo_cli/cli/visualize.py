@@ -7,27 +7,43 @@ from typing import Annotated
 
 import typer
 
-from holo_cli.cli import options
+from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, duration, size
-from holo_cli.errors import UsageError, nearest
-
-PAGES = ("coords", "attention")
 
 
 def _complete(incomplete: str) -> list[str]:
-    return [page for page in PAGES if page.startswith(incomplete)]
+    from holo_cli.visualize import known_pages
+
+    return [page for page in known_pages() if page.startswith(incomplete)]
 
 
 def visualize(
     what: Annotated[
-        str, typer.Argument(metavar="WHAT", help="coords or attention.", autocompletion=_complete)
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="coords, attention, training, or a page of the model's own.",
+            autocompletion=_complete,
+        ),
     ],
     checkpoint: options.Checkpoint = None,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="What the model reads.")
     ] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="For training: a run to draw. May be repeated.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
     out_path: options.Out = None,
     open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    png: Annotated[
+        bool, typer.Option("--png", help="Also a picture of it, by an installed browser.")
+    ] = False,
     device: options.Device = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
@@ -37,13 +53,13 @@ def visualize(
 
     coords: where each layer puts each token, in three dimensions.
     attention: which earlier tokens each token looks at.
+    training: curves and samples of one or several runs.
     """
     out = Output(json=json, verbosity=verbosity)
-    if what not in PAGES:
-        raise UsageError(f"There is no page '{what}'.", next_step=nearest(what, PAGES))
     from holo_cli.visualize import make_page
 
-    result = make_page(what, checkpoint, text, out_path, device=device or "auto")
+    more = options.given(runs=run, png=png or None)
+    result = make_page(what, checkpoint, text, out_path, device=device or "auto", **more)
     out.document(result)
     out.text(str(result["page"]))
     if open_page:
@@ -51,5 +67,6 @@ def visualize(
 
         webbrowser.open(Path(result["page"]).resolve().as_uri())
     wrote = f"Wrote {result['page']} ({size(result['bytes'])}, {duration(result['seconds'])})."
-    other = next(page for page in PAGES if page != what)
-    out.end(wrote, "open it in a browser" if not open_page else f"holo visualize {other}")
+    if "png" in result:
+        wrote += f" Picture: {result['png']}."
+    out.end(wrote, "holo visualize --help" if open_page else "open it in a browser")

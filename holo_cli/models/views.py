@@ -2,9 +2,9 @@
 
 A model that has more to show than its residual stream has a `views.py` in its folder with
 
-    PAGES = {"attention": "which earlier tokens each token looks at", ...}    # name -> what it shows
-    def attention(model, tokens) -> Weights | list[Picture]                   # one function a page
-    def coordinates(model, tokens) -> Coordinates                             # optional, for `coords`
+    PAGES = {"attention": "which earlier tokens each token looks at", ...}   # name -> what it shows
+    def attention(model, tokens) -> Weights | list[Picture]                  # one function a page
+    def coordinates(model, tokens) -> Coordinates                          # optional, for `coords`
 
 where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` is read
 without a model, so a `views.py` imports torch inside its functions. A page that a config has

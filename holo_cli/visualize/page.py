@@ -1,0 +1,193 @@
+"""The shell of every page: one HTML file that holds all it needs and asks nobody for anything.
+
+plotly.js is inlined once, from the `plotly` package; what draws in the browser lies in `assets/`.
+Unusual: the page carries a Content-Security-Policy that names each of its scripts by hash and
+allows no connection at all, so that "no network" and "no foreign script" are kept by the browser
+and not only promised. Data travel as JSON in which no markup can begin.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from holo_cli.files import atomic_write_text
+from holo_cli.models.views import Picture, Table
+
+ASSETS = Path(__file__).parent / "assets"
+DIGITS = 4  # significant digits of every number on a page, drawn or written
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a page: a figure with its numbers, tokens in a row, or tables alone."""
+
+    title: str
+    note: str
+    kind: str = ""  # the script in `assets/` that draws `data`: coords, attention, picture
+    data: Mapping[str, Any] = field(default_factory=dict)
+    tables: Sequence[Table] = ()  # folded away beside a figure, open without one
+    pieces: Sequence[str] = ()  # tokens, shown as the text they make with their bounds
+
+
+@dataclass(frozen=True)
+class Page:
+    """A title, facts as (name, value), and sections. All strings are plain text."""
+
+    title: str
+    facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section] = field(default_factory=tuple)
+
+
+def rounded(values: Any) -> Any:
+    """Nested lists of floats with DIGITS significant digits: what JSON and tables both show."""
+    if isinstance(values, list | tuple):
+        return [rounded(value) for value in values]
+    return float(f"{values:.{DIGITS}g}") if isinstance(values, float) else values
+
+
+def picture_section(picture: Picture) -> Section:
+    """A picture of a model's own as a section."""
+    data = {
+        "choice": picture.choice,
+        "variants": {name: list(traces) for name, traces in picture.variants.items()},
+        "layout": dict(picture.layout),
+    }
+    return Section(picture.title, picture.note, "picture", data, picture.tables)
+
+
+def write_page(page: Page, path: Path) -> int:
+    """Write the file, whole or not at all; returns its size in bytes."""
+    text = render(page)
+    atomic_write_text(path, text)
+    return len(text.encode("utf-8"))
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    kinds = dict.fromkeys(section.kind for section in page.sections if section.kind)
+    scripts = [asset(f"{name}.js") for name in ("page", *kinds)] + ["holo.start();"]
+    if kinds:
+        scripts.insert(0, plotly_js())
+    body = "\n".join(_section(section) for section in page.sections)
+    code = "\n".join(f"<script>{script}</script>" for script in scripts)
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
+<title>{escape(page.title)}</title>
+<style>
+{asset("page.css")}</style>
+</head>
+<body>
+<header>
+<h1>{escape(page.title)}</h1>
+<dl class="facts">
+{_facts(page.facts)}</dl>
+</header>
+<main>
+{body}
+</main>
+<noscript><p>The figures need JavaScript. Their numbers are in the tables.</p></noscript>
+{code}
+</body>
+</html>
+"""
+
+
+@cache
+def plotly_js() -> str:
+    """plotly.js as the installed `plotly` package brings it."""
+    from plotly.offline import get_plotlyjs
+
+    return _inline(get_plotlyjs())
+
+
+@cache
+def asset(name: str) -> str:
+    """A script or style sheet of the project, ready to be inlined."""
+    return _inline((ASSETS / name).read_text(encoding="utf-8"))
+
+
+def _inline(script: str) -> str:
+    """Browsers hash a script with plain line ends, and end it at the first closing tag."""
+    return script.replace("\r\n", "\n").replace("</script", "<\\/script")
+
+
+def _policy(scripts: Iterable[str]) -> str:
+    hashes = " ".join(f"'sha256-{_sha256(script)}'" for script in scripts)
+    # plotly.js styles its figures inline, and makes images of them as data: and blob: addresses
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _sha256(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+
+
+def to_json(value: Any) -> str:
+    """JSON that is safe inside a <script> element. Raises ValueError for NaN and infinity."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for mark in "<>&\u2028\u2029":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text
+
+
+def _section(section: Section) -> str:
+    parts = [f"<h2>{escape(section.title)}</h2>", f'<p class="note">{escape(section.note)}</p>']
+    if section.pieces:
+        spans = "".join(f"<span>{escape(visible(piece))}</span>" for piece in section.pieces)
+        parts.append(f'<p class="tokens">{spans}</p>')
+    if section.kind:
+        data = f'<script type="application/json">{to_json(section.data)}</script>'
+        parts += ['<div class="controls"></div>', '<div class="drawing"></div>', data]
+    tables = [_table(table, opened=not section.kind) for table in section.tables]
+    if tables and section.kind:
+        tables = ["<h3>The numbers</h3>", *tables]
+    kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""
+    return "\n".join([f"<section{kind}>", *parts, *tables, "</section>"])
+
+
+def visible(piece: str) -> str:
+    """A token as running text, its line ends marked: a line end alone would show nothing."""
+    return piece.replace("\r", "").replace("\n", "⏎\n")
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>\n" for name, value in facts
+    )
+
+
+def _table(table: Table, opened: bool) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    return (
+        f"<details{' open' if opened else ''}><summary>{escape(table.caption)}</summary>\n"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n'
+        "</tbody></table></div></details>"
+    )
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, int | float):
+        return f'<td class="number">{number(value)}</td>'
+    return f"<td>{escape(str(value))}</td>"
+
+
+def number(value: float) -> str:
+    """A number as tables show it; it was rounded before, for the figure and for the table."""
+    return str(value) if isinstance(value, int) else f"{value:.10g}"

@@ -1,0 +1,102 @@
+"""Curves and samples from metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo_cli.errors import DataError
+from holo_cli.visualize.training import Run, read_run, thinned, training_sections
+
+
+def log(root: Path, run: str, rows: list[dict[str, Any]], rest: str = "") -> None:
+    folder = root / run
+    folder.mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows) + rest
+    (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
+
+
+def rows(steps: int) -> list[dict[str, Any]]:
+    train = [
+        {"event": "train", "step": s, "tokens": 100 * s, "seconds": 0.25 * s, "loss": 5.0 - s / 100}
+        for s in range(1, steps + 1)
+    ]
+    evaluation = {
+        "event": "eval", "step": steps, "tokens": 100 * steps, "train_seconds": 0.25 * steps,
+        "val_loss": 3.21, "bpb": 1.5, "sample": "옛날 옛적", "measures": {"radius": 0.7},
+    }  # fmt: skip
+    start = {"event": "start", "step": 0, "model": "vanilla", "preset": "tiny", "data": "tales"}
+    return [start, *train, evaluation, {"event": "save", "step": steps}]
+
+
+def test_curves_against_steps_tokens_and_seconds(tmp_path: Path) -> None:
+    log(tmp_path, "a", rows(20))
+    log(tmp_path, "b", rows(10))
+    sections = training_sections([read_run("a", tmp_path), read_run("b", tmp_path)])
+    titles = [s.title for s in sections]
+    assert titles == ["Loss", "Bits per byte", "radius", "Samples of a", "Samples of b"]
+    loss = sections[0]
+    assert list(loss.data["variants"]) == ["steps", "tokens", "seconds of training"]
+    for against, factor in {"steps": 1, "tokens": 100, "seconds of training": 0.25}.items():
+        traces = loss.data["variants"][against]
+        assert [t["name"] for t in traces] == [
+            "a, training", "a, validation", "b, training", "b, validation",
+        ]  # fmt: skip
+        assert traces[0]["x"] == pytest.approx([factor * s for s in range(1, 21)], abs=0.051)
+        assert traces[1]["y"] == [3.21]
+        assert [t["tint"] for t in traces] == [0, 0, 1, 1]
+        assert traces[1]["marker"]["symbol"] != traces[3]["marker"]["symbol"]
+    table = loss.tables[0]
+    assert [row[3] for row in table.rows] == loss.data["variants"]["steps"][0]["y"]
+    assert sections[2].data["variants"]["steps"][0]["y"] == [0.7]
+    assert sections[3].tables[0].rows == [[20, 3.21, "옛날 옛적"]]
+
+
+def test_a_run_in_a_line(tmp_path: Path) -> None:
+    log(tmp_path, "a", rows(2000))
+    expected = "vanilla tiny, on tales, step 2,000, best validation loss 3.2100"
+    assert read_run("a", tmp_path).summary() == expected
+
+
+def test_long_runs_are_thinned_and_keep_their_last_point() -> None:
+    assert thinned(list(range(5)), 10) == [0, 1, 2, 3, 4]
+    kept = thinned(list(range(12_345)), 1000)
+    assert len(kept) == len(set(kept)) == 1000
+    assert kept[-1] == 12_344
+    run = Run("a", [{"step": s, "tokens": s, "seconds": s, "loss": 1.0} for s in range(5000)], [])
+    (section,) = training_sections([run])
+    assert len(section.tables[0].rows) == 1000
+
+
+def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    broken = rows(3)
+    broken[2]["loss"] = float("nan")
+    broken[4]["bpb"] = None
+    log(tmp_path, "a", broken)
+    sections = training_sections([read_run("a", tmp_path)])
+    assert sections[0].data["variants"]["steps"][0]["x"] == [1, 3]
+    assert [s.title for s in sections] == ["Loss", "radius", "Samples of a"]
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
+    log(tmp_path, "a", rows(3), rest='{"event": "train", "st')
+    assert len(read_run("a", tmp_path).train) == 3
+
+
+def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path) -> None:
+    log(tmp_path, "night", rows(3))
+    with pytest.raises(DataError, match="has no log") as missing:
+        read_run("nigth", tmp_path)
+    assert missing.value.next_step == "Did you mean 'night'?"
+    log(tmp_path, "damaged", rows(3), rest="{oops\n")
+    with pytest.raises(DataError, match=r"Line 7 of .*damaged"):
+        read_run("damaged", tmp_path)
+    log(tmp_path, "list", [], rest="[1]\n")
+    with pytest.raises(DataError, match="Line 1"):
+        read_run("list", tmp_path)
+    log(tmp_path, "new", rows(0)[:1])
+    with pytest.raises(DataError, match="no figures yet"):
+        read_run("new", tmp_path)
