@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +14,9 @@ from holo_cli.cli.output import use_utf8
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     use_utf8()
+    # Threads that spin while they wait make training ten times slower as soon as anything else
+    # runs on the machine (docs/results/threads.md). Read when torch is loaded; yours goes first.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
     try:
         app(args=arguments, prog_name="holo")

@@ -1,0 +1,1 @@
+"""Measurements that carry their machine, versions and date."""

@@ -1,0 +1,49 @@
+"""What a figure was measured on: written beside every figure."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from holo_cli.checkpoint.header import library_versions
+
+
+def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
+    """GFLOP/s of square matrix products on the CPU: the best of those made within `seconds`."""
+    a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+    best = float("inf")
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best / 1e9
+
+
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores, threads, measured product rates, system, versions, and the moment (UTC)."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gflops_float32": round(product_rate(torch.float32)),
+        "gflops_bfloat16": round(product_rate(torch.bfloat16)),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": library_versions(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
