@@ -80,7 +80,7 @@ class Loop:
         self.model.train()
         try:
             while progress.step < config.steps:
-                if not self._step():
+                if not self.step():
                     self._save("last")
                     return self.stop.reason
                 ended = self._after_step()
@@ -118,7 +118,7 @@ class Loop:
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def _step(self) -> bool:
+    def step(self) -> bool:
         """One update; False if a request to stop came first (the state is then mid-step)."""
         progress, config = self.progress, self.config
         while progress.micro < config.grad_accum:

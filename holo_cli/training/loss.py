@@ -3,7 +3,7 @@
 The logits of a chunk of tokens are made, turned into loss and gradient, and thrown away; only the
 gradients with respect to hidden states and head matrix survive the forward pass. That is exact,
 because the loss is linear in what comes back (its gradient is a scalar), costs three products of
-the head's size like the plain form, and never holds more than `CHUNK` logits.
+the head's size like the plain form, and never holds more than a chunk of logits.
 """
 
 from __future__ import annotations
@@ -14,41 +14,53 @@ import torch
 from torch import Tensor
 
 from holo_cli.data.batches import IGNORE
-from holo_cli.layers.head import Head, soft_cap
+from holo_cli.layers.head import Head
 
-CHUNK = 4_194_304  # logits at a time: 16 MB in float32
+# Logits at a time. On CPUs a chunk should stay in the caches over the ten passes made on it.
+CHUNK = {"cpu": 1 << 19, "default": 1 << 24}
+
+
+def chunk_rows(x: Tensor, vocab: int) -> int:
+    """Tokens whose logits are held at a time on the device of `x`."""
+    return max(1, CHUNK.get(x.device.type, CHUNK["default"]) // vocab)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """sum over scored tokens of -log softmax(soft_cap(x W^T))[target], (N, C), (V, C), (N,)."""
+    """sum over scored tokens of -log softmax(soft_cap(x W^T))[target], (N, C), (V, C), (N,).
+
+    With t = tanh(raw / cap), logits = cap t and p = softmax(logits), the gradient with respect to
+    raw is (p - onehot(target)) (1 - t^2).
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, target: Tensor, cap: float, dtype: torch.dtype
     ) -> Tensor:
-        rows = max(1, CHUNK // weight.shape[0])
+        rows = chunk_rows(x, weight.shape[0])
         w = weight.to(dtype)
-        total = torch.zeros(
-            (), dtype=torch.float32 if x.dtype != torch.float64 else x.dtype, device=x.device
-        )
+        wide = torch.promote_types(x.dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=x.device)
         dx = torch.empty_like(x)
         dw = torch.zeros_like(weight)
+        unscored = target == IGNORE
+        some_unscored = bool(unscored.any())
         for at in range(0, x.shape[0], rows):
-            xs = x[at : at + rows].to(dtype)
-            ts = target[at : at + rows]
-            scored = (ts != IGNORE)[:, None]
-            index = ts.clamp_min(0)[:, None]
-            raw = xs @ w.T
-            logits = soft_cap(raw.to(total.dtype), cap)
+            cut = slice(at, at + rows)
+            xs, index = x[cut].to(dtype), target[cut].clamp_min(0)[:, None]
+            t = (xs @ w.T).to(wide)
+            logits = t.div_(cap).tanh_() * cap if cap else t
             grad = torch.log_softmax(logits, dim=1)
-            total -= (grad.gather(1, index) * scored).sum()
-            grad = grad.exp_()
-            grad.scatter_add_(1, index, torch.full_like(grad[:, :1], -1.0).expand(index.shape))
+            nats = grad.gather(1, index)
+            grad.exp_().scatter_add_(1, index, torch.full_like(nats, -1.0))
             if cap:
-                grad *= 1 - (logits / cap) ** 2  # derivative of the cap
-            grad = (grad * scored).to(dtype)
-            dx[at : at + rows] = grad @ w
-            dw.addmm_(grad.T, xs) if dw.dtype == dtype else dw.add_(grad.T @ xs)
+                grad.addcmul_(grad, t.square_(), value=-1.0)
+            if some_unscored:
+                nats.masked_fill_(unscored[cut, None], 0.0)
+                grad.masked_fill_(unscored[cut, None], 0.0)
+            total -= nats.sum()
+            low = grad.to(dtype)
+            dx[cut] = low @ w
+            dw += low.T @ xs
         ctx.save_for_backward(dx, dw)
         return total
 
@@ -79,7 +91,7 @@ def cross_entropy(
 def nats_per_token(x: Tensor, head: Head, target: Tensor) -> Tensor:
     """-log p of each target, (B, T) float32, zero where not scored; chunked like the loss."""
     flat, goal = x.reshape(-1, x.shape[-1]), target.reshape(-1)
-    rows = max(1, CHUNK // head.weight.shape[0])
+    rows = chunk_rows(x, head.weight.shape[0])
     out = torch.empty(goal.shape, dtype=torch.float32, device=x.device)
     for at in range(0, flat.shape[0], rows):
         logits = head(flat[at : at + rows])

@@ -12,7 +12,7 @@ from holo_cli import registry
 from holo_cli.config import Resolved
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.config import TrainingConfig
-from holo_cli.training.loss import CHUNK
+from holo_cli.training.loss import chunk_rows
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
 
 
@@ -66,7 +66,7 @@ def memory_parts(
         "gradients": weights,
         "optimizer": muon + 2 * (weights - muon),
         "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
-        "loss": 4 * 3 * min(CHUNK, tokens * vocab),
+        "loss": 4 * 3 * vocab * min(chunk_rows(model.head.weight, vocab), tokens),
     }
 
 
