@@ -19,6 +19,7 @@ from holo_cli.data.meta import Split
 from holo_cli.errors import DataError
 
 VAL_FRACTION = 0.05
+DIVISIBLE = 1000  # characters on average from which on documents may be divided
 PEEK_DOCUMENTS, PEEK_CHARACTERS = 1000, 16_000_000
 
 
@@ -75,7 +76,9 @@ def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
         threshold = max(threshold, free[0])  # the smallest hash, if none would validate
     if free and complete and "train" not in declared and free[-1] <= threshold and len(free) > 1:
         threshold = free[-2]  # the largest hash, if none would train
-    one_text = complete and len(free) == 1 and not declared
+    one_text = complete and bool(free) and not declared
+    if one_text:
+        threshold, one_text = _fit_small(begun, threshold, fraction)
     one_side = complete and not free and len(declared) == 1
     if (one_text or one_side) and any(len(d.text) < 2 for d in begun):
         raise DataError(
@@ -83,3 +86,30 @@ def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
             next_step="Name a source with more text.",
         )
     return Plan(threshold, one_text or one_side, fraction, languages)
+
+
+def _fit_small(
+    documents: Sequence[Document], threshold: float, fraction: float
+) -> tuple[float, bool]:
+    """(threshold, whether to cut every document) for a set that is known whole.
+
+    A few long documents can put far too much on one side. The threshold is kept while validation
+    gets between half and twice the share asked for; else it moves to the share that comes nearest;
+    and where even that is off, every document is divided in itself if they are long.
+    """
+
+    def share(limit: float) -> float:
+        return sum(n for place, n in sizes if place <= limit) / total
+
+    def fits(limit: float) -> bool:
+        return fraction / 2 <= share(limit) <= 2 * fraction
+
+    sizes = [(hash_fraction(d.text), len(d.text)) for d in documents]
+    total = sum(n for _, n in sizes) or 1
+    if fits(threshold):
+        return threshold, False
+    limits = sorted(place for place, _ in sizes)[:-1]  # the last one would leave no training text
+    if limits:
+        threshold = min(limits, key=lambda limit: abs(share(limit) - fraction))
+    long = total / len(sizes) > DIVISIBLE
+    return threshold, not limits or (long and not fits(threshold))

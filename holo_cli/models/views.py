@@ -88,17 +88,21 @@ def watched(modules: Iterable[nn.Module]) -> Iterator[list[tuple[Tensor, Any]]]:
 def residual_stream(model: LanguageModel, tokens: Tensor) -> Coordinates:
     """What flows from block to block, (T, C) each: the embedding, then the sum after each block.
 
-    Of any model whose `blocks` take and give the stream first, as the skeleton's do.
+    Each vector is divided by its root mean square, as the next block reads it: lengths grow from
+    layer to layer, and a few long vectors would be all that a picture shows. Of any model whose `blocks` take and give the stream first, as the skeleton's do.
     """
+    from holo_cli.layers.norm import rms_norm
+
     blocks: Any = model.blocks
     with watched(blocks) as calls:
         model.hidden(tokens[None])
     stream = [calls[0][0], *(result[0] for _, result in calls)]
     return Coordinates(
-        layers=[x[0] for x in stream],
+        layers=[rms_norm(x[0]) for x in stream],
         names=layer_names(len(blocks)),
         what="This model has no coordinates of its own. Shown is its residual stream: the vector "
-        "of each token after the embedding and after each block.",
+        "of each token after the embedding and after each block, at unit scale as the next "
+        "block reads it.",
     )
 
 

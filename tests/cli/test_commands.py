@@ -251,6 +251,7 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
 
     fake("holo_cli.data.prepare", prepare=prepare)
     fake("holo_cli.training.run", train=train)
+    fake("holo_cli.training.calibrate", steps_within=lambda resolved, seconds: 7)
     fake(
         "holo_cli.inference.loaded",
         load=lambda checkpoint: SimpleNamespace(generate_full=generate_full),
@@ -269,4 +270,5 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
     assert seen["prepared"] == 1  # the second tour finds the stories there
     for resolved, run, force in seen["trained"]:
         assert (resolved.preset, run, force) == ("demo", "demo-vanilla", True)
-    assert seen["trained"][0][0].training.time_limit == 5
+    training = seen["trained"][0][0].training
+    assert (training.steps, training.time_limit) == (7, 7.5)

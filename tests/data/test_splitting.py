@@ -75,3 +75,13 @@ def test_peek_is_bounded_and_knows_the_end() -> None:
     assert (len(begun), complete) == (5, True)
     begun, complete = peek(documents(5000))
     assert (len(begun), complete) == (1000, False)
+
+
+@pytest.mark.parametrize("lengths", [[8000, 2000], [8000] * 3, [5000, 100, 9000], [300_000, 40]])
+def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
+    """One small file, cut into a few pieces, must not go mostly to validation."""
+    texts = [f"{i} " + "word " * (n // 5) for i, n in enumerate(lengths)]
+    many = [Document(text) for text in texts]
+    found = places(many, plan(many, True, 0.05))
+    total = sum(map(len, texts))
+    assert 0.02 * total < sum(map(len, found["val"])) < 0.11 * total
