@@ -40,6 +40,18 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def machine_line() -> str:
+    """The machine as one sentence for a report."""
+    machine = describe_machine()
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    return (
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; "
+        f"products at {machine['gflops_float32']} GFLOP/s (float32) and "
+        f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
+        f"{machine['date']}."
+    )
+
+
 def _cpu_name() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():

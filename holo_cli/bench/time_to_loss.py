@@ -44,7 +44,7 @@ def measure(data: Path, recipe: str, seed: int, target: float) -> dict[str, Any]
     return {"recipe": recipe, "seed": seed, "target": target} | {k: final[k] for k in keep}
 
 
-def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+def table(rows: list[dict[str, Any]], machine: str) -> str:
     """The rows as Markdown, with the ratio of each pair and the machine."""
     lines = [
         "| seed | recipe | parameters | steps | tokens | val loss | training s | + evaluation |",
@@ -77,14 +77,7 @@ def table(rows: list[dict[str, Any]], machine: dict[str, Any]) -> str:
             f"(median of {len(ratios)} pairs; {min(ratios):.1f} to {max(ratios):.1f}), and "
             f"{statistics.median(whole):.1f} times as long with evaluations counted.",
         ]
-    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
-    lines += [
-        "",
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; "
-        f"products at {machine['gflops_float32']} GFLOP/s (float32) and "
-        f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
-        f"{machine['date']}.",
-    ]
+    lines += ["", machine]
     return "\n".join(lines) + "\n"
 
 
@@ -97,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     data = asked.data if asked.data.is_dir() else Path("data") / asked.data
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from holo_cli.bench.machine import describe_machine
+    from holo_cli.bench.machine import machine_line
 
     rows = []
     if asked.rows.exists():
@@ -110,7 +103,7 @@ def main() -> None:
             with asked.rows.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    print(table(rows, describe_machine()), end="")
+    print(table(rows, machine_line()), end="")
 
 
 if __name__ == "__main__":
