@@ -23,12 +23,13 @@ class Plan:
 
     model: str = "vanilla"
     preset: str = "demo"
-    train_seconds: float = 90.0
+    train_seconds: float = 115.0
     most_steps: int = 1500
-    text_bytes: int = 3_000_000
+    text_bytes: int = 4_500_000
     tokenizer: str = "bpe"
     vocab_size: int = 2048
     sample_tokens: int = 120
+    temperature: float = 0.6
     seed: int = 1
 
     @property
@@ -120,7 +121,12 @@ def _write(plan: Plan, checkpoint: str) -> list[dict[str, Any]]:
     samples = []
     for lang, prompt in PROMPTS.items():
         full = loaded.generate_full(
-            prompt, lang=lang, max_new_tokens=plan.sample_tokens, seed=plan.seed
+            prompt,
+            lang=lang,
+            max_new_tokens=plan.sample_tokens,
+            temperature=plan.temperature,
+            top_p=0.95,
+            seed=plan.seed,
         )
         samples.append({"lang": lang, "prompt": prompt, **full["samples"][0]})
     return samples

@@ -23,7 +23,7 @@ def demo(
     ] = "vanilla",
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", metavar="SECONDS", help="Of training, about.  [90]"),
+        typer.Option("--time-limit", metavar="SECONDS", help="Of training, about.  [115]"),
     ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,

@@ -1,0 +1,175 @@
+"""The documentation says what is there: links, commands, flags, settings, and examples that run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from typer.testing import CliRunner
+
+from holo_cli.cli.app import app
+from holo_cli.model_config import ModelConfig, SkeletonConfig
+from holo_cli.training.config import DataConfig, TrainingConfig
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+SKIPPED = {"data", "checkpoints", "runs", "pages", "build", "dist"}  # outputs, but for a README
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+# An explanation that lists no flags: what it names is still checked to exist.
+WITHOUT_FLAGS_TABLE = {"visualize"}
+
+
+def pages() -> list[Path]:
+    """Every page of the project, those in folders of outputs and hidden ones left out."""
+    found = []
+    for path in sorted(ROOT.rglob("*.md")):
+        parts = path.relative_to(ROOT).parts
+        output = parts[0] in SKIPPED and parts[1:] != ("README.md",)
+        if not output and not any(part.startswith(".") for part in parts):
+            found.append(path)
+    return found
+
+
+def shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def help_of(*command: str) -> str:
+    ran = CliRunner().invoke(app, [*command, "--help"])
+    assert ran.exit_code == 0, ran.output
+    return ran.output
+
+
+def commands() -> set[str]:
+    listed = help_of().partition("Commands:")[2]
+    return set(re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE))
+
+
+def flags_of(command: str) -> set[str]:
+    """The flags that a command's --help lists: those at the head of a line, before its text."""
+    heads = re.findall(r"^  (-.*?)(?:  |$)", help_of(command), re.MULTILINE)
+    return {flag for head in heads for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", head)}
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as GitHub makes it."""
+    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").strip().lower())
+    return plain.replace(" ", "-")
+
+
+def anchors(path: Path) -> set[str]:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_there_are_pages() -> None:
+    assert {"README.md", "docs/README.md", "docs/commands/train.md"} <= {shown(p) for p in pages()}
+
+
+@pytest.mark.parametrize("page", pages(), ids=shown)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        place = page.parent / file if file else page
+        assert place.exists(), f"{shown(page)}: {target}"
+        if anchor:
+            assert anchor in anchors(place), f"{shown(page)}: {target}"
+
+
+def code(text: str) -> Iterator[str]:
+    """Lines of code blocks (fenced or indented), and code inside lines."""
+    for block in FENCE.findall(text):
+        yield from (line.strip().removeprefix("$ ") for line in block.splitlines()[1:-1])
+    rest = FENCE.sub("", text)
+    yield from (line.strip() for line in rest.splitlines() if line.startswith("    "))
+    yield from re.findall(r"`([^`\n]+)`", rest)
+
+
+@pytest.mark.parametrize("page", pages(), ids=shown)
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    known = commands()
+    for line in code(page.read_text(encoding="utf-8")):
+        for call in re.findall(r"(?:^|\| |&& |-m |-- )holo(?:_cli)? ((?!\|)[a-z][^|;#>]*)", line):
+            command, *words = call.split()
+            assert command in known, f"{shown(page)}: {line}"
+            used = {w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)}
+            unknown = used - flags_of(command)
+            assert not unknown, f"{shown(page)}: {line}: {unknown}"
+
+
+def test_every_model_page_is_in_the_index() -> None:
+    index = (DOCS / "README.md").read_text(encoding="utf-8")
+    for page in (DOCS / "models").glob("*.md"):
+        assert f"](models/{page.name})" in index
+
+
+def test_every_command_has_a_page() -> None:
+    assert {path.stem for path in (DOCS / "commands").glob("*.md")} - {"README"} == commands()
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_flags_tables_are_those_of_help(command: str) -> None:
+    text = (DOCS / "commands" / f"{command}.md").read_text(encoding="utf-8")
+    section = re.search(r"^## Flags\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    if section is None:
+        assert command in WITHOUT_FLAGS_TABLE
+        return
+    cells = re.findall(r"^\| (`-.*?) \|", section[1], re.MULTILINE)
+    told = {flag for cell in cells for flag in re.findall(r"`(--?[a-z][a-z-]*)", cell)}
+    assert told == flags_of(command)
+
+
+SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
+    "model": (ModelConfig, SkeletonConfig),
+    "training": (TrainingConfig,),
+    "data": (DataConfig,),
+}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_settings_are_those_of_the_config(section: str) -> None:
+    text = (DOCS / "config.md").read_text(encoding="utf-8")
+    told = re.findall(rf"^\| `{section}\.(\w+)` \| (.*?) \|", text, re.MULTILINE)
+    fields: dict[str, FieldInfo] = {}
+    for config in SECTIONS[section]:
+        fields |= config.model_fields
+    assert [key for key, _ in told] == list(fields)
+    for key, default in told:
+        assert default == written(fields[key].default), key
+
+
+def written(value: object) -> str:
+    """A default as the tables have it."""
+    words = {None: "none", True: "true", False: "false", "": "empty"}
+    return words[value] if isinstance(value, bool) or value in (None, "") else str(value)
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    from holo_cli.cli.errors import INTERRUPTED
+    from holo_cli.errors import HoloError, Stopped, UsageError
+
+    text = (DOCS / "commands" / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Exit codes")[2].partition("\n## ")[0]
+    told = [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
+    kinds = (HoloError.exit_code, UsageError.exit_code, Stopped.exit_code)
+    assert told == [0, *kinds, INTERRUPTED]
+
+
+def test_the_examples_of_the_python_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (DOCS / "python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert "vanilla" in capsys.readouterr().out
