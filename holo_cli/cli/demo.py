@@ -17,7 +17,7 @@ def demo(
             "--model",
             "-m",
             metavar="NAME",
-            help="Which model.  [vanilla]",
+            help="Which model.",
             autocompletion=complete.models,
         ),
     ] = "vanilla",

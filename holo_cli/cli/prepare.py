@@ -44,7 +44,7 @@ def prepare(
     ] = None,
     lang: Annotated[
         str | None,
-        typer.Option("--lang", metavar="CODES", help="Languages to keep, as in ko,en."),
+        typer.Option("--lang", metavar="CODES", help="Languages of the texts, as in ko,en."),
     ] = None,
     max_docs: Annotated[
         int | None, typer.Option("--max-docs", metavar="N", help="Documents at most.")

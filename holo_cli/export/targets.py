@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from holo_cli.checkpoint.find import CONFIG_FILE, SUFFIX, WEIGHTS_FILE
+from holo_cli.checkpoint.find import CONFIG_FILE, SUFFIX, WEIGHTS_FILE, is_exported
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.checkpoint.rebuild import check
 from holo_cli.checkpoint.write import save, write_tensors
@@ -79,6 +79,11 @@ def _refuse_existing(source: Path, path: Path, force: bool) -> None:
             f"{path} is the checkpoint itself.", next_step="Name another place with --out."
         )
     occupied = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    if occupied and force and path.is_dir() and not is_exported(path):
+        raise UsageError(
+            f"{path} is a folder that holo did not export; --force would delete what is in it.",
+            next_step="Name another place with --out.",
+        )
     if occupied and not force:
         raise CheckpointError(
             f"{path} exists already.",

@@ -89,7 +89,8 @@ def residual_stream(model: LanguageModel, tokens: Tensor) -> Coordinates:
     """What flows from block to block, (T, C) each: the embedding, then the sum after each block.
 
     Each vector is divided by its root mean square, as the next block reads it: lengths grow from
-    layer to layer, and a few long vectors would be all that a picture shows. Of any model whose `blocks` take and give the stream first, as the skeleton's do.
+    layer to layer, and a few long vectors would be all that a picture shows. Of any model whose
+    `blocks` take and give the stream first, as the skeleton's do.
     """
     from holo_cli.layers.norm import rms_norm
 

@@ -98,7 +98,8 @@ class Loop:
         progress, config = self.progress, self.config
         step = progress.step
         ended = ""
-        if config.time_limit and progress.train_seconds >= config.time_limit:
+        # each process has its own clock; all must end at the same step
+        if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
             ended = "time-limit"
         if step % config.log_every == 0:
             self._log()
@@ -111,7 +112,7 @@ class Loop:
                 self._save("last")
         elif config.save_every and step % config.save_every == 0:
             self._save("last")
-        if not ended and step == self.stop_at:
+        if not ended and step == self.stop_at and not last:
             self._save("last")
             ended = "stop-at"
         return ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import AbstractContextManager
 from functools import cache
@@ -15,7 +16,7 @@ def pick_device(name: str) -> torch.device:
     """`auto` is CUDA, else Apple's MPS, else the CPU; a device that is not there is refused."""
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return pick_device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     kind = name.split(":")[0]
     available = {
@@ -27,6 +28,8 @@ def pick_device(name: str) -> torch.device:
         what = "is not available here" if kind in available else "is no device that holo knows"
         usable = ", ".join(k for k, there in available.items() if there)
         raise UsageError(f"Device '{name}' {what}.", next_step=f"Use --device auto or: {usable}.")
+    if name == "cuda":  # torchrun gives each process of a machine a GPU of its own
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device(name)
 
 

@@ -29,6 +29,7 @@ from holo_cli.checkpoint import (
 )
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.config import Resolved
+from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
@@ -70,6 +71,7 @@ def train(
     resolved = resolved.replace(
         {"model.vocab_size": data.tokenizer.vocab_size}, source="the tokenizer"
     )
+    _check_fits(resolved, data)
     torch.manual_seed(resolved.training.seed)
     device = pick_device(resolved.training.device)
     # what `auto` found is part of the run: a resume must compute in the same format
@@ -105,7 +107,7 @@ def resume(
             next_step="Resume from the run's _last file, or train a new run.",
         )
     resolved = Resolved.from_dict(header.model_dump())
-    changes = dict(overrides or {}) | ({"training.steps": steps} if steps else {})
+    changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
     if changes:
         resolved = resolved.replace(changes)
     data = _open_data(resolved.data.path, resolved.data.verify)
@@ -128,6 +130,17 @@ def resume(
     return _Run(resolved, data, header.run, model, progress, events, sampler).go(
         tensors=tensors, stop=stop, stop_at=stop_at
     )
+
+
+def _check_fits(resolved: Resolved, data: PreparedData) -> None:
+    """What would stop training at its first step, said before anything is written."""
+    context, config = resolved.model.context, resolved.training
+    TrainBatches(data.split("train"), context, config.seed)  # raises if the text is too short
+    if config.ramp_context and context % config.ramp_context:
+        raise UsageError(
+            f"training.ramp_context ({config.ramp_context}) must divide model.context ({context}).",
+            next_step=f"Use {context // 2}, say, or 0 for no ramp.",
+        )
 
 
 def _open_data(path: str, verify: bool) -> PreparedData:
@@ -176,6 +189,7 @@ class _Run:
         fast = self.dtype == torch.bfloat16
         self.optimizer = Optimizer(model, self.config, fast_bf16=fast)
         self.log: MetricsLog | None = None
+        self.replaces = progress.step == 0  # the first save ends an older run of this name
         model.grad_checkpoint = self.config.grad_checkpoint
 
     def go(
@@ -331,6 +345,10 @@ class _Run:
             tensors |= training_tensors(self.model, self.optimizer)
         path = run_path(CHECKPOINTS, self.name, kind)  # type: ignore[arg-type]
         save(path, self._header(kind, progress), tensors)
+        if self.replaces:
+            other = run_path(CHECKPOINTS, self.name, "last" if kind == "best" else "best")
+            other.unlink(missing_ok=True)
+            self.replaces = False
         self._event({"event": "save", "path": path.as_posix(), "step": progress.step, "kind": kind})
 
     def _sample(self, model: LanguageModel) -> str:

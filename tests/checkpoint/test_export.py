@@ -223,3 +223,12 @@ def test_exporting_needs_no_transformers(
     blocked: Any = None
     monkeypatch.setitem(sys.modules, "transformers", blocked)
     assert export(classic.save(tmp_path / "c_best.safetensors"), "hf").bytes > 0
+
+
+def test_force_never_deletes_a_folder_that_is_no_export(last: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("three years", encoding="utf-8")
+    with pytest.raises(UsageError, match="did not export"):
+        export(last, "dir", mine, force=True)
+    assert (mine / "thesis.txt").read_text(encoding="utf-8") == "three years"

@@ -328,3 +328,28 @@ def test_a_shorter_context_first_reads_the_same_tokens(small: Small, home: Path)
         train(config, run="parts", stop=StopAfter(16), events=ignore)
     resume("parts", events=ignore)
     same_files("whole", "parts")
+
+
+def test_forcing_replaces_a_run_only_once_something_new_is_saved(small: Small, home: Path) -> None:
+    train(small(), run="a", events=ignore)
+    old = (CHECKPOINTS / "a_best.safetensors").read_bytes()
+    with pytest.raises(DataError):
+        train(small(**{"model.context": 100_000}), run="a", force=True, events=ignore)
+    assert (CHECKPOINTS / "a_best.safetensors").read_bytes() == old
+    with pytest.raises(Stopped):  # before the first evaluation of the new run
+        train(small(), run="a", force=True, stop_at=2, events=ignore)
+    assert not (CHECKPOINTS / "a_best.safetensors").exists()
+    assert read_header(CHECKPOINTS / "a_last.safetensors").step == 2
+    assert resume("a", events=ignore)["best"] is not None
+
+
+def test_stopping_at_the_last_step_is_being_done(small: Small, home: Path) -> None:
+    assert train(small(), run="a", stop_at=12, events=ignore)["stopped_by"] == "steps"
+
+
+@pytest.mark.parametrize("ramp", [3, 32])
+def test_a_ramp_that_does_not_fit_the_context(small: Small, home: Path, ramp: int) -> None:
+    config = small(**{"training.ramp_steps": 0.5, "training.ramp_context": ramp})
+    with pytest.raises(UsageError, match="must divide"):
+        train(config, run="a", events=ignore)
+    assert not CHECKPOINTS.exists()
