@@ -49,7 +49,9 @@ def test_both_readmes_give_the_same_commands_links_and_figures() -> None:
     ]
     assert links(english) == links(korean)
     assert figures(english) == figures(korean)
-    headings = [len(re.findall(r"^#+ ", r.read_text(encoding="utf-8"), re.MULTILINE)) for r in READMES]
+    headings = [
+        len(re.findall(r"^#+ ", r.read_text(encoding="utf-8"), re.MULTILINE)) for r in READMES
+    ]
     assert headings[0] == headings[1]
 
 

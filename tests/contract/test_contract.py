@@ -51,7 +51,8 @@ def test_no_gradient_flows_from_a_position_to_later_tokens(model: LanguageModel)
         model(tokens)[0, position].pow(2).sum().backward()
         grad = seen[0].grad
         assert grad is not None
-        assert (grad[0, position + 1 :] == 0).all()
+        # an FFT spreads rounding errors, of 1e-15, over the whole sequence
+        assert (grad[0, position + 1 :].abs() < 1e-12).all()
         assert grad[0, position].abs().sum() > 0
     handle.remove()
 

@@ -1,0 +1,55 @@
+"""The older formula, kept for comparison: irfft(conj(Q) K V), over each token's head by itself.
+
+It mixes no tokens: its output at t depends on token t alone. So it stands beside full attention,
+as it did, joined by one learned gate per layer: (1 - g) attention + g formula, at the start with
+g = sigmoid(0.1) = 0.525. All mixing is the attention's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.attention import Attention
+from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.parts import Aux
+from holo_cli.models.holographic.binding import from_spectrum, spectrum
+from holo_cli.models.holographic.config import Config
+from holo_cli.models.holographic.phasors import wide
+
+
+class Classic(Attention):
+    """Attention, with the formula over the same queries, keys and values mixed in."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.head_width = config.head_width
+        self.share = nn.Parameter(torch.empty(()))
+
+    def finish_initialisation(self) -> None:
+        super().finish_initialisation()
+        nn.init.constant_(self.share, 0.1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        q, k, v = self._project(x, 0)
+        return self._mix(q, k, v, causal_attention(q, k, v)), {}
+
+    def step(self, x: Tensor, state: TimeCache) -> tuple[Tensor, TimeCache]:
+        q, k, v = self._project(x, state.length)
+        state = state.append(k, v)
+        keys, values = state.views()
+        return self._mix(q, k, v, causal_attention(q, keys, values)), state
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, attended: Tensor) -> Tensor:
+        g = self.share.sigmoid()
+        alone = per_token(q, k, v).to(attended.dtype)
+        return self._join((1 - g) * attended + g * alone)
+
+
+def per_token(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """irfft(conj(F q) F k F v), all (..., e), over the last dimension, float32 at least."""
+    shape = (q.shape[-1],)
+    waves = [spectrum(part.to(wide(part.dtype)), shape) for part in (q, k, v)]
+    bound = waves[0].conj_times(waves[1]).times(waves[2])
+    return from_spectrum(bound, shape, (shape[0] // 2 + 1,))

@@ -1,0 +1,121 @@
+"""What can be set about holographic."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from holo_cli.model_config import SkeletonConfig
+
+
+class Config(SkeletonConfig):
+    """Holographic memory in the modern skeleton, its variants, and category experts."""
+
+    mechanism: ClassVar[str] = "holographic memory: interference of phases"
+
+    mixer: Literal["memory", "fftconv", "classic"] = Field(
+        "memory",
+        description="memory; fftconv: one long learned filter; classic: the older per-token "
+        "formula beside attention",
+    )
+    binding: Literal["phasor", "hrr"] = Field(
+        "phasor", description="keys are phases, or spectra of vectors projected to magnitude 1"
+    )
+    binding_shape: Literal["1d", "2d", "3d"] = Field(
+        "1d", description="hrr: a head seen as a line, a plane or a volume"
+    )
+    plates: int = Field(4, ge=1, le=64, description="redundant plates per head, R")
+    half_life_min: float = Field(
+        4.0, gt=0, description="tokens until half is forgotten: the shortest head at the start"
+    )
+    half_life_max: float = Field(4096.0, gt=0, description="the same for the longest head")
+    fft_modes: int = Field(
+        16, ge=1, le=256, description="fftconv: decaying oscillations per head that make its filter"
+    )
+    blend: bool = Field(
+        False, description="mix the memory with attention, by a gate per head and token"
+    )
+    attention_every: int = Field(
+        0, ge=0, description="every n-th layer is plain attention; 0 is none"
+    )
+    topology: bool = Field(
+        False, description="the output gate sees how crowded the past is around a token"
+    )
+    topology_window: int = Field(
+        16, ge=2, le=256, description="how many tokens back topology looks for neighbours"
+    )
+    experts: int = Field(3, ge=1, le=256, description="category experts; 1 is a plain MLP")
+    experts_top_k: int = Field(1, ge=1, description="experts that each token goes through")
+    balance: float = Field(
+        0.01, ge=0, description="weight of the loss that spreads tokens over experts; 0 is off"
+    )
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The head as binding sees it: nearly equal factors, the largest last; () if there are
+        none above 1."""
+        return factors(self.head_width, int(self.binding_shape[0]))
+
+    def has_attention(self, layer: int) -> bool:
+        """Whether a layer keeps keys and values of the past, 0 .. layers - 1."""
+        return self.blend or self.mixer == "classic" or self.is_plain_attention(layer)
+
+    def is_plain_attention(self, layer: int) -> bool:
+        return self.attention_every > 0 and (layer + 1) % self.attention_every == 0
+
+    @model_validator(mode="after")
+    def _choices_agree(self) -> Config:
+        if self.binding_shape != "1d" and self.binding != "hrr":
+            raise ValueError(
+                f"model.binding_shape ({self.binding_shape}) is for model.binding hrr; phasors "
+                "have no neighbours"
+            )
+        if self.binding == "hrr" and max(self.shape, default=0) < 3:
+            # over sides of 2 a Fourier transform is real: there are signs, but no phases to learn
+            raise ValueError(
+                f"model.binding_shape ({self.binding_shape}) needs a head with as many factors, "
+                f"one of them above 2, and model.width / model.heads is {self.head_width}"
+            )
+        if self.half_life_max < self.half_life_min:
+            raise ValueError(
+                f"model.half_life_max ({self.half_life_max:g}) must be at least "
+                f"model.half_life_min ({self.half_life_min:g})"
+            )
+        if self.experts_top_k > self.experts:
+            raise ValueError(
+                f"model.experts_top_k ({self.experts_top_k}) must be at most model.experts "
+                f"({self.experts})"
+            )
+        if self.attention_every == 1 or self.attention_every > self.layers:
+            raise ValueError(
+                f"model.attention_every ({self.attention_every}) must be 0, or from 2 to "
+                f"model.layers ({self.layers})"
+            )
+        if self.mixer == "classic" and (self.blend or self.topology):
+            raise ValueError(
+                "model.mixer classic has its own way to join attention, and no gate: "
+                "model.blend and model.topology must be false"
+            )
+        return self
+
+
+def factors(number: int, count: int) -> tuple[int, ...]:
+    """`number` as `count` factors above 1, as equal as can be, ascending; () where impossible.
+
+    >>> factors(32, 2), factors(32, 3), factors(7, 2)
+    ((4, 8), (2, 4, 4), ())
+    """
+    if count == 1:
+        return (number,) if number > 1 else ()
+    best: tuple[int, ...] = ()
+    for first in range(2, math.isqrt(number) + 1):
+        rest = factors(number // first, count - 1) if number % first == 0 else ()
+        if rest and (not best or sum(rest) + first < sum(best)):
+            best = tuple(sorted((first, *rest)))
+    return best

@@ -1,0 +1,95 @@
+"""Category experts ("language games"): each token goes to the experts of the category it fits.
+
+A category is a vector. A token's affinity to each is a softmax over their inner products, and the
+token goes through the k experts of the highest, times the affinity. Tokens are sorted by category,
+so that each expert is two products over its own tokens, and nothing is computed to be masked.
+
+Balance, both by the share f_j of tokens that category j was given and its mean affinity P_j:
+- the Switch loss (Fedus et al. 2021), E sum_j f_j P_j, 1 at balance; differentiable through P.
+- a bias per category that is added when choosing, and nowhere else (Wang et al. 2024). Unusual: it
+  is a parameter that the optimizer moves. A term of value 0 gives it the gradient f_j - 1/E, so
+  the overloaded become harder to choose, without anything kept outside parameters and gradients,
+  and a resumed run goes on to the bit.
+
+Legend: N tokens, C width, E experts, k experts per token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.mlp import relu_squared
+from holo_cli.layers.parts import Aux, FeedForward
+from holo_cli.models.holographic.config import Config
+from holo_cli.models.holographic.phasors import wide
+
+
+class Experts(FeedForward):
+    """`experts` MLPs of the usual size, of which each token meets `experts_top_k`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        width, self.experts = config.width, config.experts
+        self.top, self.balance = config.experts_top_k, config.balance
+        self.hidden = round(config.mlp_ratio * width)
+        self.category = nn.Linear(width, self.experts, bias=False)  # one row a category
+        self.category.weight.no_muon = True  # type: ignore[attr-defined]
+        # the experts' matrices, stacked; never used as one
+        self.up = nn.Linear(width, self.experts * self.hidden, bias=False)
+        self.down = nn.Linear(self.hidden, self.experts * width, bias=False)
+        for stacked in (self.up, self.down):
+            stacked.weight.splits = self.experts  # type: ignore[attr-defined]
+        self.bias = nn.Parameter(torch.zeros(self.experts)) if self.balance else None
+        self.dropout = nn.Dropout(config.dropout)
+
+    def finish_initialisation(self) -> None:
+        nn.init.zeros_(self.down.weight)
+
+    def active_parameters(self) -> int:
+        bias = self.bias.numel() if self.bias is not None else 0
+        routed = self.top * 2 * self.category.in_features * self.hidden
+        return self.category.weight.numel() + bias + routed
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        tokens = x.flatten(0, 1)
+        affinity, chosen = self.route(tokens)
+        gates = affinity.gather(1, chosen)
+        if self.top > 1:  # a single gate divided by itself would have no gradient
+            gates = gates / gates.sum(1, keepdim=True)
+        y = self._through(tokens, chosen) * gates[..., None].to(x.dtype)
+        aux = {"balance": self._unbalance(affinity, chosen)} if self.balance else {}
+        return self.dropout(y.sum(1).view(x.shape)), aux
+
+    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C) -> affinities (N, E), each row of sum 1, and the experts chosen, (N, k)."""
+        affinity = self.category(tokens).to(wide(tokens.dtype)).softmax(1)
+        score = affinity.detach()
+        if self.bias is not None:
+            score = score + self.bias.detach().to(score.dtype)
+        return affinity, score.topk(self.top, dim=1).indices
+
+    def _through(self, tokens: Tensor, chosen: Tensor) -> Tensor:
+        """(N, C), (N, k) -> each token's k experts applied to it, (N, k, C)."""
+        order = chosen.flatten().argsort(stable=True)
+        counts = torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
+        groups = tokens[order // self.top].split(counts)
+        ups = self.up.weight.view(self.experts, self.hidden, -1)
+        downs = self.down.weight.view(self.experts, -1, self.hidden)
+        linear = nn.functional.linear
+        done = torch.cat(
+            [
+                linear(relu_squared(linear(group, up)), down)
+                for group, up, down in zip(groups, ups, downs, strict=True)
+            ]
+        )
+        return done[order.argsort()].view(*chosen.shape, -1)
+
+    def _unbalance(self, affinity: Tensor, chosen: Tensor) -> Tensor:
+        """The Switch loss, weighted, plus 0 with the bias's gradient."""
+        given = torch.bincount(chosen.flatten(), minlength=self.experts) / chosen.numel()
+        given = given.to(affinity.dtype)
+        loss = self.experts * (given * affinity.mean(0)).sum()
+        if self.bias is not None:
+            loss = loss + ((self.bias - self.bias.detach()) * (given - 1 / self.experts)).sum()
+        return self.balance * loss

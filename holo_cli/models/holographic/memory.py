@@ -1,0 +1,114 @@
+"""The holographic memory: R plates per head on which all of the past lies superposed.
+
+    M_t^r = a_t M_{t-1}^r + b_t (k_t^r * v_t)         elementwise, complex; a_t, b_t in (0, 1)
+    y_t   = (1/R) sum_r conj(q_t^r) * M_t^r
+
+A key is a wave of unit magnitude; multiplying by it spreads the value over the plate, and light of
+the same phases reads it back, because conj(k) k = 1. What was stored under other keys adds up with
+random phases: N items come back with cosine 1 / sqrt(1 + (N - 1) / R), so plates buy capacity.
+
+Unusual: training and decoding are the same function over another number of positions; the state
+is (H, R, 2, f) numbers whatever the length. Legend: B rows, S positions, H heads, R plates, f
+complex channels, e = C / H.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.models.holographic.binding import Binding, Phasor, Reduced
+from holo_cli.models.holographic.config import Config
+from holo_cli.models.holographic.phasors import Pair, full_precision, wide
+from holo_cli.models.holographic.scan import CHUNK, decayed_sum
+
+
+class Memory(nn.Module):
+    """Reads values (B, S, H, e) back from the plates; the projections around it are the mixer's."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.binding: Binding = Phasor(config) if config.binding == "phasor" else Reduced(config)
+        self.plates, self.channels = config.plates, self.binding.channels
+        self.dials = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
+        self.dials.weight.no_muon = True  # type: ignore[attr-defined]
+        self.dials_bias = nn.Parameter(torch.zeros(2 * config.heads))
+
+    def finish_initialisation(self) -> None:
+        """Half-lives in a geometric series over the heads, the same for every token."""
+        nn.init.zeros_(self.dials.weight)
+        heads = self.config.heads
+        lives = half_lives(self.config.half_life_min, self.config.half_life_max, heads)
+        with torch.no_grad():
+            for head, life in enumerate(lives):
+                # the inverse of softplus at the rate wanted
+                self.dials_bias[head] = math.log(math.expm1(math.log(2) / life))
+            self.dials_bias[heads:] = 0.0
+
+    def dial(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, C) -> log a < 0 and b in (0, 1), each (B, H, S)."""
+        # the bias is added in full precision: bfloat16 would blur a half-life of thousands
+        raw = self.dials(x).to(wide(x.dtype)) + self.dials_bias.to(wide(x.dtype))
+        decay, entry = raw.transpose(1, 2).chunk(2, dim=1)
+        return -nn.functional.softplus(decay), entry.sigmoid()
+
+    def forward(self, x: Tensor, v: Tensor) -> Tensor:
+        """x (B, T, C), v (B, T, H, e) -> y (B, T, H, e), float32 at least."""
+        return self._run(x, v, None, 0)[0]
+
+    def step(self, x: Tensor, v: Tensor, state: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """The same for the positions after `state`, which is (B, H, R * 2 * f)."""
+        return self._run(x, v, state, position)
+
+    def init_state(self, batch: int) -> Tensor:
+        w = self.dials.weight
+        size = self.plates * 2 * self.channels
+        return torch.zeros(batch, self.config.heads, size, dtype=wide(w.dtype), device=w.device)
+
+    def state_numbers(self) -> int:
+        return self.config.heads * self.plates * 2 * self.channels
+
+    def flops(self, length: float) -> float:
+        """Products inside a chunk, the half of each square that counts."""
+        return min(2 * length, CHUNK) * self.state_numbers()
+
+    def decode_flops(self) -> float:
+        """Bind, fade and add, read: elementwise on the plates."""
+        return 9.0 * self.state_numbers()
+
+    def _run(
+        self, x: Tensor, v: Tensor, state: Tensor | None, position: int
+    ) -> tuple[Tensor, Tensor]:
+        q, k = self.binding.keys(x, position)
+        log_a, b = self.dial(x)
+        with full_precision(x):
+            value = self.binding.value(v)
+            plates = store(k, Pair(value.re * b[..., None], value.im * b[..., None]), log_a, state)
+            y = self.binding.back(read(q, plates))
+        return y, plates[:, :, -1].flatten(2)
+
+
+def half_lives(shortest: float, longest: float, count: int) -> list[float]:
+    """A geometric series from shortest to longest; a single one is their geometric mean."""
+    if count == 1:
+        return [math.sqrt(shortest * longest)]
+    ratio = (longest / shortest) ** (1 / (count - 1))
+    return [shortest * ratio**i for i in range(count)]
+
+
+def store(k: Pair, v: Pair, log_a: Tensor, state: Tensor | None = None) -> Tensor:
+    """Keys (B, H, S, R, f), values (B, H, S, f), log a (B, H, S), state (B, H, R * 2 * f) or None
+    -> the plates after each position, (B, H, S, R, 2, f)."""
+    bound = torch.stack(k.times(Pair(v.re[..., None, :], v.im[..., None, :])), dim=-2)
+    flat = bound.flatten(3).flatten(0, 1)  # (B H, S, E)
+    before = None if state is None else state.flatten(0, 1)
+    return decayed_sum(log_a.flatten(0, 1), flat, before).view(bound.shape)
+
+
+def read(q: Pair, plates: Tensor) -> Pair:
+    """Queries (B, H, S, R, f), plates (B, H, S, R, 2, f) -> (B, H, S, f)."""
+    seen = q.conj_times(Pair(plates[..., 0, :], plates[..., 1, :]))
+    return Pair(seen.re.mean(-2), seen.im.mean(-2))

@@ -1,0 +1,182 @@
+"""The token mixer of a holographic layer: what stands around the memory.
+
+    v = W_v x;   y = RMSNorm(memory(x, v));   out = W_o [ y * silu(W_g x) ]
+
+with two options. `blend`: y = (1 - g) RMSNorm(attention) + g y, where attention reads the same
+values, and g per head and token lies in [0.05, 0.9]: neither is ever off. `topology`: the output
+gate also sees how crowded the past is around a token. Norms are per head. Legend: B rows, S
+positions, C width, H heads, e = C / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.rope import Rope
+from holo_cli.models.holographic.config import Config
+from holo_cli.models.holographic.fftconv import FFTConv
+from holo_cli.models.holographic.memory import Memory
+from holo_cli.models.holographic.phasors import wide
+from holo_cli.models.holographic.topology import FEATURES, Past, no_past, topology
+
+LEAST, MOST = 0.05, 0.9  # share of the memory in a blend
+FIRST = -2.0  # bias of the gate: starts with 0.15 memory, 0.85 attention
+
+
+@dataclass(frozen=True)
+class HoloState:
+    """What a layer remembers of each row."""
+
+    position: int
+    memory: Tensor  # the plates (B, H, R * 2 * f), or the filter's modes (B, H, e, 2 M)
+    cache: TimeCache | None = None  # with `blend`: keys and values of the past
+    past: Past | None = None  # with `topology`
+
+    def select(self, rows: Tensor) -> HoloState:
+        past = self.past
+        if past is not None:
+            total, recent = (t.index_select(0, rows) for t in (past.total, past.recent))
+            past = replace(past, total=total, recent=recent)
+        cache = self.cache.select(rows) if self.cache is not None else None
+        return HoloState(self.position, self.memory.index_select(0, rows), cache, past)
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.memory
+        if self.cache is not None:
+            yield from self.cache.tensors()
+        if self.past is not None:
+            yield self.past.total
+            yield self.past.recent
+
+
+class Blend(nn.Module):
+    """Attention over the mixer's values, and the gate between it and the memory."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.qk = nn.Linear(config.width, 2 * config.width, bias=False)
+        self.qk.weight.splits = 2  # type: ignore[attr-defined]
+        self.rope = Rope(config.head_width, config.rope_base, config.rope_fraction)
+        self.share = nn.Linear(config.width, config.heads, bias=False)
+        self.share.weight.no_muon = True  # type: ignore[attr-defined]
+        self.share_bias = nn.Parameter(torch.empty(config.heads))
+
+    def finish_initialisation(self) -> None:
+        nn.init.zeros_(self.share.weight)
+        nn.init.constant_(self.share_bias, FIRST)
+
+    def attend(
+        self, x: Tensor, v: Tensor, cache: TimeCache | None
+    ) -> tuple[Tensor, TimeCache | None]:
+        """x (B, S, C), v (B, S, H, e) -> (B, S, H, e) and the cache with these positions."""
+        start = cache.length if cache is not None else 0
+        qk = self.qk(x).view(*x.shape[:2], 2 * self.heads, -1)
+        qk = self.rope(rms_norm(qk), start).transpose(1, 2)
+        q, k, v = qk[:, : self.heads], qk[:, self.heads :], v.transpose(1, 2)
+        if cache is not None:
+            cache = cache.append(k, v)
+            k, v = cache.views()
+        return causal_attention(q, k, v).transpose(1, 2), cache
+
+    def gate(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> g (B, S, H, 1). A sigmoid between the bounds instead of one cut off at
+        them: a cut gate would get no gradient back from beyond."""
+        raw = self.share(x) + self.share_bias.to(x.dtype)
+        return (LEAST + (MOST - LEAST) * raw.sigmoid())[..., None]
+
+
+class Holographic(Mixer):
+    """Memory or long filter, by the config, with its gates and projections."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.value = nn.Linear(width, width, bias=False)
+        self.gate = nn.Linear(width, width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.memory = FFTConv(config) if config.mixer == "fftconv" else Memory(config)
+        self.blend = Blend(config) if config.blend else None
+        self.topology = (
+            nn.Linear(config.heads * FEATURES, width, bias=False) if config.topology else None
+        )
+        if self.topology is not None:
+            self.topology.weight.no_muon = True  # type: ignore[attr-defined]
+
+    def finish_initialisation(self) -> None:
+        nn.init.zeros_(self.out.weight)
+        self.memory.finish_initialisation()
+        if self.blend is not None:
+            self.blend.finish_initialisation()
+        if self.topology is not None:
+            nn.init.zeros_(self.topology.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        v = self.values(x)
+        past = self._no_past(x.shape[0]) if self.topology is not None else None
+        return self._finish(x, v, self.memory(x, v), None, past)[0], {}
+
+    def step(self, x: Tensor, state: HoloState) -> tuple[Tensor, HoloState]:
+        v = self.values(x)
+        y, memory = self.memory.step(x, v, state.memory, state.position)
+        out, cache, past = self._finish(x, v, y, state.cache, state.past)
+        return out, HoloState(state.position + x.shape[1], memory, cache, past)
+
+    def init_state(self, batch: int) -> HoloState:
+        return HoloState(
+            0,
+            self.memory.init_state(batch),
+            TimeCache() if self.blend is not None else None,
+            self._no_past(batch) if self.topology is not None else None,
+        )
+
+    def state_bytes(self, length: int) -> int:
+        config, dtype = self.config, self.out.weight.dtype
+        numbers = self.memory.state_numbers()
+        if self.topology is not None:
+            numbers += config.width * (1 + config.topology_window)
+        cache = 2 * length * config.width * dtype.itemsize if self.blend is not None else 0
+        return numbers * wide(dtype).itemsize + cache
+
+    def flops(self, length: float) -> float:
+        return self.memory.flops(length) + self._attention_flops(length)
+
+    def decode_flops(self, length: float) -> float:
+        """As `flops`, of one token that goes on from a state."""
+        return self.memory.decode_flops() + self._attention_flops(length)
+
+    def _attention_flops(self, length: float) -> float:
+        return 4.0 * length * self.config.width if self.blend is not None else 0.0
+
+    def values(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S, H, e): what is stored, attended to and compared."""
+        v: Tensor = self.value(x).view(*x.shape[:2], self.config.heads, -1)
+        return v
+
+    def _no_past(self, batch: int) -> Past:
+        config = self.config
+        like = self.value.weight
+        return no_past(batch, config.heads, config.head_width, config.topology_window, like)
+
+    def _finish(
+        self, x: Tensor, v: Tensor, y: Tensor, cache: TimeCache | None, past: Past | None
+    ) -> tuple[Tensor, TimeCache | None, Past | None]:
+        """From what the memory says, (B, S, H, e), to what is added to the stream, (B, S, C)."""
+        y = rms_norm(y).to(v.dtype)
+        if self.blend is not None:
+            attended, cache = self.blend.attend(x, v, cache)
+            y = torch.lerp(rms_norm(attended), y, self.blend.gate(x).to(y.dtype))
+        gate = self.gate(x)
+        if self.topology is not None and past is not None:
+            features, past = topology(v, past)
+            gate = gate + self.topology(features.flatten(2).to(x.dtype))
+        return self.out(y.flatten(2) * nn.functional.silu(gate)), cache, past

@@ -1,0 +1,346 @@
+"""holographic in its slow obvious form: the oracle that the fast one is tested against.
+
+One position, one head, one plate at a time, by the formulas, in the dtype of the weights, with
+Python's loops for sums and a table of cosines for Fourier transforms; shares no code with the fast
+path and reads only its weights. Also holds what the contract suite needs to know about this model:
+`CASES` and `disable`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.attention import Attention
+from holo_cli.layers.mlp import MLP
+from holo_cli.layers.parts import FeedForward
+from holo_cli.models.base import LanguageModel
+from holo_cli.models.holographic.binding import Phasor
+from holo_cli.models.holographic.classic import Classic
+from holo_cli.models.holographic.experts import Experts
+from holo_cli.models.holographic.fftconv import FFTConv
+from holo_cli.models.holographic.memory import Memory
+from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.holographic.model import Model
+
+# Config overrides on top of the suite's small shapes: every path of the model once.
+CASES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
+    "hrr-1d": {"binding": "hrr", "experts": 1},
+    "hrr-2d": {"binding": "hrr", "binding_shape": "2d", "width": 24, "plates": 2, "experts": 1},
+    "hrr-3d": {"binding": "hrr", "binding_shape": "3d", "width": 36, "plates": 2, "experts": 2},
+    "fftconv": {"mixer": "fftconv", "fft_modes": 8, "experts": 1},
+    "blend-topology": {"blend": True, "topology": True, "topology_window": 6, "plates": 2},
+    "fftconv-blend": {"mixer": "fftconv", "blend": True, "experts": 1, "bigrams": 61},
+    "hybrid": {"attention_every": 2, "experts": 4, "experts_top_k": 2, "tied": False},
+    # the formula mixes no tokens: what the suite finds mixed here was mixed by its attention
+    "classic": {"mixer": "classic", "balance": 0.0},
+}
+
+
+def disable(model: LanguageModel) -> None:
+    """Switch the mixing of tokens off, for good: no mixer writes into the stream."""
+    for module in model.modules():
+        if isinstance(module, Attention | Holographic):
+            nn.init.zeros_(module.out.weight)
+            module.out.weight.requires_grad_(False)
+
+
+def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
+    """(B, T) int64 -> (B, T, V), row by row."""
+    assert isinstance(model, Model)
+    return torch.stack([_row(model, row) for row in tokens])
+
+
+Sequence = list[Tensor]  # one vector a position
+
+
+def _row(model: Model, row: Tensor) -> Tensor:
+    config = model.config
+    stream = [_norm(x) for x in _embed(model, row)]
+    for block in model._blocks():
+        inputs = [_norm(x) for x in stream]
+        if block.conv is not None:
+            inputs = [_convolved(block.conv.weight, inputs, t) for t in range(len(inputs))]
+        mixer = block.mixer
+        if isinstance(mixer, Holographic):
+            mixed = _holographic(mixer, inputs)
+        else:
+            assert isinstance(mixer, Attention)
+            mixed = _attention_layer(mixer, inputs, model)
+        stream = [x + y for x, y in zip(stream, mixed, strict=True)]
+        stream = [x + _feed(block.mlp, _norm(x)) for x in stream]
+    out = torch.stack([model.head.weight @ _norm(x) for x in stream])
+    return config.soft_cap * torch.tanh(out / config.soft_cap) if config.soft_cap else out
+
+
+# -- what all models share ------------------------------------------------------------------------
+
+
+def _norm(x: Tensor) -> Tensor:
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def _sum(terms: Sequence) -> Tensor:
+    return torch.stack(terms).sum(0)
+
+
+def _silu(x: Tensor) -> Tensor:
+    return x / (1 + (-x).exp())
+
+
+def _embed(model: Model, row: Tensor) -> Sequence:
+    config = model.config
+    stream = [model.embedding.token.weight[token] for token in row]
+    if model.embedding.pair is not None:
+        before = [-1, *row.tolist()]
+        for t, token in enumerate(row.tolist()):
+            number = (before[t] + 1) * config.vocab_size + token
+            if (config.vocab_size + 1) * config.vocab_size > config.bigrams:
+                number = (number * 2_654_435_761 % 2**31) // 8
+            stream[t] = stream[t] + model.embedding.pair.weight[number % config.bigrams]
+    return stream
+
+
+def _convolved(taps: Tensor, inputs: Sequence, t: int) -> Tensor:
+    return _silu(_sum([taps[k] * inputs[t - k] for k in range(min(len(taps), t + 1))]))
+
+
+def _rotate(x: Tensor, position: int, base: float, fraction: float) -> Tensor:
+    """The pairs (i, i + d/2) turned as complex numbers by position * base^(-i / rotated)."""
+    half = len(x) // 2
+    rotated = round(half * fraction)
+    angles = [position * base ** (-i / rotated) if i < rotated else 0.0 for i in range(half)]
+    turn = torch.tensor(angles, dtype=x.dtype)
+    wave = torch.polar(torch.ones_like(turn), turn) * torch.complex(x[:half], x[half:])
+    return torch.cat((wave.real, wave.imag))
+
+
+def _attend(q: Sequence, k: Sequence, v: Sequence) -> Sequence:
+    out = []
+    for t in range(len(q)):
+        score = torch.stack([q[t] @ k[s] / math.sqrt(len(q[t])) for s in range(t + 1)]).exp()
+        out.append(_sum([score[s] / score.sum() * v[s] for s in range(t + 1)]))
+    return out
+
+
+def _attention_layer(mixer: Attention, inputs: Sequence, model: Model) -> Sequence:
+    config, width = model.config, model.config.head_width
+    turn = (config.rope_base, config.rope_fraction)
+    q_all, k_all, v_all = mixer.qkv.weight.chunk(3)
+    heard = []
+    for h in range(config.heads):
+        at = slice(h * width, (h + 1) * width)
+        q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+        k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+        v = [v_all[at] @ x for x in inputs]
+        y = _attend(q, k, v)
+        if isinstance(mixer, Classic):
+            g = 1 / (1 + (-mixer.share).exp())
+            alone = [_formula(*qkv) for qkv in zip(q, k, v, strict=True)]
+            y = [(1 - g) * a + g * b for a, b in zip(y, alone, strict=True)]
+        heard.append(y)
+    return [mixer.out.weight @ torch.cat([y[t] for y in heard]) for t in range(len(inputs))]
+
+
+# -- Fourier transforms by their definition -------------------------------------------------------
+
+
+def _frequencies(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return list(itertools.product(*(range(n) for n in shape)))
+
+
+def _waves(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """[k, n] = e^{-2 pi i k.n} / sqrt(size), over all frequencies and places: unitary."""
+    places = _frequencies(shape)
+    angle = [
+        [-2 * math.pi * sum(a * b / n for a, b, n in zip(k, p, shape, strict=True)) for p in places]
+        for k in places
+    ]
+    turn = torch.tensor(angle, dtype=dtype)
+    return torch.polar(torch.full_like(turn, len(places) ** -0.5), turn)
+
+
+def _spectrum(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    waves = _waves(shape, x.dtype)
+    return waves @ x.to(waves.dtype)
+
+
+def _signal(z: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return (_waves(shape, z.real.dtype).conj().T @ z).real
+
+
+def _formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    shape = (len(q),)
+    return _signal(_spectrum(q, shape).conj() * _spectrum(k, shape) * _spectrum(v, shape), shape)
+
+
+# -- the holographic layer ------------------------------------------------------------------------
+
+
+def _holographic(mixer: Holographic, inputs: Sequence) -> Sequence:
+    config, width = mixer.config, mixer.config.head_width
+    sums = _filtered if isinstance(mixer.memory, FFTConv) else _remembered
+    features = []
+    heads = []
+    for h in range(config.heads):
+        at = slice(h * width, (h + 1) * width)
+        v = [mixer.value.weight[at] @ x for x in inputs]
+        y = [_norm(x) for x in sums(mixer, h, inputs, v)]
+        if mixer.blend is not None:
+            q_all, k_all = mixer.blend.qk.weight.chunk(2)
+            turn = (config.rope_base, config.rope_fraction)
+            q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+            k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+            for t, attended in enumerate(_attend(q, k, v)):
+                raw = mixer.blend.share.weight[h] @ inputs[t] + mixer.blend.share_bias[h]
+                g = 0.05 + 0.85 / (1 + (-raw).exp())
+                y[t] = (1 - g) * _norm(attended) + g * y[t]
+        heads.append(y)
+        if mixer.topology is not None:
+            features.append(_topology(v, config.topology_window))
+    out = []
+    for t, x in enumerate(inputs):
+        gate = mixer.gate.weight @ x
+        if mixer.topology is not None:
+            gate = gate + mixer.topology.weight @ torch.cat([f[t] for f in features])
+        out.append(mixer.out.weight @ (torch.cat([y[t] for y in heads]) * _silu(gate)))
+    return out
+
+
+def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequence:
+    memory, config = mixer.memory, mixer.config
+    assert isinstance(memory, Memory)
+    code = _phasor_codes if isinstance(memory.binding, Phasor) else _hrr_codes
+    half, plates = config.head_width // 2, config.plates
+    held: list[Tensor | None] = [None] * plates
+    out = []
+    for t, x in enumerate(inputs):
+        decay = memory.dials.weight[h] @ x + memory.dials_bias[h]
+        entry = memory.dials.weight[config.heads + h] @ x + memory.dials_bias[config.heads + h]
+        a, b = 1 / (1 + decay.exp()), 1 / (1 + (-entry).exp())  # e^{-softplus(z)} = sigmoid(-z)
+        if isinstance(memory.binding, Phasor):
+            value = torch.complex(v[t][:half], v[t][half:])
+        else:
+            value = _spectrum(v[t], config.shape)
+        seen = []
+        for r in range(plates):
+            q, k = code(memory, h, r, x, t)
+            new = b * (k * value)
+            old = held[r]
+            plate = new if old is None else a * old + new
+            held[r] = plate
+            seen.append(q.conj() * plate)
+        y = _sum(seen) / plates
+        if isinstance(memory.binding, Phasor):
+            out.append(torch.cat((y.real, y.imag)))
+        else:
+            out.append(_signal(y, config.shape))
+    return out
+
+
+def _rows(memory: Memory, h: int, r: int) -> tuple[Tensor, Tensor]:
+    """The weights of a head's queries and keys for one plate."""
+    config = memory.config
+    weights = memory.binding.code.weight.view(2, config.plates, config.heads, -1, config.width)
+    return weights[0, r, h], weights[1, r, h]
+
+
+def _rates(count: int, fraction: float) -> list[float]:
+    rotated = round(count * fraction)
+    return [math.pi * ((i + 0.5) / rotated) ** 2 for i in range(rotated)] + [0.0] * count
+
+
+def _phasor_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    config = memory.config
+    channels = config.head_width // 2
+    rate = _rates(config.plates * channels, config.rope_fraction)[r * channels :][:channels]
+    turn = torch.tensor([t * w for w in rate], dtype=x.dtype)
+    q, k = (weight @ x + turn for weight in _rows(memory, h, r))
+    one = torch.ones_like(turn)
+    return torch.polar(one, q), torch.polar(one, k)
+
+
+def _hrr_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """Whole spectra, both halves: turning must leave frequency -k the conjugate of k."""
+    config = memory.config
+    shape = config.shape
+    every = _frequencies(shape)
+    mirror = {k: tuple(-i % n for i, n in zip(k, shape, strict=True)) for k in every}
+    stored = [k for k in every if k[-1] <= shape[-1] // 2]
+    free = [k for k in stored if mirror[k] != k and (mirror[k] not in stored or k < mirror[k])]
+    rate = dict.fromkeys(every, 0.0)
+    own = _rates(config.plates * len(free), config.rope_fraction)[r * len(free) :]
+    for i, k in enumerate(free):
+        rate[k] = own[i]
+        rate[mirror[k]] = -own[i]
+    turn = torch.tensor([t * rate[k] for k in every], dtype=x.dtype)
+    wave = torch.polar(torch.ones_like(turn), turn)
+    out = []
+    for weight in _rows(memory, h, r):
+        z = _spectrum(weight @ x, shape)
+        size = (z.real**2 + z.imag**2).clamp_min(1e-6).sqrt()
+        out.append(z / size * wave)
+    return out[0], out[1]
+
+
+def _filtered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequence:
+    """The convolution as the sum over the past that it is."""
+    conv, width = mixer.memory, mixer.config.head_width
+    assert isinstance(conv, FFTConv)
+    at = slice(h * width, (h + 1) * width)
+    q_all, k_all = conv.code.weight.chunk(2)
+    u = [(k_all[at] @ x) * value for x, value in zip(inputs, v, strict=True)]
+    modes = mixer.config.fft_modes
+    mix = torch.complex(conv.mix[h, :, :modes], conv.mix[h, :, modes:])
+    filters = []
+    for t in range(len(inputs)):
+        size = (-conv.rate[h].exp() * t).exp()
+        filters.append((mix * torch.polar(size, conv.turn[h] * t)).sum(1).real)
+    return [
+        (q_all[at] @ x) * _sum([filters[t - s] * u[s] for s in range(t + 1)])
+        for t, x in enumerate(inputs)
+    ]
+
+
+def _topology(v: Sequence, window: int) -> Sequence:
+    z = [x / (x.pow(2).sum() + 1e-6).sqrt() for x in v]
+    zero = torch.zeros((), dtype=z[0].dtype)
+    out = []
+    for t in range(len(z)):
+        cosines = [z[t] @ z[s] for s in range(t)]
+        density = _sum(cosines) / t if t else zero
+        spread = 1 - (_sum(z[: t + 1]) / (t + 1)).pow(2).sum()
+        recent = range(max(0, t - window), t)
+        near = [1 / (1 + (-(cosines[s] - 0.5) / 0.1).exp()) for s in recent]
+        connectivity = _sum(near) / len(near) if near else zero
+        nearest = sorted(recent, key=lambda s: -cosines[s].item())[:4]
+        pairs = [z[a] @ z[b] for a, b in itertools.combinations(nearest, 2)]
+        clustering = _sum(pairs) / len(pairs) if pairs else zero
+        out.append(torch.stack((density, spread, connectivity, clustering)))
+    return out
+
+
+# -- the feed-forward half ------------------------------------------------------------------------
+
+
+def _feed(mlp: FeedForward, x: Tensor) -> Tensor:
+    if isinstance(mlp, MLP):
+        return mlp.down.weight @ (mlp.up.weight @ x).clamp_min(0) ** 2
+    assert isinstance(mlp, Experts)
+    fit = (mlp.category.weight @ x).exp()
+    affinity = fit / fit.sum()
+    score = affinity if mlp.bias is None else affinity + mlp.bias.detach()
+    chosen = sorted(range(mlp.experts), key=lambda j: -score[j].item())[: mlp.top]
+    whole = _sum([affinity[j] for j in chosen]) if mlp.top > 1 else 1.0
+    out = []
+    for j in chosen:
+        up = mlp.up.weight[j * mlp.hidden : (j + 1) * mlp.hidden]
+        down = mlp.down.weight[j * len(x) : (j + 1) * len(x)]
+        out.append(affinity[j] / whole * (down @ (up @ x).clamp_min(0) ** 2))
+    return _sum(out)

@@ -1,0 +1,96 @@
+"""What can be set about ngt."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from holo_cli.model_config import SkeletonConfig
+
+POWER_LIMIT = 16.0  # above it the weights of far tokens would leave float32's range
+
+
+class Config(SkeletonConfig):
+    """Gravity between tokens. Coordinates are in units of their own root mean square.
+
+    `rope_base` and `rope_fraction` turn the coordinates by position. Of the kernels, `gravity`
+    reads power, learn_power and eps, `lorentz` reads beta, and `classic` reads eps.
+    """
+
+    mechanism: ClassVar[str] = "gravity between learned masses in learned coordinates"
+
+    kernel: Literal["gravity", "gaussian", "lorentz", "classic"] = Field(
+        "gravity",
+        description="how weight falls with distance; classic is the older formula, for comparison",
+    )
+    coords: int | None = Field(
+        None, ge=1, description="coordinates per head, even; unset: half of a head"
+    )
+    separate_coords: bool = Field(
+        True, description="own coordinates for the token that pulls and the one that is pulled"
+    )
+    coords_from: Literal["position", "position+token"] = Field(
+        "position", description="what the first coordinates are made of"
+    )
+    power: float = Field(
+        4.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not"
+    )
+    learn_power: bool = Field(False, description="learn the power per head, from `power` on")
+    eps: float = Field(
+        0.01,
+        ge=0.01,
+        description="least softening, added to squared distances; each head adds its own, learned",
+    )
+    beta: float = Field(1.0, gt=0, description="curvature of space at first is -1/beta; learned")
+    mass_in_value: bool = Field(
+        False, description="masses scale what tokens send instead of how much they pull"
+    )
+    radius_mode: Literal["none", "soft", "hard"] = Field(
+        "none",
+        description="soft: pull fades beyond a learned radius; hard: evaluation cuts there",
+    )
+    radius: float = Field(4.0, ge=0, description="the radius at first; learned per head")
+    tau: float = Field(1.0, gt=0, description="width of the fading, in squared distance")
+    lambda_repulsion: float = Field(
+        0.0, ge=0, description="weight of the loss that keeps coordinates apart; 0 is off"
+    )
+    repulsion_interval: int = Field(
+        1, ge=1, description="steps over which the pairs and the weight of repulsion are spread"
+    )
+    repulsion_pairs: int = Field(
+        256, ge=1, description="pairs of tokens that repel each other, per interval and head"
+    )
+
+    @property
+    def dimensions(self) -> int:
+        """Coordinates per head, d: as set, or the largest even number within half a head."""
+        return self.coords or max(2, self.width // self.heads // 4 * 2)
+
+    @property
+    def sets(self) -> int:
+        """How many points a token has per head: one, or one to be pulled and one to pull."""
+        return 2 if self.separate_coords else 1
+
+    @model_validator(mode="after")
+    def _coordinates_are_even(self) -> Config:
+        if self.dimensions % 2:
+            raise ValueError(
+                f"model.coords ({self.coords}) must be even: rotary positions turn pairs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learned_power_is_positive(self) -> Config:
+        if self.learn_power and self.power == 0:
+            raise ValueError("model.power must be above 0 where model.learn_power is on")
+        return self
+
+    @model_validator(mode="after")
+    def _classic_has_no_radius(self) -> Config:
+        if self.kernel == "classic" and self.radius_mode != "none":
+            raise ValueError(
+                f"model.radius_mode = {self.radius_mode} does not go with model.kernel = classic: "
+                "there weight rises with distance"
+            )
+        return self

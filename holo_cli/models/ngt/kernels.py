@@ -1,0 +1,249 @@
+"""How weight falls with distance: the four kernels.
+
+A kernel gives the squared distance of two points and the logarithm of the weight with which one
+pulls the other, and where there is one, a fast form of the whole sum for when no radius is set:
+chunked inverse powers for `gravity` (pull.py), plain softmax attention for `gaussian` and
+`lorentz`, whose scores are bilinear in augmented coordinates.
+
+The mass m_i of the token that is pulled multiplies a whole row of weights and cancels when the row
+is divided by its sum; only `classic`, with its masses inside the exponential, keeps it.
+
+Legend: B rows, H heads, S queries (the last S of L positions), d coordinates, e per head. Methods
+that take `heads` work on (B, H, S, .) tensors without it, and with it, (n,) int64, on (n, S, .),
+the i-th of which belongs to head heads[i].
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.causal import causal_attention
+from holo_cli.models.ngt.config import POWER_LIMIT, Config
+from holo_cli.models.ngt.pull import pull
+
+
+class Kernel(nn.Module, ABC):
+    """One of the ways in which weight falls with distance, with its parameters per head."""
+
+    def squared(self, q: Tensor, k: Tensor, heads: Tensor | None = None) -> Tensor:
+        """q (..., S, d), k (..., L, d) -> squared distances (..., S, L), at least 0."""
+        return (_square(q) + _square(k).mT - 2 * _cross(q, k)).clamp_min(0)
+
+    def length(self, squared: Tensor, heads: Tensor | None = None) -> Tensor:
+        """A squared distance as a length that obeys the triangle inequality."""
+        return squared.sqrt()
+
+    @abstractmethod
+    def score(
+        self, squared: Tensor, m: Tensor, log_m: Tensor, heads: Tensor | None = None
+    ) -> Tensor:
+        """Log of each weight, (..., S, L), up to a constant per row.
+
+        `squared` (..., S, L); `m` (..., S, 1), masses of the queries; `log_m` (..., L, 1), log
+        masses of the keys.
+        """
+
+    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor | None:
+        """q (B, H, S, d), k (B, H, L, d), m (B, H, L, 1), v (B, H, L, e) -> (B, H, S, e).
+
+        None where the kernel has no form faster than the general one.
+        """
+        return None
+
+    @abstractmethod
+    def flops(self, coords: int, width: int) -> float:
+        """Forward FLOPs of one pair of tokens in one head; `width`: of a value."""
+
+    @abstractmethod
+    def figures(self) -> dict[str, Tensor]:
+        """What is learned, per head, in the units of the formulas."""
+
+
+class Gravity(Kernel):
+    """m_j / (eps + d^2)^(p/2), eps = least eps + exp(s) with s learned per head."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.least = config.eps
+        self.softening = nn.Parameter(torch.zeros(config.heads))
+        self.fixed = config.power
+        self.steepness = None
+        if config.learn_power:  # p = POWER_LIMIT sigmoid(steepness)
+            start = math.log(config.power / (POWER_LIMIT - config.power))
+            self.steepness = nn.Parameter(torch.full((config.heads,), start))
+
+    def eps(self) -> Tensor:
+        """(H,)"""
+        return self.least + self.softening.exp()
+
+    def power(self) -> Tensor:
+        """(H,)"""
+        if self.steepness is None:
+            return torch.full_like(self.softening, self.fixed)
+        return POWER_LIMIT * self.steepness.sigmoid()
+
+    def score(
+        self, squared: Tensor, m: Tensor, log_m: Tensor, heads: Tensor | None = None
+    ) -> Tensor:
+        eps, power = _per_head(self.eps(), heads), _per_head(self.power(), heads)
+        return -0.5 * power * (eps + squared).log() + log_m.mT
+
+    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        rows = q.shape[0]
+        u = torch.cat((v * m.to(v.dtype), m.to(v.dtype)), dim=-1)
+        eps = self.eps().to(q.dtype).repeat(rows)[:, None, None]
+        power: Tensor | float = self.fixed
+        if self.steepness is not None:
+            power = self.power().to(q.dtype).repeat(rows)[:, None, None]
+        y = pull(q.flatten(0, 1), k.flatten(0, 1), u.flatten(0, 1), eps, power)
+        return y.unflatten(0, q.shape[:2])
+
+    def flops(self, coords: int, width: int) -> float:
+        return 2.0 * (coords + 2) + 2.0 * (width + 1)
+
+    def figures(self) -> dict[str, Tensor]:
+        return {"power": self.power(), "eps": self.eps()}
+
+
+class Gaussian(Kernel):
+    """m_j exp(-gamma d^2): attention with q' = [2 gamma q, 1], k' = [k, log m - gamma |k|^2]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        # at first as steep as attention between unit-RMS vectors of this size
+        start = -math.log(2 * config.dimensions**0.5)
+        self.log_gamma = nn.Parameter(torch.full((config.heads,), start))
+
+    def score(
+        self, squared: Tensor, m: Tensor, log_m: Tensor, heads: Tensor | None = None
+    ) -> Tensor:
+        return log_m.mT - _per_head(self.log_gamma.exp(), heads) * squared
+
+    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        gamma = self.log_gamma.exp()[:, None, None]
+        bias = m.log() - gamma * _square(k)
+        return _attend([2 * gamma * q, torch.ones_like(q[..., :1])], [k, bias], v)
+
+    def flops(self, coords: int, width: int) -> float:
+        return 2.0 * (coords + 1) + 2.0 * width
+
+    def figures(self) -> dict[str, Tensor]:
+        return {"gamma": self.log_gamma.exp()}
+
+
+class Lorentz(Gaussian):
+    """m_j exp(-gamma d_L^2) on a hyperboloid of curvature -1/beta, beta learned per head.
+
+    A point z is lifted to [sqrt(beta + |z|^2), z]; d_L^2 = -2 beta - 2 <q, k>_L. With x = sqrt(beta
+    + |q|^2) - sqrt(beta) and y likewise of k, d_L^2 = 2 (x y + sqrt(beta) (x + y) - q.k), which
+    loses no digits where beta is large and space flat.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.log_beta = nn.Parameter(torch.full((config.heads,), math.log(config.beta)))
+
+    def squared(self, q: Tensor, k: Tensor, heads: Tensor | None = None) -> Tensor:
+        root = _per_head((0.5 * self.log_beta).exp(), heads)
+        x, y = self._rise(q, root), self._rise(k, root).mT
+        return (2 * (x * y + root * (x + y) - _cross(q, k))).clamp_min(0)
+
+    def length(self, squared: Tensor, heads: Tensor | None = None) -> Tensor:
+        """Along the hyperboloid, in units of its radius: arcosh(1 + d_L^2 / 2 beta)."""
+        beta = _per_head(self.log_beta.exp(), heads)
+        return 2 * torch.asinh((squared / (4 * beta)).sqrt())
+
+    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+        gamma = self.log_gamma.exp()[:, None, None]
+        root = (0.5 * self.log_beta).exp()[:, None, None]
+        x, y = self._rise(q, root), self._rise(k, root)
+        # what depends on the query alone is left out: it cancels
+        bias = m.log() - 2 * gamma * root * y
+        twice = 2 * gamma
+        return _attend([twice * q, -twice * x, torch.ones_like(x)], [k, y, bias], v)
+
+    @staticmethod
+    def _rise(z: Tensor, root: Tensor) -> Tensor:
+        """sqrt(beta + |z|^2) - sqrt(beta), (..., 1), without cancellation."""
+        square = _square(z)
+        return square / ((root * root + square).sqrt() + root)
+
+    def flops(self, coords: int, width: int) -> float:
+        return 2.0 * (coords + 2) + 2.0 * width
+
+    def figures(self) -> dict[str, Tensor]:
+        return super().figures() | {"beta": self.log_beta.exp()}
+
+
+class Classic(Kernel):
+    """The older formula: exp of the score -gamma m_i m_j / (d^2 + eps). For comparison only.
+
+    Its sign makes near tokens repel: weight rises with distance, and a token's weight on itself is
+    the least of all.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.log_gamma = nn.Parameter(torch.zeros(config.heads))
+
+    def score(
+        self, squared: Tensor, m: Tensor, log_m: Tensor, heads: Tensor | None = None
+    ) -> Tensor:
+        gamma = _per_head(self.log_gamma.exp(), heads)
+        return -gamma * m * log_m.exp().mT / (squared + self.eps)
+
+    def flops(self, coords: int, width: int) -> float:
+        return 2.0 * coords + 2.0 * width
+
+    def figures(self) -> dict[str, Tensor]:
+        return {"gamma": self.log_gamma.exp()}
+
+
+KERNELS: dict[str, type[Gravity | Gaussian | Classic]] = {
+    "gravity": Gravity,
+    "gaussian": Gaussian,
+    "lorentz": Lorentz,
+    "classic": Classic,
+}
+
+
+def make_kernel(config: Config) -> Kernel:
+    """The kernel that a config names."""
+    return KERNELS[config.kernel](config)
+
+
+def _cross(q: Tensor, k: Tensor) -> Tensor:
+    """q (..., S, d), k (..., L, d) -> products (..., S, L), in their own dtype also in autocast."""
+    with torch.autocast(q.device.type, enabled=False):
+        return q @ k.mT
+
+
+def _square(z: Tensor) -> Tensor:
+    """|z|^2, (..., d) -> (..., 1), in z's own dtype: autocast takes `vecdot` for a product."""
+    with torch.autocast(z.device.type, enabled=False):
+        return torch.linalg.vecdot(z, z).unsqueeze(-1)
+
+
+def _per_head(values: Tensor, heads: Tensor | None) -> Tensor:
+    """(H,) -> what broadcasts over (B, H, S, L), or with `heads` over (n, S, L)."""
+    return (values if heads is None else values[heads])[:, None, None]
+
+
+def _attend(q: list[Tensor], k: list[Tensor], v: Tensor) -> Tensor:
+    """softmax(q' k'^T) v over the past for q', k' given in pieces, zero-padded to one size.
+
+    PyTorch's fused kernels want queries, keys and values of the same width.
+    """
+    wide = max(v.shape[-1], sum(piece.shape[-1] for piece in q))
+    y = causal_attention(_padded(q, wide, v), _padded(k, wide, v), _padded([v], wide, v), 1.0)
+    return y[..., : v.shape[-1]]
+
+
+def _padded(pieces: list[Tensor], width: int, like: Tensor) -> Tensor:
+    short = width - sum(piece.shape[-1] for piece in pieces)
+    return nn.functional.pad(torch.cat(pieces, dim=-1), (0, short)).to(like.dtype)

@@ -1,0 +1,129 @@
+"""ngt, the Newton gravity transformer: tokens are masses in a space they move through.
+
+The skeleton with gravity as its mixer. What is different from the other models on it: beside the
+residual stream x (B, T, C) runs a second one, the coordinates z (B, T, G, H d), which each block's
+mixer moves (`mixer.py`) and hands on. Legend of the sizes there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, MixerState
+from holo_cli.models.base import Description, Hidden, State
+from holo_cli.models.ngt.config import Config
+from holo_cli.models.ngt.mixer import GravityMixer, Start
+from holo_cli.models.skeleton import Block, Skeleton, SkeletonState, add_aux
+
+
+class GravityBlock(Block):
+    """The skeleton's block with coordinates that pass through its mixer."""
+
+    mixer: GravityMixer
+
+    def read(self, x: Tensor) -> Tensor:
+        """What the mixer sees of the stream."""
+        u = rms_norm(x)
+        return u if self.conv is None else self.conv(u)
+
+    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Aux]:  # type: ignore[override]
+        y, z, pulling = self.mixer(self.read(x), z)
+        x = x + self.dropout(y)
+        y, feeding = self.mlp(rms_norm(x))
+        return x + y, z, add_aux(pulling, feeding)
+
+    def step(  # type: ignore[override]
+        self, x: Tensor, z: Tensor, state: TimeCache, window: Tensor | None
+    ) -> tuple[Tensor, Tensor, TimeCache, Tensor | None]:
+        """`state`: the mixer's; `window`: the convolution's last inputs, None without one."""
+        u = rms_norm(x)
+        if self.conv is not None and window is not None:
+            u, window = self.conv.step(u, window)
+        y, z, state = self.mixer.step(u, z, state)
+        x = x + y
+        y, _ = self.mlp(rms_norm(x))
+        return x + y, z, state, window
+
+
+class Model(Skeleton):
+    """Gravity in the modern skeleton."""
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.blocks = nn.ModuleList(
+            GravityBlock(config, block.mixer, block.mlp) for block in self._blocks()
+        )
+        self.start = Start(config)
+        self.start.initialise()
+
+    def make_mixer(self, layer: int) -> GravityMixer:
+        return GravityMixer(self.config)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def hidden(self, tokens: Tensor) -> Hidden:
+        x = rms_norm(self.embedding(tokens))
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        z = self.start(x)
+        total: Aux = {}
+        for block in self.blocks:
+            if self.grad_checkpoint and torch.is_grad_enabled():
+                x, z, aux = checkpoint(block, x, z, use_reentrant=False)
+            else:
+                x, z, aux = block(x, z)
+            total = add_aux(total, aux)
+        return Hidden(rms_norm(x), total)
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, SkeletonState]:
+        assert isinstance(state, SkeletonState)
+        x = rms_norm(self.embedding(tokens, state.last))
+        z = self.start(x)
+        mixers: list[MixerState] = []
+        convs: list[Tensor] = []
+        for layer, block in enumerate(self.gravity_blocks()):
+            cache = state.mixers[layer]
+            assert isinstance(cache, TimeCache)
+            window = state.convs[layer] if state.convs else None
+            x, z, cache, window = block.step(x, z, cache, window)
+            mixers.append(cache)
+            if window is not None:
+                convs.append(window)
+        position = state.position + tokens.shape[1]
+        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(convs), tokens[:, -1])
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    def describe(self) -> Description:
+        described = super().describe()
+        start = sum(p.numel() for p in self.start.parameters())
+        return replace(
+            described,
+            active_parameters=described.active_parameters + start,
+            train_flops_per_token=described.train_flops_per_token + 6.0 * start,
+            decode_flops_per_token=described.decode_flops_per_token + 2.0 * start,
+        )
+
+    def measures(self, tokens: Tensor) -> dict[str, float]:
+        from holo_cli.models.ngt.physics import measures
+
+        return measures(self, tokens)
+
+    def views(self) -> tuple[str, ...]:
+        from holo_cli.models.ngt.views import PAGES
+
+        return tuple(PAGES)
+
+    def gravity_blocks(self) -> list[GravityBlock]:
+        """The blocks, first to last."""
+        return [b for b in self.blocks if isinstance(b, GravityBlock)]

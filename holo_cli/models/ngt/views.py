@@ -1,0 +1,216 @@
+"""ngt's pages: who pulls whom, and where the particles are.
+
+Everything is computed once more, openly, from a snapshot of each layer; training and decoding never
+hold these weights. Legend: T tokens, H heads, d coordinates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.models.views import Coordinates, Picture, Table, Weights, layer_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from holo_cli.models.base import LanguageModel
+    from holo_cli.models.ngt.model import GravityBlock
+    from holo_cli.models.ngt.physics import Snapshot
+
+PAGES = {
+    "attention": "which earlier tokens each token is pulled to, head by head",
+    "gravity": "who pulls whom, what tokens weigh, and how weight falls with distance",
+}
+CURVE = 60  # points of the curve of weight against distance
+DIGITS = 4  # significant ones in tables
+
+
+def coordinates(model: LanguageModel, tokens: Tensor) -> Coordinates:
+    """(T,) int64 -> the pulling points of all heads, (T, H d) per layer, and mean masses."""
+    layers = _snapshots(model, tokens)
+    return Coordinates(
+        layers=[layer.now.k[0].transpose(0, 1).flatten(1) for layer in layers],
+        names=layer_names(len(layers))[1:],
+        what="The coordinates at which each token pulls the tokens after it, all heads side by "
+        "side, turned by position as distances see them; its mass is the mean over heads.",
+        mass=[layer.masses[0].mean(1) for layer in layers],
+    )
+
+
+def attention(model: LanguageModel, tokens: Tensor) -> Weights:
+    """(T,) int64 -> the weights (H, T, T) of each layer."""
+    layers = _snapshots(model, tokens)
+    return Weights(
+        layers=[layer.weights[0] for layer in layers],
+        names=layer_names(len(layers))[1:],
+        what="Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
+        "their masses and their distances, and takes that mixture of their values.",
+    )
+
+
+def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """(T,) int64 -> pulls, masses, and the law of each layer with its radius."""
+    from holo_cli.models.ngt.model import Model
+
+    assert isinstance(model, Model)
+    layers = _snapshots(model, tokens)
+    blocks = model.gravity_blocks()
+    names = layer_names(len(blocks))[1:]
+    return [_pulls(layers, names), _masses(layers, names), _laws(blocks, layers, names)]
+
+
+def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
+    from holo_cli.models.ngt.model import Model
+    from holo_cli.models.ngt.physics import snapshots
+
+    assert isinstance(model, Model)
+    return snapshots(model, tokens[None])
+
+
+def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
+    """A map per layer of the weights, mean over heads, and who pulls each token most."""
+    variants, tables = {}, []
+    for name, layer in zip(names, layers, strict=True):
+        mean = layer.weights[0].double().mean(0)
+        rows = [row[: t + 1] for t, row in enumerate(mean.tolist())]
+        variants[name] = [
+            {
+                "type": "heatmap",
+                "z": [[_short(w**0.5) for w in row] + [None] * (len(mean) - len(row))
+                      for row in rows],
+                "text": [[f"token {t} is pulled to {s} with weight {w:.3g}"
+                          for s, w in enumerate(row)] for t, row in enumerate(rows)],
+                "hovertemplate": "%{text}<extra></extra>",
+                "showscale": False,
+                "colorscale": "Viridis",
+            }
+        ]  # fmt: skip
+        best = mean.tril(-1).max(1)
+        distances = layer.squared[0].double().sqrt().mean(0)
+        tables.append(
+            Table(
+                f"{name}: the strongest pull on each token, other than its own",
+                ["Token", "Pulled to", "Weight", "Distance", "Weight on itself"],
+                [
+                    [t, s, _short(w), _short(distances[t, s].item()), _short(mean[t, t].item())]
+                    for t, (s, w) in enumerate(
+                        zip(best.indices.tolist(), best.values.tolist(), strict=True)
+                    )
+                    if t
+                ],
+            )
+        )
+    return Picture(
+        title="Who pulls whom",
+        note="A row is a token that is pulled, a column one that pulls, numbered as they stand in "
+        "the text; weights are means over heads, and colour follows their square root.",
+        variants=variants,
+        layout={
+            "xaxis": {"title": {"text": "token that pulls"}},
+            "yaxis": {"title": {"text": "token that is pulled"}, "autorange": "reversed"},
+        },
+        choice="Layer",
+        tables=tables,
+    )
+
+
+def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
+    """The mass of each token, per layer: mean over heads with the lightest and the heaviest."""
+    variants, tables = {}, []
+    for name, layer in zip(names, layers, strict=True):
+        masses = layer.masses[0].double()  # (T, H)
+        mean = [_short(m) for m in masses.mean(1).tolist()]
+        low, high = masses.amin(1).tolist(), masses.amax(1).tolist()
+        bars: dict[str, Any] = {
+            "type": "bar",
+            "name": "mean over heads",
+            "tint": 0,
+            "x": list(range(len(mean))),
+            "y": mean,
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": [_short(h - m) for h, m in zip(high, mean, strict=True)],
+                "arrayminus": [_short(m - b) for b, m in zip(low, mean, strict=True)],
+            },
+        }
+        variants[name] = [bars]
+        rows = [
+            [t, m, _short(a), _short(b)]
+            for t, (m, a, b) in enumerate(zip(mean, low, high, strict=True))
+        ]
+        tables.append(
+            Table(f"{name}: masses", ["Token", "Mean", "Lightest head", "Heaviest head"], rows)
+        )
+    return Picture(
+        title="What tokens weigh",
+        note="A token's mass, mean over heads; the whiskers reach from the lightest head to the "
+        "heaviest. Only ratios within one head matter unless masses are in the values.",
+        variants=variants,
+        layout={
+            "xaxis": {"title": {"text": "token"}},
+            "yaxis": {"title": {"text": "mass"}, "rangemode": "tozero"},
+        },
+        choice="Layer",
+        tables=tables,
+    )
+
+
+def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) -> Picture:
+    """Weight of a token of mass 1 against its distance, per head, as a share of that at zero."""
+    import torch
+
+    variants, tables = {}, []
+    for name, block, layer in zip(names, blocks, layers, strict=True):
+        kernel, reach = block.mixer.kernel, block.mixer.reach
+        far = layer.squared.max().sqrt().item()
+        distance = torch.linspace(0, far, CURVE, device=layer.squared.device)
+        squared = distance.square().to(layer.squared.dtype)[None, None, None]
+        squared = squared.expand(1, block.mixer.heads, 1, -1)
+        ones = squared.new_ones(1, block.mixer.heads, 1, 1)
+        score = kernel.score(squared, ones, torch.zeros_like(squared).mT)
+        if reach is not None:
+            # one more key, the token itself, which a radius leaves alone
+            room = torch.nn.functional.pad
+            score = reach.limit(room(score, (0, 1)), room(squared, (0, 1)))[..., :-1]
+        share = (score - score.amax(-1, keepdim=True)).exp()[0, :, 0].tolist()
+        variants[name] = [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": f"head {h}",
+                "tint": h - 1,
+                "x": [_short(x) for x in distance.tolist()],
+                "y": [_short(y) for y in curve],
+            }
+            for h, curve in enumerate(share, start=1)
+        ]
+        figures = {key: value.tolist() for key, value in kernel.figures().items()}
+        if reach is not None:
+            figures["radius"] = reach.radius.abs().tolist()
+        tables.append(
+            Table(
+                f"{name}: what each head has learned",
+                ["Head", *figures],
+                [
+                    [h, *(_short(values[h - 1]) for values in figures.values())]
+                    for h in range(1, block.mixer.heads + 1)
+                ],
+            )
+        )
+    return Picture(
+        title="How weight falls with distance",
+        note="What a token of mass 1 weighs at a distance, as a share of the most it can, with "
+        "the radius where one is set; as far as two of these tokens are apart.",
+        variants=variants,
+        layout={
+            "xaxis": {"title": {"text": "distance"}},
+            "yaxis": {"title": {"text": "weight"}, "rangemode": "tozero"},
+        },
+        choice="Layer",
+        tables=tables,
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
