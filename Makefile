@@ -11,7 +11,7 @@ demo: $(READY)  ## the whole tour on the embedded stories
 	$(BIN)/holo demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 check: lint types test  ## what must hold before a commit
 
