@@ -34,7 +34,9 @@ def test_shapes_are_right_and_values_finite(case: Case) -> None:
     assert (low - logits).abs().mean() < 0.05 * logits.abs().mean() + 0.02
 
 
-def test_no_gradient_flows_from_a_position_to_later_tokens(model: LanguageModel) -> None:
+def test_no_gradient_flows_from_a_position_to_later_tokens(
+    case: Case, model: LanguageModel
+) -> None:
     tokens = random_tokens(1, 20)
     seen: list[torch.Tensor] = []
 
@@ -51,8 +53,9 @@ def test_no_gradient_flows_from_a_position_to_later_tokens(model: LanguageModel)
         model(tokens)[0, position].pow(2).sum().backward()
         grad = seen[0].grad
         assert grad is not None
-        # an FFT spreads rounding errors, of 1e-15, over the whole sequence
-        assert (grad[0, position + 1 :].abs() < 1e-12).all()
+        # exactly zero, but where a case says that its FFT along time spreads rounding errors
+        rounding = getattr(case.reference, "ROUNDING", {}).get(case.label.split(":")[1], 0.0)
+        assert (grad[0, position + 1 :].abs() <= rounding).all()
         assert grad[0, position].abs().sum() > 0
     handle.remove()
 

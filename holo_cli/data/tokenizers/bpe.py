@@ -64,7 +64,7 @@ class JsonTokenizer(Tokenizer):
             library = tokenizers.Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"This is not a tokenizer.json: {error}.") from error
-        except Exception as error:
+        except Exception as error:  # the library raises nothing more specific for a bad file
             raise DataError(f"The `tokenizers` library refuses this file: {error}.") from error
         self.kind = "bpe" if _trained_here(data) else "tokenizer.json"
         self._library: tokenizers.Tokenizer = library
