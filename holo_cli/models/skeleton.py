@@ -107,10 +107,7 @@ class Skeleton(LanguageModel):
     def __init__(self, config: SkeletonConfig) -> None:
         super().__init__(config)
         self.embedding = Embedding(config.vocab_size, config.width, config.bigrams)
-        self.blocks = nn.ModuleList(
-            Block(config, self.make_mixer(layer), self.make_mlp(layer))
-            for layer in range(config.layers)
-        )
+        self.blocks = nn.ModuleList(self.make_block(layer) for layer in range(config.layers))
         weight = self.embedding.token.weight
         if not config.tied:
             weight = nn.Parameter(torch.empty(config.vocab_size, config.width))
@@ -125,6 +122,10 @@ class Skeleton(LanguageModel):
         """The feed-forward half of a layer; a dense MLP unless a model has its own."""
         config = self.config
         return MLP(config.width, round(config.mlp_ratio * config.width), config.dropout)
+
+    def make_block(self, layer: int) -> Block:
+        """A layer whole; for a model whose blocks carry more than the residual stream."""
+        return Block(self.config, self.make_mixer(layer), self.make_mlp(layer))
 
     @torch.no_grad()
     def initialise(self) -> None:

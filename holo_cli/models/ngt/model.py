@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from holo_cli.layers.cache import TimeCache
@@ -58,14 +58,14 @@ class Model(Skeleton):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.blocks = nn.ModuleList(
-            GravityBlock(config, block.mixer, block.mlp) for block in self._blocks()
-        )
         self.start = Start(config)
         self.start.initialise()
 
     def make_mixer(self, layer: int) -> GravityMixer:
         return GravityMixer(self.config)
+
+    def make_block(self, layer: int) -> GravityBlock:
+        return GravityBlock(self.config, self.make_mixer(layer), self.make_mlp(layer))
 
     # -- training ---------------------------------------------------------------------------------
 
