@@ -18,6 +18,9 @@ from holo_cli.layers.head import Head
 
 # Logits at a time. On CPUs a chunk should stay in the caches over the ten passes made on it.
 CHUNK = {"cpu": 1 << 19, "default": 1 << 24}
+# Gradients of logits kept until they meet the hidden states in one product: each product is added
+# to a (V, C) sum, which for chunks of few tokens costs more than the product itself.
+GATHERED = 1 << 24
 
 
 def chunk_rows(x: Tensor, vocab: int) -> int:
@@ -44,6 +47,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         dw = torch.zeros_like(weight)
         unscored = target == IGNORE
         some_unscored = bool(unscored.any())
+        several = max(1, GATHERED // (rows * weight.shape[0])) * rows
+        kept = x.new_empty((min(several, x.shape[0]), weight.shape[0]), dtype=dtype)
         for at in range(0, x.shape[0], rows):
             cut = slice(at, at + rows)
             xs, index = x[cut].to(dtype), target[cut].clamp_min(0)[:, None]
@@ -58,9 +63,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 nats.masked_fill_(unscored[cut, None], 0.0)
                 grad.masked_fill_(unscored[cut, None], 0.0)
             total -= nats.sum()
-            low = grad.to(dtype)
+            place = at % several
+            low = kept[place : place + xs.shape[0]].copy_(grad)
             dx[cut] = low @ w
-            dw += low.T @ xs
+            end = at + xs.shape[0]
+            if end == x.shape[0] or end % several == 0:
+                dw += kept[: end - (at - place)].T @ x[at - place : end].to(dtype)
         ctx.save_for_backward(dx, dw)
         return total
 
