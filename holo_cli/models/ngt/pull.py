@@ -2,13 +2,15 @@
 
 Written as a custom autograd function over blocks of queries. A block's squared distances are one
 matrix product of augmented coordinates, [-2q, 1, |q|^2 + eps] [k, |k|^2, 1]^T, which become weights
-in place; the backward pass computes them again, so memory beyond inputs and outputs is
-O(BLOCK x L) per head, and no tensor has a place for every pair's d coordinates.
+in place. Short sequences keep the reciprocals for the backward pass, as attention keeps its
+weights; for long ones they are computed again, so that memory beyond inputs and outputs is
+O(BLOCK x L) per head. No tensor has a place for every pair's d coordinates.
 
 Unusual: there is no exponential and no running maximum, because inverse powers of numbers between
-`floor` and a few hundred stay well inside float32's range. Distances are float32 at least, also
-under autocast: an expanded distance of near points in bfloat16 is all rounding error. On hardware
-that multiplies float32 in fewer digits (TF32) they may come out below zero, hence `floor`.
+`FLOOR` and a few hundred stay well inside float32's range. Distances are float32 at least, also
+under autocast: an expanded distance of near points in bfloat16 is all rounding error. Their
+reciprocals are rounded to the dtype of the values, and everything after that is in it: a relative
+error of 2^-9 of a reciprocal is no more than what attention does to its weights.
 
 Legend: N = B H rows and heads, S queries (the last S of L positions), d coordinates, e per head.
 """
@@ -23,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 128  # queries at a time
+KEPT = 512  # positions up to which the backward pass finds the reciprocals kept
 FLOOR = 0.01  # no softened squared distance is less: the least `eps` that the config allows
 
 
@@ -47,7 +50,8 @@ def blocks(queries: int, total: int) -> Iterator[tuple[slice, slice]]:
 class _Pull(torch.autograd.Function):
     """With r = 1/(eps + d^2), w = r^(p/2), s = sum w m, y = (sum w u)/s and g = [dy, -dy.y]/s:
 
-    du_j = sum_i w_ij g_i,  dw_ij = g_i . u_j,  d(d^2) = -(p/2) r w dw,  dp = 1/2 sum w dw log r.
+    du_j = sum_i w_ij g_i,  dw_ij = g_i . u_j,  c = d(eps + d^2) = -(p/2) r w dw,
+    dq_i = 2 sum_j c_ij (q_i - k_j),  dk_j = 2 sum_i c_ij (k_j - q_i),  dp = 1/2 sum w dw log r.
     """
 
     @staticmethod
@@ -55,68 +59,85 @@ class _Pull(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, u: Tensor, eps: Tensor, power: Tensor | float
     ) -> Tensor:
         learned = isinstance(power, Tensor)
+        keep = k.shape[1] <= KEPT and any(ctx.needs_input_grad)
+        kept = []
         with torch.autocast(q.device.type, enabled=False):
             a, b = _augment(q, k, eps)
             y = u.new_empty(q.shape[0], q.shape[1], u.shape[2] - 1)
             total = u.new_empty(q.shape[0], q.shape[1], 1)
             for rows, columns in blocks(q.shape[1], k.shape[1]):
-                w = _weights(a[:, rows], b[:, columns], power)[1]
-                sums = torch.bmm(w.to(u.dtype), u[:, columns])
+                r = _reciprocals(a[:, rows], b[:, :, columns], u.dtype)
+                sums = torch.bmm(_weights(r, power), u[:, columns])
                 total[:, rows] = sums[..., -1:]
                 torch.div(sums[..., :-1], sums[..., -1:], out=y[:, rows])
-        ctx.save_for_backward(q, k, u, eps, power if learned else None, y, total)
+                if keep:
+                    kept.append(r)
+        ctx.save_for_backward(q, k, u, eps, power if learned else None, y, total, *kept)
         ctx.power = None if learned else power
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, u, eps, power, y, total = ctx.saved_tensors
+        q, k, u, eps, power, y, total, *kept = ctx.saved_tensors
         learned = ctx.power is None
         power = power if learned else ctx.power
         d = q.shape[2]
         with torch.autocast(q.device.type, enabled=False):
             dy = grads[0]
-            g = torch.cat((dy, -torch.linalg.vecdot(dy, y).unsqueeze(-1)), dim=-1) / total
+            g = torch.cat((dy, -torch.linalg.vecdot(dy, y).unsqueeze(-1)), dim=-1).div_(total)
             a, b = _augment(q, k, eps)
-            da, db = torch.empty_like(a), torch.zeros_like(b)
+            ends = [_with_one(x, -0.5 * power).to(u.dtype) for x in (q, k)]
+            da, db = q.new_empty(*q.shape[:2], d + 1), k.new_zeros(*k.shape[:2], d + 1)
             du = torch.zeros_like(u, dtype=q.dtype)
             dp = torch.zeros_like(power) if learned else None
-            for rows, columns in blocks(q.shape[1], k.shape[1]):
-                r, w = _weights(a[:, rows], b[:, columns], power)
-                du[:, columns] += torch.bmm(w.to(u.dtype).mT, g[:, rows])
-                change = w * torch.bmm(g[:, rows], u[:, columns].mT)  # w dw, zero in the future
+            for i, (rows, columns) in enumerate(blocks(q.shape[1], k.shape[1])):
+                r = kept[i] if kept else _reciprocals(a[:, rows], b[:, :, columns], u.dtype)
+                w = _weights(r, power)
+                du[:, columns] += torch.bmm(w.mT, g[:, rows])
+                c = torch.bmm(g[:, rows], u[:, columns].mT).mul_(w)  # zero in the future
                 if dp is not None:
-                    dp += 0.5 * (change * r.log()).sum((1, 2), keepdim=True)
-                change.mul_(r).mul_(-0.5 * power)
-                da[:, rows] = torch.bmm(change, b[:, columns])
-                db[:, columns].baddbmm_(change.mT, a[:, rows])
-            dq = -2 * da[..., :d] + 2 * q * da[..., d + 1 :]
-            dk = db[..., :d] + 2 * k * db[..., d : d + 1]
-            deps = da[..., d + 1 :].sum(1, keepdim=True)
+                    dp += 0.5 * (c * r.to(q.dtype).log()).sum((1, 2), keepdim=True)
+                c.mul_(r)
+                da[:, rows] = torch.bmm(c, ends[1][:, columns])
+                db[:, columns] += torch.bmm(c.mT, ends[0][:, rows])
+            dq = 2 * torch.addcmul(-da[..., :d], q, da[..., d:])
+            dk = 2 * torch.addcmul(-db[..., :d], k, db[..., d:])
+            deps = da[..., d:].sum(1, keepdim=True)
         return dq, dk, du.to(u.dtype), deps, dp
 
 
 def _augment(q: Tensor, k: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-    """a (N, S, d + 2), b (N, L, d + 2) with a b^T = eps + d^2."""
+    """a (N, S, d + 2), b (N, d + 2, L) with a b = eps + d^2."""
     a = q.new_empty(*q.shape[:2], q.shape[2] + 2)
-    a[..., :-2] = -2 * q
+    torch.mul(q, -2, out=a[..., :-2])
     a[..., -2] = 1
     a[..., -1:] = torch.linalg.vecdot(q, q).unsqueeze(-1) + eps
     b = k.new_empty(*k.shape[:2], k.shape[2] + 2)
     b[..., :-2] = k
     b[..., -2] = torch.linalg.vecdot(k, k)
     b[..., -1] = 1
-    return a, b
+    return a, b.mT
 
 
-def _weights(a: Tensor, b: Tensor, power: Tensor | float) -> tuple[Tensor, Tensor]:
-    """r = 1/(eps + d^2) and w = r^(p/2), (N, S, L), w zero in the future. p = 2: they are one."""
-    r = torch.bmm(a, b.mT)
-    r = r.clamp_min_(FLOOR).reciprocal_()
+def _with_one(x: Tensor, scale: Tensor | float) -> Tensor:
+    """scale [x, 1]: (N, S, d) -> (N, S, d + 1)."""
+    return torch.cat((x, torch.ones_like(x[..., :1])), dim=-1).mul_(scale)
+
+
+def _reciprocals(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+    """r = 1/(eps + d^2), (N, S, L), also of pairs in the future."""
+    squared = torch.bmm(a, b)
+    if a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
+        squared.clamp_min_(FLOOR)  # products in fewer digits (TF32) may come out below eps
+    return squared.reciprocal_().to(dtype)
+
+
+def _weights(r: Tensor, power: Tensor | float) -> Tensor:
+    """w = r^(p/2), a new tensor, zero in the future: the last S columns are a square."""
     if isinstance(power, Tensor):
-        w = (0.5 * power * r.log()).exp_()
+        w = (0.5 * power * r.log()).exp_().to(r.dtype)
     else:
-        w = r if power == 2 else r.pow(0.5 * power)
-    w[:, :, b.shape[1] - a.shape[1] :].tril_()
-    return r, w
+        w = r.square() if power == 4 else r.clone() if power == 2 else r.pow(0.5 * power)
+    w[:, :, w.shape[2] - w.shape[1] :].tril_()
+    return w
