@@ -1,0 +1,180 @@
+"""Attention with dendrites, and with only its largest weights kept at evaluation.
+
+Dendrites (active dendrites, Iyer et al. 2022, here per head): each head has D dendrites, vectors
+u_j in the space of the stream. With c_t the mean of the layer's inputs up to t,
+
+    y_h  <-  y_h * 2 sigma(u_h,j* . c_t),     j* the dendrite of the largest |u_h,j . c_t|
+
+so that a head is passed on or held back by the context it is in. The factor 2 (which the output
+projection could absorb) lets a head without evidence pass as it is: the gate starts near 1.
+
+`attention_top`: at evaluation and in decoding a token keeps the largest of its attention weights,
+ceil(share of the tokens it can see), and these are divided by their sum. Training sees all. It
+needs all weights to choose from, so it saves no time; it says how few would do.
+
+Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H, D dendrites.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.attention import Attention
+from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux
+from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.two_four import TwoFourLinear
+
+DENDRITE_STD = 0.1  # of u . c for a c of unit scale, at first
+
+
+@dataclass(frozen=True)
+class AttentionState:
+    """Keys and values, and the sum of all inputs so far, (B, C); (B, 0) without dendrites."""
+
+    past: TimeCache
+    total: Tensor
+
+    def select(self, rows: Tensor) -> AttentionState:
+        return replace(self, past=self.past.select(rows), total=self.total.index_select(0, rows))
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from self.past.tensors()
+        yield self.total
+
+
+class BrainAttention(Attention):
+    """Causal attention whose heads are gated by their dendrites."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.two_four == "all":
+            splits = self.qkv.weight.splits  # type: ignore[attr-defined]
+            self.qkv = TwoFourLinear(config.width, 3 * config.width)
+            self.qkv.weight.splits = splits  # type: ignore[attr-defined]
+            self.out = TwoFourLinear(config.width, config.width)
+        self.width, self.top, self.per_head = config.width, config.attention_top, config.dendrites
+        self.dendrites: nn.Linear | None = None
+        if config.dendrites:
+            self.dendrites = nn.Linear(config.width, config.heads * config.dendrites, bias=False)
+            self.dendrites.weight.no_muon = True  # type: ignore[attr-defined]
+
+    def finish_initialisation(self) -> None:
+        super().finish_initialisation()
+        if self.dendrites is not None:
+            nn.init.normal_(self.dendrites.weight, std=DENDRITE_STD * self.width**-0.5)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        y = self._attend(*self._project(x, 0))
+        if self.dendrites is not None:
+            y = y * self._gate(running_mean(x))
+        return self._join(y), {}
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q (B, H, S, d), k and v (B, H, L, d) -> (B, H, S, d)."""
+        if self.training or self.top == 1:
+            return causal_attention(q, k, v)
+        return largest(causal_weights(q, k), self.top).to(v.dtype) @ v
+
+    def _gate(self, context: Tensor) -> Tensor:
+        """Means (B, S, C) -> what each head is multiplied with, (B, H, S, 1)."""
+        assert self.dendrites is not None
+        pull = self.dendrites(context).unflatten(2, (self.heads, self.per_head))  # (B, S, H, D)
+        strongest = pull.detach().abs().argmax(3, keepdim=True)
+        return 2 * torch.sigmoid(pull.gather(3, strongest)).transpose(1, 2)
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    def init_state(self, batch: int) -> AttentionState:  # type: ignore[override]
+        w = self.out.weight
+        size = self.width if self.dendrites is not None else 0
+        return AttentionState(
+            TimeCache(), torch.zeros(batch, size, dtype=_wide(w.dtype), device=w.device)
+        )
+
+    def step(  # type: ignore[override]
+        self, x: Tensor, state: AttentionState
+    ) -> tuple[Tensor, AttentionState]:
+        q, k, v = self._project(x, state.past.length)
+        past = state.past.append(k, v)
+        y = self._attend(q, *past.views())
+        total = state.total
+        if self.dendrites is not None:
+            sums = total[:, None] + x.to(total.dtype).cumsum(1)  # (B, S, C)
+            seen = torch.arange(
+                state.past.length + 1, past.length + 1, dtype=sums.dtype, device=x.device
+            )
+            y = y * self._gate((sums / seen[:, None]).to(x.dtype))
+            total = sums[:, -1]
+        return self._join(y), AttentionState(past, total)
+
+    def remember(self, x: Tensor, state: AttentionState) -> AttentionState:
+        """The state after x (B, S, C) for tokens whose output nobody asks for: keys and values,
+        without queries, attention or projection."""
+        batch, length, _ = x.shape
+        weight = self.qkv.weight
+        if isinstance(self.qkv, TwoFourLinear):
+            weight = self.qkv.effective()
+        kv = nn.functional.linear(x, weight[self.width :]).view(batch, length, 2 * self.heads, -1)
+        k = self.rope(rms_norm(kv[:, :, : self.heads]), state.past.length).transpose(1, 2)
+        v = kv[:, :, self.heads :].transpose(1, 2)
+        total = state.total
+        if self.dendrites is not None:
+            total = total + x.to(total.dtype).sum(1)
+        return AttentionState(state.past.append(k, v), total)
+
+    def state_bytes(self, length: int) -> int:
+        size = self.out.weight.element_size()
+        context = self.width * max(size, 4) if self.dendrites is not None else 0
+        return super().state_bytes(length) + context
+
+    def weights(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> attention weights (B, H, T, T), as evaluation uses them."""
+        q, k, _ = self._project(x, 0)
+        weights = causal_weights(q, k)
+        return weights if self.top == 1 else largest(weights, self.top)
+
+
+def running_mean(x: Tensor) -> Tensor:
+    """(B, T, C) -> the mean of positions 0 .. t at each t, summed in float32 at least."""
+    seen = torch.arange(1, x.shape[1] + 1, dtype=_wide(x.dtype), device=x.device)
+    return (x.to(seen.dtype).cumsum(1) / seen[:, None]).to(x.dtype)
+
+
+def causal_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Softmax weights of the last S of L positions, (B, H, S, d), (B, H, L, d) -> (B, H, S, L)."""
+    length, total = q.shape[2], k.shape[2]
+    wide = _wide(q.dtype)
+    score = q.to(wide) @ k.to(wide).mT * q.shape[3] ** -0.5
+    past = torch.ones(length, total, dtype=torch.bool, device=q.device).tril(total - length)
+    return score.masked_fill(~past, float("-inf")).softmax(-1)
+
+
+def largest(weights: Tensor, share: float) -> Tensor:
+    """The largest ceil(share x visible) weights of each row, divided by their sum; others zero.
+
+    (..., S, L): row s of S sees the first L - S + s + 1 of the L positions.
+    """
+    length, total = weights.shape[-2:]
+    # on the host and in float64, where 0.1 x 10 is not yet more than 1
+    visible = torch.arange(total - length + 1, total + 1, dtype=torch.float64)
+    keep = (visible * share - 1e-9).ceil().long().clamp_min(1).to(weights.device)  # (S,)
+    order = weights.argsort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(total, device=weights.device)
+    kept = torch.zeros_like(weights).scatter(
+        -1, order, (rank < keep[:, None]).to(weights.dtype).expand_as(weights)
+    )
+    left = weights * kept
+    return left / left.sum(-1, keepdim=True)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)

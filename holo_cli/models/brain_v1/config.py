@@ -1,0 +1,221 @@
+"""What can be set about brain-v1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from holo_cli.model_config import SkeletonConfig, Stage
+
+NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
+Sparsity = Literal["columns", "kwta", "both", "dense"]
+
+
+class Config(SkeletonConfig):
+    """Sparse columns in the modern skeleton, and the other habits of a cortex, each by its key."""
+
+    mechanism: ClassVar[str] = "attention; an MLP of columns, of which 5 % fires at once"
+
+    mlp_ratio: float = Field(5.0, gt=0, description="hidden units of the MLP, as a multiple of C")
+
+    # -- sparse activity --------------------------------------------------------------------------
+    sparsity: Sparsity = Field(
+        "columns",
+        description="columns: a router keeps few; kwta: the largest units anywhere win; both: "
+        "winners inside kept columns; dense: all units, the twin to compare with",
+    )
+    activity: float = Field(
+        0.05, description="share of the hidden units that fire for a token, above 0 and at most 1"
+    )
+    columns: int = Field(40, ge=1, le=4096, description="columns of the MLP; they share its units")
+    columns_kept: int = Field(
+        0, ge=0, description="columns computed for a token; 0: as few as hold the active units"
+    )
+    shared_columns: int = Field(
+        0, ge=0, description="of the kept columns, how many are kept for every token"
+    )
+    masked: bool = Field(
+        False, description="compute every column and mask: no gain, for comparison only"
+    )
+    gate: Literal["drive", "sigmoid"] = Field(
+        "drive",
+        description="columns: how the router's value enters: added to the column's units before "
+        "they fire, or as a factor after",
+    )
+    balance: float = Field(
+        1.0, ge=0, description="how fast the choice evens out over columns or units; 0 is off"
+    )
+    predictor: int = Field(
+        0, ge=0, description="kwta: rank of the map that picks candidates for winners; 0 is off"
+    )
+    predictor_share: float = Field(
+        0.25, gt=0, le=1, description="kwta: share of the units that are candidates"
+    )
+    depth_schedule: bool = Field(
+        False, description="activity by thirds of the depth: 2, 1 and 0.4 times `activity`"
+    )
+    inhibition: bool = Field(False, description="columns hold each other down, divisively")
+    two_four: Literal["none", "mlp", "all"] = Field(
+        "none", description="weights of which two of any four along the input are zero"
+    )
+
+    # -- attention --------------------------------------------------------------------------------
+    dendrites: int = Field(
+        0, ge=0, le=64, description="dendrites per head that gate it by context; 0 is off"
+    )
+    attention_top: float = Field(
+        1.0, gt=0, le=1, description="evaluation keeps this share of a token's attention weights"
+    )
+
+    # -- early exit -------------------------------------------------------------------------------
+    exit_loss: float = Field(
+        0.0, ge=0, description="weight of the loss of earlier layers' predictions; 0 is off"
+    )
+    exit_threshold: float = Field(
+        2.0, gt=0, description="a token leaves where its confidence reaches this; above 1 never"
+    )
+    exit_confidence: Literal["top1", "margin", "entropy"] = Field(
+        "top1", description="probability of the likeliest token; its lead; 1 - entropy / ln V"
+    )
+    exit_from: int = Field(1, ge=1, description="layers that every token passes")
+    exit_every: int = Field(1, ge=1, description="layers from one chance to leave to the next")
+    layer_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability of leaving out the last layer in training; "
+        "earlier layers less, the first never",
+    )  # fmt: skip
+
+    # -- languages --------------------------------------------------------------------------------
+    adapters: int = Field(0, ge=0, description="width of the language adapters; 0 is off")
+    languages: tuple[str, ...] = Field(("ko", "en"), description="languages with an adapter")
+    language_tokens: tuple[int, ...] = Field(
+        (), description="ids of the languages' markers; set from the tokenizer"
+    )
+    language: str = Field("en", description="adapter used before any marker was read")
+
+    # -- growth -----------------------------------------------------------------------------------
+    growth: tuple[int, ...] = Field(
+        (), description="layers of the stages before the whole model, as in [2, 4, 8, 12]"
+    )
+    growth_at: tuple[float, ...] = Field(
+        (), description="share of the steps at which each stage ends; empty: evenly, by one half"
+    )
+    growth_how: Literal["identity", "copy"] = Field(
+        "identity", description="new layers that change nothing at first, or copies of the old"
+    )
+
+    @property
+    def hidden(self) -> int:
+        """Hidden units of a layer's MLP."""
+        return round(self.mlp_ratio * self.width)
+
+    @property
+    def column_units(self) -> int:
+        return self.hidden // self.columns
+
+    def layer_activity(self, layer: int) -> float:
+        """The share of units to fire in a layer, 0 .. layers - 1."""
+        if not self.depth_schedule:
+            return self.activity
+        return min(1.0, self.activity * (2.0, 1.0, 0.4)[third(layer, self.layers)])
+
+    def active_units(self, layer: int) -> int:
+        """The units that fire for a token in a layer: the nearest whole number, at least one."""
+        return max(1, round(self.layer_activity(layer) * self.hidden))
+
+    def kept_columns(self, layer: int) -> int:
+        """The columns that are computed for a token in a layer."""
+        least = -(-self.active_units(layer) // self.column_units)
+        return max(self.columns_kept, least)
+
+    def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
+        """The ids of the languages' markers, where there are adapters to choose by them."""
+        ids = tuple(specials.get(f"<|{language}|>", NO_MARKER) for language in self.languages)
+        known = self.adapters and any(i != NO_MARKER for i in ids)
+        return {"language_tokens": ids} if known else {}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The depths of growth, the whole model last; () without growth.
+
+        >>> [tuple(s) for s in Config(layers=12, width=320, heads=5, growth=(2, 4, 8)).stages()]
+        [(0.0, 2), (0.16667, 4), (0.33333, 8), (0.5, 12)]
+        """
+        depths = [depth for depth in self.growth if depth < self.layers]
+        if not depths:
+            return ()
+        count = len(depths)
+        at = self.growth_at or tuple(round(0.5 * (i + 1) / count, 5) for i in range(count))
+        return tuple(Stage(*s) for s in zip((0.0, *at), (*depths, self.layers), strict=True))
+
+    @model_validator(mode="after")
+    def _sparsity_is_possible(self) -> Config:
+        if not 0 < self.activity <= 1:
+            raise ValueError(
+                f"model.activity ({self.activity:g}) is the share of units that fire: above 0 and "
+                "at most 1, as in 0.05"
+            )
+        if self.hidden % self.columns:
+            raise ValueError(
+                f"model.columns ({self.columns}) must divide the hidden units, model.mlp_ratio x "
+                f"model.width = {self.hidden}"
+            )
+        if self.columns_kept > self.columns:
+            raise ValueError(
+                f"model.columns_kept ({self.columns_kept}) must be at most model.columns "
+                f"({self.columns})"
+            )
+        least = min(self.kept_columns(layer) for layer in range(self.layers))
+        if self.shared_columns and self.shared_columns >= least:
+            raise ValueError(
+                f"model.shared_columns ({self.shared_columns}) must leave a column to choose: "
+                f"{least} are kept"
+            )
+        if self.two_four != "none" and (self.width % 4 or self.column_units % 4):
+            raise ValueError(
+                f"model.two_four needs groups of four inputs: model.width ({self.width}) and the "
+                f"units of a column ({self.column_units}) must be multiples of 4"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _languages_agree(self) -> Config:
+        if self.adapters and self.language not in self.languages:
+            raise ValueError(
+                f"model.language ({self.language}) must be one of model.languages "
+                f"({', '.join(self.languages)})"
+            )
+        if self.language_tokens and len(self.language_tokens) != len(self.languages):
+            raise ValueError(
+                f"model.language_tokens has {len(self.language_tokens)} ids for "
+                f"{len(self.languages)} languages"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _growth_is_growth(self) -> Config:
+        stages = ", ".join(map(str, self.growth))
+        if any(a >= b for a, b in pairwise((0, *self.growth))):
+            raise ValueError(f"model.growth ({stages}) must rise from stage to stage, from 1 on")
+        if self.growth and self.growth[-1] > self.layers:
+            raise ValueError(
+                f"model.growth ({stages}) is deeper than the model: model.layers is {self.layers}"
+            )
+        count = sum(depth < self.layers for depth in self.growth)
+        if self.growth_at and len(self.growth_at) != count:
+            raise ValueError(
+                f"model.growth_at must have {count} shares, one for each stage before the whole "
+                f"model, and has {len(self.growth_at)}"
+            )
+        ends = (0.0, *self.growth_at, 1.0)
+        if any(a >= b for a, b in pairwise(ends)):
+            raise ValueError(
+                "model.growth_at must rise from stage to stage, between 0 and 1, as in [0.1, 0.3]"
+            )
+        return self
+
+
+def third(layer: int, layers: int) -> int:
+    """0, 1 or 2: the third of the depth that a layer, 0 .. layers - 1, stands in."""
+    return layer * 3 // layers

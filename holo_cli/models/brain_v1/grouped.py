@@ -1,0 +1,147 @@
+"""Products of many groups of rows, each group with its own matrix.
+
+`F.grouped_mm` runs all groups in one call, for float32, bfloat16 and float16 whose rows are a
+multiple of 16 bytes; a loop over the groups does the rest (float64, odd sizes, older builds).
+Which of the two is used is decided by what the inputs are, never by catching an error.
+
+Legend: P rows, sorted by group; G groups; `ends` (G,) int32, where each group's rows end.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def is_groupable(*tensors: Tensor) -> bool:
+    """Whether `F.grouped_mm` takes these: dtypes it knows, rows of a multiple of 16 bytes."""
+    return hasattr(F, "grouped_mm") and all(
+        t.dtype in GROUPED_DTYPES and t.shape[-1] * t.element_size() % 16 == 0 for t in tensors
+    )
+
+
+def grouped(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """x (P, n), weight (G, n, k) -> (P, k): row p times the matrix of its group; differentiable."""
+    y: Tensor = _Grouped.apply(x, weight, ends)
+    return y
+
+
+class _Grouped(torch.autograd.Function):
+    """y_p = x_p W_g;  dx_p = dy_p W_g^T;  dW_g = sum over p of g of x_p^T dy_p."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, ends)
+        return rows_by_matrices(x, weight, ends)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, ends = ctx.saved_tensors
+        dy = grads[0].contiguous()
+        dx = rows_by_matrices(dy, weight.mT, ends) if ctx.needs_input_grad[0] else None
+        dw = None
+        if ctx.needs_input_grad[1]:
+            # a transposed weight gets its gradient in its own layout, so that nothing is copied
+            if weight.is_contiguous():
+                dw = rows_by_rows(x, dy, ends)
+            else:
+                dw = rows_by_rows(dy, x, ends).mT
+        return dx, dw, None
+
+
+def rows_by_matrices(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    """(P, n), (G, n, k) -> (P, k)."""
+    if is_groupable(x, weight, weight.mT):
+        return F.grouped_mm(x, weight, offs=ends)
+    sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    return torch.cat([part @ w for part, w in zip(x.split(sizes), weight, strict=True)])
+
+
+def rows_by_rows(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
+    """(P, n), (P, k) -> (G, n, k): a^T b of each group's rows; zero for a group without any."""
+    if is_groupable(a, b):
+        return F.grouped_mm(a.mT, b, offs=ends)
+    sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    pairs = zip(a.split(sizes), b.split(sizes), strict=True)
+    return torch.stack([left.mT @ right for left, right in pairs])
+
+
+class Sorted:
+    """Pairs of a token and one of its groups, sorted by group: the way there and back.
+
+    chosen: (N, c) int64, the groups of each token. P = N c pairs.
+    """
+
+    def __init__(self, chosen: Tensor, groups: int) -> None:
+        flat = chosen.flatten()
+        self.per_token = chosen.shape[1]
+        self.order = flat.argsort(stable=True)  # (P,) pair, in the order of tokens, at each place
+        self.place = torch.empty_like(self.order)  # (P,) place of each pair
+        self.place[self.order] = torch.arange(len(flat), device=flat.device)
+        self.token = self.order // self.per_token  # (P,) token at each place
+        counts = torch.bincount(flat, minlength=groups)
+        self.counts = counts
+        self.ends = counts.cumsum(0).to(torch.int32)  # (G,)
+
+    def spread(self, x: Tensor) -> Tensor:
+        """(N, n) of tokens -> (P, n) of pairs, sorted."""
+        y: Tensor = _Spread.apply(x, self.token, self.place, self.per_token)
+        return y
+
+    def gather(self, y: Tensor) -> Tensor:
+        """(P, n) of pairs, sorted -> (N, n), each token's pairs added up."""
+        x: Tensor = _Gather.apply(y, self.token, self.place, self.per_token)
+        return x
+
+    def by_place(self, values: Tensor) -> Tensor:
+        """(N, c, ...) by token -> (P, ...) sorted."""
+        return values.flatten(0, 1)[self.order]
+
+    def by_token(self, values: Tensor) -> Tensor:
+        """(P, ...) sorted -> (N, c, ...) by token."""
+        return values[self.place].unflatten(0, (-1, self.per_token))
+
+
+def _summed(y: Tensor, place: Tensor, per_token: int) -> Tensor:
+    """(P, n) sorted -> (N, n) sums over each token's pairs."""
+    if per_token == 1:
+        return y[place]
+    first = place[::per_token]
+    total = y[first]
+    for k in range(1, per_token):
+        total += y[place[k::per_token]]
+    return total
+
+
+class _Spread(torch.autograd.Function):
+    """A gather whose backward is a gather too: indexing's own backward is a slow scatter."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, token: Tensor, place: Tensor, per_token: int) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.per_token = per_token
+        return x[token]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (place,) = ctx.saved_tensors
+        return _summed(grads[0], place, ctx.per_token), None, None, None
+
+
+class _Gather(torch.autograd.Function):
+    """The transpose of `_Spread`."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, token: Tensor, place: Tensor, per_token: int) -> Tensor:
+        ctx.save_for_backward(token)
+        return _summed(y, place, per_token)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (token,) = ctx.saved_tensors
+        return grads[0][token], None, None, None

@@ -1,0 +1,88 @@
+"""Growth in depth: a shallow model becomes a deeper one and goes on learning.
+
+A cortex is not built at its final size. Two ways, both pure functions of the model given:
+
+- `identity`: new layers write nothing into the stream (the last matrix of each of their branches
+  is zero), so the logits are the same to the bit at the moment of growth. The rest of a new layer
+  is a copy of the layer below it, which is a better place to start from than noise.
+- `copy`: the old layers are stacked again on top of themselves, layer j is a copy of old layer
+  j mod L (Gong et al. 2019; Du et al. 2024). Logits change, and the optimizer's moments are
+  copied along with the weights they belong to.
+
+Where activity is scheduled by thirds of the depth, `identity` keeps each old layer in its own
+third, so that what it computes stays the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from holo_cli.models.brain_v1.config import third
+
+if TYPE_CHECKING:
+    from holo_cli.models.brain_v1.model import Model
+
+HOW = ("identity", "copy")
+
+
+def grow(model: Model, layers: int, how: str) -> tuple[Model, dict[str, str | None]]:
+    """A new model of `layers` layers from a shallower one, which stays as it is.
+
+    Also returned: for every parameter of the new model, by name, the name of the old parameter
+    whose optimizer state it takes over, or None where it starts anew. Raises ValueError where
+    `layers` is not more than the model has or `how` is neither "identity" nor "copy".
+    """
+    old = model.config
+    if layers <= old.layers:
+        raise ValueError(f"a model of {old.layers} layers cannot grow to {layers}")
+    if how not in HOW:
+        raise ValueError(f"growth is by {' or '.join(HOW)}, not by {how}")
+    grown = type(model)(old.at_depth(layers)).to(model.device, model.head.weight.dtype)
+    grown.train(model.training)
+    grown.grad_checkpoint = model.grad_checkpoint
+    sources = stacked(old.layers, layers) if how == "copy" else kept_and_new(old.layers, layers)
+    before = dict(model.named_parameters())
+    origin: dict[str, str | None] = {}
+    with torch.no_grad():
+        for name, parameter in grown.named_parameters():
+            if not name.startswith("blocks."):
+                origin[name] = name
+                parameter.copy_(before[name])
+                continue
+            _, number, rest = name.split(".", 2)
+            layer, is_old = sources[int(number)]
+            source = f"blocks.{layer}.{rest}"
+            parameter.copy_(before[source])
+            origin[name] = source if is_old else None
+        for layer, (_, is_old) in enumerate(sources):
+            if not is_old:
+                grown.silence(layer)
+    return grown, origin
+
+
+def stacked(old: int, new: int) -> list[tuple[int, bool]]:
+    """For each new layer the old one it copies, and that it takes over its moments too."""
+    return [(layer % old, True) for layer in range(new)]
+
+
+def kept_and_new(old: int, new: int) -> list[tuple[int, bool]]:
+    """For each new layer the old one it starts from, and whether it is that layer itself.
+
+    >>> kept_and_new(2, 4)
+    [(0, True), (0, False), (1, True), (1, False)]
+    """
+    places = []
+    for part in range(3):
+        mine = [layer for layer in range(old) if third(layer, old) == part]
+        room = [layer for layer in range(new) if third(layer, new) == part]
+        places += [room[i * len(room) // len(mine)] for i in range(len(mine))]
+    out: list[tuple[int, bool]] = []
+    below = 0
+    for layer in range(new):
+        is_old = layer in places
+        if is_old:
+            below = places.index(layer)
+        out.append((below, is_old))
+    return out

@@ -1,0 +1,326 @@
+"""brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
+
+The modern skeleton with its feed-forward half made sparse (`columns.py`, `winners.py`), and around
+it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
+(`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
+
+Legend: B rows, T positions, S positions of a step, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, FeedForward
+from holo_cli.models.base import Description, Hidden, State
+from holo_cli.models.brain_v1.adapters import LanguageAdapters, languages_of
+from holo_cli.models.brain_v1.attention import BrainAttention
+from holo_cli.models.brain_v1.columns import Columns
+from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.exits import (
+    confidence,
+    exit_layers,
+    exit_loss,
+    exit_weight,
+    keep_probability,
+    may_leave_after,
+)
+from holo_cli.models.brain_v1.growth import grow
+from holo_cli.models.brain_v1.winners import Free
+from holo_cli.models.skeleton import Block, Skeleton, SkeletonState, add_aux
+
+
+@dataclass(frozen=True)
+class BrainState(SkeletonState):
+    """With the language each row speaks, and the layers its tokens passed, both (B,) int64."""
+
+    language: Tensor
+    passed: Tensor
+
+    def select(self, rows: Tensor) -> BrainState:
+        chosen = super().select(rows)
+        assert isinstance(chosen, BrainState)
+        return replace(
+            chosen,
+            language=self.language.index_select(0, rows),
+            passed=self.passed.index_select(0, rows),
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from super().tensors()
+        yield self.language
+        yield self.passed
+
+
+class BrainBlock(Block):
+    """The skeleton's block with a language adapter after it, left out at random in training."""
+
+    mixer: BrainAttention
+
+    def __init__(
+        self, config: Config, mixer: BrainAttention, mlp: FeedForward, keep: float
+    ) -> None:
+        super().__init__(config, mixer, mlp)
+        self.keep = keep
+        self.adapters = LanguageAdapters(config) if config.adapters else None
+
+    def active_parameters(self) -> int:
+        adapter = self.adapters.active_parameters() if self.adapters is not None else 0
+        return super().active_parameters() + adapter
+
+    def forward(self, x: Tensor, languages: Tensor | None = None) -> tuple[Tensor, Aux]:
+        y, aux = super().forward(x)
+        y = self.adapt(y, languages)
+        if self.training and self.keep < 1:
+            # row by row; what is kept is scaled up, so that evaluation needs no correction
+            kept = torch.rand(x.shape[0], 1, 1, device=x.device) < self.keep
+            y = x + (y - x) * (kept / self.keep).to(x.dtype)
+        return y, aux
+
+    def adapt(self, x: Tensor, languages: Tensor | None) -> Tensor:
+        """With what the adapter of each token's language adds."""
+        if self.adapters is None:
+            return x
+        return x + self.adapters(rms_norm(x), languages)[0]
+
+    def remember(self, x: Tensor, state: Any, window: Tensor | None) -> tuple[Any, Tensor | None]:
+        """The states after tokens that left below this layer."""
+        u = rms_norm(x)
+        if self.conv is not None and window is not None:
+            u, window = self.conv.step(u, window)
+        return self.mixer.remember(u, state), window
+
+
+class Model(Skeleton):
+    """The modern skeleton with sparse columns.
+
+    `exit_threshold` starts as the config's and may be set at any time: evaluation and decoding let
+    tokens leave early where it is at most 1, training never does.
+    """
+
+    config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.exit_threshold = config.exit_threshold
+
+    def make_mixer(self, layer: int) -> BrainAttention:
+        return BrainAttention(self.config)
+
+    def make_mlp(self, layer: int) -> FeedForward:
+        form = Columns if self.config.sparsity in ("columns", "both") else Free
+        return form(self.config, layer)
+
+    def make_block(self, layer: int) -> BrainBlock:
+        keep = keep_probability(self.config, layer)
+        return BrainBlock(self.config, self.make_mixer(layer), self.make_mlp(layer), keep)
+
+    def brain_blocks(self) -> list[BrainBlock]:
+        return [b for b in self.blocks if isinstance(b, BrainBlock)]
+
+    # -- growth -----------------------------------------------------------------------------------
+
+    def grown(self, layers: int) -> tuple[Model, dict[str, str | None]]:
+        return grow(self, layers, self.config.growth_how)
+
+    def silence(self, layer: int) -> None:
+        """Make a layer write nothing: the last matrix of each of its branches becomes zero."""
+        block = self.brain_blocks()[layer]
+        block.mixer.out.weight.zero_()
+        assert isinstance(block.mlp, Columns | Free)
+        block.mlp.down.weight.zero_()
+        if block.adapters is not None:
+            block.adapters.up.weight.zero_()
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def hidden(self, tokens: Tensor) -> Hidden:
+        x = rms_norm(self.embedding(tokens))
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        languages = self._languages(tokens, None)
+        if self._tokens_leave():
+            return Hidden(rms_norm(self._leaving(x, languages)[0]), {})
+        total: Aux = {}
+        heard = self._exit_to_train()
+        for layer, block in enumerate(self.brain_blocks()):
+            if self.grad_checkpoint and torch.is_grad_enabled():
+                x, aux = checkpoint(block, x, languages, use_reentrant=False)
+            else:
+                x, aux = block(x, languages)
+            total = add_aux(total, aux)
+            if layer == heard:
+                weight = self.config.exit_loss * exit_weight(exit_layers(self.config), layer)
+                total = add_aux(total, {"exit": weight * exit_loss(x, tokens, self.head)})
+        return Hidden(rms_norm(x), total)
+
+    def _exit_to_train(self) -> int:
+        """The layer whose prediction is trained in this pass; -1 for none."""
+        layers = exit_layers(self.config)
+        if not (self.training and self.config.exit_loss and layers):
+            return -1
+        return layers[int(torch.randint(len(layers), ()))]
+
+    # -- leaving early ----------------------------------------------------------------------------
+
+    def _tokens_leave(self) -> bool:
+        return not self.training and self.exit_threshold <= 1
+
+    def _until_confident(
+        self, x: Tensor, through: Callable[[int, Tensor, bool], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, S, C) through the layers until each token is sure -> x, layers passed (B, S).
+
+        `through(layer, x, left)` gives the stream after a layer; `left` says that all tokens have
+        left, and what it gives then is not looked at.
+        """
+        left = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        passed = torch.zeros(x.shape[:2], dtype=torch.int64, device=x.device)
+        everyone = False
+        for layer in range(self.config.layers):
+            y = through(layer, x, everyone)
+            if everyone:
+                continue
+            x = torch.where(left[..., None], x, y)
+            passed = passed + ~left
+            if may_leave_after(self.config, layer):
+                left = left | self._is_sure(x, ~left)
+                everyone = bool(left.all())
+        return x, passed
+
+    @torch.no_grad()
+    def _is_sure(self, x: Tensor, asked: Tensor) -> Tensor:
+        """Which of the tokens asked, (B, S) bool, are confident enough with x (B, S, C)."""
+        sure = torch.zeros_like(asked)
+        logits = self.head(rms_norm(x[asked]))
+        sure[asked] = confidence(logits, self.config.exit_confidence) >= self.exit_threshold
+        return sure
+
+    @torch.no_grad()
+    def depths(self, tokens: Tensor) -> Tensor:
+        """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
+        x = rms_norm(self.embedding(tokens))
+        return self._leaving(x, self._languages(tokens, None))[1]
+
+    def _leaving(self, x: Tensor, languages: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The layers over a whole sequence, as `_until_confident`."""
+        blocks = self.brain_blocks()
+
+        def through(layer: int, x: Tensor, everyone: bool) -> Tensor:
+            y: Tensor = x if everyone else blocks[layer](x, languages)[0]
+            return y
+
+        return self._until_confident(x, through)
+
+    # -- languages --------------------------------------------------------------------------------
+
+    def _languages(self, tokens: Tensor, before: Tensor | None) -> Tensor | None:
+        """The language of each token, (B, T); `before`: (B,) of the row so far, None at a start."""
+        if not self.config.adapters:
+            return None
+        if before is None:
+            before = self._first_language(tokens.shape[0])
+        markers = torch.tensor(self.config.language_tokens, dtype=torch.int64, device=tokens.device)
+        if not len(markers):
+            return before[:, None].expand(tokens.shape)
+        return languages_of(tokens, markers, before)
+
+    def _first_language(self, batch: int) -> Tensor:
+        config = self.config
+        number = config.languages.index(config.language) if config.adapters else 0
+        return torch.full((batch,), number, dtype=torch.int64, device=self.device)
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    def init_state(self, batch: int = 1) -> BrainState:
+        plain = super().init_state(batch)
+        return BrainState(
+            plain.position,
+            plain.mixers,
+            plain.convs,
+            plain.last,
+            language=self._first_language(batch),
+            passed=torch.zeros(batch, dtype=torch.int64, device=self.device),
+        )
+
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BrainState]:
+        assert isinstance(state, BrainState)
+        x = rms_norm(self.embedding(tokens, state.last))
+        languages = self._languages(tokens, state.language)
+        blocks = self.brain_blocks()
+        mixers, convs = list(state.mixers), list(state.convs)
+
+        def through(layer: int, x: Tensor, left: bool) -> Tensor:
+            block = blocks[layer]
+            window = convs[layer] if convs else None
+            if left:
+                mixers[layer], window = block.remember(x, mixers[layer], window)
+            else:
+                x, mixers[layer], window = block.step(x, mixers[layer], window)
+                x = block.adapt(x, languages)
+            if window is not None:
+                convs[layer] = window
+            return x
+
+        if self._tokens_leave():
+            x, passed = self._until_confident(x, through)
+        else:
+            for layer in range(len(blocks)):
+                x = through(layer, x, False)
+            passed = torch.full_like(tokens, len(blocks))
+        return rms_norm(x), BrainState(
+            state.position + tokens.shape[1],
+            tuple(mixers),
+            tuple(convs),
+            tokens[:, -1],
+            language=state.language if languages is None else languages[:, -1],
+            passed=state.passed + passed.sum(1),
+        )
+
+    def state_bytes(self, length: int) -> int:
+        return super().state_bytes(length) + 16
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    def describe(self) -> Description:
+        config, described = self.config, super().describe()
+        notes = {
+            "activity": [
+                round(config.active_units(n) / config.hidden, 4) for n in range(config.layers)
+            ],
+            "exit_threshold": self.exit_threshold,
+        }
+        return replace(described, notes=described.notes | notes)
+
+    def measures(self, tokens: Tensor) -> dict[str, float]:
+        """Of every layer: `sparsity_base`, the share of units that may not fire for a token, and
+        `silent`, the share that does not; with a choice to balance, `largest_share`, how many times
+        its even part the busiest column or unit gets. `mean_depth`: layers a token passes at the
+        present threshold. `attention_kept`: what the weights that `attention_top` keeps add up to.
+        """
+        from holo_cli.models.brain_v1.views import feeding, kept_weight
+
+        found: dict[str, float] = {}
+        for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
+            sent, could = part.sent(x)
+            found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
+            found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
+            if not could.all():
+                groups = could.unflatten(1, (part.columns, -1)).any(2).float().mean(0)
+                found[f"layer{layer}/largest_share"] = (groups.max() / groups.mean()).item()
+        if self.config.attention_top < 1:
+            found["attention_kept"] = kept_weight(self, tokens)
+        found["mean_depth"] = self.depths(tokens).double().mean().item()
+        return found
+
+    def views(self) -> tuple[str, ...]:
+        from holo_cli.models.brain_v1.views import PAGES
+
+        return tuple(PAGES)

@@ -1,0 +1,254 @@
+"""brain-v1's own pages: which columns fire for which tokens, where tokens leave, what heads see.
+
+Everything is read off one pass over the text: each part's input is caught, and what the pass never
+keeps (who was chosen, what each unit sends) is made from it once more. Tokens are named by
+position, as they follow each other in the text above the figures.
+Legend: T tokens, N = B T, G columns, U hidden units, L layers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.models.views import Picture, Table, Weights, layer_names, watched
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from holo_cli.models.base import LanguageModel
+    from holo_cli.models.brain_v1.columns import Columns
+    from holo_cli.models.brain_v1.model import Model
+    from holo_cli.models.brain_v1.winners import Free
+
+PAGES = {
+    "columns": "which columns fire for which tokens, and how many units of each layer do",
+    "depth": "after which layer each token is sure enough to leave",
+    "attention": "which earlier tokens each token looks at",
+}
+TYPICAL = 12  # tokens named per column
+Trace = dict[str, Any]
+
+
+# -- columns --------------------------------------------------------------------------------------
+
+
+def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """What each column sends for each token, and the measured activity; (T,) int64 tokens."""
+    sends, rows, tables = {}, [], []
+    for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
+        sent, could = part.sent(x)
+        energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
+        sends[name] = [_heat(energy.T, "strength", "column %{y}, position %{x}: %{z}")]
+        firing = (sent != 0).float().mean(1)  # (T,)
+        rows.append(
+            [name, _short(could.float().mean().item()), _short(firing.mean().item()),
+             _short(firing.min().item()), _short(firing.max().item())]
+        )  # fmt: skip
+        tables.append(_typical(name, energy))
+    activity = Table(
+        "Measured activity",
+        ["Layer", "Units that may fire", "Units that do, mean", "least", "most"],
+        rows,
+    )
+    names = [str(row[0]) for row in rows]
+    return [
+        Picture(
+            "Which columns fire for which tokens",
+            "How strongly each column speaks for each token: the root mean square of what its "
+            "units send. White is silence.",
+            sends,
+            {"xaxis": _axis("position"), "yaxis": _axis("column")},
+            choice="Layer",
+            tables=tables,
+        ),
+        Picture(
+            "How many units fire",
+            "The share of a layer's hidden units that may fire for a token, and of those that do, "
+            "counted on this text.",
+            {
+                "all layers": [
+                    {"type": "bar", "name": "may fire", "x": names, "y": [r[1] for r in rows],
+                     "tint": 0},
+                    {"type": "bar", "name": "fire", "x": names, "y": [r[2] for r in rows],
+                     "tint": 1},
+                ]
+            },
+            {"barmode": "group", "yaxis": _axis("share of the units")},
+            tables=[activity],
+        ),
+    ]  # fmt: skip
+
+
+def feeding(model: Model, tokens: Tensor) -> list[tuple[Columns | Free, Tensor]]:
+    """Each layer's sparse MLP and what it saw of (B, T) tokens, (N, C). No token leaves early."""
+    from holo_cli.models.brain_v1.columns import Columns
+    from holo_cli.models.brain_v1.winners import Free
+
+    parts = [b.mlp for b in model.brain_blocks() if isinstance(b.mlp, Columns | Free)]
+    with watched(parts) as calls, _everyone_stays(model):
+        model.hidden(tokens)
+    return [(part, x.flatten(0, 1)) for part, (x, _) in zip(parts, calls, strict=True)]
+
+
+def _typical(name: str, energy: Tensor) -> Table:
+    """For each column the tokens for which it speaks loudest."""
+    rows: list[list[object]] = []
+    for column in range(energy.shape[1]):
+        loud = energy[:, column]
+        order = loud.argsort(descending=True).tolist()
+        chosen = [t for t in order[:TYPICAL] if loud[t] > 0]
+        share = _short((loud > 0).float().mean().item())
+        rows.append([column, share, ", ".join(map(str, chosen))])
+    columns = ["Column", "Share of the tokens", "Positions it speaks loudest for"]
+    return Table(f"{name}: columns", columns, rows)
+
+
+# -- depth ----------------------------------------------------------------------------------------
+
+
+def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """How sure each layer is of what comes next, and where tokens leave; (T,) int64 tokens."""
+    import torch
+
+    from holo_cli.layers.norm import rms_norm
+    from holo_cli.models.brain_v1.exits import confidence
+
+    brain = _brain(model)
+    blocks = brain.brain_blocks()
+    with watched(blocks) as calls, _everyone_stays(brain):
+        brain.hidden(tokens[None])
+    streams = [result[0][0] for _, result in calls]  # (T, C) each
+    sure = torch.stack(
+        [confidence(brain.head(rms_norm(x)), brain.config.exit_confidence) for x in streams]
+    )  # (L, T)
+    said = torch.stack([brain.head(rms_norm(x)).argmax(-1) for x in streams])
+    agree = (said == said[-1]).float().mean(1)
+    passed = brain.depths(tokens[None])[0]
+    threshold = brain.exit_threshold
+    leaves = (
+        f"Tokens leave where their confidence reaches {threshold:g}: after "
+        f"{passed.double().mean().item():.2f} of {len(blocks)} layers on average."
+        if threshold <= 1
+        else "The threshold is above 1: all tokens pass all layers."
+    )
+    trained = "" if brain.config.exit_loss else (
+        " The layers below the last were not trained to predict (model.exit_loss is 0)."
+    )  # fmt: skip
+    names = layer_names(len(blocks))[1:]
+    return [
+        Picture(
+            "Where each token leaves",
+            leaves + trained,
+            {
+                "all tokens": [
+                    {"type": "bar", "name": "layers passed", "x": list(range(len(tokens))),
+                     "y": passed.tolist(), "tint": 0}
+                ]
+            },
+            {"xaxis": _axis("position"), "yaxis": _axis("layers passed")},
+        ),
+        Picture(
+            "How sure each layer is",
+            f"Confidence ({brain.config.exit_confidence}) of each layer's own prediction of the "
+            "next token, through the shared norm and head.",
+            {"all layers": [_heat(sure, "confidence", "layer %{y}, position %{x}: %{z}")]},
+            {"xaxis": _axis("position"), "yaxis": _axis("layer")},
+            tables=[
+                Table(
+                    "Layers as predictors",
+                    ["Layer", "Mean confidence", "Agrees with the last layer", "Tokens that leave"],
+                    [
+                        [name, _short(sure[n].mean().item()), _short(agree[n].item()),
+                         int((passed == n + 1).sum())]
+                        for n, name in enumerate(names)
+                    ],
+                )
+            ],
+        ),
+    ]  # fmt: skip
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+
+def attention(model: LanguageModel, tokens: Tensor) -> Weights:
+    """(T,) int64 -> softmax weights (H, T, T) of each layer; O(T^2) memory per layer."""
+    layers = _weights(_brain(model), tokens[None])
+    top = _brain(model).config.attention_top
+    kept = "" if top == 1 else f" Only the largest {top:.0%} are kept, at evaluation."
+    return Weights(
+        layers=[weights[0] for weights in layers],
+        names=layer_names(len(layers))[1:],
+        what="Softmax attention: each token spreads a weight of 1 over itself and the tokens "
+        "before it, and takes that mixture of their values." + kept,
+    )
+
+
+def kept_weight(model: Model, tokens: Tensor) -> float:
+    """What the attention weights that `attention_top` keeps add up to, mean over all rows."""
+    import torch
+
+    from holo_cli.models.brain_v1.attention import causal_weights
+
+    mixers = [b.mixer for b in model.brain_blocks()]
+    with watched(mixers) as calls, _everyone_stays(model):
+        model.hidden(tokens)
+    shares = []
+    for mixer, (x, _) in zip(mixers, calls, strict=True):
+        q, k, _ = mixer._project(x, 0)
+        kept = mixer.weights(x) > 0
+        shares.append((causal_weights(q, k) * kept).sum(-1).mean())
+    return torch.stack(shares).mean().item()
+
+
+def _weights(model: Model, tokens: Tensor) -> list[Tensor]:
+    mixers = [b.mixer for b in model.brain_blocks()]
+    with watched(mixers) as calls, _everyone_stays(model):
+        model.hidden(tokens)
+    return [mixer.weights(x) for mixer, (x, _) in zip(mixers, calls, strict=True)]
+
+
+# -- small helpers --------------------------------------------------------------------------------
+
+
+class _everyone_stays:
+    """Sets the threshold out of reach inside a `with`, so that all layers see all tokens."""
+
+    def __init__(self, model: Model) -> None:
+        self.model, self.before = model, model.exit_threshold
+
+    def __enter__(self) -> None:
+        self.model.exit_threshold = 2.0
+
+    def __exit__(self, *_: object) -> None:
+        self.model.exit_threshold = self.before
+
+
+def _brain(model: LanguageModel) -> Model:
+    from holo_cli.models.brain_v1.model import Model
+
+    assert isinstance(model, Model)
+    return model
+
+
+def _names(model: LanguageModel) -> list[str]:
+    return layer_names(model.config.layers)[1:]
+
+
+def _heat(values: Tensor, name: str, hover: str) -> Trace:
+    rows = [[_short(v) for v in row] for row in values.tolist()]
+    return {
+        "type": "heatmap",
+        "z": rows,
+        "name": name,
+        "colorscale": "Blues",
+        "hovertemplate": hover + "<extra></extra>",
+    }
+
+
+def _axis(title: str) -> dict[str, Any]:
+    return {"title": {"text": title}}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

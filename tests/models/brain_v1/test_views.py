@@ -1,0 +1,84 @@
+"""Figures are those of what the model computes, and pages are made of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from holo_cli.models.brain_v1 import views
+from holo_cli.models.views import Weights
+
+from .conftest import make_model, make_tokens
+
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"sparsity": "both", "columns_kept": 4, "inhibition": True},
+    {"sparsity": "kwta"},
+    {"sparsity": "dense"},
+]
+
+
+@pytest.mark.parametrize("given", FORMS)
+def test_measured_sparsity_is_the_configured_one(given: dict[str, Any]) -> None:
+    model = make_model(depth_schedule=True, activity=0.25, **given)
+    figures = model.measures(make_tokens())
+    for n, layer in enumerate(("layer1", "layer2", "layer3")):
+        active = 1.0 if given.get("sparsity") == "dense" else (0.5, 0.25, 0.09375)[n]  # of 64 units
+        assert figures[f"{layer}/sparsity_base"] == pytest.approx(1 - active)
+        assert figures[f"{layer}/silent"] >= 1 - active
+        assert (f"{layer}/largest_share" in figures) == (active < 1)
+    assert figures["mean_depth"] == 3
+
+
+@pytest.mark.parametrize("given", FORMS)
+def test_columns_page(given: dict[str, Any]) -> None:
+    model, tokens = make_model(**given), make_tokens(1, 11)[0]
+    with torch.inference_mode():
+        which, how_many = views.columns(model, tokens)
+    assert list(which.variants) == ["Block 1", "Block 2", "Block 3"]
+    heat = torch.tensor(which.variants["Block 2"][0]["z"])
+    assert heat.shape == (8, 11)
+    part, x = views.feeding(model, tokens[None])[1]
+    energy = part.sent(x)[0].unflatten(1, (8, -1)).square().mean(2).sqrt().T
+    torch.testing.assert_close(heat, energy.float(), rtol=1e-3, atol=1e-5)
+    table = how_many.tables[0]
+    assert [row[0] for row in table.rows] == ["Block 1", "Block 2", "Block 3"]
+    assert all(row[1] == (1.0 if given.get("sparsity") == "dense" else 0.25) for row in table.rows)
+    assert len(which.tables) == 3
+    assert len(which.tables[0].rows) == 8
+
+
+def test_depth_page() -> None:
+    model, tokens = make_model(), make_tokens(1, 11)[0]
+    model.exit_threshold = 0.08
+    with torch.inference_mode():
+        where, how_sure = views.depth(model, tokens)
+        depths = model.depths(tokens[None])[0]
+    assert where.variants["all tokens"][0]["y"] == depths.tolist()
+    assert f"{depths.double().mean():.2f} of 3 layers" in where.note
+    assert "not trained to predict" in where.note
+    assert model.exit_threshold == 0.08
+    assert torch.tensor(how_sure.variants["all layers"][0]["z"]).shape == (3, 11)
+    rows = how_sure.tables[0].rows
+    assert rows[-1][2] == 1.0  # the last layer agrees with itself
+    assert sum(int(str(row[3])) for row in rows) == 11
+
+
+@pytest.mark.parametrize("top", [1.0, 0.3])
+def test_attention_page(top: float) -> None:
+    model, tokens = make_model(attention_top=top), make_tokens(1, 11)[0]
+    with torch.inference_mode():
+        shown = views.attention(model, tokens)
+    assert isinstance(shown, Weights)
+    for layer in shown.layers:
+        assert layer.shape == (2, 11, 11)
+        torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer[..., 0]))
+        assert layer.triu(1).abs().max() == 0
+    assert ("largest 30%" in shown.what) == (top < 1)
+    assert ((shown.layers[0][:, -1] > 0).sum(-1) == (11 if top == 1 else 4)).all()
+
+
+def test_pages_are_named() -> None:
+    assert make_model().views() == ("columns", "depth", "attention")
