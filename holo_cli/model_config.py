@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Stage(NamedTuple):
+    """A stage of developmental growth: from share `at` of the schedule, `layers` blocks."""
+
+    at: float
+    layers: int
 
 
 class ModelConfig(BaseModel):
@@ -33,6 +41,25 @@ class ModelConfig(BaseModel):
                 f"model.width ({self.width}) must be a multiple of model.heads ({self.heads})"
             )
         return self
+
+    def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
+        """Keys that follow from the tokenizer's special tokens, given by name; {} for most models.
+
+        Training lays them over the config together with the vocabulary's size.
+        """
+        return {}
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The depths that training grows a model through; () for a model of one depth.
+
+        Both numbers rise from stage to stage; the first is at 0 and the last has all `layers`.
+        A model whose config names stages has `LanguageModel.grown`.
+        """
+        return ()
+
+    def at_depth(self, layers: int) -> Self:
+        """The config of the same model with that many blocks: how it is at one of its stages."""
+        return self.model_copy(update={"layers": layers})
 
 
 class SkeletonConfig(ModelConfig):

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
+from holo_cli import registry
 from holo_cli.errors import CheckpointError, UsageError, nearest
 
 Kind = Literal["best", "last", "weights"]
@@ -122,6 +123,13 @@ def _not_found(name: str, path: Path, root: Path, runs: list[str]) -> Checkpoint
         message = f"The folder {name} holds no exported model ({CONFIG_FILE} and {WEIGHTS_FILE})."
     elif path.suffix or path.parent != Path():
         message = f"There is no checkpoint at {name}."
+    elif name.replace("_", "-") in registry.model_names():
+        return CheckpointError(
+            f"'{name}' is a model, not a checkpoint, and no run in {root} is called so.",
+            next_step=f"Known runs: {', '.join(runs)}."
+            if runs
+            else f"`holo train --model {name}` makes one.",
+        )
     else:
         message = f"There is no run '{name}' in {root}."
     if not runs:

@@ -12,13 +12,15 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from holo_cli.checkpoint.find import Kind
 from holo_cli.errors import CheckpointError
+from holo_cli.model_config import ModelConfig
 
+C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 1
 METADATA_KEY = "holo"
 
@@ -93,6 +95,16 @@ class DataInfo(BaseModel):
     markers: bool = False
 
 
+class StageRow(BaseModel):
+    """One stage of growth that was begun: from this step on the model had so many blocks."""
+
+    model_config = ConfigDict(extra="allow")
+
+    stage: int = Field(1, ge=1)
+    step: int = Field(0, ge=0)
+    layers: int = Field(ge=1)
+
+
 class Header(BaseModel):
     """Everything in a checkpoint that is not a tensor.
 
@@ -100,7 +112,8 @@ class Header(BaseModel):
     are those of `Resolved.to_dict()`, and `Resolved.from_dict` reads them back; `tokenizer` is
     `Tokenizer.to_dict()`; `state` is the part of the training state that is not tensors (data
     position and the like) and empty in files of weights; `shared` maps a tensor's further names
-    to the one it is stored under, and is filled in by `save`.
+    to the one it is stored under, and is filled in by `save`. `stages` is empty for a model that
+    does not grow; else its last row has the depth of the weights here (see `at_depth`).
     """
 
     format: int = FORMAT_VERSION
@@ -117,6 +130,7 @@ class Header(BaseModel):
     run: str = ""
     kind: Kind = "weights"
     history: list[dict[str, Any]] = Field(default_factory=list)
+    stages: list[StageRow] = Field(default_factory=list)
     state: dict[str, Any] = Field(default_factory=dict)
     shared: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=library_versions)
@@ -131,6 +145,18 @@ class Header(BaseModel):
         if not isinstance(config.get("model"), dict):
             raise ValueError("there is no section 'model'")
         return config
+
+    def at_depth(self, config: C) -> C:
+        """The header's model config with the depth of the weights: `config.model` has the full one.
+
+        Raises ValueError for a depth that the config does not reach.
+        """
+        if not self.stages:
+            return config
+        layers = self.stages[-1].layers
+        if layers > config.layers:
+            raise ValueError(f"grown to {layers} layers, beyond its {config.layers}")
+        return config.at_depth(layers)
 
     def to_json(self) -> str:
         """The header as one line of JSON."""

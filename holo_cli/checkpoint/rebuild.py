@@ -99,7 +99,7 @@ def _config(path: Path, header: Header) -> ModelConfig:
             "A newer holo may know it: pip install --upgrade holo-cli",
         ) from error
     try:
-        return kind.model_validate(header.config["model"])
+        return header.at_depth(kind.model_validate(header.config["model"]))
     except ValidationError as error:
         made_by = printable(header.versions.get("holo", "unknown"))
         raise CheckpointError(
@@ -107,6 +107,8 @@ def _config(path: Path, header: Header) -> ModelConfig:
             f"{printable(complaint(error))}.",
             next_step=f"It was written by holo {made_by}: use that version or a newer one.",
         ) from error
+    except ValueError as error:
+        raise damaged(path, f"its model is {error}") from error
 
 
 def _names(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.cli import train_data
@@ -21,6 +22,7 @@ def show(resolved: Resolved, out: Output) -> None:
 
     resolved = resolved.replace({"model.vocab_size": vocab_size}, source="the tokenizer")
     estimated = estimate(resolved, vocab_size)
+    growth = stages(resolved, vocab_size)
     values = resolved.values()
     out.document(
         {
@@ -33,6 +35,7 @@ def show(resolved: Resolved, out: Output) -> None:
             },
             "estimate": estimated,
         }
+        | ({"stages": growth} if growth else {})
     )
     chosen = (("name", resolved.model_name), ("preset", resolved.preset))
     head = [*chosen, ("recipe", resolved.recipe)]
@@ -40,7 +43,29 @@ def show(resolved: Resolved, out: Output) -> None:
     out.table(("key", "value", "from"), rows)
     out.text("")
     out.facts((label(name), readable(name, value)) for name, value in estimated.items())
+    if growth:
+        out.text("")
+        shown = [
+            (i, row["step"], row["layers"], count(row["parameters"]), size(row["total_bytes"]))
+            for i, row in enumerate(growth, start=1)
+        ]
+        out.table(("stage", "from step", "blocks", "parameters", "memory"), shown)
     out.end("Nothing was trained (--dry-run).", "the same command without --dry-run")
+
+
+def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
+    """The stages of a model that grows: first step, depth, parameters, memory; [] for others."""
+    from holo_cli.training.growth import first_step
+    from holo_cli.training.memory import estimate
+
+    rows = []
+    for stage in resolved.model.stages():
+        at_stage = replace(resolved, model=resolved.model.at_depth(stage.layers))
+        estimated = estimate(at_stage, vocab_size)
+        sizes = {key: estimated[key] for key in ("parameters", "total_bytes")}
+        step = first_step(stage, resolved.training.steps)
+        rows.append({"step": step, "layers": stage.layers} | sizes)
+    return rows
 
 
 def vocabulary(resolved: Resolved, out: Output) -> int:

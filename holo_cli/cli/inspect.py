@@ -27,17 +27,23 @@ def inspect(
     for section, table in found["config"].items():
         out.text(f"\n[{section}]")
         out.facts(table.items())
-    if found["history"]:
-        out.text("\nhistory")
-        columns = list(dict.fromkeys(key for entry in found["history"] for key in entry))
-        rows = [[entry.get(column, "") for column in columns] for entry in found["history"]]
-        out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
+    for title in ("stages", "history"):
+        if found[title]:
+            out.text(f"\n{title}")
+            entries(found[title], out)
     if verbosity:
         out.text("\ntensors")
         tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
         out.table(("name", "shape", "dtype"), tensors)
     then = "holo resume" if found["kind"] == "last" else "holo generate -c"
     out.end("", f"{then} {found['path']}")
+
+
+def entries(found: list[dict[str, Any]], out: Output) -> None:
+    """A table of rows that may have different keys."""
+    columns = list(dict.fromkeys(key for entry in found for key in entry))
+    rows = [[entry.get(column, "") for column in columns] for entry in found]
+    out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
 
 
 LOSSES = {

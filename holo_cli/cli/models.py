@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, size
-
-if TYPE_CHECKING:
-    pass
 
 COSTS = (
     ("parameters", "parameters", count),
@@ -87,7 +84,10 @@ def one(name: str) -> dict[str, Any]:
 
 
 def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str, Any]]:
-    """What each preset costs, by name: `Description` and the memory estimate in one dict."""
+    """What each preset costs, by name: `Description` and the memory estimate in one dict.
+
+    HOLO_ variables, which would change what a preset is, do not count here.
+    """
     import dataclasses
 
     import torch
@@ -98,7 +98,7 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
 
     found = {}
     for preset in preset_names(name):
-        resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size})
+        resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
         with torch.device("meta"):  # shapes only: a preset of any size, in no memory
             described = build_model(name, resolved.model).describe()
         memory = estimate(resolved, vocab_size)["total_bytes"]

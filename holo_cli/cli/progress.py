@@ -58,9 +58,18 @@ class Events:
     def _on_start(self, event: Mapping[str, Any]) -> None:
         self._say(start_line(event))
 
+    def _on_stage(self, event: Mapping[str, Any]) -> None:
+        if not self.out.json:
+            self._say(stage_line(event))
+
     def _on_train(self, event: Mapping[str, Any]) -> None:
         if self._bar:
             self._bar.update(share_done(event), 1.0, train_facts(event))
+        if self.out.verbose:
+            if not self.out.json:
+                self._say(f"{train_facts(event)}  {more_facts(event)}")
+        elif self._bar:
+            return
         elif time.monotonic() - self._line_at >= LINE_EVERY or event["step"] == event["steps"]:
             self._line_at = time.monotonic()
             if not self.out.json:
@@ -106,6 +115,16 @@ def start_line(event: Mapping[str, Any]) -> str:
     return " ".join(words) or "Training."
 
 
+def stage_line(event: Mapping[str, Any]) -> str:
+    """Where a growing model is now; after a growth also what it did to the loss."""
+    blocks = f"{event['layers']} block{'' if event['layers'] == 1 else 's'}"
+    line = f"Stage {event['stage']} of {event['stages']} from step {event['step']}: {blocks}, "
+    line += f"{count(event['parameters'])} parameters"
+    if event.get("loss_after") is not None:
+        line += f" (loss on a sample {event['loss_before']:.4f} -> {event['loss_after']:.4f})"
+    return line
+
+
 def train_facts(event: Mapping[str, Any]) -> str:
     """Step, loss, speed and time left of one training event."""
     facts = [f"step {event['step']}/{event['steps']}", f"loss {event['loss']:.4f}"]
@@ -114,6 +133,15 @@ def train_facts(event: Mapping[str, Any]) -> str:
     if event.get("eta_seconds") is not None:
         facts.append(f"{duration(event['eta_seconds'])} left")
     return "  ".join(facts)
+
+
+def more_facts(event: Mapping[str, Any]) -> str:
+    """What -v adds: rate, gradient norm, auxiliary losses, passes over the data, time so far."""
+    facts = [f"rate {event['lr']:.4g}", f"gradient norm {event['grad_norm']:.3g}"]
+    facts += [f"{name} {value:.4g}" for name, value in event.get("aux", {}).items()]
+    if event.get("epoch") is not None:
+        facts.append(f"epoch {event['epoch']:.2f}")
+    return "  ".join([*facts, f"after {duration(event['seconds'])}"])
 
 
 def share_done(event: Mapping[str, Any]) -> float:

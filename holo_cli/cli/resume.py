@@ -19,6 +19,9 @@ def resume(
             autocompletion=complete.runs,
         ),
     ] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="NAME", help="Go on under another name.")
+    ] = None,
     steps: options.Steps = None,
     stop_at: options.StopAt = None,
     eval_every: options.EvalEvery = None,
@@ -53,6 +56,7 @@ def resume(
     with Events(out) as events:
         done = resume_training(
             name,
+            run=run,
             steps=steps,
             stop_at=stop_at,
             overrides=overrides,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
+
+if TYPE_CHECKING:
+    from holo_cli.config import Resolved
 
 
 def train(
@@ -124,11 +127,20 @@ def train(
     from holo_cli.training.run import train as run_training
 
     resolved = train_data.choose(resolved, out)
+    tell_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text
         )
     finish(done, out)
+
+
+def tell_settings(resolved: Resolved, out: Output) -> None:
+    """Under -v: the settings that are no defaults, each with where it came from."""
+    if out.verbose:
+        for key, value in resolved.values().items():
+            if resolved.provenance.get(key, "default") != "default":
+                out.note(f"{key} = {value} ({resolved.provenance[key]})")
 
 
 def finish(done: dict[str, object], out: Output) -> None:

@@ -41,6 +41,25 @@ def choose(resolved: Resolved, out: Output, *, prepare: bool = True) -> Resolved
     return resolved.replace({"data.path": path}, source="the embedded stories")
 
 
+def only_prepared(out: Output) -> Path:
+    """The set to measure on when none was named: the only prepared one. Raises UsageError."""
+    from holo_cli.data.dataset import find_prepared
+
+    sets = find_prepared(ROOT)
+    if len(sets) == 1:
+        out.note(f"No --data: using the only prepared set, {sets[0]}.")
+        return sets[0]
+    if sets:
+        names = ", ".join(path.name for path in sets)
+        raise UsageError(
+            f"There are {len(sets)} prepared sets: {names}.",
+            next_step=f"Choose one: --data {sets[0].name}",
+        )
+    raise UsageError(
+        "There is no prepared set to measure on.", next_step="Make one: holo prepare stories"
+    )
+
+
 def prepare_stories(out: Output) -> str:
     """Prepare the embedded stories in their usual size; the folder's path."""
     from holo_cli.cli.progress import Preparing

@@ -1,94 +1,162 @@
 """Token shards -> batches x, y of int64, with a position that is a single number.
 
-Training reads windows of T + 1 tokens without replacement: the stream is cut into windows, an
-epoch is a seeded permutation of them, and each epoch starts its cut at another offset. Window
-number n is a pure function of (seed, n), so "where training is" is one integer and any stop, also
-inside an accumulation or an epoch, resumes exactly.
+Row number n is a pure function of (seed, n): of the whole training part (`rows.py`), or, where
+languages are balanced, of each language in turn. So "where training is" is one integer, and any
+stop, also inside an accumulation or an epoch, resumes exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from holo_cli.errors import DataError
+from holo_cli.data.dataset import PreparedData
+from holo_cli.data.rows import (
+    IGNORE,
+    ChosenDocuments,
+    DocumentRows,
+    Ints,
+    Rows,
+    StreamRows,
+    TokenStream,
+)
+from holo_cli.errors import UsageError
 
-IGNORE = -100  # a target that is not scored
-
-
-class TokenStream:
-    """Shards in order, read as one sequence of `length` tokens."""
-
-    def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
-        self.shards = [s for s in shards if len(s)]
-        self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
-        self.length = int(self.starts[-1])
-
-    def read(self, start: int, count: int) -> NDArray[np.int64]:
-        """Tokens start .. start + count - 1, across shard borders, as a new array."""
-        out = np.empty(count, dtype=np.int64)
-        filled = 0
-        shard = int(np.searchsorted(self.starts, start, side="right")) - 1
-        while filled < count:
-            at = start + filled - int(self.starts[shard])
-            piece = self.shards[shard][at : at + count - filled]
-            out[filled : filled + len(piece)] = piece
-            filled += len(piece)
-            shard += 1
-        return out
+SMALLEST_SHARE = 0.01  # of the tokens: a language below it is not worth, or not really, one of many
 
 
 class TrainBatches:
-    """Windows of `context` + 1 tokens in a seeded order; `position` counts windows given out."""
+    """Rows in a seeded order; `position` counts rows given out.
+
+    Over several `parts`, each run of as many rows has one of each, in a seeded order.
+    """
 
     def __init__(self, shards: Sequence[NDArray[Any]], context: int, seed: int) -> None:
-        self.stream = TokenStream(shards)
-        self.context = context
-        self.seed = seed
+        """Windows of `context` + 1 tokens over all shards. Raises DataError for too few tokens."""
+        self._use([StreamRows(TokenStream(shards), context, [seed])], seed)
+
+    @classmethod
+    def of(
+        cls,
+        data: PreparedData,
+        context: int,
+        seed: int,
+        *,
+        balance: bool = False,
+        document_mask: bool = False,
+    ) -> Self:
+        """The training part of a set as the config wants it read.
+
+        `balance`: rows of each language equally often. `document_mask`: no row holds two documents.
+        Raises DataError for too few tokens, UsageError where there is nothing to balance.
+        """
+        shards = data.split("train")
+        stream = TokenStream(shards)
+        if not balance and not document_mask:
+            return cls(shards, context, seed)
+        starts, lengths = documents(data)
+        groups = {"": np.arange(len(starts))}
+        if balance:
+            groups = by_language(data, lengths)
+        parts: list[Rows] = []
+        for number, (code, chosen) in enumerate(groups.items()):
+            own = [seed, number] if balance else [seed]
+            if document_mask:
+                parts.append(
+                    DocumentRows(
+                        stream, starts[chosen], lengths[chosen], context, data.tokenizer.end, own
+                    )
+                )
+            else:
+                texts = ChosenDocuments(stream, starts[chosen], lengths[chosen])
+                parts.append(StreamRows(texts, context, own, f"The training part in '{code}'"))
+        batches = cls.__new__(cls)
+        batches._use(parts, seed)
+        return batches
+
+    def _use(self, parts: list[Rows], seed: int) -> None:
+        self.parts, self.seed = parts, seed
+        self.per_epoch = sum(part.per_epoch for part in parts)
         self.position = 0
-        if self.stream.length < context + 1:
-            raise DataError(
-                f"The training part has {self.stream.length:,} tokens; one context of {context} "
-                f"needs {context + 1:,}.",
-                next_step="Train with a smaller --context, or prepare more text.",
-            )
-        # one window fewer than fits leaves room to shift the cut by up to a whole context
-        self.per_epoch = max(1, (self.stream.length - 1) // context - 1)
-        self._epoch = -1
-        self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._offset = 0
 
     @property
     def epoch(self) -> float:
-        """Passes over the training part so far."""
+        """Passes over the training part so far; of balanced languages, on the average."""
         return self.position / self.per_epoch
 
     def take(self, count: int) -> tuple[Tensor, Tensor]:
-        """The next `count` windows: x and y, each (count, context) int64, y one token ahead."""
-        rows = np.stack([self._window(self.position + i) for i in range(count)])
+        """The next `count` rows: inputs and targets, each (count, context) int64.
+
+        A target of IGNORE is not scored.
+        """
+        numbers = range(self.position, self.position + count)
+        rows = [part.row(n) for part, n in map(self._place, numbers)]
         self.position += count
-        both = torch.from_numpy(rows)
-        return both[:, :-1], both[:, 1:]
+        x, y = (np.stack(side) for side in zip(*rows, strict=True))
+        return torch.from_numpy(x), torch.from_numpy(y)
 
     def skip(self, count: int) -> None:
-        """Pass over windows that other processes read."""
+        """Pass over rows that other processes read."""
         self.position += count
 
-    def _window(self, number: int) -> NDArray[np.int64]:
-        epoch, index = divmod(number, self.per_epoch)
-        if epoch != self._epoch:
-            rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-            self._order = rng.permutation(self.per_epoch)
-            spare = self.stream.length - 1 - self.per_epoch * self.context
-            self._offset = int(rng.integers(0, spare + 1))
-            self._epoch = epoch
-        start = self._offset + int(self._order[index]) * self.context
-        return self.stream.read(start, self.context + 1)
+    def scored(self, first: int, count: int) -> int:
+        """Targets that are scored in rows first .. first + count - 1, wherever the position is."""
+        numbers = range(first, first + count)
+        return sum(part.scored(n) for part, n in map(self._place, numbers))
+
+    @property
+    def filled(self) -> float:
+        """Share of the positions in all rows that are scored; below 1 where documents end rows."""
+        return sum(part.filled * part.per_epoch for part in self.parts) / self.per_epoch
+
+    def _place(self, number: int) -> tuple[Rows, int]:
+        """The part that a row is from, and its number there."""
+        turn, index = divmod(number, len(self.parts))
+        if len(self.parts) == 1:
+            return self.parts[0], number
+        order = np.random.Generator(np.random.PCG64([self.seed, len(self.parts), turn]))
+        return self.parts[int(order.permutation(len(self.parts))[index])], turn
+
+
+def documents(data: PreparedData) -> tuple[Ints, Ints]:
+    """Where each document of the training part begins in its stream, and its tokens, (D,) each."""
+    starts, lengths = [], []
+    before = 0
+    for ends in data.document_ends("train"):
+        own = ends.astype(np.int64)
+        sizes = np.diff(own, prepend=0)
+        starts.append(before + own - sizes)
+        lengths.append(sizes)
+        before += int(own[-1])
+    return np.concatenate(starts), np.concatenate(lengths)
+
+
+def by_language(data: PreparedData, lengths: Ints) -> dict[str, Ints]:
+    """The documents of each language, as numbers, by code.
+
+    Languages with less than SMALLEST_SHARE of the tokens, which are often mistakes, and documents
+    of no known language go with the largest. Raises UsageError for a single language.
+    """
+    codes = np.concatenate([records["language"] for records in data.records("train")])
+    tokens = {code: int(lengths[codes == code].sum()) for code in np.unique(codes).tolist()}
+    least = SMALLEST_SHARE * lengths.sum()
+    kept = sorted(code for code, count in tokens.items() if code and count >= least)
+    if len(kept) < 2:
+        found = ", ".join(code.decode() for code in kept) or "none that is known"
+        raise UsageError(
+            f"data.balance: {data.path} has no two languages to balance (found: {found}).",
+            next_step="Take data.balance out, or prepare a set of several languages.",
+        )
+    largest = max(kept, key=lambda code: tokens[code])
+    rest = ~np.isin(codes, kept)
+    return {
+        code.decode(): np.flatnonzero((codes == code) | (rest & (code == largest))) for code in kept
+    }
 
 
 def shorten(x: Tensor, y: Tensor, context: int) -> tuple[Tensor, Tensor]:
@@ -99,23 +167,34 @@ def shorten(x: Tensor, y: Tensor, context: int) -> tuple[Tensor, Tensor]:
 def val_batches(
     shards: Sequence[NDArray[Any]], context: int, rows: int, first: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every token of a split scored once: (<= rows, context) inputs and targets, in order.
+    """A whole split in windows that do not overlap: see `windows`."""
+    yield from windows(TokenStream(shards), context, rows, first)
 
-    Windows do not overlap; the token before the very first is `first` (the end-of-text token), so
-    that all of the split's bytes are scored. The last window is filled up with targets IGNORE.
+
+def windows(
+    stream: TokenStream | ChosenDocuments, context: int, rows: int, first: int, stride: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Every token scored once, in order: (<= rows, context) inputs and targets.
+
+    A window begins `stride` tokens after the one before it (0: `context`, so that they do not
+    overlap) and scores its last `stride` targets, the first window all: every token but the first
+    ones then has at least `context` - `stride` tokens before it. Targets that are not scored are
+    IGNORE, those past the end too. The token before the very first is `first` (the end-of-text
+    token), so that all of the text's bytes are scored.
     """
-    stream = TokenStream(shards)
-    span = context * rows
-    previous = first
-    for start in range(0, stream.length, span):
-        count = min(span, stream.length - start)
-        target = np.full(-(-count // context) * context, IGNORE, dtype=np.int64)
-        target[:count] = stream.read(start, count)
-        tokens = np.empty_like(target)
-        tokens[0] = previous
-        tokens[1:] = np.where(target[:-1] == IGNORE, first, target[:-1])
-        previous = int(target[count - 1])
-        yield (
-            torch.from_numpy(tokens.reshape(-1, context)),
-            torch.from_numpy(target.reshape(-1, context)),
-        )
+    stride = stride or context
+    assert 0 < stride <= context
+    count = 1 + -(-max(0, stream.length - context) // stride) if stream.length else 0
+    within = np.arange(context)
+    for begin in range(0, count, rows):
+        offsets = np.arange(min(rows, count - begin)) * stride
+        start = begin * stride
+        stop = min(start + int(offsets[-1]) + context, stream.length)
+        tokens = np.full(int(offsets[-1]) + context + 1, first, dtype=np.int64)
+        known = min(start, 1)  # the token before the first window's inputs
+        tokens[1 - known : stop - start + 1] = stream.read(start - known, stop - start + known)
+        at = offsets[:, None] + within  # (windows, context)
+        targets = tokens[at + 1]
+        again = (start + offsets[:, None] > 0) & (within < context - stride)
+        targets[again | (start + at >= stream.length)] = IGNORE
+        yield torch.from_numpy(tokens[at]), torch.from_numpy(targets)

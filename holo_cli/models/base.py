@@ -135,6 +135,16 @@ class LanguageModel(nn.Module, ABC):
             if p.ndim == 2 and name.startswith("blocks.") and not getattr(p, "no_muon", False)
         }
 
+    def grown(self, layers: int) -> tuple[LanguageModel, dict[str, str | None]]:
+        """The same model with more blocks, as at a later one of `config.stages()`.
+
+        This one is done with: the new one may hold its tensors. The dict has the name of every
+        parameter of the new model, with that of the parameter here, of the same shape, whose
+        optimiser moments it goes on with, or None for a fresh start.
+        The new model's config is `config.at_depth(layers)`, its device this model's.
+        """
+        raise TypeError(f"{type(self).__name__} cannot grow: its config must name no stages")
+
     @property
     def device(self) -> torch.device:
         return next(self.parameters()).device

@@ -14,6 +14,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.training.loop import Loop
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
+from holo_cli.training.process import training_rows
 from holo_cli.training.state import Progress
 
 WARM, TIMED = 3, 8  # steps thrown away (first-use costs), and steps timed
@@ -37,7 +38,8 @@ def steps_within(resolved: Resolved, seconds: float) -> int:
         optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
         loop = Loop(
             model, optimizer, data, config.model_copy(update={"eval_every": 10**9}), dtype,
-            Progress(), events=lambda event: None, save=lambda kind, progress: None,
+            Progress(), events=lambda event: None, save=lambda kind, loop: None,
+            batches=training_rows(resolved, data),
         )  # fmt: skip
         model.train()
         for _ in range(WARM):

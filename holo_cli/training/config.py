@@ -64,3 +64,9 @@ class DataConfig(BaseModel):
 
     path: str = Field("", description="folder or name of a prepared set; empty: the only one")
     verify: bool = Field(True, description="check the shards' hashes before training")
+    balance: bool = Field(
+        False, description="read rows of each language equally often, however much there is of it"
+    )
+    document_mask: bool = Field(
+        False, description="no row holds two documents, so nothing is seen across their borders"
+    )

@@ -38,6 +38,28 @@ class World:
         for t, mean in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             t.copy_(mean.view_as(t))
 
+    def mean(self, value: float) -> float:
+        """The mean of a number over the processes, on every one of them."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64, device=_device())
+        dist.all_reduce(total)
+        return total.item() / self.size
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensor of each process, of one shape everywhere, by rank."""
+        if self.size == 1:
+            return [tensor]
+        mine = tensor.to(_device())
+        found = [torch.empty_like(mine) for _ in range(self.size)]
+        dist.all_gather(found, mine)
+        return [t.to(tensor.device) for t in found]
+
+    def wait(self) -> None:
+        """Go on when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
     def any(self, flag: bool) -> bool:
         """Whether any process says so; all get the same answer."""
         if self.size == 1:

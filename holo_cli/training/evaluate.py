@@ -62,3 +62,11 @@ def evaluate(
         bytes=size,
         seconds=time.perf_counter() - started,
     )
+
+
+def own_measures(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> dict[str, float]:
+    """The model's own figures on the first validation window; leaves it in eval mode."""
+    x = torch.from_numpy(data.split("val")[0][: model.config.context].astype("int64"))
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, dtype):
+        return model.measures(x[None].to(model.device))

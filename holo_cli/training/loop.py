@@ -2,33 +2,37 @@
 
 A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can be stopped
 between any two micro-steps and goes on from its saved state to the same bits. Non-finite losses
-and gradients are caught before they reach the weights. It talks to the outside through events
-(plain dicts) and saves through `Saver`; it knows no files and no terminal.
+and gradients are caught before they reach the weights. Between steps the model may grow
+(`growth.py`), so model and optimizer are the loop's: others read them off it. It talks to the
+outside through events (plain dicts) and saves through `Saver`; it knows no files and no terminal.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from holo_cli.data.batches import TrainBatches, shorten
+from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
-from holo_cli.errors import TrainingError
+from holo_cli.model_config import Stage
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.compiled import Forward, compiled
 from holo_cli.training.config import TrainingConfig
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import evaluate
+from holo_cli.training.evaluate import evaluate, own_measures
+from holo_cli.training.failures import diverged, out_of_memory
+from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy
-from holo_cli.training.memory import is_out_of_memory
+from holo_cli.training.memory import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.precision import autocast
 from holo_cli.training.schedule import context_at, rate_share
-from holo_cli.training.state import Progress
+from holo_cli.training.state import Progress, random_states
 from holo_cli.training.stopping import StopRequest
 
 Event = dict[str, Any]
@@ -37,7 +41,7 @@ Event = dict[str, Any]
 class Saver(Protocol):
     """Writes the run's checkpoints: `best` weights, or `last` with the whole state."""
 
-    def __call__(self, kind: str, progress: Progress) -> None: ...
+    def __call__(self, kind: Literal["best", "last"], loop: Loop) -> None: ...
 
 
 class Loop:
@@ -58,19 +62,28 @@ class Loop:
         stop: StopRequest | None = None,
         world: World | None = None,
         stop_at: int | None = None,
+        stages: Sequence[Stage] = (),
+        batches: TrainBatches | None = None,
     ) -> None:
-        self.model, self.optimizer, self.config, self.dtype = model, optimizer, config, dtype
+        """`batches` None: plain windows of the training part. Without `stages` nothing grows."""
+        self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
         self.events, self.save, self.sample = events, save, sample
         self.stop = StopRequest() if stop is None else stop
         self.world = world or World()
         self.stop_at = stop_at
         self.context = model.config.context
-        self.batches = TrainBatches(data.split("train"), self.context, config.seed)
+        self.batches = batches or TrainBatches(data.split("train"), self.context, config.seed)
         self.batches.position = progress.windows
-        self.parameters = list(model.parameters())
-        self.hidden = model.hidden
+        self._in_step = (-1, 0)  # a step, and the targets that are scored in all its rows
+        self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._logged_at = (progress.train_seconds, progress.tokens)
+        self._train_with(model, optimizer)
+
+    def _train_with(self, model: LanguageModel, optimizer: Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.parameters = list(model.parameters())
+        self.hidden: Forward = model.hidden
 
     # -- the whole run ----------------------------------------------------------------------------
 
@@ -78,8 +91,12 @@ class Loop:
         """Returns what ended it: steps, target-loss, time-limit, stop-at or signal."""
         progress, config = self.progress, self.config
         self.model.train()
+        self._compile()
         try:
+            if self.stages and not progress.stages:
+                self._begin_stage({})
             while progress.step < config.steps:
+                self._grow()
                 if not self.step():
                     self._save("last")
                     return self.stop.reason
@@ -88,7 +105,7 @@ class Loop:
                     return ended
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise self._out_of_memory() from error
+                raise out_of_memory(progress, config, self.context) from error
             raise
         self._save("last")
         return "steps"
@@ -117,6 +134,49 @@ class Loop:
             ended = "stop-at"
         return ended
 
+    # -- the model that is trained ----------------------------------------------------------------
+
+    def _compile(self) -> None:
+        """Compile the forward pass where this machine can; where it cannot, say so and go on."""
+        if not self.config.compile:
+            return
+        self.hidden, problem = compiled(self.model)
+        if problem:
+            self.warn(f"torch.compile does not work here ({problem}); going on without it.")
+
+    def _grow(self) -> None:
+        """Before the first step of a stage the deeper model takes over, with its optimizer.
+
+        A resumed run whose schedule was made longer keeps the depth it has; one made shorter in the
+        middle of a step finishes that step first.
+        """
+        progress, model = self.progress, self.model
+        due = layers_due(self.stages, progress.step, self.config.steps)
+        if progress.micro or due <= model.config.layers:
+            return
+        before = sample_loss(model, self.data, self.dtype) if self.world.is_main else 0.0
+        self._train_with(*grow(model, self.optimizer, due, self.config.seed))
+        after = sample_loss(self.model, self.data, self.dtype) if self.world.is_main else 0.0
+        self._compile()
+        figures = memory_figures(self.model, self.config, self.dtype)
+        self._begin_stage({"loss_before": before, "loss_after": after} | figures)
+
+    def _begin_stage(self, more: Event) -> None:
+        """Note and tell the stage that the model is in now; `more` is for the event alone."""
+        progress = self.progress
+        row = {
+            "stage": stage_at(self.stages, progress.step, self.config.steps) + 1,
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "layers": self.model.config.layers,
+            "parameters": sum(p.numel() for p in self.parameters),
+            "train_seconds": round(progress.train_seconds, 3),
+        }
+        progress.stages.append(row)
+        self.events(
+            {"event": "stage", "steps": self.config.steps, "stages": len(self.stages)} | row | more
+        )
+
     # -- one step ---------------------------------------------------------------------------------
 
     def step(self) -> bool:
@@ -130,11 +190,10 @@ class Loop:
             self._micro_step()
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
-        self.world.average([p.grad for p in self.parameters if p.grad is not None])
+        loss = self._meet()
         norm = clip_grad_norm(self.parameters, config.clip).item()
-        loss = progress.step_loss / config.grad_accum
         if not (math.isfinite(norm) and math.isfinite(loss)):
-            raise self._not_finite(loss, norm)
+            raise diverged(progress, config, loss, norm)
         self.optimizer.set_rates(rate_share(progress.step, config))
         self.optimizer.step()
         for p in self.parameters:
@@ -148,15 +207,33 @@ class Loop:
         self._norm = norm
         return True
 
+    def _meet(self) -> float:
+        """Gradients and loss of the accumulation so far become their means over the processes."""
+        if self.world.size > 1:
+            for p in self.parameters:  # a part that one process did not use, others may have
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.world.average([p.grad for p in self.parameters if p.grad is not None])
+        self.progress.step_loss = self.world.mean(self.progress.step_loss)
+        return self.progress.step_loss
+
     def _micro_step(self) -> None:
-        """Forward and backward of one batch; gradients add up to the mean over the step."""
+        """Forward and backward of one batch; gradients add up to the mean over the step's tokens.
+
+        With rows of one length that is the mean of the batches' means; else longer ones weigh more.
+        """
         progress, config, world = self.progress, self.config, self.world
+        rows = config.batch_size * world.size  # of this micro-step, in all processes
+        begin = self.batches.position
+        if self._in_step[0] != progress.step:
+            first = begin - progress.micro * rows
+            self._in_step = progress.step, self.batches.scored(first, config.grad_accum * rows)
         self.batches.skip(world.rank * config.batch_size)
         x, y = self.batches.take(config.batch_size)
         self.batches.skip((world.size - 1 - world.rank) * config.batch_size)
         context = context_at(progress.step, self.context, config)
         if context != self.context:
             x, y = shorten(x, y, context)
+        parts = self._in_step[1] / (int((y != IGNORE).sum()) * world.size)
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)
@@ -164,11 +241,11 @@ class Loop:
         total: Tensor = loss
         for name, extra in aux.items():
             total = total + extra
-            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item() / config.grad_accum
-        (total / config.grad_accum).backward()
-        progress.step_loss += loss.item()
+            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item() / parts
+        (total / parts).backward()
+        progress.step_loss += loss.item() / parts
         progress.micro += 1
-        progress.tokens += x.numel() * world.size
+        progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
 
     # -- what is told and kept --------------------------------------------------------------------
@@ -181,7 +258,8 @@ class Loop:
         speed = (progress.tokens - tokens) / elapsed
         progress.train_loss = progress.logged_loss / progress.logged_steps
         per_step = elapsed / progress.logged_steps
-        left = (config.steps - progress.step) * per_step
+        depth = self.model.config.layers
+        left = steps_left(self.stages, progress.step, config.steps, depth) * per_step
         if config.time_limit:
             left = min(left, config.time_limit - progress.train_seconds)
         aux = {name: value / progress.logged_steps for name, value in progress.aux.items()}
@@ -212,12 +290,12 @@ class Loop:
         started = time.perf_counter()
         result = evaluate(self.model, self.data, self.dtype, rows=self.config.eval_batch_size)
         if not math.isfinite(result.loss):
-            raise self._not_finite(result.loss, math.nan)
+            raise diverged(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = self._measures()
+        measures = own_measures(self.model, self.data, self.dtype)
         text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
         self.model.train()
         seconds = time.perf_counter() - started
@@ -229,6 +307,8 @@ class Loop:
             "bpb": result.bpb,
             "train_seconds": round(progress.train_seconds, 3),
         }
+        if self.stages:
+            row["layers"] = self.model.config.layers
         progress.history.append(row)
         self.events(
             {
@@ -245,39 +325,17 @@ class Loop:
             self._save("best")
         self.world.share(progress.val_loss)
 
-    def _measures(self) -> dict[str, float]:
-        """The model's own figures on the first validation window."""
-        x = torch.from_numpy(self.data.split("val")[0][: self.context].astype("int64"))
-        self.model.eval()
-        with torch.inference_mode(), autocast(self.model.device, self.dtype):
-            return self.model.measures(x[None].to(self.model.device))
-
-    def _save(self, kind: str) -> None:
+    def _save(self, kind: Literal["best", "last"]) -> None:
+        """The first process writes. For `last` the others give it what is theirs, and wait."""
+        if kind == "last":
+            if self.progress.micro:
+                self._meet()
+            self.random = {name: self.world.gather(t) for name, t in random_states().items()}
         if self.world.is_main:
-            self.save(kind, self.progress)
+            self.save(kind, self)
+        if kind == "last":
+            self.world.wait()
 
-    # -- what can go wrong ------------------------------------------------------------------------
-
-    def _not_finite(self, loss: float, norm: float) -> TrainingError:
-        kept = self.progress.history[-1]["step"] if self.progress.history else None
-        where = (
-            f"the checkpoint of step {kept} is untouched"
-            if kept is not None
-            else "nothing was saved yet"
-        )
-        return TrainingError(
-            f"Training diverged at step {self.progress.step + 1}: loss {loss:.4g}, gradient norm "
-            f"{norm:.4g}; {where}.",
-            next_step=f"Try --lr {self.config.lr / 3:.2g}, a longer warm-up "
-            "(--set training.warmup=200), or --dtype float32.",
-        )
-
-    def _out_of_memory(self) -> TrainingError:
-        config = self.config
-        smaller, more = max(1, config.batch_size // 2), config.grad_accum * 2
-        return TrainingError(
-            f"Out of memory at step {self.progress.step + 1} with batches of {config.batch_size} "
-            f"x {self.context} tokens.",
-            next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
-            f"pieces), --grad-checkpoint, or --context {self.context // 2}.",
-        )
+    def warn(self, message: str) -> None:
+        """Tell something that goes against expectation."""
+        self.events({"event": "warning", "step": self.progress.step, "message": message})

@@ -15,6 +15,10 @@ from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loss import chunk_rows
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
 
+# A model of more parameters is measured by its first blocks (a multiple of every model's pattern).
+MEASURED_WHOLE = 100_000_000
+MEASURED_LAYERS = 4
+
 
 def saved_bytes_per_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
     """Bytes that one row's forward pass keeps for its backward pass, by running one.
@@ -55,32 +59,65 @@ def memory_parts(
     Activations are measured on one row and scaled by the batch. The process itself (Python and
     the libraries, some 300 MB) comes on top.
     """
-    weights = sum(p.numel() * p.element_size() for p in model.parameters())
-    matrices = model.matrices() if config.optimizer == "muon" else {}
-    muon = sum(p.numel() * p.element_size() for p in matrices.values())
     vocab = model.head.weight.shape[0]
     context = model.config.context
     tokens = config.batch_size * context
-    return {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": muon + 2 * (weights - muon),
+    return weight_parts(model, config) | {
         "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
         "loss": 4 * 3 * vocab * min(chunk_rows(model.head.weight, vocab), tokens),
     }
 
 
+def memory_figures(
+    model: LanguageModel, config: TrainingConfig, dtype: torch.dtype
+) -> dict[str, int | None]:
+    """What a run takes with this model, and what its device has left, as events tell it."""
+    needed = sum(memory_parts(model, config, dtype).values())
+    return {"memory_bytes": needed, "available_bytes": available_bytes(model.device)}
+
+
+def weight_parts(model: LanguageModel, config: TrainingConfig) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer state, by counting."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    matrices = model.matrices() if config.optimizer == "muon" else {}
+    muon = sum(p.numel() * p.element_size() for p in matrices.values())
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": muon + 2 * (weights - muon),
+    }
+
+
+def at_full_depth(
+    parts: dict[str, int], model: LanguageModel, full: LanguageModel, config: TrainingConfig
+) -> dict[str, int]:
+    """The `memory_parts` of `model` as they will be when it has the depth of `full`.
+
+    `full` may be on the meta device: its weights are counted, activations scaled by depth.
+    """
+    activations = parts["activations"] * full.config.layers // model.config.layers
+    return parts | weight_parts(full, config) | {"activations": activations}
+
+
 def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
     """What a run would take, for `--dry-run`: parameters and bytes, by part and `total_bytes`.
 
-    Builds the model, on the device of the run, to measure one row of it.
+    Builds the model, on the device of the run, to measure one row of it; of a model with more than
+    MEASURED_WHOLE parameters only its first blocks, which are then scaled.
     """
     device = pick_device(resolved.training.device)
     config = resolved.model.model_copy(update={"vocab_size": vocab_size})
-    model = registry.build_model(resolved.model_name, config).to(device)
+    with torch.device("meta"):  # shapes only: a model of any size, in no memory
+        full = registry.build_model(resolved.model_name, config)
+    described = full.describe()
+    some = described.parameters > MEASURED_WHOLE and config.layers > MEASURED_LAYERS
+    built = config.at_depth(MEASURED_LAYERS) if some else config
+    model = registry.build_model(resolved.model_name, built).to(device)
     model.grad_checkpoint = resolved.training.grad_checkpoint
-    parts = memory_parts(model, resolved.training, pick_dtype(resolved.training.dtype, device))
-    described = model.describe()
+    dtype = pick_dtype(resolved.training.dtype, device)
+    parts = at_full_depth(
+        memory_parts(model, resolved.training, dtype), model, full, resolved.training
+    )
     return (
         {
             "parameters": described.parameters,
@@ -88,6 +125,16 @@ def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
         }
         | {f"{name}_bytes": value for name, value in parts.items()}
         | {"total_bytes": sum(parts.values())}
+    )
+
+
+def shortage(needed: int, free: int | None) -> str | None:
+    """A warning where a run probably does not fit into what is free; None where it does."""
+    if free is None or needed <= 0.9 * free:
+        return None
+    return (
+        f"This run needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+        "Try a smaller --batch-size with --grad-accum, or --grad-checkpoint."
     )
 
 

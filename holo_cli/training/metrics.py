@@ -27,25 +27,31 @@ SCALARS = {
         "tokens_per_second": "train/tokens_per_second",
     },
     "eval": {"val_loss": "val/loss", "bpb": "val/bpb"},
+    "stage": {"layers": "train/layers", "parameters": "train/parameters"},
 }
 
 
 class MetricsLog:
-    """Writes events of one run. `step` is where a resumed run goes on; 0 begins a new log."""
+    """Writes events of one run. `step` is where a resumed run goes on; 0 begins a new log.
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
+    `layers` is the depth it goes on with: a growth at that very step may or may not be behind it.
+    """
+
+    def __init__(self, folder: Path, step: int = 0, layers: int = 0) -> None:
         # imported here: TensorBoard takes a second that only training should pay
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
         with self._explained():
-            self._open(folder, step, SummaryWriter)
+            self._open(folder, step, layers, SummaryWriter)
 
-    def _open(self, folder: Path, step: int, board: Callable[..., SummaryWriter]) -> None:
+    def _open(
+        self, folder: Path, step: int, layers: int, board: Callable[..., SummaryWriter]
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         keep: list[str] = []
         if step and self.path.exists():
-            keep = [line for line in _lines(self.path) if json.loads(line).get("step", 0) <= step]
+            keep = [line for line in _lines(self.path) if _happened(line, step, layers)]
         elif not step:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
@@ -87,6 +93,13 @@ class MetricsLog:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+
+
+def _happened(line: str, step: int, layers: int) -> bool:
+    """Whether a row of the log lies before the moment that a run is resumed from."""
+    row = json.loads(line)
+    ahead = row.get("event") == "stage" and row["layers"] > layers
+    return row.get("step", 0) <= step and not ahead
 
 
 def _lines(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from holo_cli.training.config import TrainingConfig
 
 # x <- a x + b (x x^T) x + c (x x^T)^2 x, tuned for the steepest slope at zero (Jordan et al. 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -102,6 +103,7 @@ class Optimizer:
     """
 
     def __init__(self, model: LanguageModel, config: TrainingConfig, fast_bf16: bool) -> None:
+        self.config, self.fast_bf16 = config, fast_bf16
         named = dict(model.named_parameters())  # a tied matrix appears once
         matrices = model.matrices() if config.optimizer == "muon" else {}
         rest = {name: p for name, p in named.items() if name not in matrices}
@@ -141,6 +143,26 @@ class Optimizer:
             self.muon.step()
         self.adam.step()
 
+    def carried_to(self, model: LanguageModel, names: Mapping[str, str | None]) -> Optimizer:
+        """An optimizer for a grown model.
+
+        `names` maps each of its parameters to the one here whose moments it goes on with, or to
+        None for a fresh start: no momentum, and AdamW's bias correction from its first step on.
+        """
+        grown = Optimizer(model, self.config, self.fast_bf16)
+        old = self.state_tensors()
+        carried: dict[str, Tensor] = {}
+        for name, was in names.items():
+            if was is None:
+                continue
+            for key in ("muon/{}", *(f"adam/{{}}/{k}" for k in ADAM_STATE)):
+                if key.format(was) in old:
+                    carried[key.format(name)] = old[key.format(was)]
+        for key, fresh in grown.state_tensors().items():  # Muon's buffers, zero before any step
+            carried.setdefault(key, fresh)
+        grown.load_state_tensors(carried)
+        return grown
+
     # -- the checkpoint's view --------------------------------------------------------------------
 
     def state_tensors(self) -> dict[str, Tensor]:
@@ -160,11 +182,10 @@ class Optimizer:
             for name, buffer in self.muon.buffers.items():
                 buffer.copy_(tensors[f"muon/{name}"])
         for name, p in self.rest.items():
-            keys = [k for k in ("step", "exp_avg", "exp_avg_sq") if f"adam/{name}/{k}" in tensors]
+            keys = [k for k in ADAM_STATE if f"adam/{name}/{k}" in tensors]
             if keys:
                 self.adam.state[p] = {
-                    k: tensors[f"adam/{name}/{k}"].clone().to(p.device if k != "step" else "cpu")
-                    for k in keys
+                    k: tensors[f"adam/{name}/{k}"].clone().to(p.device) for k in keys
                 }
 
 

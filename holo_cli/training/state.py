@@ -7,7 +7,7 @@ they read back to the same bits, so sums in the counters survive exactly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -38,6 +38,7 @@ class Progress:
     logged_steps: int = 0
     aux: dict[str, float] = field(default_factory=dict)  # like logged_loss, by name
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per evaluation
+    stages: list[dict[str, Any]] = field(default_factory=list)  # one row per stage of growth begun
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,22 +55,45 @@ class Progress:
             ) from error
 
 
-def training_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Optimizer state, gradients of an accumulation under way, and random states, by name."""
+def random_states() -> dict[str, Tensor]:
+    """The states of the generators of this process, by device."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def training_tensors(
+    model: nn.Module, optimizer: Optimizer, random: Mapping[str, Sequence[Tensor]]
+) -> dict[str, Tensor]:
+    """Optimizer state, gradients of an accumulation under way, and random states, by name.
+
+    `random` holds the states of every process, by device and rank.
+    """
     out = {f"optimizer/{name}": t for name, t in optimizer.state_tensors().items()}
     for name, p in model.named_parameters():
         if p.grad is not None:
             out[f"grad/{name}"] = p.grad
-    out["rng/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        out["rng/cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
-        out["rng/mps"] = torch.mps.get_rng_state()
+    for device, states in random.items():
+        for rank, state in enumerate(states):
+            out[_random(device, rank)] = state
     return out
 
 
-def restore_training(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `training_tensors`. Raises CheckpointError for what is missing or misfits."""
+def _random(device: str, rank: int) -> str:
+    return f"rng/{device}/{rank}" if rank else f"rng/{device}"
+
+
+def restore_training(
+    model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], rank: int = 0
+) -> None:
+    """The inverse of `training_tensors`, for the process of that rank.
+
+    A process that the saved run did not have goes on with a state made from the first one's.
+    Raises CheckpointError for what is missing or misfits.
+    """
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
@@ -79,14 +103,18 @@ def restore_training(model: nn.Module, optimizer: Optimizer, tensors: Mapping[st
         grads = part("grad/")
         for name, p in model.named_parameters():
             p.grad = grads[name].to(p.device).clone().view_as(p) if name in grads else None
-        torch.set_rng_state(tensors["rng/cpu"])
+        known = _random("cpu", rank) in tensors
+        mine = rank if known else 0
+        torch.set_rng_state(tensors[_random("cpu", mine)])
+        # a run may move between devices: a random state of a device that is not here is left out
+        if _random("cuda", mine) in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors[_random("cuda", mine)])
+        if _random("mps", mine) in tensors and torch.backends.mps.is_available():
+            torch.mps.set_rng_state(tensors[_random("mps", mine)])
+        if not known:
+            torch.manual_seed(int(torch.randint(2**62, ())) + rank)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"The training state in this checkpoint does not fit its model ({error}).",
             next_step="Start a new run, or resume from another checkpoint.",
         ) from error
-    # a run may move between devices: a random state of a device that is not here is left out
-    if "rng/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng/cuda"])
-    if "rng/mps" in tensors and torch.backends.mps.is_available():
-        torch.mps.set_rng_state(tensors["rng/mps"])

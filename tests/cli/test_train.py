@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from holo_cli.cli import progress
 from holo_cli.errors import Stopped
 from holo_cli.inference.samples import sample_text
+from holo_cli.model_config import ModelConfig, Stage
 
 from .conftest import Fake, Holo
 
@@ -33,6 +35,9 @@ DONE = {
 }
 EVENTS: list[dict[str, Any]] = [
     {"event": "start", "run": "r", "model": "vanilla", "parameters": 12345},
+    {"event": "stage", "step": 0, "stage": 1, "stages": 5, "layers": 1, "parameters": 800_000},
+    {"event": "stage", "step": 10, "stage": 2, "stages": 5, "layers": 4, "parameters": 1_200_000,
+     "loss_before": 2.0, "loss_after": 2.5},
     {"event": "train", "step": 10, "steps": 20, "tokens": 10_240, "loss": 2.0, "lr": 0.02,
      "grad_norm": 1.0, "tokens_per_second": 7000.0, "seconds": 1.5, "eta_seconds": 1.5},
     {"event": "eval", "step": 20, "val_loss": 1.25, "bpb": 0.9, "seconds": 1.0,
@@ -41,6 +46,8 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "warning", "message": "no compiler here"},
     DONE,
 ]  # fmt: skip
+
+TRAIN = next(event for event in EVENTS if event["event"] == "train")
 
 
 class Trained(SimpleNamespace):
@@ -143,6 +150,15 @@ def test_stopped_on_request_ends_with_3(holo: Holo, trained: Trained) -> None:
     assert "Error" not in ran.err
 
 
+def test_of_several_processes_the_first_one_says_that_it_stopped(
+    holo: Holo, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained.error = Stopped("Stopped at step 10; saved.")
+    monkeypatch.setenv("RANK", "1")
+    ran = holo("train", "--model", "vanilla", "--data", "mine")
+    assert (ran.code, ran.out, ran.err) == (3, "", "")
+
+
 def test_without_data_the_only_prepared_set_is_used(holo: Holo, trained: Trained) -> None:
     prepared("ko")
     ran = holo("train", "--model", "vanilla")
@@ -178,6 +194,7 @@ def test_resume(holo: Holo, trained: Trained) -> None:
     ran = holo("resume", "r", "--steps", "40", "--stop-at", "30", "--time-limit", "9")
     assert ran.code == 0, ran.err
     given = {
+        "run": None,
         "steps": 40,
         "stop_at": 30,
         "overrides": {"training.time_limit": 9.0},
@@ -185,8 +202,33 @@ def test_resume(holo: Holo, trained: Trained) -> None:
     }
     assert trained.calls == [("resume", "r", given)]
     assert holo("resume").code == 0
-    none = {"steps": None, "stop_at": None, "overrides": {}, "sampler": sample_text}
+    none = {"run": None, "steps": None, "stop_at": None, "overrides": {}, "sampler": sample_text}
     assert trained.calls[1] == ("resume", None, none)
+    assert holo("resume", "r", "--run", "r-2").code == 0
+    assert trained.calls[2][2]["run"] == "r-2"
+
+
+def test_verbose_says_where_settings_come_from_and_every_line_of_metrics(
+    holo: Holo, trained: Trained
+) -> None:
+    command = ("train", "--model", "vanilla", "--data", "mine", "--steps", "20")
+    plain, ran = holo(*command), holo(*command, "-v")
+    for line in ("training.steps = 20 (--steps)", "training.lr = 0.02 (recipe modern)"):
+        assert line in ran.err.splitlines()
+        assert line not in plain.err
+    assert "training.clip" not in ran.err  # a default
+    assert "rate 0.02  gradient norm 1  after 1.5 s" in ran.err
+    assert "gradient norm" not in plain.err
+    assert re.search(r"^Took \d+\.\d s\.$", ran.err, re.MULTILINE)
+    assert "Took" not in plain.err
+    assert ran.out == plain.out
+
+
+def test_stages_of_growth_are_lines(holo: Holo, trained: Trained) -> None:
+    ran = holo("train", "--model", "vanilla", "--data", "mine")
+    assert "Stage 2 of 5 from step 10: 4 blocks, 1.2M parameters (loss on a sample" in ran.err
+    assert "2.0000 -> 2.5000)" in ran.err
+    assert "Stage 1 of 5 from step 0: 1 block, 800k parameters\n" in ran.err
 
 
 # -- dry run --------------------------------------------------------------------------------------
@@ -214,6 +256,29 @@ def test_dry_run_as_json(holo: Holo, trained: Trained) -> None:
     assert document["estimate"]["train_bytes"] == 2e9
 
 
+def test_dry_run_shows_the_stages_of_a_model_that_grows(
+    holo: Holo, trained: Trained, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def estimate(resolved: Any, vocab_size: int) -> dict[str, float]:
+        layers = resolved.model.layers
+        return {"parameters": layers * 1e6, "total_bytes": layers * 1e9}
+
+    fake("holo_cli.training.memory", estimate=estimate)
+    command = ("train", "--model", "vanilla", "--steps", "10", "--dry-run")
+    assert "stages" not in json.loads(holo(*command, "--json", "-q").out)
+    monkeypatch.setattr(ModelConfig, "stages", lambda self: (Stage(0.0, 1), Stage(0.25, 2)))
+    ran = holo(*command)
+    shown = [line.split() for line in ran.out.splitlines()]
+    assert ["stage", "from", "step", "blocks", "parameters", "memory"] in shown
+    assert ["1", "0", "1", "1M", "1", "GB"] in shown
+    assert ["2", "3", "2", "2M", "2", "GB"] in shown
+    document = json.loads(holo(*command, "--json", "-q").out)
+    assert document["stages"][1] == {
+        "step": 3, "layers": 2, "parameters": 2e6, "total_bytes": 2e9
+    }  # fmt: skip
+    assert document["config"]["model.layers"]["value"] == 2
+
+
 # -- the events' renderer -------------------------------------------------------------------------
 
 
@@ -222,7 +287,7 @@ def test_plain_lines_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
 
     with progress.Events(Output()) as show:
         for step in range(1, 501):
-            show({**EVENTS[1], "step": step, "steps": 500})
+            show({**TRAIN, "step": step, "steps": 500})
     assert len(capsys.readouterr().err.splitlines()) == 2  # the first and the last
 
 
@@ -248,7 +313,7 @@ def test_an_event_it_does_not_know_is_passed_on_in_json(
 def test_the_bar_follows_steps_or_time_whichever_is_further(
     change: dict[str, Any], share: float
 ) -> None:
-    assert progress.share_done({**EVENTS[1], **change}) == share
+    assert progress.share_done({**TRAIN, **change}) == share
 
 
 def test_bars_move_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

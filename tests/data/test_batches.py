@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from holo_cli.data.batches import IGNORE, TokenStream, TrainBatches, shorten, val_batches
-from holo_cli.errors import DataError
+from holo_cli.data.dataset import PreparedData
+from holo_cli.data.meta import RECORD
+from holo_cli.data.rows import ChosenDocuments
+from holo_cli.errors import DataError, UsageError
 
 
 def shards(*lengths: int) -> list[np.ndarray]:
@@ -91,3 +95,151 @@ def test_validation_scores_every_token_once_in_order(lengths: tuple[int, ...]) -
         inputs += x.flatten()[keep].tolist()
     assert targets == list(range(total))
     assert inputs == [999, *range(total - 1)]
+
+
+# -- documents and languages ----------------------------------------------------------------------
+
+END = 5000  # the end-of-text token; token i of the stream is i
+
+
+class FakeData:
+    """Documents of some lengths and languages, over two shards, as `TrainBatches.of` reads them."""
+
+    path = "data/fake"
+
+    def __init__(self, documents: list[tuple[str, int]], split_after: int) -> None:
+        self.sizes = [size for _, size in documents]
+        self.starts = [sum(self.sizes[:i]) for i in range(len(documents))]
+        self.shards = [documents[:split_after], documents[split_after:]]
+        self.tokenizer = type("T", (), {"end": END})
+
+    def split(self, split: str) -> list[np.ndarray]:
+        return shards(*(sum(size for _, size in shard) for shard in self.shards))
+
+    def document_ends(self, split: str) -> list[np.ndarray]:
+        return [np.cumsum([size for _, size in s]).astype(np.uint64) for s in self.shards]
+
+    def records(self, split: str) -> list[np.ndarray]:
+        out = []
+        for shard in self.shards:
+            records = np.zeros(len(shard), dtype=RECORD)
+            records["language"] = [code.encode() for code, _ in shard]
+            out.append(records)
+        return out
+
+    def document_of(self, token: int) -> int:
+        return int(np.searchsorted(np.cumsum(self.sizes), token, side="right"))
+
+
+DOCUMENTS = [("en", 5), ("ko", 8), ("en", 1), ("en", 30), ("ko", 17), ("en", 16), ("", 9)] * 3
+
+
+@pytest.fixture
+def fake() -> FakeData:
+    return FakeData(DOCUMENTS, split_after=8)
+
+
+def batches_of(data: FakeData, seed: int = 3, **how: bool) -> TrainBatches:
+    return TrainBatches.of(cast(PreparedData, data), 8, seed, **how)
+
+
+def test_chosen_documents_read_as_one_sequence() -> None:
+    stream = TokenStream(shards(20, 13))
+    chosen = ChosenDocuments(stream, np.array([3, 18, 30]), np.array([4, 5, 3]))
+    whole = [3, 4, 5, 6, 18, 19, 20, 21, 22, 30, 31, 32]
+    assert chosen.length == 12
+    for start in range(12):
+        for count in range(1, 13 - start):
+            assert chosen.read(start, count).tolist() == whole[start : start + count]
+
+
+def test_masked_rows_hold_one_document_and_every_token_is_scored_once_an_epoch(
+    fake: FakeData,
+) -> None:
+    batches = batches_of(fake, document_mask=True)
+    cuts: list[set[int]] = []
+    for _ in range(3):
+        seen: list[int] = []
+        cuts.append(set())
+        rows = [batches.take(1) for _ in range(batches.per_epoch)]
+        for x, y in rows:
+            assert x.shape == y.shape == (1, 8)
+            keep = y[0] != IGNORE
+            size = int(keep.sum())
+            assert size > 0
+            assert keep[:size].all()  # filling only at the end, where scored positions cannot see
+            targets = y[0, :size].tolist()
+            document = fake.document_of(targets[0])
+            assert {fake.document_of(t) for t in targets} == {document}
+            opens = targets[0] == fake.starts[document]
+            assert x[0, 0] == (END if opens else targets[0] - 1)
+            assert x[0, 1:size].tolist() == targets[:-1]
+            assert (x[0, size:] == END).all()
+            seen += targets
+            cuts[-1].add(targets[0])
+        assert sorted(seen) == list(range(sum(fake.sizes)))
+        assert seen != sorted(seen)
+    assert cuts[0] != cuts[1] != cuts[2]  # inside long documents they move
+    assert cuts[0] & cuts[1] >= set(fake.starts)
+    assert batches.filled == pytest.approx(sum(fake.sizes) / (8 * batches.per_epoch))
+    assert batches_of(fake).filled == 1.0
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_balanced_rows_take_turns_between_languages(fake: FakeData, mask: bool) -> None:
+    batches = batches_of(fake, balance=True, document_mask=mask)
+    languages = []
+    for _ in range(200):
+        _, y = batches.take(1)
+        found = {DOCUMENTS[fake.document_of(t)][0] for t in y[0].tolist() if t != IGNORE}
+        assert len(found - {""}) <= 1  # those of no known language go with English, the largest
+        assert not ({"", "ko"} <= found)
+        languages.append("ko" if "ko" in found else "en")
+    pairs = [languages[i : i + 2] for i in range(0, 200, 2)]
+    assert all(sorted(pair) == ["en", "ko"] for pair in pairs)
+    assert len({tuple(pair) for pair in pairs}) == 2  # and not always the same one first
+
+
+def test_rare_languages_go_with_the_largest() -> None:
+    data = FakeData([("en", 900), ("ko", 500), ("fr", 9)], split_after=1)
+    batches = batches_of(data, balance=True, document_mask=True)
+    y = torch.cat([batches.take(1)[1] for _ in range(400)])
+    scored = y[y != IGNORE]
+    french = (scored >= 1400).sum() / len(scored)
+    assert 0 < french < 0.02
+
+
+def test_one_language_cannot_be_balanced() -> None:
+    with pytest.raises(UsageError, match=r"no two languages to balance \(found: en\)"):
+        batches_of(FakeData([("en", 40), ("", 50)], split_after=1), balance=True)
+    with pytest.raises(DataError, match=r"in 'ko' has 8 tokens; one context of 8 needs 9"):
+        batches_of(FakeData([("en", 40), ("ko", 8)], split_after=1), balance=True)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"balance": True},
+        {"document_mask": True},
+        {"balance": True, "document_mask": True},
+    ],
+)
+def test_the_position_says_what_comes_next_however_rows_are_made(
+    fake: FakeData, how: dict[str, bool]
+) -> None:
+    one = batches_of(fake, **how)
+    for count in (5, 3, 40, 17):
+        scored = one.scored(one.position, count)
+        _, y = one.take(count)
+        assert scored == int((y != IGNORE).sum())
+    other = batches_of(fake, **how)
+    other.position = one.position
+    apart = batches_of(fake, **how)  # a second process that reads every other pair of rows
+    apart.position = one.position
+    for _ in range(40):
+        a, b = one.take(4), other.take(4)
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
+        apart.skip(2)
+        assert torch.equal(apart.take(2)[0], a[0][2:])
+    assert not torch.equal(one.take(9)[0], batches_of(fake, seed=4, **how).take(9)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from holo_cli import registry
 from holo_cli.config import Resolved, resolve
 from holo_cli.data.prepare import prepare
 
@@ -53,6 +55,12 @@ SMALL = {
     "training.dtype": "float32",
     "training.sample_tokens": 0,
 }
+
+
+def smallest(model: str) -> dict[str, Any]:
+    """What a model needs to be as small as SMALL, from its own list of configurations."""
+    cases = importlib.import_module(registry.module_name(model) + ".reference").CASES
+    return {f"model.{key}": value for key, value in next(iter(cases.values())).items()}
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from holo_cli import registry
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
+from holo_cli.layers.cross_entropy import CHUNK
 from holo_cli.layers.head import Head
-from holo_cli.training import loss as loss_module
+from holo_cli.training import memory
 from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loss import cross_entropy, nats_per_token
 from holo_cli.training.memory import estimate, memory_parts
@@ -99,7 +100,7 @@ def test_chunked_loss_and_gradients_equal_the_whole(monkeypatch: pytest.MonkeyPa
     whole = nn.functional.cross_entropy(head(x).flatten(0, 1), target.flatten())
     expected = torch.autograd.grad(whole, (x, head.weight))
     for chunk in (11, 44, 10_000):  # one row at a time, four, all
-        monkeypatch.setitem(loss_module.CHUNK, "cpu", chunk)
+        monkeypatch.setitem(CHUNK, "cpu", chunk)
         loss = cross_entropy(x, head, target)
         torch.testing.assert_close(loss, whole)
         for got, right in zip(torch.autograd.grad(loss, (x, head.weight)), expected, strict=True):
@@ -182,6 +183,20 @@ def test_memory_estimate_follows_batch_context_and_checkpointing(
     shown = estimate(resolved, 30)
     assert shown["total_bytes"] == sum(parts.values())
     assert shown["parameters"] == weights // 4
+
+
+def test_deep_models_are_measured_by_their_first_blocks(
+    small: Callable[..., Resolved], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = small(**{"model.layers": 8})
+    exact = estimate(resolved, 30)
+    monkeypatch.setattr(memory, "MEASURED_WHOLE", 100)
+    scaled = estimate(resolved, 30)
+    activations = scaled.pop("activations_bytes")
+    assert activations == pytest.approx(exact.pop("activations_bytes"), rel=0.1)
+    del exact["total_bytes"]
+    assert scaled.pop("total_bytes") > activations
+    assert scaled == exact
 
 
 def test_signals_ask_first_and_interrupt_second() -> None:

@@ -23,6 +23,8 @@ from holo_cli.training import loop as loop_module
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 
+from .conftest import smallest
+
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")
 
@@ -42,7 +44,7 @@ def same_files(a: str, b: str) -> None:
     for state in states:
         for timing in ("train_seconds", "eval_seconds"):
             state.pop(timing)
-        for row in state["history"]:
+        for row in (*state["history"], *state["stages"]):
             row.pop("train_seconds")
     assert states[0] == states[1]
 
@@ -301,7 +303,8 @@ def test_a_full_disk_loses_nothing(
 
 @pytest.mark.parametrize("name", registry.model_names())
 def test_every_model_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
-    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
+    shape = smallest(name)
+    config = small(name, **shape, **{"training.steps": 6, "training.eval_every": 3})
     train(config, run="whole", events=ignore)
     with pytest.raises(Stopped):
         train(config, run="parts", stop=StopAfter(10), events=ignore)
@@ -353,3 +356,65 @@ def test_a_ramp_that_does_not_fit_the_context(small: Small, home: Path, ramp: in
     with pytest.raises(UsageError, match="must divide"):
         train(config, run="a", events=ignore)
     assert not CHECKPOINTS.exists()
+
+
+def test_a_checkpoint_from_elsewhere_never_overwrites_another_run(small: Small, home: Path) -> None:
+    with pytest.raises(Stopped):
+        train(small(), run="a", stop_at=5, events=ignore)
+    other = home / "elsewhere"
+    other.mkdir()
+    (CHECKPOINTS / "a_last.safetensors").rename(other / "copied.safetensors")
+    for file in CHECKPOINTS.glob("*.safetensors"):
+        file.unlink()
+    # no run of that name here: it goes on under the name that is in the file
+    with pytest.raises(Stopped):
+        resume(other / "copied.safetensors", stop_at=7, events=ignore)
+    assert read_header(CHECKPOINTS / "a_last.safetensors").step == 7
+    before = (CHECKPOINTS / "a_last.safetensors").read_bytes()
+    with pytest.raises(UsageError, match="would go on as run 'a', and overwrite") as error:
+        resume(other / "copied.safetensors", events=ignore)
+    assert "--run a-2" in error.value.next_step
+    train(small(), run="b", events=ignore)
+    with pytest.raises(UsageError, match="overwrite"):  # nor by a name given by hand
+        resume("a", run="b", events=ignore)
+    assert (CHECKPOINTS / "a_last.safetensors").read_bytes() == before
+    done = resume(other / "copied.safetensors", run="a-2", events=ignore)
+    assert (done["run"], done["step"]) == ("a-2", 12)
+    resume("a", events=ignore)  # its own name needs no flag
+    same_files("a", "a-2")
+
+
+@pytest.mark.parametrize("how", [{"data.document_mask": True}, {"data.balance": True}])
+def test_resume_is_exact_however_rows_are_read(
+    small: Small, home: Path, how: dict[str, bool]
+) -> None:
+    from holo_cli.data.prepare import prepare
+
+    prepare(["stories"], out=home / "both", tokenizer="char", max_bytes=40_000)
+    config = small(**{"data.path": str(home / "both"), "training.batch_size": 5}, **how)
+    events: list[dict[str, Any]] = []
+    done = train(config, run="whole", events=events.append)
+    if "data.document_mask" in how:
+        assert events[0]["filled"] < 1
+        assert done["tokens"] < 12 * 3 * 5 * 16  # what fills rows up is no token
+    else:
+        assert done["tokens"] == 12 * 3 * 5 * 16
+    with pytest.raises(Stopped):
+        train(config, run="parts", stop=StopAfter(17), events=ignore)
+    resume("parts", events=ignore)
+    same_files("whole", "parts")
+
+
+def test_a_step_is_the_mean_over_its_tokens_whatever_the_rows_lengths(
+    small: Small, home: Path
+) -> None:
+    """Masked rows in 12 micro-steps of one row, or in one of 12: the same gradients."""
+    shape = {"data.document_mask": True, "model.dropout": 0.0, "training.steps": 3}
+    one = small(**shape, **{"training.batch_size": 12, "training.grad_accum": 1})
+    many = small(**shape, **{"training.batch_size": 1, "training.grad_accum": 12})
+    for run, config in (("one", one), ("many", many)):
+        train(config.replace({"training.eval_every": 1}), run=run, events=ignore)
+    rows = [read_header(CHECKPOINTS / f"{run}_last.safetensors") for run in ("one", "many")]
+    for a, b in zip(rows[0].history, rows[1].history, strict=True):
+        assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
+        assert a["tokens"] == b["tokens"]

@@ -1,0 +1,34 @@
+"""How training can fail, each as a sentence and the flags that help."""
+
+from __future__ import annotations
+
+from holo_cli.errors import TrainingError
+from holo_cli.training.config import TrainingConfig
+from holo_cli.training.state import Progress
+
+
+def diverged(progress: Progress, config: TrainingConfig, loss: float, norm: float) -> TrainingError:
+    """A loss or a gradient that is not a number, before it reached the weights."""
+    kept = progress.history[-1]["step"] if progress.history else None
+    where = (
+        f"the checkpoint of step {kept} is untouched"
+        if kept is not None
+        else "nothing was saved yet"
+    )
+    return TrainingError(
+        f"Training diverged at step {progress.step + 1}: loss {loss:.4g}, gradient norm "
+        f"{norm:.4g}; {where}.",
+        next_step=f"Try --lr {config.lr / 3:.2g}, a longer warm-up "
+        "(--set training.warmup=200), or --dtype float32.",
+    )
+
+
+def out_of_memory(progress: Progress, config: TrainingConfig, context: int) -> TrainingError:
+    """What makes a step smaller, in the order of what it costs."""
+    smaller, more = max(1, config.batch_size // 2), config.grad_accum * 2
+    return TrainingError(
+        f"Out of memory at step {progress.step + 1} with batches of {config.batch_size} "
+        f"x {context} tokens.",
+        next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
+        f"pieces), --grad-checkpoint, or --context {context // 2}.",
+    )

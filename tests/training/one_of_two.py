@@ -1,0 +1,68 @@
+"""One of two training processes, for test_distributed.py: `python -m tests.training.one_of_two`.
+
+Started as torchrun starts its processes: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holo_cli.checkpoint import read_header
+from holo_cli.config import Resolved, resolve
+from holo_cli.errors import Stopped
+from holo_cli.training.run import resume, train
+from holo_cli.training.stopping import StopRequest
+
+from .growing import register
+
+
+def config(given: dict[str, Any]) -> Resolved:
+    return resolve("growing", flags=given, env={})
+
+
+class OneAsks(StopRequest):
+    """A request to stop that reaches the second process only, at its n-th look."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks if os.environ.get("RANK") == "1" else 10**9
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return bool(self.reason) or self.left < 0
+
+
+def main() -> None:
+    given = json.loads(Path("config.json").read_text(encoding="utf-8"))
+    ports = iter(os.environ["PORTS"].split())
+    told: list[dict[str, Any]] = []
+
+    def alone(**changes: Any) -> Resolved:
+        os.environ["MASTER_PORT"] = next(ports)
+        return config(given | changes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        register(patch)
+        train(alone(), run="two", events=told.append)
+        drop = {"model.dropout": 0.2, "training.grad_accum": 2, "training.batch_size": 1}
+        train(alone(**drop), run="whole", events=told.append)
+        with pytest.raises(Stopped):
+            train(alone(**drop), run="parts", stop_at=3, events=told.append)
+        alone()
+        with pytest.raises(Stopped):  # one micro-step into the sixth, at the request of one process
+            resume("parts", stop=OneAsks(5), events=told.append)
+        header = read_header("checkpoints/parts_last.safetensors")
+        assert (header.step, header.state["micro"]) == (5, 1)
+        alone()
+        resume("parts", events=told.append)
+    if os.environ["RANK"] != "0":
+        assert not told  # only the first process speaks
+
+
+if __name__ == "__main__":
+    main()
