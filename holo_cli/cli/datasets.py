@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from holo_cli.cli import complete, options
-from holo_cli.cli.output import Output
+from holo_cli.cli.output import Output, dumps
 
 
 def datasets(
@@ -32,7 +32,9 @@ def datasets(
         )
         out.end("", f"holo datasets {rows[0]['name']}")
         return
+    row = rows[0].pop("row")
     for key, value in rows[0].items():
         shown = " ".join(value) if isinstance(value, list | tuple) else value
         out.facts([(f"{key.replace('_', ' '):<12}", shown)])
-    out.end("", f"holo prepare {name}")
+    out.facts([(f"{'made-up row':<12}", dumps(row))])
+    out.end("", rows[0]["prepare"])

@@ -28,7 +28,7 @@ def prepare(
         typer.Option(
             "--tokenizer",
             metavar="SPEC",
-            help="char, bpe, tiktoken:NAME, llama:PATH, or a tokenizer.json.",
+            help="char, bpe, tiktoken:NAME, llama:PATH, a tokenizer.json, or a prepared set.",
         ),
     ] = None,
     vocab_size: Annotated[
@@ -52,6 +52,14 @@ def prepare(
     max_bytes: Annotated[
         int | None, typer.Option("--max-bytes", metavar="N", help="Bytes of text at most.")
     ] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option("--mix", metavar="HOW", help="balanced, proportional, or ko=0.4,en=0.6."),
+    ] = None,
+    filter: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="HOW", help="none, default, strict, or rule=value,..."),
+    ] = None,
     val_fraction: Annotated[
         float | None,
         typer.Option("--val-fraction", metavar="X", help="Share of documents for validation."),
@@ -60,8 +68,12 @@ def prepare(
     out_folder: options.Out = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
     workers: Annotated[
-        int | None, typer.Option("--workers", metavar="N", help="Processes that tokenize.")
+        int | None,
+        typer.Option("--workers", metavar="N", help="Threads that tokenize, files fetched."),
     ] = None,
+    tokenizer_only: Annotated[
+        bool, typer.Option("--tokenizer-only", help="Make the tokenizer and nothing else.")
+    ] = False,
     force: options.Force = False,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
@@ -85,13 +97,21 @@ def prepare(
         lang=[code.strip() for code in lang.split(",")] if lang else None,
         max_docs=max_docs,
         max_bytes=max_bytes,
+        mix=mix,
+        filter=filter,
+        tokenizer_only=tokenizer_only or None,
         val_fraction=val_fraction,
         seed=seed,
         workers=workers,
     )
     with Preparing(out) as progress:
         prepared = library.prepare(
-            names or [], offline=offline, force=force, progress=progress, **given
+            names or [],
+            offline=offline,
+            force=force,
+            progress=progress,
+            notice=out.note,
+            **given,
         )
     if prepared.already:
         out.note(f"{prepared.data} was there already, with these settings.")
@@ -99,6 +119,11 @@ def prepare(
         out.note("Went on where the last preparation stopped.")
     result = prepared.to_dict()
     out.document(result)
+    if tokenizer_only:
+        made = f"{result['tokenizer']} of {result['vocab_size']:,} tokens"
+        out.facts([("tokenizer", made), ("in", result["data"])])
+        out.end("", f"holo prepare NAME --tokenizer {result['data']}")
+        return
     out.facts(
         [
             ("data", result["data"]),

@@ -1,8 +1,8 @@
 """A job carried out in its workshop: tokenizer, shards, meta.json.
 
-Text is read once for the tokenizer where it is made from the text, and once for the shards. When
-work goes on after an interruption the text is read from its start again, which is cheap, and only
-what was not packed yet is tokenized, which is not.
+Text is read once for the tokenizer where it is made from the text, and once for the shards. Every
+few seconds the position in the text, what cleaning remembers, and what lies in the shards are
+noted together; after an interruption work goes on from there.
 """
 
 from __future__ import annotations
@@ -13,22 +13,46 @@ import platform
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from holo_cli.data import splitting, workshop
-from holo_cli.data.document import Document
+from holo_cli.data.document import Document, utf8_length
+from holo_cli.data.encode import Ids, encode, pieces
+from holo_cli.data.flow import Flow
 from holo_cli.data.job import Job
 from holo_cli.data.language import detect
 from holo_cli.data.meta import META, SPLITS, Meta, Shard, Share, Split, TokenizerMeta
+from holo_cli.data.mixture import SEQUENCE, TURNS
 from holo_cli.data.pack import Packer, languages_of
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer, needs_text
 from holo_cli.data.tokenizers.bpe import SAMPLE_BYTES
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_bytes
 
-BATCH_CHARACTERS, BATCH_DOCUMENTS = 1_000_000, 1024  # tokenized at once
 CHECKPOINT_SECONDS = 5.0
+CLEANING = "cleaning"  # folder in the workshop for what cleaning remembers
+
+_Placed = tuple[Split, Document]
+
+
+@dataclass
+class _Work:
+    """What is carried from batch to batch of one preparation."""
+
+    job: Job
+    plan: splitting.Plan
+    tokenizer: Tokenizer
+    markers: tuple[str, ...]
+    packer: Packer
+    flow: Flow
+    names: dict[str, int]  # of the sources of documents, numbered by their first one
+    skip: int  # documents that come again after an interruption and are packed already
+    bytes: int = 0
+    documents: int = 0
 
 
 def build(job: Job, plan: splitting.Plan) -> tuple[Meta, bool]:
@@ -41,45 +65,52 @@ def build(job: Job, plan: splitting.Plan) -> tuple[Meta, bool]:
         folder.mkdir()
     languages = job.languages or plan.languages
     markers = tuple(languages) if len(languages) > 1 else ()
-    tokenizer = load_tokenizer(folder) if resumed else _tokenizer(job, markers)
+    tokenizer = load_tokenizer(folder) if resumed else trained_tokenizer(job, markers)
     if not resumed:
         tokenizer.save(folder)
     dtype = "uint16" if tokenizer.vocab_size <= 65_536 else "uint32"
-    packer = Packer(folder, dtype, settings, job.shard_bytes)
-    counts: Counter[str] = Counter()
-    names: dict[str, int] = {}
+    packer = Packer(folder, dtype, settings, job.shard_bytes, plan=plan.to_dict())
+    work: _Work | None = None
     try:
-        _pack(job, plan, tokenizer, markers, packer, counts, names)
+        work = _begin(job, plan, tokenizer, markers, packer)
+        _pack(work)
         shards = packer.finish()
     finally:
         packer.close()
+        if work is not None:
+            work.flow.close()
     for split in SPLITS:
         if not any(shard.split == split for shard in shards):
             raise DataError(f"No document fell into {split}.", next_step="Use more text.")
-    meta = _meta(job, tokenizer, dtype, markers, shards, names, counts)
+    meta = _meta(work, dtype, shards)
     atomic_write_bytes(folder / META, meta.to_json())
     workshop.publish(job.out)
     return meta, resumed
 
 
-def _tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
+def trained_tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
     """As asked for. `char` reads all the text, `bpe` a sample spread over all of it.
 
-    Where the size of the text is not known beforehand the sample is its beginning.
+    Where the size of the text is not known beforehand the sample is its beginning, as much of each
+    name as of the others where they follow one another.
     """
     total = job.total_bytes()
     share = 1.0 if job.tokenizer == "char" or total is None else SAMPLE_BYTES / max(total, 1)
     seed = job.requests[0].seed
+    mix = TURNS if job.mix == SEQUENCE else job.mix
+    chosen = None
+    if share < 1:
+
+        def chosen(text: str) -> bool:
+            return zlib.crc32(text.encode("utf-8", "replace"), seed) < share * 2**32
 
     def texts() -> Iterator[str]:
         size = 0
-        for number, document in enumerate(job.documents(Counter()), start=1):
-            data = document.text.encode("utf-8")
-            size += len(data)
-            if share >= 1 or zlib.crc32(data, seed) < share * 2**32:
-                yield document.text
-            if number % BATCH_DOCUMENTS == 0:
-                job.tell("tokenizer", number, size)
+        for number, document in enumerate(job.documents(Counter(), chosen, mix), start=1):
+            size += utf8_length(document.text)
+            yield from pieces(document.text)  # a giant text would take gigabytes
+            if number % 1024 == 0:
+                job.tell("tokenizer", number, round(size / min(share, 1)))
 
     return make_tokenizer(
         job.tokenizer,
@@ -90,67 +121,101 @@ def _tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
     )
 
 
-def _pack(
+def _begin(
     job: Job,
     plan: splitting.Plan,
     tokenizer: Tokenizer,
     markers: tuple[str, ...],
     packer: Packer,
-    counts: Counter[str],
-    names: dict[str, int],
-) -> None:
-    """Tokenize and write all documents that the packer does not have yet."""
-    skip, position, size, saved = packer.position, 0, 0, time.monotonic()
-    batch: list[tuple[Split, Document]] = []
-    held = 0
+) -> _Work:
+    """From the last noted moment, or from the beginning."""
+    mark, at = packer.mark or {}, packer.marked_at
+    return _Work(
+        job=job,
+        plan=plan,
+        tokenizer=tokenizer,
+        markers=markers,
+        packer=packer,
+        flow=job.flow(workshop.building(job.out) / CLEANING, state=mark.get("flow")),
+        names={name: number for number, name in enumerate(mark.get("names", []))},
+        skip=packer.position - at,
+        bytes=mark.get("bytes", 0),
+        documents=at,
+    )
 
-    def write() -> None:
-        nonlocal held, saved
-        encoded = tokenizer.encode_batch([document.text for _, document in batch])
-        for (split, document), ids in zip(batch, encoded, strict=True):
-            marker = tokenizer.marker(document.language) if markers else None
-            whole = [*([] if marker is None else [marker]), *ids, tokenizer.end]
-            length = len(document.text.encode("utf-8"))
-            packer.add(split, whole, length, document.language, names[document.source])
-        batch.clear()
-        held = 0
-        if time.monotonic() - saved > CHECKPOINT_SECONDS:
-            packer.checkpoint()
-            saved = time.monotonic()
-        job.tell("packing", position, size)
 
-    for document in job.documents(counts):
-        names.setdefault(document.source, len(names))
-        for split, part in plan.place(document):
-            position += 1
-            size += len(part.text.encode("utf-8"))
-            if position <= skip:
+def _pack(work: _Work) -> None:
+    """Tokenize and write all documents that the packer does not have yet.
+
+    While one batch is tokenized the next is read and cleaned; a moment that work can go on from
+    is one at which no batch is under way.
+    """
+    saved = time.monotonic()
+    with ThreadPoolExecutor(1, "holo-tokenize") as pool:
+        under_way: tuple[Future[list[Ids]], list[_Placed]] | None = None
+        for documents in work.flow:
+            placed = _placed(work, documents)
+            if under_way is not None:
+                _write(work, *under_way)
+            under_way = pool.submit(_tokenize, work, placed), placed
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _write(work, *under_way)
+                under_way = None
+                work.packer.checkpoint(
+                    {"flow": work.flow.state(), "names": list(work.names), "bytes": work.bytes}
+                )
+                saved = time.monotonic()
+            work.job.tell("packing", work.documents, work.bytes)
+        if under_way is not None:
+            _write(work, *under_way)
+            work.job.tell("packing", work.documents, work.bytes)
+
+
+def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
+    """Each document, or each part of it, with its side; those that are packed already left out."""
+    found: list[_Placed] = []
+    for document in documents:
+        work.names.setdefault(document.source, len(work.names))
+        for split, part in work.plan.place(document):
+            work.documents += 1
+            work.bytes += utf8_length(part.text)
+            if work.skip:
+                work.skip -= 1
                 continue
-            if markers and not part.language:
-                part = replace(part, language=detect(part.text, markers))
-            if not needs_text(job.tokenizer) and (lost := tokenizer.unknown(part.text)):
+            if work.markers and not part.language:
+                part = replace(part, language=detect(part.text, work.markers))
+            found.append((split, part))
+    return found
+
+
+def _tokenize(work: _Work, placed: Sequence[_Placed]) -> list[Ids]:
+    if not needs_text(work.job.tokenizer):
+        for _, part in placed:
+            if lost := work.tokenizer.unknown(part.text):
                 raise DataError(
                     f"The tokenizer cannot write '{lost[0]}' (U+{ord(lost[0]):04X}), "
-                    f"which is in {part.source or job.name}.",
+                    f"which is in {part.source or work.job.name}.",
                     next_step="Use --tokenizer bpe, or char made anew from this text.",
                 )
-            batch.append((split, part))
-            held += len(part.text)
-            if held >= BATCH_CHARACTERS or len(batch) >= BATCH_DOCUMENTS:
-                write()
-    if batch:
-        write()
+    return encode(work.tokenizer, [part.text for _, part in placed])
 
 
-def _meta(
-    job: Job,
-    tokenizer: Tokenizer,
-    dtype: str,
-    markers: tuple[str, ...],
-    shards: list[Shard],
-    names: dict[str, int],
-    counts: Counter[str],
-) -> Meta:
+def _write(work: _Work, encoded: Future[list[Ids]], placed: Sequence[_Placed]) -> None:
+    for (split, part), ids in zip(placed, encoded.result(), strict=True):
+        marker = work.tokenizer.marker(part.language) if work.markers else None
+        work.packer.add(
+            split,
+            np.concatenate([*([] if marker is None else [[marker]]), ids, [work.tokenizer.end]]),
+            utf8_length(part.text),
+            part.language,
+            work.names[part.source],
+            words=len(part.text.split()),
+            score=part.score,
+        )
+
+
+def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
+    job, tokenizer = work.job, work.tokenizer
     folder = workshop.building(job.out)
     languages = {
         split: {
@@ -164,6 +229,7 @@ def _meta(
     return Meta(
         name=job.name,
         sources=[source.description for source in job.sources],
+        mixture=work.flow.shares(),
         settings=job.settings(),
         versions=_versions(),
         tokenizer=TokenizerMeta(
@@ -173,11 +239,11 @@ def _meta(
         ),
         dtype="uint16" if dtype == "uint16" else "uint32",
         specials=tokenizer.specials,
-        markers=bool(markers),
+        markers=bool(work.markers),
         shards=shards,
         languages=languages,
-        source_names=list(names),
-        dropped=dict(sorted(counts.items())),
+        source_names=list(work.names),
+        dropped=dict(sorted(work.flow.counts.items())),
         seed=job.requests[0].seed,
         seconds=round(time.monotonic() - job.started, 3),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,22 +1,23 @@
-"""One preparation: what was asked for, and the stream of clean documents that follows from it."""
+"""One preparation: what was asked for, and what follows from it for every pass over the text."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holo_cli.data.clean import clean
+from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.document import Document
+from holo_cli.data.flow import LANGUAGE_CODE, Flow
 from holo_cli.data.meta import FORMAT
+from holo_cli.data.mixture import SEQUENCE
 from holo_cli.data.sources.base import Request, Source
 from holo_cli.data.tokenizers import spec_identity
 
-LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
+__all__ = ["LANGUAGE_CODE", "Job", "Progress"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,13 @@ class Job:
     val_fraction: float
     shard_bytes: int
     report: Callable[[Progress], None]
+    scratch: Path  # gone when the job is done
+    mix: str | dict[str, float] = SEQUENCE
+    cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
     sources: list[Source] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _stage: tuple[str, float] = ("", 0.0)
+    _passes: int = 0
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -70,6 +75,8 @@ class Job:
             "tokenizer": spec_identity(self.tokenizer),
             "vocab_size": self.vocab_size if self.tokenizer == "bpe" else None,
             "shard_bytes": self.shard_bytes,
+            "mix": self.mix,
+            "filter": self.cleaning.to_dict(),
         }
         if self.sources:
             settings["identity"] = [source.identity for source in self.sources]
@@ -85,45 +92,43 @@ class Job:
             self._stage = (stage, now)
         self.report(Progress(stage, documents, size, self.total_bytes(), now - self._stage[1]))
 
-    def documents(self, counts: Counter[str]) -> Iterator[Document]:
-        """The documents of all sources, cleaned and bounded, the same at every call."""
-        for source, request in zip(self.sources, self.requests, strict=True):
-            taken = size = 0
-            for document in source.documents(counts):
-                text = clean(document.text, counts)
-                if not text.strip():
-                    counts["empty documents"] += 1
-                    continue
-                language = _language(document.language, request.languages)
-                if language is None:
-                    counts["other languages"] += 1
-                    continue
-                if (
-                    not document.split
-                    and request.max_docs is not None
-                    and taken >= request.max_docs
-                ):
-                    break
-                if request.max_bytes is not None:
-                    text = _bounded(text, request.max_bytes - size)
-                    if not text:
-                        break
-                yield replace(document, text=text, language=language)
-                taken += 1
-                size += len(text.encode("utf-8"))
+    def flow(
+        self,
+        folder: Path | None = None,
+        *,
+        sample: Callable[[str], bool] | None = None,
+        mix: str | dict[str, float] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> Flow:
+        """The documents, from the beginning or from a `state` of an earlier flow.
 
+        `folder` is where cleaning keeps its memory, by default one that is thrown away.
+        """
+        if folder is None:
+            self._passes += 1
+            folder = self.scratch / f"pass{self._passes}"
+        return Flow(
+            self.sources,
+            self.requests,
+            self.cleaning,
+            folder,
+            mix=self.mix if mix is None else mix,
+            sample=sample,
+            state=state,
+        )
 
-def _language(known: str, wanted: tuple[str, ...]) -> str | None:
-    """A document's language as a code, "" if unknown; None if it is not one of those wanted."""
-    code = known.lower().replace("_", "-").split("-")[0]
-    code = code if LANGUAGE_CODE.fullmatch(code) else ""
-    if not wanted:
-        return code
-    if not code:
-        return wanted[0] if len(wanted) == 1 else ""
-    return code if code in wanted else None
-
-
-def _bounded(text: str, limit: int) -> str:
-    data = text.encode("utf-8")
-    return text if len(data) <= limit else data[: max(limit, 0)].decode("utf-8", errors="ignore")
+    def documents(
+        self,
+        counts: Counter[str],
+        sample: Callable[[str], bool] | None = None,
+        mix: str | dict[str, float] | None = None,
+    ) -> Iterator[Document]:
+        """All documents once, the same at every call; at their end `counts` has what is missing."""
+        flow = self.flow(sample=sample, mix=mix)
+        try:
+            for batch in flow:
+                yield from batch
+            counts.clear()
+            counts.update(flow.counts)
+        finally:
+            flow.close()

@@ -16,9 +16,12 @@ META = "meta.json"
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
-RECORD = np.dtype([("bytes", "<u8"), ("language", "S8"), ("source", "<u4")])
-"""One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), and the
-number of its source in `Meta.source_names`."""
+RECORD = np.dtype(
+    [("bytes", "<u8"), ("language", "S8"), ("source", "<u4"), ("words", "<u4"), ("score", "<f4")]
+)
+"""One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), the number
+of its source in `Meta.source_names`, its words (what white space separates), and the source's own
+judgement of it, not a number where it has none."""
 
 
 class _Model(BaseModel):
@@ -41,6 +44,7 @@ class Shard(_Model):
     tokens: int = Field(ge=1)
     documents: int = Field(ge=1)
     bytes: int = Field(ge=0, description="UTF-8 bytes of the text; markers and ends count zero")
+    words: int = Field(default=0, ge=0, description="of the text, separated by white space")
     sha256: str
     idx_sha256: str
     docs_sha256: str
@@ -60,6 +64,7 @@ class Meta(_Model):
     format: int = FORMAT
     name: str
     sources: list[dict[str, Any]]
+    mixture: dict[str, int] = Field(default_factory=dict, description="bytes of each strand")
     settings: dict[str, Any]
     versions: dict[str, str]
     tokenizer: TokenizerMeta

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of, sync
 from holo_cli.data.meta import RECORD, SPLITS, Shard, Split
@@ -28,6 +29,7 @@ from holo_cli.files import atomic_write_json, fsync_folder
 
 PROGRESS = "progress.json"
 SHARD_BYTES = 100_000_000  # of tokens, in one .bin
+_EMPTY = ("tokens", "documents", "bytes", "words")  # what is counted of an open shard
 
 
 class _OpenShard:
@@ -38,13 +40,13 @@ class _OpenShard:
         self.number = number
         self.name = f"{split}_{number:05d}"
         self.paths = {kind: folder / f"{self.name}.{kind}.part" for kind in ("bin", "idx", "docs")}
-        self.tokens = self.documents = self.bytes = 0
+        self.tokens = self.documents = self.bytes = self.words = 0
         self._files: dict[str, BinaryIO] = {}
 
     def reopen(self, state: dict[str, int]) -> None:
         """Go back to a recorded moment: files are cut to the length they had then."""
         self.tokens, self.documents = state["tokens"], state["documents"]
-        self.bytes = state["bytes"]
+        self.bytes, self.words = state["bytes"], state["words"]
         lengths = {
             "bin": self.tokens * self.dtype.itemsize,
             "idx": self.documents * 8,
@@ -62,14 +64,24 @@ class _OpenShard:
             file.seek(lengths[kind])
             self._files[kind] = file
 
-    def add(self, ids: Sequence[int], size: int, language: str, source: int) -> None:
+    def add(
+        self,
+        ids: Sequence[int] | NDArray[Any],
+        size: int,
+        language: str,
+        source: int,
+        words: int,
+        score: float | None,
+    ) -> None:
         self._files["bin"].write(np.asarray(ids, dtype=self.dtype).tobytes())
         self.tokens += len(ids)
         self.documents += 1
         self.bytes += size
+        self.words += words
         self._files["idx"].write(self.tokens.to_bytes(8, "little"))
-        record = np.array([(size, language.encode("utf-8")[:8], source)], dtype=RECORD)
-        self._files["docs"].write(record.tobytes())
+        judged = np.nan if score is None else score
+        record = (size, language.encode("utf-8")[:8], source, words, judged)
+        self._files["docs"].write(np.array([record], dtype=RECORD).tobytes())
 
     def sync(self) -> None:
         for file in self._files.values():
@@ -82,7 +94,12 @@ class _OpenShard:
         self._files = {}
 
     def state(self) -> dict[str, int]:
-        return {"tokens": self.tokens, "documents": self.documents, "bytes": self.bytes}
+        return {
+            "tokens": self.tokens,
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "words": self.words,
+        }
 
     def finish(self) -> Shard:
         """Complete the files, still under their .part names; what meta.json says about them."""
@@ -104,13 +121,28 @@ class _OpenShard:
 
 
 class Packer:
-    """Writes the shards of a set into a folder. `position` counts the documents packed so far."""
+    """Writes the shards of a set into a folder. `position` counts the documents packed so far.
+
+    `mark` is what was noted last with `checkpoint(mark)`, from before the interruption, and
+    `marked_at` the position at that moment. Between two marks a shard may be sealed: then the
+    documents between `marked_at` and `position` come again from the source and are passed over.
+    """
 
     def __init__(
-        self, folder: Path, dtype: str, settings: dict[str, Any], shard_bytes: int = SHARD_BYTES
+        self,
+        folder: Path,
+        dtype: str,
+        settings: dict[str, Any],
+        shard_bytes: int = SHARD_BYTES,
+        plan: dict[str, Any] | None = None,
     ) -> None:
-        """Goes on from `folder/progress.json` where there is one; it must be of `settings`."""
-        self.folder, self.settings = folder, settings
+        """Goes on from `folder/progress.json` where there is one; it must be of `settings`.
+
+        `plan` is noted with everything else: how the documents are divided.
+        """
+        self.folder, self.settings, self.plan = folder, settings, plan
+        self.mark: dict[str, Any] | None = None
+        self.marked_at = 0
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.limit = max(shard_bytes // self.dtype.itemsize, 1)
         self.sealed: list[Shard] = []
@@ -120,6 +152,7 @@ class Packer:
         states: dict[str, dict[str, int]] = {}
         if progress is not None:
             self.position = progress["position"]
+            self.mark, self.marked_at = progress["mark"], progress["marked_at"]
             self.sealed = [Shard.model_validate(shard) for shard in progress["sealed"]]
             states = progress["open"]
             for shard in self.sealed:
@@ -132,18 +165,26 @@ class Packer:
     def _begin(self, split: Split, state: dict[str, int] | None = None) -> None:
         number = sum(shard.split == split for shard in self.sealed)
         shard = _OpenShard(self.folder, split, number, self.dtype)
-        shard.reopen(state or {"tokens": 0, "documents": 0, "bytes": 0})
+        shard.reopen(state or dict.fromkeys(_EMPTY, 0))
         self._open[split] = shard
 
     def add(
-        self, split: Split, ids: Sequence[int], size: int, language: str = "", source: int = 0
+        self,
+        split: Split,
+        ids: Sequence[int] | NDArray[Any],
+        size: int,
+        language: str = "",
+        source: int = 0,
+        *,
+        words: int = 0,
+        score: float | None = None,
     ) -> None:
         """One document: all its ids (marker and end included) and the UTF-8 bytes of its text."""
         shard = self._open[split]
         if shard.documents and shard.tokens + len(ids) > self.limit:
             self._seal(split)
             shard = self._open[split]
-        shard.add(ids, size, language, source)
+        shard.add(ids, size, language, source, words, score)
         self.position += 1
 
     def _seal(self, split: Split) -> None:
@@ -153,12 +194,17 @@ class Packer:
         self.checkpoint()
         self._rename(name)
 
-    def checkpoint(self) -> None:
-        """Bring everything to disk and note it: work can go on from this moment."""
+    def checkpoint(self, mark: dict[str, Any] | None = None) -> None:
+        """Bring everything to disk and note it; `mark` says where the documents stand now."""
+        if mark is not None:
+            self.mark, self.marked_at = mark, self.position
         for shard in self._open.values():
             shard.sync()
         progress = {
             "settings": self.settings,
+            "plan": self.plan,
+            "mark": self.mark,
+            "marked_at": self.marked_at,
             "position": self.position,
             "sealed": [shard.model_dump() for shard in self.sealed],
             "open": {split: shard.state() for split, shard in self._open.items()},

@@ -1,8 +1,8 @@
 """Text to a prepared set: what `holo prepare` is thin over.
 
-source -> clean -> language -> train or val -> tokens -> shards -> meta.json. Everything streams,
-and everything that is left out is counted. Here is what a person can ask for and what comes back;
-`job.py` has the documents, `splitting.py` their division, `build.py` the work on disk.
+source -> cleaning -> train or val -> tokens -> shards -> meta.json. Everything streams, and
+everything that is left out is counted. Here is what a person can ask for and what comes back;
+`flow.py` has the documents, `splitting.py` their division, `build.py` the work on disk.
 """
 
 from __future__ import annotations
@@ -10,22 +10,25 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from holo_cli.data import splitting, workshop
-from holo_cli.data.build import build
+from holo_cli.data.build import build, trained_tokenizer
+from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.dataset import ROOT
 from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.job import LANGUAGE_CODE, Job, Progress
-from holo_cli.data.meta import SPLITS, Meta
+from holo_cli.data.meta import META, SPLITS, Meta
+from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.pack import SHARD_BYTES
-from holo_cli.data.sources import default_tokenizer, open_source
+from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
 from holo_cli.data.sources.base import Request
-from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, check_spec
+from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
 
 __all__ = ["PrepareResult", "Progress", "prepare"]
@@ -74,27 +77,38 @@ def prepare(
     lang: Sequence[str] = (),
     max_docs: int | None = None,
     max_bytes: int | None = None,
+    mix: str | None = None,
+    filter: str | None = None,
     val_fraction: float = splitting.VAL_FRACTION,
     seed: int = 0,
     offline: bool = False,
     workers: int | None = None,
     force: bool = False,
+    tokenizer_only: bool = False,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[Progress], None] | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> PrepareResult:
     """Prepare datasets of the table by `names`, or one's own text with `source`.
 
     The set lies in `out`, by default `data/NAME`. `tokenizer` defaults to what suits the source
     (bpe; char for Shakespeare). `lang` with several codes has documents detected and marked;
-    `max_docs` and `max_bytes` (of UTF-8) hold for each name. An interrupted preparation goes on
-    when called with the same settings; a complete one is left as it is; other settings are refused
-    unless `force`. Raises UsageError and DataError, each one sentence with what to do.
+    `max_docs` and `max_bytes` (of UTF-8) hold for each name. `mix` ("balanced", "proportional",
+    "ko=0.4,en=0.6") mixes several names or languages, which otherwise follow one another; `filter`
+    is what `--filter` takes. `tokenizer_only` makes the tokenizer and nothing else. `notice` is
+    told what a person should know before anything is fetched: the licences.
+
+    An interrupted preparation goes on when called with the same settings; a complete one is left
+    as it is; other settings are refused unless `force`. Raises UsageError and DataError, each one
+    sentence with what to do.
     """
     if workers is not None:
         if workers < 1:
             raise UsageError("--workers must be at least 1.")
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` at first use
+    tokenizer = _of_a_set(tokenizer)
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    mixing = parse_mix(mix) if mix is not None else SEQUENCE
     names = list(names) or [_name_of(source or "")]
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
         common = Request(
@@ -107,6 +121,9 @@ def prepare(
             max_bytes=max_bytes,
             seed=seed,
             offline=offline,
+            workers=workers or os.cpu_count() or 1,
+            apart=names_languages(mixing, names) or (len(names) == 1 and mixing == BALANCED),
+            notice=notice or (lambda text: None),
             scratch=Path(scratch),
         )
         job = Job(
@@ -118,8 +135,11 @@ def prepare(
             val_fraction=val_fraction,
             shard_bytes=shard_bytes,
             report=progress or (lambda progress: None),
+            scratch=Path(scratch),
+            mix=mixing,
+            cleaning=CleaningSettings.parse(filter or default_filter(names)),
         )
-        return _run(job, force)
+        return _tokenizer_only(job, force) if tokenizer_only else _run(job, force)
 
 
 def _check(
@@ -136,6 +156,11 @@ def _check(
         raise UsageError(
             "Nothing to prepare was named.",
             next_step="holo prepare stories, or holo prepare --source FILE.",
+        )
+    if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+        raise UsageError(
+            f"'{twice}' is named twice; a text that is there twice teaches nothing new.",
+            next_step="Name it once.",
         )
     if len(names) > 1 and source is not None:
         raise UsageError("--source goes with one name.", next_step="Prepare them one by one.")
@@ -174,18 +199,9 @@ def _run(job: Job, force: bool) -> PrepareResult:
     if not force and not local and resting and (meta := workshop.existing(job.out)) is not None:
         # What has no file here is known by its settings: no network is needed to see it is there.
         return _already(job, meta, with_identity=False)
-    job.sources = [open_source(request) for request in job.requests]
-    counts: Counter[str] = Counter()
-    begun, complete = splitting.peek(job.documents(counts))
-    if not begun:
-        left_out = ", ".join(f"{count} {rule}" for rule, count in sorted(counts.items()))
-        raise DataError(
-            f"There is no text in {job.requests[0].source or job.name}"
-            + (f": left out were {left_out}." if left_out else "."),
-            next_step="Name a source that holds text.",
-        )
-    plan = splitting.plan(begun, complete, job.val_fraction)
-    del begun
+    noted = {} if force else workshop.interrupted(job.out)
+    _open(job, noted)
+    plan = splitting.Plan.of(noted["plan"]) if noted.get("plan") else _plan(job)
     entered = False
     try:
         with clear_disk_errors(job.out), locked(job.out):
@@ -202,6 +218,73 @@ def _run(job: Job, force: bool) -> PrepareResult:
         if entered:
             workshop.abandon(job.out)
         raise
+
+
+def _open(job: Job, noted: Mapping[str, Any]) -> None:
+    """Open the sources; those of the hub at the revision an interrupted preparation began with."""
+    pinned: dict[str, str] = {}
+    for identity in noted.get("settings", {}).get("identity", []):
+        pinned.update(identity.get("revisions", {}))
+    job.requests = [replace(request, pinned=pinned) for request in job.requests]
+    for request in job.requests:
+        if licence := licence_of(request.name):
+            request.notice(f"Licence of {request.name}: {licence}.")
+    job.sources = [open_source(request) for request in job.requests]
+
+
+def _plan(job: Job) -> splitting.Plan:
+    """How the documents are to be divided, from the beginning of them."""
+    counts: Counter[str] = Counter()
+    begun, complete = splitting.peek(job.documents(counts))
+    if not begun:
+        left_out = ", ".join(f"{count} {rule}" for rule, count in sorted(counts.items()))
+        raise DataError(
+            f"There is no text in {job.requests[0].source or job.name}"
+            + (f": left out were {left_out}." if left_out else "."),
+            next_step="Name a source that holds text.",
+        )
+    plan = splitting.plan(begun, complete, job.val_fraction)
+    known = {strand.language for source in job.sources for strand in source.strands}
+    return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
+
+
+def _tokenizer_only(job: Job, force: bool) -> PrepareResult:
+    """The tokenizer of a set that is not made: tokenizer.json in a folder without meta.json."""
+    if (job.out / META).exists():
+        raise DataError(
+            f"{job.out} holds a prepared set, whose tokenizer must stay as it is.",
+            next_step="Choose another --out.",
+        )
+    if (job.out / FILE).exists() and not force:
+        raise DataError(
+            f"{job.out / FILE} is there already.",
+            next_step="Use it with --tokenizer " + str(job.out) + ", or replace it with --force.",
+        )
+    _open(job, {})
+    languages = job.languages or _plan(job).languages
+    with clear_disk_errors(job.out):
+        made = trained_tokenizer(job, languages if len(languages) > 1 else ())
+        job.out.mkdir(parents=True, exist_ok=True)
+        made.save(job.out)
+    nothing: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    return PrepareResult(
+        data=job.out,
+        tokens=dict(nothing),
+        bytes=dict(nothing),
+        docs=dict(nothing),
+        vocab_size=made.vocab_size,
+        tokenizer=made.kind,
+        dropped={},
+        seconds=time.monotonic() - job.started,
+    )
+
+
+def _of_a_set(spec: str | None) -> str | None:
+    """A tokenizer may be named by the set it was made for: `stories` is data/stories."""
+    if spec is None or needs_text(spec) or Path(spec).exists():
+        return spec
+    folder = ROOT / spec
+    return str(folder) if (folder / FILE).is_file() else spec
 
 
 def _already(job: Job, meta: Meta, *, with_identity: bool) -> PrepareResult:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from typing import Any
 
 from holo_cli.data.cut import cut_in_two
 from holo_cli.data.document import Document
@@ -37,6 +38,14 @@ class Plan:
     cut: bool
     fraction: float
     languages: tuple[str, ...]  # those known to be in the set
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data; `Plan.of` gives it back."""
+        return {**asdict(self), "languages": list(self.languages)}
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Plan:
+        return cls(**{**data, "languages": tuple(data["languages"])})
 
     def place(self, document: Document) -> Iterator[tuple[Split, Document]]:
         """The document with its split; two parts of it where the whole set is one text."""

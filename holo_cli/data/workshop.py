@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.data.meta import META, Meta, read_meta
-from holo_cli.data.pack import read_progress
+from holo_cli.data.pack import PROGRESS, read_progress
 from holo_cli.data.tokenizers import FILE
 from holo_cli.errors import DataError
 from holo_cli.files import fsync_folder
@@ -41,15 +41,18 @@ def publish(out: Path) -> None:
             if path.name not in shards:
                 path.unlink()
     fsync_folder(out)
+    (workshop / PROGRESS).unlink(missing_ok=True)  # what is left from here on is rubbish
     (workshop / META).replace(out / META)
     fsync_folder(out)
     shutil.rmtree(workshop)
 
 
 def recover(out: Path) -> None:
-    """Finish a move that was interrupted."""
+    """Finish a move that was interrupted, and clear away what no work can go on from."""
     if (building(out) / META).exists():
         publish(out)
+    elif not (building(out) / PROGRESS).exists():
+        clear(out)
 
 
 def existing(out: Path) -> Meta | None:
@@ -73,6 +76,11 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
             next_step="Begin anew with --force.",
         )
     return True
+
+
+def interrupted(out: Path) -> dict[str, Any]:
+    """What an interrupted preparation has noted; empty where there is none."""
+    return read_progress(building(out)) or {}
 
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:

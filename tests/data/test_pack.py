@@ -15,13 +15,13 @@ from holo_cli.errors import DataError
 
 def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
     packer = Packer(tmp_path, "uint16", {})
-    packer.add("train", [1, 2, 3], 10, "ko", 0)
+    packer.add("train", [1, 2, 3], 10, "ko", 0, words=2, score=3.5)
     packer.add("train", [4, 500], 7, "en", 3)
     packer.add("val", [65_535], 1)
     shards = packer.finish()
-    assert [(s.name, s.tokens, s.documents, s.bytes) for s in shards] == [
-        ("train_00000", 5, 2, 17),
-        ("val_00000", 1, 1, 1),
+    assert [(s.name, s.tokens, s.documents, s.bytes, s.words) for s in shards] == [
+        ("train_00000", 5, 2, 17, 2),
+        ("val_00000", 1, 1, 1, 0),
     ]
     assert (tmp_path / "train_00000.bin").read_bytes() == bytes(
         [1, 0, 2, 0, 3, 0, 4, 0, 500 % 256, 500 // 256]
@@ -29,7 +29,12 @@ def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
     assert (tmp_path / "train_00000.idx").read_bytes() == bytes([3, *[0] * 7, 5, *[0] * 7])
     records = np.load(tmp_path / "train_00000.docs.npy", allow_pickle=False)
     assert records.dtype == RECORD
-    assert records.tolist() == [(10, b"ko", 0), (7, b"en", 3)]
+    assert records[["bytes", "language", "source", "words"]].tolist() == [
+        (10, b"ko", 0, 2),
+        (7, b"en", 3, 0),
+    ]
+    assert records["score"][0] == 3.5
+    assert np.isnan(records["score"][1])
     assert not list(tmp_path.glob("*.part"))
     assert languages_of(tmp_path, shards[:1]) == {
         "en": {"documents": 1, "bytes": 7, "tokens": 2},

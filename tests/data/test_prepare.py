@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from holo_cli.data import build, pack, workshop
+from holo_cli.data import flow, pack, workshop
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.files import locked
 from holo_cli.data.job import Progress
@@ -251,9 +251,9 @@ def test_a_failing_force_keeps_the_old_set(
 CHILD = """
 import os, sys
 from pathlib import Path
-from holo_cli.data import build
+from holo_cli.data import build, flow
 from holo_cli.data.prepare import prepare
-build.CHECKPOINT_SECONDS, build.BATCH_DOCUMENTS = -1, 20
+build.CHECKPOINT_SECONDS, flow.BATCH_DOCUMENTS = -1, 20
 source, out, die_at, force = sys.argv[1:]
 calls = 0
 def count(function):
@@ -325,11 +325,11 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Fail as Ctrl-C does, after some documents, everything so far noted."""
     add = pack.Packer.add
 
-    def failing(self: pack.Packer, *args: Any) -> None:
+    def failing(self: pack.Packer, *args: Any, **known: Any) -> None:
         if self.position == after:
             self.checkpoint()
             raise KeyboardInterrupt
-        add(self, *args)
+        add(self, *args, **known)
 
     monkeypatch.setattr(pack.Packer, "add", failing)
 
@@ -383,7 +383,7 @@ def test_an_interrupted_preparation_can_be_begun_anew(
 def test_a_full_disk_is_one_sentence_and_goes_on_later(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "BATCH_DOCUMENTS", 5)
+    monkeypatch.setattr(flow, "BATCH_DOCUMENTS", 5)
     sync, calls = pack.sync, 0
 
     def full(file: Any) -> None:

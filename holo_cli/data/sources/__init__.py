@@ -1,7 +1,6 @@
-"""The table of sources: what `holo datasets` lists and `holo prepare NAME` understands.
+"""Sources of text by name: the table (`table.py`), and how a name becomes a `Source`.
 
-To add a dataset, write a module with an `open(request) -> Source` beside this one and add a row.
-Any other name is a person's own text and goes together with `--source`.
+Any name that is not in the table is a person's own text and goes together with `--source`.
 """
 
 from __future__ import annotations
@@ -11,32 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from holo_cli.data.sources.base import Request, Source, SourceRow
+from holo_cli.data.sources.table import ROWS
 from holo_cli.errors import UsageError, nearest
 
-ROWS = (
-    SourceRow(
-        name="stories",
-        description="short original stories from a seeded grammar, with people, wants and endings",
-        size="3 MB, or any size with --max-bytes or --max-docs",
-        licence="MIT, as this project",
-        languages=("en", "ko"),
-        access="made on this machine; needs no network",
-        opener="holo_cli.data.sources.made:open_stories",
-        options="--max-bytes 10000000 --lang ko",
-    ),
-    SourceRow(
-        name="shakespeare",
-        description="tiny Shakespeare: scenes of the plays in one file, one token per character",
-        size="1.1 MB",
-        licence="public domain",
-        languages=("en",),
-        access="karpathy/tiny_shakespeare on the Hugging Face hub, or --source FILE",
-        opener="holo_cli.data.sources.shakespeare:open_shakespeare",
-        tokenizer="char",
-        takes_source=True,
-        options="--source input.txt",
-    ),
-)
 LOCAL_OPENER = "holo_cli.data.sources.local:open_local"
 
 
@@ -56,6 +32,12 @@ def datasets_table(name: str | None = None) -> list[dict[str, Any]]:
             next_step=f"{nearest(name, source_names())} `holo datasets` lists them.",
         )
     return [row.as_dict()]
+
+
+def licence_of(name: str) -> str:
+    """The licence of a dataset in the table that is fetched; empty for text that is not."""
+    row = _row(name)
+    return row.licence if row is not None and "hub" in row.opener else ""
 
 
 def open_source(request: Request) -> Source:
@@ -82,6 +64,14 @@ def default_tokenizer(names: Sequence[str]) -> str:
     """The tokenizer that suits these sources if nothing is asked for."""
     row = _row(names[0]) if len(names) == 1 else None
     return row.tokenizer if row else "bpe"
+
+
+def default_filter(names: Sequence[str]) -> str:
+    """The `--filter` that suits these sources if nothing is asked for.
+
+    Raw web text is filtered; chosen or filtered texts and a person's own stay as they are.
+    """
+    return "default" if any((row := _row(name)) and row.raw for name in names) else "none"
 
 
 def _row(name: str) -> SourceRow | None:

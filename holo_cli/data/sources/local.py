@@ -15,12 +15,13 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.sources import readers
-from holo_cli.data.sources.base import Request, Source
+from holo_cli.data.sources.base import Chunk, Position, Request, Source, Strand, counted
 from holo_cli.data.sources.decoding import (
     NotText,
     check_encoding,
@@ -75,19 +76,28 @@ def open_local(request: Request) -> Source:
     if all(path.stat().st_size == 0 for path, _, _ in files):
         raise DataError(f"{request.source} is empty.", next_step="Name a source that holds text.")
 
-    def documents(counts: Counter[str]) -> Iterator[Document]:
-        counts.update(unreadable)
-        for path, kind, encoding in files:
-            name = path.relative_to(root).as_posix() if several else path.name
-            for text, language in _rows(path, kind, encoding, request.text_field, counts):
-                yield Document(text, language=language.lower(), source=name)
+    def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
+        path, kind, encoding = files[file]
+        name = path.relative_to(root).as_posix() if several else path.name
+        for text, language in _rows(path, kind, encoding, request.text_field, counts):
+            yield Document(text, language=language.lower(), source=name)
 
+    def chunks(position: Position) -> Iterator[Chunk]:
+        file, row = position or (0, 0)
+        if position is None and unreadable:
+            yield Chunk([], (0, 0), dict(unreadable))
+        for number in range(file, len(files)):
+            for chunk in counted(partial(documents, number))(row):
+                yield Chunk(chunk.documents, (number, chunk.after), chunk.counts)
+            row = 0
+
+    total_bytes = _size([path for path, _, _ in files], request.max_bytes)
     return Source(
         name=request.name,
-        documents=documents,
+        strands=(Strand(chunks, request.name, _one(request.languages), total_bytes),),
         identity={"files": _state(root, [path for path, _, _ in files], request.source)},
         description={"name": request.name, "source": request.source, "files": len(files)},
-        total_bytes=_size([path for path, _, _ in files], request.max_bytes),
+        total_bytes=total_bytes,
     )
 
 
@@ -107,6 +117,11 @@ def _rows(
     if kind == "table":
         return readers.read_table(path, encoding, field, counts)
     return readers.read_text(path, encoding)
+
+
+def _one(languages: Sequence[str]) -> str:
+    """The language of all the text, where a single one was asked for."""
+    return languages[0] if len(languages) == 1 else ""
 
 
 def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:

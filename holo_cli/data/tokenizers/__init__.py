@@ -20,6 +20,7 @@ from holo_cli.errors import DataError, UsageError, nearest
 __all__ = [
     "DEFAULT_VOCAB_SIZE",
     "END",
+    "FILE",
     "StreamDecoder",
     "Tokenizer",
     "check_spec",

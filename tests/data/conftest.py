@@ -1,0 +1,40 @@
+"""A hub on the loopback interface for every test of data, and pauses that take no time."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from holo_cli.data.sources import hub_errors
+
+from .sources.hub_server import Hub, serving
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """The real client libraries, talking to this hub and using a cache of the test's own."""
+    import datasets
+    import huggingface_hub.constants as constants
+    import huggingface_hub.utils._http as client
+
+    with serving() as hub:
+        for variable in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_TOKEN"):
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        # both are read when the libraries are imported, which may have been in another test
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
+        cache = tmp_path / "hub cache"
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        at_once = types.SimpleNamespace(sleep=lambda seconds: None)
+        monkeypatch.setattr(client, "time", at_once)  # its pauses between attempts
+        monkeypatch.setattr(hub_errors, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(hub_errors, "LONGEST_PAUSE", 0.01)
+        yield hub
