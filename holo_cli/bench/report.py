@@ -1,0 +1,159 @@
+"""A report: what was measured, as one HTML file that a person opens, keeps and sends.
+
+The shell is that of `holo visualize` (`visualize/page.py`): plotly.js inlined once, no network, the
+reader's light or dark theme, phone and print. Every plot carries its data as tables, made here from
+the traces, so that no number can be on the picture and not in the text. A series keeps one colour,
+dash and symbol throughout a report, whichever plot it is in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from holo_cli.models.views import Picture, Table
+from holo_cli.visualize.page import Page, Section, picture_section, rounded, write_page
+
+DASHES = ("solid", "dash", "dot", "dashdot")
+SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
+NAMES = {  # of the machine's facts, as a reader has them
+    "cpu": "Processor",
+    "cores": "Cores",
+    "threads": "Threads used",
+    "gflops_float32": "Products in float32, GFLOP/s",
+    "gflops_bfloat16": "Products in bfloat16, GFLOP/s",
+    "system": "System",
+    "versions": "Versions",
+    "date": "Measured",
+}
+
+
+class Report:
+    """Parts are added in the order in which they are read; `write` makes the file.
+
+    All strings are plain text. Floats are shown with four significant digits, on plots and in
+    tables alike; None is shown as a dash, a value that is not finite as "not finite".
+    """
+
+    def __init__(self, title: str, intro: str, machine: Mapping[str, Any]) -> None:
+        """`intro` says in a few sentences what was asked and how to read the answer; `machine` is
+        what `bench.machine.describe_machine` gives, with anything else worth stating (command,
+        seeds, ...)."""
+        self.title, self.intro, self.machine = title, intro, dict(machine)
+        self._sections: list[Section] = []
+        self._series: dict[str, int] = {}
+
+    def table(
+        self,
+        caption: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[object]],
+        note: str = "",
+    ) -> None:
+        """A table that stands open."""
+        body = [[_shown(cell) for cell in row] for row in rows]
+        self._sections.append(Section(caption, note, tables=[Table("", list(columns), body)]))
+
+    def plot(
+        self,
+        caption: str,
+        traces: Sequence[Mapping[str, Any]],
+        layout: Mapping[str, Any],
+        note: str = "",
+    ) -> None:
+        """A figure of Plotly traces with `x` and `y`, and its numbers folded away under it.
+
+        Traces of one name have one colour over the whole report, unless they bring "tint": i.
+        `error_y` bars and `text` go into the tables too.
+        """
+        drawn = [self._styled(trace) for trace in traces]
+        titles = [_title(layout, "xaxis", "x"), _title(layout, "yaxis", "y")]
+        tables = [_numbers(trace, titles) for trace in drawn]
+        picture = Picture(caption, note, {caption: drawn}, layout, tables=tables)
+        self._sections.append(picture_section(picture))
+
+    def prose(self, text: str, title: str = "") -> None:
+        """Paragraphs, separated by empty lines; lines that begin with "- " make a list."""
+        self._sections.append(Section(title, "", prose=text))
+
+    def write(self, path: Path) -> int:
+        """Write the file, whole or not at all; returns its size in bytes."""
+        known = {
+            **NAMES,
+            **{k: k.replace("_", " ").capitalize() for k in self.machine.keys() - NAMES},
+        }
+        facts = [(known[k], _fact(v)) for k, v in self.machine.items() if v is not None]
+        measured = [fact for fact in facts if fact[0] == NAMES["date"]]
+        rest = [fact for fact in facts if fact not in measured]
+        sections = list(self._sections)
+        if rest:
+            table = Table("", ["What", "Value"], rest)
+            sections.append(Section("Where this was measured", "", tables=[table]))
+        return write_page(Page(self.title, measured, sections, self.intro), path)
+
+    def _styled(self, trace: Mapping[str, Any]) -> dict[str, Any]:
+        """The trace with finite numbers, rounded, and the look of its series."""
+        made = {key: _finite(value) for key, value in trace.items()}
+        number = self._series.setdefault(str(trace.get("name", "")), len(self._series))
+        made.setdefault("type", "scatter")
+        made.setdefault("tint", number)
+        if made["type"] == "scatter":
+            made.setdefault("mode", "lines+markers")
+            made["line"] = {"dash": DASHES[number % len(DASHES)], **made.get("line", {})}
+            symbol = SYMBOLS[number % len(SYMBOLS)]
+            made["marker"] = {"size": 8, "symbol": symbol, **made.get("marker", {})}
+        return made
+
+
+def _finite(value: Any) -> Any:
+    """Numbers rounded as everywhere on a page; those that are not finite leave a gap."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float):
+        return rounded(value) if math.isfinite(value) else None
+    return value
+
+
+def _shown(cell: object) -> object:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return rounded(cell) if math.isfinite(cell) else "not finite"
+    return cell
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {item}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _title(layout: Mapping[str, Any], axis: str, default: str) -> str:
+    title = layout.get(axis, {}).get("title", default)
+    return str(title.get("text", default) if isinstance(title, Mapping) else title)
+
+
+def _numbers(trace: Mapping[str, Any], titles: Sequence[str]) -> Table:
+    """What a trace draws, as a table."""
+    columns, lists = list(titles), [list(trace.get("x", [])), list(trace.get("y", []))]
+    for axis, title in zip(("error_x", "error_y"), titles, strict=True):
+        bars = trace.get(axis, {})
+        if "array" in bars:
+            minus = bars.get("arrayminus", bars["array"])
+            columns += [f"{title}: below", f"{title}: above"]
+            lists += [list(minus), list(bars["array"])]
+    text = trace.get("text")
+    if isinstance(text, list):
+        columns.append("Note")
+        lists.append(text)
+    rows = [[_shown(cell) for cell in row] for row in zip_longest(*lists)]
+    return Table(str(trace.get("name", "")) or "Values", columns, rows)
