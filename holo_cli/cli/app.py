@@ -11,9 +11,11 @@ from typing import Annotated
 import typer
 
 from holo_cli.cli import (
+    bench,
     chat,
     datasets,
     demo,
+    eval,
     export,
     generate,
     inspect,
@@ -63,3 +65,5 @@ app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("visualize")(visualize.visualize)
+app.command("eval")(eval.evaluate)
+app.add_typer(bench.app, name="bench")

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ class Output:
 
     def __init__(self, *, json: bool = False, verbosity: bool | None = None) -> None:
         self.json = json
-        self.quiet = verbosity is False
+        self.quiet, self.verbose = verbosity is False, verbosity is True
+        self.began = time.monotonic()
         self.silent = os.environ.get("RANK", "0") != "0"
         self.reader_gone = False
         logger = logging.getLogger("holo_cli")
@@ -131,9 +133,11 @@ class Output:
             print(f"Warning: {text}", file=sys.stderr, flush=True)
 
     def end(self, wrote: str, then: str) -> None:
-        """The two last lines of a command: what was written, and what to try next."""
+        """The last lines of a command: what was written, its time under -v, what to try next."""
         if wrote:
             self.note(wrote)
+        if self.verbose:
+            self.note(f"Took {duration(time.monotonic() - self.began)}.")
         if then:
             self.note(f"Next: {then}")
 
@@ -169,7 +173,7 @@ def visible(text: str) -> str:
 def count(n: float) -> str:
     """A number for a person: 950, 12.3k, 4.56M, 7.8B."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(n) >= size:
+        if abs(n) >= 0.9995 * size:  # from where three digits round up to the unit
             return f"{n / size:.3g}{unit}"
     return f"{n:.0f}" if float(n).is_integer() else f"{n:.3g}"
 

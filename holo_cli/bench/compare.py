@@ -1,0 +1,158 @@
+"""`holo bench compare`: models trained on the same tokens in the same order, each at its best rate.
+
+Everything but the mechanism is held equal: prepared set and tokenizer, batches and their order (by
+seed), steps, context, schedule to its end, and, as asked, parameters, active parameters or time.
+What is reported is the loss over the whole validation part after the last step, not the best on
+the way. Rows go to a JSONL file as runs finish; a second call with the same page goes on where the
+first one stopped, in the middle of a run too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.compare_campaign import Campaign, Run, code_of
+from holo_cli.bench.compare_plan import Plan
+from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.rows import Row, Rows, rows_path
+from holo_cli.bench.work import DONE, Job, Told, carry_out
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import Stopped
+from holo_cli.training.stopping import StopRequest
+
+KIND = "compare"
+Say = Callable[[str], None]
+Watch = Callable[[str, dict[str, Any]], None]  # the name of a run, and what it said
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a campaign is run, as against what it is."""
+
+    page: Path
+    jobs: int = 1
+    retry_failed: bool = False
+    redo: tuple[str, ...] = ()
+    train: bool = True  # False: only report what the rows say
+
+
+def open_campaign(plan: Plan, options: Options) -> Campaign:
+    """The campaign with its rows. Raises UsageError and DataError for what cannot be compared."""
+    data = PreparedData.open(plan.data)
+    rows = Rows(rows_path(options.page), KIND)
+    campaign = Campaign(plan, data, rows)
+    campaign.forget(failed=options.retry_failed, entries=options.redo)
+    return campaign
+
+
+def run(
+    campaign: Campaign,
+    options: Options,
+    *,
+    say: Say,
+    watch: Watch | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
+    stop = StopRequest() if stop is None else stop
+    if not campaign.todo():
+        return
+    machine = describe_machine()
+    here: dict[str, Run] = {}
+
+    def todo() -> Iterator[Job]:
+        for run in campaign.todo():
+            here[run.key] = run
+            yield _job(campaign, run)
+
+    def heard(told: Told) -> None:
+        run = here[told.job.key]
+        if watch is not None:
+            watch(run.words(), told.event)
+        if told.event["event"] in (DONE, "failed"):
+            row = _row(campaign, run, told, machine)
+            campaign.rows.add(row)
+            say(f"{_outcome(row, run)}  ({campaign.left()} left)")
+
+    with stop.on_signals():
+        done = carry_out(
+            todo, heard, options.page.with_suffix(".work"), options.jobs, lambda: bool(stop)
+        )
+    if not done:
+        raise Stopped(
+            f"Stopped with about {campaign.left()} runs to do; what was done is in "
+            f"{campaign.rows.path}.",
+            next_step="The same command goes on from there.",
+        )
+
+
+def _job(campaign: Campaign, run: Run) -> Job:
+    resolved = run.resolved.to_dict()
+    if run.role == "pace":
+        settings = {"resolved": resolved, "seconds": campaign.plan.seconds}
+        return Job(run.key, "pace", settings)
+    return Job(run.key, "train", {"resolved": resolved})
+
+
+def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> Row:
+    """Everything that is known of a finished run, with all its settings."""
+    event = {key: value for key, value in told.event.items() if key != "event"}
+    described = campaign.described[run.entry]
+    data = campaign.data
+    row: Row = {
+        "key": run.key,
+        "status": "done" if told.event["event"] == DONE else "failed",
+        "entry": run.entry,
+        "model": run.resolved.model_name,
+        "role": run.role,
+        "rate": run.rate,
+        "seed": run.seed,
+    }
+    costs = {
+        "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
+        "state_bytes": described.state_bytes,
+        "train_flops_per_token": described.train_flops_per_token,
+    }
+    about = {
+        "config": run.resolved.to_dict()["config"],
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "tokenizer": data.tokenizer.fingerprint,
+            "vocab_size": campaign.vocab,
+            "val_tokens": data.token_count("val"),
+            "val_bytes": data.byte_count("val"),
+        },
+        "machine": machine | {"threads": event.pop("threads", machine["threads"])},
+        "code": code_of(run.resolved.model_name),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return row | costs | event | about
+
+
+def _outcome(row: Row, run: Run) -> str:
+    if row["status"] != "done":
+        return f"{run.words()}: failed: {row['error']}"
+    if run.role == "pace":
+        return f"{run.words()}: {row['steps']} steps in the time given"
+    return (
+        f"{run.words()}: {row['val_loss']:.4f} nats per token, {row['bpb']:.4f} bits per byte, "
+        f"{row['train_seconds']:.0f} s"
+    )
+
+
+def best_rates(page: Path) -> dict[str, float]:
+    """Of an earlier campaign: the best rate of each entry by its sweep, for a plan that takes the
+    rates as found at another size."""
+    found: dict[str, tuple[float, float]] = {}
+    for row in Rows(rows_path(page), KIND):
+        if row["role"] != "sweep" or row["status"] != "done":
+            continue
+        this = (row["val_loss"], row["rate"])
+        found[row["entry"]] = min(found.get(row["entry"], this), this)
+    return {entry: rate for entry, (_, rate) in found.items()}

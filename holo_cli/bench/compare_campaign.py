@@ -1,0 +1,278 @@
+"""Which runs a comparison is made of, and which of them come next.
+
+A campaign keeps no state of its own: what comes next follows from the plan and from the rows that
+are there, so stopping and going on is nothing special. Each entry goes through a sweep of its
+learning rate, which moves on past an edge that is best, and then through its seeds at the best
+rate. The sweep has a seed of its own: the rate is not chosen on the runs that are reported.
+Entries take turns, so that a machine that gets slower or busier does so for all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import holo_cli
+from holo_cli import registry
+from holo_cli.bench.compare_plan import (
+    Entry,
+    Plan,
+    agrees,
+    evaluated,
+    identity,
+    resolve_entry,
+    scaled,
+    shortened,
+)
+from holo_cli.bench.match import count, describe, fit
+from holo_cli.bench.rows import Row, Rows, key_of
+from holo_cli.config import Resolved
+from holo_cli.data.batches import TrainBatches
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import DataError, UsageError
+from holo_cli.models.base import Description
+
+SWEEP_SEED = 0
+FINAL_SEED = 1  # the first of the seeds that are reported
+PACES = 3  # how often the speed of an entry is measured, for match = "time"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One thing to do: a run of the sweep, a run that is reported, or a measurement of speed."""
+
+    entry: str
+    role: str  # "sweep", "final" or "pace"
+    rate: float
+    seed: int
+    resolved: Resolved
+    key: str
+
+    def words(self) -> str:
+        """As it is named in progress and in tables."""
+        if self.role == "pace":
+            return f"{self.entry}, speed"
+        return f"{self.entry}, rate x{self.rate:g}, {self.role} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The rates of an entry that were tried or are wanted, and what is known of them."""
+
+    rates: tuple[float, ...]
+    losses: dict[float, float | None]  # by finished rate; None for one that failed
+    best: float | None  # None while not settled, or when every rate failed
+    settled: bool
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best rate is the last one tried on a side, so that a better one may lie
+        beyond."""
+        return len(self.rates) > 1 and self.best in (min(self.rates), max(self.rates))
+
+
+class Campaign:
+    """A plan on a prepared set, with the rows it has so far."""
+
+    def __init__(self, plan: Plan, data: PreparedData, rows: Rows) -> None:
+        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be."""
+        self.plan, self.data, self.rows = plan.check(), data, rows
+        self.vocab = data.tokenizer.vocab_size
+        self.entries = {entry.name: entry for entry in plan.entries}
+        self.configs: dict[str, Resolved] = {}
+        self.described: dict[str, Description] = {}
+        self.target = 0
+        self._known: dict[tuple[str, str, float, int, int], Run] = {}
+        self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
+        for entry in plan.entries:
+            self.configs[entry.name] = resolved = self._sized(entry)
+            self.described[entry.name] = describe(resolved, self.vocab)
+        _check_text(data, self.configs)
+        self.base = plan.entries[0].name
+
+    def _sized(self, entry: Entry) -> Resolved:
+        plan = self.plan
+        resolved = resolve_entry(plan, entry, self.data.path)
+        resolved = resolved.replace({"model.vocab_size": self.vocab}, source="the tokenizer")
+        if plan.match not in ("parameters", "active") or entry.match == "none":
+            return resolved
+        self.target = self.target or plan.target or count(resolved, self.vocab, plan.match)
+        try:
+            return fit(
+                resolved, self.vocab, self.target, plan.match,
+                vary=entry.vary or plan.vary, tolerance=plan.tolerance,
+            )  # fmt: skip
+        except UsageError as error:
+            raise UsageError(
+                f"Entry {entry.name}: {error.message}", next_step=error.next_step
+            ) from error
+
+    # -- what there is to do ----------------------------------------------------------------------
+
+    def wanted(self) -> list[Run]:
+        """Every run that can be named now, in the order in which they should be done: finished
+        ones too. More come to be known as sweeps settle."""
+        columns = [list(self._of(entry)) for entry in self.plan.entries]
+        return [run for turn in zip_longest(*columns) for run in turn if run is not None]
+
+    def todo(self) -> list[Run]:
+        """Those of `wanted` without a row, equal ones once."""
+        found = {run.key: run for run in reversed(self.wanted()) if self.row(run) is None}
+        return list(reversed(found.values()))
+
+    def left(self) -> int:
+        """How many runs are still to do, as far as can be foreseen."""
+        unsettled = sum(not self.sweep(e).settled for e in self.plan.entries)
+        return len(self.todo()) + unsettled * self.plan.seeds
+
+    def _of(self, entry: Entry) -> Iterator[Run]:
+        yield from self.paces(entry)
+        if self.steps(entry) is None:
+            return
+        sweep = self.sweep(entry)
+        if len(sweep.rates) > 1:
+            yield from (self.sweep_run(entry, rate) for rate in sweep.rates)
+        yield from self.finals(entry)
+
+    def finals(self, entry: Entry) -> list[Run]:
+        """The runs that are reported, one for each seed; none before the sweep is settled."""
+        sweep = self.sweep(entry)
+        if sweep.best is None or self.steps(entry) is None:
+            return []
+        seeds = range(FINAL_SEED, FINAL_SEED + self.plan.seeds)
+        return [self._run(entry, "final", sweep.best, seed) for seed in seeds]
+
+    def sweep_run(self, entry: Entry, rate: float) -> Run:
+        return self._run(entry, "sweep", rate, SWEEP_SEED)
+
+    def sweep(self, entry: Entry) -> Sweep:
+        """How far an entry's sweep has come, by the rows."""
+        rates = sorted(entry.rates or self.plan.rates)
+        if len(rates) == 1:
+            return Sweep(tuple(rates), {}, rates[0], settled=True)
+        if self.steps(entry) is None:
+            return Sweep(tuple(rates), {}, None, settled=False)
+        for _ in range(self.plan.extend + 1):
+            losses = self._losses(entry, rates)
+            if len(losses) < len(rates):
+                return Sweep(tuple(rates), losses, None, settled=False)
+            good = {rate: loss for rate, loss in losses.items() if loss is not None}
+            best = min(good, key=lambda rate: good[rate]) if good else None
+            if best not in (rates[0], rates[-1]) or len(rates) >= self._most(entry):
+                break
+            if best == rates[-1]:
+                rates.append(rates[-1] * rates[-1] / rates[-2])
+            else:
+                rates.insert(0, rates[0] * rates[0] / rates[1])
+        return Sweep(tuple(rates), losses, best, settled=True)
+
+    def _most(self, entry: Entry) -> int:
+        return len(entry.rates or self.plan.rates) + self.plan.extend
+
+    def _losses(self, entry: Entry, rates: list[float]) -> dict[float, float | None]:
+        rows = {rate: self.row(self.sweep_run(entry, rate)) for rate in rates}
+        return {
+            rate: row["val_loss"] if row["status"] == "done" else None
+            for rate, row in rows.items()
+            if row is not None
+        }
+
+    # -- matching by time -------------------------------------------------------------------------
+
+    def paces(self, entry: Entry) -> list[Run]:
+        """Measurements of speed; none unless runs are as long as a given time."""
+        if not self._timed(entry):
+            return []
+        return [self._pace(entry, number) for number in range(PACES)]
+
+    def _pace(self, entry: Entry, number: int) -> Run:
+        known = (entry.name, "pace", 1.0, number, 0)
+        if known not in self._known:
+            resolved = self.configs[entry.name]
+            settings = identity(resolved, self.data.fingerprint)
+            key = key_of(settings | {"seconds": self.plan.seconds, "pace": number})
+            self._known[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
+        return self._known[known]
+
+    def steps(self, entry: Entry) -> int | None:
+        """Steps of a whole run; None while the speed that decides them is not known."""
+        if not self._timed(entry):
+            return self.configs[entry.name].training.steps
+        rows = [self.row(run) for run in self.paces(entry)]
+        steps = [row["steps"] for row in rows if row is not None and row["status"] == "done"]
+        return round(statistics.median(steps)) if len(steps) == PACES else None
+
+    def _timed(self, entry: Entry) -> bool:
+        return self.plan.match == "time" and entry.match != "none"
+
+    def _config(self, entry: Entry) -> Resolved:
+        """The entry's config with the steps of a whole run."""
+        resolved, steps = self.configs[entry.name], self.steps(entry)
+        if steps is None or steps == resolved.training.steps:
+            return resolved
+        warmup = min(resolved.training.warmup, steps // 10)
+        changes = {"training.steps": steps, "training.warmup": warmup}
+        return resolved.replace(changes, source="the time given")
+
+    def _run(self, entry: Entry, role: str, rate: float, seed: int) -> Run:
+        """Made once: what is to do is asked after every run, and checking configs takes time."""
+        known = (entry.name, role, rate, seed, self.steps(entry) or 0)
+        if known not in self._known:
+            resolved = self._config(entry)
+            if role == "sweep":
+                resolved = shortened(resolved, self.plan.sweep_share)
+            else:
+                resolved = evaluated(resolved, self.plan.evaluations)
+            resolved = scaled(resolved, rate, seed)
+            key = key_of(identity(resolved, self.data.fingerprint))
+            self._known[known] = Run(entry.name, role, rate, seed, resolved, key)
+        return self._known[known]
+
+    # -- rows -------------------------------------------------------------------------------------
+
+    def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
+        """Do again what failed, or everything of some entries. Unknown entries fail by name."""
+        for name in entries:
+            if name not in self.entries:
+                raise UsageError(f"There is no entry '{name}' to do again.")
+        for row in list(self.rows):
+            if (failed and row["status"] != "done") or row.get("entry") in entries:
+                self.rows.forget(row["key"])
+
+    def row(self, run: Run) -> Row | None:
+        """The row of a run, if it was made with settings that still mean the same."""
+        row = self.rows.get(run.key)
+        if row is None or self._agreed.get(run.key) is row:
+            return row
+        if not agrees(row["config"], run.resolved):
+            return None
+        self._agreed[run.key] = row
+        return row
+
+
+def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
+    """Both parts must hold something, and the training part at least a window."""
+    if not data.token_count("val"):
+        raise DataError(
+            f"{data.path} has no validation text, so nothing can be compared on it.",
+            next_step="Prepare it with a larger --val-fraction.",
+        )
+    for resolved in configs.values():
+        TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
+
+
+def code_of(model: str) -> str:
+    """A short name for the code that makes and trains a model: rows made by other code show it."""
+    root = Path(holo_cli.__file__).parent
+    own = root / Path(*registry.module_name(model).split(".")[1:])
+    folders = (own, root / "layers", root / "training")
+    files = [*(root / "models").glob("*.py"), *(f for d in folders for f in d.rglob("*.py"))]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.relative_to(root).as_posix().encode("utf-8"))
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

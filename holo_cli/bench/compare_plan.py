@@ -1,0 +1,385 @@
+"""What a comparison trains: entries (a model and its settings), what they share, and how often.
+
+A plan is a TOML file (`configs/bench/*.toml`, or one of yours) or is made of command-line words. A
+variant of one model is an entry like any other. Everything that could stop a run is found here,
+before anything is trained: unknown names and keys, values out of range, sizes that cannot be met, a
+context longer than the text.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from holo_cli import registry
+from holo_cli.config import Resolved, resolve
+from holo_cli.config_read import SECTIONS, read_sets, scalar
+from holo_cli.errors import UsageError, nearest
+
+MATCHES = ("parameters", "active", "time", "none")
+CHECKPOINT_SUFFIX = ".safetensors"
+# settings that say where and how a run is made, not what comes out
+ELSEWHERE = {
+    "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that is compared. `settings` are dotted keys laid over the plan's base.
+
+    `rates` (None: the plan's) are factors on both peak rates; a single one is taken as it is,
+    without a sweep. `match` and `vary` (None: the plan's) say whether and by what its size is met.
+    """
+
+    name: str
+    model: str
+    preset: str | None = None
+    recipe: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] | None = None
+    match: str | None = None
+    vary: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole campaign. The field names are the keys of a plan file."""
+
+    entries: tuple[Entry, ...] = ()
+    title: str = ""
+    data: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)  # dotted keys that all entries share
+    match: str = "parameters"
+    target: int = 0  # parameters to match; 0: those of the first entry
+    seconds: float = 0.0  # of training, for match = "time"
+    tolerance: float = 0.02
+    vary: tuple[str, ...] = ("model.width", "model.mlp_ratio")
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    extend: int = 2  # how far a sweep may go on beyond an edge that is best
+    sweep_share: float = 0.5  # of the steps, in a run of the sweep
+    seeds: int = 3
+    evaluations: int = 10  # of a final run, evenly over its steps
+
+    def select(self, names: Sequence[str]) -> Plan:
+        """Only these entries; see `select_entries`."""
+        return replace(self, entries=select_entries(self.entries, names))
+
+    def with_entries(self, more: Iterable[Entry]) -> Plan:
+        """With entries added; one of a name that is there replaces it."""
+        entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
+        return replace(self, entries=tuple(entries.values()))
+
+    def changed(
+        self,
+        values: Mapping[str, Any],
+        base: Mapping[str, Any] | None = None,
+        sets: Iterable[str] = (),
+    ) -> Plan:
+        """With fields replaced and keys laid over the base: `base` dotted, `sets` as typed."""
+        return replace(self, base=shared_settings(self.base, base or {}, sets), **values)
+
+    def with_rates(self, rates: Mapping[str, float], source: str) -> Plan:
+        """Each entry at one rate, found elsewhere. Raises UsageError where one is missing."""
+        for entry in self.entries:
+            if entry.name not in rates:
+                raise UsageError(
+                    f"{source} has no best rate for '{entry.name}'.",
+                    next_step=f"It has: {', '.join(sorted(rates)) or 'none'}.",
+                )
+        entries = (replace(e, rates=(rates[e.name],)) for e in self.entries)
+        return replace(self, entries=tuple(entries))
+
+    def check(self) -> Plan:
+        """The plan itself, or UsageError for numbers that make no sense."""
+        wrong = {
+            f"match '{self.match}'": self.match not in MATCHES,
+            f"seeds {self.seeds}": self.seeds < 1,
+            f"evaluations {self.evaluations}": self.evaluations < 1,
+            f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
+            f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
+            f"target {self.target}": self.target < 0,
+            f"rates {list(self.rates)}": not self.rates or min(self.rates) <= 0,
+        }
+        for what, is_wrong in wrong.items():
+            if is_wrong:
+                raise UsageError(
+                    f"A comparison cannot have {what}.",
+                    next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
+                    "are above 0; sweep_share and tolerance are shares.",
+                )
+        if self.match == "time" and self.seconds <= 0:
+            raise UsageError(
+                "Matching by time needs to know how long a run may train.",
+                next_step="Add --time-limit SECONDS.",
+            )
+        if not self.entries:
+            raise UsageError(
+                "Nothing to compare.",
+                next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
+            )
+        return self
+
+
+def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entry, ...]:
+    """Entries by their names or their models'; unknown names fail.
+
+    A registered model without an entry is added as it is.
+    """
+    chosen: list[Entry] = []
+    for name in names:
+        own = [e for e in entries if e.name == name]
+        found = own or [e for e in entries if e.model == name.replace("_", "-")]
+        if not found and name.replace("_", "-") in registry.model_names():
+            found = [Entry(name, check_model(name))]
+        if not found:
+            raise _unknown_model(name, [e.name for e in entries])
+        chosen += [e for e in found if e not in chosen]
+    return tuple(chosen)
+
+
+def parse_variant(text: str) -> Entry:
+    """`NAME=MODEL,KEY=VALUE,...` -> an entry.
+
+    A key without a section is the model's: `ngt-8=ngt,coords=8` sets `model.coords`.
+    """
+    head, *settings = text.split(",")
+    name, equals, model = head.partition("=")
+    if not equals or not name.strip() or not model.strip():
+        raise UsageError(
+            f"--variant {text}: not of the form NAME=MODEL,KEY=VALUE,...",
+            next_step="For example: --variant ngt-8=ngt,coords=8",
+        )
+    given: dict[str, Any] = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"--variant {text}: '{item}' is not of the form key=value.",
+                next_step="For example: --variant ngt-8=ngt,coords=8",
+            )
+        given[key.strip()] = scalar(value.strip())
+    return Entry(name.strip(), check_model(model.strip()), settings=dotted(given))
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Bare keys become the model's; nested tables [base.model] become dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            flat |= {f"{key}.{leaf}": item for leaf, item in value.items()}
+        else:
+            flat[key if "." in key else f"model.{key}"] = value
+    return flat
+
+
+def shared_settings(
+    plan: Mapping[str, Any], given: Mapping[str, Any], sets: Iterable[str]
+) -> dict[str, Any]:
+    """A plan's base under dotted settings and under "key=value" as typed. A warm-up that is long
+    for a number of steps given here is shortened with it."""
+    shared = dict(plan) | dict(given)
+    typed = dotted({item.key: item.value for item in read_sets(sets)})
+    steps, warmup = given.get("training.steps"), shared.get("training.warmup")
+    if steps is not None and warmup is not None and warmup > steps // 5:
+        shared["training.warmup"] = steps // 10
+    return shared | typed
+
+
+def check_model(name: str) -> str:
+    """A registered model's name as the registry has it. A checkpoint is told apart from a typo."""
+    if name.replace("_", "-") in registry.model_names():
+        return name.replace("_", "-")
+    raise _unknown_model(name, [])
+
+
+def _unknown_model(name: str, entries: list[str]) -> UsageError:
+    if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
+        return UsageError(
+            f"'{name}' is a file; what is compared here is trained anew, from a model's name.",
+            next_step=f"Use names of models: {', '.join(registry.model_names())}. "
+            "`holo eval` scores checkpoints.",
+        )
+    known = [*entries, *registry.model_names()]
+    return UsageError(f"There is no model '{name}'.", next_step=nearest(name, known))
+
+
+# -- plan files -----------------------------------------------------------------------------------
+
+
+def plan_names() -> list[str]:
+    """The plans that come with holo."""
+    return sorted(path.stem for path in (registry.configs_folder() / "bench").glob("*.toml"))
+
+
+def named_plan(name: str) -> Plan:
+    """A plan that comes with holo."""
+    if name not in plan_names():
+        raise UsageError(
+            f"There is no plan '{name}' for a comparison.", next_step=nearest(name, plan_names())
+        )
+    return read_plan(registry.configs_folder() / "bench" / f"{name}.toml")
+
+
+def read_plan(path: Path) -> Plan:
+    """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
+    values, entries, _ = load_plan(path, {f.name for f in fields(Plan)} - {"entries"})
+    check_types(values, Plan, path)
+    return Plan(**values, entries=entries)
+
+
+def load_plan(
+    path: Path, known: set[str], tables: str = ""
+) -> tuple[dict[str, Any], tuple[Entry, ...], dict[str, Any]]:
+    """The plain keys of a plan file, which must be `known`; its entries; and the tables of one
+    more kind, [TABLES.NAME], as they are. Lists become tuples, the base dotted keys."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no plan file '{path}'.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, OSError) as error:
+        raise UsageError(f"{path}: not a plan in TOML: {error}.") from None
+    entries, more = table.pop("entry", {}), table.pop(tables, {})
+    for key in table:
+        if key not in known:
+            raise UsageError(
+                f"{path}: unknown key '{key}'.",
+                next_step=nearest(key, filter(None, {*known, "entry", tables})),
+            )
+    if not isinstance(entries, Mapping) or not isinstance(more, Mapping):
+        raise UsageError(f"{path}: entries are tables, as in [entry.vanilla].")
+    values = {k: _tuples(v) for k, v in table.items()}
+    values["base"] = dotted(values.get("base", {}))
+    return values, tuple(_read_entry(path, n, given) for n, given in entries.items()), dict(more)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def check_types(values: Mapping[str, Any], plan: type, path: Path) -> None:
+    """Kinds of values as a plan's defaults have them; whole numbers pass as numbers."""
+    for f in fields(plan):
+        if f.name not in values or f.name == "base":
+            continue
+        expected = type(f.default)
+        allowed = (int, float) if expected is float else expected
+        if not isinstance(values[f.name], allowed) or isinstance(values[f.name], bool):
+            raise UsageError(f"{path}: {f.name} cannot be {values[f.name]!r}.")
+
+
+def _read_entry(path: Path, name: str, given: Any) -> Entry:
+    known = ("model", "preset", "recipe", "set", "rates", "match", "vary")
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{path}: [entry.{name}] must be a table.")
+    for key in given:
+        if key not in known:
+            raise UsageError(
+                f"{path}: unknown key '{key}' in [entry.{name}].", next_step=nearest(key, known)
+            )
+    match = given.get("match")
+    if match not in (None, "none"):
+        raise UsageError(
+            f'{path}: match of [entry.{name}] can only be "none": the plan\'s own, or not.'
+        )
+    return Entry(
+        name,
+        check_model(str(given.get("model", name))),
+        preset=given.get("preset"),
+        recipe=given.get("recipe"),
+        settings=dotted(given.get("set", {})),
+        rates=tuple(given["rates"]) if "rates" in given else None,
+        match=match,
+        vary=tuple(given["vary"]) if "vary" in given else None,
+    )
+
+
+# -- from entries to configs ----------------------------------------------------------------------
+
+
+def resolve_entry(plan: Plan, entry: Entry, data: Path) -> Resolved:
+    """The entry's config at its own size: preset, base, then its settings.
+
+    Raises UsageError naming the entry for what its model does not know or cannot take.
+    """
+    changes = {
+        **plan.base,
+        **entry.settings,
+        "data.path": data.resolve().as_posix(),
+        "data.verify": False,  # once, by the campaign, is enough
+        "training.sample_tokens": 0,
+    }
+    if "training.warmup" not in changes and "training.steps" in changes:
+        changes["training.warmup"] = min(50, changes["training.steps"] // 10)
+    found = resolve(entry.model, entry.preset, entry.recipe)
+    return found.replace(changes, source=f"entry {entry.name}")
+
+
+def scaled(resolved: Resolved, rate: float, seed: int) -> Resolved:
+    """With both peak rates times `rate`, and a seed."""
+    training = resolved.training
+    return resolved.replace(
+        {
+            "training.lr": training.lr * rate,
+            "training.adam_lr": training.adam_lr * rate,
+            "training.seed": seed,
+        },
+        source=f"rate x{rate:g}",
+    )
+
+
+def shortened(resolved: Resolved, share: float) -> Resolved:
+    """The same schedule in a share of the steps, evaluated at its end only."""
+    steps = max(1, round(resolved.training.steps * share))
+    warmup = min(resolved.training.warmup, steps)
+    return resolved.replace(
+        {"training.steps": steps, "training.warmup": warmup, "training.eval_every": steps},
+        source="the sweep",
+    )
+
+
+def evaluated(resolved: Resolved, times: int) -> Resolved:
+    """Evaluated `times` times, evenly."""
+    every = max(1, -(-resolved.training.steps // times))
+    return resolved.replace({"training.eval_every": every}, source="the plan")
+
+
+def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
+    """What makes a run the run it is: model, data and settings, without where and how it ran.
+
+    Settings at their defaults are left out, so that a key which a later version adds does not make
+    every older run a stranger; `agrees` sees to defaults that changed.
+    """
+    return {
+        "model": resolved.model_name,
+        "data": fingerprint,
+        "settings": {
+            key: value
+            for key, value in _settings(resolved).items()
+            if value != _default(resolved, key)
+        },
+    }
+
+
+def agrees(config: Mapping[str, Mapping[str, Any]], resolved: Resolved) -> bool:
+    """Whether a row's stored config says the same on every key that both know."""
+    return all(
+        config.get(section, {}).get(leaf, value) == value
+        for key, value in _settings(resolved).items()
+        for section, _, leaf in [key.partition(".")]
+    )
+
+
+def _settings(resolved: Resolved) -> dict[str, Any]:
+    """Dotted settings that can change what comes out."""
+    return {key: value for key, value in resolved.values().items() if key not in ELSEWHERE}
+
+
+def _default(resolved: Resolved, key: str) -> Any:
+    section, _, leaf = key.partition(".")
+    config: Any = getattr(resolved, section)
+    default = type(config).model_fields[leaf].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default  # as JSON has it

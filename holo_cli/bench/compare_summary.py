@@ -1,0 +1,208 @@
+"""What a campaign's rows say: a line for each entry, and which differences are real.
+
+Nothing here is filled in: an entry without finished runs has no figures, only the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from holo_cli.bench.compare_campaign import Campaign
+from holo_cli.bench.compare_plan import Entry
+from holo_cli.bench.rows import Row
+from holo_cli.bench.significance import Difference, against
+
+UNIT = "nats per token"
+
+
+@dataclass
+class Line:
+    """One entry's result. Losses are of the finished seeds, in the order of the seeds."""
+
+    entry: str
+    model: str
+    status: str  # "done", "2 of 3 seeds", "failed", "not run"
+    rate: float | None
+    losses: list[float]
+    bpb: list[float]
+    parameters: int
+    active_parameters: int
+    state_bytes: int
+    settings: dict[str, Any]  # that differ from the model's defaults
+    note: str = ""
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float | None:
+        return statistics.mean(self.losses) if self.losses else None
+
+    @property
+    def bits(self) -> float | None:
+        return statistics.mean(self.bpb) if self.bpb else None
+
+    @property
+    def loss_sd(self) -> float | None:
+        return statistics.stdev(self.losses) if len(self.losses) > 1 else None
+
+    @property
+    def bits_sd(self) -> float | None:
+        return statistics.stdev(self.bpb) if len(self.bpb) > 1 else None
+
+    def median(self, key: str) -> float | None:
+        """Of a figure of the finished runs."""
+        values = [row[key] for row in self.rows if row.get(key) is not None]
+        return statistics.median(values) if values else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "entry": self.entry,
+            "model": self.model,
+            "status": self.status,
+            "rate": self.rate,
+            "seeds": len(self.losses),
+            "val_loss": self.loss,
+            "val_loss_sd": self.loss_sd,
+            "val_losses": self.losses,
+            "bpb": self.bits,
+            "bpb_sd": self.bits_sd,
+            "parameters": self.parameters,
+            "active_parameters": self.active_parameters,
+            "state_bytes": self.state_bytes,
+            "note": self.note,
+        } | {
+            key: self.median(key)
+            for key in (
+                "steps", "tokens", "train_seconds", "eval_seconds", "cpu_seconds",
+                "tokens_per_second", "peak_rss_bytes",
+            )
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`lines` in the plan's order; `differences` of each other entry to the first one."""
+
+    base: str
+    lines: list[Line]
+    differences: list[Difference]
+
+    def difference(self, entry: str) -> Difference | None:
+        return next((d for d in self.differences if d.a == entry), None)
+
+    def sentences(self, *, missing: bool = True) -> list[str]:
+        """The findings, best first; then, with `missing`, of what nothing can be said."""
+        order = sorted(self.differences, key=lambda d: (d.p is None, d.value))
+        found = [d.sentence(UNIT) for d in order]
+        unknown = [line for line in self.lines if not line.losses and missing]
+        return found + [f"{line.entry}: {line.status}. {line.note}".strip() for line in unknown]
+
+
+def summarise(campaign: Campaign) -> Summary:
+    lines = [_line(campaign, entry) for entry in campaign.plan.entries]
+    losses = {line.entry: line.losses for line in lines}
+    return Summary(campaign.base, lines, against(campaign.base, losses))
+
+
+def _line(campaign: Campaign, entry: Entry) -> Line:
+    runs = campaign.finals(entry)
+    rows = [row for run in runs if (row := campaign.row(run)) is not None]
+    done = [row for row in rows if row["status"] == "done"]
+    sweep = campaign.sweep(entry)
+    described = campaign.described[entry.name]
+    paces = [row for run in campaign.paces(entry) if (row := campaign.row(run)) is not None]
+    failures = [row for row in [*paces, *rows] if row["status"] != "done"]
+    if sweep.settled and sweep.best is None:
+        failures += [
+            row
+            for rate in sweep.rates
+            if (row := campaign.row(campaign.sweep_run(entry, rate))) is not None
+        ]
+    seeds = campaign.plan.seeds
+    if len(done) == seeds:
+        status = "done"
+    elif failures:
+        status = "failed"
+    elif done:
+        status = f"{len(done)} of {seeds} seeds"
+    else:
+        status = "sweep under way" if sweep.losses else "not run"
+    notes = sorted({f"{row['error']}" for row in failures})
+    if sweep.settled and sweep.at_edge:
+        notes.append(f"the best rate, x{sweep.best:g}, is the last one tried on its side")
+    if len({row["code"] for row in done}) > 1:
+        notes.append("its runs were made by different versions of the code")
+    if any(row["stopped_by"] != "steps" for row in done):
+        notes.append("ended before its schedule did")
+    return Line(
+        entry=entry.name,
+        model=entry.model,
+        status=status,
+        rate=sweep.best,
+        losses=[row["val_loss"] for row in done],
+        bpb=[row["bpb"] for row in done],
+        parameters=described.parameters,
+        active_parameters=described.active_parameters,
+        state_bytes=described.state_bytes,
+        settings=_own_settings(campaign, entry),
+        note="; ".join(notes),
+        rows=done,
+    )
+
+
+def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
+    """The model's keys that are not at their defaults, without those of the common skeleton."""
+    config = campaign.configs[entry.name].model
+    common = {"vocab_size", "context", "dropout"}
+    return {
+        key: value
+        for key, value in config.model_dump(mode="json").items()
+        if key not in common and value != type(config).model_fields[key].default
+    }
+
+
+def bits_per_nat(campaign: Campaign) -> float:
+    """Bits per byte of one nat per token: the same for all models on the same tokens."""
+    data = campaign.data
+    return data.token_count("val") / (math.log(2) * data.byte_count("val"))
+
+
+def table(summary: Summary, count: Any, size: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The main result as text: columns and rows. `count` and `size` write numbers for people."""
+    columns = (
+        "model", "parameters", "active", "state", "rate", "bits/byte", "nats/token",
+        f"vs {summary.base}", "verdict", "train s", "seeds",
+    )  # fmt: skip
+    rows: list[Sequence[str]] = []
+    for line in summary.lines:
+        difference = summary.difference(line.entry)
+        seconds = line.median("train_seconds")
+        rows.append((
+            line.entry,
+            count(line.parameters),
+            count(line.active_parameters),
+            size(line.state_bytes),
+            "" if line.rate is None else f"x{line.rate:g}",
+            spread(line.bits, line.bits_sd),
+            spread(line.loss, line.loss_sd),
+            "" if difference is None else signed(difference.value, difference.half),
+            line.status if not line.losses else "" if difference is None else difference.verdict,
+            "" if seconds is None else f"{seconds:.0f}",
+            str(len(line.losses)),
+        ))  # fmt: skip
+    return columns, rows
+
+
+def spread(mean: float | None, sd: float | None) -> str:
+    """A mean with its standard deviation over seeds."""
+    if mean is None:
+        return "not run"
+    return f"{mean:.4f}" + ("" if sd is None else f" (sd {sd:.4f})")
+
+
+def signed(value: float, half: float | None) -> str:
+    return f"{value:+.4f}" + ("" if half is None else f" ± {half:.4f}")

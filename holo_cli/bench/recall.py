@@ -1,0 +1,270 @@
+"""`holo bench recall`: who can bring back what it has read? Synthetic tasks with known answers.
+
+Losses on text hide this: most tokens can be told from the last few. Here nothing can: an answer is
+somewhere in the past, at a place that changes, and must be found. Each entry is trained on each
+task from scratch and tested on new rows, also longer than those it was trained on. Beside the
+accuracy stands what it was bought with: the bytes of state that decoding keeps at that length.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.compare_campaign import code_of
+from holo_cli.bench.compare_plan import Entry, agrees, identity
+from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.match import describe
+from holo_cli.bench.recall_plan import Exam, RecallPlan, resolve_exam
+from holo_cli.bench.rows import Row, Rows, key_of, rows_path
+from holo_cli.bench.tasks import Case
+from holo_cli.bench.work import DONE, Job, Told, carry_out
+from holo_cli.config import Resolved
+from holo_cli.errors import Stopped
+from holo_cli.training.stopping import StopRequest
+
+KIND = "recall"
+FIRST_SEED = 1
+Say = Callable[[str], None]
+Watch = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One entry on one task, with one rate and seed."""
+
+    entry: str
+    exam: Exam
+    rate: float
+    seed: int
+    resolved: Resolved
+    key: str
+
+    def words(self) -> str:
+        return f"{self.entry}, {self.exam.name}, rate x{self.rate:g}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """How an entry does in a case of a task: accuracies over seeds, at the rate that is best for
+    the trained cases. No accuracies: not run, failed, or more than the model can read (`why`)."""
+
+    entry: str
+    exam: Exam
+    case: Case
+    accuracies: list[float]
+    state_bytes: int | None
+    parameters: int
+    rate: float | None
+    why: str = ""
+
+    @property
+    def trained(self) -> bool:
+        return self.case in self.exam.train
+
+    @property
+    def accuracy(self) -> float | None:
+        return statistics.mean(self.accuracies) if self.accuracies else None
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """Lowest and highest over the seeds."""
+        return (min(self.accuracies), max(self.accuracies)) if self.accuracies else None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "entry": self.entry,
+            "task": self.exam.name,
+            "length": self.case.length,
+            "items": self.case.items,
+            "trained": self.trained,
+            "accuracy": self.accuracy,
+            "accuracies": self.accuracies,
+            "chance": self.exam.task.chance,
+            "state_bytes": self.state_bytes,
+            "parameters": self.parameters,
+            "rate": self.rate,
+            "why": self.why,
+        }
+
+
+class Recall:
+    """A plan with the rows it has so far; what is to do follows from them."""
+
+    def __init__(self, plan: RecallPlan, rows: Rows) -> None:
+        """Resolves and builds (on the meta device) every entry for every task. Raises UsageError
+        for what cannot be."""
+        self.plan, self.rows = plan.check(), rows
+        self.entries: dict[str, Entry] = {entry.name: entry for entry in plan.spread_out()}
+        self.parameters: dict[tuple[str, str], int] = {}
+        self.runs: list[Run] = []
+        self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
+        seeds = range(FIRST_SEED, FIRST_SEED + plan.seeds)
+        # all entries take a task in turn, so that a page that is not finished compares them
+        for exam, rate, seed, entry in product(
+            plan.exams, plan.rates, seeds, self.entries.values()
+        ):
+            self.runs.append(self._run(entry, exam, rate, seed))
+        for entry, exam in product(self.entries.values(), plan.exams):
+            resolved = resolve_exam(plan, entry, exam, 1.0, 0)
+            described = describe(resolved, exam.vocab_size)
+            self.parameters[entry.name, exam.name] = described.parameters
+
+    def _run(self, entry: Entry, exam: Exam, rate: float, seed: int) -> Run:
+        resolved = resolve_exam(self.plan, entry, exam, rate, seed)
+        asked = {"sequences": self.plan.sequences, "solved": self.plan.solved}
+        key = key_of(identity(resolved, "synthetic") | exam.to_dict() | asked)
+        return Run(entry.name, exam, rate, seed, resolved, key)
+
+    def row(self, run: Run) -> Row | None:
+        """The row of a run, if it was made with settings that still mean the same."""
+        row = self.rows.get(run.key)
+        if row is None or self._agreed.get(run.key) is row:
+            return row
+        if not agrees(row["config"], run.resolved):
+            return None
+        self._agreed[run.key] = row
+        return row
+
+    def todo(self) -> list[Run]:
+        return [run for run in self.runs if self.row(run) is None]
+
+    def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
+        """Do again what failed, or everything of some entries."""
+        for row in list(self.rows):
+            if (failed and row["status"] != "done") or row["entry"] in entries:
+                self.rows.forget(row["key"])
+
+    # -- what came of it --------------------------------------------------------------------------
+
+    def scores(self) -> list[Score]:
+        """Every case of every task for every entry, in the plan's order."""
+        return [
+            score
+            for exam in self.plan.exams
+            for entry in self.entries.values()
+            for score in self._scores(entry, exam)
+        ]
+
+    def _scores(self, entry: Entry, exam: Exam) -> Iterator[Score]:
+        runs = [r for r in self.runs if (r.entry, r.exam) == (entry.name, exam)]
+        rows = [row for run in runs if (row := self.row(run)) is not None]
+        by_rate: dict[float, list[Row]] = {}
+        for row in rows:
+            if row["status"] == "done":
+                by_rate.setdefault(row["rate"], []).append(row)
+        rate = max(by_rate, key=lambda rate: _trained(by_rate[rate])) if by_rate else None
+        chosen = by_rate[rate] if rate is not None else []
+        failed = sorted({row["error"] for row in rows if row["status"] != "done"})
+        for number, case in enumerate(exam.cases):
+            found = [row["cases"][number] for row in chosen]
+            accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
+            refused = [f["error"] for f in found if "error" in f]
+            why = "" if accuracies else "; ".join(dict.fromkeys(refused or failed)) or "not run"
+            yield Score(
+                entry.name,
+                exam,
+                case,
+                accuracies,
+                found[0]["state_bytes"] if found else None,
+                self.parameters[entry.name, exam.name],
+                rate,
+                why,
+            )
+
+
+def _trained(rows: list[Row]) -> float:
+    """Mean accuracy over the cases that were trained on."""
+    values = [case["accuracy"] or 0.0 for row in rows for case in row["cases"] if case["trained"]]
+    return statistics.mean(values)
+
+
+def open_recall(
+    plan: RecallPlan, page: Path, *, retry_failed: bool = False, redo: tuple[str, ...] = ()
+) -> Recall:
+    """The bench with the rows beside its page."""
+    recall = Recall(plan, Rows(rows_path(page), KIND))
+    recall.forget(failed=retry_failed, entries=redo)
+    return recall
+
+
+def run(
+    recall: Recall,
+    page: Path,
+    *,
+    jobs: int = 1,
+    say: Say,
+    watch: Watch | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Do every run that has no row yet. Raises Stopped after a request to stop."""
+    stop = StopRequest() if stop is None else stop
+    if not recall.todo():
+        return
+    machine = describe_machine()
+    here = {run.key: run for run in recall.runs}
+
+    def todo() -> Iterator[Job]:
+        for run in recall.todo():
+            settings = {
+                "resolved": run.resolved.to_dict(),
+                "exam": run.exam.to_dict(),
+                "sequences": recall.plan.sequences,
+                "solved": recall.plan.solved,
+            }
+            yield Job(run.key, "recall", settings)
+
+    def heard(told: Told) -> None:
+        run = here[told.job.key]
+        if watch is not None:
+            watch(run.words(), told.event)
+        if told.event["event"] in (DONE, "failed"):
+            row = _row(run, told, machine)
+            recall.rows.add(row)
+            say(f"{_outcome(row, run)}  ({len(recall.todo())} left)")
+
+    with stop.on_signals():
+        done = carry_out(todo, heard, page.with_suffix(".work"), jobs, lambda: bool(stop))
+    if not done:
+        raise Stopped(
+            f"Stopped with {len(recall.todo())} runs to do; what was done is in "
+            f"{recall.rows.path}.",
+            next_step="The same command goes on from there.",
+        )
+
+
+def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
+    event = {key: value for key, value in told.event.items() if key != "event"}
+    return {
+        "key": run.key,
+        "status": "done" if told.event["event"] == DONE else "failed",
+        "entry": run.entry,
+        "model": run.resolved.model_name,
+        "rate": run.rate,
+        "seed": run.seed,
+        **run.exam.to_dict(),
+        "machine": machine | {"threads": event.pop("threads", machine["threads"])},
+        **event,
+        "config": run.resolved.to_dict()["config"],
+        "code": code_of(run.resolved.model_name),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _outcome(row: Row, run: Run) -> str:
+    if row["status"] != "done":
+        return f"{run.words()}: failed: {row['error']}"
+    cases = ", ".join(
+        f"{case['length']}/{case['items']}: {accuracy(case['accuracy'])}" for case in row["cases"]
+    )
+    return f"{run.words()}: {cases} in {row['train_seconds']:.0f} s"
+
+
+def accuracy(value: float | None) -> str:
+    """A share as per cent; a dash where there is none."""
+    return "–" if value is None else f"{100 * value:.0f} %"

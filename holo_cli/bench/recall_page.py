@@ -1,0 +1,158 @@
+"""The page of a recall bench: who recalls what, and with how much state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.recall import Recall, Score, accuracy
+from holo_cli.bench.recall_plan import Exam
+from holo_cli.bench.report import Report
+
+SOLVED, LOST = 0.9, 0.5  # accuracies from which a case counts as solved, and under which as lost
+
+
+def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
+    """Write the page, whole or not at all; its size in bytes."""
+    machines = [row["machine"] for row in recall.rows]
+    plan = recall.plan
+    report = Report(
+        plan.title or "Recall",
+        "Small models, each trained from scratch on tasks whose answers only the past can tell, "
+        "and tested on new rows: shares of right answers, at lengths that were trained on and at "
+        "longer ones, beside the state that decoding keeps there.",
+        dict(machines[-1]) if machines else {},
+    )
+    report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
+    for exam in plan.exams:
+        _exam(report, recall, exam, [s for s in scores if s.exam == exam])
+    _runs(report, recall)
+    report.prose(_method(recall), "How it was made")
+    return report.write(path)
+
+
+def findings(recall: Recall, scores: list[Score]) -> list[str]:
+    """For each task: who solves its hardest trained case, who keeps it up at greater length."""
+    found = []
+    for exam in recall.plan.exams:
+        own = [s for s in scores if s.exam == exam]
+        hardest = max(exam.train, key=lambda case: (case.items, case.length))
+        here = [s for s in own if s.case == hardest and s.accuracy is not None]
+        if not here:
+            found.append(f"{exam.task.title}: not run.")
+            continue
+        good = [s.entry for s in here if (s.accuracy or 0.0) >= SOLVED]
+        rest = sorted((s for s in here if s.entry not in good), key=lambda s: -(s.accuracy or 0.0))
+        parts = [f"solved by {', '.join(good)}" if good else "solved by none"]
+        if rest:
+            parts.append("not by " + ", ".join(f"{s.entry} ({accuracy(s.accuracy)})" for s in rest))
+        text = f"{exam.task.title}, {_case(hardest)}: {'; '.join(parts)}."
+        if exam.test:
+            longest = max(exam.test)
+            kept = [
+                s.entry for s in own
+                if s.case == longest and s.entry in good and (s.accuracy or 0.0) >= SOLVED
+            ]  # fmt: skip
+            who = ", ".join(kept) or "none of them"
+            text += f" At {_case(longest)}, never trained: still {who}." if good else ""
+        found.append(text)
+    return found
+
+
+def _case(case: Any) -> str:
+    return f"{case.length} tokens with {case.items}"
+
+
+def columns(exam: Exam) -> list[str]:
+    """Names of the cases: length/items, a star for lengths that were not trained on."""
+    stars = {case: "" if case in exam.train else "*" for case in exam.cases}
+    return [f"{case.length}/{case.items}{star}" for case, star in stars.items()]
+
+
+def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> None:
+    entries = list(recall.entries)
+    rows = []
+    for entry in entries:
+        own = [s for s in scores if s.entry == entry]
+        cells = [None if s.accuracy is None else round(100 * s.accuracy, 1) for s in own]
+        why = "; ".join(dict.fromkeys(s.why for s in own if s.why))
+        states = [s.state_bytes for s in own]
+        rows.append((entry, own[0].parameters, *cells, states[0], states[-1], why))
+    first, last = exam.cases[0].length, exam.cases[-1].length
+    report.table(
+        exam.task.title,
+        (
+            "model", "parameters", *(f"{name} %" for name in columns(exam)),
+            f"state at {first}, bytes", f"at {last}", "remarks",
+        ),
+        rows,
+        f"{exam.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
+        f"on. Guessing gives {100 * exam.task.chance:.2g} %.",
+    )  # fmt: skip
+    traces = []
+    for entry in entries:
+        own = [s for s in scores if s.entry == entry and s.accuracy is not None]
+        if own:
+            traces.append(
+                {
+                    "name": entry,
+                    "x": [s.state_bytes for s in own],
+                    "y": [100 * (s.accuracy or 0.0) for s in own],
+                    "mode": "markers",
+                    "text": [name for s in own for name in columns(exam)
+                             if name.rstrip("*") == f"{s.case.length}/{s.case.items}"],
+                }
+            )  # fmt: skip
+    if traces:
+        report.plot(
+            f"{exam.task.title}: accuracy against state",
+            traces,
+            {
+                "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},
+                "yaxis": {"title": {"text": "right answers, %"}, "range": [-3, 103]},
+            },
+            "A mark for each case. A cache grows with the text, so its marks move to the right; a "
+            "recurrent state stays where it is.",
+        )
+
+
+def _runs(report: Report, recall: Recall) -> None:
+    rows = []
+    for run in recall.runs:
+        row = recall.row(run)
+        if row is None:
+            rows.append(
+                (run.entry, run.exam.name, f"x{run.rate:g}", run.seed, "not run", *[None] * 5)
+            )
+            continue
+        done = row["status"] == "done"
+        rows.append((
+            run.entry, run.exam.name, f"x{run.rate:g}", run.seed,
+            row["stopped_by"] if done else row["error"],
+            row["steps"] if done else None, row["losses"][-1][1] if done else None,
+            row["train_seconds"] if done else None, row["code"], row["date"],
+        ))  # fmt: skip
+    report.table(
+        "Every run",
+        (
+            "model", "task", "rate", "seed", "ended by", "steps", "last loss, nats", "training s",
+            "code", "finished",
+        ),
+        rows,
+    )  # fmt: skip
+
+
+def _method(recall: Recall) -> str:
+    plan = recall.plan
+    first = recall.runs[0].resolved
+    training = first.training
+    ends = f"; it ends early once its loss stays under {plan.solved:g} nats" if plan.solved else ""
+    rates = ", ".join(f"x{rate:g}" for rate in plan.rates)
+    return f"""Each run makes {training.steps} steps of {training.batch_size} new rows{ends}. \
+Cases take turns from batch to batch. Only answers are scored, in training and in the test, which \
+has {plan.sequences} new rows for each case. Rates tried: {rates}; where there are several, the \
+one counts that is best on the trained cases. Seeds: {plan.seeds}; where there are several, \
+figures are means.
+
+A model that does not solve a task here has not been shown to be unable to: it had this size and \
+this much training. One seed more or less can decide whether a model finds the trick in time."""

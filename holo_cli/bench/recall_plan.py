@@ -1,0 +1,175 @@
+"""What a recall bench trains: entries, tasks, and how hard the tasks are.
+
+A plan is a TOML file (`configs/bench/recall/*.toml`, or one of yours) with entries as in a
+comparison's and one table for each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from holo_cli import registry
+from holo_cli.bench.compare_plan import Entry, check_types, load_plan, select_entries
+from holo_cli.bench.tasks import TASKS, Case, Task
+from holo_cli.config import Resolved, resolve
+from holo_cli.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A task as a plan sets it: its vocabulary, the cases trained on, and those only tested."""
+
+    name: str
+    vocab_size: int
+    train: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.name](self.vocab_size)
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All that is tested: the trained ones first."""
+        return (*self.train, *self.test)
+
+    @property
+    def context(self) -> int:
+        """The longest trained length."""
+        return max(case.length for case in self.train)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "train": [list(case) for case in self.train],
+            "test": [list(case) for case in self.test],
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Exam:
+        train, test = (tuple(Case(*c) for c in stored[k]) for k in ("train", "test"))
+        return cls(stored["task"], stored["vocab_size"], train, test)
+
+
+@dataclass(frozen=True)
+class RecallPlan:
+    """A whole recall bench. The field names are the keys of a plan file."""
+
+    entries: tuple[Entry, ...] = ()
+    exams: tuple[Exam, ...] = ()
+    title: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()  # every entry at each of these widths; none: as it is
+    rates: tuple[float, ...] = (1.0,)  # factors on the rates; the best one counts
+    seeds: int = 1
+    sequences: int = 256  # tested for each case
+    solved: float = 0.0  # a run ends once its loss, in nats, stays under this; 0 is off
+
+    def select(self, names: Sequence[str]) -> RecallPlan:
+        """Only these entries; see `select_entries`."""
+        return replace(self, entries=select_entries(self.entries, names))
+
+    def select_tasks(self, names: Sequence[str]) -> RecallPlan:
+        """Only these tasks. Raises UsageError for one that the plan does not set."""
+        known = {exam.name: exam for exam in self.exams}
+        for name in names:
+            if name not in known:
+                raise UsageError(f"There is no task '{name}'.", next_step=nearest(name, known))
+        return replace(self, exams=tuple(known[name] for name in dict.fromkeys(names)))
+
+    def with_entries(self, more: Sequence[Entry]) -> RecallPlan:
+        entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
+        return replace(self, entries=tuple(entries.values()))
+
+    def check(self) -> RecallPlan:
+        """The plan itself, or UsageError for what makes no sense."""
+        if not self.entries:
+            raise UsageError(
+                "No model to test.",
+                next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
+            )
+        if not self.exams:
+            raise UsageError("No task to test with.", next_step=f"Tasks: {', '.join(TASKS)}.")
+        if self.seeds < 1 or self.sequences < 1 or not self.rates or min(self.rates) <= 0:
+            raise UsageError("Seeds, sequences and rates of a recall bench must be above 0.")
+        for exam in self.exams:
+            for case in exam.cases:
+                exam.task.check(case)
+        return self
+
+    def spread_out(self) -> tuple[Entry, ...]:
+        """The entries at each width."""
+        if not self.widths:
+            return self.entries
+        return tuple(
+            replace(e, name=f"{e.name} {width}", settings={**e.settings, "model.width": width})
+            for e in self.entries
+            for width in self.widths
+        )
+
+
+def plan_names() -> list[str]:
+    """The plans that come with holo."""
+    folder = registry.configs_folder() / "bench" / "recall"
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def named_plan(name: str) -> RecallPlan:
+    """A plan that comes with holo."""
+    if name not in plan_names():
+        raise UsageError(
+            f"There is no plan '{name}' for recall.", next_step=nearest(name, plan_names())
+        )
+    return read_plan(registry.configs_folder() / "bench" / "recall" / f"{name}.toml")
+
+
+def read_plan(path: Path) -> RecallPlan:
+    """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
+    known = {f.name for f in fields(RecallPlan)} - {"entries", "exams"}
+    values, entries, tasks = load_plan(path, known, "task")
+    check_types(values, RecallPlan, path)
+    exams = tuple(_read_exam(path, name, given) for name, given in tasks.items())
+    return RecallPlan(**values, entries=entries, exams=exams)
+
+
+def _read_exam(path: Path, name: str, given: Any) -> Exam:
+    where = f"{path}: [task.{name}]"
+    if name not in TASKS:
+        raise UsageError(f"{where}: there is no such task.", next_step=nearest(name, TASKS))
+    if not isinstance(given, Mapping) or not {"vocab", "train"} <= set(given):
+        raise UsageError(f"{where} needs vocab, and train = [[LENGTH, ITEMS], ...].")
+    unknown = set(given) - {"vocab", "train", "test"}
+    if unknown:
+        raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
+    try:
+        train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
+        exam = Exam(name, int(given["vocab"]), train, test)
+        assert exam.train
+        whole = all(isinstance(n, int) for case in exam.cases for n in case)
+    except (TypeError, AssertionError):
+        whole = False
+    if not whole:
+        raise UsageError(f"{where}: train and test are lists of [LENGTH, ITEMS], whole numbers.")
+    return exam
+
+
+def resolve_exam(plan: RecallPlan, entry: Entry, exam: Exam, rate: float, seed: int) -> Resolved:
+    """The config of one run. Raises UsageError naming the entry."""
+    found = resolve(entry.model, entry.preset, entry.recipe)
+    steps = plan.base.get("training.steps", found.training.steps)
+    changes = {
+        "training.warmup": min(found.training.warmup, steps // 10),
+        **plan.base,
+        **entry.settings,
+        "model.context": exam.context,
+        "model.vocab_size": exam.vocab_size,
+        "training.seed": seed,
+    }
+    found = found.replace(changes, source=f"entry {entry.name}")
+    training = found.training
+    rates = {"training.lr": training.lr * rate, "training.adam_lr": training.adam_lr * rate}
+    return found.replace(rates, source=f"rate x{rate:g}")

@@ -1,0 +1,157 @@
+"""One run of the recall bench: train on a task's rows, then count right answers.
+
+Steps are those of the training loop; only where batches come from is different: rows are made on
+the spot, each a pure function of the seed and its number, so no row is seen twice and test rows,
+which are made from another stream, are new.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holo_cli import registry
+from holo_cli.bench.recall_plan import Exam
+from holo_cli.bench.tasks import Case
+from holo_cli.config import Resolved
+from holo_cli.data.batches import IGNORE, TrainBatches
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import Stopped, UsageError
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.loop import Loop
+from holo_cli.training.memory import peak_rss_bytes
+from holo_cli.training.optim import Optimizer
+from holo_cli.training.precision import autocast, pick_device, pick_dtype
+from holo_cli.training.state import Progress
+from holo_cli.training.stopping import StopRequest
+
+TRAIN, TEST = 0, 1  # streams of random numbers that never meet
+WINDOW = 20  # steps over which the loss must stay low for a task to be solved
+TEST_TOKENS = 16_384  # tokens in a forward pass of the test
+Events = Callable[[dict[str, Any]], None]
+
+
+class TaskBatches(TrainBatches):
+    """Rows of an exam's trained cases, the cases taking turns from batch to batch."""
+
+    def __init__(self, exam: Exam, seed: int, batch: int) -> None:
+        super().__init__([np.zeros(exam.context + 1, dtype=np.int64)], exam.context, seed)
+        self.exam, self.batch = exam, batch
+
+    def _case(self, number: int) -> Case:
+        """The case of row `number`."""
+        return self.exam.train[number // self.batch % len(self.exam.train)]
+
+    def scored(self, first: int, count: int) -> int:
+        """Answers asked for in rows first .. first + count - 1."""
+        numbers = range(first, first + count)
+        return sum(self.exam.task.answers(self._case(n).items) for n in numbers)
+
+    def take(self, count: int) -> tuple[Tensor, Tensor]:
+        """x and y, each (count, T) int64, T that of the case whose turn it is."""
+        assert count == self.batch
+        case = self._case(self.position)
+        rng = np.random.default_rng([TRAIN, self.seed, self.position])
+        self.position += count
+        x, y = self.exam.task.sample(rng, count, case)
+        return torch.from_numpy(x), torch.from_numpy(y)
+
+
+class _NoText:
+    """Stands where the loop expects a prepared set; its batches come from elsewhere."""
+
+    def __init__(self, context: int) -> None:
+        self._tokens = np.zeros(context + 1, dtype=np.int64)
+
+    def split(self, split: str) -> list[Any]:
+        return [self._tokens]
+
+
+def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
+    """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
+    resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
+    config = resolved.training
+    torch.manual_seed(config.seed)
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    model = registry.build_model(resolved.model_name, resolved.model).to(device)
+    optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
+    stop, progress = StopRequest(), Progress()
+    loop = Loop(
+        model, optimizer, cast(PreparedData, _NoText(exam.context)), config, dtype, progress,
+        events=events, save=lambda kind, progress: None, stop=stop,
+    )  # fmt: skip
+    loop.batches = TaskBatches(exam, config.seed, config.batch_size)
+    model.train()
+    losses: list[list[float]] = []
+    recent: deque[float] = deque(maxlen=WINDOW)
+    ended = "steps"
+    with stop.on_signals():
+        while progress.step < config.steps:
+            before = progress.logged_loss
+            if not loop.step():
+                raise Stopped("Stopped.")
+            recent.append(progress.logged_loss - before)
+            if progress.step % config.log_every == 0 or progress.step == config.steps:
+                loss = sum(recent) / len(recent)
+                losses.append([progress.step, loss, progress.train_seconds])
+                events({
+                    "event": "train", "step": progress.step, "steps": config.steps, "loss": loss,
+                })  # fmt: skip
+            if len(recent) == WINDOW and max(recent) < job["solved"]:
+                ended = "solved"
+                break
+    cases = [
+        examine(model, exam, case, job["sequences"], config.seed, dtype) for case in exam.cases
+    ]
+    described = model.describe()
+    return {
+        "cases": cases,
+        "losses": losses,
+        "steps": progress.step,
+        "sequences": progress.step * config.batch_size * config.grad_accum,
+        "stopped_by": ended,
+        "train_seconds": round(progress.train_seconds, 3),
+        "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def examine(
+    model: LanguageModel, exam: Exam, case: Case, sequences: int, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Share of right answers over new rows of a case, as a plain row.
+
+    A case longer than a model can read has accuracy None and says why.
+    """
+    row: dict[str, Any] = {
+        "length": case.length,
+        "items": case.items,
+        "trained": case in exam.train,
+        "state_bytes": model.state_bytes(case.length),
+        "accuracy": None,
+    }
+    rng = np.random.default_rng([TEST, seed, *case])
+    right = asked = 0
+    model.eval()
+    rows = max(1, TEST_TOKENS // case.length)
+    try:
+        with torch.inference_mode(), autocast(model.device, dtype):
+            for start in range(0, sequences, rows):
+                made = exam.task.sample(rng, min(rows, sequences - start), case)
+                x, y = (torch.from_numpy(part).to(model.device) for part in made)
+                scored = y != IGNORE
+                # only where an answer is wanted: logits of all positions would be large
+                said = model.head(model.hidden(x).x[scored]).argmax(-1)
+                right += int((said == y[scored]).sum())
+                asked += int(scored.sum())
+    except UsageError as error:
+        return row | {"error": str(error)}
+    return row | {"accuracy": right / asked, "right": right, "asked": asked}

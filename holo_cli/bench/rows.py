@@ -1,0 +1,117 @@
+"""The raw rows of a campaign: one JSON object a line, appended as runs finish, never rewritten.
+
+The first line says which kind of campaign and which version of the format the file has. Later rows
+of a key replace earlier ones when read, so a run that is repeated leaves its first answer on
+record. A last line that a crash cut off is passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from holo_cli.errors import DataError
+
+FORMAT = 1
+Row = dict[str, Any]
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """A short name for these very settings: equal settings have equal keys, on any machine."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+class Rows:
+    """The rows of one file, and new ones added to it. `kind` is the bench that writes them."""
+
+    def __init__(self, path: Path, kind: str) -> None:
+        """Read what is there. Raises DataError for a file of another version or bench."""
+        self.path, self.kind = path, kind
+        self._rows: dict[str, Row] = {}
+        for row in self._read():
+            self._rows[row["key"]] = row
+
+    def get(self, key: str) -> Row | None:
+        """The newest row of a key."""
+        return self._rows.get(key)
+
+    def __iter__(self) -> Iterator[Row]:
+        """The newest row of every key, oldest key first."""
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def forget(self, key: str) -> None:
+        """Act as if a key had no row; the line stays in the file until a newer one outdoes it."""
+        self._rows.pop(key, None)
+
+    def add(self, row: Row) -> None:
+        """Append a row and see it onto the disk."""
+        assert "key" in row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists() or not self.path.stat().st_size
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            if new:
+                file.write(json.dumps({"bench": self.kind, "format": FORMAT}) + "\n")
+            elif not self._ends_whole():
+                file.write("\n")
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._rows[row["key"]] = row
+
+    def _ends_whole(self) -> bool:
+        with self.path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+
+    def _read(self) -> list[Row]:
+        if not self.path.exists():
+            return []
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise self._foreign() from error
+        if not lines:
+            return []
+        head = _parsed(lines[0])
+        if head is None or "bench" not in head:
+            raise self._foreign()
+        if head["bench"] != self.kind:
+            raise DataError(
+                f"{self.path} holds rows of `holo bench {head['bench']}`, not of {self.kind}.",
+                next_step="Name another page with --out.",
+            )
+        if head.get("format") != FORMAT:
+            raise DataError(
+                f"{self.path} has rows in format {head.get('format')}; this holo reads and writes "
+                f"format {FORMAT}.",
+                next_step="Name another page with --out, or use the holo that wrote it.",
+            )
+        rows = [_parsed(line) for line in lines[1:] if line.strip()]
+        # a line that is no JSON was cut off by a crash: its run is simply not there
+        return [row for row in rows if row is not None and "key" in row]
+
+    def _foreign(self) -> DataError:
+        return DataError(
+            f"{self.path} is not a file of bench rows.", next_step="Name another page with --out."
+        )
+
+
+def _parsed(line: str) -> Row | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def rows_path(page: Path) -> Path:
+    """Where the rows of a page lie: beside it, under the same name."""
+    return page.with_suffix(".jsonl")

@@ -1,0 +1,41 @@
+"""Selective copying (Jing et al. 2019; Gu and Dao, "Mamba", 2023)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from holo_cli.bench.tasks.base import Task, Tokens
+
+
+class SelectiveCopying(Task):
+    """Tokens strewn among filler, and a mark: say them in their order.
+
+        x    _ b _ _ d a _ _ _ c _ # b d a
+        y    . . . . . . . . . . . b d a c
+
+    As in copying, but the tokens' places differ from row to row, so they cannot be fetched from a
+    fixed distance: what is filler (token 0) must be told apart from what is not, and left out.
+    """
+
+    title: ClassVar[str] = "Selective copying"
+    asks: ClassVar[str] = "Tokens lie scattered among filler; repeat them in their order."
+
+    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+        string = 2 + rng.integers(self.vocab_size - 2, size=items)
+        places = np.sort(rng.choice(len(x) - items, size=items, replace=False))
+        x[places] = string
+        x[-items] = 1
+        x[len(x) - items + 1 :] = string[:-1]
+        y[-items:] = string
+
+    def least_length(self, items: int) -> int:
+        return 2 * items
+
+    def most_items(self) -> int:
+        return 1 << 30
+
+    @property
+    def chance(self) -> float:
+        return 1 / (self.vocab_size - 2)

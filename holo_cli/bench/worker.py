@@ -1,0 +1,102 @@
+"""One job of a bench in a process of its own: `python -m holo_cli.bench.worker`, a job on stdin.
+
+A process for each run keeps runs apart: peak memory is the run's own, a model that crashes or runs
+out of memory takes nothing else with it, and several can go side by side. Events and the result
+leave as JSON lines on stdout. Everything a run writes lies in its working folder; when the folder
+holds a stopped run, that run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.work import DONE, Event, emit
+from holo_cli.config import Resolved
+from holo_cli.errors import HoloError, Stopped
+
+RUN = "bench"
+LOG = Path("runs") / RUN / "metrics.jsonl"
+RESULT = Path("result.json")
+MOST_POINTS = 200  # of the training curve that a row keeps
+
+
+def train(job: dict[str, Any]) -> Event:
+    """Train a config to its end, from the beginning or from where it was stopped."""
+    import torch
+
+    from holo_cli.checkpoint import load_training
+    from holo_cli.checkpoint.find import ROOT, run_path
+    from holo_cli.training import run
+
+    resolved = Resolved.from_dict(job["resolved"])
+    last = run_path(ROOT, RUN, "last")
+    resumed = last.exists() and load_training(last)[0].step < resolved.training.steps
+    if resumed:
+        done = run.resume(RUN, events=emit)
+    else:
+        done = run.train(resolved, run=RUN, events=emit, force=True)
+    curve, train_curve = _curves(LOG)
+    keep = (
+        "val_loss", "best_val_loss", "bpb", "steps", "tokens", "train_seconds", "eval_seconds",
+        "tokens_per_second", "peak_rss_bytes", "parameters", "stopped_by",
+    )  # fmt: skip
+    return {key: done[key] for key in keep} | {
+        "curve": curve,
+        "train_curve": train_curve,
+        "threads": torch.get_num_threads(),
+        "resumed": resumed,
+        # the time of all threads; of a run that was stopped only the last part is known
+        "cpu_seconds": None if resumed else round(time.process_time(), 2),
+    }
+
+
+def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:
+    """Evaluations as rows, and training losses as [tokens, loss, seconds], thinned evenly."""
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    keep = ("step", "tokens", "val_loss", "bpb", "train_seconds")
+    curve = [{key: e[key] for key in keep} for e in events if e["event"] == "eval"]
+    losses = [[e["tokens"], e["loss"], e["seconds"]] for e in events if e["event"] == "train"]
+    stride = -(-len(losses) // MOST_POINTS) or 1
+    return curve, losses[::-1][::stride][::-1]
+
+
+def pace(job: dict[str, Any]) -> Event:
+    """How many steps this config makes in the asked seconds, here and now."""
+    from holo_cli.training.calibrate import steps_within
+
+    return {"steps": steps_within(Resolved.from_dict(job["resolved"]), job["seconds"])}
+
+
+def recall(job: dict[str, Any]) -> Event:
+    """Train on a synthetic task and count right answers."""
+    from holo_cli.bench.recall_run import run
+
+    return run(job, emit)
+
+
+TASKS = {"train": train, "pace": pace, "recall": recall}
+
+
+def main() -> int:
+    job = json.load(sys.stdin)
+    if RESULT.exists():  # ended just before its row was written
+        emit({"event": DONE} | json.loads(RESULT.read_text(encoding="utf-8")))
+        return 0
+    try:
+        result = TASKS[job["task"]](job)
+    except Stopped:
+        return Stopped.exit_code
+    except HoloError as error:
+        emit({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        return 1
+    RESULT.write_text(json.dumps(result), encoding="utf-8")
+    emit({"event": DONE} | result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""`holo bench`: the commands that measure. Registers them and nothing else.
+
+Each lives in a file beside this one and imports its library inside its function.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from holo_cli.cli import bench_compare, bench_recall, bench_speed
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.callback()
+def bench() -> None:
+    """Measure and compare models: quality, recall, speed, memory."""
+
+
+app.command("compare")(bench_compare.compare)
+app.command("recall")(bench_recall.recall)
+app.command("speed")(bench_speed.speed)
+app.command("scaling")(bench_speed.scaling)
+app.command("decode")(bench_speed.decode)

@@ -1,0 +1,243 @@
+"""`holo bench compare`: which model learns this text best, at equal size, and is it sure?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holo_cli.cli import complete, options
+from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from holo_cli.bench.compare_campaign import Campaign
+    from holo_cli.bench.compare_plan import Plan
+
+DEFAULT_PLAN = "1m"
+
+
+def compare(
+    models: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            metavar="A,B,...",
+            help="Models, or entries of the plan; the first is the "
+            "one that others are held against.",
+        ),
+    ] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME=MODEL,KEY=VALUE,...",
+            help="A model with other settings, as an entry. May be repeated.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
+    ] = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="A plan of yours, in TOML.")
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="NAME",
+            help="A prepared set, by name or path; left out: the plan's, or the only one.",
+            autocompletion=complete.prepared,
+        ),
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option("--match", metavar="WHAT", help="parameters, active, time or none."),
+    ] = None,
+    parameters: Annotated[
+        int | None,
+        typer.Option("--parameters", metavar="N", help="How many to match; 0: as the first has."),
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to try."),
+    ] = None,
+    rates_from: Annotated[
+        Path | None,
+        typer.Option("--rates-from", metavar="PAGE", help="Take the best rates found there."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", help="Runs of each at its best rate.")
+    ] = None,
+    steps: options.Steps = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", metavar="N", help="Sequences in a forward pass.")
+    ] = None,
+    context: Annotated[
+        int | None, typer.Option("--context", metavar="N", help="Tokens in a sequence.")
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", metavar="SECONDS", help="Of training, for --match time."),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
+    ] = 1,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do again what failed.")
+    ] = False,
+    redo: Annotated[
+        list[str] | None,
+        typer.Option("--redo", metavar="ENTRY", help="Do an entry again. May be repeated."),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: report what was done so far.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be run, with sizes matched.")
+    ] = False,
+    out_path: options.Out = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """Train models on the same text: which is better, how surely?
+
+    Each entry gets its own sweep of the learning rate and then several seeds. Stop it at any time:
+    the same command goes on. Raw rows lie beside the page, as .jsonl.
+    """
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli.bench import compare as bench
+    from holo_cli.bench.compare_summary import summarise
+
+    plan, name = _plan(models, variants, preset, plan_file)
+    shared = {
+        "model.context": context,
+        "training.steps": steps,
+        "training.batch_size": batch_size,
+        "training.device": device,
+        "training.dtype": dtype,
+    }
+    changes = {
+        "data": data,
+        "match": "time" if time_limit and match is None else match,
+        "target": parameters,
+        "seconds": time_limit,
+        "seeds": seeds,
+        "rates": None if rates is None else _numbers("--rates", rates),
+    }
+    plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
+    if rates_from is not None:
+        plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
+    plan = _with_data(plan, out)
+    page = out_path or Path("bench") / f"compare-{name}-{Path(plan.data).name}.html"
+    chosen = bench.Options(page, jobs, retry_failed, tuple(redo or ()), not report_only)
+    campaign = bench.open_campaign(plan, chosen)
+    _announce(campaign, out)
+    if dry_run:
+        out.document({"entries": [line.to_dict() for line in summarise(campaign).lines]})
+        return
+    if not report_only:
+        from holo_cli.cli.bench_progress import Watch
+
+        bench.run(campaign, chosen, say=out.note, watch=Watch(out))
+    _report(campaign, page, out)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _plan(
+    models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
+) -> tuple[Plan, str]:
+    """The plan as the flags choose it, and a name for its page."""
+    from holo_cli.bench.compare_plan import named_plan, parse_variant, read_plan
+
+    if preset is not None and file is not None:
+        raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
+    plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
+    more = [parse_variant(text) for text in variants or ()]
+    if models is not None:
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        own = {entry.name for entry in more}
+        plan = plan.with_entries(more).select([*names, *(n for n in own if n not in names)])
+    elif more:
+        plan = plan.with_entries(more)
+    return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+
+
+def _numbers(flag: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{flag} {text}: not numbers.", next_step=f"For example: {flag} 0.5,1,2"
+        ) from None
+
+
+def _with_data(plan: Plan, out: Output) -> Plan:
+    if plan.data:
+        return plan
+    from holo_cli.cli import train_data
+
+    return plan.changed({"data": str(train_data.only_prepared(out))})
+
+
+def _announce(campaign: Campaign, out: Output) -> None:
+    """What is compared, in a few lines on stderr."""
+    plan = campaign.plan
+    matched = f", {plan.match} matched" if plan.match != "none" else ""
+    if campaign.target:
+        matched += f" to {count(campaign.target)} within {plan.tolerance:.0%}"
+    out.note(f"Comparing on {campaign.data.path}{matched}:")
+    for name, described in campaign.described.items():
+        config = campaign.configs[name].model
+        out.note(
+            f"  {name}: {count(described.parameters)} parameters, "
+            f"{count(described.active_parameters)} active; {config.layers} layers, "
+            f"{config.width} wide, MLP x{config.mlp_ratio:.3g}"
+        )
+    done = sum(row["status"] == "done" for row in campaign.rows)
+    known = f"; {done} done before" if done else ""
+    out.note(f"About {campaign.left()} runs to do{known}.")
+
+
+def _report(campaign: Campaign, page: Path, out: Output) -> None:
+    from holo_cli.bench.compare_page import write_page
+    from holo_cli.bench.compare_summary import summarise, table
+
+    summary = summarise(campaign)
+    nbytes = write_page(campaign, summary, page)
+    columns, rows = table(summary, count, size)
+    out.table(columns, rows)
+    sentences = summary.sentences()
+    if sentences:
+        out.text("\n" + "\n".join(sentences))
+    document: dict[str, Any] = {
+        "title": campaign.plan.title,
+        "data": campaign.data.path,
+        "entries": [line.to_dict() for line in summary.lines],
+        "findings": sentences,
+        "rows": [
+            {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
+            for row in campaign.rows
+        ],
+        "machine": next((row["machine"] for row in reversed(list(campaign.rows))), {}),
+        "page": page,
+        "bytes": nbytes,
+        "rows_file": campaign.rows.path,
+    }
+    out.document(document)
+    seconds = sum(row.get("train_seconds", 0.0) for row in campaign.rows)
+    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training."
+    out.end(wrote, "open it in a browser")

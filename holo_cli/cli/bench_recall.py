@@ -1,0 +1,173 @@
+"""`holo bench recall`: who can bring back what it has read?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holo_cli.cli import options
+from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from holo_cli.bench.recall import Recall, Score
+    from holo_cli.bench.recall_plan import RecallPlan
+
+DEFAULT_PLAN = "small"
+
+
+def recall(
+    models: Annotated[
+        str | None,
+        typer.Option("--models", metavar="A,B,...", help="Models, or entries of the plan."),
+    ] = None,
+    variants: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar="NAME=MODEL,KEY=VALUE,...",
+            help="A model with other settings, as an entry. May be repeated.",
+        ),
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", metavar="A,B,...", help="Tasks of the plan.  [all]"),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
+    ] = None,
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="A plan of yours, in TOML.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option("--seeds", metavar="N", help="Runs of each on each task.")
+    ] = None,
+    steps: options.Steps = None,
+    jobs: Annotated[
+        int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
+    ] = 1,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Do again what failed.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Train nothing: report what was done so far.")
+    ] = False,
+    out_path: options.Out = None,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    json: options.Json = False,
+    verbosity: options.Verbosity = None,
+    debug: options.Debug = False,
+) -> None:
+    """Train models on puzzles of memory, and see who can recall.
+
+    Associative recall, induction, copying, selective copying and one-shot name binding, also at
+    lengths never trained on. Stop it at any time: the same command goes on.
+    """
+    out = Output(json=json, verbosity=verbosity)
+    from holo_cli.bench import recall as bench
+
+    plan, name = _plan(models, variants, preset, plan_file)
+    shared = {"training.steps": steps, "training.device": device, "training.dtype": dtype}
+    plan = _changed(plan, options.given(**shared), sets or [], seeds)
+    if tasks is not None:
+        plan = plan.select_tasks([task.strip() for task in tasks.split(",") if task.strip()])
+    page = out_path or Path("bench") / f"recall-{name}.html"
+    opened = bench.open_recall(plan, page, retry_failed=retry_failed)
+    if not report_only:
+        from holo_cli.cli.bench_progress import Watch
+
+        out.note(f"{len(opened.todo())} runs to do, of {len(opened.runs)}.")
+        bench.run(opened, page, jobs=jobs, say=out.note, watch=Watch(out))
+    _report(opened, page, out)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _plan(
+    models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
+) -> tuple[RecallPlan, str]:
+    """The plan as the flags choose it, and a name for its page."""
+    from holo_cli.bench.compare_plan import parse_variant
+    from holo_cli.bench.recall_plan import named_plan, read_plan
+
+    if preset is not None and file is not None:
+        raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
+    plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
+    more = [parse_variant(text) for text in variants or ()]
+    plan = plan.with_entries(more)
+    if models is not None:
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        plan = plan.select([*names, *(e.name for e in more if e.name not in names)])
+    return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+
+
+def _changed(
+    plan: RecallPlan, shared: dict[str, object], sets: list[str], seeds: int | None
+) -> RecallPlan:
+    from holo_cli.bench.compare_plan import shared_settings
+
+    base = shared_settings(plan.base, shared, sets)
+    return replace(plan, base=base, seeds=plan.seeds if seeds is None else seeds)
+
+
+def _report(recall: Recall, page: Path, out: Output) -> None:
+    from holo_cli.bench.recall_page import findings, write_page
+
+    scores = recall.scores()
+    nbytes = write_page(recall, scores, page)
+    for exam in recall.plan.exams:
+        _table(recall, [s for s in scores if s.exam == exam], out)
+    found = findings(recall, scores)
+    out.text("\n".join(found))
+    out.document(
+        {
+            "title": recall.plan.title,
+            "scores": [score.to_dict() for score in scores],
+            "findings": found,
+            "rows": list(recall.rows),
+            "machine": next((row["machine"] for row in reversed(list(recall.rows))), {}),
+            "page": page,
+            "bytes": nbytes,
+            "rows_file": recall.rows.path,
+        }
+    )
+    seconds = sum(row.get("train_seconds", 0.0) for row in recall.rows)
+    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training."
+    out.end(wrote, "open it in a browser")
+
+
+def _table(recall: Recall, scores: list[Score], out: Output) -> None:
+    """One task: entries down, cases across."""
+    from holo_cli.bench.recall import accuracy
+    from holo_cli.bench.recall_page import columns
+
+    exam = scores[0].exam
+    rows = []
+    for entry in recall.entries:
+        own = [s for s in scores if s.entry == entry]
+        state = own[-1].state_bytes
+        rows.append(
+            (
+                entry,
+                count(own[0].parameters),
+                *(accuracy(s.accuracy) for s in own),
+                "" if state is None else size(state),
+                "; ".join(dict.fromkeys(s.why for s in own if s.why)),
+            )
+        )
+    longest = exam.cases[-1].length
+    out.text(f"{exam.task.title} ({exam.task.asks})")
+    out.table(("model", "parameters", *columns(exam), f"state at {longest}", ""), rows)
+    out.text("")

@@ -1,0 +1,127 @@
+"""Processes that measure: what they answer, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from holo_cli.bench.children import Child, ChildFailed, in_turn, serve
+from holo_cli.bench.lineup import line_up
+from holo_cli.bench.probe import copy_rate, peak_bytes, read_rate
+from holo_cli.config import Resolved
+
+SMALL = ["model.layers=1", "model.width=16", "model.heads=2", "model.context=32"]
+
+
+def small(variant: str = "", **changes: Any) -> Resolved:
+    """A config of milliseconds."""
+    subjects = line_up(
+        [] if variant else ["vanilla"], [f"v=vanilla,{variant}"] if variant else [], sets=SMALL,
+        batch_size=2, vocab_size=64, dtype="float32",
+    )  # fmt: skip
+    return subjects[0].resolved.replace(changes) if changes else subjects[0].resolved
+
+
+def served(probe: str, resolved: Resolved, *calls: dict[str, Any]) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = []
+    first = {"probe": probe, "config": resolved.to_dict()}
+    serve([json.dumps(first), *map(json.dumps, calls)], answers.append)
+    return answers
+
+
+def test_training_as_it_is_measured() -> None:
+    warm, one, many = served(
+        "training", small(), {"call": "warm", "steps": 1}, {"call": "measure"},
+        {"call": "measure", "seconds": 0.05},
+    )  # fmt: skip
+    assert (warm["dtype"], warm["device"]) == ("float32", "cpu")
+    assert warm["build_seconds"] > 0
+    assert (one["steps"], one["tokens"]) == (1, 2 * 32)
+    assert many["tokens"] == many["steps"] * 2 * 32 > one["tokens"]
+    assert 0 < many["optimizer_seconds"] < many["seconds"]
+    assert many["cpu_seconds"] > 0
+
+
+def test_decoding_as_it_is_measured() -> None:
+    warm, first, again, written = served(
+        "decoding", small(), {"call": "warm"}, {"call": "read", "position": 8},
+        {"call": "read", "position": 20}, {"call": "measure", "position": 20, "tokens": 5},
+    )  # fmt: skip
+    assert warm["weight_bytes"] == 4 * warm["active_parameters"]
+    assert (first["tokens"], again["tokens"]) == (8, 12)  # the second goes on from the first
+    assert 0 < first["state_bytes"] < again["state_bytes"]
+    assert written["tokens"] == 5
+    assert written["median_token_seconds"] <= written["seconds"]
+
+
+def test_what_goes_wrong_is_the_last_answer() -> None:
+    (answer,) = served("training", small(), {"call": "fly"})
+    assert "fly" in answer["error"]
+    resolved = small("training.lr=1e30,training.warmup=0")
+    answers = served(
+        "training", resolved, {"call": "warm", "steps": 1}, {"call": "measure", "seconds": 1.0}
+    )
+    assert "diverged" in answers[-1]["error"]
+    assert len(answers) == 2
+
+
+def test_a_process_answers_and_is_given_up_when_it_takes_too_long() -> None:
+    held = torch.ones(60_000_000)  # 240 MB that the child must not be charged with
+    own = peak_bytes(torch.device("cpu"))
+    with Child("v", "decoding", small()) as child:
+        assert child.ask("warm")["parameters"] > 0
+        child.ask("read", position=8)
+        peak = child.ask("measure", position=8, tokens=3)["peak_bytes"]
+        if sys.platform == "linux":
+            assert own is not None
+            assert peak < own - held.nbytes // 2
+        child.patience = 0.2
+        with pytest.raises(ChildFailed, match=r"no answer within 0 seconds"):
+            child.ask("warm", tokens=10**6)
+        with pytest.raises(ChildFailed):
+            child.ask("warm")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_a_process_that_is_killed_says_so() -> None:
+    with Child("v", "training", small()) as child:
+        os.kill(child._process.pid, signal.SIGKILL)
+        with pytest.raises(ChildFailed, match=r"SIGKILL \(out of memory, most likely\)"):
+            child.ask("warm")
+
+
+class Turn:
+    def __init__(self, name: str) -> None:
+        self.name, self.closed = name, False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_turns_rotate_and_failed_ones_are_left_out() -> None:
+    turns, order, failures = [Turn("a"), Turn("b"), Turn("c")], [], []
+
+    def work(child: Any, number: int) -> None:
+        order.append(child.name)
+        if (child.name, number) == ("b", 1):
+            raise ChildFailed("why")
+
+    in_turn(
+        turns,  # type: ignore[arg-type]
+        3, work, lambda child, why: failures.append((child.name, why)),
+        lambda number: order.append(f"- {number}"),
+    )  # fmt: skip
+    assert order == ["- 0", "a", "b", "c", "- 1", "b", "c", "a", "- 2", "c", "a"]
+    assert failures == [("b", "why")]
+    assert [turn.closed for turn in turns] == [False, True, False]
+
+
+def test_rates_of_memory_are_rates() -> None:
+    for rate in (read_rate, copy_rate):
+        assert 1e7 < rate(1 << 16, seconds=0.0) < 1e13

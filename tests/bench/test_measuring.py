@@ -1,0 +1,251 @@
+"""Speed, scaling and decoding: what is made of the answers, with processes that only pretend."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from holo_cli.bench import decode, scaling, speed
+from holo_cli.bench.lineup import Log, Spread, baseline_of, line_up
+from holo_cli.errors import DataError, UsageError
+
+from ..visualize.test_page import Parsed
+from .fakes import pretend
+
+
+def microseconds(name: str, at: int) -> float:
+    """vanilla: as T; holographic: flat, as vanilla at 512."""
+    return {"vanilla": at, "holographic": 512}.get(name, 256) * 1e-6
+
+
+# -- who is measured ------------------------------------------------------------------------------
+
+
+def test_all_get_the_shape_of_the_baseline() -> None:
+    lined_up = line_up(["ngt", "vanilla"], ["deep=vanilla,layers=6,conv=4"], batch_size=3)
+    shapes = {s.name: s.resolved for s in lined_up}
+    assert list(shapes) == ["ngt", "vanilla", "deep"]
+    for name in ("ngt", "vanilla"):
+        model = shapes[name].model
+        assert (model.layers, model.width, model.context, model.vocab_size) == (4, 128, 128, 1024)
+    assert shapes["deep"].model.layers == 6
+    assert {s.training.batch_size for s in shapes.values()} == {3}
+    assert baseline_of(lined_up) == "vanilla"
+    assert baseline_of(line_up(["ngt"])) == "ngt"
+    assert baseline_of(line_up(["ngt"], ["v=vanilla"])) == "v"
+
+
+def test_settings_of_all_stand_under_those_of_a_variant() -> None:
+    lined_up = line_up(["vanilla"], ["b=vanilla,width=64"], sets=["model.width=32"], context=16)
+    assert [s.resolved.model.width for s in lined_up] == [32, 64]
+    assert lined_up[0].resolved.model.context == 16
+    big = line_up(["vanilla"], preset="25m")[0].resolved
+    assert (big.model.layers, big.model.width, big.model.context) == (8, 512, 512)
+    assert (big.model.vocab_size, big.training.batch_size) == (8192, 2)
+
+
+@pytest.mark.parametrize(
+    ("models", "variants", "message"),
+    [
+        (["vanila"], [], "no model 'vanila'"),
+        (["vanilla", "vanilla"], [], "named twice"),
+        (["vanilla"], ["a"], "NAME=MODEL"),
+        (["vanilla"], ["a=vanilla,widht=3"], "widht"),
+        (["vanilla"], ["a=vanilla,width=7"], "must be"),
+        (["checkpoints/my-run_best.safetensors"], [], "is a file"),
+    ],
+)
+def test_who_cannot_be_measured(models: list[str], variants: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        line_up(models, variants)
+
+
+def test_a_spread_is_median_least_and_most() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0, 4)
+    assert Spread.of([]) is None
+    assert Spread(2.5, 1.0, 9.0, 4).bars() == (6.5, 1.5)
+
+
+def test_rows_of_several_runs_lie_in_one_file(tmp_path: Path) -> None:
+    path = tmp_path / "speed.jsonl"
+    for run in ("one", "two"):
+        Log.to(path, "speed", run).add("training", "a", 0, seconds=1.5)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [line.get("run") for line in lines] == [None, "one", "two"]
+    with pytest.raises(DataError, match="not of decode"):
+        Log.to(path, "decode", "three")
+
+
+# -- speed ----------------------------------------------------------------------------------------
+
+
+def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    play = pretend(monkeypatch, microseconds)
+    subjects = line_up(["vanilla", "holographic", "ngt"])
+    log = Log.to(tmp_path / "rows.jsonl", "speed", "now")
+    found = speed.measure(subjects, log, repeats=3, tokens=8)
+    vanilla, holographic, ngt = found.rows()
+    training = holographic["training"]
+    assert training["tokens_per_second"]["median"] == pytest.approx(1e6 / 512)
+    assert training["tokens_per_second"]["count"] == 3
+    assert training["ratio"]["median"] == pytest.approx(128 / 512)
+    assert training["cpu_ratio"]["median"] == pytest.approx(128 / 512)
+    assert training["optimizer_share"]["median"] == pytest.approx(0.1)
+    assert training["gflops"] == pytest.approx(6000 * 1e6 / 512 / 1e9)
+    assert training["product_share"] == pytest.approx(training["gflops"] / 2.0)
+    assert (training["first_step_seconds"], training["build_seconds"]) == (0.25, 0.5)
+    assert vanilla["training"]["ratio"]["median"] == 1.0
+    assert ngt["training"]["peak_bytes"] == 5_000_000 + 100 * 8 * 128
+    # decoding begins in the middle of the context
+    assert vanilla["decoding"]["tokens_per_second"]["median"] == pytest.approx(1e6 / 64)
+    assert vanilla["decoding"]["state_bytes"] == 8 * 64
+    assert [row["status"] for row in found.rows()] == ["measured"] * 3
+    said = " ".join(speed.findings(found))
+    assert "holographic trains slower than vanilla: 0.25x (0.25 to 0.25)." in said
+    assert "vanilla holds least" in said
+    assert play.alive == 0
+    # in turn, in an order that turns: nobody always follows the same neighbour
+    asked = [name for name, call in play.asked if call == "measure"][:9]
+    assert asked == [
+        "vanilla", "holographic", "ngt", "holographic", "ngt", "vanilla", "ngt", "vanilla",
+        "holographic",
+    ]  # fmt: skip
+    phases = [row["phase"] for row in log.kept]
+    assert (phases.count("training"), phases.count("machine")) == (3 + 9, 3)
+
+
+def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    play = pretend(monkeypatch, microseconds)
+    play.broken["ngt"] = 0
+    log = Log("now")
+    found = speed.measure(line_up(["vanilla", "ngt"]), log, repeats=2)
+    vanilla, ngt = found.rows()
+    assert vanilla["training"]["tokens_per_second"]["count"] == 2
+    assert (ngt["status"], ngt["training"], ngt["failed"]["training"]) == (
+        "failed", None, "it broke",
+    )  # fmt: skip
+    assert [name for name, call in play.asked if call == "measure"].count("ngt") == 2  # one a phase
+    columns, rows = speed.table(found)
+    assert rows[1][2] == "failed: it broke"
+    assert all(len(row) == len(columns) for row in rows)
+    path = tmp_path / "page.html"
+    speed.report(found).write(path)
+    cells = Parsed(path.read_text(encoding="utf-8")).cells
+    assert "failed: it broke" in cells
+    assert any(row.get("failed") == "it broke" for row in log.kept)
+
+
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, microseconds)  # answers with half the processor time
+    found = speed.measure(line_up(["vanilla", "ngt"]), Log("now"), repeats=1)
+    assert "50% of the time" in speed.busy_note(found)
+    assert any("one round has no spread" in sentence for sentence in speed.findings(found))
+
+
+# -- scaling --------------------------------------------------------------------------------------
+
+LENGTHS = [64, 128, 256, 1024, 2048]
+
+
+def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, microseconds)
+    log = Log("now")
+    found = scaling.measure(line_up(["vanilla", "holographic"]), log, lengths=LENGTHS, repeats=2)
+    vanilla, holographic = found.growths
+    assert scaling.exponent(vanilla.medians()) == pytest.approx(1.0)
+    assert scaling.exponent(holographic.medians()) == pytest.approx(0.0, abs=1e-9)
+    (crossing,) = found.crossings()
+    assert (crossing["faster"], crossing["slower"]) == ("holographic", "vanilla")
+    assert crossing["length"] == pytest.approx(512, abs=1)
+    assert vanilla.rows == {64: 32, 128: 16, 256: 8, 1024: 2, 2048: 1}  # as many tokens in all
+    assert vanilla.memory[64] == pytest.approx(100)
+    said = scaling.findings(found)
+    assert any("32.00 times as long at 2,048 as at 64" in sentence for sentence in said)
+    assert any("holographic is the faster of the two beyond about 512" in s for s in said)
+    columns, rows = scaling.table(found)
+    assert rows[0][0] == "vanilla"
+    assert rows[0][-3:] == ["32.00x", "1.00", "1.00"]
+    assert len(columns) == len(rows[0])
+    path = tmp_path / "page.html"
+    scaling.report(found).write(path)
+    page = Parsed(path.read_text(encoding="utf-8"))
+    assert "2048" in page.cells
+    assert len(page.data) == 2  # time and memory
+
+
+def test_a_model_that_failed_is_not_tried_at_longer_lengths(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play = pretend(monkeypatch, microseconds)
+    play.broken["vanilla"] = 256
+    found = scaling.measure(line_up(["vanilla", "ngt"]), Log("now"), lengths=LENGTHS, repeats=2)
+    rows = {
+        row["length"]: row for row in found.rows() if row["name"] == "vanilla" and "length" in row
+    }
+    assert [rows[n]["status"] for n in LENGTHS] == [
+        "measured", "measured", "failed", "not run", "not run",
+    ]  # fmt: skip
+    assert rows[1024]["reason"] == "failed at 256 tokens already"
+    ngt = [r for r in found.rows() if r["name"] == "ngt" and "length" in r]
+    assert {r["status"] for r in ngt} == {"measured"}
+    assert any("vanilla failed at 256 tokens: it broke" in s for s in scaling.findings(found))
+    assert scaling.table(found)[1][0][3:6] == ["failed", "not run", "not run"]
+
+
+def test_where_curves_cross() -> None:
+    assert scaling.crossings({1: 1.0, 4: 4.0}, {1: 2.0, 4: 2.0}) == [(pytest.approx(2.0), False)]
+    # y = x meets y = 2 a third of the way from 1 to 8, on logarithmic axes
+    assert scaling.crossings({1: 2.0, 8: 2.0}, {1: 1.0, 8: 8.0}) == [(pytest.approx(2.0), True)]
+    assert scaling.crossings({1: 1.0, 2: 2.0}, {1: 3.0, 2: 4.0}) == []
+    assert scaling.crossings({1: 1.0}, {2: 2.0}) == []
+    assert scaling.exponent({3: 1.0}) is None
+    assert scaling.exponent({1: 5.0, 10: 5.0 * 10**1.5}) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("lengths", [[128], [], [1, 64], [64, 64]])
+def test_lengths_that_make_no_curve(lengths: list[int]) -> None:
+    with pytest.raises(UsageError, match="two lengths"):
+        scaling.measure(line_up(["vanilla"]), Log("now"), lengths=lengths)
+
+
+# -- decoding -------------------------------------------------------------------------------------
+
+
+def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pretend(monkeypatch, microseconds)
+    subjects = line_up(["vanilla", "holographic"])
+    found = decode.measure(subjects, Log("now"), positions=[16, 256], tokens=8, repeats=3)
+    vanilla, holographic = found.writings
+    assert vanilla.flatness() == pytest.approx(1 / 16)
+    assert holographic.flatness() == pytest.approx(1.0)
+    rows = {(row["name"], row["position"]): row for row in found.rows()}
+    assert rows["vanilla", 256]["state_bytes"] == 8 * 256
+    nbytes = 4000 + 8 * 256
+    assert rows["vanilla", 256]["bytes_per_token"] == nbytes
+    share = rows["vanilla", 256]["bandwidth_share"]["median"]
+    assert share == pytest.approx(1e6 / 256 * nbytes / 8e6)
+    said = " ".join(decode.findings(found))
+    assert "that is 100% of its speed at 16, and its state does not grow" in said
+    assert "its state grows 16.0 times" in said
+    assert "0.50 times as fast as vanilla" in said
+    assert math.isclose(found.memory["copy"].median, 4e6)
+    path = tmp_path / "page.html"
+    decode.report(found).write(path)
+    assert len(Parsed(path.read_text(encoding="utf-8")).data) == 2
+
+
+def test_decoding_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = pretend(monkeypatch, microseconds)
+    play.broken["ngt"] = 0
+    found = decode.measure(line_up(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=1)
+    ngt = [row for row in found.rows() if row["name"] == "ngt"]
+    assert [row["status"] for row in ngt] == ["failed"] * 2
+    assert "ngt failed: it broke." in decode.findings(found)
+    assert decode.table(found)[1][1][1] == "failed"
+    with pytest.raises(UsageError, match="Positions begin with 1"):
+        decode.measure(line_up(["vanilla"]), Log("now"), positions=[0, 4])

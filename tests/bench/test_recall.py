@@ -1,0 +1,246 @@
+"""The recall bench: rows from tasks, right answers counted, runs planned, findings that follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from holo_cli.bench import recall as bench
+from holo_cli.bench import work
+from holo_cli.bench.recall import FIRST_SEED, Recall, open_recall
+from holo_cli.bench.recall_page import findings, write_page
+from holo_cli.bench.recall_plan import Exam, RecallPlan, read_plan, resolve_exam
+from holo_cli.bench.recall_run import TaskBatches, examine, run
+from holo_cli.bench.tasks import Case
+from holo_cli.config import Resolved
+from holo_cli.data.batches import IGNORE
+from holo_cli.errors import UsageError
+from holo_cli.models.base import Hidden
+from holo_cli.registry import build_model
+
+PLAN = """
+sequences = 64
+[base.model]
+layers = 2
+heads = 2
+width = 32
+conv = 4
+soft_cap = 0
+[base.training]
+steps = 60
+batch_size = 16
+warmup = 5
+log_every = 20
+dtype = "float32"
+[entry.attention]
+model = "vanilla"
+[entry.textbook]
+model = "vanilla"
+recipe = "classic"
+[task.mqar]
+vocab = 16
+train = [[16, 1], [20, 2]]
+test = [[32, 2]]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> RecallPlan:
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN, encoding="utf-8")
+    return read_plan(path).check()
+
+
+def job(plan: RecallPlan, entry: int = 0, **changes: Any) -> tuple[Resolved, dict[str, Any]]:
+    exam = plan.exams[0]
+    resolved = resolve_exam(plan, plan.entries[entry], exam, 1.0, FIRST_SEED).replace(changes)
+    asked = {"sequences": plan.sequences, "solved": plan.solved}
+    return resolved, {"resolved": resolved.to_dict(), "exam": exam.to_dict(), **asked}
+
+
+def test_batches_take_turns_and_are_functions_of_their_number(plan: RecallPlan) -> None:
+    exam = plan.exams[0]
+    batches = TaskBatches(exam, 1, 16)
+    first, second, third = (batches.take(16) for _ in range(3))
+    assert [x.shape[1] for x, _ in (first, second, third)] == [16, 20, 16]
+    assert not torch.equal(first[0], third[0])
+    again = TaskBatches(exam, 1, 16)
+    again.skip(16)
+    assert torch.equal(again.take(16)[0], second[0])
+    assert not torch.equal(TaskBatches(exam, 2, 16).take(16)[0], first[0])
+    for start, (_, y) in ((0, first), (16, second)):
+        assert batches.scored(start, 16) == int((y != IGNORE).sum())
+
+
+def test_the_test_has_rows_that_training_has_not(plan: RecallPlan) -> None:
+    exam = plan.exams[0]
+    trained = TaskBatches(exam, 1, 16).take(16)[0].numpy()
+    rng = np.random.default_rng([1, 1, *exam.train[0]])
+    tested, _ = exam.task.sample(rng, 16, exam.train[0])
+    assert not {row.tobytes() for row in trained} <= {row.tobytes() for row in tested}
+
+
+class TestCounting:
+    """Accuracy of models whose answers are known."""
+
+    def count(self, plan: RecallPlan, answer: Any) -> dict[str, Any]:
+        resolved, _ = job(plan)
+        model = build_model("vanilla", resolved.model)
+
+        class Head(torch.nn.Module):
+            weight = torch.zeros(16, 2)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return torch.nn.functional.one_hot(x[:, 0].long(), 16).float()
+
+        def hidden(tokens: Tensor) -> Hidden:
+            said = torch.stack([answer(row) for row in tokens])
+            return Hidden(said[..., None].float().expand(-1, -1, 2), {})
+
+        model.hidden = hidden  # type: ignore[method-assign]
+        model.head = Head()  # type: ignore[assignment]
+        return examine(model, plan.exams[0], Case(20, 2), 64, 1, torch.float32)
+
+    def test_an_oracle_is_always_right(self, plan: RecallPlan) -> None:
+        def oracle(row: Tensor) -> Tensor:
+            tokens = row.tolist()
+            found = [tokens[tokens.index(v) + 1] if v and v < 8 else 0 for v in tokens]
+            return torch.tensor(found)
+
+        row = self.count(plan, oracle)
+        assert row["accuracy"] == 1.0
+        assert row["asked"] == 2 * 64
+        assert row["trained"]
+
+    def test_one_answer_for_all_is_right_by_chance(self, plan: RecallPlan) -> None:
+        row = self.count(plan, lambda row: torch.full_like(row, 9))
+        assert 0.0 < row["accuracy"] < 0.35
+        assert row["right"] == round(row["accuracy"] * row["asked"])
+
+
+def test_a_model_learns_and_its_state_is_told(plan: RecallPlan) -> None:
+    """60 steps are enough for one pair of sixteen tokens, and not by luck: chance is 1/7."""
+    resolved, settings = job(plan, **{"training.steps": 150, "training.eval_every": 150})
+    told: list[dict[str, Any]] = []
+    result = run(settings, told.append)
+    easy = result["cases"][0]
+    assert easy["accuracy"] > 0.6
+    assert result["losses"][-1][1] < 0.5 * result["losses"][0][1]
+    assert [c["state_bytes"] for c in result["cases"]] == [
+        build_model("vanilla", resolved.model).state_bytes(length) for length in (16, 20, 32)
+    ]
+    assert [event["step"] for event in told if event["event"] == "train"][:2] == [20, 40]
+    assert result["sequences"] == 16 * result["steps"]
+
+
+def test_a_solved_task_ends_early(plan: RecallPlan) -> None:
+    _, settings = job(plan)
+    result = run(settings | {"solved": 100.0}, lambda event: None)
+    assert (result["steps"], result["stopped_by"]) == (20, "solved")
+
+
+def test_a_length_that_a_model_cannot_read_is_no_score(plan: RecallPlan) -> None:
+    """Learned positions end at the trained context: no accuracy, but the reason."""
+    _, settings = job(plan, entry=1, **{"training.steps": 5, "training.warmup": 0})
+    result = run(settings, lambda event: None)
+    assert [c["accuracy"] is None for c in result["cases"]] == [False, False, True]
+    assert "positions" in result["cases"][2]["error"]
+
+
+# -- the campaign ---------------------------------------------------------------------------------
+
+WORKER = """
+import json, sys
+job = json.load(sys.stdin)
+model = job["resolved"]["config"]["model"]
+rate = job["resolved"]["config"]["training"]["lr"]
+if model["recipe"] == "classic":
+    print(json.dumps(dict(event="failed", kind="x", error="No room for the plates.")))
+    sys.exit(1)
+good = 1.0 if rate < 0.02 else 0.5
+exam = job["exam"]
+cases = [dict(length=t, items=n, trained=[t, n] in exam["train"], state_bytes=t * 10,
+              accuracy=good if t < 30 else None, **({} if t < 30 else {"error": "Too long."}))
+         for t, n in exam["train"] + exam["test"]]
+print(json.dumps(dict(event="result", cases=cases, losses=[[10, 0.1, 1.0]], steps=10,
+    stopped_by="steps", train_seconds=1.0, threads=1)))
+"""
+
+
+@pytest.fixture
+def finished(plan: RecallPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recall:
+    import sys
+    from dataclasses import replace
+
+    monkeypatch.setattr(work, "WORKER", [sys.executable, "-S", "-c", WORKER])
+    monkeypatch.setattr(bench, "describe_machine", lambda: {"cpu": "a test's", "threads": 1})
+    recall = open_recall(replace(plan, rates=(0.5, 1.0), seeds=2), tmp_path / "page.html")
+    bench.run(recall, tmp_path / "page.html", say=lambda text: None)
+    return recall
+
+
+def test_the_best_rate_counts_and_failures_are_told(finished: Recall, tmp_path: Path) -> None:
+    assert len(finished.rows) == 8
+    assert finished.todo() == []
+    attention = [s for s in finished.scores() if s.entry == "attention"]
+    assert [s.accuracies for s in attention] == [[1.0, 1.0], [1.0, 1.0], []]
+    assert {s.rate for s in attention} == {0.5}
+    assert attention[2].why == "Too long."
+    assert attention[0].state_bytes == 160
+    textbook = [s for s in finished.scores() if s.entry == "textbook"]
+    assert {s.why for s in textbook} == {"No room for the plates."}
+    assert {s.accuracy for s in textbook} == {None}
+    again = open_recall(finished.plan, tmp_path / "page.html")
+    assert again.todo() == []
+    assert len(open_recall(finished.plan, tmp_path / "page.html", retry_failed=True).todo()) == 4
+
+
+def test_findings_and_page_say_what_the_scores_say(finished: Recall, tmp_path: Path) -> None:
+    scores = finished.scores()
+    said = findings(finished, scores)
+    assert said == [
+        "Associative recall, 20 tokens with 2: solved by attention. "
+        "At 32 tokens with 2, never trained: still none of them."
+    ]
+    page = tmp_path / "page.html"
+    assert write_page(finished, scores, page) < 6_000_000
+    text = page.read_text(encoding="utf-8")
+    assert "<h2>Associative recall</h2>" in text
+    assert "32/2* %" in text
+    assert "No room for the plates." in text
+    assert ">100<" in text
+
+
+def test_nothing_run_is_shown_as_not_run(plan: RecallPlan, tmp_path: Path) -> None:
+    recall = open_recall(plan, tmp_path / "page.html")
+    scores = recall.scores()
+    assert {s.why for s in scores} == {"not run"}
+    assert findings(recall, scores) == ["Associative recall: not run."]
+    write_page(recall, scores, tmp_path / "page.html")
+    assert "not run" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
+    assert plan.select_tasks(["mqar"]).exams == plan.exams
+    with pytest.raises(UsageError, match="no task 'mqra'"):
+        plan.select_tasks(["mqra"])
+
+
+def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
+    from dataclasses import replace
+
+    spread = replace(plan, widths=(32, 64)).spread_out()
+    assert [e.name for e in spread] == [
+        "attention 32", "attention 64", "textbook 32", "textbook 64",
+    ]  # fmt: skip
+    assert spread[1].settings["model.width"] == 64
+
+
+def test_an_exam_survives_being_written(plan: RecallPlan) -> None:
+    exam = plan.exams[0]
+    assert Exam.from_dict(exam.to_dict()) == exam
