@@ -3,7 +3,7 @@
 A model that has more to show than its residual stream has a `views.py` in its folder with
 
     PAGES = {"attention": "which earlier tokens each token looks at", ...}   # name -> what it shows
-    def attention(model, tokens) -> Weights | list[Picture]                  # one function a page
+    def attention(model, tokens) -> Weights | list[Weights | Picture]        # one function a page
     def coordinates(model, tokens) -> Coordinates                          # optional, for `coords`
 
 where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` is read
@@ -44,8 +44,16 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class Tokens:
+    """Positions 0 .. T - 1 of the text, where a page writes the tokens that stand there: a cell of
+    a table, or an entry of a trace's "text"."""
+
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Table:
-    """Numbers as text, beside a figure."""
+    """Numbers and text, beside a figure."""
 
     caption: str
     columns: Sequence[str]
@@ -60,6 +68,8 @@ class Picture:
     of the selector between them. A trace may carry "tint": i, the i-th colour of the palette, which
     follows the reader's light or dark theme. Strings are plain text, never markup. With layout
     {"xaxis": {"title": {"text": "variant"}}} the axis is called what the variant is called.
+    `token_axes` names the axes ("xaxis", "yaxis") that count positions of the text, of which the
+    page writes the tokens.
     """
 
     title: str
@@ -68,6 +78,7 @@ class Picture:
     layout: Mapping[str, Any] = field(default_factory=dict)
     choice: str = "Show"
     tables: Sequence[Table] = ()
+    token_axes: Sequence[str] = ()
 
 
 @contextmanager

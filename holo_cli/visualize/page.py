@@ -27,7 +27,10 @@ DIGITS = 4  # significant digits of every number on a page, drawn or written
 
 @dataclass(frozen=True)
 class Section:
-    """One part of a page: a figure with its numbers, tokens in a row, or tables alone."""
+    """One part of a page: a figure with its numbers, tokens in a row, prose, or tables alone.
+
+    An empty title or note is left out. A table without a caption is never folded away.
+    """
 
     title: str
     note: str
@@ -35,6 +38,7 @@ class Section:
     data: Mapping[str, Any] = field(default_factory=dict)
     tables: Sequence[Table] = ()  # folded away beside a figure, open without one
     pieces: Sequence[str] = ()  # tokens, shown as the text they make with their bounds
+    prose: str = ""  # paragraphs between empty lines; lines that all begin with "- " are a list
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Page:
     title: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section] = field(default_factory=tuple)
+    intro: str = ""  # prose under the title
 
 
 def rounded(values: Any) -> Any:
@@ -93,7 +98,7 @@ def render(page: Page) -> str:
 <body>
 <header>
 <h1>{escape(page.title)}</h1>
-<dl class="facts">
+{_prose(page.intro)}<dl class="facts">
 {_facts(page.facts)}</dl>
 </header>
 <main>
@@ -147,7 +152,13 @@ def to_json(value: Any) -> str:
 
 
 def _section(section: Section) -> str:
-    parts = [f"<h2>{escape(section.title)}</h2>", f'<p class="note">{escape(section.note)}</p>']
+    parts = []
+    if section.title:
+        parts.append(f"<h2>{escape(section.title)}</h2>")
+    if section.note:
+        parts.append(f'<p class="note">{escape(section.note)}</p>')
+    if section.prose:
+        parts.append(_prose(section.prose))
     if section.pieces:
         spans = "".join(f"<span>{escape(visible(piece))}</span>" for piece in section.pieces)
         parts.append(f'<p class="tokens">{spans}</p>')
@@ -159,6 +170,19 @@ def _section(section: Section) -> str:
         tables = ["<h3>The numbers</h3>", *tables]
     kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""
     return "\n".join([f"<section{kind}>", *parts, *tables, "</section>"])
+
+
+def _prose(text: str) -> str:
+    """Plain text as paragraphs and lists."""
+    parts = []
+    for paragraph in filter(None, (part.strip() for part in text.split("\n\n"))):
+        lines = paragraph.splitlines()
+        if all(line.startswith("- ") for line in lines):
+            items = "".join(f"<li>{escape(line[2:])}</li>" for line in lines)
+            parts.append(f'<ul class="prose">{items}</ul>\n')
+        else:
+            parts.append(f'<p class="prose">{escape(paragraph)}</p>\n')
+    return "".join(parts)
 
 
 def visible(piece: str) -> str:
@@ -175,10 +199,15 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 def _table(table: Table, opened: bool) -> str:
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
     rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    body = (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n'
+        "</tbody></table></div>"
+    )
+    if not table.caption:
+        return body
     return (
         f"<details{' open' if opened else ''}><summary>{escape(table.caption)}</summary>\n"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n'
-        "</tbody></table></div></details>"
+        f"{body}</details>"
     )
 
 

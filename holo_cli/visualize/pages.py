@@ -138,6 +138,7 @@ def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
     from holo_cli.visualize import attention, coords
     from holo_cli.visualize.page import picture_section
     from holo_cli.visualize.reading import read_text
+    from holo_cli.visualize.tokens import with_tokens
 
     views, model, layers = views_of(loaded.header.model), loaded.model, loaded.config.layers
     if what == "coords":
@@ -150,9 +151,14 @@ def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
             coordinates = getattr(views, "coordinates", residual_stream)
             return [reading.section(), coords.coords_section(coordinates(model, tokens), reading)]
         shown = getattr(views, what)(model, tokens)
-    if isinstance(shown, Weights):
-        return [reading.section(), attention.attention_section(shown, reading)]
-    return [reading.section(), *map(picture_section, shown)]
+    parts = [shown] if isinstance(shown, Weights) else shown
+    sections = [
+        attention.attention_section(part, reading)
+        if isinstance(part, Weights)
+        else picture_section(with_tokens(part, reading.labels))
+        for part in parts
+    ]
+    return [reading.section(), *sections]
 
 
 def _facts(loaded: Loaded, path: Path) -> list[tuple[str, str]]:

@@ -14,9 +14,9 @@ from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.parts import Aux
-from holo_cli.models.holographic.binding import from_spectrum, spectrum
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import wide
+from holo_cli.models.holographic.spectra import from_spectrum, spectrum
 
 
 class Classic(Attention):

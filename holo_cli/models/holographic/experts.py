@@ -16,6 +16,8 @@ Legend: N tokens, C width, E experts, k experts per token.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -71,19 +73,23 @@ class Experts(FeedForward):
 
     def _through(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """(N, C), (N, k) -> each token's k experts applied to it, (N, k, C)."""
-        order = chosen.flatten().argsort(stable=True)
-        counts = torch.bincount(chosen.flatten(), minlength=self.experts).tolist()
-        groups = tokens[order // self.top].split(counts)
+        flat = chosen.flatten()
+        order = flat.argsort(stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order), device=order.device)  # where each one went
+        counts = torch.bincount(flat, minlength=self.experts).tolist()
+        groups: Tensor = _Sorted.apply(tokens, order, place, self.top)
         ups = self.up.weight.view(self.experts, self.hidden, -1)
         downs = self.down.weight.view(self.experts, -1, self.hidden)
         linear = nn.functional.linear
         done = torch.cat(
             [
                 linear(relu_squared(linear(group, up)), down)
-                for group, up, down in zip(groups, ups, downs, strict=True)
+                for group, up, down in zip(groups.split(counts), ups, downs, strict=True)
             ]
         )
-        return done[order.argsort()].view(*chosen.shape, -1)
+        back: Tensor = _Sorted.apply(done, place, order, 1)
+        return back.view(*chosen.shape, -1)
 
     def _unbalance(self, affinity: Tensor, chosen: Tensor) -> Tensor:
         """The Switch loss, weighted, plus 0 with the bias's gradient."""
@@ -93,3 +99,24 @@ class Experts(FeedForward):
         if self.bias is not None:
             loss = loss + ((self.bias - self.bias.detach()) * (given - 1 / self.experts)).sum()
         return self.balance * loss
+
+
+class _Sorted(torch.autograd.Function):
+    """x[order // copies], where `order` is a permutation and `place` its inverse.
+
+    The gradient is a lookup too, and a sum over copies; indexing's own would add row by row.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, place: Tensor, copies: int) -> Tensor:
+        ctx.save_for_backward(place)
+        ctx.copies = copies
+        return x.index_select(0, order if copies == 1 else order // copies)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (place,) = ctx.saved_tensors
+        dx = grads[0].index_select(0, place)
+        if ctx.copies > 1:
+            dx = dx.unflatten(0, (-1, ctx.copies)).sum(1)
+        return dx, None, None, None

@@ -18,6 +18,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.norm import rms_norm
+from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import half_lives
 from holo_cli.models.holographic.phasors import Pair, full_precision, phasor, wide
@@ -54,22 +56,21 @@ class FFTConv(nn.Module):
             self.mix.mul_(energy.sqrt().repeat(1, 2)[:, None])
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        """x (B, T, C), v (B, T, H, e) -> y (B, T, H, e), float32 at least."""
+        """x (B, T, C), v (B, T, H, e) -> y of mean square 1, (B, T, H, e)."""
         q, u = self._signals(x, v)
         with full_precision(x):
-            return q * self._convolve(u)
+            return self._answer(q * self._convolve(u), v)
 
-    def step(self, x: Tensor, v: Tensor, state: Tensor, position: int) -> tuple[Tensor, Tensor]:
+    def step(self, x: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the positions after `state`, which is (B, H, e, 2 M): Re z | Im z."""
         q, u = self._signals(x, v)
         with full_precision(x):
-            if u.shape[1] == 1:
-                return self._one(q, u, state)
-            faded = Pair(*self._fade(state, self._powers(u, 1, 1)).chunk(2, dim=-1))
-            left = torch.cat(Pair(*self.mix.to(u.dtype).chunk(2, dim=-1)).times(faded), dim=-1)
-            echo = self._impulse(left, u.shape[1])
-            y = q * (self._convolve(u) + echo.permute(0, 3, 1, 2))
-            return y, self._end(u, state)
+            if u.shape[-1] == 1:
+                y, state = self._one(u, state)
+            else:
+                y = self._convolve(u) + self._echo(state, u.shape[-1])
+                state = self._end(u, state)
+            return self._answer(q * y, v), state
 
     def init_state(self, batch: int) -> Tensor:
         w = self.mix
@@ -88,9 +89,14 @@ class FFTConv(nn.Module):
         return 7.0 * self.state_numbers()
 
     def _signals(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """-> q and u = k * v, (B, S, H, e), float32 at least."""
-        q, k = self.code(x).to(wide(x.dtype)).view(*x.shape[:2], 2, *v.shape[2:]).unbind(2)
-        return q, k * v.to(q.dtype)
+        """-> q and u = k * v, (H, e, B, S), float32 at least."""
+        code = positions_last(self.code, x).to(wide(x.dtype))
+        q, k = code.unflatten(0, (2, self.config.heads, -1))
+        return q, k * v.permute(2, 3, 0, 1)
+
+    def _answer(self, y: Tensor, v: Tensor) -> Tensor:
+        """(H, e, B, S) -> (B, S, H, e), normalised, as v is."""
+        return rms_norm(y.to(v.dtype).permute(2, 3, 0, 1).contiguous())
 
     def _powers(self, like: Tensor, start: int, length: int) -> Pair:
         """e^{(-r + i w) t} for t = start .. start + length - 1, each (H, M, length)."""
@@ -114,29 +120,54 @@ class FFTConv(nn.Module):
         return self._impulse(self.mix.to(wide(self.mix.dtype)), length)
 
     def _convolve(self, u: Tensor) -> Tensor:
-        """(B, T, H, e) -> the same shape: sum_{s <= t} h(t - s) u_s."""
-        return causal_convolution(u, self.filter(u.shape[1]).to(u.dtype).permute(2, 0, 1))
+        """(H, e, B, T) -> the same shape: sum_{s <= t} h(t - s) u_s."""
+        return causal_convolution(u, self.filter(u.shape[-1])[:, :, None])
 
-    def _one(self, q: Tensor, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def _echo(self, state: Tensor, length: int) -> Tensor:
+        """What is still heard of everything before, (H, e, B, S)."""
+        g = Pair(*self.mix.to(state.dtype).chunk(2, dim=-1))
+        faded = Pair(*self._fade(state, self._powers(state, 1, 1)).chunk(2, dim=-1))
+        return self._impulse(torch.cat(g.times(faded), dim=-1), length).permute(1, 2, 0, 3)
+
+    def _one(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One position as the recurrence has it."""
         z = self._fade(state, self._powers(u, 1, 1))
         re, im = z.chunk(2, dim=-1)
-        state = torch.cat((re + u[:, 0, ..., None], im), dim=-1)
+        re = re + u.permute(2, 0, 1, 3)
         g = Pair(*self.mix.to(u.dtype).chunk(2, dim=-1))
-        re, im = state.chunk(2, dim=-1)
-        return q * (g.re * re - g.im * im).sum(-1)[:, None], state
+        y = (g.re * re - g.im * im).sum(-1, keepdim=True)
+        return y.permute(1, 2, 0, 3), torch.cat((re, im), dim=-1)
 
     def _end(self, u: Tensor, state: Tensor) -> Tensor:
-        """The state after u (B, S, H, e): older inputs have faded more."""
-        length = u.shape[1]
+        """The state after u (H, e, B, S): older inputs have faded more."""
+        length = u.shape[-1]
         powers = self._powers(u, 0, length)
         late = torch.cat((powers.re, powers.im), dim=-2).flip(-1)  # (H, 2 M, S)
-        new = u.permute(0, 2, 3, 1) @ late.mT
+        new = u.permute(2, 0, 1, 3) @ late.mT
         return self._fade(state, self._powers(u, length, 1)) + new
 
 
 @torch.compiler.disable  # compilers have no FFT of their own
 def causal_convolution(u: Tensor, h: Tensor) -> Tensor:
-    """u (B, T, ...), h (T, ...) -> y (B, T, ...), y_t = sum_{s <= t} h_{t-s} u_s, by FFT."""
-    length = u.shape[1]
-    product = torch.fft.rfft(u, n=2 * length, dim=1) * torch.fft.rfft(h, n=2 * length, dim=0)
-    return torch.fft.irfft(product, n=2 * length, dim=1)[:, :length]
+    """u (..., T), h (..., T) -> y (..., T), y_t = sum_{s <= t} h_{t-s} u_s, by FFT."""
+    length = u.shape[-1]
+    padded = smooth(2 * length - 1)
+    product = torch.fft.rfft(u, n=padded) * torch.fft.rfft(h, n=padded)
+    return torch.fft.irfft(product, n=padded)[..., :length]
+
+
+def smooth(least: int) -> int:
+    """The next length that has no prime factor above 5: FFTs of others take several times as long.
+
+    >>> smooth(125), smooth(1023), smooth(1025)
+    (125, 1024, 1080)
+    """
+    number = least
+    while True:
+        rest = number
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return number
+        number += 1

@@ -19,10 +19,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.norm import rms_norm
 from holo_cli.models.holographic.binding import Binding, Phasor, Reduced
+from holo_cli.models.holographic.block import CHUNK
 from holo_cli.models.holographic.config import Config
-from holo_cli.models.holographic.phasors import Pair, full_precision, wide
-from holo_cli.models.holographic.scan import CHUNK, decayed_sum
+from holo_cli.models.holographic.phasors import Pair, full_precision, phasor, wide
+from holo_cli.models.holographic.scan import decayed_sum
+from holo_cli.models.holographic.sweep import sweep
 
 
 class Memory(nn.Module):
@@ -56,17 +59,17 @@ class Memory(nn.Module):
         return -nn.functional.softplus(decay), entry.sigmoid()
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        """x (B, T, C), v (B, T, H, e) -> y (B, T, H, e), float32 at least."""
-        return self._run(x, v, None, 0)[0]
+        """x (B, T, C), v (B, T, H, e) -> answers of mean square 1, (B, T, H, e)."""
+        return self._run(x, v, None)[0]
 
-    def step(self, x: Tensor, v: Tensor, state: Tensor, position: int) -> tuple[Tensor, Tensor]:
-        """The same for the positions after `state`, which is (B, H, R * 2 * f)."""
-        return self._run(x, v, state, position)
+    def step(self, x: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for the positions after `state`, which is (B, H, 2, R, f)."""
+        return self._run(x, v, state)
 
     def init_state(self, batch: int) -> Tensor:
         w = self.dials.weight
-        size = self.plates * 2 * self.channels
-        return torch.zeros(batch, self.config.heads, size, dtype=wide(w.dtype), device=w.device)
+        size = (self.config.heads, 2, self.plates, self.channels)
+        return torch.zeros(batch, *size, dtype=wide(w.dtype), device=w.device)
 
     def state_numbers(self) -> int:
         return self.config.heads * self.plates * 2 * self.channels
@@ -79,16 +82,27 @@ class Memory(nn.Module):
         """Bind, fade and add, read: elementwise on the plates."""
         return 9.0 * self.state_numbers()
 
-    def _run(
-        self, x: Tensor, v: Tensor, state: Tensor | None, position: int
-    ) -> tuple[Tensor, Tensor]:
-        q, k = self.binding.keys(x, position)
+    def _run(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        # a compiler writes fused passes of its own, and a single position has nothing to fuse
+        if torch.compiler.is_compiling() or x.shape[1] == 1:
+            return self.plain(x, v, state)
+        log_a, b = (part.permute(1, 0, 2) for part in self.dial(x))  # (H, B, S)
+        return sweep(
+            self.binding.written(x), v.permute(2, 3, 0, 1), log_a, b, state, self.binding.front
+        )
+
+    def plain(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """As `forward` and `step`, in autograd's operations over the whole length."""
+        q, k = self.binding.keys(x)
         log_a, b = self.dial(x)
         with full_precision(x):
             value = self.binding.value(v)
             plates = store(k, Pair(value.re * b[..., None], value.im * b[..., None]), log_a, state)
             y = self.binding.back(read(q, plates))
-        return y, plates[:, :, -1].flatten(2)
+            # the next position will be number 0: the plates are turned back by as many
+            turn = phasor(self.binding.front.angles(x.shape[1], 1, plates)[..., 0])
+            last = turn.conj_times(Pair(*plates[:, :, -1].unbind(3)))
+        return rms_norm(y).to(v.dtype), torch.stack(last, dim=2)
 
 
 def half_lives(shortest: float, longest: float, count: int) -> list[float]:
@@ -100,11 +114,11 @@ def half_lives(shortest: float, longest: float, count: int) -> list[float]:
 
 
 def store(k: Pair, v: Pair, log_a: Tensor, state: Tensor | None = None) -> Tensor:
-    """Keys (B, H, S, R, f), values (B, H, S, f), log a (B, H, S), state (B, H, R * 2 * f) or None
+    """Keys (B, H, S, R, f), values (B, H, S, f), log a (B, H, S), state (B, H, 2, R, f) or None
     -> the plates after each position, (B, H, S, R, 2, f)."""
     bound = torch.stack(k.times(Pair(v.re[..., None, :], v.im[..., None, :])), dim=-2)
     flat = bound.flatten(3).flatten(0, 1)  # (B H, S, E)
-    before = None if state is None else state.flatten(0, 1)
+    before = None if state is None else state.transpose(2, 3).flatten(2).flatten(0, 1)
     return decayed_sum(log_a.flatten(0, 1), flat, before).view(bound.shape)
 
 

@@ -21,6 +21,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.layers.rope import Rope
+from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.fftconv import FFTConv
 from holo_cli.models.holographic.memory import Memory
@@ -36,7 +37,7 @@ class HoloState:
     """What a layer remembers of each row."""
 
     position: int
-    memory: Tensor  # the plates (B, H, R * 2 * f), or the filter's modes (B, H, e, 2 M)
+    memory: Tensor  # the plates (B, H, 2, R, f), or the filter's modes (B, H, e, 2 M)
     cache: TimeCache | None = None  # with `blend`: keys and values of the past
     past: Past | None = None  # with `topology`
 
@@ -127,7 +128,7 @@ class Holographic(Mixer):
 
     def step(self, x: Tensor, state: HoloState) -> tuple[Tensor, HoloState]:
         v = self.values(x)
-        y, memory = self.memory.step(x, v, state.memory, state.position)
+        y, memory = self.memory.step(x, v, state.memory)
         out, cache, past = self._finish(x, v, y, state.cache, state.past)
         return out, HoloState(state.position + x.shape[1], memory, cache, past)
 
@@ -159,8 +160,9 @@ class Holographic(Mixer):
 
     def values(self, x: Tensor) -> Tensor:
         """(B, S, C) -> (B, S, H, e): what is stored, attended to and compared."""
-        v: Tensor = self.value(x).view(*x.shape[:2], self.config.heads, -1)
-        return v
+        return (
+            positions_last(self.value, x).unflatten(0, (self.config.heads, -1)).permute(2, 3, 0, 1)
+        )
 
     def _no_past(self, batch: int) -> Past:
         config = self.config
@@ -171,7 +173,6 @@ class Holographic(Mixer):
         self, x: Tensor, v: Tensor, y: Tensor, cache: TimeCache | None, past: Past | None
     ) -> tuple[Tensor, TimeCache | None, Past | None]:
         """From what the memory says, (B, S, H, e), to what is added to the stream, (B, S, C)."""
-        y = rms_norm(y).to(v.dtype)
         if self.blend is not None:
             attended, cache = self.blend.attend(x, v, cache)
             y = torch.lerp(rms_norm(attended), y, self.blend.gate(x).to(y.dtype))

@@ -1,0 +1,123 @@
+"""The page `experts`: which category each token of the text falls into.
+
+Legend: T tokens, C width, E categories.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holo_cli.errors import UsageError
+from holo_cli.models.holographic.figures import Trace, axis, caught, plain, short
+from holo_cli.models.views import Picture, Table, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from holo_cli.models.base import LanguageModel
+    from holo_cli.models.holographic.experts import Experts
+
+TYPICAL = 12  # tokens named per category
+
+
+def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """Affinities, and the categories among the tokens; (T,) int64 tokens."""
+    from holo_cli.models.holographic.experts import Experts
+
+    found = caught(model, tokens, Experts)
+    if not found:
+        raise UsageError(
+            "This model has no category experts (model.experts is 1).",
+            next_step="Train with --set model.experts=3.",
+        )
+    affinity, plane, tables = {}, {}, []
+    for name, part, x in found:
+        shares, chosen = part.route(x[0])
+        affinity[name] = [
+            {
+                "type": "bar",
+                "name": f"category {j + 1}",
+                "x": list(range(len(shares))),
+                "y": plain(shares[:, j]),
+                "tint": j,
+            }
+            for j in range(part.experts)
+        ]
+        plane[name] = _plane(part, x[0], chosen[:, 0])
+        tables.append(_categories(name, part, shares, chosen))
+    return [
+        Picture(
+            "Which category each token falls into",
+            "The affinity of each token to each category; they sum to 1. A token goes through the "
+            "experts of the highest, after a small correction that keeps experts equally busy.",
+            affinity,
+            {"barmode": "stack", "bargap": 0.1, "yaxis": axis("affinity")},
+            choice="Block",
+            tables=tables,
+            token_axes=("xaxis",),
+        ),
+        Picture(
+            "Categories among tokens",
+            "Tokens as the router of the block sees them, and the vectors of the categories "
+            "(crosses), on the two directions in which the categories differ most.",
+            plane,
+            {"xaxis": axis("first direction"), "yaxis": axis("second direction")},
+            choice="Block",
+        ),
+    ]
+
+
+def _plane(part: Experts, x: Tensor, chosen: Tensor) -> list[Trace]:
+    """Tokens (T, C) by the category chosen, (T,), and the categories, on two directions."""
+    import torch
+
+    category = part.category.weight.to(x.dtype)
+    centre = category.mean(0)
+    if part.experts > 2:
+        directions = torch.linalg.svd((category - centre).float(), full_matrices=False).Vh[:2]
+    else:  # two categories differ in one direction only
+        line = torch.nn.functional.normalize((category[0] - category[1]).float(), dim=0)
+        rest = x.float() - (x.float() @ line)[:, None] * line
+        other = torch.linalg.svd(rest - rest.mean(0), full_matrices=False).Vh[0]
+        directions = torch.stack((line, other))
+    dots, crosses = x.float() @ directions.T, category.float() @ directions.T
+    traces: list[Trace] = []
+    for j in range(part.experts):
+        members = [t for t, c in enumerate(chosen.tolist()) if c == j]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"category {j + 1}",
+                "x": plain(dots[members, 0]),
+                "y": plain(dots[members, 1]),
+                "text": [Tokens([t]) for t in members],
+                "hoverinfo": "text+name",
+                "tint": j,
+            }
+        )
+    for j in range(part.experts):
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": f"vector of category {j + 1}",
+                "x": plain(crosses[j : j + 1, 0]),
+                "y": plain(crosses[j : j + 1, 1]),
+                "marker": {"symbol": "x", "size": 12},
+                "tint": j,
+            }
+        )
+    return traces
+
+
+def _categories(name: str, part: Experts, shares: Tensor, chosen: Tensor) -> Table:
+    rows: list[list[object]] = []
+    for j in range(part.experts):
+        belongs = (chosen == j).any(1)
+        order = shares[:, j].argsort(descending=True).tolist()
+        typical = [t for t in order if bool(belongs[t])][:TYPICAL]
+        share = short(belongs.float().mean().item())
+        rows.append([j + 1, share, Tokens(typical)])
+    columns = ["Category", "Share of the tokens", "Its most typical tokens"]
+    return Table(f"{name}: categories", columns, rows)
