@@ -25,6 +25,7 @@ def chat(
     stop: options.Stop = None,
     seed: options.Seed = None,
     lang: options.Lang = None,
+    exit_threshold: options.ExitThreshold = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     verbosity: options.Verbosity = None,
@@ -36,6 +37,7 @@ def chat(
     """
     out = Output(verbosity=verbosity)
     from holo_cli.cli.compute import load
+    from holo_cli.inference.exits import choose_threshold
     from holo_cli.inference.sampling import SamplingConfig
     from holo_cli.inference.terminal import run_chat
 
@@ -52,4 +54,6 @@ def chat(
     )
     sampling = SamplingConfig.from_options(given)
     loaded = load(checkpoint, device, dtype)
+    if exit_threshold is not None:
+        choose_threshold(loaded, exit_threshold)
     raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

@@ -107,6 +107,8 @@ def show(error: BaseException) -> int:
     if _Mode.debug and not isinstance(error, KeyboardInterrupt | Stopped):
         traceback.print_exception(error)
     report = explain(error)
+    if isinstance(error, Stopped) and os.environ.get("RANK", "0") != "0":
+        return report.exit_code  # of several processes the first one says it
     print(f"{report.label}{report.message}", file=sys.stderr)
     if report.next_step:
         print(f"  {report.next_step}", file=sys.stderr)

@@ -13,6 +13,7 @@ from holo_cli.cli.output import Output, is_terminal, visible
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from holo_cli.inference.exits import Calibration
     from holo_cli.inference.stream import Sample, Writing
 
 FINISH = {
@@ -44,6 +45,11 @@ def generate(
     ] = None,
     seed: options.Seed = None,
     lang: options.Lang = None,
+    memory: Annotated[
+        Path | None,
+        typer.Option("--memory", metavar="FILE", help="Draw on a memory saved by /memory save."),
+    ] = None,
+    exit_threshold: options.ExitThreshold = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
@@ -59,6 +65,8 @@ def generate(
     from dataclasses import asdict
 
     from holo_cli.cli.compute import load
+    from holo_cli.inference.exits import choose_threshold, mean_depth
+    from holo_cli.inference.remembering import read_memory
     from holo_cli.inference.sampling import SamplingConfig
 
     sampling = SamplingConfig.from_options(
@@ -76,14 +84,20 @@ def generate(
         )
     )
     loaded = load(checkpoint, device, dtype)
+    if exit_threshold is not None and (found := choose_threshold(loaded, exit_threshold)):
+        out.note(calibrated(found))
     if missing := loaded.tokenizer.unknown(text):
         out.warn(f"the model's alphabet lacks {' '.join(missing)}: left out.")
-    writing = loaded.write(text, sampling, lang)
+    writing = loaded.write(text, sampling, lang, read_memory(memory, loaded) if memory else ())
     write(writing, out)
     samples = writing.samples
-    out.document({"samples": [asdict(s) for s in samples], "prompt_tokens": writing.prompt_tokens})
+    result = {"samples": [asdict(s) for s in samples], "prompt_tokens": writing.prompt_tokens}
+    depth = mean_depth(writing.decoding.state)
+    out.document(result if depth is None else result | {"mean_depth": round(depth, 3)})
     for sample in samples:
         out.note(figures(sample, writing.prompt_tokens))
+    if exit_threshold is not None and depth is not None:
+        out.note(f"{depth:.2f} of {loaded.config.layers} layers a token, the prompt's among them.")
     out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
 
 
@@ -119,6 +133,15 @@ def write(writing: Writing, out: Output) -> None:
     for number, sample in enumerate(writing.samples[1:], start=2):
         out.text(f"--- sample {number}")
         out.text(show(sample.text))
+
+
+def calibrated(found: Calibration) -> str:
+    """One line about a threshold that was looked for, for stderr."""
+    return (
+        f"Exit threshold {found.threshold:g}: {found.loss:.4f} nats a token at "
+        f"{found.mean_depth:.2f} of {found.layers} layers, {found.full_loss:.4f} at all, on "
+        f"{found.tokens:,} validation tokens."
+    )
 
 
 def figures(sample: Sample, prompt_tokens: int) -> str:

@@ -15,12 +15,15 @@ from pathlib import Path
 from holo_cli.errors import UsageError
 from holo_cli.inference.conversation import (
     Turn,
+    damaged,
     encode_turns,
     load_conversation,
+    read_json,
     save_conversation,
 )
 from holo_cli.inference.engine import Prefix
 from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.remembering import Remembered, Remembering
 from holo_cli.inference.sampling import SamplingConfig, derive_seed
 from holo_cli.inference.stream import Writing, ids_of_text
 
@@ -60,6 +63,7 @@ class ChatSession:
         self.lang: str | None = None
         self._known: list[Prefix] = []  # states worth going on from: before and after an answer
         self._dropped = 0  # oldest turns that are no longer in the context
+        self.memory = Remembering(loaded)
         self._answers = 0  # given so far, so that every answer of a seeded chat has its own seed
         self.set_system(system)
         self.set_lang(lang)
@@ -98,7 +102,8 @@ class ChatSession:
         sampling = self.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=derive_seed(sampling.seed, self._answers))
-        decoding = engine.generate(ids, sampling, [prompt])
+        recall = self.memory.recall(before, dropped, turn.user_ids)
+        decoding = engine.generate(ids, sampling, [prompt], recall)
         writing = Writing(decoding, self.loaded.tokenizer, sampling.stop)
         figures = Statistics(
             read_tokens=len(ids) - kept,
@@ -199,10 +204,15 @@ class ChatSession:
 
     # -- the conversation as a whole --------------------------------------------------------------
 
+    def out_of_sight(self) -> int:
+        """Turns that the model does not see any more, but the memory may recall."""
+        return len(self.memory.out_of_sight(self.turns, self._dropped))
+
     def clear(self) -> None:
         """Forgets all turns; system text and options stay."""
         self.turns = []
         self._known, self._dropped, self._answers = [], 0, 0
+        self.memory.restore(Remembered(self.memory.saved.on))
         self.statistics = Statistics(context_limit=self.loaded.model.context_limit)
 
     def context_used(self) -> int:
@@ -224,7 +234,8 @@ class ChatSession:
         path = path.expanduser()
         path = path if path.suffix else path.with_suffix(".json")
         header = self.loaded.header
-        about = {"model": header.model, "run": header.run}
+        memory = self.memory.saved.as_dict()
+        about = {"model": header.model, "run": header.run, "memory": memory}
         save_conversation(path, self.system, self.lang, self.turns, about)
         return path
 
@@ -235,6 +246,10 @@ class ChatSession:
         if not path.exists() and not path.suffix:
             path = path.with_suffix(".json")
         system, lang, texts = load_conversation(path)
+        try:
+            remembered = Remembered.of(read_json(path).get("memory"), len(texts))
+        except ValueError as error:
+            raise damaged(path, str(error)) from error
         old = self.system, self.lang
         try:
             self.set_system(system)
@@ -247,3 +262,4 @@ class ChatSession:
             turns.append(self._encode(turn, turns[-1].language if turns else None))
         self.clear()
         self.turns = turns
+        self.memory.restore(remembered)

@@ -127,14 +127,41 @@ def _system(session: ChatSession, argument: str) -> Outcome:
 
 
 def _memory(session: ChatSession, argument: str) -> Outcome:
-    limit = session.loaded.model.context_limit
-    sees = "all of this conversation" if limit is None else f"its last {limit} tokens"
-    if "memory" not in session.loaded.model.views():
-        return Outcome(f"This model has no episodic memory store: it sees {sees} and nothing else.")
-    return Outcome(
-        f"This model's memory is its decoding state, {session.state_bytes():,} bytes now: it lasts "
-        "as long as the conversation and is not saved with it."
+    word, _, name = argument.partition(" ")
+    if word in ("save", "load"):
+        path = Path(_required(name.strip(), f"memory {word}", "FILE"))
+        if word == "save":
+            return Outcome(f"Saved to {session.memory.save(path, session.turns)}.")
+        texts = session.memory.load(path)
+        note = "" if session.memory.saved.on else " /memory on makes answers draw on them."
+        return Outcome(f"Loaded {texts} text{'' if texts == 1 else 's'} from {path}.{note}")
+    if name or word not in ("", "on", "off", "clear"):
+        raise UsageError(
+            f"/memory does not know '{argument}'.",
+            next_step="Type /memory alone, or with on, off, clear, save FILE or load FILE.",
+        )
+    if word == "clear":
+        session.memory.clear(len(session.turns))
+    elif word:
+        session.memory.set_on(word == "on")
+    return Outcome(_remembered(session))
+
+
+def _remembered(session: ChatSession) -> str:
+    """What is remembered where: the state, what is in sight, and the store beyond it."""
+    model, saved = session.loaded.model, session.memory.saved
+    limit, last = model.context_limit, session.memory.last
+    sees = "all of it, fading" if limit is None else f"its last {limit} tokens"
+    lines = [f"state: {session.state_bytes():,} bytes; the model sees {sees}"]
+    if "memory" in model.views():
+        lines[0] += "; its episodic memory is a part of that"
+    lines.append(
+        f"beyond that: {'on' if saved.on else 'off'}; {count(session.out_of_sight())} out of sight "
+        f"and {len(saved.texts)} loaded texts can be recalled"
     )
+    if last is not None:
+        lines.append(f"last answer: recalled something for {last.opened} of {last.steps} tokens")
+    return "\n".join(lines)
 
 
 def _exit(session: ChatSession, argument: str) -> Outcome:
@@ -167,7 +194,13 @@ COMMANDS = (
     Command("load", "불러오기", "FILE", "go on with a saved conversation", _load),
     Command("retry", "다시", "", "answer the last text again", _retry),
     Command("system", "시스템", "TEXT", 'a text before the first turn; "" removes it', _system),
-    Command("memory", "기억", "", "what the model remembers, and where", _memory),
+    Command(
+        "memory",
+        "기억",
+        "[WHAT]",
+        "what is remembered; on, off, clear, save FILE, load FILE",
+        _memory,
+    ),
     Command("exit", "종료", "", "leave", _exit),
 )
 BY_NAME = {name: c for c in COMMANDS for name in (c.name, c.korean)}

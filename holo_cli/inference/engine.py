@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -29,6 +30,9 @@ from holo_cli.inference.sampling import (
     shape_logits,
 )
 from holo_cli.models.base import LanguageModel, State
+
+if TYPE_CHECKING:
+    from holo_cli.inference.episodes import Recall
 
 PREFILL_CHUNK = 512  # tokens read at once: bounds the memory that a long prompt takes
 
@@ -56,6 +60,7 @@ class Prefix:
     ids: tuple[int, ...]
     state: State  # one row
     logits: Tensor  # (1, V) of the token after them
+    hidden: Tensor  # (1, C) of the last one
 
     def begins(self, ids: Sequence[int]) -> bool:
         """Whether `ids` begin with these tokens."""
@@ -82,13 +87,18 @@ class Engine:
         self.dtype = None if dtype is torch.float32 else dtype
 
     def generate(
-        self, prompt: Sequence[int], config: SamplingConfig, known: Iterable[Prefix] = ()
+        self,
+        prompt: Sequence[int],
+        config: SamplingConfig,
+        known: Iterable[Prefix] = (),
+        recall: Recall | None = None,
     ) -> Decoding:
         """Reads the prompt (at least one token), then decodes `config.num_samples` rows.
 
-        The prompt is read before this returns; tokens are computed as they are asked for.
+        The prompt is read before this returns; tokens are computed as they are asked for. `recall`
+        is what earlier text has to say at each of them (episodes.py).
         """
-        return Decoding(self, prompt, config, self.read(prompt, known))
+        return Decoding(self, prompt, config, self.read(prompt, known), recall)
 
     def read(self, ids: Sequence[int], known: Iterable[Prefix] = ()) -> Prefix:
         """What the model makes of `ids`, going on from the longest of the `known` prefixes."""
@@ -110,12 +120,25 @@ class Engine:
             return best
         read = 0 if best is None else len(best.ids)
         new = torch.tensor([view[read:]], device=self.model.device)  # (1, S)
-        logits, state = self._advance(new, None if best is None else best.state)
-        return Prefix(view, state, logits)
+        logits, hidden, state = self._advance(new, None if best is None else best.state)
+        return Prefix(view, state, logits, hidden)
 
-    def _advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, State]:
+    def hidden_states(self, ids: Sequence[int]) -> Tensor:
+        """Hidden states of a text read by itself, (L, C); no token sees more than the context."""
+        stretch = self.model.context_limit or len(ids)
+        found = []
+        with self._mode(single=False):
+            for first in range(0, len(ids), stretch):
+                state = self.model.init_state(1)
+                part = torch.tensor([ids[first : first + stretch]], device=self.model.device)
+                for chunk in part.split(PREFILL_CHUNK, dim=1):
+                    x, state = self.model.step_hidden(chunk, state)
+                    found.append(x[0])
+        return torch.cat(found)
+
+    def _advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
         """(A, S) next tokens, and the state before them (None: nothing was read) -> the logits
-        after the last one, (A, V), and the state after it."""
+        after the last one, (A, V), its hidden state, (A, C), and the state after it."""
         with self._mode(single=tokens.shape[1] == 1):
             if state is None:
                 state = self.model.init_state(tokens.shape[0])
@@ -127,7 +150,7 @@ class Engine:
                 "The model's output is not a number: its weights come from a run that diverged.",
                 next_step="Generate from an earlier checkpoint, or train with a lower --lr.",
             )
-        return logits, state
+        return logits, x[:, -1], state
 
     @contextmanager
     def _mode(self, single: bool) -> Iterator[None]:
@@ -161,7 +184,12 @@ class Decoding(Iterator[list[int | None]]):
     """
 
     def __init__(
-        self, engine: Engine, prompt: Sequence[int], config: SamplingConfig, prefix: Prefix
+        self,
+        engine: Engine,
+        prompt: Sequence[int],
+        config: SamplingConfig,
+        prefix: Prefix,
+        recall: Recall | None = None,
     ) -> None:
         rows = config.num_samples
         self.ids = [list(prompt) for _ in range(rows)]
@@ -175,6 +203,8 @@ class Decoding(Iterator[list[int | None]]):
         if rows > 1:
             self._state = prefix.state.select(prefix.logits.new_zeros(rows, dtype=torch.long))
         self._logits = prefix.logits.expand(rows, -1)
+        self._hidden = prefix.hidden.expand(rows, -1)
+        self._recall = recall
         self._batch = list(range(rows))  # the rows that state and logits hold, in order
         self._read = len(prompt)  # how many tokens of each row the state has read
 
@@ -208,11 +238,17 @@ class Decoding(Iterator[list[int | None]]):
         """The tokens of a sample after the prompt."""
         return self.ids[row][self._prompt_length :]
 
+    @property
+    def state(self) -> State:
+        """The model's state after the last token read, of the rows that went on till then."""
+        return self._state
+
     def prefix(self) -> Prefix:
         """What has been read of the only row, to go on from later; its last token may be unread."""
         assert len(self.ids) == 1, "a prefix belongs to one row"
         start = window_start(self._read, self._engine.model.context_limit)
-        return Prefix(tuple(self.ids[0][start : self._read]), self._state, self._logits)
+        ids = tuple(self.ids[0][start : self._read])
+        return Prefix(ids, self._state, self._logits, self._hidden)
 
     def _step(self, going: list[int]) -> None:
         """Reads the last token of the rows that go on; finished rows leave the batch."""
@@ -228,13 +264,15 @@ class Decoding(Iterator[list[int | None]]):
             state = self._state.select(torch.tensor(keep, device=device))
         first = start if state is None else self._read
         tokens = torch.tensor([self.ids[row][first:] for row in going], device=device)
-        self._logits, self._state = self._engine._advance(tokens, state)
+        self._logits, self._hidden, self._state = self._engine._advance(tokens, state)
         self._batch, self._read = going, length
 
     def _draw(self, going: list[int]) -> list[int]:
         """One token for each row that goes on."""
         keep = [self._batch.index(row) for row in going]
         logits = self._logits[keep]  # a copy: (A, V)
+        if self._recall is not None:
+            logits = self._recall.mix(logits, self._hidden[keep])
         if self._engine.banned.numel():
             logits[:, self._engine.banned.to(logits.device)] = BANNED
         history = [self.ids[row] for row in going]

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError
 from holo_cli.inference.engine import Engine
+from holo_cli.inference.episodes import EpisodeStore
 from holo_cli.inference.prompt import PromptFormat, unsampled_ids
 from holo_cli.inference.sampling import SamplingConfig
 from holo_cli.inference.stream import Writing
@@ -55,10 +56,23 @@ class Loaded:
         """True unless the header says that the data were conversations (`data.chat`)."""
         return not getattr(self.header.data, "chat", False)
 
-    def write(self, prompt: str, sampling: SamplingConfig, lang: str | None = None) -> Writing:
-        """Reads the prompt, then yields (row, text) pieces of all samples as they come."""
+    def write(
+        self,
+        prompt: str,
+        sampling: SamplingConfig,
+        lang: str | None = None,
+        remembered: Sequence[str] = (),
+    ) -> Writing:
+        """Reads the prompt, then yields (row, text) pieces of all samples as they come.
+
+        `remembered` are earlier texts that what is written may draw on (episodes.py).
+        """
         ids = self.prompts.encode(prompt, lang)
-        return Writing(self.engine.generate(ids, sampling), self.tokenizer, sampling.stop)
+        texts = [self.tokenizer.encode(text) for text in remembered]
+        asked = self.tokenizer.encode(prompt)
+        recall = EpisodeStore(self.engine).recall(texts, asked) if texts else None
+        decoding = self.engine.generate(ids, sampling, recall=recall)
+        return Writing(decoding, self.tokenizer, sampling.stop)
 
     def generate(
         self, prompt: str = "", *, stream: bool = False, lang: str | None = None, **sampling: Any

@@ -21,12 +21,16 @@ class Rope(nn.Module):
         self.base = base
         self._tables: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
+    def rates(self, pair: Tensor) -> Tensor:
+        """Radians per position of the rotated pairs, numbered 0, 1, ..."""
+        return self.base ** (-pair / max(self.rotated, 1))
+
     def _compute(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
         # outside inference mode: a table made while generating may serve a training step later
         with torch.inference_mode(False):
             pair = torch.arange(self.rotated, dtype=torch.float64, device="cpu")
             rate = torch.zeros(self.pairs, dtype=torch.float64, device="cpu")
-            rate[: self.rotated] = self.base ** (-pair / max(self.rotated, 1))
+            rate[: self.rotated] = self.rates(pair)
             position = torch.arange(length, dtype=torch.float64, device="cpu")
             angle = (position[:, None] * rate)[:, None]  # (T, 1, d/2)
             cos, sin = angle.cos(), angle.sin()

@@ -106,13 +106,34 @@ def test_save_and_load(session: ChatSession, tmp_path: Path) -> None:
 
 def test_memory(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
     message = run(session, "/memory").message
-    assert message.startswith("This model has no episodic memory store")
-    assert message.count(".") == 1
+    assert message.startswith("state: 0 bytes")
+    assert "beyond that: off; 0 turns out of sight" in message
     limited = ChatSession(make_loaded(Attentive(limit=32)))
     assert "its last 32 tokens" in run(limited, "/기억").message
+    assert "beyond that: on" in run(session, "/memory on").message
+    assert "beyond that: off" in run(session, "/memory off").message
     monkeypatch.setattr(Chain, "views", lambda self: ("memory",))
+    remembers = ChatSession(session.loaded, SamplingConfig(max_new_tokens=5, seed=1))
+    list(remembers.reply("a"))
+    message = run(remembers, "/memory").message
+    assert "state: 8 bytes" in message
+    assert "beyond that: on" in message
+
+
+def test_memory_files(session: ChatSession, tmp_path: Path) -> None:
     list(session.reply("a"))
-    assert "decoding state, 8 bytes" in run(session, "/memory").message
+    assert run(session, f"/memory save {tmp_path}/m").message == f"Saved to {tmp_path}/m.json."
+    loaded = run(session, f"/memory load {tmp_path}/m").message
+    assert loaded == f"Loaded 1 text from {tmp_path}/m. /memory on makes answers draw on them."
+    assert "1 loaded texts" in run(session, "/memory").message
+    assert "0 loaded texts" in run(session, "/memory clear").message
+    assert len(session.turns) == 1
+    for line in ("/memory save", "/memory load"):
+        with pytest.raises(UsageError, match=f"{line} needs a name"):
+            run(session, line)
+    for line in ("/memory forget", "/memory on x"):
+        with pytest.raises(UsageError, match="does not know"):
+            run(session, line)
 
 
 def test_exit(session: ChatSession) -> None:

@@ -1,0 +1,92 @@
+"""What can be set about brain-v2."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from holo_cli.model_config import SkeletonConfig
+
+
+class Config(SkeletonConfig):
+    """State space, selective attention, episodic memory and pondering in the modern skeleton."""
+
+    mechanism: ClassVar[str] = "state space, episodic memory, attention for the tokens that matter"
+
+    conv: int = Field(
+        4, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
+    )
+    ssm: Literal["scalar", "selective"] = Field(
+        "scalar",
+        description="scalar: one decay per head, products of matrices; selective: one per channel "
+        "and number of state, token by token",
+    )
+    state: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="numbers of state per channel; 0 is 64 for scalar, 16 for selective",
+    )
+    dt_min: float = Field(0.001, gt=0, description="smallest step of the state space at the start")
+    dt_max: float = Field(0.1, gt=0, description="largest step of the state space at the start")
+    attention_every: int = Field(
+        4, ge=0, description="every n-th layer adds attention among selected tokens; 0 is none"
+    )
+    attention_share: float = Field(
+        0.1, gt=0, le=1, description="share of the tokens that attention selects"
+    )
+    memory: Literal["delta", "hebbian", "none"] = Field(
+        "delta",
+        description="episodic memory; delta: a new value replaces the old one of its key, hebbian: "
+        "it is added to it",
+    )
+    memory_every: int = Field(2, ge=1, description="every n-th layer has an episodic memory")
+    memory_heads: int = Field(
+        0, ge=0, description="heads of the memory, as wide as the others; 0 is half of them"
+    )
+    ponder: int = Field(
+        1, ge=1, le=16, description="steps that a token's MLP may take; 1 is no pondering"
+    )
+    ponder_prior: float = Field(
+        0.5, gt=0, lt=1, description="how likely each step is the last one, before any evidence"
+    )
+    ponder_weight: float = Field(
+        0.01, ge=0, description="weight of the divergence of halting from its prior"
+    )
+    ponder_rest: float = Field(
+        0.05, ge=0, lt=1, description="a token stops once going on is no likelier than this"
+    )
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def state_size(self) -> int:
+        """N: numbers of state per channel."""
+        return self.state or (64 if self.ssm == "scalar" else 16)
+
+    @property
+    def memory_head_count(self) -> int:
+        return self.memory_heads or max(1, self.heads // 2)
+
+    def has_memory(self, layer: int) -> bool:
+        """Whether layer 0, 1, ... has an episodic memory."""
+        return self.memory != "none" and layer % self.memory_every == self.memory_every - 1
+
+    def has_attention(self, layer: int) -> bool:
+        """Whether layer 0, 1, ... attends to selected tokens."""
+        return self.attention_every > 0 and layer % self.attention_every == self.attention_every - 1
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Config:
+        if self.dt_min > self.dt_max:
+            raise ValueError(
+                f"model.dt_min ({self.dt_min}) must be at most model.dt_max ({self.dt_max})"
+            )
+        if self.state % 2:
+            raise ValueError(
+                f"model.state ({self.state}) must be even: rotary positions turn pairs"
+            )
+        return self

@@ -1,0 +1,161 @@
+"""The episodic memory: a matrix per head and row in which one example is enough.
+
+    S_t = alpha_t S_{t-1} + beta_t k_t (v_t - alpha_t S_{t-1}^T k_t)^T,   |k| = 1      (delta)
+    S_t = alpha_t S_{t-1} + beta_t k_t v_t^T                                         (hebbian)
+    o_t = S_t^T q_t
+
+(Gated delta rule, Yang et al. 2024.) With the delta rule what is written is the difference from
+what the key already brings up, so that a second value replaces the first and correlated keys do
+not pile up. In chunks of L positions, with G the running sum of log alpha inside a chunk and U the
+rows u_t = beta_t (v_t - alpha_t S_{t-1}^T k_t) that are really written,
+
+    (I + A) U = beta (V - exp(G) K S_0),   A_ts = beta_t exp(G_t - G_s) k_t.k_s  for s < t
+
+so one triangular solve for all chunks at once gives U = U_v - W S_0, and what goes along time is a
+few small products per chunk (WY form). Unusual: none of it is bfloat16, since the solve would
+amplify its rounding. Legend: B rows, T positions, H heads, d per head (keys and values alike), L
+positions of a chunk, M chunks of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.models.brain_v2.config import Config
+from holo_cli.models.brain_v2.ssm import inverse_softplus, wide
+
+CHUNK = 64
+
+
+def recall(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    state: Tensor | None = None,
+    *,
+    delta: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """q, k, v (B, H, T, d), log alpha <= 0 and beta (B, H, T), state (B, H, d, d) or None
+    -> o (B, H, T, d) and the state after the last position."""
+    batch, heads, length, width = q.shape
+    size = min(CHUNK, length)
+    extra = -length % size  # after the end: nothing is written, nothing fades
+    q, k, v = (nn.functional.pad(t, (0, 0, 0, extra)).unflatten(2, (-1, size)) for t in (q, k, v))
+    log_alpha, beta = (
+        nn.functional.pad(t, (0, extra)).unflatten(2, (-1, size)) for t in (log_alpha, beta)
+    )
+    total = log_alpha.cumsum(3)[..., None]  # G: (B, H, M, L, 1)
+    past = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
+    decay = (total - total.mT).masked_fill(~past, float("-inf")).exp()  # (B, H, M, L, L)
+    fade = total.exp()
+    write = beta[..., None] * v
+    against = None  # W: how much of what the keys bring up is taken off
+    if delta:
+        overlap = (beta[..., None] * (k @ k.mT) * decay).tril(-1)  # A
+        right = torch.cat((write, beta[..., None] * fade * k), dim=-1)
+        solved = torch.linalg.solve_triangular(overlap, right, upper=False, unitriangular=True)
+        write, against = solved.split(width, dim=-1)
+    inside = (q @ k.mT) * decay
+    read = q * fade
+    keep = k * (total[..., -1:, :] - total).exp()
+    whole = fade[..., -1:, :]  # (B, H, M, 1, 1)
+    now = q.new_zeros(batch, heads, width, width) if state is None else state
+    out = []
+    for i in range(q.shape[2]):
+        u = write[:, :, i] if against is None else write[:, :, i] - against[:, :, i] @ now
+        out.append(read[:, :, i] @ now + inside[:, :, i] @ u)
+        now = whole[:, :, i] * now + keep[:, :, i].mT @ u
+    return torch.cat(out, dim=2)[:, :, :length], now
+
+
+@dataclass(frozen=True)
+class EpisodicState:
+    """What each row remembers: (B, H, d, d), keys along the third dimension."""
+
+    memory: Tensor
+
+    def select(self, rows: Tensor) -> EpisodicState:
+        return EpisodicState(self.memory.index_select(0, rows))
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.memory
+
+
+class EpisodicMemory(Mixer):
+    """The memory with its projections; `beta` says what is written, `alpha` what stays."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.delta = config.memory == "delta"
+        self.heads, self.head_width = config.memory_head_count, config.head_width
+        width = self.heads * self.head_width
+        self.qkv = nn.Linear(config.width, 3 * width, bias=False)
+        self.qkv.weight.splits = 3  # type: ignore[attr-defined]
+        self.gate = nn.Linear(config.width, width, bias=False)
+        self.dials = nn.Linear(config.width, 2 * self.heads, bias=False)  # forget, write
+        self.dials.weight.no_muon = True  # type: ignore[attr-defined]
+        self.dials_bias = nn.Parameter(torch.empty(2 * self.heads))
+        self.out = nn.Linear(width, config.width, bias=False)
+
+    def finish_initialisation(self) -> None:
+        """Nearly nothing is forgotten (half-life 693 tokens), half of each token is written."""
+        nn.init.zeros_(self.dials.weight)
+        nn.init.zeros_(self.out.weight)
+        with torch.no_grad():
+            self.dials_bias[: self.heads] = inverse_softplus(0.001)
+            self.dials_bias[self.heads :] = 0.0
+
+    def dial(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, C) -> log alpha <= 0 and beta in (0, 1), each (B, H, S)."""
+        raw = self.dials(u).to(wide(u.dtype)) + self.dials_bias.to(wide(u.dtype))
+        forget, write = raw.transpose(1, 2).chunk(2, dim=1)
+        return -nn.functional.softplus(forget), write.sigmoid()
+
+    def keys(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, S, C) -> q and k of length 1, and v, each (B, H, S, d), in full precision."""
+        qkv = self.qkv(u).to(wide(u.dtype)).view(*u.shape[:2], 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        return nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1), v
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
+        return self._around(u, None)[0], {}
+
+    def step(self, u: Tensor, state: EpisodicState) -> tuple[Tensor, EpisodicState]:
+        out, memory = self._around(u, state.memory)
+        return out, EpisodicState(memory)
+
+    def _around(self, u: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        q, k, v = self.keys(u)
+        log_alpha, beta = self.dial(u)
+        with torch.autocast(u.device.type, enabled=False):
+            o, memory = recall(q, k, v, log_alpha, beta, memory, delta=self.delta)
+        o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
+        return self.out(o * nn.functional.silu(self.gate(u))), memory
+
+    def init_state(self, batch: int) -> EpisodicState:
+        w = self.out.weight
+        shape = (batch, self.heads, self.head_width, self.head_width)
+        return EpisodicState(torch.zeros(shape, dtype=wide(w.dtype), device=w.device))
+
+    def state_bytes(self, length: int) -> int:
+        return self.heads * self.head_width**2 * wide(self.out.weight.dtype).itemsize
+
+    def flops(self, length: float) -> float:
+        """Per token and head: half a chunk for each of K K^T, Q K^T, the solve and reading U (delta
+        solves for 2 d columns), and 4 products with the state."""
+        inside = min(length, CHUNK / 2)
+        width = self.heads * self.head_width
+        chunk, state = (3, 3) if self.delta else (2, 2)
+        return 2.0 * width * (chunk * inside + state * self.head_width)
+
+    def decode_flops(self) -> float:
+        """Fade, bring up, write, read."""
+        return 7.0 * self.heads * self.head_width**2

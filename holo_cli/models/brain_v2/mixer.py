@@ -1,0 +1,105 @@
+"""The token mixer of a layer: state space, and where the config says so memory and attention.
+
+    out = ssm(u) + memory(u) + attention(u)
+
+Side by side, all reading the same u: what one of them has nothing to say about is left to the
+others, and each starts at zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.models.brain_v2.attention import SelectiveAttention
+from holo_cli.models.brain_v2.config import Config
+from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
+from holo_cli.models.brain_v2.selection import PackedCache
+from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
+
+
+@dataclass(frozen=True)
+class BrainState:
+    """What each part of a layer remembers."""
+
+    ssm: SSMState
+    memory: EpisodicState | None
+    attention: PackedCache | None
+
+    def select(self, rows: Tensor) -> BrainState:
+        return BrainState(
+            self.ssm.select(rows),
+            self.memory.select(rows) if self.memory is not None else None,
+            self.attention.select(rows) if self.attention is not None else None,
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        for part in (self.ssm, self.memory, self.attention):
+            if part is not None:
+                yield from part.tensors()
+
+
+class BrainMixer(Mixer):
+    """The parts that layer 0, 1, ... has."""
+
+    def __init__(self, config: Config, layer: int) -> None:
+        super().__init__()
+        self.ssm = make_state_space(config)
+        self.memory = EpisodicMemory(config) if config.has_memory(layer) else None
+        self.attention = SelectiveAttention(config) if config.has_attention(layer) else None
+
+    def finish_initialisation(self) -> None:
+        """Each part is a mixer of its own and initialises itself."""
+
+    def parts(self) -> list[Mixer]:
+        """What there is of the three."""
+        found: list[nn.Module | None] = [self.ssm, self.memory, self.attention]
+        return [part for part in found if isinstance(part, Mixer)]
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
+        out, aux = self.ssm(u)
+        if self.memory is not None:
+            out = out + self.memory(u)[0]
+        if self.attention is not None:
+            attended, aux = self.attention(u)
+            out = out + attended
+        return out, aux
+
+    def step(self, u: Tensor, state: BrainState) -> tuple[Tensor, BrainState]:
+        out, ssm = self.ssm.step(u, state.ssm)
+        memory, attention = state.memory, state.attention
+        if self.memory is not None and memory is not None:
+            y, memory = self.memory.step(u, memory)
+            out = out + y
+        if self.attention is not None and attention is not None:
+            y, attention = self.attention.step(u, attention)
+            out = out + y
+        return out, BrainState(ssm, memory, attention)
+
+    def init_state(self, batch: int) -> BrainState:
+        return BrainState(
+            self.ssm.init_state(batch),
+            self.memory.init_state(batch) if self.memory is not None else None,
+            self.attention.init_state(batch) if self.attention is not None else None,
+        )
+
+    def state_bytes(self, length: int) -> int:
+        return sum(part.state_bytes(length) for part in self.parts())
+
+    def active_parameters(self) -> int:
+        return sum(part.active_parameters() for part in self.parts())
+
+    def flops(self, length: float) -> float:
+        return sum(part.flops(length) for part in self.parts())
+
+    def decode_flops(self, length: float) -> float:
+        """As `flops`, of one token that goes on from a state."""
+        found = self.ssm.decode_flops()
+        if self.memory is not None:
+            found += self.memory.decode_flops()
+        if self.attention is not None:
+            found += self.attention.decode_flops(length)
+        return found

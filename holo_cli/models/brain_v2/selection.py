@@ -1,0 +1,103 @@
+"""Which tokens are selected, by rules that only look back, and where their keys are kept.
+
+A token is selected if its score passes a threshold, which training moves to the (1 - share)
+quantile of scores and nothing moves afterwards; and if there is room: among the first t + 1 tokens
+at most ceil(2 share (t + 1)) may be. So no later token can push an earlier one out, as the top
+tenth of a sequence does. With p_t the passes up to t and r_t the room, the number selected is
+
+    n_t = min(n_{t-1} + 1, r_t) where t passes, else n_{t-1}
+        = p_t + min(n_before, min_{s <= t} (r_s - p_s))
+
+the second form because room never shrinks: no position waits for another. Legend: B rows, S
+positions, H heads, d per head, R room of a cache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SLACK = 2.0  # room for this many times the share: stretches of text differ in what they hold
+
+
+def room(length: int, share: float) -> int:
+    """How many of the first `length` tokens may be selected."""
+    return min(length, math.ceil(min(SLACK * share, 1.0) * length))
+
+
+def count(passes: Tensor, share: float, start: int, before: Tensor) -> Tensor:
+    """passes (B, S) bool at positions start.., `before` (B,) already selected -> n (B, S), how many
+    are selected up to each position."""
+    # in float64 on the host, so that it is `room` to the bit
+    length = torch.arange(start + 1, start + passes.shape[1] + 1, device="cpu")
+    rooms = torch.minimum(length, (min(SLACK * share, 1.0) * length.double()).ceil().long())
+    passed = passes.cumsum(1)
+    free = rooms.to(passes.device) - passed
+    return passed + torch.minimum(before[:, None], free.cummin(1).values)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The selected ones among (B, S) positions, packed row by row in time order."""
+
+    flat: Tensor  # (N,) their places in (B S)
+    row: Tensor  # (N,)
+    slot: Tensor  # (N,) how many of the row came before
+    position: Tensor  # (N,) in the whole sequence
+    count: Tensor  # (B,) selected by the end
+
+    @staticmethod
+    def of(passes: Tensor, share: float, start: int = 0, before: Tensor | None = None) -> Selected:
+        """From what passes the threshold, (B, S) bool, after `before` (B,) selected ones."""
+        rows, length = passes.shape
+        if before is None:
+            before = torch.zeros(rows, dtype=torch.int64, device=passes.device)
+        counts = count(passes, share, start, before)
+        taken = counts > torch.cat((before[:, None], counts[:, :-1]), dim=1)
+        flat = taken.flatten().nonzero()[:, 0]
+        row = torch.div(flat, length, rounding_mode="floor")
+        position = flat - row * length + start
+        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1])
+
+
+class PackedCache:
+    """Keys and values of selected tokens, (B, H, R, d) each, R the room at `position`; each row
+    has filled `count` slots. A value: when two states go on from one, the second one copies."""
+
+    def __init__(self, keys: Tensor, values: Tensor, count: Tensor, position: int) -> None:
+        self.keys, self.values, self.count, self.position = keys, values, count, position
+        self._buffers = [keys, values]  # with more slots than the room, to grow into
+        self._owner = [self]  # shared by all caches on these buffers: who may still write
+
+    def append(self, new: Selected, k: Tensor, v: Tensor, position: int, size: int) -> PackedCache:
+        """A cache up to `position` with room `size` and the new keys and values, (N, H, d)."""
+        slots = self._buffers[0].shape[2]
+        if self._owner[0] is self and slots >= size:
+            buffers, owner = self._buffers, self._owner
+        else:
+            slots = max(16, 1 << (size - 1).bit_length()) if size else 0
+            buffers, owner = [], []
+            for old in (self.keys, self.values):
+                grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
+                grown[:, :, : old.shape[2]] = old
+                buffers.append(grown)
+            owner = [self]
+        for buffer, piece in zip(buffers, (k, v), strict=True):
+            buffer[new.row, :, new.slot] = piece
+        cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], new.count, position)
+        cache._buffers, cache._owner = buffers, owner
+        owner[0] = cache
+        return cache
+
+    def select(self, rows: Tensor) -> PackedCache:
+        keys, values, count = (
+            t.index_select(0, rows) for t in (self.keys, self.values, self.count)
+        )
+        return PackedCache(keys, values, count, self.position)
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from (self.keys, self.values, self.count)

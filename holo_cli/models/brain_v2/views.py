@@ -1,0 +1,288 @@
+"""brain-v2's own pages: what the memory was told and reads back, who is selected, who ponders.
+
+Everything is read off one pass over the text: each part's input is caught, and what the pass itself
+never keeps is made from it once more. Tokens are named by position, as they follow each other in
+the text above the figures. Legend: T tokens, H heads, d per head, C width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from holo_cli.errors import UsageError
+from holo_cli.models.views import Picture, Table, watched
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from holo_cli.models.base import LanguageModel
+    from holo_cli.models.brain_v2.attention import SelectiveAttention
+    from holo_cli.models.brain_v2.episodic import EpisodicMemory
+
+PAGES = {
+    "memory": "what the episodic memory was told when, what is read where, one-shot binding",
+    "attention": "which tokens attention selects, and what they take from each other",
+    "depth": "how many steps each token ponders",
+}
+Trace = dict[str, Any]
+P = TypeVar("P", bound="nn.Module")
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """Figures of every episodic memory, by its block; (T,) int64 tokens."""
+    from holo_cli.models.brain_v2.episodic import EpisodicMemory
+
+    found = _caught(model, tokens, EpisodicMemory)
+    if not found:
+        raise UsageError(
+            "This model was trained without an episodic memory (model.memory is none, or "
+            "model.memory_every is above model.layers).",
+            next_step="Train with --set model.memory=delta --set model.memory_every=2.",
+        )
+    written, read, bound, tables = {}, {}, {}, []
+    for name, part, u in found:
+        log_alpha, beta = part.dial(u)  # (1, H, T)
+        positions = range(u.shape[1])
+        written[name] = [
+            _line(f"head {h + 1}", positions, beta[0, h], h) for h in range(part.heads)
+        ]
+        for h, heat in enumerate(reading(part, u), start=1):
+            read[f"{name}, head {h}"] = [_heat(heat)]
+        bound[name] = [
+            _line(label, positions, values, i)
+            for i, (label, values) in enumerate(binding(part, u).items())
+        ]
+        tables.append(_dials(name, log_alpha[0].mean(1), beta[0].mean(1)))
+    return [
+        Picture(
+            "What was written when",
+            "The share beta of each token that is written under its key: near 1 what the key "
+            "brought up before is replaced, near 0 the token passes by.",
+            written,
+            {"xaxis": _axis("position"), "yaxis": _axis("beta")},
+            choice="Block",
+            tables=tables,
+        ),
+        Picture(
+            "What is read where",
+            "How much of what was written at an earlier token (column) a token (row) reads: the "
+            "product of its query with that key, times what has not faded. Negative reads the "
+            "opposite.",
+            read,
+            {"xaxis": _axis("written at"), "yaxis": _axis("read at", reverse=True)},
+            choice="Head",
+        ),
+        Picture(
+            "One-shot binding",
+            "The memory is asked with each token's own key: the cosine of what comes back with the "
+            "token's value, mean over heads, just before it was written, just after, and at the "
+            "end of the text. The step from before to after is what one example teaches; the "
+            "step from after to the end is what later tokens wrote over.",
+            bound,
+            {"xaxis": _axis("position"), "yaxis": _axis("cosine")},
+            choice="Block",
+        ),
+    ]
+
+
+def reading(part: EpisodicMemory, u: Tensor) -> list[Tensor]:
+    """u (1, T, C) -> exp(G_t - G_s) q_t.k_s, the weight of what was written at s in what t reads,
+    (T, T) per head, NaN where s > t."""
+    import torch
+
+    q, k, _ = part.keys(u)
+    total = part.dial(u)[0].cumsum(2)[..., None]  # (1, H, T, 1)
+    past = torch.ones(u.shape[1], u.shape[1], dtype=torch.bool, device=u.device).tril()
+    left = (total - total.mT).masked_fill(~past, float("-inf")).exp()
+    return list(((q @ k.mT) * left).masked_fill(~past, float("nan"))[0])
+
+
+def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
+    """u (1, T, C) -> cosines of S^T k_s with v_s, (T,) each, mean over heads, for the memory S just
+    before s, just after it, and at the end."""
+    import torch
+
+    from holo_cli.models.brain_v2.episodic import recall
+
+    q, k, v = part.keys(u)
+    log_alpha, beta = part.dial(u)
+
+    def asked(state: Tensor, at: slice) -> Tensor:
+        back = k[:, :, at] @ state  # (1, H, ., d)
+        return torch.cosine_similarity(back, v[:, :, at], dim=-1)[0].mean(0)
+
+    state = u.new_zeros(1, part.heads, part.head_width, part.head_width, dtype=k.dtype)
+    before, after = [], []
+    for t in range(u.shape[1]):
+        at = slice(t, t + 1)
+        before.append(asked(state, at))
+        now = (q[:, :, at], k[:, :, at], v[:, :, at], log_alpha[:, :, at], beta[:, :, at])
+        _, state = recall(*now, state=state, delta=part.delta)
+        after.append(asked(state, at))
+    return {
+        "before": torch.cat(before),
+        "after": torch.cat(after),
+        "at the end": asked(state, slice(None)),
+    }
+
+
+def _dials(name: str, log_alpha: Tensor, beta: Tensor) -> Table:
+    lives = (0.6931471805599453 / -log_alpha).tolist()
+    rows = [
+        [h + 1, _short(life), _short(share)]
+        for h, (life, share) in enumerate(zip(lives, beta.tolist(), strict=True))
+    ]
+    return Table(f"{name}: dials", ["Head", "Half-life, tokens", "Mean share written"], rows)
+
+
+# -- attention ------------------------------------------------------------------------------------
+
+
+def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """Scores, who is selected, and the weights among them; (T,) int64 tokens."""
+    from holo_cli.models.brain_v2.attention import SelectiveAttention
+
+    found = _caught(model, tokens, SelectiveAttention)
+    if not found:
+        raise UsageError(
+            "This model was trained without attention (model.attention_every is 0 or above "
+            "model.layers).",
+            next_step="Train with --set model.attention_every=4.",
+        )
+    scores, heats, tables = {}, {}, []
+    for name, part, u in found:
+        margin = part.margin(u)[0]
+        chosen = part.selected(u).flat
+        scores[name] = [
+            _line("score above the threshold", range(len(margin)), margin, 0),
+            {
+                **_line("selected", chosen.tolist(), margin[chosen], 1),
+                "mode": "markers",
+                "marker": {"size": 10, "symbol": "circle-open"},
+            },
+        ]
+        for h, heat in enumerate(selected_weights(part, u), start=1):
+            heats[f"{name}, head {h}"] = [{**_heat(heat), "zmin": 0, "colorscale": "Viridis"}]
+        share = _short(len(chosen) / len(margin))
+        places = ", ".join(map(str, chosen.tolist()))
+        tables.append(Table(f"{name}: selected", ["Share", "Positions"], [[share, places]]))
+    return [
+        Picture(
+            "Which tokens are selected",
+            "Each token's score less the threshold that training left behind. Tokens above 0 are "
+            "selected, unless too many were before them; no later token changes that.",
+            scores,
+            {"xaxis": _axis("position"), "yaxis": _axis("score")},
+            choice="Block",
+            tables=tables,
+        ),
+        Picture(
+            "What selected tokens take from each other",
+            "Softmax weights of a selected token (row) on the selected ones before it (column). "
+            "All other tokens neither look nor are looked at.",
+            heats,
+            {"xaxis": _axis("position"), "yaxis": _axis("position", reverse=True)},
+            choice="Head",
+        ),
+    ]
+
+
+def selected_weights(part: SelectiveAttention, u: Tensor) -> list[Tensor]:
+    """u (1, T, C) -> softmax weights at the tokens' own places, (T, T) per head; NaN where one of
+    the two is not selected, or later."""
+    import torch
+
+    chosen = part.selected(u)
+    q, k, _ = part.project(u, chosen)  # (N, H, d)
+    score = torch.einsum("nhd,mhd->hnm", q.float(), k.float()) * part.head_width**-0.5
+    past = torch.ones_like(score[0], dtype=torch.bool).tril()
+    weights = score.masked_fill(~past, float("-inf")).softmax(-1)
+    whole = weights.new_full((part.heads, u.shape[1], u.shape[1]), float("nan"))
+    rows, columns = chosen.flat[:, None], chosen.flat[None]
+    whole[:, rows, columns] = weights.masked_fill(~past, float("nan"))
+    return list(whole)
+
+
+# -- depth ----------------------------------------------------------------------------------------
+
+
+def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """Steps per token and block; (T,) int64 tokens."""
+    from holo_cli.models.brain_v2.ponder import Ponder
+
+    found = _caught(model, tokens, Ponder)
+    if not found:
+        raise UsageError(
+            "This model does not ponder (model.ponder is 1): every token takes one step.",
+            next_step="Train with --set model.ponder=4.",
+        )
+    thoughts = [(name, part.think(u[0])) for name, part, u in found]
+    positions = range(len(tokens))
+    taken = {
+        name: [
+            _line("steps taken", positions, thought.steps.float(), 0),
+            _line("steps by weight", positions, thought.mean, 1),
+        ]
+        for name, thought in thoughts
+    }
+    rows = [
+        [name, _short(thought.steps.float().mean().item()), _short(thought.mean.mean().item())]
+        for name, thought in thoughts
+    ]
+    return [
+        Picture(
+            "How long each token ponders",
+            "Steps of the block's MLP that a token takes before it stops, and the mean step of its "
+            "answer, each step weighted by the chance that it is the last.",
+            taken,
+            {"xaxis": _axis("position"), "yaxis": _axis("steps")},
+            choice="Block",
+            tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
+        )
+    ]
+
+
+# -- small helpers --------------------------------------------------------------------------------
+
+
+def _caught(model: LanguageModel, tokens: Tensor, kind: type[P]) -> list[tuple[str, P, Tensor]]:
+    """(block's name, part, its input) for each part of a kind, from one pass over the text."""
+    blocks: Any = model.blocks
+    parts = [
+        (f"Block {i}", part)
+        for i, block in enumerate(blocks, start=1)
+        for part in block.modules()
+        if isinstance(part, kind)
+    ]
+    with watched([part for _, part in parts]) as calls:
+        model.hidden(tokens[None])
+    return [(name, part, u) for (name, part), (u, _) in zip(parts, calls, strict=True)]
+
+
+def _heat(values: Tensor) -> Trace:
+    rows = [[None if v != v else _short(v) for v in row] for row in values.tolist()]
+    return {"type": "heatmap", "z": rows, "zmin": -1, "zmax": 1, "colorscale": "RdBu"}
+
+
+def _line(name: str, x: Iterable[float], y: Tensor, tint: int) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": list(x),
+        "y": [_short(v) for v in y.tolist()],
+        "tint": tint,
+    }
+
+
+def _axis(title: str, *, reverse: bool = False) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": title}}
+    return axis | ({"autorange": "reversed"} if reverse else {})
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

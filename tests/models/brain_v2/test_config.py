@@ -1,0 +1,79 @@
+"""Presets, settings out of range, and what is logged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from holo_cli.config import resolve
+from holo_cli.errors import UsageError
+from holo_cli.models.brain_v2.config import Config
+from holo_cli.models.brain_v2.model import Model
+from holo_cli.registry import preset_names
+
+from .parts import config, model, tokens
+
+# parameters at the vocabulary that the preset is meant for
+SIZES = {
+    "tiny": (65, 0.95e6),
+    "25m": (8192, 29.4e6),
+    "small": (32_000, 112.7e6),
+    "medium": (32_000, 345e6),
+    "large": (32_000, 771e6),
+}
+
+
+def test_there_are_these_presets() -> None:
+    assert sorted(preset_names("brain-v2")) == sorted(SIZES)
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_presets_have_their_size(preset: str) -> None:
+    vocabulary, wanted = SIZES[preset]
+    resolved = resolve("brain-v2", preset=preset, env={})
+    settings = resolved.model.model_dump() | {"vocab_size": vocabulary}
+    with torch.device("meta"):
+        made = Model(Config(**settings))
+    found = sum(p.numel() for p in made.parameters())
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert made.describe().parameters == found
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"state": 7}, "model.state .7. must be even"),
+        ({"dt_min": 0.5}, "model.dt_min .0.5. must be at most model.dt_max"),
+        ({"attention_share": 0.0}, "attention_share"),
+        ({"attention_share": 1.5}, "attention_share"),
+        ({"memory": "hopfield"}, "memory"),
+        ({"ponder": 0}, "ponder"),
+        ({"ponder_prior": 1.0}, "ponder_prior"),
+    ],
+)
+def test_wrong_settings_are_named(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        config(**given)
+
+
+def test_a_wrong_setting_is_one_sentence_for_the_user() -> None:
+    with pytest.raises(UsageError, match="must be even"):
+        resolve("brain-v2", preset="tiny", sets=["model.state=7"], env={})
+
+
+def test_what_is_logged() -> None:
+    made = model(layers=4, memory_every=2, attention_every=4, ponder=3)
+    with torch.no_grad():
+        found = made.measures(tokens(2, 60))
+    assert set(found) == {
+        "state_half_life", "memory_half_life", "selected_4",
+        "steps_1", "steps_2", "steps_3", "steps_4",
+    }  # fmt: skip
+    assert found["state_half_life"] > 0
+    assert 0 <= found["selected_4"] <= 0.2
+    assert all(1 <= found[f"steps_{layer}"] <= 3 for layer in range(1, 5))
+    assert set(model(memory="none", attention_every=0).measures(tokens(1, 20))) == {
+        "state_half_life"
+    }
