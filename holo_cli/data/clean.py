@@ -12,21 +12,24 @@ from collections import Counter
 
 # C0 and C1 controls except tab and line feed, byte-order marks, lone surrogates
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
-_UNDECODABLE = "\ufffd"
+UNDECODABLE = "\ufffd"
+DAMAGED = 0.05  # share of undecodable characters above which a text is beyond repair
 
 
 def clean(text: str, counts: Counter[str]) -> str:
     """The text in NFC with "\\n" line ends and without control characters.
 
     `counts` grows by what was removed: "undecodable characters" (bytes that were not valid in the
-    file's encoding arrive here as U+FFFD) and "control characters".
+    file's encoding arrive here as U+FFFD) and "control characters". A text of which more than a
+    twentieth is lost keeps its U+FFFD: without them it would read like a whole one. The filters
+    drop it.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lost = text.count(_UNDECODABLE)
-    if lost:
+    lost = text.count(UNDECODABLE)
+    if 0 < lost <= max(DAMAGED * len(text), 2):
         counts["undecodable characters"] += lost
-        text = text.replace(_UNDECODABLE, "")
+        text = text.replace(UNDECODABLE, "")
     text, removed = _CONTROL.subn("", text)
     if removed:
         counts["control characters"] += removed

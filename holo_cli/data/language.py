@@ -1,19 +1,57 @@
 """Which language a document is written in, as an ISO 639-1 code.
 
-Hangul settles it by itself: a text in which a tenth of the letters is Hangul is Korean, however
-many English names and code words it carries. Only other texts are given to `py3langid`, whose
-model lies in its wheel.
+Letters settle it where they can: a text in which a tenth of the letters is Hangul is Korean,
+however many English names and code words it carries; kana make Japanese, Han letters without kana
+Chinese. A text with enough of the words that only English has is English. Only what is left is
+given to `py3langid`, whose model lies in its wheel; it reads a byte at a time in Python and is
+twenty times slower than the rest.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from py3langid.langid import LanguageIdentifier
 
 HANGUL_SHARE = 0.1
-_SAMPLE = 4000  # characters looked at
+_CJK_SHARE = 0.3
+_SAMPLE = 900  # characters looked at: a third each from beginning, middle and end
+_MODEL_SAMPLE = 450  # of those, how many py3langid reads
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
+_KANA = re.compile("[\u3041-\u30fa\u30fc-\u30ff\uff66-\uff9d]")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Forms of the Japanese reform of 1946 that neither way of writing Chinese shares: a heading in Han
+# letters alone with one of them is Japanese.
+_JAPANESE_HAN = re.compile(
+    "[円駅応価仮関気経検権県験広黒済歳歩様実従読図戦択単団鉄転働売発変毎両対続総戻込圧]"
+)
+# Frequent English words that are no words of other languages written with the same letters
+_ENGLISH = _words(
+    "about after all also and any are because been before being but by can could do does each "
+    "from has have how if into it its like make may more most must not of only other out see "
+    "should so some such than that the their them then there these they this those through use "
+    "used using was we were what when where which who why will with would you your"
+)
+_ENGLISH_SHARE, _ENGLISH_WORDS = 0.15, 2
+# How much likelier a language is than the hundred others before a word was read, in nats: about
+# its share of the web. Decides where a short text says little ("hello world", "Article 7").
+_COMMON = _words(
+    "ar bn cs da de el es fa fi fr he hi hu id it ja ko nl no pl pt ro ru sv th tr uk vi zh"
+)
+_PRIOR = {"en": 5.0, **dict.fromkeys(_COMMON, 4.0)}
+_NO_LANGUAGE = "zxx"
 
 
 def hangul_share(text: str) -> float:
@@ -23,27 +61,74 @@ def hangul_share(text: str) -> float:
 
 
 def detect(text: str, among: Sequence[str] = ()) -> str:
-    """The language of a text; `among` limits the answers (a single one is taken on trust)."""
+    """The language of a text; `among` limits the answers (a single one is taken on trust).
+
+    "" where a text has no letters at all, or is in none of the languages that can be told apart.
+    """
     languages = tuple(among)
     if len(languages) == 1:
         return languages[0]
-    text = text[:_SAMPLE]
-    if hangul_share(text) >= HANGUL_SHARE and (not languages or "ko" in languages):
-        return "ko"
+    text = _sample(text)
+    if not _WORD.search(text):
+        return ""
+    if not text.isascii() and (code := _by_letters(text)) and (not languages or code in languages):
+        return code
     others = tuple(code for code in languages if code != "ko")
     if len(others) == 1:
         return others[0]
-    return next((code for code in _ranked(text) if not others or code in others), "")
+    if (not languages or "en" in languages) and _is_english(text):
+        return "en"
+    return _ranked(text, others)
 
 
 @cache
 def supported() -> frozenset[str]:
     """The codes that can be told apart."""
-    return frozenset(_ranked("a"))
+    return frozenset(_identifier().labels) - {_NO_LANGUAGE}
 
 
-def _ranked(text: str) -> list[str]:
-    """Every known code, the most likely first."""
-    import py3langid
+def _sample(text: str) -> str:
+    if len(text) <= _SAMPLE:
+        return text
+    part = _SAMPLE // 3
+    middle = (len(text) - part) // 2
+    return f"{text[:part]}\n{text[middle : middle + part]}\n{text[-part:]}"
 
-    return [str(code) for code, _ in py3langid.rank(text)]
+
+def _by_letters(text: str) -> str:
+    """The language that a script gives away, or ""."""
+    hangul, kana, han = (len(found.findall(text)) for found in (_HANGUL, _KANA, _HAN))
+    if not hangul + kana + han:
+        return ""
+    letters = sum(map(str.isalpha, text))
+    if hangul >= HANGUL_SHARE * letters:
+        return "ko"
+    if kana + han < _CJK_SHARE * letters:
+        return ""
+    return "ja" if kana > han / 20 or _JAPANESE_HAN.search(text) else "zh"
+
+
+def _is_english(text: str) -> bool:
+    words = _WORD.findall(text.lower())
+    found = sum(word in _ENGLISH for word in words)
+    return found >= _ENGLISH_WORDS and found >= _ENGLISH_SHARE * len(words)
+
+
+@cache
+def _identifier() -> LanguageIdentifier:
+    """A model of our own: the one py3langid shares can be narrowed by anybody's `set_languages`."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE)
+
+
+def _ranked(text: str, among: Sequence[str]) -> str:
+    """The likeliest language, of `among` if that names some."""
+    best, highest = "", -math.inf
+    for code, score in _identifier().rank(text[:_MODEL_SAMPLE]):
+        if among and code not in among:
+            continue
+        score += _PRIOR.get(code, 0.0)
+        if score > highest:
+            best, highest = str(code), score
+    return "" if best == _NO_LANGUAGE else best

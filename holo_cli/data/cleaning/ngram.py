@@ -1,0 +1,179 @@
+"""How surprising a text is to a model of single characters that has read a reference text.
+
+The model is an n-gram model of order 5 over characters, interpolated with the shorter orders by
+the rule of Witten and Bell (1991):
+
+    P_n(c | h) = (N(h c) + T(h) P_n-1(c | h')) / (N(h) + T(h))
+
+N counts occurrences in the reference, T(h) how many different characters followed the context h,
+h' is h without its first character, and P_0 is even over all code points. Counts lie in tables of
+2^20 places found by hashing; collisions, which nothing is done about, make a rare stretch look a
+little more familiar than it is. Scoring is a few gathers of numpy for each character.
+
+What is decided on is not the perplexity itself, which differs between languages (a Korean
+character says about three times what an English one does), but the **ratio**: bits per character
+of the document over bits per character of held-out reference text in the same language.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holo_cli.data import cut
+from holo_cli.data.clean import normalise
+from holo_cli.data.cleaning.settings import CleaningSettings
+from holo_cli.data.language import detect
+from holo_cli.errors import DataError
+
+ORDER = 5
+PLACES = 1 << 20
+SCORED = 4000  # characters looked at of a document
+REFERENCE_CHARACTERS = 4_000_000  # read of a reference; more would overfill the tables
+HELD_OUT = 10  # about one in ten documents of the reference, by a hash
+_LEAST_HELD_OUT = 2000  # characters of a language before anything is said about it
+_MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
+_FINISH = np.uint64(0xD6E8FEB86659FD93)
+
+_Table = NDArray[np.float32]
+
+
+class CharacterModel:
+    """Counts of one reference. Memory: 15 tables of 4 MB."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        """Read the texts, one after the other, each from a fresh beginning."""
+        codes = [_codes(text) for text in texts]
+        starts = np.zeros(sum(map(len, codes)), dtype=bool)
+        starts[np.cumsum([0, *map(len, codes)])[:-1]] = True
+        joined = np.concatenate(codes)
+        self._levels: list[tuple[_Table, _Table, _Table]] = []
+        for length in range(ORDER):
+            context = _contexts(joined, length)
+            pair = _extended(context, joined)
+            use = _inside(starts, length)
+            first = np.unique(pair[use], return_index=True)[1]
+            at = _place(context[use])
+            # the last: each different pair counts once for its context
+            self._levels.append((_count(_place(pair[use])), _count(at), _count(at[first])))
+
+    def bits_per_character(self, text: str) -> float:
+        """The mean of -log2 P over (the beginning of) a text; 0 for an empty one."""
+        codes = _codes(text[:SCORED])
+        if not len(codes):
+            return 0.0
+        chance = np.full(len(codes), 1 / 0x110000)
+        for length, (pairs, contexts, kinds) in enumerate(self._levels):
+            context = _contexts(codes, length)
+            at = _place(context)
+            n, t = contexts[at], kinds[at]
+            seen = n > 0
+            seen[:length] = False  # nothing that long came before
+            finer = (pairs[_place(_extended(context, codes))] + t * chance) / np.maximum(n + t, 1)
+            chance = np.where(seen, finer, chance)
+        return float(-np.log2(chance).mean())
+
+
+class Reference:
+    """A model, and what held-out text of the reference costs in each language."""
+
+    def __init__(self, documents: Iterable[str]) -> None:
+        """About every tenth document is held out. ValueError where that is too little."""
+        learnt: list[str] = []
+        held: dict[str, list[str]] = {}
+        for text in documents:
+            if zlib.crc32(text.encode("utf-8")) % HELD_OUT == 0:
+                held.setdefault(detect(text), []).append(text)
+            else:
+                learnt.append(text)
+        held = {code: t for code, t in held.items() if sum(map(len, t)) >= _LEAST_HELD_OUT}
+        if not held:
+            raise ValueError("too little text")
+        self.model = CharacterModel(learnt)
+        self.bits = {
+            code: float(
+                np.average(
+                    [self.model.bits_per_character(text) for text in texts],
+                    weights=[min(len(text), SCORED) for text in texts],
+                )
+            )
+            for code, texts in held.items()
+        }
+
+    def ratio(self, text: str, language: str = "") -> float:
+        """Bits per character of a text over those of the reference in its language.
+
+        1 is as familiar as the reference itself. 0 where the reference says nothing about the
+        language, so that no limit drops the text.
+        """
+        usual = self.bits.get(language or detect(text))
+        return self.model.bits_per_character(text) / usual if usual else 0.0
+
+
+def load_reference(settings: CleaningSettings) -> Reference:
+    """The reference that `settings` name; DataError where it cannot be learnt from."""
+    path = Path(settings.reference).expanduser()
+    try:
+        return Reference(_documents(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"The reference text {path} cannot be read: {error}.",
+            next_step="--filter reference=FILE names a text file in UTF-8.",
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"The reference text {path} is too short to judge others by.",
+            next_step=f"Give it at least {HELD_OUT * _LEAST_HELD_OUT // 1000} thousand characters, "
+            "in documents with two empty lines between them.",
+        ) from error
+
+
+def _documents(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8") as file:
+        whole = cut.count_separators(file) >= cut.ENOUGH
+    size = 0
+    with path.open(encoding="utf-8") as file:
+        for text in cut.documents(file, whole=whole):
+            if size >= REFERENCE_CHARACTERS:
+                return
+            size += len(text)
+            yield normalise(text)
+
+
+def _codes(text: str) -> NDArray[np.uint64]:
+    data = text.encode("utf-32-le", "surrogatepass")
+    return np.frombuffer(data, dtype="<u4").astype(np.uint64)
+
+
+def _contexts(codes: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
+    """A hash of the `length` characters before each; those at the very beginning mean nothing."""
+    hashes = np.full(len(codes), length + 1, dtype=np.uint64)
+    for back in range(length, 0, -1):
+        hashes *= _MULTIPLY  # wraps around
+        hashes[back:] += codes[: max(len(codes) - back, 0)]
+    return hashes
+
+
+def _extended(contexts: NDArray[np.uint64], codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return contexts * _MULTIPLY + (codes << np.uint64(7)) + np.uint64(1)
+
+
+def _inside(starts: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
+    """Where at least `length` characters of the same text come before."""
+    inside = np.ones(len(starts), dtype=bool)
+    for back in range(length):
+        inside[back:] &= ~starts[: max(len(starts) - back, 0)]
+    return inside
+
+
+def _place(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+    mixed = (hashes ^ (hashes >> np.uint64(32))) * _FINISH
+    return (mixed >> np.uint64(64 - PLACES.bit_length() + 1)).astype(np.int64)
+
+
+def _count(places: NDArray[np.int64]) -> _Table:
+    return np.bincount(places, minlength=PLACES).astype(np.float32)
