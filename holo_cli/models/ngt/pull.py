@@ -60,18 +60,18 @@ class _Pull(torch.autograd.Function):
     ) -> Tensor:
         learned = isinstance(power, Tensor)
         keep = k.shape[1] <= KEPT and any(ctx.needs_input_grad)
-        kept = []
+        kept: list[Tensor | None] = []
         with torch.autocast(q.device.type, enabled=False):
             a, b = _augment(q, k, eps)
             y = u.new_empty(q.shape[0], q.shape[1], u.shape[2] - 1)
             total = u.new_empty(q.shape[0], q.shape[1], 1)
             for rows, columns in blocks(q.shape[1], k.shape[1]):
-                r = _reciprocals(a[:, rows], b[:, :, columns], u.dtype)
-                sums = torch.bmm(_weights(r, power), u[:, columns])
+                r, w, log_r = _fall(a[:, rows], b[:, :, columns], power, u.dtype)
+                sums = torch.bmm(w, u[:, columns])
                 total[:, rows] = sums[..., -1:]
                 torch.div(sums[..., :-1], sums[..., -1:], out=y[:, rows])
                 if keep:
-                    kept.append(r)
+                    kept += [r, w, log_r]
         ctx.save_for_backward(q, k, u, eps, power if learned else None, y, total, *kept)
         ctx.power = None if learned else power
         return y
@@ -92,12 +92,15 @@ class _Pull(torch.autograd.Function):
             du = torch.zeros_like(u, dtype=q.dtype)
             dp = torch.zeros_like(power) if learned else None
             for i, (rows, columns) in enumerate(blocks(q.shape[1], k.shape[1])):
-                r = kept[i] if kept else _reciprocals(a[:, rows], b[:, :, columns], u.dtype)
-                w = _weights(r, power)
+                r, w, log_r = (
+                    kept[3 * i : 3 * i + 3]
+                    if kept
+                    else _fall(a[:, rows], b[:, :, columns], power, u.dtype)
+                )
                 du[:, columns] += torch.bmm(w.mT, g[:, rows])
                 c = torch.bmm(g[:, rows], u[:, columns].mT).mul_(w)  # zero in the future
-                if dp is not None:
-                    dp += 0.5 * (c * r.to(q.dtype).log()).sum((1, 2), keepdim=True)
+                if dp is not None and log_r is not None:
+                    dp += 0.5 * (c * log_r).sum((1, 2), keepdim=True, dtype=q.dtype)
                 c.mul_(r)
                 da[:, rows] = torch.bmm(c, ends[1][:, columns])
                 db[:, columns] += torch.bmm(c.mT, ends[0][:, rows])
@@ -125,19 +128,25 @@ def _with_one(x: Tensor, scale: Tensor | float) -> Tensor:
     return torch.cat((x, torch.ones_like(x[..., :1])), dim=-1).mul_(scale)
 
 
-def _reciprocals(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """r = 1/(eps + d^2), (N, S, L), also of pairs in the future."""
+def _fall(
+    a: Tensor, b: Tensor, power: Tensor | float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """How weight falls with distance: r = 1/(eps + d^2) and w = r^(p/2), (N, S, L) in `dtype`.
+
+    w is zero in the future: the last S columns are a square. Where p is learned also log r, else
+    None. Logarithms are taken in float32: both closer and faster than in bfloat16.
+    """
     squared = torch.bmm(a, b)
     if a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
         squared.clamp_min_(FLOOR)  # products in fewer digits (TF32) may come out below eps
-    return squared.reciprocal_().to(dtype)
-
-
-def _weights(r: Tensor, power: Tensor | float) -> Tensor:
-    """w = r^(p/2), a new tensor, zero in the future: the last S columns are a square."""
+    log_r = None
     if isinstance(power, Tensor):
-        w = (0.5 * power * r.log()).exp_().to(r.dtype)
+        r = squared.reciprocal().to(dtype)
+        log_squared = squared.log_()
+        log_r = log_squared.neg().to(dtype)
+        w = log_squared.mul_(-0.5 * power).exp_().to(dtype)
     else:
+        r = squared.reciprocal_().to(dtype)
         w = r.square() if power == 4 else r.clone() if power == 2 else r.pow(0.5 * power)
     w[:, :, w.shape[2] - w.shape[1] :].tril_()
-    return w
+    return r, w, log_r
