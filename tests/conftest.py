@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 
 # as the command line does it: waiting threads sleep, so that tests are quick beside other work
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # models in tests are so small that a second thread only costs; the cores run tests side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # after the settings above, which torch reads when it is imported
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Every test draws the same numbers, whichever tests ran before it in the same process."""
+    random.seed(0)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)

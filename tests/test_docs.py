@@ -20,7 +20,8 @@ DOCS = ROOT / "docs"
 SKIPPED = {"data", "checkpoints", "runs", "pages", "build", "dist"}  # outputs, but for a README
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # An explanation that lists no flags: what it names is still checked to exist.
-WITHOUT_FLAGS_TABLE = {"visualize"}
+WITHOUT_FLAGS_TABLE = {"visualize", "bench"}
+GROUPS = ("bench",)  # commands that have commands
 
 
 def pages() -> list[Path]:
@@ -44,14 +45,14 @@ def help_of(*command: str) -> str:
     return ran.output
 
 
-def commands() -> set[str]:
-    listed = help_of().partition("Commands:")[2]
+def commands(*group: str) -> set[str]:
+    listed = help_of(*group).partition("Commands:")[2]
     return set(re.findall(r"^  ([a-z][a-z-]*) ", listed, re.MULTILINE))
 
 
-def flags_of(command: str) -> set[str]:
+def flags_of(*command: str) -> set[str]:
     """The flags that a command's --help lists: those at the head of a line, before its text."""
-    heads = re.findall(r"^  (-.*?)(?:  |$)", help_of(command), re.MULTILINE)
+    heads = re.findall(r"^  (-.*?)(?:  |$)", help_of(*command), re.MULTILINE)
     return {flag for head in heads for flag in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", head)}
 
 
@@ -99,8 +100,12 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
         for call in re.findall(r"(?:^|\| |&& |-m |-- )holo(?:_cli)? ((?!\|)[a-z][^|;#>]*)", line):
             command, *words = call.split()
             assert command in known, f"{shown(page)}: {line}"
+            path = (command,)
+            if command in GROUPS and words and not words[0].startswith("-"):
+                path = (command, words[0])
+                assert words[0] in commands(command) | {"WHAT"}, f"{shown(page)}: {line}"
             used = {w.partition("=")[0] for w in words if re.match(r"--?[a-z]", w)}
-            unknown = used - flags_of(command)
+            unknown = used - flags_of(*path) if used else set()
             assert not unknown, f"{shown(page)}: {line}: {unknown}"
 
 
@@ -124,6 +129,19 @@ def test_flags_tables_are_those_of_help(command: str) -> None:
     cells = re.findall(r"^\| (`-.*?) \|", section[1], re.MULTILINE)
     told = {flag for cell in cells for flag in re.findall(r"`(--?[a-z][a-z-]*)", cell)}
     assert told == flags_of(command)
+
+
+@pytest.mark.parametrize(
+    "command", [(group, name) for group in GROUPS for name in sorted(commands(group))], ids=" ".join
+)
+def test_flags_tables_of_a_group_are_those_of_help(command: tuple[str, str]) -> None:
+    group, name = command
+    text = (DOCS / "commands" / f"{group}.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert section is not None, f"no section '{name}'"
+    cells = re.findall(r"^\| (`-.*?) \|", section[1], re.MULTILINE)
+    told = {flag for cell in cells for flag in re.findall(r"`(--?[a-z][a-z-]*)", cell)}
+    assert told == flags_of(*command)
 
 
 SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {

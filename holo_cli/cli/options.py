@@ -120,6 +120,14 @@ Stop = Annotated[
     list[str] | None,
     typer.Option("--stop", metavar="TEXT", help="Stop before this text. May be repeated."),
 ]
+ExitThreshold = Annotated[
+    str | None,
+    typer.Option(
+        "--exit-threshold",
+        metavar="X",
+        help="Tokens leave the layers early where confidence reaches X (0 to 1), or auto.",
+    ),
+]
 
 
 def given(**options: Any) -> dict[str, Any]:

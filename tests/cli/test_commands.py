@@ -22,7 +22,8 @@ SHARED = "--json --verbose --quiet --debug"
 FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
-    "--out --offline --workers --force --encoding --text-field " + SHARED,
+    "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
+    + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,
@@ -36,6 +37,9 @@ FLAGS = {
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
     "visualize": "--checkpoint --text --out --open " + SHARED,
+    "eval": "--checkpoint --data --split --file --lang --max-docs --context --stride --carry "
+    "--tasks --task-folder --limit --shots --batch-size --device --dtype " + SHARED,
+    "bench": "",
 }
 
 
@@ -169,6 +173,16 @@ def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None
     assert "memory to train" in holo("models", "vanilla").out
 
 
+def test_what_presets_cost_does_not_depend_on_the_environment(
+    holo: Holo, configs: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("holo_cli.training.memory", estimate=lambda r, v: {"total_bytes": r.model.width})
+    command = ("models", "vanilla", "--vocab-size", "100", "--json")
+    before = json.loads(holo(*command).out)
+    monkeypatch.setenv("HOLO_MODEL_WIDTH", "128")
+    assert json.loads(holo(*command).out) == before
+
+
 def test_datasets(holo: Holo) -> None:
     ran = holo("datasets")
     assert "stories" in ran.out
@@ -210,7 +224,8 @@ def test_prepare_hands_on_only_what_was_given(holo: Holo, fake: Fake) -> None:
 
     fake("holo_cli.data.prepare", prepare=prepare)
     assert holo("prepare", "a", "b", "--lang", "ko, en", "--max-docs", "5", "--offline").code == 1
-    seen.pop("progress")
+    assert {"progress", "notice"} <= set(seen)
+    del seen["progress"], seen["notice"]
     assert seen == {
         "names": ["a", "b"], "lang": ["ko", "en"], "max_docs": 5, "offline": True, "force": False,
     }  # fmt: skip
