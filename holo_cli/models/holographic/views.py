@@ -64,7 +64,8 @@ def _memory_pictures(
         q, k, v, log_a, b, plates = _inside(part, x)
         loud.append(loudness(q, k, log_a, b))
         for h, table in enumerate(agreement(q, k), start=1):
-            phases[f"{name}, head {h}"] = [heat(table)]
+            # two decimals: a long text's tables of every head are what makes a page large
+            phases[f"{name}, head {h}"] = [heat(table.round(decimals=2))]
         heads = range(plates.shape[1])
         energy = plates[0, :, -1].square().sum(2).mean(1)  # (H, f)
         spectra[name] = [line(f"head {h + 1}", range(memory.channels), energy[h], h) for h in heads]

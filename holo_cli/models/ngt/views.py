@@ -102,8 +102,8 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
         )
     return Picture(
         title="Who pulls whom",
-        note="A row is a token that is pulled, a column one that pulls, numbered as they stand in "
-        "the text; weights are means over heads, and colour follows their square root.",
+        note="A row is a token that is pulled, a column one that pulls; weights are means over "
+        "heads, and colour follows their square root.",
         variants=variants,
         layout={
             "xaxis": {"title": {"text": "token that pulls"}},
@@ -111,6 +111,7 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
         },
         choice="Layer",
         tables=tables,
+        token_axes=("xaxis", "yaxis"),
     )
 
 
@@ -153,6 +154,7 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
         },
         choice="Layer",
         tables=tables,
+        token_axes=("xaxis",),
     )
 
 
