@@ -118,8 +118,10 @@ def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> R
         "state_bytes": described.state_bytes,
         "train_flops_per_token": described.train_flops_per_token,
     }
+    config = run.resolved.to_dict()["config"]
+    config["data"].pop("path")  # of this machine; which text it was, its fingerprint says
     about = {
-        "config": run.resolved.to_dict()["config"],
+        "config": config,
         "data": {
             "name": data.name,
             "fingerprint": data.fingerprint,

@@ -256,7 +256,7 @@ def test_without_its_mechanism_it_cannot_look_back(case: Case) -> None:
         losses.append(loss.item())
     chance = torch.tensor(float(VOCAB)).log().item()
     assert losses[1] > 0.95 * chance
-    assert losses[0] < 0.85 * losses[1]
+    assert losses[0] < 0.8 * losses[1]
 
 
 def test_describe_agrees_with_what_can_be_counted(case: Case) -> None:

@@ -24,6 +24,14 @@ def chain(seed: int = 0) -> Loaded:
     return make_loaded(Chain(seed=seed, sharpness=1.0))
 
 
+def plain_chain() -> Loaded:
+    """A chain that writes ASCII only: text is saved, and half a character would not come back."""
+    loaded = chain()
+    with torch.no_grad():
+        loaded.model.head.weight[128:] = 0
+    return loaded
+
+
 def session_of(loaded: Loaded, on: bool = True, tokens: int = 8) -> ChatSession:
     session = ChatSession(loaded, SamplingConfig(temperature=0, max_new_tokens=tokens))
     session.memory.set_on(on)
@@ -160,7 +168,7 @@ def test_clear_lets_go_and_the_conversation_stays() -> None:
 
 
 def test_it_is_saved_and_loaded_with_the_conversation(tmp_path: Path) -> None:
-    loaded = chain()
+    loaded = plain_chain()
     session = session_of(loaded)
     for _ in range(25):
         say(session, SECRET)
@@ -172,8 +180,7 @@ def test_it_is_saved_and_loaded_with_the_conversation(tmp_path: Path) -> None:
     assert other.memory.saved == session.memory.saved
     assert len(other.memory.saved.texts) == 3
     assert other.out_of_sight() > 0
-    # what follows the secret is the untrained model's own, a matter of rounding
-    assert say(other, "zo")[:5] == say(session, "zo")[:5] == "rblax"
+    assert say(other, "zo") == say(session, "zo") == "rblax" + session.turns[-1].answer[5:]
     other.clear()
     assert other.memory.saved.texts == ()
 

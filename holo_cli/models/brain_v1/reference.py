@@ -24,7 +24,7 @@ SMALL: dict[str, Any] = {"columns": 8, "mlp_ratio": 4.0, "activity": 0.25}
 # Config overrides on top of the suite's small shapes: every path of the model once.
 CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
-    "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 3},
+    "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
     "columns-inhibited": {**SMALL, "inhibition": True, "activity": 0.375, "conv": 4},
     "columns-masked": {**SMALL, "masked": True, "layer_dropout": 0.2},
     "columns-two-four": {**SMALL, "two_four": "all", "bigrams": 61, "tied": False},
