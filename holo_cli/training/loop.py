@@ -21,6 +21,7 @@ from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
 from holo_cli.model_config import Stage
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compiled import Forward, compiled
 from holo_cli.training.config import TrainingConfig
 from holo_cli.training.distributed import World
@@ -66,6 +67,7 @@ class Loop:
         batches: TrainBatches | None = None,
     ) -> None:
         """`batches` None: plain windows of the training part. Without `stages` nothing grows."""
+        keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
         self.events, self.save, self.sample = events, save, sample

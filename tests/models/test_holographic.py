@@ -680,7 +680,7 @@ def test_factors_are_as_equal_as_can_be() -> None:
 @pytest.mark.parametrize(
     ("preset", "vocabulary", "parameters", "active"),
     [
-        ("tiny", 65, 2_045_612, 997_036),
+        ("tiny", 65, 1_849_004, 800_428),
         ("25m", 8192, 29_425_792, 29_425_792),
         ("227m", 32_000, 230_083_908, 116_837_700),
     ],

@@ -26,7 +26,7 @@ class Config(SkeletonConfig):
     binding_shape: Literal["1d", "2d", "3d"] = Field(
         "1d", description="hrr: a head seen as a line, a plane or a volume"
     )
-    plates: int = Field(4, ge=1, le=64, description="redundant plates per head, R")
+    plates: int = Field(1, ge=1, le=64, description="redundant plates per head, R")
     half_life_min: float = Field(
         4.0, gt=0, description="tokens until half is forgotten: the shortest head at the start"
     )

@@ -34,7 +34,7 @@ class Config(SkeletonConfig):
         "position", description="what the first coordinates are made of"
     )
     power: float = Field(
-        4.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not"
+        8.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not"
     )
     learn_power: bool = Field(False, description="learn the power per head, from `power` on")
     eps: float = Field(

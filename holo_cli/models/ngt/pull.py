@@ -147,6 +147,15 @@ def _fall(
         w = log_squared.mul_(-0.5 * power).exp_().to(dtype)
     else:
         r = squared.reciprocal_().to(dtype)
-        w = r.square() if power == 4 else r.clone() if power == 2 else r.pow(0.5 * power)
+        w = _raised(r, 0.5 * power)
     w[:, :, w.shape[2] - w.shape[1] :].tril_()
     return r, w, log_r
+
+
+def _raised(r: Tensor, exponent: float) -> Tensor:
+    """r^exponent as a new tensor; exponents 2, 3 and 4 by products, several times faster."""
+    if exponent in (2, 4):
+        return r.square() if exponent == 2 else r.square().square_()
+    if exponent == 3:
+        return r.square().mul_(r)
+    return r.clone() if exponent == 1 else r.pow(exponent)
