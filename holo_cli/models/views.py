@@ -66,9 +66,10 @@ class Picture:
 
     `variants` are lists of Plotly traces by name; where there are several, `choice` is the label
     of the selector between them. A trace may carry "tint": i, the i-th colour of the palette, which
-    follows the reader's light or dark theme. Strings are plain text, never markup. With layout
-    {"xaxis": {"title": {"text": "variant"}}} the axis is called what the variant is called.
-    `token_axes` names the axes ("xaxis", "yaxis") that count positions of the text, of which the
+    follows the reader's light or dark theme; a heatmap may carry "scale": "amount" (from nothing
+    to much) or "signed" (zero in the middle), whose colours follow it too. Strings are plain text,
+    never markup. With layout {"xaxis": {"title": {"text": "variant"}}} the axis is called what the
+    variant is called. `token_axes` names the axes ("xaxis", "yaxis") that count positions of the text, of which the
     page writes the tokens.
     """
 

@@ -58,9 +58,11 @@ def rounded(values: Any) -> Any:
     return float(f"{values:.{DIGITS}g}") if isinstance(values, float) else values
 
 
-def picture_section(picture: Picture) -> Section:
-    """A picture of a model's own as a section."""
+def picture_section(picture: Picture, numbers: bool = False) -> Section:
+    """A picture of a model's own as a section; with `numbers` the page writes all that is drawn as
+    text too, for pictures whose tables are something else."""
     data = {
+        "numbers": numbers,
         "choice": picture.choice,
         "variants": {name: list(traces) for name, traces in picture.variants.items()},
         "layout": dict(picture.layout),

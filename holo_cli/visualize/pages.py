@@ -155,7 +155,7 @@ def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
     sections = [
         attention.attention_section(part, reading)
         if isinstance(part, Weights)
-        else picture_section(with_tokens(part, reading.labels))
+        else picture_section(with_tokens(part, reading.labels), numbers=True)
         for part in parts
     ]
     return [reading.section(), *sections]

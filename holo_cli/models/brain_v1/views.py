@@ -1,8 +1,7 @@
 """brain-v1's own pages: which columns fire for which tokens, where tokens leave, what heads see.
 
 Everything is read off one pass over the text: each part's input is caught, and what the pass never
-keeps (who was chosen, what each unit sends) is made from it once more. Tokens are named by
-position, as they follow each other in the text above the figures.
+keeps (who was chosen, what each unit sends) is made from it once more.
 Legend: T tokens, N = B T, G columns, U hidden units, L layers.
 """
 
@@ -10,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.models.views import Picture, Table, Weights, layer_names, watched
+from holo_cli.models.views import Picture, Table, Tokens, Weights, layer_names, watched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +37,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
         sent, could = part.sent(x)
         energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
-        sends[name] = [_heat(energy.T, "strength", "column %{y}, position %{x}: %{z}")]
+        sends[name] = [_heat(energy.T, "column %{y}, position %{x}: %{z}")]
         firing = (sent != 0).float().mean(1)  # (T,)
         rows.append(
             [name, _short(could.float().mean().item()), _short(firing.mean().item()),
@@ -55,11 +54,12 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         Picture(
             "Which columns fire for which tokens",
             "How strongly each column speaks for each token: the root mean square of what its "
-            "units send. White is silence.",
+            "units send. The colour of the ground is silence.",
             sends,
-            {"xaxis": _axis("position"), "yaxis": _axis("column")},
+            {"xaxis": _axis("token"), "yaxis": _axis("column")},
             choice="Layer",
             tables=tables,
+            token_axes=("xaxis",),
         ),
         Picture(
             "How many units fire",
@@ -98,8 +98,8 @@ def _typical(name: str, energy: Tensor) -> Table:
         order = loud.argsort(descending=True).tolist()
         chosen = [t for t in order[:TYPICAL] if loud[t] > 0]
         share = _short((loud > 0).float().mean().item())
-        rows.append([column, share, ", ".join(map(str, chosen))])
-    columns = ["Column", "Share of the tokens", "Positions it speaks loudest for"]
+        rows.append([column, share, Tokens(chosen)])
+    columns = ["Column", "Share of the tokens", "Tokens it speaks loudest for"]
     return Table(f"{name}: columns", columns, rows)
 
 
@@ -123,6 +123,8 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     )  # (L, T)
     said = torch.stack([brain.head(rms_norm(x)).argmax(-1) for x in streams])
     agree = (said == said[-1]).float().mean(1)
+    settled = (said != said[-1]).flip(0).cumsum(0).eq(0).sum(0)  # (T,) layers that say the same
+    settled = len(blocks) + 1 - settled  # the first of them
     passed = brain.depths(tokens[None])[0]
     threshold = brain.exit_threshold
     leaves = (
@@ -138,21 +140,26 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     return [
         Picture(
             "Where each token leaves",
-            leaves + trained,
+            f"{leaves}{trained} Beside it the first layer from which on every layer predicts what "
+            "the last one does: an exit that always knew would be there.",
             {
                 "all tokens": [
                     {"type": "bar", "name": "layers passed", "x": list(range(len(tokens))),
-                     "y": passed.tolist(), "tint": 0}
+                     "y": passed.tolist(), "tint": 0},
+                    {"type": "bar", "name": "prediction settled", "x": list(range(len(tokens))),
+                     "y": settled.tolist(), "tint": 1},
                 ]
             },
-            {"xaxis": _axis("position"), "yaxis": _axis("layers passed")},
+            {"xaxis": _axis("token"), "yaxis": _axis("layer") | {"dtick": _whole(len(blocks))},
+             "barmode": "group"},
+            token_axes=("xaxis",),
         ),
         Picture(
             "How sure each layer is",
             f"Confidence ({brain.config.exit_confidence}) of each layer's own prediction of the "
             "next token, through the shared norm and head.",
-            {"all layers": [_heat(sure, "confidence", "layer %{y}, position %{x}: %{z}")]},
-            {"xaxis": _axis("position"), "yaxis": _axis("layer")},
+            {"all layers": [{**_heat(sure, "%{y}, position %{x}: %{z}"), "y": names}]},
+            {"xaxis": _axis("token"), "yaxis": {"automargin": True}},
             tables=[
                 Table(
                     "Layers as predictors",
@@ -164,6 +171,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
                     ],
                 )
             ],
+            token_axes=("xaxis",),
         ),
     ]  # fmt: skip
 
@@ -235,19 +243,24 @@ def _names(model: LanguageModel) -> list[str]:
     return layer_names(model.config.layers)[1:]
 
 
-def _heat(values: Tensor, name: str, hover: str) -> Trace:
+def _heat(values: Tensor, hover: str) -> Trace:
     rows = [[_short(v) for v in row] for row in values.tolist()]
     return {
         "type": "heatmap",
         "z": rows,
-        "name": name,
-        "colorscale": "Blues",
+        "zmin": 0,
+        "scale": "amount",
         "hovertemplate": hover + "<extra></extra>",
     }
 
 
 def _axis(title: str) -> dict[str, Any]:
     return {"title": {"text": title}}
+
+
+def _whole(layers: int) -> int:
+    """Layers from one mark of an axis to the next, so that there are at most a dozen."""
+    return -(-layers // 12)
 
 
 def _short(value: float) -> float:

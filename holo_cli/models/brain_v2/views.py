@@ -1,8 +1,7 @@
 """brain-v2's own pages: what the memory was told and reads back, who is selected, who ponders.
 
 Everything is read off one pass over the text: each part's input is caught, and what the pass itself
-never keeps is made from it once more. Tokens are named by position, as they follow each other in
-the text above the figures. Legend: T tokens, H heads, d per head, C width.
+never keeps is made from it once more. Legend: T tokens, H heads, d per head, C width.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holo_cli.errors import UsageError
-from holo_cli.models.views import Picture, Table, watched
+from holo_cli.models.views import Picture, Table, Tokens, watched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -63,9 +62,10 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "The share beta of each token that is written under its key: near 1 what the key "
             "brought up before is replaced, near 0 the token passes by.",
             written,
-            {"xaxis": _axis("position"), "yaxis": _axis("beta")},
+            {"xaxis": _axis("token"), "yaxis": _axis("beta")},
             choice="Block",
             tables=tables,
+            token_axes=("xaxis",),
         ),
         Picture(
             "What is read where",
@@ -75,6 +75,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             read,
             {"xaxis": _axis("written at"), "yaxis": _axis("read at", reverse=True)},
             choice="Head",
+            token_axes=("xaxis", "yaxis"),
         ),
         Picture(
             "One-shot binding",
@@ -83,8 +84,9 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "end of the text. The step from before to after is what one example teaches; the "
             "step from after to the end is what later tokens wrote over.",
             bound,
-            {"xaxis": _axis("position"), "yaxis": _axis("cosine")},
+            {"xaxis": _axis("token"), "yaxis": _axis("cosine")},
             choice="Block",
+            token_axes=("xaxis",),
         ),
     ]
 
@@ -166,27 +168,29 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             },
         ]
         for h, heat in enumerate(selected_weights(part, u), start=1):
-            heats[f"{name}, head {h}"] = [{**_heat(heat), "zmin": 0, "colorscale": "Viridis"}]
+            heats[f"{name}, head {h}"] = [{**_heat(heat), "zmin": 0, "scale": "amount"}]
         share = _short(len(chosen) / len(margin))
-        places = ", ".join(map(str, chosen.tolist()))
-        tables.append(Table(f"{name}: selected", ["Share", "Positions"], [[share, places]]))
+        row = [share, Tokens(chosen.tolist())]
+        tables.append(Table(f"{name}: selected", ["Share", "Tokens"], [row]))
     return [
         Picture(
             "Which tokens are selected",
             "Each token's score less the threshold that training left behind. Tokens above 0 are "
             "selected, unless too many were before them; no later token changes that.",
             scores,
-            {"xaxis": _axis("position"), "yaxis": _axis("score")},
+            {"xaxis": _axis("token"), "yaxis": _axis("score")},
             choice="Block",
             tables=tables,
+            token_axes=("xaxis",),
         ),
         Picture(
             "What selected tokens take from each other",
             "Softmax weights of a selected token (row) on the selected ones before it (column). "
             "All other tokens neither look nor are looked at.",
             heats,
-            {"xaxis": _axis("position"), "yaxis": _axis("position", reverse=True)},
+            {"xaxis": _axis("looked at"), "yaxis": _axis("looking", reverse=True)},
             choice="Head",
+            token_axes=("xaxis", "yaxis"),
         ),
     ]
 
@@ -239,9 +243,10 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "Steps of the block's MLP that a token takes before it stops, and the mean step of its "
             "answer, each step weighted by the chance that it is the last.",
             taken,
-            {"xaxis": _axis("position"), "yaxis": _axis("steps")},
+            {"xaxis": _axis("token"), "yaxis": _axis("steps") | {"dtick": 1, "rangemode": "tozero"}},
             choice="Block",
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
+            token_axes=("xaxis",),
         )
     ]
 
@@ -265,7 +270,7 @@ def _caught(model: LanguageModel, tokens: Tensor, kind: type[P]) -> list[tuple[s
 
 def _heat(values: Tensor) -> Trace:
     rows = [[None if v != v else _short(v) for v in row] for row in values.tolist()]
-    return {"type": "heatmap", "z": rows, "zmin": -1, "zmax": 1, "colorscale": "RdBu"}
+    return {"type": "heatmap", "z": rows, "zmin": -1, "zmax": 1, "scale": "signed"}
 
 
 def _line(name: str, x: Iterable[float], y: Tensor, tint: int) -> Trace:

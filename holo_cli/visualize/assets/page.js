@@ -12,6 +12,8 @@ holo.tint = i => holo.colour("tint" + i % 6);
 // Plotly reads some markup in its strings; text of a person or a model has none.
 holo.plain = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+holo.unplain = text => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+
 // A token with what stands around it, since a piece of a word says little.
 holo.around = (data, at) => {
   const [before, after] = data.contexts[at].map(holo.plain);
@@ -23,6 +25,10 @@ holo.element = (tag, properties = {}, ...children) => {
   made.append(...children);
   return made;
 };
+
+holo.table = (columns, rows) => holo.element("table", {},
+  holo.element("thead", {}, holo.element("tr", {}, ...columns.map(name => holo.element("th", { scope: "col", textContent: name })))),
+  holo.element("tbody", {}, ...rows.map(row => holo.element("tr", {}, ...row.map(cell => holo.element("td", { textContent: String(cell) }))))));
 
 holo.select = (controls, label, options, changed) => {
   const select = holo.element("select", {}, ...options.map((name, i) => new Option(name, String(i))));
