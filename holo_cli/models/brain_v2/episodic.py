@@ -63,17 +63,20 @@ def recall(
         right = torch.cat((write, beta[..., None] * fade * k), dim=-1)
         solved = torch.linalg.solve_triangular(overlap, right, upper=False, unitriangular=True)
         write, against = solved.split(width, dim=-1)
-    inside = (q @ k.mT) * decay
-    read = q * fade
-    keep = k * (total[..., -1:, :] - total).exp()
-    whole = fade[..., -1:, :]  # (B, H, M, 1, 1)
+    keep = (k * (total[..., -1:, :] - total).exp()).mT
     now = q.new_zeros(batch, heads, width, width) if state is None else state
-    out = []
-    for i in range(q.shape[2]):
-        u = write[:, :, i] if against is None else write[:, :, i] - against[:, :, i] @ now
-        out.append(read[:, :, i] @ now + inside[:, :, i] @ u)
-        now = whole[:, :, i] * now + keep[:, :, i].mT @ u
-    return torch.cat(out, dim=2)[:, :, :length], now
+    before, really = [], []
+    # `unbind`, because the gradient of an index into a chunk would be a whole tensor of zeros
+    taken = against.unbind(2) if against is not None else None
+    whole = fade[..., -1:, :].unbind(2)  # (B, H, 1, 1) each
+    for i, (u, kept) in enumerate(zip(write.unbind(2), keep.unbind(2), strict=True)):
+        u = u if taken is None else u - taken[i] @ now
+        before.append(now)
+        really.append(u)
+        now = whole[i] * now + kept @ u
+    out = (q * fade) @ torch.stack(before, dim=2)
+    out = out + ((q @ k.mT) * decay) @ torch.stack(really, dim=2)
+    return out.flatten(2, 3)[:, :, :length], now
 
 
 @dataclass(frozen=True)
