@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -194,7 +195,15 @@ def serve(lines: Iterable[str], answer: Callable[[Answer], None]) -> None:
     except HoloError as error:
         answer({"error": str(error)})
     except Exception as error:  # noqa: BLE001 - whatever a model's code raises is its row's reason
-        answer({"error": f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"})
+        answer({"error": _reason(error)})
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a line, with the last place in holo that it came through."""
+    what = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "holo_cli" in f.filename]
+    where = [f for f in ours if Path(f.filename) != Path(__file__)][-1:]
+    return what + "".join(f" ({Path(f.filename).name}, line {f.lineno})" for f in where)
 
 
 def main() -> None:

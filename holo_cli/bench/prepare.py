@@ -48,9 +48,8 @@ TOKENIZER_BYTES = 10_000_000  # that the tokenizer learns from
 def documents_of(path: Path) -> list[str]:
     """The documents of a text file, normalised."""
     text = path.read_text(encoding="utf-8")
-    lines = text.splitlines(keepends=True)
-    whole = cut.count_separators(lines) >= cut.ENOUGH
-    return [clean(one, Counter()) for one in cut.documents(lines, whole=whole)]
+    whole = cut.count_separators([text]) >= cut.ENOUGH
+    return [clean(one, Counter()) for one in cut.documents([text], whole=whole)]
 
 
 def megabytes(texts: Sequence[str]) -> float:
