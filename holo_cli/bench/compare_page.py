@@ -169,6 +169,7 @@ def _ends(lines: Sequence[Line]) -> list[Trace]:
             traces.append(
                 {
                     "name": line.entry,
+                    "table": f"{line.entry}: mean and its 95 % interval",
                     "x": [line.entry],
                     "y": [line.bits],
                     "mode": "markers",
@@ -306,8 +307,8 @@ What counts is the loss over the whole validation text after the last step, neve
 way. Windows of {context} tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
 x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
 
-Differences: Welch's t interval at 95 % over the seeds, which lets two models vary differently. \
-"Perhaps" is what stands alone but not after Holm's correction for the number of comparisons. With \
+Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
+t interval at 95 %. "Perhaps" is what stands alone but not after Holm's correction for the number of comparisons. With \
 two or three seeds the interval is wide and its width itself uncertain: "no difference seen" does \
 not mean that there is none. All of it holds for this text, this size and this length of training.
 

@@ -52,6 +52,10 @@ class Line:
     def bits_sd(self) -> float | None:
         return statistics.stdev(self.bpb) if len(self.bpb) > 1 else None
 
+    def by_seed(self) -> dict[int, float]:
+        """The losses with their seeds."""
+        return {row["seed"]: loss for row, loss in zip(self.rows, self.losses, strict=True)}
+
     def median(self, key: str) -> float | None:
         """Of a figure of the finished runs."""
         values = [row[key] for row in self.rows if row.get(key) is not None]
@@ -104,7 +108,7 @@ class Summary:
 
 def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
-    losses = {line.entry: line.losses for line in lines}
+    losses = {line.entry: line.by_seed() for line in lines}
     return Summary(campaign.base, lines, against(campaign.base, losses))
 
 

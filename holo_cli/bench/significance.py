@@ -1,9 +1,12 @@
-"""Is a difference between a few seeds a difference? Welch's interval, and a sentence that says so.
+"""Is a difference between a few seeds a difference? A paired t interval, and a sentence for it.
 
-Welch's t interval does not assume that two models vary equally from seed to seed. With three seeds
-the interval is wide, and rightly: a t quantile for two to four degrees of freedom is 2.8 to 4.3
-standard errors. The t distribution is computed here (regularised incomplete beta function by its
-continued fraction, Numerical Recipes section 6.4), so no statistics package is needed.
+A seed decides which tokens a run reads in which order, the same for every model, and some orders
+are luckier than others for all of them. So what is compared is the difference of two runs of one
+seed, seed by seed (Student's paired interval): luck that is shared falls out. Two independent lists
+(Welch's interval) would count it as noise of both. With three seeds the interval is wide all the
+same, and rightly: the t quantile for two degrees of freedom is 4.3 standard errors. The t
+distribution is computed here (regularised incomplete beta function by its continued fraction,
+Numerical Recipes section 6.4), so no statistics package is needed.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import mean, variance
+from statistics import mean, stdev
 from typing import Literal
 
 LEVEL = 0.95
@@ -25,7 +28,7 @@ class Difference:
     """`a` minus `b` in some loss: below zero means that a is better.
 
     `half` is half the width of the 95 % interval and `p` the two-sided probability of a difference
-    at least as large if there were none; both None with fewer than two seeds on a side.
+    at least as large if there were none; both None with fewer than two `seeds` in common.
     `p_corrected` is p after Holm's correction for all the comparisons made with it.
     """
 
@@ -34,7 +37,7 @@ class Difference:
     value: float
     half: float | None
     p: float | None
-    seeds: tuple[int, int]
+    seeds: int
     p_corrected: float | None = None
 
     @property
@@ -51,7 +54,8 @@ class Difference:
 
     def sentence(self, unit: str) -> str:
         """The finding as one sentence, with what it rests on."""
-        size, rests = abs(self.value), f"{self.seeds[0]} and {self.seeds[1]} seeds"
+        size = abs(self.value)
+        rests = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         side = "better" if self.value < 0 else "worse"
         if self.half is None:
             return (
@@ -73,22 +77,22 @@ class Difference:
         return f"{self.a} is {side} than {self.b} by {pair} ({rests}): clear."
 
 
-def compare(a: str, b: str, losses_a: Sequence[float], losses_b: Sequence[float]) -> Difference:
-    """Welch's comparison of two lists of losses, one per seed."""
-    value = mean(losses_a) - mean(losses_b)
-    seeds = (len(losses_a), len(losses_b))
-    if min(seeds) < 2:
-        return Difference(a, b, value, None, None, seeds)
-    half, p = welch(losses_a, losses_b)
-    return Difference(a, b, value, half, p, seeds)
+def compare(
+    a: str, b: str, losses_a: Mapping[int, float], losses_b: Mapping[int, float]
+) -> Difference | None:
+    """Paired comparison of losses by seed, over the seeds that both have; None without any."""
+    seeds = sorted(losses_a.keys() & losses_b.keys())
+    if not seeds:
+        return None
+    differences = [losses_a[seed] - losses_b[seed] for seed in seeds]
+    half, p = paired(differences) if len(seeds) > 1 else (None, None)
+    return Difference(a, b, mean(differences), half, p, len(seeds))
 
 
-def against(base: str, losses: Mapping[str, Sequence[float]]) -> list[Difference]:
+def against(base: str, losses: Mapping[str, Mapping[int, float]]) -> list[Difference]:
     """Every other model against one, with Holm's correction over these comparisons."""
-    if not losses.get(base):
-        return []
-    found = [compare(n, base, x, losses[base]) for n, x in losses.items() if n != base and x]
-    return holm(found)
+    found = [compare(n, base, x, losses[base]) for n, x in losses.items() if n != base]
+    return holm([difference for difference in found if difference is not None])
 
 
 def holm(found: Sequence[Difference]) -> list[Difference]:
@@ -103,15 +107,15 @@ def holm(found: Sequence[Difference]) -> list[Difference]:
     return [replace(d, p_corrected=corrected.get(id(d))) for d in found]
 
 
-def welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Half width of the 95 % interval of mean(a) - mean(b), and the two-sided p."""
-    va, vb = variance(a) / len(a), variance(b) / len(b)
-    error = math.sqrt(va + vb)
-    difference = mean(a) - mean(b)
-    if error == 0.0:  # runs that came out the same to the last bit
-        return 0.0, 0.0 if difference else 1.0
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    return t_quantile(LEVEL, freedom) * error, t_two_sided(difference / error, freedom)
+def paired(differences: Sequence[float]) -> tuple[float, float]:
+    """Half width of the 95 % interval of the mean of two or more differences, and its two-sided
+    p against zero."""
+    error = stdev(differences) / math.sqrt(len(differences))
+    middle = mean(differences)
+    if error == 0.0:  # the same to the last bit from seed to seed
+        return 0.0, 0.0 if middle else 1.0
+    freedom = len(differences) - 1
+    return t_quantile(LEVEL, freedom) * error, t_two_sided(middle / error, freedom)
 
 
 def t_two_sided(t: float, freedom: float) -> float:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
 from holo_cli.bench.significance import (
+    Difference,
     against,
     compare,
     holm,
+    paired,
     t_quantile,
     t_two_sided,
-    welch,
 )
+
+
+def by_seed(losses: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(losses, 1))
+
+
+def compared(a: str, b: str, of_a: Sequence[float], of_b: Sequence[float]) -> Difference:
+    found = compare(a, b, by_seed(of_a), by_seed(of_b))
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -31,24 +43,40 @@ def test_probabilities_have_their_closed_forms() -> None:
         assert t_two_sided(-t, 2) == t_two_sided(t, 2)
 
 
-def test_welch_agrees_with_a_worked_example() -> None:
-    """By hand: means 2 and 5, variances 1 and 4, n = 3 each: error 1.2910, freedom 2.9412."""
-    half, p = welch([1.0, 2.0, 3.0], [3.0, 5.0, 7.0])
-    assert half == pytest.approx(t_quantile(0.95, 2.9412) * 1.29099, rel=1e-4)
-    assert p == pytest.approx(t_two_sided(-3 / 1.29099, 2.9412), rel=1e-4)
+def test_a_worked_example() -> None:
+    """By hand: differences -1, -2, -3 have mean -2 and deviation 1, so the error is 0.57735; t is
+    -3.4641 with two degrees of freedom, p = 1 - t / sqrt(2 + t^2) = 0.07418."""
+    half, p = paired([-1.0, -2.0, -3.0])
+    assert half == pytest.approx(4.30265 * 0.57735, rel=1e-5)
+    assert p == pytest.approx(0.0741799, abs=1e-6)
+
+
+def test_luck_that_all_models_share_is_no_noise() -> None:
+    """Seeds differ by 0.1, models by 0.01 in every one of them: seen, though lists overlap."""
+    found = compared("ngt", "vanilla", [1.60, 1.70, 1.801], [1.61, 1.71, 1.81])
+    assert found.verdict == "better"
+    assert found.value == pytest.approx(-0.0097, abs=1e-4)
+
+
+def test_only_seeds_that_both_have_count() -> None:
+    """The third seed, bad for one and never run for the other, says nothing."""
+    found = compare("a", "b", {1: 1.0, 2: 1.1, 3: 9.0}, {1: 1.2, 2: 1.31})
+    assert found is not None
+    assert (found.seeds, found.value) == (2, pytest.approx(-0.205))
+    assert compare("a", "b", {1: 1.0}, {2: 1.0}) is None
 
 
 def test_a_clear_difference_is_called_clear() -> None:
-    difference = compare("ngt", "vanilla", [1.60, 1.61, 1.62], [1.70, 1.71, 1.72])
+    difference = compared("ngt", "vanilla", [1.60, 1.61, 1.62], [1.70, 1.72, 1.71])
     assert difference.verdict == "better"
     assert difference.value == pytest.approx(-0.1)
     sentence = difference.sentence("nats")
-    assert "ngt is better than vanilla by 0.1000 ± 0.0227 nats" in sentence
+    assert "ngt is better than vanilla by 0.1000 ± 0.0248 nats" in sentence
     assert "clear" in sentence
 
 
 def test_a_difference_within_the_noise_is_not_a_finding() -> None:
-    difference = compare("ngt", "vanilla", [1.60, 1.70, 1.65], [1.66, 1.68, 1.64])
+    difference = compared("ngt", "vanilla", [1.60, 1.70, 1.65], [1.66, 1.68, 1.64])
     assert difference.verdict == "no difference seen"
     sentence = difference.sentence("nats")
     assert "no difference seen" in sentence
@@ -56,20 +84,21 @@ def test_a_difference_within_the_noise_is_not_a_finding() -> None:
 
 
 def test_one_seed_claims_nothing() -> None:
-    difference = compare("a", "b", [1.0], [9.0])
+    difference = compared("a", "b", [1.0], [9.0])
     assert difference.verdict == "not known"
     assert difference.half is None
     assert "nothing is claimed" in difference.sentence("nats")
 
 
 def test_equal_runs_are_no_division_by_zero() -> None:
-    assert welch([1.0, 1.0], [1.0, 1.0]) == (0.0, 1.0)
-    assert compare("a", "b", [1.0, 1.0], [1.0, 1.0]).verdict == "no difference seen"
+    assert paired([0.0, 0.0]) == (0.0, 1.0)
+    assert paired([-0.5, -0.5]) == (0.0, 0.0)
+    assert compared("a", "b", [1.0, 1.0], [1.0, 1.0]).verdict == "no difference seen"
 
 
 def test_holm_corrects_for_the_number_of_comparisons() -> None:
     """p of 0.01, 0.02, 0.04 become 0.03, 0.04, 0.04: times 3, 2, 1, and never falling."""
-    pairs = [compare(name, "base", [1.0, 1.1], [2.0, 2.2]) for name in "abc"]
+    pairs = [compared(name, "base", [1.0, 1.1], [2.0, 2.2]) for name in "abc"]
     given = [
         type(d)(d.a, d.b, d.value, d.half, p, d.seeds)
         for d, p in zip(pairs, (0.04, 0.01, 0.02), strict=True)
@@ -81,6 +110,6 @@ def test_holm_corrects_for_the_number_of_comparisons() -> None:
 
 
 def test_against_leaves_out_what_was_not_run() -> None:
-    found = against("base", {"base": [1.0, 1.1], "a": [0.5, 0.6], "b": []})
+    found = against("base", {"base": {1: 1.0, 2: 1.1}, "a": {1: 0.5, 2: 0.6}, "b": {}})
     assert [d.a for d in found] == ["a"]
-    assert against("base", {"base": [], "a": [0.5]}) == []
+    assert against("base", {"base": {}, "a": {1: 0.5}}) == []
