@@ -308,10 +308,10 @@ way. Windows of {context} tokens do not overlap. Bits per byte = nats x validati
 x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
 
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
-t interval at 95 %. "Perhaps" is what stands alone but not after Holm's correction for the number of \
-comparisons. With two or three seeds the interval is wide and its width itself uncertain: "no \
-difference seen" does not mean that there is none. All of it holds for this text, this size and this \
-length of training.
+t interval at 95 %. "Perhaps" is what stands alone but not after Holm's correction for the number \
+of comparisons. With two or three seeds the interval is wide and its width itself uncertain: "no \
+difference seen" does not mean that there is none. All of it holds for this text, this size and \
+this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
 
