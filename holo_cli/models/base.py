@@ -85,6 +85,13 @@ class LanguageModel(nn.Module, ABC):
         logits: Tensor = self.head(self.hidden(tokens).x)
         return logits
 
+    def reached(self, share: float) -> None:
+        """Told before every training step what share of the run's steps is done, 0 to 1.
+
+        For what changes while a model learns; a model that is not told is as at the end. It must
+        follow from the share alone, so that a resumed run goes on to the bit. Default nothing.
+        """
+
     # -- decoding ---------------------------------------------------------------------------------
 
     @property

@@ -69,8 +69,8 @@ class Picture:
     follows the reader's light or dark theme; a heatmap may carry "scale": "amount" (from nothing
     to much) or "signed" (zero in the middle), whose colours follow it too. Strings are plain text,
     never markup. With layout {"xaxis": {"title": {"text": "variant"}}} the axis is called what the
-    variant is called. `token_axes` names the axes ("xaxis", "yaxis") that count positions of the text, of which the
-    page writes the tokens.
+    variant is called. `token_axes` names the axes ("xaxis", "yaxis") that count positions of the
+    text, of which the page writes the tokens.
     """
 
     title: str

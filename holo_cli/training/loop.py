@@ -99,6 +99,7 @@ class Loop:
                 self._begin_stage({})
             while progress.step < config.steps:
                 self._grow()
+                self.model.reached(progress.step / config.steps)
                 if not self.step():
                     self._save("last")
                     return self.stop.reason

@@ -54,6 +54,10 @@ class Config(SkeletonConfig):
     predictor_share: float = Field(
         0.25, gt=0, le=1, description="kwta: share of the units that are candidates"
     )
+    dense_start: float = Field(
+        0.0, ge=0, le=1, description="kwta: share of the training over which the winners go from "
+        "all units down to `activity`; 0 is off",
+    )  # fmt: skip
     depth_schedule: bool = Field(
         False, description="activity by thirds of the depth: 2, 1 and 0.4 times `activity`"
     )
@@ -155,6 +159,11 @@ class Config(SkeletonConfig):
             raise ValueError(
                 f"model.activity ({self.activity:g}) is the share of units that fire: above 0 and "
                 "at most 1, as in 0.05"
+            )
+        if self.dense_start and self.sparsity != "kwta":
+            raise ValueError(
+                f"model.dense_start ({self.dense_start:g}) is for model.sparsity kwta, not "
+                f"{self.sparsity}"
             )
         if self.hidden % self.columns:
             raise ValueError(

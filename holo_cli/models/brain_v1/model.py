@@ -141,6 +141,11 @@ class Model(Skeleton):
 
     # -- training ---------------------------------------------------------------------------------
 
+    def reached(self, share: float) -> None:
+        for block in self.brain_blocks():
+            if isinstance(block.mlp, Free):
+                block.mlp.reached(share)
+
     def hidden(self, tokens: Tensor) -> Hidden:
         x = rms_norm(self.embedding(tokens))
         if torch.is_autocast_enabled(x.device.type):

@@ -8,6 +8,7 @@ format. Training computes every unit, since the largest are not known before; wh
 memory, for of the units' values only the winners' are kept. Decoding skips the rest of the second
 product. With `predictor`, a map of low rank guesses which units may win and only these are
 computed in decoding; it learns to tell winners from the rest, and evaluation obeys it as well.
+With `dense_start` training begins with every unit a winner and ends with k.
 
 `sparsity = "dense"` is the same with every unit a winner: the twin to compare with.
 
@@ -75,6 +76,8 @@ class Free(FeedForward):
         width, self.units = config.width, config.hidden
         self.dense = config.sparsity == "dense"
         self.k = self.units if self.dense else config.active_units(layer)
+        self.dense_start = 0.0 if self.dense else config.dense_start
+        self.training_k = self.k  # winners in training now; see `reached`
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)
@@ -103,6 +106,12 @@ class Free(FeedForward):
         total = sum(p.numel() for p in self.parameters())
         return total - (self.units - self.k) * self.down.in_features
 
+    def reached(self, share: float) -> None:
+        """Set the winners of training after this share of it: from all units geometrically down to
+        k at `dense_start`, and k from there on."""
+        done = min(1.0, share / self.dense_start) if self.dense_start else 1.0
+        self.training_k = max(self.k, round(self.units * (self.k / self.units) ** done))
+
     # -- the choice -------------------------------------------------------------------------------
 
     def score(self, u: Tensor) -> Tensor:
@@ -120,14 +129,14 @@ class Free(FeedForward):
         scores: Tensor = self.guess_out(self.guess_in(x.detach()))
         return scores
 
-    def choose(self, u: Tensor, guess: Tensor | None) -> Tensor:
-        """The winners, (N, k); outside training only the predictor's candidates can win."""
+    def choose(self, u: Tensor, guess: Tensor | None, k: int) -> Tensor:
+        """The k winners, (N, k); outside training only the predictor's candidates can win."""
         score = self.score(u)
         if guess is not None and not self.training:
             allowed = winners(guess, self.candidates)
             barred = torch.full_like(score, float("-inf"))
             score = barred.scatter(1, allowed, score.gather(1, allowed))
-        return winners(score, self.k)
+        return winners(score, k)
 
     # -- the whole --------------------------------------------------------------------------------
 
@@ -141,11 +150,12 @@ class Free(FeedForward):
             up, down = two_of_four(up), two_of_four(down, dim=0)
         u = F.linear(tokens, up)
         aux: Aux = {}
-        if self.k == self.units:
+        k = self.training_k if self.training else self.k
+        if k == self.units:
             h = relu_squared(u)
         else:
             guess = self.guess(tokens)
-            chosen = self.choose(u, guess)
+            chosen = self.choose(u, guess, k)
             h = _Winning.apply(u, chosen)
             if self.bias is not None and self.training:
                 aux["balance"] = evenness(self.bias, chosen)
@@ -162,7 +172,7 @@ class Free(FeedForward):
         u = F.linear(tokens, up)
         if self.k == self.units:
             return self._inhibited(relu_squared(u)), torch.ones_like(u, dtype=torch.bool)
-        chosen = self.choose(u, self.guess(tokens))
+        chosen = self.choose(u, self.guess(tokens), self.k)
         could = torch.zeros_like(u, dtype=torch.bool).scatter(1, chosen, True)
         return self._inhibited(_Winning.apply(u, chosen)), could
 
