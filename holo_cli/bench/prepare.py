@@ -3,6 +3,7 @@
     python -m holo_cli.bench.prepare --what quality --text en.txt --text ko.txt
     python -m holo_cli.bench.prepare --what speed --text en.txt --text ko.txt
     python -m holo_cli.bench.prepare --what throughput --text en.txt --text ko.txt --mb 500
+    python -m holo_cli.bench.prepare --what line --text en.txt --mb 50
 
 Each row is one JSON object on stdout; the last is the machine. `--text` files are cut into
 documents as `holo prepare --source` does; `--labelled` names "language<TAB>sentence" lines.
@@ -13,7 +14,8 @@ documents as `holo prepare --source` does; `--labelled` names "language<TAB>sent
 - `throughput`: the texts' paragraphs, shuffled by a seed until there are `--mb` of them, prepared
   with BPE-8192 in a process of its own, against the tokenizer alone in a loop over batches of the
   same text. Neither time has the training of the tokenizer in it. On a machine with other work
-  only the ratio by CPU time means anything, and it says nothing of how busy the cores are kept.
+  only the ratio by CPU time means anything, and it says nothing of how busy the cores are kept;
+- `line`: the memory that a jsonl file takes in which one line has `--mb`, the others a page each.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from holo_cli.data.document import Document
 from holo_cli.data.language import detect
 
 Row = dict[str, Any]
+WHAT = ("quality", "speed", "throughput", "line")
 TOKENIZER_BYTES = 10_000_000  # that the tokenizer learns from
 
 
@@ -271,13 +274,34 @@ def throughput(
             }  # fmt: skip
 
 
+# -- a giant line ---------------------------------------------------------------------------------
+
+
+def giant_line(texts: Sequence[str], size: float, tokenizers: Sequence[str]) -> Iterator[Row]:
+    """The memory of preparing a file with one line of `size` MB, by tokenizer."""
+    pages = [text for text in texts if len(text) < 10_000][:300] or [texts[0][:10_000]]
+    unit = " ".join(pages)
+    giant = unit * max(1, round(size * 1e6 / len(unit.encode("utf-8"))))
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch) / "text.jsonl"
+        with source.open("w", encoding="utf-8", newline="\n") as file:
+            for text in (*pages, giant, *pages):
+                file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+        for tokenizer in tokenizers:
+            told = prepared(source, Path(scratch) / tokenizer, tokenizer, "none")
+            yield {
+                "row": "giant line", "mb": megabytes([giant]), "tokenizer": tokenizer,
+                "peak_rss_mb": told["peak"] and told["peak"] / 1e6, "cpu_s": told["cpu"],
+            }  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--text", action="append", type=Path, required=True)
     parser.add_argument("--labelled", action="append", type=Path, default=[])
-    parser.add_argument("--what", choices=("quality", "speed", "throughput"), required=True)
+    parser.add_argument("--what", choices=WHAT, required=True)
     parser.add_argument("--filter", action="append", default=[])
     parser.add_argument("--mb", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=400)
@@ -298,6 +322,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = near_duplicates(texts, asked.count, asked.seed)
     elif asked.what == "speed":
         rows = (row for path in asked.text for row in speed(documents_of(path), path.name))
+    elif asked.what == "line":
+        texts = [text for path in asked.text for text in documents_of(path)]
+        rows = giant_line(texts, asked.mb, ("char", "bpe"))
     else:
         texts = [text for path in asked.text for text in documents_of(path)]
         rows = throughput(texts, asked.mb, asked.seed, filters)

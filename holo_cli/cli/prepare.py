@@ -46,6 +46,10 @@ def prepare(
         str | None,
         typer.Option("--lang", metavar="CODES", help="Languages of the texts, as in ko,en."),
     ] = None,
+    subset: Annotated[
+        str | None,
+        typer.Option("--subset", metavar="NAME", help="Of fineweb, as in sample-100BT."),
+    ] = None,
     max_docs: Annotated[
         int | None, typer.Option("--max-docs", metavar="N", help="Documents at most.")
     ] = None,
@@ -95,6 +99,7 @@ def prepare(
         text_field=text_field,
         encoding=encoding,
         lang=[code.strip() for code in lang.split(",")] if lang else None,
+        subset=subset,
         max_docs=max_docs,
         max_bytes=max_bytes,
         mix=mix,

@@ -12,15 +12,14 @@ import importlib.metadata
 import platform
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import Any
 
 from holo_cli.data import splitting, workshop
-from holo_cli.data.document import Document, utf8_length
+from holo_cli.data.document import Document, count_words
 from holo_cli.data.encode import Ids, encode, pieces
 from holo_cli.data.flow import Flow
 from holo_cli.data.job import Job
@@ -34,6 +33,8 @@ from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_bytes
 
 CHECKPOINT_SECONDS = 5.0
+TOKENIZING = 2  # batches at once, so that the cores have work while ids of one become arrays
+AHEAD, AT_MOST = 3, 8_000_000  # batches under way, and characters in all of them
 CLEANING = "cleaning"  # folder in the workshop for what cleaning remembers
 
 _Placed = tuple[Split, Document]
@@ -53,6 +54,19 @@ class _Work:
     skip: int  # documents that come again after an interruption and are packed already
     bytes: int = 0
     documents: int = 0
+
+
+@dataclass(frozen=True)
+class _UnderWay:
+    """A batch that is being tokenized, and the moment after it if that is to be noted."""
+
+    placed: list[_Placed]
+    encoded: Future[list[Ids]]
+    mark: dict[str, Any] | None
+
+    @property
+    def characters(self) -> int:
+        return sum(len(part.text) for _, part in self.placed)
 
 
 def build(job: Job, plan: splitting.Plan) -> tuple[Meta, bool]:
@@ -107,7 +121,7 @@ def trained_tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
     def texts() -> Iterator[str]:
         size = 0
         for number, document in enumerate(job.documents(Counter(), chosen, mix), start=1):
-            size += utf8_length(document.text)
+            size += document.size
             yield from pieces(document.text)  # a giant text would take gigabytes
             if number % 1024 == 0:
                 job.tell("tokenizer", number, round(size / min(share, 1)))
@@ -147,28 +161,30 @@ def _begin(
 def _pack(work: _Work) -> None:
     """Tokenize and write all documents that the packer does not have yet.
 
-    While one batch is tokenized the next is read and cleaned; a moment that work can go on from
-    is one at which no batch is under way.
+    While some batches are tokenized the next is read and cleaned, and one before them is written.
+    A moment that work can go on from lies between two batches: its mark is taken when the one is
+    read and the other is not, and noted as soon as all that was read until then is written.
     """
     saved = time.monotonic()
-    with ThreadPoolExecutor(1, "holo-tokenize") as pool:
-        under_way: tuple[Future[list[Ids]], list[_Placed]] | None = None
+    under_way: deque[_UnderWay] = deque()
+    with ThreadPoolExecutor(TOKENIZING, "holo-tokenize") as pool:
         for documents in work.flow:
-            placed = _placed(work, documents)
-            if under_way is not None:
-                _write(work, *under_way)
-            under_way = pool.submit(_tokenize, work, placed), placed
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _write(work, *under_way)
-                under_way = None
-                work.packer.checkpoint(
-                    {"flow": work.flow.state(), "names": list(work.names), "bytes": work.bytes}
-                )
+            placed, mark = _placed(work, documents), None
+            # not while documents are passed over: they are in the shards, and behind such a mark
+            if not work.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                mark = _mark(work)
                 saved = time.monotonic()
+            under_way.append(_UnderWay(placed, pool.submit(_tokenize, work, placed), mark))
+            while len(under_way) > AHEAD or sum(b.characters for b in under_way) > AT_MOST:
+                _write(work, under_way.popleft())
             work.job.tell("packing", work.documents, work.bytes)
-        if under_way is not None:
-            _write(work, *under_way)
-            work.job.tell("packing", work.documents, work.bytes)
+        while under_way:
+            _write(work, under_way.popleft())
+        work.job.tell("packing", work.documents, work.bytes)
+
+
+def _mark(work: _Work) -> dict[str, Any]:
+    return {"flow": work.flow.state(), "names": list(work.names), "bytes": work.bytes}
 
 
 def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
@@ -178,7 +194,7 @@ def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
         work.names.setdefault(document.source, len(work.names))
         for split, part in work.plan.place(document):
             work.documents += 1
-            work.bytes += utf8_length(part.text)
+            work.bytes += part.size
             if work.skip:
                 work.skip -= 1
                 continue
@@ -197,21 +213,30 @@ def _tokenize(work: _Work, placed: Sequence[_Placed]) -> list[Ids]:
                     f"which is in {part.source or work.job.name}.",
                     next_step="Use --tokenizer bpe, or char made anew from this text.",
                 )
-    return encode(work.tokenizer, [part.text for _, part in placed])
+    marker = work.tokenizer.marker
+    return encode(
+        work.tokenizer,
+        [part.text for _, part in placed],
+        dtype=work.packer.dtype,
+        opens=[marker(part.language) for _, part in placed] if work.markers else None,
+        closes=work.tokenizer.end,
+    )
 
 
-def _write(work: _Work, encoded: Future[list[Ids]], placed: Sequence[_Placed]) -> None:
-    for (split, part), ids in zip(placed, encoded.result(), strict=True):
-        marker = work.tokenizer.marker(part.language) if work.markers else None
+def _write(work: _Work, batch: _UnderWay) -> None:
+    for (split, part), ids in zip(batch.placed, batch.encoded.result(), strict=True):
         work.packer.add(
             split,
-            np.concatenate([*([] if marker is None else [[marker]]), ids, [work.tokenizer.end]]),
-            utf8_length(part.text),
+            ids,
+            part.size,
             part.language,
             work.names[part.source],
-            words=len(part.text.split()),
+            words=count_words(part.text),
             score=part.score,
+            perplexity=part.perplexity,
         )
+    if batch.mark is not None:
+        work.packer.checkpoint(batch.mark)
 
 
 def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:

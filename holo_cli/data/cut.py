@@ -8,73 +8,103 @@ Without this a split into train and validation by document would have only one t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 SHORTEST, LONGEST = 4096, 8192  # characters of a piece
 ENOUGH = 8  # separators from which on a file is believed to consist of documents
+_RUN = re.compile(r"\n[^\S\n]*\n[^\S\n]*\n")  # two empty lines; there may be more behind them
+_INK = re.compile(r"\S")
 
 
-def count_separators(lines: Iterable[str], enough: int = ENOUGH) -> int:
-    """How many pairs of empty lines there are; reads no further than `enough` of them."""
-    found = empty = 0
-    for line in lines:
-        empty = empty + 1 if not line.strip() else 0
-        found += empty == 2
+def count_separators(blocks: Iterable[str], enough: int = ENOUGH) -> int:
+    """How many runs of two or more empty lines there are; reads no further than `enough`."""
+    found = 0
+    for stretch in _stretches(blocks):
+        found += stretch is None
         if found >= enough:
             break
     return found
 
 
-def lines_of(blocks: Iterable[str]) -> Iterator[str]:
-    """Text in blocks of any size as lines that keep their "\\n"; giant lines come in parts."""
-    held = ""
-    for block in blocks:
-        held += block
-        if held.endswith("\r"):  # may be half of a line end
-            continue
-        *lines, held = held.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-        for line in lines:
-            yield line + "\n"
-        if len(held) > LONGEST:
-            yield held
-            held = ""
-    *lines, held = held.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    yield from (line + "\n" for line in lines)
-    if held:
-        yield held
-
-
-def documents(lines: Iterable[str], *, whole: bool) -> Iterator[str]:
-    """The documents of a text given line by line, in order, none of them empty.
+def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
+    """The documents of a text given in blocks of any size, in order, none of them empty.
 
     Two or more empty lines always separate. With `whole` that is all; otherwise what lies between
-    is also cut into pieces. Memory: one document (`whole`) or a few pieces.
+    is also cut into pieces. Memory: one document (`whole`), or a block and a few pieces.
     """
-    current: list[str] = []
-    size = empty = 0
-    for line in lines:
-        if line.strip():
-            if empty >= 2:
-                yield from _finished(current[:-empty], whole)
-                current, size = [], 0
-            empty = 0
-        else:
-            empty += 1
-        current.append(line)
-        size += len(line)
-        if not whole and empty == 0 and size > 4 * LONGEST:
-            text = "".join(current)
-            while len(text) > 2 * LONGEST:
-                at = cut_point(text)
-                yield text[:at]
-                text = text[at:]
-            current, size = [text], len(text)
-    yield from _finished(current[: len(current) - empty] if empty >= 2 else current, whole)
+    held: list[str] = []
+    size = 0
+    for stretch in _stretches(blocks):
+        if stretch is None:
+            yield from _finished("".join(held), whole)
+            held, size = [], 0
+            continue
+        held.append(stretch)
+        size += len(stretch)
+        if not whole and size > 4 * LONGEST:
+            text, at = "".join(held), 0
+            while len(text) - at > 2 * LONGEST:
+                end = cut_point(text, at)
+                yield text[at:end]
+                at = end
+            held, size = [text[at:]], len(text) - at
+    yield from _finished("".join(held), whole)
 
 
-def _finished(lines: list[str], whole: bool) -> Iterator[str]:
-    text = "".join(lines)
-    if not text.strip():
+def unix_lines(blocks: Iterable[str]) -> Iterator[str]:
+    """The blocks with "\n" for every kind of line end, also for a "\r\n" that lies in two."""
+    held = ""
+    for block in blocks:
+        text, held = held + block, ""
+        if "\r" in text:
+            if text.endswith("\r"):  # may be half of a line end
+                text, held = text[:-1], "\r"
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        yield text
+    if held:
+        yield "\n"
+
+
+def _stretches(blocks: Iterable[str]) -> Iterator[str | None]:
+    """Stretches of the text in order, and None for each run of two or more empty lines.
+
+    The lines of such a run are left out. White space at the end of a block waits for the next one,
+    which decides whether it is a part of such a run. Looking for the runs in a block at a time
+    takes a fifth of what looking at every line takes.
+    """
+    held, in_run = "\n", False
+    start = 1  # a line end is thought before the text, so that a run can open it
+    for block in unix_lines(blocks):
+        text, at = held + block, 0
+        while True:
+            if in_run:
+                ink = _INK.search(text, at)
+                at = max(at, text.rfind("\n", at, ink.start() if ink else None) + 1)
+                if ink is None:
+                    break
+                in_run = False
+            run = _RUN.search(text, at)
+            if run is None:
+                break
+            yield text[max(at, start) : run.start() + 1]
+            yield None
+            at, in_run, start = run.end(), True, 0
+        end = at + len(text[at:].rstrip()) if not in_run else at
+        if end > at:
+            yield text[max(at, start) : end]
+            start = 0
+        held = text[end:]
+    if in_run:
+        return
+    run = _RUN.search(held if held.endswith("\n") else held + "\n")
+    yield held[start : run.start() + 1 if run else None]
+    if run:
+        yield None
+
+
+def _finished(text: str, whole: bool) -> Iterator[str]:
+    if not text or text.isspace():
         return
     if whole:
         yield text.strip("\n")
@@ -84,21 +114,25 @@ def _finished(lines: list[str], whole: bool) -> Iterator[str]:
 
 def pieces(text: str) -> Iterator[str]:
     """Stretches of at most `LONGEST` characters whose concatenation is `text`."""
-    while len(text) > LONGEST:
-        at = cut_point(text)
-        yield text[:at]
-        text = text[at:]
-    if text:
-        yield text
+    at = 0
+    while len(text) - at > LONGEST:
+        end = cut_point(text, at)
+        yield text[at:end]
+        at = end
+    if at < len(text):
+        yield text[at:]
 
 
-def cut_point(text: str) -> int:
-    """Where to cut a long text for the first time: after an empty line, a line, a word, or hard."""
+def cut_point(text: str, start: int = 0) -> int:
+    """Where to cut a long text first: after an empty line, a line, a word, or hard.
+
+    What lies before `start` does not count.
+    """
     for mark in ("\n\n", "\n", " "):
-        at = text.rfind(mark, SHORTEST, LONGEST)
+        at = text.rfind(mark, start + SHORTEST, start + LONGEST)
         if at >= 0:
             return at + len(mark)
-    return LONGEST
+    return start + LONGEST
 
 
 def cut_in_two(text: str, share: float) -> tuple[str, str]:

@@ -7,24 +7,42 @@ a word ends; the ids decode to the very same text.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from holo_cli.data.tokenizers import Tokenizer
 
 LONGEST = 200_000  # characters of a piece
-AT_ONCE = 2_000_000  # characters given to the tokenizer together
+AT_ONCE = 1_000_000  # characters given to the tokenizer together
 
-Ids = NDArray[np.uint32]
+Ids = NDArray[Any]
+"""The ids of a text, (tokens,)."""
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
-    """The ids of each text, (tokens,) each."""
+def encode(
+    tokenizer: Tokenizer,
+    texts: Sequence[str],
+    *,
+    dtype: DTypeLike = np.uint32,
+    opens: Sequence[int | None] | None = None,
+    closes: int | None = None,
+) -> list[Ids]:
+    """The ids of each text. `opens`: the id before each, if any; `closes`: the one after them."""
     cut = [list(pieces(text)) for text in texts]
-    done = _encoded(tokenizer, [piece for text in cut for piece in text])
-    return [_joined([next(done) for _ in text]) for text in cut]
+    done = _encoded(tokenizer, [piece for text in cut for piece in text], dtype)
+    ids: list[Ids] = []
+    for number, text in enumerate(cut):
+        parts = [next(done) for _ in text]
+        if opens is not None and (marker := opens[number]) is not None:
+            parts.insert(0, np.array([marker], dtype))
+        if closes is not None:
+            parts.append(np.array([closes], dtype))
+        ids.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
+    return ids
 
 
 def pieces(text: str) -> Iterator[str]:
@@ -45,22 +63,22 @@ def _end(text: str, start: int) -> int:
     return start + LONGEST
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[Ids]:
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> Iterator[Ids]:
     held: list[str] = []
     size = 0
     for text in texts:
         held.append(text)
         size += len(text)
         if size >= AT_ONCE:
-            yield from _arrays(tokenizer, held)
+            yield from _arrays(tokenizer, held, dtype)
             held, size = [], 0
-    yield from _arrays(tokenizer, held)
+    yield from _arrays(tokenizer, held, dtype)
 
 
-def _arrays(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Ids]:
-    """As arrays at once: a list of ids takes ten times the room."""
-    return [np.asarray(ids, dtype=np.uint32) for ids in tokenizer.encode_batch(texts)]
+def _arrays(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> list[Ids]:
+    """As arrays at once: a list of ids takes up to twenty times the room.
 
-
-def _joined(parts: Sequence[Ids]) -> Ids:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    By way of `array`, which reads a list of numbers in a third of the time that numpy does.
+    """
+    encoded = tokenizer.encode_batch(texts)
+    return [np.asarray(array("I", ids)).astype(dtype, copy=False) for ids in encoded]

@@ -121,10 +121,10 @@ class Flow:
             text = entry[2].text
             if not text or text.isspace():
                 self._counts["empty documents"] += 1
-                self._mixture.give_back(entry[0], utf8_length(text))
+                self._mixture.give_back(entry[0], entry[2].size)
                 continue
             if self._sample is not None and not self._sample(text):
-                self._count(entry[1], entry[2], utf8_length(text))
+                self._count(entry[1], entry[2])
                 continue
             batch.entries.append(entry)
             batch.characters += len(text)
@@ -142,31 +142,32 @@ class Flow:
             if document is not None:
                 document = next(checked)
             bounded = self._bounded(source, document, ended) if document is not None else None
-            size = utf8_length(bounded.text) if bounded is not None else 0
-            lost = utf8_length(raw.text) - size
+            lost = raw.size - (bounded.size if bounded is not None else 0)
             if lost:
                 back[strand] += lost
             if bounded is not None:
                 kept.append(bounded)
-                self._count(source, bounded, size)
+                self._count(source, bounded)
         self._late.append({"back": [[s, n] for s, n in sorted(back.items())], "ended": ended})
         return kept
 
     def _normalised(self, source: int, document: Document) -> Document | None:
         text = clean(document.text, self._counts)
-        if not text.strip():
+        if not text or text.isspace():
             self._counts["empty documents"] += 1
             return None
         language = _language(document.language, self._requests[source].languages)
         if language is None:
             self._counts["other languages"] += 1
             return None
+        if text is document.text and language == document.language:
+            return document
         return replace(document, text=text, language=language)
 
-    def _count(self, source: int, document: Document, size: int) -> None:
+    def _count(self, source: int, document: Document) -> None:
         if document.split != "val":  # limits leave a source's own validation part whole
             self._taken[source][0] += 1
-            self._taken[source][1] += size
+            self._taken[source][1] += document.size
 
     def _bounded(self, source: int, document: Document, ended: list[int]) -> Document | None:
         """The document, cut at the limit of its name; None behind it."""

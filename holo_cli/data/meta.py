@@ -17,11 +17,19 @@ Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 
 RECORD = np.dtype(
-    [("bytes", "<u8"), ("language", "S8"), ("source", "<u4"), ("words", "<u4"), ("score", "<f4")]
+    [
+        ("bytes", "<u8"),
+        ("language", "S8"),
+        ("source", "<u4"),
+        ("words", "<u4"),
+        ("score", "<f4"),
+        ("perplexity", "<f4"),
+    ]
 )
 """One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), the number
-of its source in `Meta.source_names`, its words (what white space separates), and the source's own
-judgement of it, not a number where it has none."""
+of its source in `Meta.source_names`, its words (what white space separates), and the educational
+value and the perplexity that its source gives it, not a number where it gives none. Sets made
+before there was a `perplexity` lack that field."""
 
 
 class _Model(BaseModel):

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.data.document import Document, utf8_length
+from holo_cli.data.document import Document
 from holo_cli.data.sources.base import Chunk, Position, Source, Strand
 from holo_cli.errors import UsageError, nearest
 
@@ -147,7 +147,7 @@ class Mixture:
             reading = self._readings[number]
             document = reading.next(self.counts)
             if document is not None:
-                reading.bytes += utf8_length(document.text)
+                reading.bytes += document.size
                 return number, reading.source, document
             self._alone = None
             group = next(g for g in self._groups if number in g.readings)
@@ -226,7 +226,7 @@ def _by_strand(readings: Sequence[_Reading], mix: str | dict[str, float]) -> lis
             raise UsageError(
                 f"'{reading.strand.name}' does not say which language it is in, so --mix cannot "
                 "weigh it by language.",
-                next_step="Weigh by the names of the sources, or prepare each language apart.",
+                next_step="Weigh by the names of the sources, or name the languages with --lang.",
             )
         key = label or reading.strand.name or str(number)
         groups.setdefault(key, _Group(key, 1.0)).readings.append(number)

@@ -29,6 +29,7 @@ from holo_cli.files import atomic_write_json, fsync_folder
 
 PROGRESS = "progress.json"
 SHARD_BYTES = 100_000_000  # of tokens, in one .bin
+_HELD = 1 << 20  # tokens of an open shard that may wait to be written together
 _EMPTY = ("tokens", "documents", "bytes", "words")  # what is counted of an open shard
 
 
@@ -42,10 +43,14 @@ class _OpenShard:
         self.paths = {kind: folder / f"{self.name}.{kind}.part" for kind in ("bin", "idx", "docs")}
         self.tokens = self.documents = self.bytes = self.words = 0
         self._files: dict[str, BinaryIO] = {}
+        # what is not written yet: ids, where documents end, and records
+        self._held: tuple[list[NDArray[Any]], list[int], list[tuple[Any, ...]]] = ([], [], [])
+        self._written = 0  # tokens
 
     def reopen(self, state: dict[str, int]) -> None:
         """Go back to a recorded moment: files are cut to the length they had then."""
         self.tokens, self.documents = state["tokens"], state["documents"]
+        self._written = self.tokens
         self.bytes, self.words = state["bytes"], state["words"]
         lengths = {
             "bin": self.tokens * self.dtype.itemsize,
@@ -66,24 +71,39 @@ class _OpenShard:
 
     def add(
         self,
-        ids: Sequence[int] | NDArray[Any],
+        ids: NDArray[Any],
         size: int,
         language: str,
         source: int,
         words: int,
         score: float | None,
+        perplexity: float | None,
     ) -> None:
-        self._files["bin"].write(np.asarray(ids, dtype=self.dtype).tobytes())
         self.tokens += len(ids)
         self.documents += 1
         self.bytes += size
         self.words += words
-        self._files["idx"].write(self.tokens.to_bytes(8, "little"))
-        judged = np.nan if score is None else score
-        record = (size, language.encode("utf-8")[:8], source, words, judged)
-        self._files["docs"].write(np.array([record], dtype=RECORD).tobytes())
+        figures = (np.nan if figure is None else figure for figure in (score, perplexity))
+        all_ids, ends, records = self._held
+        all_ids.append(ids)
+        ends.append(self.tokens)
+        records.append((size, language.encode("utf-8")[:8], source, words, *figures))
+        if self.tokens - self._written >= _HELD:
+            self._write()
+
+    def _write(self) -> None:
+        """Hand over what is held; document by document would take several times as long."""
+        ids, ends, records = self._held
+        if not ends:
+            return
+        joined = np.concatenate(ids, dtype=self.dtype, casting="unsafe")
+        self._files["bin"].write(joined.data)
+        self._files["idx"].write(np.array(ends, dtype="<u8").tobytes())
+        self._files["docs"].write(np.array(records, dtype=RECORD).tobytes())
+        self._held, self._written = ([], [], []), self.tokens
 
     def sync(self) -> None:
+        self._write()
         for file in self._files.values():
             sync(file)
 
@@ -178,13 +198,14 @@ class Packer:
         *,
         words: int = 0,
         score: float | None = None,
+        perplexity: float | None = None,
     ) -> None:
         """One document: all its ids (marker and end included) and the UTF-8 bytes of its text."""
         shard = self._open[split]
         if shard.documents and shard.tokens + len(ids) > self.limit:
             self._seal(split)
             shard = self._open[split]
-        shard.add(ids, size, language, source, words, score)
+        shard.add(np.asarray(ids), size, language, source, words, score, perplexity)
         self.position += 1
 
     def _seal(self, split: Split) -> None:

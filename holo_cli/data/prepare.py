@@ -28,6 +28,7 @@ from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.pack import SHARD_BYTES
 from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
 from holo_cli.data.sources.base import Request
+from holo_cli.data.sources.hub_parts import LANGUAGE_AND_SCRIPT, short_code
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
 
@@ -75,6 +76,7 @@ def prepare(
     text_field: str = "text",
     encoding: str | None = None,
     lang: Sequence[str] = (),
+    subset: str | None = None,
     max_docs: int | None = None,
     max_bytes: int | None = None,
     mix: str | None = None,
@@ -93,6 +95,7 @@ def prepare(
 
     The set lies in `out`, by default `data/NAME`. `tokenizer` defaults to what suits the source
     (bpe; char for Shakespeare). `lang` with several codes has documents detected and marked;
+    `subset` is a published part of a dataset that has several, as in "sample-100BT";
     `max_docs` and `max_bytes` (of UTF-8) hold for each name. `mix` ("balanced", "proportional",
     "ko=0.4,en=0.6") mixes several names or languages, which otherwise follow one another; `filter`
     is what `--filter` takes. `tokenizer_only` makes the tokenizer and nothing else. `notice` is
@@ -108,6 +111,7 @@ def prepare(
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` at first use
     tokenizer = _of_a_set(tokenizer)
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    languages = _languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
     names = list(names) or [_name_of(source or "")]
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
@@ -116,7 +120,9 @@ def prepare(
             source=source,
             text_field=text_field,
             encoding=encoding,
-            languages=tuple(lang),
+            languages=tuple(languages),
+            scripts={code: name for code, name in languages.items() if code != name},
+            subset=subset,
             max_docs=max_docs,
             max_bytes=max_bytes,
             seed=seed,
@@ -171,7 +177,7 @@ def _check(
                 next_step="Use letters, digits, - and _; for a file: --source FILE.",
             )
     for code in lang:
-        if not LANGUAGE_CODE.fullmatch(code):
+        if not (LANGUAGE_CODE.fullmatch(code) or LANGUAGE_AND_SCRIPT.fullmatch(code)):
             raise UsageError(
                 f"'{code}' is not a language code.", next_step="Write --lang ko,en, for example."
             )
@@ -185,6 +191,19 @@ def _check(
         )
     if tokenizer is not None:
         check_spec(tokenizer)
+
+
+def _languages(lang: Sequence[str]) -> dict[str, str]:
+    """The languages asked for by code, each as it was written: {"ko": "kor_Hang", "en": "en"}."""
+    found: dict[str, str] = {}
+    for name in lang:
+        before = found.setdefault(short_code(name), name)
+        if len({before, name} - {short_code(name)}) > 1:
+            raise UsageError(
+                f"--lang names '{before}' and '{name}', two scripts of one language.",
+                next_step="Prepare them one by one.",
+            )
+    return found
 
 
 def _name_of(source: str) -> str:

@@ -21,7 +21,7 @@ from holo_cli.errors import DataError
 
 VAL_FRACTION = 0.05
 DIVISIBLE = 1000  # characters on average from which on documents may be divided
-PEEK_DOCUMENTS, PEEK_CHARACTERS = 1000, 16_000_000
+PEEK_DOCUMENTS, PEEK_CHARACTERS, PEEK_LEAST = 1000, 16_000_000, 100
 
 
 def hash_fraction(text: str) -> float:
@@ -59,27 +59,46 @@ class Plan:
             yield ("val" if hash_fraction(document.text) <= self.threshold else "train"), document
 
 
-def peek(documents: Iterable[Document]) -> tuple[list[Document], bool]:
-    """The beginning of a set, bounded; and whether that was all of it."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the plan needs to know of a document at the beginning of a set."""
+
+    place: float | None  # of its hash; None where its source decides
+    characters: int
+    language: str
+    split: str
+
+    @classmethod
+    def of(cls, document: Document) -> Seen:
+        place = None if document.split else hash_fraction(document.text)
+        return cls(place, len(document.text), document.language, document.split)
+
+
+def peek(documents: Iterable[Document]) -> tuple[list[Seen], bool]:
+    """The beginning of a set, bounded; and whether that was all of it.
+
+    However long they are, at least `PEEK_LEAST` documents are seen: from fewer, nothing follows
+    for the share that their hashes put on one side.
+    """
     stream = iter(documents)
-    begun: list[Document] = []
+    begun: list[Seen] = []
     size = 0
     for document in islice(stream, PEEK_DOCUMENTS):
-        begun.append(document)
+        begun.append(Seen.of(document))
         size += len(document.text)
-        if size > PEEK_CHARACTERS:
+        if size > PEEK_CHARACTERS and len(begun) >= PEEK_LEAST:
             break
     return begun, next(stream, None) is None
 
 
-def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
+def plan(begun: Sequence[Seen], complete: bool, fraction: float) -> Plan:
     """A plan under which neither side is empty, for a set that begins with `begun`.
 
     DataError where there is not text enough for two sides.
     """
-    languages = tuple(sorted({d.language for d in begun if d.language}))
-    declared = {d.split for d in begun if d.split}
-    free = sorted({hash_fraction(d.text) for d in begun if not d.split})
+    languages = tuple(sorted({seen.language for seen in begun if seen.language}))
+    declared = {seen.split for seen in begun if seen.split}
+    free = sorted({seen.place for seen in begun if seen.place is not None})
     threshold = fraction
     if free and "val" not in declared:
         threshold = max(threshold, free[0])  # the smallest hash, if none would validate
@@ -89,7 +108,7 @@ def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
     if one_text:
         threshold, one_text = _fit_small(begun, threshold, fraction)
     one_side = complete and not free and len(declared) == 1
-    if (one_text or one_side) and any(len(d.text) < 2 for d in begun):
+    if (one_text or one_side) and any(seen.characters < 2 for seen in begun):
         raise DataError(
             "The source is too short to be divided into training and validation text.",
             next_step="Name a source with more text.",
@@ -97,9 +116,7 @@ def plan(begun: Sequence[Document], complete: bool, fraction: float) -> Plan:
     return Plan(threshold, one_text or one_side, fraction, languages)
 
 
-def _fit_small(
-    documents: Sequence[Document], threshold: float, fraction: float
-) -> tuple[float, bool]:
+def _fit_small(begun: Sequence[Seen], threshold: float, fraction: float) -> tuple[float, bool]:
     """(threshold, whether to cut every document) for a set that is known whole.
 
     A few long documents can put far too much on one side. The threshold is kept while validation
@@ -113,7 +130,7 @@ def _fit_small(
     def fits(limit: float) -> bool:
         return fraction / 2 <= share(limit) <= 2 * fraction
 
-    sizes = [(hash_fraction(d.text), len(d.text)) for d in documents]
+    sizes = [(seen.place, seen.characters) for seen in begun if seen.place is not None]
     total = sum(n for _, n in sizes) or 1
     if fits(threshold):
         return threshold, False

@@ -10,7 +10,16 @@ import pytest
 
 from holo_cli.data.sources import hub_errors
 
+from .prepared import corpus
 from .sources.hub_server import Hub, serving
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """English and Korean documents by turns, in a file with a space and Hangul in its name."""
+    path = tmp_path / "나의 글.txt"
+    path.write_text(corpus(), encoding="utf-8")
+    return path
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ def blocks(text: str, size: int) -> list[str]:
 
 
 def split(text: str, *, whole: bool, size: int = 7) -> list[str]:
-    return list(cut.documents(cut.lines_of(blocks(text, size)), whole=whole))
+    return list(cut.documents(blocks(text, size), whole=whole))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
@@ -53,7 +53,7 @@ def test_one_giant_line_takes_little_memory() -> None:
             yield "0123456789" * 100
 
     longest = 0
-    for piece in cut.documents(cut.lines_of(endless()), whole=False):  # type: ignore[arg-type]
+    for piece in cut.documents(endless(), whole=False):  # type: ignore[arg-type]
         longest = max(longest, len(piece))
     assert longest <= cut.LONGEST
 

@@ -208,6 +208,29 @@ def test_a_mixture_of_languages(tmp_path: Path) -> None:
     assert set(data.meta.mixture) == {"stories ko", "stories en"}
 
 
+def test_languages_of_ones_own_text_in_balance(tmp_path: Path) -> None:
+    path = tmp_path / "both.jsonl"
+    rows = [{"text": layouts.korean(n)} for n in range(20)]
+    rows += [{"text": layouts.english(n)} for n in range(80)]
+    rows += [{"text": "Zeile", "lang": "de"}]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows] + ["{bad"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    common = {"source": str(path), "tokenizer": "char", "mix": "balanced"}
+    result = prepare(out=tmp_path / "set", lang=["ko", "en"], **common)
+    data = PreparedData.open(result.data)
+    assert data.languages["ko"] == 20
+    assert data.meta.mixture["both ko"] == pytest.approx(data.meta.mixture["both en"], rel=0.1)
+    assert result.dropped == {"bad lines": 1, "other languages": 1}
+    weighed = {**common, "mix": "ko=0.2,en=0.8"}
+    shares = PreparedData.open(
+        prepare(out=tmp_path / "b", lang=["ko", "en"], **weighed).data
+    ).meta.mixture
+    assert shares["both ko"] / sum(shares.values()) == pytest.approx(0.2, abs=0.05)
+    with pytest.raises(UsageError, match="weighs languages") as caught:
+        prepare(out=tmp_path / "c", **common)
+    assert "--lang" in caught.value.next_step
+
+
 def test_a_limit_holds_for_each_name(tmp_path: Path) -> None:
     text = tmp_path / "shakespeare.txt"
     text.write_text("KEEPER:\nWho comes so late to the light?\n\n" * 500, encoding="utf-8")

@@ -5,7 +5,6 @@ The moments differ from run to run; what is tested holds at every one of them.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -17,18 +16,11 @@ import pytest
 
 from holo_cli.data.dataset import PreparedData
 
+from .prepared import content
 from .sources import hub_layouts as layouts
 from .sources.hub_server import Hub
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL and fork")
-
-
-def content(folder: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.iterdir()
-        if path.is_file() and path.name not in ("meta.json", ".lock")
-    }
 
 
 def facts(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from holo_cli.errors import DataError
 def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
     packer = Packer(tmp_path, "uint16", {})
     packer.add("train", [1, 2, 3], 10, "ko", 0, words=2, score=3.5)
-    packer.add("train", [4, 500], 7, "en", 3)
+    packer.add("train", [4, 500], 7, "en", 3, perplexity=250.5)
     packer.add("val", [65_535], 1)
     shards = packer.finish()
     assert [(s.name, s.tokens, s.documents, s.bytes, s.words) for s in shards] == [
@@ -35,6 +35,8 @@ def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
     ]
     assert records["score"][0] == 3.5
     assert np.isnan(records["score"][1])
+    assert np.isnan(records["perplexity"][0])
+    assert records["perplexity"][1] == 250.5
     assert not list(tmp_path.glob("*.part"))
     assert languages_of(tmp_path, shards[:1]) == {
         "en": {"documents": 1, "bytes": 7, "tokens": 2},

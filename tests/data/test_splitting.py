@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from holo_cli.data import splitting
 from holo_cli.data.document import Document
-from holo_cli.data.splitting import Plan, hash_fraction, peek, plan
+from holo_cli.data.splitting import Plan, Seen, hash_fraction, peek
 from holo_cli.errors import DataError
+
+
+def plan(begun: list[Document], complete: bool, fraction: float) -> Plan:
+    return splitting.plan([Seen.of(document) for document in begun], complete, fraction)
 
 
 def places(documents: list[Document], chosen: Plan) -> dict[str, list[str]]:
@@ -85,3 +90,19 @@ def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
     found = places(many, plan(many, True, 0.05))
     total = sum(map(len, texts))
     assert 0.02 * total < sum(map(len, found["val"])) < 0.11 * total
+
+
+def test_a_giant_document_at_the_beginning_does_not_decide_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen alone it had to validate, and with it every text whose hash is smaller."""
+    monkeypatch.setattr(splitting, "PEEK_CHARACTERS", 1000)
+    giant = next(text for n in range(9) if hash_fraction(text := f"{n} " + "word " * 500) > 0.5)
+    for count in (3, 400):
+        many = [Document(giant), *documents(count)]
+        begun, complete = peek(many)
+        assert (len(begun), complete) == ((4, True) if count == 3 else (100, False))
+        found = places(many, splitting.plan(begun, complete, 0.05))
+        size = {split: sum(map(len, texts)) for split, texts in found.items()}
+        assert giant not in found["val"]
+        assert 0 < size["val"] < 0.11 * size["train"], count

@@ -19,7 +19,6 @@ import re
 
 from holo_cli.data.document import Document
 
-HIGHEST = 5
 _READ = 20_000  # characters
 _SENTENCE_END = re.compile(r"(?<=[.!?。])[\s\"')\]]+|\n\s*\n")
 _EXPLAINING = {
@@ -51,8 +50,7 @@ _LENGTHS = {"en": (6, 60), "ko": (4, 40)}
 
 def value(document: Document, language: str) -> float | None:
     """The document's own score, else the heuristic one; None where there is neither."""
-    # RedPajama's score is a perplexity, always far above five, and says nothing about education
-    if document.score is not None and 0 <= document.score <= HIGHEST:
+    if document.score is not None:
         return document.score
     return heuristic(document.text, language)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ from holo_cli.data.language import detect
 from holo_cli.errors import DataError
 
 ORDER = 5
+BLOCK = 1 << 20  # characters of a reference read at once
 PLACES = 1 << 20
 SCORED = 4000  # characters looked at of a document
 REFERENCE_CHARACTERS = 4_000_000  # read of a reference; more would overfill the tables
@@ -134,10 +136,10 @@ def load_reference(settings: CleaningSettings) -> Reference:
 
 def _documents(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
-        whole = cut.count_separators(file) >= cut.ENOUGH
+        whole = cut.count_separators(iter(partial(file.read, BLOCK), "")) >= cut.ENOUGH
     size = 0
     with path.open(encoding="utf-8") as file:
-        for text in cut.documents(file, whole=whole):
+        for text in cut.documents(iter(partial(file.read, BLOCK), ""), whole=whole):
             if size >= REFERENCE_CHARACTERS:
                 return
             size += len(text)

@@ -55,6 +55,8 @@ def open_source(request: Request) -> Source:
             next_step="Give your text another name, for example: "
             f"holo prepare mine --source {request.source}",
         )
+    if request.subset is not None and not (row and "hub" in row.opener):
+        raise UsageError(f"{request.name} has no subsets.", next_step="Leave --subset out.")
     module, _, function = (row.opener if row else LOCAL_OPENER).partition(":")
     opener: Callable[[Request], Source] = getattr(importlib.import_module(module), function)
     return opener(request)

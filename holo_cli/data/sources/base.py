@@ -34,7 +34,9 @@ class Request:
     source: str | None = None  # --source: a file, a folder, a glob, or "-" for standard input
     text_field: str = "text"
     encoding: str | None = None  # of files that are not UTF-8
-    languages: tuple[str, ...] = ()  # --lang
+    languages: tuple[str, ...] = ()  # --lang, as short codes
+    scripts: Mapping[str, str] = field(default_factory=dict)  # code -> gsw_Latn, where so written
+    subset: str | None = None  # --subset
     max_docs: int | None = None
     max_bytes: int | None = None  # UTF-8 bytes
     seed: int = 0

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def open_hub(request: Request) -> Source:
     strands: list[Strand] = []
     get = _way(request, [part for part, _ in chosen])
     for part, language in chosen:
-        listing = get(part, _code(part, language), revisions.get(part.repository, ""))
+        listing = get(part, _code(part, language, request), revisions.get(part.repository, ""))
         key = f"{part.repository} {language}".strip() if part.listing else part.repository
         revisions[key] = listing.revision
         name = part.repository if several else request.name
@@ -63,7 +64,7 @@ def open_hub(request: Request) -> Source:
 
 def _choose(request: Request) -> list[tuple[Part, str]]:
     """The parts to read, each with the language it is read for ("" where it has several)."""
-    parts = PARTS[request.name]
+    parts = tuple(_of_subset(part, request) for part in PARTS[request.name])
     if not any(part.by_language for part in parts):
         wanted = set(request.languages)
         there = {language for part in parts for language in part.texts.values()}
@@ -80,22 +81,37 @@ def _choose(request: Request) -> list[tuple[Part, str]]:
             f"{request.name} comes by language, and none was asked for.",
             next_step=f"holo prepare {request.name} --lang ko, or --lang ko,en.",
         )
-    return [(_part_for(parts, language, request.name), language) for language in languages]
+    return [(_part_for(parts, language, request), language) for language in languages]
 
 
-def _part_for(parts: tuple[Part, ...], language: str, name: str) -> Part:
+def _of_subset(part: Part, request: Request) -> Part:
+    if request.subset is None:
+        return part
+    if request.subset not in part.subsets:
+        raise UsageError(
+            f"{request.name} has no subset '{request.subset}'.",
+            next_step=nearest(request.subset, part.subsets) if part.subsets else "Leave it out.",
+        )
+    return replace(part, files={"": part.subsets[request.subset]})
+
+
+def _part_for(parts: tuple[Part, ...], language: str, request: Request) -> Part:
     for part in parts:
-        if part.codes is None or language in part.codes:
+        named = part.scripts and language in request.scripts
+        if part.codes is None or language in part.codes or named:
             return part
     known = sorted({code for part in parts for code in part.codes or ()})
     raise UsageError(
-        f"{name} is not known here to have '{language}'.",
+        f"{request.name} is not known here to have '{language}'.",
         next_step=nearest(language, known) if len(known) < 9 else f"Known: {' '.join(known)}.",
     )
 
 
-def _code(part: Part, language: str) -> str:
-    return (part.codes or {}).get(language, language)
+def _code(part: Part, language: str, request: Request) -> str:
+    """What a language is called in the paths of a part."""
+    if part.codes is not None and language in part.codes:
+        return part.codes[language]
+    return request.scripts.get(language, language) if part.scripts else language
 
 
 def _only(part: Part) -> str:
@@ -148,12 +164,12 @@ def _strand(part: Part, language: str, listing: Listing, name: str, request: Req
         for column, known in part.texts.items()
         if not request.languages or not known or known in request.languages
     }
-    columns = [*texts, *([part.score] if part.score else [])]
+    columns = [*texts, *filter(None, (part.score, part.perplexity))]
 
     def documents_of(rows: list[dict[str, Any]], file: DataFile) -> Iterator[Document | None]:
         for row in rows:
             for column, code in texts.items():
-                text, score = row[column], row.get(part.score)
+                text = row[column]
                 yield (
                     None
                     if not isinstance(text, str)
@@ -162,7 +178,8 @@ def _strand(part: Part, language: str, listing: Listing, name: str, request: Req
                         language=code,
                         source=name,
                         split=file.split,
-                        score=float(score) if isinstance(score, int | float) else None,
+                        score=_number(row.get(part.score)),
+                        perplexity=_number(row.get(part.perplexity)),
                     )
                 )
 
@@ -206,6 +223,10 @@ def _strand(part: Part, language: str, listing: Listing, name: str, request: Req
         language=language,
         total_bytes=_text_bytes(listing),
     )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
 
 
 def _text_bytes(listing: Listing) -> int | None:

@@ -7,6 +7,7 @@ on dataset scripts, which `datasets` no longer runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -29,7 +30,10 @@ class Part:
     files: Mapping[str, str]
     texts: Mapping[str, str] = field(default_factory=lambda: {"text": ""})
     codes: Mapping[str, str] | None = None
-    score: str = ""  # the column with the source's own judgement of a text
+    score: str = ""  # the column with the source's own educational value of a text, 0 to 5
+    perplexity: str = ""  # the column with the source's own perplexity of a text
+    subsets: Mapping[str, str] = field(default_factory=dict)  # --subset: pattern in place of files
+    scripts: bool = False  # folders are named by language and script, and --lang may name them
     keep: bool = False
     unique: bool = False  # rows repeat their text: give each once
     articles: bool = False  # one line a row: rebuild articles from their titles
@@ -44,6 +48,8 @@ class Part:
         return any("{code}" in pattern for pattern in (*self.files.values(), self.listing))
 
 
+LANGUAGE_AND_SCRIPT = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+
 FINEWEB2 = {
     "ar": "arb_Arab", "bg": "bul_Cyrl", "bn": "ben_Beng", "ca": "cat_Latn", "cs": "ces_Latn",
     "da": "dan_Latn", "de": "deu_Latn", "el": "ell_Grek", "es": "spa_Latn", "et": "ekk_Latn",
@@ -56,6 +62,13 @@ FINEWEB2 = {
     "ur": "urd_Arab", "vi": "vie_Latn", "zh": "cmn_Hani",
 }  # fmt: skip
 """FineWeb-2's names, ISO 639-3 and script, of the languages it holds most of."""
+
+_FINEWEB_SUBSETS = {
+    "sample-10BT": "sample/10BT/*.parquet",
+    "sample-100BT": "sample/100BT/*.parquet",
+    "sample-350BT": "sample/350BT/*.parquet",
+    "default": "data/*/*.parquet",  # everything, a folder for each crawl
+}
 
 _REDPAJAMA = "https://data.together.xyz/redpajama-data-v2/v1.0.0"
 _REDPAJAMA_LANGUAGES = {code: code for code in ("en", "de", "fr", "es", "it")}
@@ -119,18 +132,29 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         Part("allenai/c4", {"": "multilingual/c4-{code}.tfrecord-*.json.gz"}),
     ),
     "fineweb": (
-        Part("HuggingFaceFW/fineweb", {"": "sample/10BT/*.parquet"}, texts={"text": "en"}),
+        Part(
+            "HuggingFaceFW/fineweb",
+            {"": _FINEWEB_SUBSETS["sample-10BT"]},
+            texts={"text": "en"},
+            subsets=_FINEWEB_SUBSETS,
+        ),
     ),
     "fineweb-edu": (
         Part(
             "HuggingFaceFW/fineweb-edu",
-            {"": "sample/10BT/*.parquet"},
+            {"": _FINEWEB_SUBSETS["sample-10BT"]},
             texts={"text": "en"},
             score="score",
+            subsets=_FINEWEB_SUBSETS,
         ),
     ),
     "fineweb2": (
-        Part("HuggingFaceFW/fineweb-2", {"": "data/{code}/train/*.parquet"}, codes=FINEWEB2),
+        Part(
+            "HuggingFaceFW/fineweb-2",
+            {"": "data/{code}/train/*.parquet"},
+            codes=FINEWEB2,
+            scripts=True,
+        ),
     ),
     "redpajama": (
         Part(
@@ -138,7 +162,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
             {"": "documents/*/*/{code}_*.json.gz"},  # in a copy on the disk, or in the repository
             texts={"raw_content": ""},
             codes=_REDPAJAMA_LANGUAGES,
-            score="perplexity",
+            perplexity="perplexity",
             listing=f"{_REDPAJAMA}/listings/{{code}}-2023-06-head_middle.txt",
             address=f"{_REDPAJAMA}/documents/{{name}}.json.gz",
         ),
@@ -155,3 +179,11 @@ DEFAULT_LANGUAGES: Mapping[str, tuple[str, ...]] = {
 
 BALANCED = {"simple"}
 """Datasets whose languages are kept in balance: they end with the shortest."""
+
+
+def short_code(language: str) -> str:
+    """The code that documents carry: ko for kor_Hang, gsw for gsw_Latn, others as they are."""
+    if not LANGUAGE_AND_SCRIPT.fullmatch(language):
+        return language
+    known = {name: code for code, name in FINEWEB2.items()}
+    return known.get(language, language.partition("_")[0])

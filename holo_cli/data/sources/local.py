@@ -14,12 +14,14 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from holo_cli.data.document import Document
+from holo_cli.data.language import detect
 from holo_cli.data.sources import readers
 from holo_cli.data.sources.base import Chunk, Position, Request, Source, Strand, counted
 from holo_cli.data.sources.decoding import (
@@ -30,7 +32,7 @@ from holo_cli.data.sources.decoding import (
     readable,
     text_blocks,
 )
-from holo_cli.errors import DataError, nearest
+from holo_cli.errors import DataError, UsageError, nearest
 
 TEXT = {".txt", ".text", ".md", ".markdown"}
 JSONL = {".jsonl", ".ndjson"}
@@ -82,23 +84,62 @@ def open_local(request: Request) -> Source:
         for text, language in _rows(path, kind, encoding, request.text_field, counts):
             yield Document(text, language=language.lower(), source=name)
 
-    def chunks(position: Position) -> Iterator[Chunk]:
+    def read(language: str, position: Position) -> Iterator[Chunk]:
+        """All documents, or those of one language."""
         file, row = position or (0, 0)
-        if position is None and unreadable:
+        # what is left out is counted by whoever reads everything, or by the first of several
+        counting = language in ("", *request.languages[:1])
+        if position is None and unreadable and counting:
             yield Chunk([], (0, 0), dict(unreadable))
         for number in range(file, len(files)):
-            for chunk in counted(partial(documents, number))(row):
-                yield Chunk(chunk.documents, (number, chunk.after), chunk.counts)
+            stream = partial(documents, number)
+            chosen = partial(_of_language, language, request.languages, stream)
+            for chunk in counted(chosen if language else stream)(row):
+                counts = chunk.counts if counting else {}
+                yield Chunk(chunk.documents, (number, chunk.after), counts)
             row = 0
 
     total_bytes = _size([path for path, _, _ in files], request.max_bytes)
     return Source(
         name=request.name,
-        strands=(Strand(chunks, request.name, _one(request.languages), total_bytes),),
+        strands=_strands(request, read, total_bytes),
         identity={"files": _state(root, [path for path, _, _ in files], request.source)},
         description={"name": request.name, "source": request.source, "files": len(files)},
         total_bytes=total_bytes,
     )
+
+
+def _strands(
+    request: Request, read: Callable[[str, Position], Iterator[Chunk]], size: int | None
+) -> tuple[Strand, ...]:
+    """One strand, or one for each language where a mixture wants them apart.
+
+    Then each goes through all files and takes the documents of its language, so that nothing has
+    to be kept of the others.
+    """
+    languages = request.languages
+    if request.apart and not languages:
+        raise UsageError(
+            f"--mix weighs languages, and those of {request.source} are not known.",
+            next_step="Name them, as in --lang ko,en.",
+        )
+    if not request.apart or len(languages) == 1:
+        return (Strand(partial(read, ""), request.name, _one(languages), size),)
+    return tuple(Strand(partial(read, code), f"{request.name} {code}", code) for code in languages)
+
+
+def _of_language(
+    language: str,
+    languages: Sequence[str],
+    documents: Callable[[Counter[str]], Iterator[Document]],
+    counts: Counter[str],
+) -> Iterator[Document]:
+    """The documents of one of some languages. Those of none go to the first, to be counted."""
+    for document in documents(counts):
+        code = document.language or detect(document.text, languages)
+        owner = next((one for one in languages if code.startswith(one)), languages[0])
+        if owner == language:
+            yield replace(document, language=code)
 
 
 def read_whole(path: Path, encoding: str | None) -> str:

@@ -29,9 +29,9 @@ _SHOWN = 8  # columns named in an error
 
 def read_text(path: Path, encoding: str) -> Iterator[Row]:
     """txt and md: documents at two empty lines, or pieces of a file that has too few of them."""
-    separators = cut.count_separators(cut.lines_of(text_blocks(path, encoding)))
-    lines = cut.lines_of(text_blocks(path, encoding))
-    for text in cut.documents(lines, whole=separators >= cut.ENOUGH):
+    separators = cut.count_separators(text_blocks(path, encoding))
+    blocks = text_blocks(path, encoding)
+    for text in cut.documents(blocks, whole=separators >= cut.ENOUGH):
         yield text, ""
 
 
@@ -52,7 +52,7 @@ def read_jsonl(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
             if isinstance(row, dict) and len(seen) < 100:
                 seen.update(key for key, value in row.items() if isinstance(value, str))
             continue
-        found = True
+        found, line = True, ""  # not to keep a giant line beside its text
         yield row[field], _language(row)
     if not found and seen:
         raise _no_column(path, field, sorted(seen))

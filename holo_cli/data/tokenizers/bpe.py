@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +136,11 @@ class JsonTokenizer(Tokenizer):
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        batch = [well_formed(text) for text in texts]
-        done = self._library.encode_batch_fast(batch, add_special_tokens=False)
+        encode = partial(self._library.encode_batch_fast, add_special_tokens=False)
+        try:
+            done = encode(list(texts))
+        except TypeError:  # what the library makes of a lone surrogate; looking for one takes time
+            done = encode([well_formed(text) for text in texts])
         return [encoding.ids for encoding in done]
 
     # -- decoding ---------------------------------------------------------------------------------

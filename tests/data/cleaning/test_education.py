@@ -42,7 +42,7 @@ def test_values_keep_to_their_range() -> None:
 def test_the_datasets_own_score_comes_first() -> None:
     assert value(Document(SELLING["en"], score=4.2), "en") == 4.2
     assert value(Document(SELLING["en"]), "en") != 4.2
-    of_perplexity = Document(SELLING["en"], score=312.5)
+    of_perplexity = Document(SELLING["en"], perplexity=3.5)
     assert value(of_perplexity, "en") == value(Document(SELLING["en"]), "en")
 
 

@@ -172,6 +172,35 @@ def test_the_score_of_fineweb_edu_is_kept(hub: Hub, tmp_path: Path) -> None:
     assert documents("fineweb")[0][0].score is None
 
 
+@pytest.mark.parametrize("name", ["fineweb", "fineweb-edu"])
+def test_the_subsets_of_fineweb(name: str, hub: Hub, tmp_path: Path) -> None:
+    folder = tmp_path / "hub"
+    serve(hub, name, folder)
+    columns = {"score": [1.0, 2.0]} if name == "fineweb-edu" else {}
+    for path, text in (
+        ("sample/100BT/000_00000.parquet", "a hundred"),
+        ("data/CC-MAIN-2024-10/000_00000.parquet", "all"),
+        ("data/CC-MAIN-2024-18/000_00000.parquet", "all"),
+    ):
+        layouts.parquet(folder / path, {"text": [f"{text}, one", f"{text}, two"], **columns})
+    (part,) = PARTS[name]
+    hub.add(part.repository, folder)
+    assert texts(name) == texts(name, subset="sample-10BT")
+    assert texts(name, subset="sample-100BT") == ["a hundred, one", "a hundred, two"]
+    assert texts(name, subset="default") == ["all, one", "all, two"] * 2
+    assert len(texts(name, subset="default", source=str(folder))) == 4
+    with pytest.raises(UsageError, match="no subset 'sample-10bt'") as caught:
+        documents(name, subset="sample-10bt")
+    assert "Did you mean 'sample-10BT'" in caught.value.next_step
+    result = prepare([name], out=tmp_path / "set", subset="sample-100BT", tokenizer="char")
+    assert sum(result.docs.values()) == 2
+    with pytest.raises(DataError, match="subset was sample-100BT and is not given now"):
+        prepare([name], out=tmp_path / "set", tokenizer="char")
+    for other in ("fineweb2", "stories"):
+        with pytest.raises(UsageError, match=f"{other} has no subset"):
+            prepare([other], out=tmp_path / "other", subset="sample-10BT", lang=["ko"])
+
+
 def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "fineweb2", tmp_path / "hub")
     found, _ = documents("fineweb2", languages=("de",))
@@ -179,6 +208,18 @@ def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> Non
     assert {d.language for d in found} == {"de"}
     with pytest.raises(UsageError, match="not known here to have 'xx'"):
         documents("fineweb2", languages=("xx",))
+    layouts.parquet(tmp_path / "hub/data/gsw_Latn/train/000.parquet", {"text": ["Grüezi"] * 9})
+    serve(hub, "fineweb2", tmp_path / "hub")
+    result = prepare(["fineweb2"], out=tmp_path / "set", lang=["kor_Hang", "gsw_Latn"])
+    shares = PreparedData.open(result.data).meta
+    assert {code: s.documents for code, s in shares.languages["train"].items()}.keys() == {
+        "ko", "gsw",
+    }  # fmt: skip
+    assert shares.specials.keys() == {"<|end|>", "<|ko|>", "<|gsw|>"}
+    again = prepare(["fineweb2"], out=tmp_path / "ko", lang=["kor_Hang"], max_docs=50)
+    assert again.docs == prepare(["fineweb2"], out=tmp_path / "k", lang=["ko"], max_docs=50).docs
+    with pytest.raises(UsageError, match="two scripts of one language"):
+        prepare(["fineweb2"], out=tmp_path / "u", lang=["uzn_Latn", "uzn_Cyrl"])
     for name in ("fineweb2", "wikipedia"):
         with pytest.raises(UsageError, match="comes by language, and none was asked for"):
             documents(name)
@@ -212,10 +253,16 @@ def test_redpajama_from_the_list_on_the_web_and_from_a_folder(
     found, _ = documents("redpajama", languages=("de",))
     assert len(found) == 120
     assert found[0] == Document(
-        f"head: {layouts.german(0)}", language="de", source="redpajama", score=100.0
+        f"head: {layouts.german(0)}", language="de", source="redpajama", perplexity=100.0
     )
     assert found[60].text.startswith("middle: ")
     assert documents("redpajama", languages=("de",), source=str(tmp_path))[0] == found
+    # its perplexity is no educational value: the rule that drops by value must not read it
+    strict = {"filter": "none,education=4", "tokenizer": "char"}
+    result = prepare(["redpajama"], out=tmp_path / "set", lang=["de"], **strict)
+    records = np.concatenate(PreparedData.open(result.data).records("train"))
+    assert 100 <= records["perplexity"].min() < records["perplexity"].max() < 160
+    assert np.isnan(records["score"]).all()
     with pytest.raises(UsageError, match="not known here to have 'ko'"):
         documents("redpajama", languages=("ko",))
 
