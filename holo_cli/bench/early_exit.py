@@ -63,6 +63,7 @@ def measure(
         yield {
             "checkpoint": loaded.header.run,
             "tolerance": tolerance,
+            "every": model.config.model_dump().get("exit_every"),
             "threshold": found.threshold,
             "loss": round(found.loss, 4),
             "full_loss": round(found.full_loss, 4),
@@ -82,12 +83,16 @@ def main() -> None:
     parser.add_argument("--checkpoint", required=True, help="a run's name or a file")
     parser.add_argument("--data", type=Path, help="a prepared set; else the checkpoint's own")
     parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0, 0.01, 0.05])
+    parser.add_argument("--every", type=int, help="layers between chances to leave, if not its own")
     parser.add_argument("--tokens", type=int, default=256, help="read one by one, per turn")
     parser.add_argument("--repeats", type=int, default=5)
     asked = parser.parse_args()
     from holo_cli.bench.machine import describe_machine
 
     loaded = load(asked.checkpoint)
+    if asked.every:
+        changed = loaded.model.config.model_copy(update={"exit_every": asked.every})
+        loaded.model.config = changed
     path = asked.data or loaded.header.data.path
     if not path:
         raise DataError("The checkpoint names no data.", next_step="Add --data FOLDER.")

@@ -67,11 +67,13 @@ class Report:
         """A figure of Plotly traces with `x` and `y`, and its numbers folded away under it.
 
         Traces of one name have one colour over the whole report, unless they bring "tint": i.
-        `error_y` bars and `text` go into the tables too.
+        `error_y` bars and `text` go into the tables too; a table is called as its trace is, or as
+        the trace's "table" says.
         """
         drawn = [self._styled(trace) for trace in traces]
         titles = [_title(layout, "xaxis", "x"), _title(layout, "yaxis", "y")]
         tables = [_numbers(trace, titles) for trace in drawn]
+        drawn = [{key: v for key, v in trace.items() if key != "table"} for trace in drawn]
         picture = Picture(caption, note, {caption: drawn}, layout, tables=tables)
         self._sections.append(picture_section(picture))
 
@@ -86,8 +88,12 @@ class Report:
             **{k: k.replace("_", " ").capitalize() for k in self.machine.keys() - NAMES},
         }
         facts = [(known[k], _fact(v)) for k, v in self.machine.items() if v is not None]
-        measured = [fact for fact in facts if fact[0] == NAMES["date"]]
-        rest = [fact for fact in facts if fact not in measured]
+        rest = [fact for fact in facts if fact[0] != NAMES["date"]]
+        measured = [
+            (name, value.replace("T", " ").replace("+00:00", " UTC"))
+            for name, value in facts
+            if name == NAMES["date"]
+        ]
         sections = list(self._sections)
         if rest:
             table = Table("", ["What", "Value"], rest)
@@ -156,4 +162,5 @@ def _numbers(trace: Mapping[str, Any], titles: Sequence[str]) -> Table:
         columns.append("Note")
         lists.append(text)
     rows = [[_shown(cell) for cell in row] for row in zip_longest(*lists)]
-    return Table(str(trace.get("name", "")) or "Values", columns, rows)
+    caption = str(trace.get("table") or trace.get("name") or "Values")
+    return Table(caption, columns, rows)

@@ -22,6 +22,7 @@ from holo_cli.files import atomic_write_text
 from holo_cli.models.views import Picture, Table
 
 ASSETS = Path(__file__).parent / "assets"
+FEW_TABLES = 4  # beside a figure; more are folded away together
 DIGITS = 4  # significant digits of every number on a page, drawn or written
 
 
@@ -169,6 +170,9 @@ def _section(section: Section) -> str:
         parts += ['<div class="controls"></div>', '<div class="drawing"></div>', data]
     tables = [_table(table, opened=not section.kind) for table in section.tables]
     if tables and section.kind:
+        if len(tables) > FEW_TABLES:
+            summary = f"<summary>{len(tables)} tables</summary>"
+            tables = ["<details>", summary, *tables, "</details>"]
         tables = ["<h3>The numbers</h3>", *tables]
     kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""
     return "\n".join([f"<section{kind}>", *parts, *tables, "</section>"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ LOG = "metrics.jsonl"
 MOST_POINTS = 1000  # of one curve; longer ones are thinned evenly, the last point kept
 MOST_SAMPLES = 12  # of one run, evenly over its evaluations, the last one kept
 AGAINST = {"steps": "step", "tokens": "tokens", "seconds of training": "seconds"}
+LAYERED = re.compile(r"layer(?P<layer>\d+)/(?P<what>.+)|(?P<of>.+)_(?P<last>\d+)")
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
 
@@ -98,8 +100,8 @@ def training_sections(runs: Sequence[Run]) -> list[Section]:
     )
     measures = sorted({m for run in runs for e in run.evaluations for m in e.get("measures", {})})
     others = [
-        _picture(name, "Logged by the model at each evaluation.", _measure(name, runs))
-        for name in measures
+        _picture(name, _measured(by_layer), _measure(by_layer, runs))
+        for name, by_layer in layered(measures).items()
     ]
     sections = [picture_section(p) for p in (losses, bits, *others) if p is not None]
     return [*sections, *(_samples(run) for run in runs if any(map(_sample, run.evaluations)))]
@@ -128,11 +130,41 @@ def _marked(i: int, run: Run, key: str, name: str) -> _Curve:
     return _Curve(name, _values(run.evaluations, key), style)
 
 
-def _measure(name: str, runs: Sequence[Run]) -> list[_Curve]:
+def layered(measures: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Measures of layers put together: {what: {layer: measure}}, the layer "" for one of no layer.
+
+    >>> layered(["layer1/silent", "layer2/silent", "steps_10", "radius"])
+    {'silent': {'1': 'layer1/silent', '2': 'layer2/silent'}, 'steps': {'10': 'steps_10'}, \
+'radius': {'': 'radius'}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for measure in measures:
+        match = LAYERED.fullmatch(measure)
+        what = match["what"] or match["of"] if match else measure
+        layer = match["layer"] or match["last"] if match else ""
+        found.setdefault(what, {})[layer] = measure
+    return {
+        what: dict(sorted(by_layer.items(), key=lambda item: int(item[0] or 0)))
+        for what, by_layer in found.items()
+    }
+
+
+def _measured(by_layer: dict[str, str]) -> str:
+    lines = ", a line a layer" if len(by_layer) > 1 else ""
+    return f"Logged by the model at each evaluation{lines}."
+
+
+def _measure(by_layer: dict[str, str], runs: Sequence[Run]) -> list[_Curve]:
     flat = [
         Run(run.name, [], [{**e, **e.get("measures", {})} for e in run.evaluations]) for run in runs
     ]
-    return [_marked(i, run, name, run.name) for i, run in enumerate(flat)]
+    curves = []
+    for i, run in enumerate(flat):
+        for n, (layer, measure) in enumerate(by_layer.items()):
+            curve = _marked(i, run, measure, f"{run.name}, layer {layer}" if layer else run.name)
+            several = {"tint": n} if len(by_layer) > 1 else {}  # then a colour is a layer's
+            curves.append(replace(curve, style=curve.style | several))
+    return curves
 
 
 def _values(rows: list[dict[str, Any]], key: str) -> list[tuple[dict[str, Any], float]]:

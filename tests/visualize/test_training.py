@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holo_cli.errors import DataError
-from holo_cli.visualize.training import Run, read_run, thinned, training_sections
+from holo_cli.visualize.training import Run, layered, read_run, thinned, training_sections
 
 
 def log(root: Path, run: str, rows: list[dict[str, Any]], rest: str = "") -> None:
@@ -53,6 +53,25 @@ def test_curves_against_steps_tokens_and_seconds(tmp_path: Path) -> None:
     assert [row[3] for row in table.rows] == loss.data["variants"]["steps"][0]["y"]
     assert sections[2].data["variants"]["steps"][0]["y"] == [0.7]
     assert sections[3].tables[0].rows == [[20, 3.21, "옛날 옛적"]]
+
+
+def test_measures_of_layers_share_a_figure(tmp_path: Path) -> None:
+    found = layered(["layer10/silent", "layer2/silent", "radius", "steps_1", "steps_2"])
+    assert list(found) == ["silent", "radius", "steps"]
+    assert list(found["silent"]) == ["2", "10"]  # by number, not by letters
+    assert found["steps"] == {"1": "steps_1", "2": "steps_2"}
+    assert found["radius"] == {"": "radius"}
+    for run in ("a", "b"):
+        logged = rows(5)
+        logged[-2]["measures"] = {"layer1/silent": 0.5, "layer2/silent": 0.25, "radius": 0.7}
+        log(tmp_path, run, logged)
+    sections = training_sections([read_run("a", tmp_path), read_run("b", tmp_path)])
+    (silent,) = [s for s in sections if s.title == "silent"]
+    traces = silent.data["variants"]["steps"]
+    assert [t["name"] for t in traces] == ["a, layer 1", "a, layer 2", "b, layer 1", "b, layer 2"]
+    assert [t["y"] for t in traces] == [[0.5], [0.25], [0.5], [0.25]]
+    assert [t["tint"] for t in traces] == [0, 1, 0, 1]
+    assert [s.title for s in sections].count("radius") == 1
 
 
 def test_a_run_in_a_line(tmp_path: Path) -> None:

@@ -228,11 +228,12 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     positions = range(len(tokens))
     taken = {
         name: [
-            _line("steps taken", positions, thought.steps.float(), 0),
+            {"type": "bar", "name": "steps taken", "x": list(positions),
+             "y": thought.steps.tolist(), "tint": 0},
             _line("steps by weight", positions, thought.mean, 1),
         ]
         for name, thought in thoughts
-    }
+    }  # fmt: skip
     rows = [
         [name, _short(thought.steps.float().mean().item()), _short(thought.mean.mean().item())]
         for name, thought in thoughts
@@ -243,7 +244,10 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "Steps of the block's MLP that a token takes before it stops, and the mean step of its "
             "answer, each step weighted by the chance that it is the last.",
             taken,
-            {"xaxis": _axis("token"), "yaxis": _axis("steps") | {"dtick": 1, "rangemode": "tozero"}},
+            {
+                "xaxis": _axis("token"),
+                "yaxis": _axis("steps") | {"dtick": 1, "rangemode": "tozero"},
+            },
             choice="Block",
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
             token_axes=("xaxis",),

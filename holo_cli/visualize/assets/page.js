@@ -87,5 +87,13 @@ holo.start = () => {
     }).observe(drawing);
     return draw;
   });
-  holo.dark.addEventListener("change", () => redraws.forEach(draw => draw()));
+  const redraw = () => redraws.forEach(draw => draw());
+  holo.dark.addEventListener("change", redraw);
+  // Paper has a width of its own and is white: figures are drawn once more for it, and back.
+  const printed = paper => () => {
+    document.documentElement.classList.toggle("paper", paper);
+    redraw();
+  };
+  addEventListener("beforeprint", printed(true));
+  addEventListener("afterprint", printed(false));
 };

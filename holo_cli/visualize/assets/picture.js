@@ -35,7 +35,10 @@ holo.kinds.picture = (data, drawing, controls) => {
     if (!axis || !axis.ticktext) return axis;
     const every = Math.ceil(axis.ticktext.length * 11 / room);
     const kept = list => list.filter((_, i) => i % every === 0);
-    const short = name => [...name].length > 14 ? [...name].slice(0, 13).join("") + "…" : name;
+    const short = name => {
+      const letters = [...holo.unplain(name)];
+      return letters.length > 14 ? holo.plain(letters.slice(0, 13).join("")) + "…" : name;
+    };
     return { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext).map(short) };
   };
 
@@ -43,10 +46,12 @@ holo.kinds.picture = (data, drawing, controls) => {
     const { xaxis, yaxis, ...rest } = data.layout;
     const title = xaxis && xaxis.title && xaxis.title.text === "variant" ? { title: { text: chosen } } : {};
     const narrow = plot.clientWidth < 600;
+    const showgrid = data.variants[chosen].every(trace => trace.type !== "heatmap");
+    const turned = xaxis && xaxis.ticktext ? { tickangle: -60 } : {};
     const layout = holo.layout({
-      xaxis: holo.axis({ ...thinned(xaxis, plot.clientWidth - 90), ...title }),
-      yaxis: holo.axis(thinned(yaxis, plot.clientHeight - 110)), hovermode: "closest",
-      showlegend: data.variants[chosen].filter(trace => trace.name && trace.showlegend !== false).length > 0,
+      xaxis: holo.axis({ showgrid, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...title }),
+      yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110) }), hovermode: "closest",
+      showlegend: data.variants[chosen].some(trace => trace.name && trace.showlegend !== false),
       legend: { orientation: "h", x: 0, ...(narrow ? { y: -0.22, yanchor: "top" } : { y: 1.02, yanchor: "bottom" }) },
       margin: { l: 60, r: 15, t: 40, b: 50 }, ...rest,
     });
@@ -58,7 +63,11 @@ holo.kinds.picture = (data, drawing, controls) => {
   // curves and bars over the same places share a table.
   const told = holo.element("div", { className: "scroll" });
   const summary = holo.element("summary");
-  if (data.numbers) drawing.append(holo.element("details", {}, summary, told));
+  if (data.numbers) {
+    const section = drawing.parentElement;
+    if (!section.querySelector("h3")) section.append(holo.element("h3", { textContent: "The numbers" }));
+    section.append(holo.element("details", {}, summary, told));
+  }
 
   const tell = () => {
     if (!data.numbers) return;

@@ -139,7 +139,8 @@ def test_earlier_layers_learn_to_predict() -> None:
     model.hidden(tokens).aux["exit"].backward()
     assert model.head.weight.grad is not None
     assert "exit" not in model.eval().hidden(tokens).aux
-    assert sum(exit_weight([1, 3, 5], n) for n in (1, 3, 5)) == pytest.approx(3)
+    weights = [exit_weight([1, 3, 5], n) for n in (1, 3, 5)]  # after 2, 4 and 6 layers
+    assert weights == pytest.approx([0.5, 1.0, 1.5])
 
 
 def test_the_drawn_layer_is_part_of_the_random_state(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,4 +164,6 @@ def test_later_layers_are_left_out_more_often() -> None:
     y, _ = block(x)
     left_out = (y == x).all(-1).double().mean().item()
     assert left_out == pytest.approx(0.4, abs=0.03)
-    torch.testing.assert_close((y - x).mean(), (block.eval()(x)[0] - x).mean(), rtol=0.2, atol=0.05)
+    kept = (y != x).any(-1)[:, 0]
+    whole = block.eval()(x)[0] - x
+    torch.testing.assert_close((y - x)[kept], whole[kept] / 0.6)  # so that the mean is the whole

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1 import views
 from holo_cli.models.views import Weights
 
@@ -57,6 +58,19 @@ def test_depth_page() -> None:
         where, how_sure = views.depth(model, tokens)
         depths = model.depths(tokens[None])[0]
     assert where.variants["all tokens"][0]["y"] == depths.tolist()
+    with torch.inference_mode():
+        model.exit_threshold = 2.0
+        x, said = rms_norm(model.embedding(tokens[None])), []
+        for block in model.brain_blocks():
+            x = block(x)[0]
+            said.append(model.head(rms_norm(x))[0].argmax(-1).tolist())
+        model.exit_threshold = 0.08
+    settled = where.variants["all tokens"][1]["y"]
+    for t, predictions in enumerate(zip(*said, strict=True)):
+        same = [p == predictions[-1] for p in predictions]
+        assert all(same[settled[t] - 1 :])
+        assert settled[t] == 1 or not same[settled[t] - 2]
+    assert min(settled) < max(settled)
     assert f"{depths.double().mean():.2f} of 3 layers" in where.note
     assert "not trained to predict" in where.note
     assert model.exit_threshold == 0.08

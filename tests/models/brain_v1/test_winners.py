@@ -65,6 +65,7 @@ def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
     for row, allowed in zip(score, could, strict=True):
         assert row[allowed].min() > row[~allowed].max()
     torch.testing.assert_close(sent, (u.clamp_min(0) ** 2) * could)  # u, not u + b
+    torch.testing.assert_close(part(x[None])[0][0], part.scale * sent @ part.down.weight)
 
 
 @pytest.mark.parametrize("given", OPTIONS)
@@ -158,6 +159,8 @@ def test_inhibition_stays_within_the_token() -> None:
 
 def test_inhibition_among_the_kept_is_inhibition_among_all() -> None:
     part = Inhibition(6).double()
+    with torch.no_grad():
+        part.raw.add_(torch.randn(6, 6, dtype=torch.float64))  # who holds whom is not mutual
     chosen = torch.tensor([[4, 1], [0, 5]])
     energy = torch.rand(2, 2, dtype=torch.float64)
     every = torch.zeros(2, 6, dtype=torch.float64).scatter(1, chosen, energy)

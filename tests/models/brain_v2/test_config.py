@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -72,6 +73,11 @@ def test_what_is_logged() -> None:
         "steps_1", "steps_2", "steps_3", "steps_4",
     }  # fmt: skip
     assert found["state_half_life"] > 0
+    torch.manual_seed(0)
+    fresh = Model(config(layers=2, memory_every=2)).measures(tokens(2, 60))
+    # two heads with steps of 0.1 and 0.001; a memory that lets go of a thousandth a token
+    assert fresh["state_half_life"] == pytest.approx(math.log(2) / 0.01, rel=1e-3)
+    assert fresh["memory_half_life"] == pytest.approx(math.log(2) / 0.001, rel=1e-3)
     assert 0 <= found["selected_4"] <= 0.2
     assert all(1 <= found[f"steps_{layer}"] <= 3 for layer in range(1, 5))
     assert set(model(memory="none", attention_every=0).measures(tokens(1, 20))) == {
