@@ -157,7 +157,8 @@ def _remembered(session: ChatSession) -> str:
         lines[0] += "; its episodic memory is a part of that"
     lines.append(
         f"beyond that: {'on' if saved.on else 'off'}; {count(session.out_of_sight())} out of sight "
-        f"and {len(saved.texts)} loaded texts can be recalled"
+        f"and {len(saved.texts)} loaded {'text' if len(saved.texts) == 1 else 'texts'} "
+        "can be recalled"
     )
     if last is not None:
         lines.append(f"last answer: recalled something for {last.opened} of {last.steps} tokens")

@@ -125,7 +125,7 @@ def test_memory_files(session: ChatSession, tmp_path: Path) -> None:
     assert run(session, f"/memory save {tmp_path}/m").message == f"Saved to {tmp_path}/m.json."
     loaded = run(session, f"/memory load {tmp_path}/m").message
     assert loaded == f"Loaded 1 text from {tmp_path}/m. /memory on makes answers draw on them."
-    assert "1 loaded texts" in run(session, "/memory").message
+    assert "1 loaded text can" in run(session, "/memory").message
     assert "0 loaded texts" in run(session, "/memory clear").message
     assert len(session.turns) == 1
     for line in ("/memory save", "/memory load"):

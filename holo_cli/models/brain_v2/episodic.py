@@ -79,6 +79,24 @@ def recall(
     return out.flatten(2, 3)[:, :, :length], now
 
 
+def recall_one(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_alpha: Tensor,
+    beta: Tensor,
+    state: Tensor,
+    *,
+    delta: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """`recall` of a single position, by the recurrence itself: a decoded token is in no chunk."""
+    row = k.mT  # (B, H, d, 1)
+    now = state * log_alpha.exp()[..., None]
+    new = v - k @ now if delta else v
+    now = torch.addcmul(now, row, beta[..., None] * new)
+    return q @ now, now
+
+
 @dataclass(frozen=True)
 class EpisodicState:
     """What each row remembers: (B, H, d, d), keys along the third dimension."""
@@ -139,7 +157,10 @@ class EpisodicMemory(Mixer):
         q, k, v = self.keys(u)
         log_alpha, beta = self.dial(u)
         with torch.autocast(u.device.type, enabled=False):
-            o, memory = recall(q, k, v, log_alpha, beta, memory, delta=self.delta)
+            if memory is not None and u.shape[1] == 1:
+                o, memory = recall_one(q, k, v, log_alpha, beta, memory, delta=self.delta)
+            else:
+                o, memory = recall(q, k, v, log_alpha, beta, memory, delta=self.delta)
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
         return self.out(o * nn.functional.silu(self.gate(u))), memory
 

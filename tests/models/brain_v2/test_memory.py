@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from holo_cli.models.brain_v2.episodic import EpisodicMemory, recall
+from holo_cli.models.brain_v2.episodic import EpisodicMemory, recall, recall_one
 
 from .parts import awake, config, model, tokens
 
@@ -168,3 +168,15 @@ def test_keys_have_length_one_and_dials_say_how_much() -> None:
     log_alpha, beta = fresh.dial(u)
     assert 0 < beta.min() < beta.max() < 1
     assert log_alpha.max() < 0
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_one_position_is_the_same_as_a_chunk_of_one(delta: bool) -> None:
+    q, k, v = torch.randn(3, 2, 3, 1, 5, dtype=torch.float64)
+    k = F.normalize(k, dim=-1)
+    log_alpha, beta = -torch.rand(2, 3, 1, dtype=torch.float64), torch.rand(2, 3, 1).double()
+    state = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    one = recall_one(q, k, v, log_alpha, beta, state, delta=delta)
+    chunk = recall(q, k, v, log_alpha, beta, state, delta=delta)
+    for a, b in zip(one, chunk, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13)
