@@ -33,9 +33,10 @@ ROUNDING = {"fftconv": 1e-12, "fftconv-blend": 1e-12}
 
 # Config overrides on top of the suite's small shapes: every path of the model once.
 CASES: dict[str, dict[str, Any]] = {
-    "default": {},
+    # one plate; heads of the suite's own shape would leave it four rates to tell distances by
+    "default": {"width": 32},
     "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
-    "hrr-1d": {"binding": "hrr", "experts": 1},
+    "hrr-1d": {"binding": "hrr", "plates": 4, "experts": 1},
     "hrr-2d": {"binding": "hrr", "binding_shape": "2d", "width": 24, "plates": 2, "experts": 1},
     "hrr-3d": {"binding": "hrr", "binding_shape": "3d", "width": 36, "plates": 2, "experts": 2},
     "fftconv": {"mixer": "fftconv", "fft_modes": 8, "experts": 1},
