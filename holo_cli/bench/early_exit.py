@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.data.dataset import PreparedData
-from holo_cli.errors import DataError
+from holo_cli.errors import DataError, HoloError
 from holo_cli.inference.exits import NEVER, calibrate, mean_depth, set_threshold
 from holo_cli.inference.loaded import Loaded, load
 
@@ -63,7 +63,7 @@ def measure(
         yield {
             "checkpoint": loaded.header.run,
             "tolerance": tolerance,
-            "every": model.config.model_dump().get("exit_every"),
+            "every": getattr(model.config, "exit_every", None),
             "threshold": found.threshold,
             "loss": round(found.loss, 4),
             "full_loss": round(found.full_loss, 4),
@@ -89,19 +89,21 @@ def main() -> None:
     asked = parser.parse_args()
     from holo_cli.bench.machine import describe_machine
 
-    loaded = load(asked.checkpoint)
-    if asked.every:
-        changed = loaded.model.config.model_copy(update={"exit_every": asked.every})
-        loaded.model.config = changed
-    path = asked.data or loaded.header.data.path
-    if not path:
-        raise DataError("The checkpoint names no data.", next_step="Add --data FOLDER.")
-    rows = measure(
-        loaded, PreparedData.open(path), asked.tolerance, tokens=asked.tokens,
-        repeats=asked.repeats,
-    )  # fmt: skip
-    for row in rows:
-        print(json.dumps(row), flush=True)
+    try:
+        loaded = load(asked.checkpoint)
+        set_threshold(loaded.model, NEVER)  # says so at once where a model cannot
+        if asked.every:
+            changed = loaded.model.config.model_copy(update={"exit_every": asked.every})
+            loaded.model.config = changed
+        path = asked.data or loaded.header.data.path
+        if not path:
+            raise DataError("The checkpoint names no data.", next_step="Add --data FOLDER.")
+        data = PreparedData.open(path)
+        rows = measure(loaded, data, asked.tolerance, tokens=asked.tokens, repeats=asked.repeats)
+        for row in rows:
+            print(json.dumps(row), flush=True)
+    except HoloError as error:
+        parser.error(" ".join(filter(None, (error.message, error.next_step))))
     print(json.dumps(describe_machine()))
 
 

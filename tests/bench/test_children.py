@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from typing import Any
@@ -63,6 +64,8 @@ def test_decoding_as_it_is_measured() -> None:
 def test_what_goes_wrong_is_the_last_answer() -> None:
     (answer,) = served("training", small(), {"call": "fly"})
     assert "fly" in answer["error"]
+    (*_, answer) = served("training", small(), {"call": "measure", "seconds": "soon"})
+    assert re.search(r"TypeError: .+ \(probe\.py, line \d+\)$", answer["error"])
     resolved = small("training.lr=1e30,training.warmup=0")
     answers = served(
         "training", resolved, {"call": "warm", "steps": 1}, {"call": "measure", "seconds": 1.0}

@@ -35,6 +35,7 @@ ROUNDING = {"fftconv": 1e-12, "fftconv-blend": 1e-12}
 CASES: dict[str, dict[str, Any]] = {
     # one plate; heads of the suite's own shape would leave it four rates to tell distances by
     "default": {"width": 32},
+    "plates": {"plates": 4},
     "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
     "hrr-1d": {"binding": "hrr", "plates": 4, "experts": 1},
     "hrr-2d": {"binding": "hrr", "binding_shape": "2d", "width": 24, "plates": 2, "experts": 1},
