@@ -1,43 +1,83 @@
 """`holo bench scaling`: time and memory per token of training against the context T.
 
 Every step holds about the same number of tokens, so that what grows with T is the mechanism: at
-twice the context there are half the rows. At each length all models are measured in turn, each in a
-process of its own. A model that failed at a length is not tried at longer ones.
+twice the context there are half the rows. A round goes over all lengths, up in one and down in the
+next, and at each length over all models, each in a process of its own that ends before the next
+length. So lengths are compared within a round: a machine that drifts from minute to minute moves a
+round as a whole, and growth is the median of the rounds' own ratios. A model that failed at a
+length is not tried there or at longer ones again.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from holo_cli.bench.children import Answer, Child, ChildFailed, in_turn
+from holo_cli.bench.children import Answer, Child, ChildFailed
 from holo_cli.bench.lineup import Log, Spread, Subject, Tell, baseline_of, decided
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.report import Report
 from holo_cli.errors import UsageError
 
-Curve = dict[int, Spread]  # by length
-
 
 @dataclass
 class Growth:
-    """What was found of one subject, by length. `time` is seconds a token, `memory` bytes a token
-    of the step: peak less what the libraries take, so weights and optimizer are in it."""
+    """What was found of one subject: the answers by length and round, and why a length failed."""
 
     name: str
     model: str
-    time: Curve = field(default_factory=dict)
-    memory: dict[int, float] = field(default_factory=dict)
-    rows: dict[int, int] = field(default_factory=dict)  # sequences in a step
+    answers: dict[int, dict[int, Answer]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
+    def lengths(self) -> list[int]:
+        """Those that were measured in every round, shortest first."""
+        return sorted(n for n in self.answers if n not in self.failed)
+
+    def time(self, length: int) -> Spread:
+        """Seconds a token."""
+        return _spread(a["seconds"] / a["tokens"] for a in self.answers[length].values())
+
     def medians(self) -> dict[int, float]:
-        return {length: spread.median for length, spread in self.time.items()}
+        """Seconds a token by length."""
+        return {length: self.time(length).median for length in self.lengths()}
+
+    def rows(self, length: int) -> int:
+        """Sequences in a step."""
+        answer = next(iter(self.answers[length].values()))
+        return round(answer["tokens"] / answer["steps"] / length)
+
+    def memory(self, length: int) -> float | None:
+        """Bytes a token of the step: peak less what the libraries take, so weights and optimizer
+        are in it. None where the system does not tell."""
+        found = [
+            (a["peak_bytes"] - a["before_bytes"]) / (a["tokens"] / a["steps"])
+            for a in self.answers[length].values()
+            if a["peak_bytes"] is not None and a["before_bytes"] is not None
+        ]
+        return statistics.median(found) if found else None
+
+    def memories(self) -> dict[int, float]:
+        found = {length: self.memory(length) for length in self.lengths()}
+        return {length: value for length, value in found.items() if value is not None}
+
+    def growth(self, seconds: str = "seconds") -> Spread | None:
+        """Time of a token at the last length against the first, round by round; with
+        "cpu_seconds" the processors' time. None of fewer than two lengths."""
+        lengths = self.lengths()
+        if len(lengths) < 2:
+            return None
+        first, last = self.answers[lengths[0]], self.answers[lengths[-1]]
+        ratios = []
+        for number in sorted(first.keys() & last.keys()):
+            short, long = first[number], last[number]
+            if short[seconds] > 0:
+                ratios.append(long[seconds] / long["tokens"] * short["tokens"] / short[seconds])
+        return Spread.of(ratios)
 
 
 @dataclass(frozen=True)
@@ -97,19 +137,15 @@ def measure(
     at_length = {
         length: [_at(decided(s), length, step) for s in subjects] for length in lengths
     }  # refuses here what cannot be
-    for length in lengths:
-        lined_up = [s for s in at_length[length] if not growths[s.name].failed]
-        answers = _measure_length(lined_up, growths, length, repeats, seconds, warm, log, tell)
-        for name, found in answers.items():
-            if not found:
-                continue
-            growth = growths[name]
-            growth.time[length] = _needed(Spread.of(a["seconds"] / a["tokens"] for a in found))
-            per_step = found[-1]["tokens"] / found[-1]["steps"]
-            growth.rows[length] = round(per_step / length)
-            peak, before = found[-1]["peak_bytes"], found[-1]["before_bytes"]
-            if peak is not None and before is not None:
-                growth.memory[length] = (peak - before) / per_step
+    visit = _Visit(growths, log, tell, seconds=seconds, warm=warm)
+    for number in range(repeats):
+        for length in lengths if number % 2 == 0 else reversed(lengths):
+            lined_up = [
+                s for s in at_length[length]
+                if length < min(growths[s.name].failed, default=length + 1)
+            ]  # fmt: skip
+            start = number % max(1, len(lined_up))  # nobody always follows the same neighbour
+            visit(length, number, [*lined_up[start:], *lined_up[:start]])
     shape = subjects[0].resolved.model
     return Scaling(
         list(growths.values()), baseline_of(subjects), list(lengths), step, describe_machine(),
@@ -123,50 +159,55 @@ def _at(subject: Subject, length: int, tokens: int) -> Subject:
     return subject.with_settings({"model.context": length, "training.batch_size": rows})
 
 
-def _measure_length(
-    subjects: Sequence[Subject],
-    growths: Mapping[str, Growth],
-    length: int,
-    repeats: int,
-    seconds: float,
-    warm: int,
-    log: Log,
-    tell: Tell,
-) -> dict[str, list[Answer]]:
-    answers: dict[str, list[Answer]] = defaultdict(list)
+@dataclass
+class _Visit:
+    """One stop of a round: all subjects at one length, warmed first and then measured in turn."""
 
-    def failed(name: str, reason: str) -> None:
-        growths[name].failed[length] = reason
-        answers.pop(name, None)
-        log.add(length, name, "failed", name=name, length=length, failed=reason)
-        tell(f"{name} failed at {length} tokens: {reason}")
+    growths: Mapping[str, Growth]
+    log: Log
+    tell: Tell
+    seconds: float
+    warm: int
 
-    def work(child: Child, number: int) -> None:
-        answer = child.ask("measure", seconds=seconds)
-        answers[child.name].append(answer)
-        log.add(length, child.name, number, name=child.name, length=length, **answer)
+    def __call__(self, length: int, number: int, subjects: Sequence[Subject]) -> None:
+        with ExitStack() as stack:
+            children = []
+            for subject in subjects:
+                child = stack.enter_context(Child(subject.name, "training", subject.resolved))
+                answer = self._ask(child, length, number, "warm", steps=self.warm)
+                if answer is not None:
+                    children.append(child)
+            for child in children:
+                answer = self._ask(child, length, number, "measure", seconds=self.seconds)
+                if answer is not None:
+                    self.growths[child.name].answers.setdefault(length, {})[number] = answer
+                    each = answer["seconds"] / answer["tokens"]
+                    self.tell(
+                        f"Round {number + 1}, {length:,} tokens: {child.name} "
+                        f"{each * 1e6:,.1f} microseconds a token"
+                    )
 
-    with ExitStack() as stack:
-        children = []
-        for subject in subjects:
-            child = stack.enter_context(Child(subject.name, "training", subject.resolved))
-            try:
-                answer = child.ask("warm", steps=warm)
-            except ChildFailed as error:
-                failed(subject.name, str(error))
-                continue
-            log.add(length, subject.name, "warm", name=subject.name, length=length, **answer)
-            children.append(child)
-        in_turn(children, repeats, work, lambda child, reason: failed(child.name, reason))
-    for name, found in answers.items():
-        middle = _needed(Spread.of(a["seconds"] / a["tokens"] for a in found)).median
-        tell(f"{length} tokens: {name} {middle * 1e6:,.1f} microseconds a token")
-    return answers
+    def _ask(
+        self, child: Child, length: int, number: int, call: str, **arguments: Any
+    ) -> Answer | None:
+        """The answer, also written to the log; None where it failed, which is written too."""
+        place = (length, child.name, number if call == "measure" else f"warm-{number}")
+        about = {"name": child.name, "length": length, "round": number}
+        try:
+            answer = child.ask(call, **arguments)
+        except ChildFailed as error:
+            self.growths[child.name].failed[length] = str(error)
+            self.log.add(length, child.name, f"failed-{number}", **about, failed=str(error))
+            self.tell(f"{child.name} failed at {length:,} tokens: {error}")
+            return None
+        self.log.add(*place, **about, **answer)
+        return answer
 
 
-def _needed(spread: Spread | None) -> Spread:
-    assert spread is not None, "every answer has its seconds"
-    return spread
+def _spread(values: Iterable[float]) -> Spread:
+    found = Spread.of(values)
+    assert found is not None, "a length is there once it was measured"
+    return found
 
 
 # -- what curves say ------------------------------------------------------------------------------
@@ -201,24 +242,27 @@ def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[floa
 
 
 def summary(growth: Growth) -> dict[str, Any]:
-    """Exponents over all lengths and over the last two, and the growth from first to last."""
+    """Exponents over all lengths and over the last two, of the medians; growth from the first to
+    the last with its spread over rounds, by the clock and by the processors' time."""
     medians = growth.medians()
-    lengths = sorted(medians)
+    lengths = growth.lengths()
+    by_clock, by_cpu = growth.growth(), growth.growth("cpu_seconds")
     last = {length: medians[length] for length in lengths[-2:]}
     return {
         "status": "failed" if growth.failed else "measured",
         "exponent": exponent(medians),
         "last_exponent": exponent(last),
-        "growth": medians[lengths[-1]] / medians[lengths[0]] if len(lengths) > 1 else None,
+        "growth": by_clock and by_clock.to_dict(),
+        "cpu_growth": by_cpu and by_cpu.to_dict(),
         "from": lengths[0] if lengths else None,
         "to": lengths[-1] if lengths else None,
-        "memory_exponent": exponent(growth.memory),
+        "memory_exponent": exponent(growth.memories()),
     }
 
 
 def _row(growth: Growth, length: int) -> dict[str, Any]:
     row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
-    if length not in growth.time:
+    if length not in growth.lengths():
         reason = growth.failed.get(length)
         earlier = min(growth.failed, default=length)
         return row | {
@@ -227,9 +271,9 @@ def _row(growth: Growth, length: int) -> dict[str, Any]:
         }
     return row | {
         "status": "measured",
-        "rows": growth.rows[length],
-        "seconds_per_token": growth.time[length].to_dict(),
-        "bytes_per_token": growth.memory.get(length),
+        "rows": growth.rows(length),
+        "seconds_per_token": growth.time(length).to_dict(),
+        "bytes_per_token": growth.memory(length),
     }
 
 
@@ -238,23 +282,33 @@ def _row(growth: Growth, length: int) -> dict[str, Any]:
 
 def table(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
     """Microseconds a token by length, then the exponents."""
-    columns = ["Model", *(f"T {n:,}" for n in scaling.lengths), "Growth", "Exponent", "At the end"]
+    lengths = [f"T {n:,}" for n in scaling.lengths]
+    columns = ["Model", *lengths, "Growth", "by CPU time", "Exponent", "At the end"]
     rows = []
     for growth in scaling.growths:
         found = summary(growth)
+        medians = growth.medians()
         cells = [
-            f"{growth.time[n].median * 1e6:,.1f}" if n in growth.time else _row(growth, n)["status"]
+            f"{medians[n] * 1e6:,.1f}" if n in medians else _row(growth, n)["status"]
             for n in scaling.lengths
         ]
         rows.append(
-            [growth.name, *cells, _number(found["growth"], "x"), _number(found["exponent"]),
-             _number(found["last_exponent"])]
+            [growth.name, *cells, _times(growth.growth()), _times(growth.growth("cpu_seconds")),
+             _number(found["exponent"]), _number(found["last_exponent"])]
         )  # fmt: skip
     return columns, rows
 
 
-def _number(value: float | None, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.2f}{unit}"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _times(ratio: Spread | None) -> str:
+    """A ratio with its range over rounds, where there were several."""
+    if ratio is None:
+        return "–"
+    around = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.count > 1 else ""
+    return f"{ratio.median:.2f}x{around}"
 
 
 def findings(scaling: Scaling) -> list[str]:
@@ -262,11 +316,12 @@ def findings(scaling: Scaling) -> list[str]:
     base = next(g for g in scaling.growths if g.name == scaling.base)
     said = []
     for growth in scaling.growths:
-        found = summary(growth)
-        if found["growth"] is not None:
+        found, grown = summary(growth), growth.growth()
+        if grown is not None:
+            around = f", {grown.low:.2f} to {grown.high:.2f} by round" if grown.count > 1 else ""
             said.append(
-                f"{growth.name}: a token takes {found['growth']:.2f} times as long at "
-                f"{found['to']:,} as at {found['from']:,} tokens (T to the power of "
+                f"{growth.name}: a token takes {grown.median:.2f} times as long at "
+                f"{found['to']:,} as at {found['from']:,} tokens{around} (T to the power of "
                 f"{found['exponent']:.2f} over all lengths, {found['last_exponent']:.2f} between "
                 "the last two)."
             )
@@ -279,11 +334,12 @@ def findings(scaling: Scaling) -> list[str]:
         )
     crossed = [{c["faster"], c["slower"]} for c in scaling.crossings()]
     for growth in scaling.growths:
-        shared = growth.time.keys() & base.time.keys()
+        medians, base_medians = growth.medians(), base.medians()
+        shared = medians.keys() & base_medians.keys()
         if growth is base or {growth.name, base.name} in crossed or not shared:
             continue
         last = max(shared)
-        ratio = base.time[last].median / growth.time[last].median
+        ratio = base_medians[last] / medians[last]
         side = "faster" if ratio > 1 else "slower"
         said.append(
             f"{growth.name} is {side} than {base.name} at every length; at {last:,} tokens it is "
@@ -299,7 +355,7 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
         title,
         f"How the cost of a training step grows with the context: {shape['layers']} layers, "
         f"{shape['width']} wide, about {scaling.tokens:,} tokens in every step. Medians of "
-        f"{shape['repeats']} rounds; at each length all models were measured in turn, each in a "
+        f"{shape['repeats']} rounds, each over all lengths and models in turn, each of them in a "
         "process of its own.",
         scaling.machine,
     )
@@ -307,15 +363,16 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
     columns, rows = table(scaling)
     made.table(
         "Microseconds a token", columns, rows,
-        "Growth: the last length against the first. Exponent: p of T to the power of p, fitted on "
+        "Growth: the last length against the first, median of the rounds and their range, by the "
+        "clock and by the processors' time. Exponent: p of T to the power of p, fitted on "
         "logarithms over all lengths, and between the last two.",
     )  # fmt: skip
     made.plot(
-        "Time", [_time_trace(g) for g in scaling.growths if g.time],
+        "Time", [_time_trace(g) for g in scaling.growths if g.lengths()],
         _axes("Microseconds a token"),
         "Forward, backward and update. Both axes are logarithmic: a straight line is a power of T.",
     )  # fmt: skip
-    with_memory = [g for g in scaling.growths if g.memory]
+    with_memory = [g for g in scaling.growths if g.memories()]
     if with_memory:
         made.plot(
             "Memory", [_memory_trace(g) for g in with_memory], _axes("Bytes a token of the step"),
@@ -326,11 +383,12 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
 
 
 def _time_trace(growth: Growth) -> dict[str, Any]:
-    bars = [spread.bars() for spread in growth.time.values()]
+    spreads = {length: growth.time(length) for length in growth.lengths()}
+    bars = [spread.bars() for spread in spreads.values()]
     return {
         "name": growth.name,
-        "x": list(growth.time),
-        "y": [spread.median * 1e6 for spread in growth.time.values()],
+        "x": list(spreads),
+        "y": [spread.median * 1e6 for spread in spreads.values()],
         "error_y": {
             "type": "data",
             "array": [up * 1e6 for up, _ in bars],
@@ -340,7 +398,8 @@ def _time_trace(growth: Growth) -> dict[str, Any]:
 
 
 def _memory_trace(growth: Growth) -> dict[str, Any]:
-    return {"name": growth.name, "x": list(growth.memory), "y": list(growth.memory.values())}
+    found = growth.memories()
+    return {"name": growth.name, "x": list(found), "y": list(found.values())}
 
 
 def _axes(title: str) -> dict[str, Any]:

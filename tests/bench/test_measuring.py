@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench import decode, scaling, speed
+from holo_cli.bench.children import ChildFailed
 from holo_cli.bench.lineup import Log, Spread, baseline_of, line_up
 from holo_cli.errors import DataError, UsageError
 
@@ -162,14 +163,14 @@ def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (crossing,) = found.crossings()
     assert (crossing["faster"], crossing["slower"]) == ("holographic", "vanilla")
     assert crossing["length"] == pytest.approx(512, abs=1)
-    assert vanilla.rows == {64: 32, 128: 16, 256: 8, 1024: 2, 2048: 1}  # as many tokens in all
-    assert vanilla.memory[64] == pytest.approx(100)
+    assert [vanilla.rows(n) for n in LENGTHS] == [32, 16, 8, 2, 1]  # as many tokens in all
+    assert vanilla.memory(64) == pytest.approx(100)
     said = scaling.findings(found)
     assert any("32.00 times as long at 2,048 as at 64" in sentence for sentence in said)
     assert any("holographic is the faster of the two beyond about 512" in s for s in said)
     columns, rows = scaling.table(found)
     assert rows[0][0] == "vanilla"
-    assert rows[0][-3:] == ["32.00x", "1.00", "1.00"]
+    assert rows[0][-4:] == ["32.00x (32.00 to 32.00)"] * 2 + ["1.00", "1.00"]
     assert len(columns) == len(rows[0])
     path = tmp_path / "page.html"
     scaling.report(found).write(path)
@@ -195,6 +196,47 @@ def test_a_model_that_failed_is_not_tried_at_longer_lengths(
     assert {r["status"] for r in ngt} == {"measured"}
     assert any("vanilla failed at 256 tokens: it broke" in s for s in scaling.findings(found))
     assert scaling.table(found)[1][0][3:6] == ["failed", "not run", "not run"]
+
+
+def test_lengths_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is slow in one round does not become growth."""
+    times = {16: [1.0, 10.0, 3.0], 64: [1.0, 20.0, 12.0]}  # rounds grow 1, 2 and 4 times
+    order: list[int] = []
+
+    def seconds(name: str, at: int) -> float:
+        order.append(at)
+        return times[at][order.count(at) - 1]
+
+    pretend(monkeypatch, seconds)
+    found = scaling.measure(line_up(["vanilla"]), Log("now"), lengths=[16, 64], repeats=3)
+    assert order == [16, 64, 64, 16, 16, 64]  # up, down, up: drift falls on both sides
+    assert found.growths[0].growth() == Spread(2.0, 1.0, 4.0, 3)  # 12 / 3 of the medians is not
+    last = found.rows()[-1]
+    assert last["growth"] == last["cpu_growth"] == Spread(2.0, 1.0, 4.0, 3).to_dict()
+    assert any("2.00 times as long at 64 as at 16 tokens, 1.00 to 4.00 by round" in said
+               for said in scaling.findings(found))  # fmt: skip
+
+
+def test_a_length_that_fails_in_a_later_round_counts_as_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[int] = []
+
+    def seconds(name: str, at: int) -> float:
+        tried.append(at)
+        if at == 128 and tried.count(128) == 2:
+            play.broken["vanilla"] = 128
+            raise ChildFailed("it broke late")
+        return 1e-6
+
+    play = pretend(monkeypatch, seconds)
+    found = scaling.measure(line_up(["vanilla"]), Log("now"), lengths=[64, 128, 256], repeats=3)
+    assert tried == [64, 128, 256, 256, 128, 64, 64]
+    rows = {row["length"]: row for row in found.rows() if "length" in row}
+    assert rows[128]["status"] == "failed"
+    assert "it broke late" in rows[128]["reason"]
+    assert rows[64]["seconds_per_token"]["count"] == 3
+    assert found.rows()[-1]["status"] == "failed"
 
 
 def test_where_curves_cross() -> None:
