@@ -14,6 +14,7 @@ from holo_cli.bench.significance import t_quantile
 
 Trace = dict[str, Any]
 BITS = "bits per byte"
+IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
 
 def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
@@ -228,14 +229,14 @@ def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
     for line in summary.lines:
         resolved = campaign.configs[line.entry]
         model, training = resolved.model, resolved.training
-        own = ", ".join(f"{key} = {value}" for key, value in line.settings.items())
+        own = ", ".join(f"{k} = {v}" for k, v in line.settings.items() if k not in IN_COLUMNS)
         rows.append((
             line.entry, line.model, model.layers, model.heads, model.width,
             round(model.mlp_ratio * model.width), training.lr, training.adam_lr, own,
         ))  # fmt: skip
     columns = (
         "entry", "model", "layers", "heads", "width", "MLP units", "lr at x1", "AdamW's at x1",
-        "settings that are not the model's defaults",
+        "other settings that are not the model's defaults",
     )  # fmt: skip
     report.table("What was trained", columns, rows)
 

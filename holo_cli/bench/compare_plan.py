@@ -12,12 +12,15 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holo_cli import registry
 from holo_cli.config import Resolved, resolve
 from holo_cli.config_read import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 MATCHES = ("parameters", "active", "time", "none")
 CHECKPOINT_SUFFIX = ".safetensors"
@@ -379,7 +382,12 @@ def _settings(resolved: Resolved) -> dict[str, Any]:
 
 
 def _default(resolved: Resolved, key: str) -> Any:
+    """A dotted key's default, as JSON has it."""
     section, _, leaf = key.partition(".")
-    config: Any = getattr(resolved, section)
-    default = type(config).model_fields[leaf].get_default(call_default_factory=True)
-    return list(default) if isinstance(default, tuple) else default  # as JSON has it
+    return default_of(getattr(resolved, section), leaf)
+
+
+def default_of(config: BaseModel, name: str) -> Any:
+    """A field's default, as JSON has it."""
+    default = type(config).model_fields[name].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holo_cli.bench.compare_campaign import Campaign
-from holo_cli.bench.compare_plan import Entry
+from holo_cli.bench.compare_plan import Entry, default_of
 from holo_cli.bench.rows import Row
 from holo_cli.bench.significance import Difference, against
 
@@ -165,7 +165,7 @@ def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
     return {
         key: value
         for key, value in config.model_dump(mode="json").items()
-        if key not in common and value != type(config).model_fields[key].default
+        if key not in common and value != default_of(config, key)
     }
 
 

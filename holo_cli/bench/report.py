@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.models.views import Picture, Table
-from holo_cli.visualize.page import Page, Section, picture_section, rounded, write_page
+from holo_cli.visualize.page import MISSING, Page, Section, picture_section, rounded, write_page
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
@@ -74,7 +74,8 @@ class Report:
         titles = [_title(layout, "xaxis", "x"), _title(layout, "yaxis", "y")]
         tables = [_numbers(trace, titles) for trace in drawn]
         drawn = [{key: v for key, v in trace.items() if key != "table"} for trace in drawn]
-        picture = Picture(caption, note, {caption: drawn}, layout, tables=tables)
+        marked = {**layout, **_log_ticks(layout, drawn)}
+        picture = Picture(caption, note, {caption: drawn}, marked, tables=tables)
         self._sections.append(picture_section(picture))
 
     def prose(self, text: str, title: str = "") -> None:
@@ -127,7 +128,7 @@ def _finite(value: Any) -> Any:
 
 def _shown(cell: object) -> object:
     if cell is None:
-        return "–"
+        return MISSING
     if isinstance(cell, bool):
         return "yes" if cell else "no"
     if isinstance(cell, float):
@@ -146,6 +147,23 @@ def _fact(value: object) -> str:
 def _title(layout: Mapping[str, Any], axis: str, default: str) -> str:
     title = layout.get(axis, {}).get("title", default)
     return str(title.get("text", default) if isinstance(title, Mapping) else title)
+
+
+def _log_ticks(
+    layout: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Logarithmic axes with as many marks as can be read: 1, 2, 5, 10 over more than a decade,
+    powers of ten over more than three. Plotly would write every digit."""
+    found = {}
+    for axis in ("xaxis", "yaxis"):
+        given = layout.get(axis, {})
+        values = [v for trace in traces for v in trace.get(axis[0], []) if v]
+        if given.get("type") != "log" or "dtick" in given or not values:
+            continue
+        decades = math.log10(max(values) / min(values))
+        if decades > 1:
+            found[axis] = {**given, "dtick": 1 if decades > 3 else "D2"}
+    return found
 
 
 def _numbers(trace: Mapping[str, Any], titles: Sequence[str]) -> Table:

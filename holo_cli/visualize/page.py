@@ -22,6 +22,8 @@ from holo_cli.files import atomic_write_text
 from holo_cli.models.views import Picture, Table
 
 ASSETS = Path(__file__).parent / "assets"
+NUMBER = ' class="number"'
+MISSING = "–"  # in a table, what was not measured
 FEW_TABLES = 4  # beside a figure; more are folded away together
 DIGITS = 4  # significant digits of every number on a page, drawn or written
 
@@ -203,8 +205,13 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
 
 
 def _table(table: Table, opened: bool) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
-    rows = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in table.rows)
+    cells = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.columns)
+    numeric = [_is_numeric(column) for column in cells]
+    head = "".join(
+        f'<th scope="col"{NUMBER if right else ""}>{escape(column)}</th>'
+        for column, right in zip(table.columns, numeric, strict=True)
+    )
+    rows = "\n".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>" for row in table.rows)
     body = (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n'
         "</tbody></table></div>"
@@ -217,12 +224,22 @@ def _table(table: Table, opened: bool) -> str:
     )
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, int | float):
-        return f'<td class="number">{number(value)}</td>'
-    return f"<td>{escape(str(value))}</td>"
+def _is_numeric(cells: Sequence[object]) -> bool:
+    """Whether a column stands to the right: numbers, and dashes where one is missing."""
+    numbers = [isinstance(cell, int | float) for cell in cells]
+    return any(numbers) and all(
+        is_number or cell == MISSING for is_number, cell in zip(numbers, cells, strict=True)
+    )
+
+
+def _cell(value: object, right: bool) -> str:
+    shown = number(value) if isinstance(value, int | float) else escape(str(value))
+    return f"<td{NUMBER if right else ''}>{shown}</td>"
 
 
 def number(value: float) -> str:
-    """A number as tables show it; it was rounded before, for the figure and for the table."""
+    """A number as tables show it; it was rounded before, for the figure and for the table. From
+    five digits before the point on they stand in threes."""
+    if abs(value) >= 10_000 and value == int(value):
+        return f"{int(value):,}"
     return str(value) if isinstance(value, int) else f"{value:.10g}"

@@ -223,6 +223,17 @@ def test_the_page_shows_all_and_invents_nothing(plan: Plan, tmp_path: Path) -> N
         assert f"{float(format(row['val_loss'], '.4g')):.10g}" in text
 
 
+def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_path: Path) -> None:
+    entries = (
+        Entry("plain", "brain-v1"),
+        Entry("free", "brain-v1", settings={"model.sparsity": "kwta"}),
+    )
+    campaign = open_campaign(replace(plan, entries=entries, match="none"), Options(tmp_path / "p"))
+    plain, free = (line.settings for line in summarise(campaign).lines)
+    assert free == {**plain, "sparsity": "kwta"}
+    assert not {"languages", "growth", "language_tokens"} & plain.keys()  # lists in JSON
+
+
 def test_what_cannot_be_compared_is_said_before_anything_runs(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     with pytest.raises(DataError, match="one context of 90000"):

@@ -73,10 +73,29 @@ def test_every_number_of_a_plot_is_in_a_table(tmp_path: Path) -> None:
     assert cells[at + 9 : at + 11] == ["a", "7"]
 
 
+@pytest.mark.parametrize(
+    ("most", "dtick"), [(9.0, None), (20.0, "D2"), (1000.0, "D2"), (1001.0, 1)]
+)
+def test_logarithmic_axes_have_few_marks(
+    tmp_path: Path, most: float, dtick: str | int | None
+) -> None:
+    report = Report("t", "", MACHINE)
+    log = {"type": "log", "title": {"text": "bytes"}}
+    traces = [
+        {"name": "a", "x": [1.0, 2.0], "y": [0.0, 1.0]},
+        {"name": "b", "x": [3.0], "y": [most]},
+    ]
+    report.plot("State", traces, {"xaxis": {"type": "log", "dtick": 0.3}, "yaxis": log})
+    (figure,) = parsed(report, tmp_path).data
+    layout = figure["layout"]
+    assert layout["xaxis"]["dtick"] == 0.3  # type: ignore[index, call-overload]
+    assert layout["yaxis"].get("dtick") == dtick  # type: ignore[index, call-overload]
+
+
 def test_tables_say_what_is_missing_and_where_it_was_measured(tmp_path: Path) -> None:
     cells = parsed(example(), tmp_path).cells
     assert cells[:8] == [
-        "vanilla", "12350", "1", "–", "홀로그램", "6172", "not finite", "failed: no memory",
+        "vanilla", "12,350", "1", "–", "홀로그램", "6172", "not finite", "failed: no memory",
     ]  # fmt: skip
     at = cells.index("Processor")
     assert cells[at:] == [
@@ -129,7 +148,7 @@ class TestInBrowser:
         assert dom.count("js-plotly-plot") == 2
         assert len(re.findall(r'class="(?:legendtoggle|legendtext)"', dom)) >= 4
         text = words(seen.dom)
-        for part in ("How to read it.", "at 128 tokens", "홀로그램", "failed: no memory", "12350"):
+        for part in ("How to read it.", "at 128 tokens", "홀로그램", "failed: no memory", "12,350"):
             assert part in text
 
     def test_it_prints(self, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_tables_show_the_numbers() -> None:
     parsed = Parsed(render(example()))
     assert parsed.cells == ["1", "0.123", "2", NASTY, "3", "1e-05"]
     assert shell.rounded([[1.23456, 2], "x"]) == [[1.235, 2], "x"]
-    assert shell.number(shell.rounded(123456.0)) == "123500"
+    assert shell.number(shell.rounded(123456.0)) == "123,500"
 
 
 def test_a_page_without_figures_needs_no_plotly() -> None:
@@ -137,3 +137,14 @@ def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         write_page(bad, path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
+
+
+def test_columns_of_numbers_stand_to_the_right_also_where_one_is_missing() -> None:
+    rows = [["a", 12345, shell.MISSING, 1], ["b", shell.MISSING, shell.MISSING, "failed"]]
+    table = Table("c", ["name", "number", "nothing", "mixed"], rows)
+    text = render(Page("t", [], [Section("s", "", tables=[table])]))
+    right = re.findall(r'<t[hd](?: scope="col")? class="number">(.*?)</t[hd]>', text)
+    assert right == ["number", "12,345", shell.MISSING]
+    empty = render(Page("t", [], [Section("s", "", tables=[Table("c", ["name", "other"], [])])]))
+    assert "<th" in empty
+    assert 'class="number"' not in empty
