@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from holo_cli import registry
+from holo_cli.checkpoint import read_header
 from holo_cli.config import Resolved, resolve
 from holo_cli.data.prepare import prepare
 
@@ -72,3 +75,19 @@ def small(prepared: Path) -> Callable[..., Resolved]:
         return resolve(model, flags=flags, env={})
 
     return make
+
+
+def same_files(a: str, b: str) -> None:
+    """Two runs' last checkpoints agree in every bit of every tensor, and in their counters."""
+    first = load_file(Path("checkpoints") / f"{a}_last.safetensors")
+    second = load_file(Path("checkpoints") / f"{b}_last.safetensors")
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    states = [read_header(Path("checkpoints") / f"{run}_last.safetensors").state for run in (a, b)]
+    for state in states:
+        for timing in ("train_seconds", "eval_seconds"):
+            state.pop(timing)
+        for row in (*state["history"], *state["stages"]):
+            row.pop("train_seconds")
+    assert states[0] == states[1]

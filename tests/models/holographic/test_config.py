@@ -1,0 +1,169 @@
+"""What can be set of the holographic model, its presets, and the pages that show it."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from holo_cli import registry
+from holo_cli.errors import UsageError
+from holo_cli.models.holographic import reference, views
+from holo_cli.models.holographic.config import Config, factors
+from holo_cli.models.holographic.memory import Memory
+from holo_cli.models.holographic.model import Model
+from holo_cli.models.views import Weights
+from holo_cli.visualize.tokens import with_tokens
+
+from .parts import awake, config, randn
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"plates": 0}, "greater than or equal to 1"),
+        ({"mixer": "hologram"}, "'memory', 'fftconv' or 'classic'"),
+        ({"binding": "xor"}, "'phasor' or 'hrr'"),
+        ({"binding_shape": "2d"}, "is for model.binding hrr"),
+        ({"binding": "hrr", "width": 4}, "is 2"),
+        ({"binding": "hrr", "binding_shape": "2d", "width": 8}, "is 4"),
+        ({"binding": "hrr", "binding_shape": "3d", "width": 16}, "is 8"),
+        ({"binding": "hrr", "binding_shape": "3d", "width": 20}, "is 10"),
+        ({"half_life_min": 10, "half_life_max": 5}, "must be at least model.half_life_min"),
+        ({"half_life_min": 0}, "greater than 0"),
+        ({"experts": 2, "experts_top_k": 3}, "must be at most model.experts"),
+        ({"attention_every": 1}, "must be 0, or from 2 to"),
+        ({"attention_every": 3}, "must be 0, or from 2 to"),
+        ({"mixer": "classic", "blend": True}, "must be false"),
+        ({"fft_modes": 0}, "greater than or equal to 1"),
+        ({"balance": -1}, "greater than or equal to 0"),
+        ({"binding_shap": "2d"}, "Extra inputs"),
+    ],
+)
+def test_wrong_values_are_named(overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        config(**overrides)
+    assert len(caught.value.errors()) == 1
+    assert says in str(caught.value)
+
+
+def test_factors_are_as_equal_as_can_be() -> None:
+    for number, count, expected in [
+        (64, 1, (64,)),
+        (64, 2, (8, 8)),
+        (64, 3, (4, 4, 4)),
+        (24, 3, (2, 3, 4)),
+        (14, 2, (2, 7)),
+        (14, 3, ()),
+        (2, 2, ()),
+    ]:
+        assert factors(number, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("preset", "vocabulary", "parameters", "active"),
+    [
+        ("tiny", 65, 1_849_004, 800_428),
+        ("25m", 8192, 29_425_792, 29_425_792),
+        ("227m", 32_000, 230_083_908, 116_837_700),
+    ],
+)
+def test_presets_have_the_size_they_say(
+    preset: str, vocabulary: int, parameters: int, active: int
+) -> None:
+    with registry.preset_path("holographic", preset).open("rb") as file:
+        given = tomllib.load(file)["model"]
+    with torch.device("meta"):
+        model = Model(Config(vocab_size=vocabulary, **given))
+    assert all(p.device.type == "meta" for p in model.parameters())
+    described = model.describe()
+    assert (described.parameters, described.active_parameters) == (parameters, active)
+
+
+def test_muon_gets_each_plate_as_a_matrix_and_no_dial() -> None:
+    model = Model(config(plates=3, experts=4, blend=True, topology=True))
+    matrices = model.matrices()
+    splits = {name.partition(".")[2]: getattr(p, "splits", 1) for name, p in matrices.items()}
+    block = {name.partition(".")[2]: n for name, n in splits.items()}
+    assert block == {
+        "mixer.value.weight": 1,
+        "mixer.gate.weight": 1,
+        "mixer.out.weight": 1,
+        "mixer.memory.binding.code.weight": 6,
+        "mixer.blend.qk.weight": 2,
+        "mlp.up.weight": 4,
+        "mlp.down.weight": 4,
+    }
+
+
+def test_measures_tell_what_the_mechanism_does() -> None:
+    torch.manual_seed(0)
+    model = Model(config(blend=True)).eval()
+    tokens = torch.randint(0, 29, (1, 64), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = model.measures(tokens)
+    assert found["half_life"] == pytest.approx(math.sqrt(4 * 4096), rel=1e-3)
+    assert found["memory_share"] == pytest.approx(0.05 + 0.85 / (1 + math.exp(2)), abs=1e-4)
+    assert 0 <= found["smallest_category"] <= 1 / 3 <= found["largest_category"] <= 1
+
+
+@pytest.mark.parametrize("label", list(reference.CASES))
+def test_pages_are_plain_values_or_say_why_not(label: str) -> None:
+    import json
+
+    torch.manual_seed(0)
+    model = Model(config(**reference.CASES[label])).eval()
+    tokens = torch.randint(0, 29, (20,), generator=torch.Generator().manual_seed(0))
+    for page in views.PAGES:
+        absent = {
+            "interference": model.config.mixer == "classic",
+            "experts": model.config.experts == 1,
+        }
+        with torch.inference_mode():
+            if absent[page]:
+                with pytest.raises(UsageError):
+                    getattr(views, page)(model, tokens)
+                continue
+            pictures = getattr(views, page)(model, tokens)
+        for picture in pictures:
+            if isinstance(picture, Weights):
+                for layer in picture.layers:
+                    assert layer.triu(1).abs().max() == 0
+                    torch.testing.assert_close(layer.sum(-1), torch.ones_like(layer[..., 0]))
+                continue
+            picture = with_tokens(picture, [f"<{t}>" for t in range(20)])
+            assert json.dumps(dict(picture.variants), allow_nan=False)
+            assert picture.variants
+            for table in picture.tables:
+                assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_the_page_of_phases_shows_what_is_in_phase() -> None:
+    """A token asked for with its own key agrees with itself fully, and the future is left out."""
+    memory = awake(Memory(config(plates=2)))
+    _, k = memory.binding.keys(randn(1, 9, 16))
+    for heat in views.agreement(k, k):
+        torch.testing.assert_close(heat.diagonal(), torch.ones(9, dtype=torch.float64))
+        assert heat[2, 3:].isnan().all()
+        assert heat.nan_to_num().abs().max() <= 1 + 1e-12
+
+
+def test_loudness_is_the_share_of_what_is_read() -> None:
+    """With one channel and one value the answer is the sum that loudness tells the shares of."""
+    from holo_cli.models.holographic.views import loudness
+
+    memory = awake(Memory(config(heads=1, width=16, plates=3)))
+    x = randn(1, 7, 16)
+    q, k = memory.binding.keys(x)
+    log_a, b = memory.dial(x)
+    loud = loudness(q, k, log_a, b)[0]
+    for t, s in ((6, 6), (6, 2), (3, 0)):
+        table = (q.re[0, 0, t] - 1j * q.im[0, 0, t]) * (k.re[0, 0, s] + 1j * k.im[0, 0, s])
+        size = table.mean(0).abs().mean() * b[0, 0, s] * log_a[0, 0, s + 1 : t + 1].sum().exp()
+        own = ((q.re[0, 0, t] - 1j * q.im[0, 0, t]) * (k.re[0, 0, t] + 1j * k.im[0, 0, t])).mean(0)
+        own = own.abs().mean() * b[0, 0, t]
+        torch.testing.assert_close(loud[t, s] / loud[t, t], size / own)

@@ -1,0 +1,100 @@
+"""hrr: binding by circular convolution, done in the spectrum."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from holo_cli.models.holographic.binding import Phasor, Reduced
+from holo_cli.models.holographic.memory import Memory
+from holo_cli.models.holographic.phasors import Pair, phasor
+from holo_cli.models.holographic.spectra import spectral_rates, spectrum, unit
+
+from .parts import awake, config, randn
+
+
+def test_hrr_binds_by_circular_convolution() -> None:
+    k, v = randn(8), randn(8, seed=1)
+    bound = [sum(k[j] * v[(n - j) % 8] for j in range(8)) for n in range(8)]
+    product = spectrum(k, (8,)).times(spectrum(v, (8,)))
+    got = torch.fft.irfft(torch.complex(*product), norm="ortho") * math.sqrt(8)
+    torch.testing.assert_close(got, torch.stack(bound))
+
+
+def test_hrr_keys_have_unit_magnitude_whatever_their_length() -> None:
+    memory = awake(Memory(config(binding="hrr")))
+    x, v = randn(1, 7, 16), randn(1, 7, 2, 8, seed=1)
+    q, k = memory.binding.keys(x)
+    for pair in (q, k):
+        torch.testing.assert_close(pair.re**2 + pair.im**2, torch.ones_like(pair.re))
+    before = memory(x, v)
+    memory.binding.code.weight.data *= 10
+    torch.testing.assert_close(memory(x, v), before)
+
+
+def test_without_the_projection_the_transform_is_absorbed_in_the_weights() -> None:
+    """F(W x) = (F W) x: one more linear map. Projected, it is no linear map at all."""
+    weight, x, other = randn(8, 16), randn(16, seed=1), randn(16, seed=2)
+    absorbed = torch.complex(*spectrum(weight.T, (8,))).T  # the columns transformed
+    plain = torch.complex(*spectrum(weight @ x, (8,)))
+    torch.testing.assert_close(absorbed @ x.to(absorbed.dtype), plain)
+
+    def projected(t: Tensor) -> Tensor:
+        return torch.complex(*unit(spectrum(weight @ t, (8,))))
+
+    assert (projected(x + other) - projected(x) - projected(other)).abs().max() > 0.1
+
+
+def test_a_vanishing_spectral_line_gives_finite_gradients() -> None:
+    z = torch.zeros(3, requires_grad=True)
+    pair = unit(Pair(z, z))
+    (pair.re.sum() + pair.im.sum()).backward()
+    assert z.grad is not None
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("1d", (32,)), ("2d", (4, 8)), ("3d", (2, 4, 4))])
+def test_shapes_of_binding_differ_and_turned_spectra_stay_those_of_real_signals(
+    kind: str, shape: tuple[int, ...]
+) -> None:
+    made = config(width=64, binding="hrr", binding_shape=kind)
+    assert made.shape == shape
+    binding = Reduced(made)
+    z = spectrum(randn(32), shape)
+    angle = 5.0 * torch.tensor(binding.front.rates[: binding.channels], dtype=torch.float64)
+    turned = torch.complex(*z.times(phasor(angle))).view(binding.bins)
+    axes = tuple(range(len(shape)))
+    signal = torch.fft.irfftn(turned, s=shape, dim=axes, norm="ortho")
+    again = torch.fft.rfftn(signal, dim=axes, norm="ortho")
+    torch.testing.assert_close(again, turned)  # nothing was lost: it was a real signal's
+    assert sum(r != 0 for r in binding.front.rates) >= len(binding.front.rates) // 3
+
+
+def test_spectral_rates_are_odd() -> None:
+    shape = (4, 6)
+    bins = [(i, j) for i in range(4) for j in range(4)]
+    found = spectral_rates(shape, 3, 1.0)
+    for plate in range(3):
+        rate = dict(zip(bins, found[16 * plate :], strict=False))
+        for k in bins:
+            mirror = tuple(-i % n for i, n in zip(k, shape, strict=True))
+            if mirror in rate:
+                assert rate[k] == -rate[mirror]
+    turning = [abs(r) for r in found if r]
+    assert len(set(turning)) == 3 * 10  # plates, pairs of mirror images
+
+
+def test_plates_turn_at_different_rates_so_that_distance_shows_in_magnitude() -> None:
+    """With one rate a channel hears every distance equally loud."""
+    loud = {}
+    for plates in (1, 4):
+        binding = Phasor(config(plates=plates, width=64))
+        rate = torch.tensor(binding.front.rates, dtype=torch.float64).view(plates, -1)
+        distance = torch.arange(200)[:, None, None]
+        kernel = torch.polar(torch.ones(1, dtype=torch.float64), distance * rate).mean(1).abs()
+        loud[plates] = kernel.std(0).min().item()
+    assert loud[1] < 1e-9
+    assert loud[4] > 0.1

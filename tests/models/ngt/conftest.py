@@ -1,0 +1,15 @@
+"""Blocks so small that short texts have many."""
+
+from __future__ import annotations
+
+import pytest
+
+from holo_cli.models.ngt import pull as pull_module
+from holo_cli.models.ngt import reach as reach_module
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many blocks at small lengths, none of which divides 21."""
+    monkeypatch.setattr(pull_module, "BLOCK", 5)
+    monkeypatch.setattr(reach_module, "SIDE", 4)
