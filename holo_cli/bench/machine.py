@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,9 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def machine_line() -> str:
-    """The machine as one sentence for a report."""
-    machine = describe_machine()
+def machine_line(machine: Mapping[str, Any] | None = None) -> str:
+    """A machine as one sentence for a report; None is this one, measured now."""
+    machine = machine or describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     return (
         f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; "

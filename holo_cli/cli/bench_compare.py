@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options
-from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.cli import bench_options, complete, options
+from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from holo_cli.bench.compare_campaign import Campaign
     from holo_cli.bench.compare_plan import Plan
+    from holo_cli.bench.rows import Row
+    from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "1m"
 
@@ -28,21 +30,12 @@ def compare(
             "one that others are held against.",
         ),
     ] = None,
-    variants: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--variant",
-            metavar="NAME=MODEL,KEY=VALUE,...",
-            help="A model with other settings, as an entry. May be repeated.",
-        ),
-    ] = None,
+    variants: bench_options.Variants = None,
     preset: Annotated[
         str | None,
         typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
     ] = None,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="A plan of yours, in TOML.")
-    ] = None,
+    plan_file: bench_options.PlanFile = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -52,10 +45,7 @@ def compare(
             autocompletion=complete.prepared,
         ),
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
-    ] = None,
+    sets: bench_options.Sets = None,
     match: Annotated[
         str | None,
         typer.Option("--match", metavar="WHAT", help="parameters, active, time or none."),
@@ -86,27 +76,22 @@ def compare(
         float | None,
         typer.Option("--time-limit", metavar="SECONDS", help="Of training, for --match time."),
     ] = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
-    ] = 1,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do again what failed.")
-    ] = False,
+    jobs: bench_options.Jobs = 1,
+    retry_failed: bench_options.RetryFailed = False,
     redo: Annotated[
         list[str] | None,
         typer.Option("--redo", metavar="ENTRY", help="Do an entry again. May be repeated."),
     ] = None,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Train nothing: report what was done so far.")
-    ] = False,
+    report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run, with sizes matched.")
     ] = False,
     out_path: options.Out = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    open_page: bench_options.Open = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
+    markdown: bench_options.Markdown = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -115,7 +100,7 @@ def compare(
     Each entry gets its own sweep of the learning rate and then several seeds. Stop it at any time:
     the same command goes on. Raw rows lie beside the page, as .jsonl.
     """
-    out = Output(json=json, verbosity=verbosity)
+    out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench import compare as bench
     from holo_cli.bench.compare_summary import summarise
 
@@ -163,14 +148,13 @@ def _plan(
     """The plan as the flags choose it, and a name for its page."""
     from holo_cli.bench.compare_plan import named_plan, parse_variant, read_plan
 
-    if preset is not None and file is not None:
-        raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
+    bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
     if models is not None:
-        names = [name.strip() for name in models.split(",") if name.strip()]
-        own = {entry.name for entry in more}
-        plan = plan.with_entries(more).select([*names, *(n for n in own if n not in names)])
+        own = [entry.name for entry in more]
+        wanted = bench_options.chosen(bench_options.names(models), own)
+        plan = plan.with_entries(more).select(wanted)
     elif more:
         plan = plan.with_entries(more)
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
@@ -222,7 +206,10 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
     out.table(columns, rows)
     sentences = summary.sentences()
     if sentences:
-        out.text("\n" + "\n".join(sentences))
+        out.text("", end="" if out.markdown else "\n")
+        out.sentences(sentences)
+    machine: Row = next((row["machine"] for row in reversed(list(campaign.rows))), {})
+    bench_options.machine_of(machine, out)
     document: dict[str, Any] = {
         "title": campaign.plan.title,
         "data": campaign.data.path,
@@ -232,7 +219,7 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
             {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
             for row in campaign.rows
         ],
-        "machine": next((row["machine"] for row in reversed(list(campaign.rows))), {}),
+        "machine": machine,
         "page": page,
         "bytes": nbytes,
         "rows_file": campaign.rows.path,

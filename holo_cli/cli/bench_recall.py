@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holo_cli.cli import options
-from holo_cli.cli.output import Output, count, duration, size
-from holo_cli.errors import UsageError
+from holo_cli.cli import bench_options, options
+from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
     from holo_cli.bench.recall import Recall, Score
     from holo_cli.bench.recall_plan import RecallPlan
+    from holo_cli.bench.rows import Row
+    from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "small"
 
@@ -24,14 +25,7 @@ def recall(
         str | None,
         typer.Option("--models", metavar="A,B,...", help="Models, or entries of the plan."),
     ] = None,
-    variants: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--variant",
-            metavar="NAME=MODEL,KEY=VALUE,...",
-            help="A model with other settings, as an entry. May be repeated.",
-        ),
-    ] = None,
+    variants: bench_options.Variants = None,
     tasks: Annotated[
         str | None,
         typer.Option("--tasks", metavar="A,B,...", help="Tasks of the plan.  [all]"),
@@ -40,31 +34,21 @@ def recall(
         str | None,
         typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
     ] = None,
-    plan_file: Annotated[
-        Path | None, typer.Option("--plan", metavar="FILE", help="A plan of yours, in TOML.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
-    ] = None,
+    plan_file: bench_options.PlanFile = None,
+    sets: bench_options.Sets = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="N", help="Runs of each on each task.")
     ] = None,
     steps: options.Steps = None,
-    jobs: Annotated[
-        int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
-    ] = 1,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Do again what failed.")
-    ] = False,
-    report_only: Annotated[
-        bool, typer.Option("--report-only", help="Train nothing: report what was done so far.")
-    ] = False,
+    jobs: bench_options.Jobs = 1,
+    retry_failed: bench_options.RetryFailed = False,
+    report_only: bench_options.ReportOnly = False,
     out_path: options.Out = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    open_page: bench_options.Open = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
+    markdown: bench_options.Markdown = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -73,14 +57,14 @@ def recall(
     Associative recall, induction, copying, selective copying and one-shot name binding, also at
     lengths never trained on. Stop it at any time: the same command goes on.
     """
-    out = Output(json=json, verbosity=verbosity)
+    out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench import recall as bench
 
     plan, name = _plan(models, variants, preset, plan_file)
     shared = {"training.steps": steps, "training.device": device, "training.dtype": dtype}
     plan = _changed(plan, options.given(**shared), sets or [], seeds)
     if tasks is not None:
-        plan = plan.select_tasks([task.strip() for task in tasks.split(",") if task.strip()])
+        plan = plan.select_tasks(bench_options.names(tasks))
     page = out_path or Path("bench") / f"recall-{name}.html"
     opened = bench.open_recall(plan, page, retry_failed=retry_failed)
     if not report_only:
@@ -102,14 +86,13 @@ def _plan(
     from holo_cli.bench.compare_plan import parse_variant
     from holo_cli.bench.recall_plan import named_plan, read_plan
 
-    if preset is not None and file is not None:
-        raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
+    bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
     plan = plan.with_entries(more)
     if models is not None:
-        names = [name.strip() for name in models.split(",") if name.strip()]
-        plan = plan.select([*names, *(e.name for e in more if e.name not in names)])
+        own = [entry.name for entry in more]
+        plan = plan.select(bench_options.chosen(bench_options.names(models), own))
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
@@ -130,14 +113,16 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
     for exam in recall.plan.exams:
         _table(recall, [s for s in scores if s.exam == exam], out)
     found = findings(recall, scores)
-    out.text("\n".join(found))
+    out.sentences(found)
+    machine: Row = next((row["machine"] for row in reversed(list(recall.rows))), {})
+    bench_options.machine_of(machine, out)
     out.document(
         {
             "title": recall.plan.title,
             "scores": [score.to_dict() for score in scores],
             "findings": found,
             "rows": list(recall.rows),
-            "machine": next((row["machine"] for row in reversed(list(recall.rows))), {}),
+            "machine": machine,
             "page": page,
             "bytes": nbytes,
             "rows_file": recall.rows.path,
@@ -168,6 +153,6 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
             )
         )
     longest = exam.cases[-1].length
-    out.text(f"{exam.task.title} ({exam.task.asks})")
+    out.heading(exam.task.title, exam.task.asks)
     out.table(("model", "parameters", *columns(exam), f"state at {longest}", ""), rows)
     out.text("")

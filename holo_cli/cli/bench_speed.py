@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import complete, options
-from holo_cli.cli.output import Output, duration, size
+from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, names, sink
+from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
     from holo_cli.bench.lineup import Log, Subject
     from holo_cli.bench.report import Report
+    from holo_cli.cli.output import Output
 
 FOLDER = Path("bench")
 LENGTHS = {"tiny": "128,256,512,1024,2048"}
@@ -27,14 +29,6 @@ Models = Annotated[
     str | None,
     typer.Option("--models", metavar="A,B,...", help="Models to measure; left out: all."),
 ]
-Variants = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--variant",
-        metavar="NAME=MODEL,KEY=VALUE,...",
-        help="A model with other settings. May be repeated.",
-    ),
-]
 Preset = Annotated[
     str,
     typer.Option(
@@ -42,10 +36,6 @@ Preset = Annotated[
         autocompletion=complete.presets,
     ),
 ]  # fmt: skip
-Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
-]
 Vocabulary = Annotated[
     int | None, typer.Option("--vocab-size", metavar="N", help="Size of the vocabulary.")
 ]
@@ -55,7 +45,6 @@ Repeats = Annotated[
 Seconds = Annotated[
     float, typer.Option("--seconds", metavar="X", help="Training of each in a round.")
 ]
-Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
 
 def speed(
@@ -80,6 +69,7 @@ def speed(
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
+    markdown: Markdown = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -87,7 +77,7 @@ def speed(
 
     All take turns, round after round. Raw rows lie beside the page, as .jsonl.
     """
-    bench = _Bench("speed", preset, out_path, open_page, json, verbosity)
+    bench = _Bench("speed", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
                   ("--batch-size", batch_size), ("--vocab-size", vocab_size))  # fmt: skip
     from holo_cli.bench import speed as library
@@ -101,7 +91,7 @@ def speed(
         tell=bench.out.note,
     )  # fmt: skip
     bench.table(*library.table(found))
-    bench.lines(library.findings(found))
+    bench.out.sentences(library.findings(found))
     if note := library.busy_note(found):
         bench.out.warn(note)
     products = {f"products_{name}_gflops": s.to_dict() for name, s in found.products.items()}
@@ -129,6 +119,7 @@ def scaling(
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
+    markdown: Markdown = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -136,7 +127,7 @@ def scaling(
 
     Gives a fitted exponent for each model, and where their curves cross.
     """
-    bench = _Bench("scaling", preset, out_path, open_page, json, verbosity)
+    bench = _Bench("scaling", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--lengths", lengths or LENGTHS.get(preset, USUAL_LENGTHS))
     from holo_cli.bench import scaling as library
@@ -147,7 +138,7 @@ def scaling(
         seconds=seconds, tell=bench.out.note,
     )  # fmt: skip
     bench.table(*library.table(found))
-    bench.lines(library.findings(found))
+    bench.out.sentences(library.findings(found))
     bench.finish(found.rows(), found.machine, library.report(found), crossings=found.crossings())
 
 
@@ -170,6 +161,7 @@ def decode(
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
+    markdown: Markdown = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -177,7 +169,7 @@ def decode(
 
     Also how near the speed comes to what reading the memory allows.
     """
-    bench = _Bench("decode", preset, out_path, open_page, json, verbosity)
+    bench = _Bench("decode", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--positions", positions or POSITIONS.get(preset, USUAL_POSITIONS))
     from holo_cli.bench import decode as library
@@ -188,7 +180,7 @@ def decode(
         tell=bench.out.note,
     )  # fmt: skip
     bench.table(*library.table(found))
-    bench.lines(library.findings(found))
+    bench.out.sentences(library.findings(found))
     memory = {f"memory_{k}_bytes_per_second": s.to_dict() for k, s in found.memory.items()}
     bench.finish(found.rows(), {**found.machine, **memory}, library.report(found))
 
@@ -202,11 +194,10 @@ class _Bench:
         preset: str,
         page: Path | None,
         open_page: bool,
-        json: bool,
-        verbosity: bool | None,
+        out: Output,
     ) -> None:
         self.name, self.open_page = name, open_page
-        self.out = Output(json=json, verbosity=verbosity)
+        self.out = out
         self.page = page or FOLDER / f"{name}-{preset}.html"
         self.begun = time.monotonic()
 
@@ -222,10 +213,6 @@ class _Bench:
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.out.table(columns, rows)
 
-    def lines(self, sentences: Sequence[str]) -> None:
-        for sentence in sentences:
-            self.out.text(sentence)
-
     def finish(self, rows: list[dict[str, Any]], machine: Any, report: Report, **more: Any) -> None:
         """Write the page and the document. Raises HoloError where every model failed."""
         nbytes = report.write(self.page)
@@ -234,6 +221,7 @@ class _Bench:
             {"bench": self.name, "rows": rows, **more, "machine": machine, "page": self.page,
              "bytes": nbytes, "rows_file": self.raw, "seconds": round(seconds, 1)}
         )  # fmt: skip
+        machine_of(machine, self.out)
         wrote = f"Wrote {self.page} ({size(nbytes)}) and {self.raw}, in {duration(seconds)}."
         if self.open_page:
             import webbrowser
@@ -257,9 +245,8 @@ def _line_up(
 ) -> list[Subject]:
     from holo_cli.bench.lineup import line_up
 
-    names = [name.strip() for name in (models or "").split(",") if name.strip()]
     return line_up(
-        names, variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
+        names(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
         device=device or "auto", dtype=dtype or "auto", **shape,
     )  # fmt: skip
 

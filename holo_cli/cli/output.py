@@ -21,6 +21,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from holo_cli.cli import markdown
+
 
 def use_utf8() -> None:
     """Make stdin, stdout and stderr UTF-8; what cannot be written becomes "?"."""
@@ -41,8 +43,10 @@ class Output:
     Under torchrun only rank 0 writes; the others' sinks are silent.
     """
 
-    def __init__(self, *, json: bool = False, verbosity: bool | None = None) -> None:
-        self.json = json
+    def __init__(
+        self, *, json: bool = False, markdown: bool = False, verbosity: bool | None = None
+    ) -> None:
+        self.json, self.markdown = json, markdown
         self.quiet, self.verbose = verbosity is False, verbosity is True
         self.began = time.monotonic()
         self.silent = os.environ.get("RANK", "0") != "0"
@@ -84,10 +88,13 @@ class Output:
             self.text(f"{name:<{width}}  {value}".rstrip())
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A framed table on a terminal; off it, columns aligned by spaces."""
+        """A framed table on a terminal; off it, columns aligned by spaces, or Markdown."""
         if self.json:
             return
         body = [[str(cell) for cell in row] for row in rows]
+        if self.markdown:
+            self.text("\n" + markdown.table(columns, body) + "\n")
+            return
         if is_terminal(sys.stdout):
             self._framed(columns, body)
             return
@@ -96,6 +103,18 @@ class Output:
         for row in cells:
             line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
             self.text(line.rstrip())
+
+    def heading(self, title: str, note: str = "") -> None:
+        """What a table below is about."""
+        if self.markdown:
+            self.text(f"### {title}\n\n{note}".rstrip())
+        else:
+            self.text(f"{title} ({note})" if note else title)
+
+    def sentences(self, sentences: Sequence[str]) -> None:
+        """What was found, a line each."""
+        if sentences:
+            self.text(markdown.points(sentences) if self.markdown else "\n".join(sentences))
 
     def _framed(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich import box

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,13 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     again = holo(*command[:-1])
     assert "not run" in again.out  # wild's figures, as a person reads them
     assert "0 runs to do" in again.err
+    report = holo(*command[:-1], "--report-only", "--markdown").out
+    assert re.search(
+        r"^\| model \| parameters \| .*\| seeds \|\n\|---\|---:\|", report, re.MULTILINE
+    )
+    assert re.search(r"^\| vanilla \| .*\|$", report, re.MULTILINE)
+    assert re.search(r"^- wild: ", report, re.MULTILINE)
+    assert re.search(r"^Machine: .* torch .*Z?\.$", report, re.MULTILINE)
     if find_browser() is not None:
         seen = visit(Path("here/page.html"))
         assert [line for line in seen.console if "willReadFrequently" not in line] == []
@@ -73,6 +81,7 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
         (("--preset", "3m"), 2, "no plan '3m'"),
         (("--plan", "mine.toml"), 2, "no plan file"),
         (("--preset", "tiny", "--plan", "mine.toml"), 2, "Leave one out"),
+        (("--json", "--markdown"), 2, "Leave one out"),
         (("--rates", "fast"), 2, "not numbers"),
         (("--rates", "-1"), 2, "rates"),
         (("--match", "size"), 2, "match 'size'"),
