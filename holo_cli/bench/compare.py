@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare_campaign import Campaign, Run, code_of
+from holo_cli.bench.code import code_of
+from holo_cli.bench.compare_campaign import Campaign, Run
 from holo_cli.bench.compare_plan import Plan
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.rows import Row, Rows, rows_path
+from holo_cli.bench.rows import Row, Rows, beside, rows_path
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import Stopped
@@ -59,6 +60,8 @@ def run(
 ) -> None:
     """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
     stop = StopRequest() if stop is None else stop
+    for key in campaign.forgotten:  # on record, so that a stop in between loses nothing
+        campaign.rows.tombstone(key)
     if not campaign.todo():
         return
     machine = describe_machine()
@@ -80,13 +83,14 @@ def run(
 
     with stop.on_signals():
         done = carry_out(
-            todo, heard, options.page.with_suffix(".work"), options.jobs, lambda: bool(stop)
+            todo, heard, beside(options.page, ".work"), options.jobs, lambda: bool(stop)
         )
     if not done:
         raise Stopped(
             f"Stopped with about {campaign.left()} runs to do; what was done is in "
             f"{campaign.rows.path}.",
-            next_step="The same command goes on from there.",
+            next_step="The same command goes on from there"
+            + (", without --redo." if options.redo else "."),
         )
 
 
@@ -131,7 +135,8 @@ def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> R
             "val_bytes": data.byte_count("val"),
         },
         "machine": machine | {"threads": event.pop("threads", machine["threads"])},
-        "code": code_of(run.resolved.model_name),
+        # a worker that died at once did not say which code it was
+        "code": event.pop("code", None) or code_of(run.resolved.model_name),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return row | costs | event | about
@@ -149,12 +154,15 @@ def _outcome(row: Row, run: Run) -> str:
 
 
 def best_rates(page: Path) -> dict[str, float]:
-    """Of an earlier campaign: the best rate of each entry by its sweep, for a plan that takes the
-    rates as found at another size."""
-    found: dict[str, tuple[float, float]] = {}
+    """Of an earlier campaign: the rate of each entry's reported runs, for a plan that takes the
+    rates as found at another size.
+
+    Those runs stand for a sweep that was finished; where a file holds several campaigns, the
+    newest run of an entry says. An entry whose sweep is under way has no rate yet.
+    """
+    found: dict[str, tuple[str, float]] = {}
     for row in Rows(rows_path(page), KIND):
-        if row["role"] != "sweep" or row["status"] != "done":
-            continue
-        this = (row["val_loss"], row["rate"])
-        found[row["entry"]] = min(found.get(row["entry"], this), this)
+        if row["role"] == "final" and row["status"] == "done":
+            this = (row["date"], row["rate"])
+            found[row["entry"]] = max(found.get(row["entry"], this), this)
     return {entry: rate for entry, (_, rate) in found.items()}

@@ -9,15 +9,12 @@ Entries take turns, so that a machine that gets slower or busier does so for all
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 
-import holo_cli
-from holo_cli import registry
+from holo_cli.bench.code import code_of as code_of
 from holo_cli.bench.compare_plan import (
     Entry,
     Plan,
@@ -38,6 +35,15 @@ from holo_cli.models.base import Description
 
 SWEEP_SEED = 0
 FINAL_SEED = 1  # the first of the seeds that are reported
+READING = (
+    "steps",
+    "batch_size",
+    "grad_accum",
+    "ramp_steps",
+    "ramp_context",
+    "target_loss",
+    "time_limit",
+)  # what of training.* decides which tokens a run reads
 PACES = 3  # how often the speed of an entry is measured, for match = "time"
 
 
@@ -64,9 +70,10 @@ class Sweep:
     """The rates of an entry that were tried or are wanted, and what is known of them."""
 
     rates: tuple[float, ...]
-    losses: dict[float, float | None]  # by finished rate; None for one that failed
-    best: float | None  # None while not settled, or when every rate failed
+    losses: dict[float, float | None]  # by finished rate; None for one that diverged
+    best: float | None  # None while not settled, or when there is none
     settled: bool
+    broken: tuple[float, ...] = ()  # ended by something that says nothing about the rate
 
     @property
     def at_edge(self) -> bool:
@@ -88,19 +95,23 @@ class Campaign:
         self.target = 0
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
         self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
+        self.forgotten: list[
+            str
+        ] = []  # keys of rows that count no more, for `run` to put on record
+        if plan.match in ("parameters", "active"):
+            first = self._with_vocabulary(plan.entries[0])
+            self.target = plan.target or count(first, self.vocab, plan.match)
         for entry in plan.entries:
             self.configs[entry.name] = resolved = self._sized(entry)
             self.described[entry.name] = describe(resolved, self.vocab)
+        check_equal(self.configs, timed=plan.match == "time")
         _check_text(data, self.configs)
         self.base = plan.entries[0].name
 
     def _sized(self, entry: Entry) -> Resolved:
-        plan = self.plan
-        resolved = resolve_entry(plan, entry, self.data.path)
-        resolved = resolved.replace({"model.vocab_size": self.vocab}, source="the tokenizer")
+        plan, resolved = self.plan, self._with_vocabulary(entry)
         if plan.match not in ("parameters", "active") or entry.match == "none":
             return resolved
-        self.target = self.target or plan.target or count(resolved, self.vocab, plan.match)
         try:
             return fit(
                 resolved, self.vocab, self.target, plan.match,
@@ -110,6 +121,10 @@ class Campaign:
             raise UsageError(
                 f"Entry {entry.name}: {error.message}", next_step=error.next_step
             ) from error
+
+    def _with_vocabulary(self, entry: Entry) -> Resolved:
+        resolved = resolve_entry(self.plan, entry, self.data.path)
+        return resolved.replace({"model.vocab_size": self.vocab}, source="the tokenizer")
 
     # -- what there is to do ----------------------------------------------------------------------
 
@@ -158,8 +173,11 @@ class Campaign:
             return Sweep(tuple(rates), {}, None, settled=False)
         for _ in range(self.plan.extend + 1):
             losses = self._losses(entry, rates)
-            if len(losses) < len(rates):
-                return Sweep(tuple(rates), losses, None, settled=False)
+            broken = tuple(rate for rate in rates if self._broke(entry, rate))
+            if len(losses) + len(broken) < len(rates):
+                return Sweep(tuple(rates), losses, None, settled=False, broken=broken)
+            if broken:  # the best one may be among them
+                return Sweep(tuple(rates), losses, None, settled=True, broken=broken)
             good = {rate: loss for rate, loss in losses.items() if loss is not None}
             best = min(good, key=lambda rate: good[rate]) if good else None
             if best not in (rates[0], rates[-1]) or len(rates) >= self._most(entry):
@@ -178,8 +196,12 @@ class Campaign:
         return {
             rate: row["val_loss"] if row["status"] == "done" else None
             for rate, row in rows.items()
-            if row is not None
+            if row is not None and (row["status"] == "done" or diverged(row))
         }
+
+    def _broke(self, entry: Entry, rate: float) -> bool:
+        row = self.row(self.sweep_run(entry, rate))
+        return row is not None and row["status"] != "done" and not diverged(row)
 
     # -- matching by time -------------------------------------------------------------------------
 
@@ -235,13 +257,16 @@ class Campaign:
     # -- rows -------------------------------------------------------------------------------------
 
     def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
-        """Do again what failed, or everything of some entries. Unknown entries fail by name."""
+        """Do again what failed, or every run that these entries now have. Unknown entries fail by
+        name."""
         for name in entries:
             if name not in self.entries:
                 raise UsageError(f"There is no entry '{name}' to do again.")
-        for row in list(self.rows):
-            if (failed and row["status"] != "done") or row.get("entry") in entries:
-                self.rows.forget(row["key"])
+        again = [run.key for name in entries for run in self._of(self.entries[name])]
+        self.forgotten = [key for key in again if self.rows.get(key) is not None]
+        broken = [row["key"] for row in self.rows if failed and row["status"] != "done"]
+        for key in (*self.forgotten, *broken):
+            self.rows.forget(key)
 
     def row(self, run: Run) -> Row | None:
         """The row of a run, if it was made with settings that still mean the same."""
@@ -254,6 +279,35 @@ class Campaign:
         return row
 
 
+def diverged(row: Row) -> bool:
+    """Whether a failed run says something about its learning rate: no other end does."""
+    return row.get("kind") == "TrainingError" and "diverged" in row["error"]
+
+
+def check_equal(configs: dict[str, Resolved], *, timed: bool) -> None:
+    """Every entry must see the same tokens in the same order. Raises UsageError naming the entry
+    and the key in which it differs from the first one; steps may where `timed` sets them."""
+    first = next(iter(configs))
+    expected = _tokens_seen(configs[first], timed)
+    for name, resolved in configs.items():
+        for key, value in _tokens_seen(resolved, timed).items():
+            if value != expected[key]:
+                raise UsageError(
+                    f"Entries {first} and {name} would not see the same tokens: {key} is "
+                    f"{expected[key]} and {value}.",
+                    next_step="Set it for all, in the plan's base or with --set, or compare them "
+                    "in plans of their own.",
+                )
+
+
+def _tokens_seen(resolved: Resolved, timed: bool) -> dict[str, object]:
+    """The settings that decide which tokens a run reads and in which order."""
+    training, data = resolved.training.model_dump(), resolved.data.model_dump()
+    found: dict[str, object] = {"model.context": resolved.model.context}
+    found |= {f"training.{key}": training[key] for key in READING if not (timed and key == "steps")}
+    return found | {f"data.{key}": value for key, value in data.items() if key != "path"}
+
+
 def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
     """Both parts must hold something, and the training part at least a window."""
     if not data.token_count("val"):
@@ -263,16 +317,3 @@ def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
         )
     for resolved in configs.values():
         TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
-
-
-def code_of(model: str) -> str:
-    """A short name for the code that makes and trains a model: rows made by other code show it."""
-    root = Path(holo_cli.__file__).parent
-    own = root / Path(*registry.module_name(model).split(".")[1:])
-    folders = (own, root / "layers", root / "training")
-    files = [*(root / "models").glob("*.py"), *(f for d in folders for f in d.rglob("*.py"))]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(path.relative_to(root).as_posix().encode("utf-8"))
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED, Campaign
-from holo_cli.bench.compare_summary import Line, Summary, bits_per_nat
+from holo_cli.bench.compare_summary import Line, Summary, bits_per_nat, verdict
 from holo_cli.bench.report import Report
 from holo_cli.bench.significance import t_quantile
+from holo_cli.visualize.page import MISSING
 
 Trace = dict[str, Any]
 BITS = "bits per byte"
@@ -111,7 +112,7 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
             line.entry, line.bits, line.bits_sd, line.loss, line.loss_sd,
             None if difference is None else difference.value,
             None if difference is None else difference.half,
-            line.status if not line.losses else "–" if difference is None else difference.verdict,
+            verdict(line, difference, MISSING),
             len(line.losses), line.note,
         ))  # fmt: skip
     columns = (
@@ -302,7 +303,8 @@ equal seeds the same batches in the same order.
 
 Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed {SWEEP_SEED}; a \
 sweep that is best at its edge goes on beyond it, {plan.extend} times at most. Then seeds \
-{FINAL_SEED} to {last}, which the sweep has not seen.
+{FINAL_SEED} to {last}, which the sweep has not seen. Both are judged by the same validation \
+text, so each model's loss is that of the best of a few rates on it.
 
 What counts is the loss over the whole validation text after the last step, never the best on the \
 way. Windows of {context} tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \

@@ -29,6 +29,13 @@ ELSEWHERE = {
     "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
 }  # fmt: skip
 
+CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
+    "training.seed": "--seeds says how many there are",
+    "training.eval_every": "the plan's evaluations say how many there are",
+    "model.vocab_size": "it follows from the tokenizer",
+    "data.path": "--data names the prepared set",
+}
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -105,14 +112,26 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
-            f"rates {list(self.rates)}": not self.rates or min(self.rates) <= 0,
+            f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
         for what, is_wrong in wrong.items():
             if is_wrong:
                 raise UsageError(
                     f"A comparison cannot have {what}.",
                     next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
-                    "are above 0; sweep_share and tolerance are shares.",
+                    "are above 0, no rate twice; sweep_share and tolerance are shares.",
+                )
+        for entry in self.entries:
+            if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):
+                raise UsageError(
+                    f"Entry {entry.name} cannot have the rates {list(entry.rates)}.",
+                    next_step="Rates are numbers above 0, each given once.",
+                )
+        for key in (*self.base, *(key for e in self.entries for key in e.settings)):
+            if key in CAMPAIGNS:
+                raise UsageError(
+                    f"{key} is set by the comparison itself.",
+                    next_step=f"Leave it out; {CAMPAIGNS[key]}.",
                 )
         if self.match == "time" and self.seconds <= 0:
             raise UsageError(
@@ -125,6 +144,11 @@ class Plan:
                 next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
             )
         return self
+
+
+def _are_rates(rates: Sequence[Any]) -> bool:
+    numbers = [r for r in rates if isinstance(r, int | float) and not isinstance(r, bool) and r > 0]
+    return len(set(numbers)) == len(rates)
 
 
 def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entry, ...]:
@@ -294,10 +318,16 @@ def _read_entry(path: Path, name: str, given: Any) -> Entry:
         preset=given.get("preset"),
         recipe=given.get("recipe"),
         settings=dotted(given.get("set", {})),
-        rates=tuple(given["rates"]) if "rates" in given else None,
+        rates=_list_of(path, name, given, "rates"),
         match=match,
-        vary=tuple(given["vary"]) if "vary" in given else None,
+        vary=_list_of(path, name, given, "vary"),
     )
+
+
+def _list_of(path: Path, name: str, given: Mapping[str, Any], key: str) -> tuple[Any, ...] | None:
+    if key in given and not isinstance(given[key], list):
+        raise UsageError(f"{path}: {key} of [entry.{name}] must be a list, as in [{given[key]!r}].")
+    return tuple(given[key]) if key in given else None
 
 
 # -- from entries to configs ----------------------------------------------------------------------

@@ -25,7 +25,7 @@ class Line:
 
     entry: str
     model: str
-    status: str  # "done", "2 of 3 seeds", "failed", "not run"
+    status: str  # "done", "2 of 3 seeds", "failed", "failed in 1 of 3 seeds", "not run"
     rate: float | None
     losses: list[float]
     bpb: list[float]
@@ -35,6 +35,11 @@ class Line:
     settings: dict[str, Any]  # that differ from the model's defaults
     note: str = ""
     rows: list[Row] = field(default_factory=list)
+
+    @property
+    def failed(self) -> bool:
+        """Whether something of it failed: its other seeds are no fair picture of it."""
+        return self.status.startswith("failed")
 
     @property
     def loss(self) -> float | None:
@@ -89,27 +94,51 @@ class Line:
 
 @dataclass(frozen=True)
 class Summary:
-    """`lines` in the plan's order; `differences` of each other entry to the first one."""
+    """`lines` in the plan's order; `differences` of each other entry to the first one, but for
+    entries that failed in part; `remarks` on all of it."""
 
     base: str
     lines: list[Line]
     differences: list[Difference]
+    remarks: list[str] = field(default_factory=list)
 
     def difference(self, entry: str) -> Difference | None:
         return next((d for d in self.differences if d.a == entry), None)
 
     def sentences(self, *, missing: bool = True) -> list[str]:
-        """The findings, best first; then, with `missing`, of what nothing can be said."""
+        """The findings, best first; then what failed or, with `missing`, was not run."""
         order = sorted(self.differences, key=lambda d: (d.p is None, d.value))
         found = [d.sentence(UNIT) for d in order]
-        unknown = [line for line in self.lines if not line.losses and missing]
-        return found + [f"{line.entry}: {line.status}. {line.note}".strip() for line in unknown]
+        unknown = [line for line in self.lines if line.failed or (missing and not line.losses)]
+        found += [f"{line.entry}: {line.status}. {_sentence(line)}".strip() for line in unknown]
+        return found + self.remarks
 
 
 def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
-    losses = {line.entry: line.by_seed() for line in lines}
-    return Summary(campaign.base, lines, against(campaign.base, losses))
+    losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
+    return Summary(campaign.base, lines, against(campaign.base, losses), _remarks(lines))
+
+
+def _sentence(line: Line) -> str:
+    if not line.losses:
+        return line.note
+    return f"Nothing is said from the seeds that ended well. {line.note}"
+
+
+def _remarks(lines: Sequence[Line]) -> list[str]:
+    """What makes the entries' runs less alike than they should be."""
+    rows = [row for line in lines for row in line.rows]
+    remarks = []
+    for key, what in (
+        ("shared_code", "versions of the code that all models share"),
+        ("dtype", "number formats"),
+        ("device", "kinds of devices"),
+    ):
+        found = {row[key] for row in rows if row.get(key)}
+        if len(found) > 1:
+            remarks.append(f"Runs of {len(found)} {what} are held against each other here.")
+    return remarks
 
 
 def _line(campaign: Campaign, entry: Entry) -> Line:
@@ -125,17 +154,22 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
             row
             for rate in sweep.rates
             if (row := campaign.row(campaign.sweep_run(entry, rate))) is not None
+            and row["status"] != "done"
         ]
     seeds = campaign.plan.seeds
     if len(done) == seeds:
         status = "done"
     elif failures:
-        status = "failed"
+        lost = sum(row["status"] != "done" for row in rows)
+        status = f"failed in {lost} of {seeds} seeds" if done else "failed"
     elif done:
         status = f"{len(done)} of {seeds} seeds"
     else:
         status = "sweep under way" if sweep.losses else "not run"
     notes = sorted({f"{row['error']}" for row in failures})
+    if sweep.broken:
+        rates = ", ".join(f"x{rate:g}" for rate in sweep.broken)
+        notes.append(f"its sweep broke off at {rates}; --retry-failed does that again")
     if sweep.settled and sweep.at_edge:
         notes.append(f"the best rate, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:
@@ -194,11 +228,18 @@ def table(summary: Summary, count: Any, size: Any) -> tuple[Sequence[str], list[
             spread(line.bits, line.bits_sd),
             spread(line.loss, line.loss_sd),
             "" if difference is None else signed(difference.value, difference.half),
-            line.status if not line.losses else "" if difference is None else difference.verdict,
+            verdict(line, difference, ""),
             "" if seconds is None else f"{seconds:.0f}",
             str(len(line.losses)),
         ))  # fmt: skip
     return columns, rows
+
+
+def verdict(line: Line, difference: Difference | None, none: str) -> str:
+    """What a table says of an entry: how it stands to the first one, or why that is not known."""
+    if line.failed or not line.losses:
+        return line.status
+    return none if difference is None else difference.verdict
 
 
 def spread(mean: float | None, sd: float | None) -> str:

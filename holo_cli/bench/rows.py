@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from holo_cli.errors import DataError
+from holo_cli.errors import DataError, UsageError
 
 FORMAT = 1
 Row = dict[str, Any]
@@ -34,7 +34,10 @@ class Rows:
         self.path, self.kind = path, kind
         self._rows: dict[str, Row] = {}
         for row in self._read():
-            self._rows[row["key"]] = row
+            if row.get("forgotten"):
+                self._rows.pop(row["key"], None)
+            else:
+                self._rows[row["key"]] = row
 
     def get(self, key: str) -> Row | None:
         """The newest row of a key."""
@@ -51,9 +54,18 @@ class Rows:
         """Act as if a key had no row; the line stays in the file until a newer one outdoes it."""
         self._rows.pop(key, None)
 
+    def tombstone(self, key: str) -> None:
+        """Forget a key for good: a line says so, its earlier rows stay above it."""
+        self._append({"key": key, "forgotten": True})
+        self.forget(key)
+
     def add(self, row: Row) -> None:
         """Append a row and see it onto the disk."""
         assert "key" in row
+        self._append(row)
+        self._rows[row["key"]] = row
+
+    def _append(self, row: Row) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         new = not self.path.exists() or not self.path.stat().st_size
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
@@ -64,7 +76,6 @@ class Rows:
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._rows[row["key"]] = row
 
     def _ends_whole(self) -> bool:
         with self.path.open("rb") as file:
@@ -74,11 +85,9 @@ class Rows:
     def _read(self) -> list[Row]:
         if not self.path.exists():
             return []
-        try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise self._foreign() from error
-        if not lines:
+        # bytes: a cut can fall inside a letter, and only "\n" ends a row, not all that Unicode has
+        lines = self.path.read_bytes().split(b"\n")
+        if not lines[0].strip():
             return []
         head = _parsed(lines[0])
         if head is None or "bench" not in head:
@@ -104,14 +113,30 @@ class Rows:
         )
 
 
-def _parsed(line: str) -> Row | None:
+def _parsed(line: bytes) -> Row | None:
     try:
         value = json.loads(line)
-    except ValueError:
+    except ValueError:  # UnicodeDecodeError is one
         return None
     return value if isinstance(value, dict) else None
 
 
 def rows_path(page: Path) -> Path:
-    """Where the rows of a page lie: beside it, under the same name."""
-    return page.with_suffix(".jsonl")
+    """Where the rows of a page lie: beside it, under the same name. Raises UsageError for a page
+    that would lie where its rows do."""
+    return beside(page, ".jsonl")
+
+
+def beside(page: Path, suffix: str) -> Path:
+    """A page's name with another suffix; "run.v1" keeps its ".v1", only .html is taken off.
+
+    Raises UsageError where that is the page itself.
+    """
+    if page.suffix.lower() in (".jsonl", ".work"):
+        raise UsageError(
+            f"--out {page} names the page, and {page.suffix} is for what lies beside it.",
+            next_step=f"For example: --out {page.with_suffix('.html')}",
+        )
+    if page.suffix.lower() in (".html", ".htm"):
+        return page.with_suffix(suffix)
+    return page.with_name(page.name + suffix)

@@ -64,10 +64,10 @@ class Difference:
             )
         pair = f"{size:.4f} ± {self.half:.4f} {unit}"
         if self.verdict == "no difference seen":
-            most = size + self.half
+            better, worse = self.half - self.value, self.half + self.value
             return (
                 f"{self.a} against {self.b}: no difference seen ({side} by {pair}; {rests}). "
-                f"One of up to {most:.4f} either way cannot be ruled out."
+                f"Anything from {better:.4f} better to {worse:.4f} worse cannot be ruled out."
             )
         if self.verdict.startswith("perhaps"):
             return (

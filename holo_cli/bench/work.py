@@ -137,9 +137,12 @@ class Crew:
             return None
         if told.ended:
             self.running.pop(told.job.key, None)
-            if told.event["event"] != "stopped":
-                shutil.rmtree(self.folder / told.job.key, ignore_errors=True)
         return told
+
+    def tidy(self, told: Told) -> None:
+        """Delete what a job left that ended, once what it said is safe. A stopped one goes on."""
+        if told.ended and told.event["event"] != "stopped":
+            shutil.rmtree(self.folder / told.job.key, ignore_errors=True)
 
     def stop(self) -> None:
         """Ask every worker to save and end, and wait until they have."""
@@ -232,4 +235,5 @@ def carry_out(
                 pass
             if told is not None:
                 heard(told)
+                crew.tidy(told)
             look = told is not None and told.ended

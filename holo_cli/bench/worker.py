@@ -14,13 +14,16 @@ import time
 from pathlib import Path
 from typing import Any
 
+from holo_cli.bench.code import code_of, shared_code
 from holo_cli.bench.work import DONE, Event, emit
 from holo_cli.config import Resolved
 from holo_cli.errors import HoloError, Stopped
+from holo_cli.files import atomic_write_text
 
 RUN = "bench"
 LOG = Path("runs") / RUN / "metrics.jsonl"
 RESULT = Path("result.json")
+CODE = Path("code.txt")  # of the run that lies here
 MOST_POINTS = 200  # of the training curve that a row keeps
 
 
@@ -33,8 +36,11 @@ def train(job: dict[str, Any]) -> Event:
     from holo_cli.training import run
 
     resolved = Resolved.from_dict(job["resolved"])
+    code = job.get("code") or code_of(resolved.model_name)
     last = run_path(ROOT, RUN, "last")
-    resumed = last.exists() and load_training(last)[0].step < resolved.training.steps
+    unfinished = last.exists() and load_training(last)[0].step < resolved.training.steps
+    resumed = unfinished and _same_code(code)
+    atomic_write_text(CODE, code)
     if resumed:
         done = run.resume(RUN, events=emit)
     else:
@@ -51,12 +57,27 @@ def train(job: dict[str, Any]) -> Event:
         "resumed": resumed,
         # the time of all threads; of a run that was stopped only the last part is known
         "cpu_seconds": None if resumed else round(time.process_time(), 2),
+        **_format(resolved),
     }
+
+
+def _same_code(code: str) -> bool:
+    """Whether what lies here was made by this code: a run of two codes is a run of neither."""
+    return CODE.exists() and CODE.read_text(encoding="utf-8") == code
+
+
+def _format(resolved: Resolved) -> Event:
+    """Device and number format that "auto" came to here."""
+    from holo_cli.training.precision import pick_device, pick_dtype
+
+    device = pick_device(resolved.training.device)
+    dtype = pick_dtype(resolved.training.dtype, device)
+    return {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
 
 
 def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:
     """Evaluations as rows, and training losses as [tokens, loss, seconds], thinned evenly."""
-    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    events = [json.loads(line) for line in log.read_bytes().split(b"\n") if line.strip()]
     keep = ("step", "tokens", "val_loss", "bpb", "train_seconds")
     curve = [{key: e[key] for key in keep} for e in events if e["event"] == "eval"]
     losses = [[e["tokens"], e["loss"], e["seconds"]] for e in events if e["event"] == "train"]
@@ -83,17 +104,23 @@ TASKS = {"train": train, "pace": pace, "recall": recall}
 
 def main() -> int:
     job = json.load(sys.stdin)
+    model = job["resolved"]["model"]
+    made_by = {"code": code_of(model), "shared_code": shared_code()}
+    job["code"] = made_by["code"]
     if RESULT.exists():  # ended just before its row was written
-        emit({"event": DONE} | json.loads(RESULT.read_text(encoding="utf-8")))
-        return 0
+        kept = json.loads(RESULT.read_text(encoding="utf-8"))
+        if kept.get("code") == job["code"]:
+            emit({"event": DONE} | kept)
+            return 0
     try:
-        result = TASKS[job["task"]](job)
+        result = TASKS[job["task"]](job) | made_by
     except Stopped:
         return Stopped.exit_code
     except HoloError as error:
-        emit({"event": "failed", "kind": type(error).__name__, "error": str(error)})
+        told = {"kind": type(error).__name__, "error": str(error)}
+        emit({"event": "failed"} | told | made_by)
         return 1
-    RESULT.write_text(json.dumps(result), encoding="utf-8")
+    atomic_write_text(RESULT, json.dumps(result))
     emit({"event": DONE} | result)
     return 0
 

@@ -10,7 +10,7 @@ from holo_cli.data.prepare import prepare
 # The loss of a pretended run: a parabola over the rate with its lowest point where the model has
 # it, and a little that depends on the seed. `lorentz` fails, `gaussian` fails at high rates.
 WORKER = """
-import json, math, sys, time
+import json, math, os, sys, time
 job = json.load(sys.stdin)
 resolved = job["resolved"]
 config = resolved["config"]
@@ -22,6 +22,11 @@ if job["task"] == "pace":
     say(event="result", steps={"vanilla": 40, "ngt": 20}[resolved["model"]])
     sys.exit()
 if kernel == "lorentz" or (kernel == "gaussian" and rate > 1):
+    say(event="failed", kind="TrainingError", error="Training diverged at step 3.")
+    sys.exit(1)
+if os.environ.get("BREAK") == f"{resolved['model']} x{rate:g} seed {seed}":
+    os.kill(os.getpid(), 9)
+if os.environ.get("DIVERGE") == f"{resolved['model']} x{rate:g} seed {seed}":
     say(event="failed", kind="TrainingError", error="Training diverged at step 3.")
     sys.exit(1)
 best = {"vanilla": 1.0, "ngt": 4.0}[resolved["model"]]

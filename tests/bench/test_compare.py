@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holo_cli.bench import compare, work, worker
+from holo_cli.bench.code import code_of
 from holo_cli.bench.compare import Options, best_rates, open_campaign
 from holo_cli.bench.compare_campaign import Campaign
 from holo_cli.bench.compare_page import write_page
@@ -156,6 +157,9 @@ def test_an_entry_can_be_done_again(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     go(plan, page)
     assert len(go(plan, page, redo=("ngt",))[1]) == 6
+    twin = plan.with_entries([Entry("twin", "ngt")])  # another name for the same runs
+    assert go(twin, page)[1] == []
+    assert len(go(twin, page, redo=("twin",))[1]) == 6
     with pytest.raises(UsageError, match="no entry 'x'"):
         open_campaign(plan, Options(page, redo=("x",)))
 
@@ -272,6 +276,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         folder.mkdir()
         monkeypatch.chdir(folder)
         if stop_at is not None:
+            worker.CODE.write_text(code_of("vanilla"), encoding="utf-8")  # as the worker does
             with pytest.raises(Stopped):
                 train(resolved, run=worker.RUN, events=lambda e: None, stop_at=stop_at)
         results.append(worker.train(job))
@@ -282,6 +287,12 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     losses = [[point["val_loss"] for point in r["curve"]] for r in results]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 2
+    with pytest.raises(Stopped):
+        train(resolved, run=worker.RUN, events=lambda e: None, stop_at=7, force=True)
+    worker.CODE.write_text("another", encoding="utf-8")  # half of one code is no run of the other
+    anew = worker.train(job)
+    assert (anew["resumed"], anew["val_loss"]) == (False, whole["val_loss"])
+    assert (anew["device"], anew["dtype"]) == ("cpu", "float32")
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"start", "train", "eval", "done"} <= {event["event"] for event in told}
 

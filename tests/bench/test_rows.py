@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.rows import FORMAT, Rows, key_of, rows_path
-from holo_cli.errors import DataError
+from holo_cli.errors import DataError, UsageError
 
 
 def test_rows_come_back(tmp_path: Path) -> None:
@@ -35,6 +35,31 @@ def test_a_torn_last_line_costs_only_itself(tmp_path: Path) -> None:
     assert len(torn) == 1
     torn.add({"key": "c"})
     assert [row["key"] for row in Rows(path, "compare")] == ["a", "c"]
+
+
+def test_a_cut_inside_a_letter_and_line_ends_of_unicode_cost_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "page.jsonl"
+    rows = Rows(path, "compare")
+    rows.add({"key": "a", "error": "one\u2028two\x85three"})
+    rows.add({"key": "b", "error": "노"})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.index("노".encode()) + 1])
+    torn = Rows(path, "compare")
+    assert [row["error"] for row in torn] == ["one\u2028two\x85three"]
+    torn.add({"key": "c"})
+    assert [row["key"] for row in Rows(path, "compare")] == ["a", "c"]
+
+
+def test_a_tombstone_outlives_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "page.jsonl"
+    rows = Rows(path, "compare")
+    rows.add({"key": "a", "x": 1})
+    rows.tombstone("a")
+    assert rows.get("a") is None
+    assert Rows(path, "compare").get("a") is None
+    assert b'"x": 1' in path.read_bytes()  # the first answer stays on record
+    rows.add({"key": "a", "x": 2})
+    assert list(Rows(path, "compare")) == [{"key": "a", "x": 2}]
 
 
 @pytest.mark.parametrize(
@@ -66,3 +91,6 @@ def test_keys_depend_on_settings_and_not_on_their_order() -> None:
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
     assert key_of({"a": 1}) != key_of({"a": 2})
     assert rows_path(Path("bench/x.html")) == Path("bench/x.jsonl")
+    assert rows_path(Path("bench/run.v1")) == Path("bench/run.v1.jsonl")
+    with pytest.raises(UsageError, match="names the page"):
+        rows_path(Path("x.jsonl"))

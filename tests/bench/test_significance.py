@@ -81,6 +81,10 @@ def test_a_difference_within_the_noise_is_not_a_finding() -> None:
     sentence = difference.sentence("nats")
     assert "no difference seen" in sentence
     assert "cannot be ruled out" in sentence
+    assert difference.half is not None
+    low, high = difference.value - difference.half, difference.value + difference.half
+    assert low < 0 < high
+    assert f"from {-low:.4f} better to {high:.4f} worse" in sentence
 
 
 def test_one_seed_claims_nothing() -> None:

@@ -1,0 +1,42 @@
+"""Short names for the code that makes and trains a model, so that rows tell what made them.
+
+A worker takes them when it begins, before a file can change under a run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import holo_cli
+from holo_cli import registry
+
+ROOT = Path(holo_cli.__file__).parent
+# what every model's run goes through: batches and their order, the loop, the common layers
+SHARED = ("layers", "training", "models/*.py", "config*.py", "model_config.py", "data/batches.py",
+          "data/dataset.py", "data/rows.py", "bench/worker.py")  # fmt: skip
+
+
+def shared_code() -> str:
+    """Of what all models share: rows that are held against each other should agree in it."""
+    return _digest(file for pattern in SHARED for file in _files(pattern))
+
+
+def code_of(model: str) -> str:
+    """Of a model's own folder and of what all share."""
+    own = ROOT / Path(*registry.module_name(model).split(".")[1:])
+    return _digest([*own.rglob("*.py"), *(f for pattern in SHARED for f in _files(pattern))])
+
+
+def _files(pattern: str) -> Iterable[Path]:
+    folder = ROOT / pattern
+    return folder.rglob("*.py") if folder.is_dir() else ROOT.glob(pattern)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(set(files)):
+        digest.update(path.relative_to(ROOT).as_posix().encode("utf-8"))
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
