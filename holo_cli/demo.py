@@ -46,17 +46,20 @@ def run(
     say: Callable[[str], None] = print,
     progress: Callable[[Any], None] | None = None,
     events: Events = lambda event: None,
+    wrote: Callable[[dict[str, Any]], None] = lambda sample: None,
 ) -> dict[str, Any]:
-    """Prepare, train, write in each language, draw. `say` gets one line per step.
+    """Prepare, train, write in each language, draw. `say` gets one line per step, `wrote` each
+    sample as it comes.
 
     Returns {"data", "checkpoint", "samples": [{"lang", "prompt", "text", ...}], "pages",
     "seconds"}. Raises what the parts raise.
     """
     begun = time.perf_counter()
-    data = _prepare(plan, data_root / "stories", say, progress)
+    # a set of its own: `holo prepare stories` makes another one, with the defaults
+    data = _prepare(plan, data_root / "demo", say, progress)
     checkpoint = _train(plan, data, say, events)
     say("3. Let it write.")
-    samples = _write(plan, checkpoint)
+    samples = _write(plan, checkpoint, wrote)
     say("4. Look inside it.")
     page = _draw(plan, checkpoint, samples, pages_root)
     return {
@@ -76,7 +79,7 @@ def _prepare(
     if (folder / "meta.json").is_file():  # written last: with it the set is complete
         say(f"1. Stories in English and Korean: already in {folder}.")
         return folder
-    say(f"1. Tell and prepare {plan.text_bytes / 1e6:.0f} MB of stories in English and Korean.")
+    say(f"1. Tell and prepare {plan.text_bytes / 1e6:.1f} MB of stories in English and Korean.")
     prepare(
         ["stories"],
         out=folder,
@@ -114,7 +117,9 @@ def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -
     return str(done["best"] or done["last"])
 
 
-def _write(plan: Plan, checkpoint: str) -> list[dict[str, Any]]:
+def _write(
+    plan: Plan, checkpoint: str, wrote: Callable[[dict[str, Any]], None]
+) -> list[dict[str, Any]]:
     from holo_cli.inference.loaded import load
 
     loaded = load(checkpoint)
@@ -129,6 +134,7 @@ def _write(plan: Plan, checkpoint: str) -> list[dict[str, Any]]:
             seed=plan.seed,
         )
         samples.append({"lang": lang, "prompt": prompt, **full["samples"][0]})
+        wrote(samples[-1])
     return samples
 
 

@@ -22,7 +22,7 @@ from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.rows import Row, Rows, beside, rows_path
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.data.dataset import PreparedData
-from holo_cli.errors import Stopped
+from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training.stopping import StopRequest
 
 KIND = "compare"
@@ -161,7 +161,18 @@ def best_rates(page: Path) -> dict[str, float]:
     newest run of an entry says. An entry whose sweep is under way has no rate yet.
     """
     found: dict[str, tuple[str, float]] = {}
-    for row in Rows(rows_path(page), KIND):
+    path = rows_path(page)
+    if not path.exists():
+        raise UsageError(
+            f"There are no rows of a comparison at {path}.",
+            next_step="Name the page that an earlier `holo bench compare` wrote with --rates-from.",
+        )
+    try:
+        rows = Rows(path, KIND)
+    except DataError as error:
+        next_step = "Name the page of a `holo bench compare` with --rates-from."
+        raise DataError(error.message, next_step=next_step) from error
+    for row in rows:
         if row["role"] == "final" and row["status"] == "done":
             this = (row["date"], row["rate"])
             found[row["entry"]] = max(found.get(row["entry"], this), this)

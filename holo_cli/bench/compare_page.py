@@ -26,9 +26,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     report = Report(
         plan.title or f"Which model learns {data.name} best?",
         f"{len(summary.lines)} models, trained from scratch on the same tokens of "
-        f"'{data.name}' in the same order, each at the learning rate that suits it best. Lower is "
-        "better everywhere. A difference counts only where it is larger than what another random "
-        "seed makes.",
+        f"'{data.name}' in the same order, each at the best of the learning rates tried. Lower "
+        "is better everywhere. A difference counts only where it is larger than what another "
+        "random seed makes.",
         machine,
     )
     report.prose(_findings(campaign, summary), "What was found")
@@ -85,11 +85,17 @@ def _findings(campaign: Campaign, summary: Summary) -> str:
     best = min(lines, key=lambda line: line.bits or 0.0) if lines else None
     first = []
     if best is not None and len(lines) > 1:
-        first = [f"Lowest mean: {best.entry}, {best.bits:.4f} {BITS} ({best.loss:.4f} nats)."]
+        first = [
+            f"Lowest mean, which alone decides nothing: {best.entry}, {best.bits:.4f} {BITS} "
+            f"({best.loss:.4f} nats)."
+        ]
     missing = _not_run(campaign)
     if missing:
         first.append(f"Not run yet, and shown nowhere as a number: {', '.join(missing)}.")
-    return "\n".join(f"- {text}" for text in [*first, *sentences]) or "Nothing was run yet."
+    return (
+        "\n".join(f"- {text}" for text in [*sentences[:1], *first, *sentences[1:]])
+        or "Nothing was run yet."
+    )
 
 
 def _not_run(campaign: Campaign) -> list[str]:
@@ -109,9 +115,9 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
     for line in summary.lines:
         difference = summary.difference(line.entry)
         rows.append((
-            line.entry, line.bits, line.bits_sd, line.loss, line.loss_sd,
-            None if difference is None else difference.value,
-            None if difference is None else difference.half,
+            line.entry, *map(_fixed, (line.bits, line.bits_sd, line.loss, line.loss_sd)),
+            None if difference is None else f"{difference.value:+.4f}",
+            None if difference is None else _fixed(difference.half),
             verdict(line, difference, MISSING),
             len(line.losses), line.note,
         ))  # fmt: skip
@@ -148,6 +154,11 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
         "the whole process are medians over the seeds.",
     )
+
+
+def _fixed(value: float | None) -> str | None:
+    """With as many decimals as its neighbours above and below."""
+    return None if value is None else f"{value:.4f}"
 
 
 def _ends(lines: Sequence[Line]) -> list[Trace]:

@@ -98,7 +98,8 @@ class Plan:
             if entry.name not in rates:
                 raise UsageError(
                     f"{source} has no best rate for '{entry.name}'.",
-                    next_step=f"It has: {', '.join(sorted(rates)) or 'none'}.",
+                    next_step=f"It has some for: {', '.join(sorted(rates)) or 'nothing'}; choose "
+                    "with --models.",
                 )
         entries = (replace(e, rates=(rates[e.name],)) for e in self.entries)
         return replace(self, entries=tuple(entries))
@@ -230,7 +231,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "
             "`holo eval` scores checkpoints.",
         )
-    known = [*entries, *registry.model_names()]
+    known = list(dict.fromkeys([*entries, *registry.model_names()]))
     return UsageError(f"There is no model '{name}'.", next_step=nearest(name, known))
 
 

@@ -108,10 +108,23 @@ class Summary:
     def sentences(self, *, missing: bool = True) -> list[str]:
         """The findings, best first; then what failed or, with `missing`, was not run."""
         order = sorted(self.differences, key=lambda d: (d.p is None, d.value))
-        found = [d.sentence(UNIT) for d in order]
+        found = [*self._answer(), *(d.sentence(UNIT) for d in order)]
         unknown = [line for line in self.lines if line.failed or (missing and not line.losses)]
         found += [f"{line.entry}: {line.status}. {_sentence(line)}".strip() for line in unknown]
         return found + self.remarks
+
+    def _answer(self) -> list[str]:
+        """The question people came with, answered first."""
+        if not self.differences:
+            return []
+        said = []
+        for verdict in ("better", "worse"):
+            names = ", ".join(d.a for d in self.differences if d.verdict == verdict)
+            if names:
+                said.append(f"Shown to be {verdict} than {self.base}: {names}.")
+        if not said:
+            said = [f"Nothing is shown to be better or worse than {self.base} by these runs."]
+        return [" ".join(said)]
 
 
 def summarise(campaign: Campaign) -> Summary:

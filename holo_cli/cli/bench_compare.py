@@ -185,11 +185,12 @@ def _announce(campaign: Campaign, out: Output) -> None:
         matched += f" to {count(campaign.target)} within {plan.tolerance:.0%}"
     out.note(f"Comparing on {campaign.data.path}{matched}:")
     for name, described in campaign.described.items():
-        config = campaign.configs[name].model
+        config, rates = campaign.configs[name].model, campaign.entries[name].rates
+        rate = f", rate x{rates[0]:g}" if rates is not None and len(rates) == 1 else ""
         out.note(
             f"  {name}: {count(described.parameters)} parameters, "
             f"{count(described.active_parameters)} active; {config.layers} layers, "
-            f"{config.width} wide, MLP x{config.mlp_ratio:.3g}"
+            f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
     done = sum(row["status"] == "done" for row in campaign.rows)
     known = f"; {done} done before" if done else ""
@@ -226,5 +227,5 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
     }
     out.document(document)
     seconds = sum(row.get("train_seconds", 0.0) for row in campaign.rows)
-    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training."
+    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training in all."
     out.end(wrote, "open it in a browser")

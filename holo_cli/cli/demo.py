@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,12 +34,13 @@ def demo(
     from holo_cli import demo as tour
     from holo_cli.cli.progress import Events, Preparing
 
+    def show(sample: dict[str, Any]) -> None:
+        out.text(f"[{sample['lang']}] {visible(sample['prompt'] + sample['text'])}\n")
+
     plan = tour.Plan(model=model, **options.given(train_seconds=time_limit))
     with Preparing(out) as progress, Events(out.for_people()) as events:
-        result = tour.run(plan, say=out.note, progress=progress, events=events)
+        result = tour.run(plan, say=out.note, progress=progress, events=events, wrote=show)
     out.document(result)
-    for sample in result["samples"]:
-        out.text(f"[{sample['lang']}] {visible(sample['prompt'] + sample['text'])}\n")
     for page in result["pages"]:
         out.text(page)
     wrote = f"{duration(result['seconds'])}. Wrote {result['data']}, {result['checkpoint']}."

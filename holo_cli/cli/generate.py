@@ -84,6 +84,9 @@ def generate(
         )
     )
     loaded = load(checkpoint, device, dtype)
+    if checkpoint is None:
+        header = loaded.header
+        out.note(f"No --checkpoint: {header.run} ({header.model}, step {header.step}), the newest.")
     if exit_threshold is not None and (found := choose_threshold(loaded, exit_threshold)):
         out.note(calibrated(found))
     if missing := loaded.tokenizer.unknown(text):

@@ -9,6 +9,7 @@ import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, duration, size
+from holo_cli.errors import UsageError
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -26,6 +27,15 @@ def visualize(
             autocompletion=_complete,
         ),
     ],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="The checkpoint; for training: runs.",
+            autocompletion=complete.runs,
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: options.Checkpoint = None,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="What the model reads.")
@@ -58,6 +68,14 @@ def visualize(
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.visualize import make_page
 
+    if what == "training":
+        run = [*(names or ()), *(run or ())] or None
+    elif names:
+        if len(names) > 1 or checkpoint is not None:
+            raise UsageError(
+                "A page shows one checkpoint.", next_step=f"holo visualize {what} {names[0]}"
+            )
+        checkpoint = names[0]
     more = options.given(runs=run, png=png or None)
     result = make_page(what, checkpoint, text, out_path, device=device or "auto", **more)
     out.document(result)

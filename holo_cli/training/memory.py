@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -18,10 +19,29 @@ from holo_cli.training.precision import autocast, pick_device, pick_dtype
 # A model of more parameters is measured by its first blocks (a multiple of every model's pattern).
 MEASURED_WHOLE = 100_000_000
 MEASURED_LAYERS = 4
+MEASURED_CONTEXT = 4096  # tokens of the longest row that is run to be measured
 
 
 def saved_bytes_per_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
     """Bytes that one row's forward pass keeps for its backward pass, by running one.
+
+    A row longer than MEASURED_CONTEXT is not run, which could take what is to be foreseen, but
+    told from three shorter ones: what is kept grows by a constant, with T and with T^2.
+    """
+    if context <= MEASURED_CONTEXT:
+        return _measured_row(model, dtype, context)
+    # all of them long: mechanisms keep other things in short rows
+    lengths = [MEASURED_CONTEXT * share // 4 for share in (2, 3, 4)]
+    sizes = [_measured_row(model, dtype, length) for length in lengths]
+    a, b, c = (
+        size * math.prod((context - x) / (length - x) for x in lengths if x != length)
+        for size, length in zip(sizes, lengths, strict=True)
+    )  # Lagrange's form of the parabola through them
+    return max(round(a + b + c), sizes[-1] * context // MEASURED_CONTEXT)
+
+
+def _measured_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
+    """What a row of this very length keeps.
 
     Counts every storage that autograd saves once, the weights left out: exact for this very model
     on this very device, whatever its mechanism.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,6 +24,7 @@ from holo_cli.models.views import Picture, Table
 
 ASSETS = Path(__file__).parent / "assets"
 NUMBER = ' class="number"'
+WRITTEN = re.compile(r"[-+]?\d[\d,]*\.\d+")  # a number with as many decimals as was wanted
 MISSING = "–"  # in a table, what was not measured
 FEW_TABLES = 4  # beside a figure; more are folded away together
 DIGITS = 4  # significant digits of every number on a page, drawn or written
@@ -226,7 +228,7 @@ def _table(table: Table, opened: bool) -> str:
 
 def _is_numeric(cells: Sequence[object]) -> bool:
     """Whether a column stands to the right: numbers, and dashes where one is missing."""
-    numbers = [isinstance(cell, int | float) for cell in cells]
+    numbers = [isinstance(c, int | float) or bool(WRITTEN.fullmatch(str(c))) for c in cells]
     return any(numbers) and all(
         is_number or cell == MISSING for is_number, cell in zip(numbers, cells, strict=True)
     )

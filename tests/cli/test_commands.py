@@ -242,6 +242,14 @@ def test_visualize(holo: Holo, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> N
     ran = holo("visualize", "coords", "-c", "r", "--text", "글", "--out", "p.html", "--json")
     assert json.loads(ran.out) == {"page": "pages/p.html", "bytes": 1000, "seconds": 0.5}
     assert seen == [(("coords", "r", "글", Path("p.html")), {"device": "auto"})]
+    assert holo("visualize", "attention", "r").code == 0
+    assert seen[-1][0][:2] == ("attention", "r")
+    assert holo("visualize", "training", "a", "b", "--run", "c").code == 0
+    assert seen[-1][1]["runs"] == ["a", "b", "c"]
+    for names in (("a", "b"), ("a", "-c", "b")):
+        refused = holo("visualize", "coords", *names)
+        assert refused.code == 2
+        assert "one checkpoint" in refused.err
 
 
 def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
@@ -266,6 +274,7 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
 
     fake("holo_cli.data.prepare", prepare=prepare)
     fake("holo_cli.training.run", train=train)
+    fake("holo_cli.inference.samples", sample_text=None)
     fake("holo_cli.training.calibrate", steps_within=lambda resolved, seconds: 7)
     fake(
         "holo_cli.inference.loaded",
@@ -277,7 +286,7 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
     document = json.loads(ran.out)
     assert set(document) == {"data", "checkpoint", "samples", "pages", "seconds"}
     assert [s["lang"] for s in document["samples"]] == ["en", "ko"]
-    assert document["data"] == "data/stories"
+    assert document["data"] == "data/demo"
     assert "Next:" in ran.err
     again = holo("demo")
     assert again.code == 0

@@ -39,6 +39,13 @@ def test_the_text_goes_to_stdout_and_the_figures_to_stderr(holo: Holo, run: str)
     assert ran.err.splitlines()[-1] == "Next: holo chat -c small"
 
 
+def test_it_is_told_which_checkpoint_writes_when_none_was_named(holo: Holo, run: str) -> None:
+    told = "No --checkpoint: "
+    assert f"{told}{run} (" in holo("generate", "--prompt", "a", "--max-new-tokens", "2").err
+    named = holo("generate", "-c", run, "--prompt", "a", "--max-new-tokens", "2")
+    assert told not in named.err
+
+
 def test_json_has_the_documented_keys_and_the_same_text(holo: Holo, run: str) -> None:
     plain = text_of(holo, "--prompt", "abc")
     document = json.loads(text_of(holo, "--prompt", "abc", "--json"))

@@ -17,6 +17,7 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.layers.cross_entropy import CHUNK
 from holo_cli.layers.head import Head
+from holo_cli.models.base import LanguageModel
 from holo_cli.training import memory
 from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loss import cross_entropy, nats_per_token
@@ -183,6 +184,32 @@ def test_memory_estimate_follows_batch_context_and_checkpointing(
     shown = estimate(resolved, 30)
     assert shown["total_bytes"] == sum(parts.values())
     assert shown["parameters"] == weights // 4
+
+
+@pytest.mark.parametrize("name", registry.model_names())
+def test_long_rows_are_told_from_short_ones(
+    small: Callable[..., Resolved], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    resolved = small(name, **{"model.context": 3072}).replace({"model.vocab_size": 30})
+    model = registry.build_model(name, resolved.model)
+    exact = memory.saved_bytes_per_row(model, torch.float32, 3072)
+    monkeypatch.setattr(memory, "MEASURED_CONTEXT", 2304)
+    assert memory.saved_bytes_per_row(model, torch.float32, 3072) == pytest.approx(exact, rel=0.1)
+
+
+def test_a_row_too_long_to_run_is_never_run(
+    small: Callable[..., Resolved], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[int] = []
+    run = memory._measured_row
+
+    def counted(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
+        ran.append(context)
+        return run(model, dtype, context)
+
+    monkeypatch.setattr(memory, "_measured_row", counted)
+    estimate(small("vanilla", **{"model.context": 1_000_000}), 30)
+    assert max(ran) == memory.MEASURED_CONTEXT
 
 
 def test_deep_models_are_measured_by_their_first_blocks(
