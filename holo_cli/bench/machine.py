@@ -45,8 +45,9 @@ def machine_line(machine: Mapping[str, Any] | None = None) -> str:
     """A machine as one sentence for a report; None is this one, measured now."""
     machine = machine or describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    threads = f"{machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
     return (
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads; "
+        f"Machine: {machine['cpu']}, {machine['cores']} cores, {threads}; "
         f"products at {machine['gflops_float32']} GFLOP/s (float32) and "
         f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
         f"{machine['date']}."
