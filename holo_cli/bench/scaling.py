@@ -71,13 +71,31 @@ class Growth:
         lengths = self.lengths()
         if len(lengths) < 2:
             return None
-        first, last = self.answers[lengths[0]], self.answers[lengths[-1]]
-        ratios = []
-        for number in sorted(first.keys() & last.keys()):
-            short, long = first[number], last[number]
-            if short[seconds] > 0:
-                ratios.append(long[seconds] / long["tokens"] * short["tokens"] / short[seconds])
-        return Spread.of(ratios)
+        return _ratio(self.answers[lengths[-1]], self.answers[lengths[0]], seconds)
+
+    def speed_up(self, other: Growth, length: int) -> Spread:
+        """How many times as fast as another one at a length that both have, round by round."""
+        found = _ratio(other.answers[length], self.answers[length], "seconds")
+        assert found is not None, "rounds are the same for all"
+        return found
+
+    def sides(self, other: Growth) -> dict[int, int]:
+        """By length that both have: 1 faster in every round, -1 slower in every round, else 0."""
+        found = {}
+        for length in sorted({*self.lengths()} & {*other.lengths()}):
+            ratio = self.speed_up(other, length)
+            found[length] = 1 if ratio.low > 1 else -1 if ratio.high < 1 else 0
+        return found
+
+
+def _ratio(above: Mapping[int, Answer], below: Mapping[int, Answer], seconds: str) -> Spread | None:
+    """Time of a token in one against another, in the rounds that both have."""
+    ratios = []
+    for number in sorted(above.keys() & below.keys()):
+        a, b = above[number], below[number]
+        if b[seconds] > 0:
+            ratios.append(a[seconds] / a["tokens"] * b["tokens"] / b[seconds])
+    return Spread.of(ratios)
 
 
 @dataclass(frozen=True)
@@ -101,11 +119,19 @@ class Scaling:
         return found
 
     def crossings(self) -> list[dict[str, Any]]:
-        """Where the curves of time cross: {"faster", "slower", "length"}, for lengths above."""
+        """Where the curves of time cross: {"faster", "slower", "length"}, for lengths above.
+
+        Only between lengths at which one was faster in every round, and then the other: curves
+        that lie within each other's noise cross nowhere in particular.
+        """
         found = []
         for i, a in enumerate(self.growths):
             for b in self.growths[i + 1 :]:
-                for length, a_is_faster in crossings(a.medians(), b.medians()):
+                sure = [length for length, side in a.sides(b).items() if side]
+                mine, others = a.medians(), b.medians()
+                for length, a_is_faster in crossings(
+                    {n: mine[n] for n in sure}, {n: others[n] for n in sure}
+                ):
                     first, second = (a.name, b.name) if a_is_faster else (b.name, a.name)
                     found.append({"faster": first, "slower": second, "length": round(length)})
         return found
@@ -334,18 +360,35 @@ def findings(scaling: Scaling) -> list[str]:
         )
     crossed = [{c["faster"], c["slower"]} for c in scaling.crossings()]
     for growth in scaling.growths:
-        medians, base_medians = growth.medians(), base.medians()
-        shared = medians.keys() & base_medians.keys()
-        if growth is base or {growth.name, base.name} in crossed or not shared:
-            continue
-        last = max(shared)
-        ratio = base_medians[last] / medians[last]
-        side = "faster" if ratio > 1 else "slower"
-        said.append(
-            f"{growth.name} is {side} than {base.name} at every length; at {last:,} tokens it is "
-            f"{ratio:.2f} times as fast."
-        )
+        if growth is not base and {growth.name, base.name} not in crossed:
+            said += _against(growth, base, scaling.lengths)
     return said
+
+
+def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
+    """A sentence on one whose curve does not cross the baseline's for sure."""
+    sides = growth.sides(base)
+    sure = [length for length, side in sides.items() if side]
+    if not sides:
+        return []
+    if not sure:
+        return [f"{growth.name} and {base.name} are about as fast at every length measured."]
+    side = "faster" if sides[sure[-1]] > 0 else "slower"
+    where = (
+        "every length"
+        if sure == list(lengths)
+        else f"{_listed(sure)} tokens; elsewhere rounds disagree or one is missing"
+    )
+    ratio = growth.speed_up(base, sure[-1])
+    return [
+        f"{growth.name} is {side} than {base.name} at {where}. At {sure[-1]:,} tokens it is "
+        f"{ratio.median:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})."
+    ]
+
+
+def _listed(lengths: Sequence[int]) -> str:
+    words = [f"{length:,}" for length in lengths]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def report(scaling: Scaling, title: str = "Scaling") -> Report:

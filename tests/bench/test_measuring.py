@@ -239,6 +239,44 @@ def test_a_length_that_fails_in_a_later_round_counts_as_failed(
     assert found.rows()[-1]["status"] == "failed"
 
 
+def test_curves_within_the_noise_do_not_cross(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = {"holographic": 0}
+
+    def seconds(name: str, at: int) -> float:
+        if name == "vanilla":
+            return 1e-6
+        calls[name] += 1
+        return (0.9 if calls[name] % 2 else 1.1) * 1e-6  # now faster, now slower
+
+    pretend(monkeypatch, seconds)
+    found = scaling.measure(
+        line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=4
+    )
+    assert found.crossings() == []
+    said = scaling.findings(found)
+    assert "holographic and vanilla are about as fast at every length measured." in said
+
+
+def test_faster_at_some_lengths_is_not_faster_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = {"holographic": 0}
+
+    def seconds(name: str, at: int) -> float:
+        if name == "vanilla":
+            return 2e-6
+        if at > 64:
+            return 1e-6
+        rounds[name] += 1
+        return (1.9 if rounds[name] % 2 else 2.1) * 1e-6
+
+    pretend(monkeypatch, seconds)
+    found = scaling.measure(
+        line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=2
+    )
+    (sentence,) = (s for s in scaling.findings(found) if "is faster than vanilla" in s)
+    assert sentence.startswith("holographic is faster than vanilla at 128 and 256 tokens;")
+    assert sentence.endswith("At 256 tokens it is 2.00 times as fast (2.00 to 2.00).")
+
+
 def test_where_curves_cross() -> None:
     assert scaling.crossings({1: 1.0, 4: 4.0}, {1: 2.0, 4: 2.0}) == [(pytest.approx(2.0), False)]
     # y = x meets y = 2 a third of the way from 1 to 8, on logarithmic axes
