@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from holo_cli.bench.recall_plan import Exam
 from holo_cli.bench.tasks import Case
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import Stopped, UsageError
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loop import Loop
@@ -62,16 +61,6 @@ class TaskBatches(TrainBatches):
         return torch.from_numpy(x), torch.from_numpy(y)
 
 
-class _NoText:
-    """Stands where the loop expects a prepared set; its batches come from elsewhere."""
-
-    def __init__(self, context: int) -> None:
-        self._tokens = np.zeros(context + 1, dtype=np.int64)
-
-    def split(self, split: str) -> list[Any]:
-        return [self._tokens]
-
-
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
     resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
@@ -79,15 +68,19 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
-    model = registry.build_model(resolved.model_name, resolved.model).to(device)
+    stages = resolved.model.stages()
+    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
+    model = registry.build_model(resolved.model_name, first).to(device)
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
     stop, progress = StopRequest(), Progress()
     loop = Loop(
-        model, optimizer, cast(PreparedData, _NoText(exam.context)), config, dtype, progress,
-        events=events, save=lambda kind, progress: None, stop=stop,
+        model, optimizer, None, config, dtype, progress, events=events,
+        save=lambda kind, loop: None, stop=stop, stages=stages,
+        batches=TaskBatches(exam, config.seed, config.batch_size),
     )  # fmt: skip
-    loop.batches = TaskBatches(exam, config.seed, config.batch_size)
     model.train()
+    # what is solved half-way by a model that is not yet as it is tested is not solved
+    changes = bool(stages) or type(model).reached is not LanguageModel.reached
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
@@ -103,9 +96,10 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 events({
                     "event": "train", "step": progress.step, "steps": config.steps, "loss": loss,
                 })  # fmt: skip
-            if len(recent) == WINDOW and max(recent) < job["solved"]:
+            if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
+    model = loop.model  # which may have grown
     cases = [
         examine(model, exam, case, job["sequences"], config.seed, dtype) for case in exam.cases
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from holo_cli.bench import recall as bench
-from holo_cli.bench import work
+from holo_cli.bench import recall_run, work
+from holo_cli.bench.compare_plan import parse_variant
 from holo_cli.bench.recall import FIRST_SEED, Recall, open_recall
 from holo_cli.bench.recall_page import findings, write_page
 from holo_cli.bench.recall_plan import Exam, RecallPlan, read_plan, resolve_exam
@@ -22,6 +24,7 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Hidden
 from holo_cli.registry import build_model
+from holo_cli.training.loop import Loop
 
 PLAN = """
 sequences = 64
@@ -144,6 +147,34 @@ def test_a_solved_task_ends_early(plan: RecallPlan) -> None:
     assert (result["steps"], result["stopped_by"]) == (20, "solved")
 
 
+def test_what_changes_while_a_model_learns_changes_here_too(
+    plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
+    from holo_cli.models.brain_v1.winners import Free
+
+    entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
+    entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
+    exam = plan.exams[0]
+    resolved = resolve_exam(plan, entry, exam, 1.0, 1).replace(
+        {"training.steps": 4, "training.warmup": 0}
+    )
+    fired: list[list[int]] = []
+    micro = Loop._micro_step
+
+    def watched(loop: Loop) -> None:
+        fired.append([part.training_k for part in loop.model.modules() if isinstance(part, Free)])
+        micro(loop)
+
+    monkeypatch.setattr(Loop, "_micro_step", watched)
+    asked = {"sequences": 8, "solved": 100.0}
+    monkeypatch.setattr(recall_run, "WINDOW", 1)
+    result = run({"resolved": resolved.to_dict(), "exam": exam.to_dict(), **asked}, lambda e: None)
+    assert fired == [[160], [80], [40, 40], [40, 40]]
+    assert result["parameters"] == build_model("brain-v1", resolved.model).describe().parameters
+    assert (result["steps"], result["stopped_by"]) == (4, "steps")  # solved half-way is not solved
+
+
 def test_a_length_that_a_model_cannot_read_is_no_score(plan: RecallPlan) -> None:
     """Learned positions end at the trained context: no accuracy, but the reason."""
     _, settings = job(plan, entry=1, **{"training.steps": 5, "training.warmup": 0})
@@ -175,7 +206,6 @@ print(json.dumps(dict(event="result", cases=cases, losses=[[10, 0.1, 1.0]], step
 @pytest.fixture
 def finished(plan: RecallPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recall:
     import sys
-    from dataclasses import replace
 
     monkeypatch.setattr(work, "WORKER", [sys.executable, "-S", "-c", WORKER])
     monkeypatch.setattr(bench, "describe_machine", lambda: {"cpu": "a test's", "threads": 1})
@@ -232,8 +262,6 @@ def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
 
 
 def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
-    from dataclasses import replace
-
     spread = replace(plan, widths=(32, 64)).spread_out()
     assert [e.name for e in spread] == [
         "attention 32", "attention 64", "textbook 32", "textbook 64",
