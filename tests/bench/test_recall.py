@@ -230,6 +230,74 @@ def test_the_best_rate_counts_and_failures_are_told(finished: Recall, tmp_path: 
     assert len(open_recall(finished.plan, tmp_path / "page.html", retry_failed=True).todo()) == 4
 
 
+def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -> list[Any]:
+    """The scores of `attention` where (rate, seed) has that accuracy; None failed, else not run."""
+    for made in recall.runs:
+        if made.entry != "attention" or (made.rate, made.seed) not in outcomes:
+            continue
+        accuracy = outcomes[made.rate, made.seed]
+        cases = [
+            {"accuracy": accuracy, "trained": c in made.exam.train, "state_bytes": 1}
+            for c in made.exam.cases
+        ]
+        row = {
+            "key": made.key, "entry": made.entry, "rate": made.rate,
+            "config": made.resolved.to_dict()["config"],
+        }  # fmt: skip
+        ended: dict[str, Any] = {"status": "done", "cases": cases}
+        failed = {"status": "failed", "error": "Training diverged."}
+        recall.rows.add(row | (failed if accuracy is None else ended))
+    return [s for s in recall.scores() if s.entry == "attention"]
+
+
+@pytest.fixture
+def three_seeds(plan: RecallPlan, tmp_path: Path) -> Recall:
+    return open_recall(replace(plan, rates=(0.5, 1.0), seeds=3), tmp_path / "three.html")
+
+
+def test_a_rate_whose_seeds_failed_does_not_win_by_the_one_that_did_not(
+    three_seeds: Recall,
+) -> None:
+    full = {(1.0, seed): 0.9 for seed in (1, 2, 3)}
+    scores = with_rows(three_seeds, full | {(0.5, 1): 1.0, (0.5, 2): None, (0.5, 3): None})
+    assert {s.rate for s in scores} == {1.0}
+    assert [s.accuracies for s in scores] == [[0.9] * 3] * 3
+    assert {s.why for s in scores} == {"rate x0.5, seeds 2, 3 failed: Training diverged."}
+    assert {s.failed for s in scores} == {0}
+
+
+def test_a_rate_that_wins_in_spite_of_a_failure_says_so(three_seeds: Recall) -> None:
+    full = {(1.0, seed): 0.1 for seed in (1, 2, 3)}
+    scores = with_rows(three_seeds, full | {(0.5, 1): 1.0, (0.5, 2): None, (0.5, 3): 1.0})
+    assert {s.rate for s in scores} == {0.5}
+    assert {s.why for s in scores} == {"rate x0.5, seed 2 failed: Training diverged."}
+    assert scores[0].to_dict()["failed"] == 1
+    assert "solved by attention (1 of 3 seeds failed)" in findings(three_seeds, scores)[0]
+
+
+def test_a_rate_that_is_not_all_run_waits_for_its_other_seeds(
+    three_seeds: Recall, tmp_path: Path
+) -> None:
+    scores = with_rows(three_seeds, {(0.5, 1): 1.0, (1.0, 1): 0.2, (1.0, 2): 0.3})
+    assert {s.rate for s in scores} == {1.0}  # neither is complete: the one with more
+    assert {s.why for s in scores} == {
+        "rate x0.5, seeds 2, 3 not run; rate x1, seed 3 not run"
+    }  # fmt: skip
+    scores = with_rows(three_seeds, {(0.5, 2): 1.0, (0.5, 3): 1.0})
+    assert {s.rate for s in scores} == {0.5}
+    fresh = open_recall(three_seeds.plan, tmp_path / "fresh.html")
+    scores = with_rows(fresh, {(1.0, seed): 0.4 for seed in (1, 2, 3)})
+    assert {(s.rate, s.why) for s in scores} == {(1.0, "rate x0.5 not run")}
+    scores = with_rows(three_seeds, {(1.0, 3): 1.0})
+    assert {(s.rate, s.why) for s in scores} == {(0.5, "")}
+
+
+def test_the_page_says_what_the_rate_was_chosen_on(three_seeds: Recall, tmp_path: Path) -> None:
+    write_page(three_seeds, three_seeds.scores(), tmp_path / "three.html")
+    text = (tmp_path / "three.html").read_text(encoding="utf-8")
+    assert "the better of 2 rates, chosen on the same test" in text
+
+
 def test_findings_and_page_say_what_the_scores_say(finished: Recall, tmp_path: Path) -> None:
     scores = finished.scores()
     said = findings(finished, scores)
