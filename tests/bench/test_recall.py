@@ -323,6 +323,34 @@ def test_nothing_run_is_shown_as_not_run(plan: RecallPlan, tmp_path: Path) -> No
     assert "not run" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('recipe = "classic"', "rates = [3.0]", r"rates of \[entry.textbook\] is for a comparison"),
+        ('recipe = "classic"', 'match = "none"', r"match of \[entry.textbook\]"),
+        ('recipe = "classic"', 'vary = ["model.width"]', r"vary of \[entry.textbook\]"),
+        ('recipe = "classic"', "set = { context = 32 }", "model.context from entry textbook"),
+        ('recipe = "classic"', "set = { vocab_size = 99 }", "model.vocab_size from entry"),
+        ("conv = 4", "context = 32", "model.context from the plan"),
+        ("warmup = 5", "seed = 7", "training.seed from the plan"),
+        ("warmup = 5", "time_limit = 7", "training.time_limit"),
+        ("sequences = 64", "sequences = 64\nbase.data.path = 'x'", "reads no text"),
+        ("sequences = 64", "widths = [64]", "model.width from the plan"),
+        ("vocab = 16", "vocab = 2", "at least 3 tokens of vocabulary, not 2"),
+        ("vocab = 16", "vocab = 16.5", "vocab is a whole number"),
+        ("vocab = 16", 'vocab = "many"', "vocab is a whole number"),
+    ],
+)
+def test_what_would_be_without_effect_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in PLAN
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace(old, new), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_plan(path).check()
+
+
 def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
     assert plan.select_tasks(["mqar"]).exams == plan.exams
     with pytest.raises(UsageError, match="no task 'mqra'"):
