@@ -118,6 +118,28 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert (phases.count("training"), phases.count("machine")) == (3 + 9, 3)
 
 
+def test_writing_has_room_behind_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shortest context; by default as many tokens as it holds, and never fewer than asked
+    for in silence."""
+    pretend(monkeypatch, microseconds)
+
+    def written(context: int, tokens: int | None) -> int:
+        subjects = line_up(["vanilla"], [f"b=vanilla,context={context}"])
+        log = Log("now")
+        speed.measure(subjects, log, repeats=1, tokens=tokens)
+        (count,) = {
+            row["tokens"] for row in log.kept if row.get("phase") == "decoding" and "steps" in row
+        }
+        return int(count)
+
+    assert [written(*case) for case in ((128, None), (32, None), (5, None), (33, 15))] == [
+        32, 14, 1, 15,
+    ]  # fmt: skip
+    for case, message in (((4, None), "no room"), ((2, 1), "no room"), ((32, 15), "for 14 tokens")):
+        with pytest.raises(UsageError, match=message):
+            written(*case)
+
+
 def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
