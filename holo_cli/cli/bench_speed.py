@@ -189,6 +189,8 @@ def decode(
     )  # fmt: skip
     bench.table(*library.table(found))
     bench.out.sentences(library.findings(found))
+    if note := library.busy_note(found):
+        bench.out.warn(note)
     memory = {f"memory_{k}_bytes_per_second": s.to_dict() for k, s in found.memory.items()}
     bench.finish(found.rows(), {**found.machine, **memory}, library.report(found))
 
