@@ -2,7 +2,7 @@
 
 Losses on text hide this: most tokens can be told from the last few. Here nothing can: an answer is
 somewhere in the past, at a place that changes, and must be found. Each entry is trained on each
-task from scratch and tested on new rows, also longer than those it was trained on. Beside the
+task from scratch and tested on rows drawn anew, some longer than it was trained on. Beside the
 accuracy stands what it was bought with: the bytes of state that decoding keeps at that length.
 """
 

@@ -1,14 +1,15 @@
 """One run of the recall bench: train on a task's rows, then count right answers.
 
 Steps are those of the training loop; only where batches come from is different: rows are made on
-the spot, each a pure function of the seed and its number, so no row is seen twice and test rows,
-which are made from another stream, are new.
+the spot, each a pure function of the seed and its number, and test rows are drawn from a stream of
+random numbers of their own. Where a task has many possible rows none is met twice; where it has few
+(a small vocabulary, one thing to remember) some tested rows were trained on.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -118,10 +119,21 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     }
 
 
+def fresh_rows(
+    exam: Exam, case: Case, sequences: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
+    rng = np.random.default_rng([TEST, seed, *case])
+    rows = max(1, TEST_TOKENS // case.length)
+    for start in range(0, sequences, rows):
+        x, y = exam.task.sample(rng, min(rows, sequences - start), case)
+        yield torch.from_numpy(x), torch.from_numpy(y)
+
+
 def examine(
     model: LanguageModel, exam: Exam, case: Case, sequences: int, seed: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Share of right answers over new rows of a case, as a plain row.
+    """Share of right answers over the test's rows of a case, as a plain row.
 
     A case longer than a model can read has accuracy None and says why.
     """
@@ -132,15 +144,12 @@ def examine(
         "state_bytes": model.state_bytes(case.length),
         "accuracy": None,
     }
-    rng = np.random.default_rng([TEST, seed, *case])
     right = asked = 0
     model.eval()
-    rows = max(1, TEST_TOKENS // case.length)
     try:
         with torch.inference_mode(), autocast(model.device, dtype):
-            for start in range(0, sequences, rows):
-                made = exam.task.sample(rng, min(rows, sequences - start), case)
-                x, y = (torch.from_numpy(part).to(model.device) for part in made)
+            for batch in fresh_rows(exam, case, sequences, seed):
+                x, y = (part.to(model.device) for part in batch)
                 scored = y != IGNORE
                 # only where an answer is wanted: logits of all positions would be large
                 said = model.head(model.hidden(x).x[scored]).argmax(-1)

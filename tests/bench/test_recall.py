@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,9 +15,9 @@ from holo_cli.bench import recall_run, work
 from holo_cli.bench.compare_plan import parse_variant
 from holo_cli.bench.recall import FIRST_SEED, Recall, open_recall
 from holo_cli.bench.recall_page import findings, write_page
-from holo_cli.bench.recall_plan import Exam, RecallPlan, read_plan, resolve_exam
-from holo_cli.bench.recall_run import TaskBatches, examine, run
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.recall_plan import Exam, RecallPlan, named_plan, read_plan, resolve_exam
+from holo_cli.bench.recall_run import TaskBatches, examine, fresh_rows, run
+from holo_cli.bench.tasks import TASKS, Case
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
@@ -80,12 +79,42 @@ def test_batches_take_turns_and_are_functions_of_their_number(plan: RecallPlan) 
         assert batches.scored(start, 16) == int((y != IGNORE).sum())
 
 
-def test_the_test_has_rows_that_training_has_not(plan: RecallPlan) -> None:
+def shared_rows(exam: Exam, sequences: int, batches: int, batch: int) -> int:
+    """How many of the tested rows are among those of so many batches of training."""
+    made = TaskBatches(exam, FIRST_SEED, batch)
+    trained = {row.tobytes() for _ in range(batches) for row in made.take(batch)[0].numpy()}
+    return sum(
+        row.tobytes() in trained
+        for case in exam.train
+        for x, _ in fresh_rows(exam, case, sequences, FIRST_SEED)
+        for row in x.numpy()
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_plan_small_tests_no_row_that_it_trained(task: str) -> None:
+    """A quarter of its steps; the rows that are possible are many more than are ever made."""
+    small = named_plan("small")
+    (exam,) = small.select_tasks([task]).exams
+    batches, batch = small.base["training.steps"] // 4, small.base["training.batch_size"]
+    assert shared_rows(exam, small.sequences, batches, batch) == 0
+
+
+def test_with_few_possible_rows_some_are_met_again() -> None:
+    """So nothing says that they are not: 3 keys by 3 values by 3 places are 27 rows."""
+    few = Exam("mqar", 7, (Case(5, 1),))
+    assert shared_rows(few, 64, 4, 16) > 32
+
+
+def test_the_rows_of_a_test_are_the_same_in_any_batches(
+    plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exam = plan.exams[0]
-    trained = TaskBatches(exam, 1, 16).take(16)[0].numpy()
-    rng = np.random.default_rng([1, 1, *exam.train[0]])
-    tested, _ = exam.task.sample(rng, 16, exam.train[0])
-    assert not {row.tobytes() for row in trained} <= {row.tobytes() for row in tested}
+    whole = torch.cat([x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)])
+    monkeypatch.setattr(recall_run, "TEST_TOKENS", 16 * 3)
+    parts = [x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)]
+    assert [len(x) for x in parts] == [3] * 6 + [2]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 class TestCounting:
