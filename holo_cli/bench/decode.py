@@ -3,7 +3,8 @@
 A model with a state of fixed size should be flat in both; one that keeps keys and values grows. The
 speed is also held against the memory: one row must read every active weight and the whole state for
 each token, so it cannot be faster than reading as many bytes is. That rate is measured in the same
-rounds, by matrix-vector products over as many bytes.
+rounds, by matrix-vector products over as many bytes. Ratios, of positions and of models, are taken
+within a round.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holo_cli.bench.children import Answer, Child, ChildFailed, in_turn
-from holo_cli.bench.lineup import Log, Spread, Subject, Tell, baseline_of
+from holo_cli.bench.lineup import Log, Spread, Subject, Tell, baseline_of, spread_text
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.probe import copy_rate, read_rate
 from holo_cli.bench.report import Report
@@ -26,37 +27,52 @@ ROOM = 4  # tokens of a measurement beside those that are timed
 
 @dataclass
 class Writing:
-    """What was found of one subject, by position."""
+    """What was found of one subject, by position and round."""
 
     name: str
     model: str
     warm: Answer = field(default_factory=dict)
-    answers: dict[int, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[int, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
     reading: dict[int, Answer] = field(default_factory=dict)  # the prompt up to a position
-    rates: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))  # bytes/s
+    # bytes/s of the memory in the same rounds
+    rates: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     failed: str = ""
 
     def speed(self, position: int) -> Spread | None:
         """Tokens a second from a position on."""
-        return Spread.of(a["tokens"] / a["seconds"] for a in self.answers[position])
+        return Spread.of(a["tokens"] / a["seconds"] for a in self.answers[position].values())
 
     def share(self, position: int) -> Spread | None:
         """Of what reading the same bytes allows, round by round."""
         nbytes = self.bytes_per_token(position)
         return Spread.of(
-            a["tokens"] / a["seconds"] * nbytes / rate
-            for a, rate in zip(self.answers[position], self.rates[position], strict=True)
+            a["tokens"] / a["seconds"] * nbytes / self.rates[position][number]
+            for number, a in self.answers[position].items()
         )
 
     def bytes_per_token(self, position: int) -> int:
         """What one token reads: the active weights and the state."""
         return int(self.warm["weight_bytes"] + self.reading[position]["state_bytes"])
 
-    def flatness(self) -> float | None:
-        """Speed at the last position by speed at the first."""
+    def flatness(self, clock: str = "seconds") -> Spread | None:
+        """Speed at the last position by speed at the first, round by round; with "cpu_seconds" in
+        tokens a processor second. None of fewer than two positions."""
         known = [p for p in sorted(self.answers) if self.answers[p]]
-        first, last = (self.speed(p) for p in (known[0], known[-1])) if known else (None, None)
-        return last.median / first.median if first and last and len(known) > 1 else None
+        if len(known) < 2:
+            return None
+        return _times(self.answers[known[-1]], self.answers[known[0]], clock)
+
+    def ratio(self, base: Writing, position: int, clock: str = "seconds") -> Spread | None:
+        """How many times as fast as `base` at a position, within rounds that both have."""
+        return _times(self.answers[position], base.answers[position], clock)
+
+
+def _times(mine: Mapping[int, Answer], other: Mapping[int, Answer], clock: str) -> Spread | None:
+    return Spread.of(
+        (mine[r]["tokens"] / mine[r][clock]) / (other[r]["tokens"] / other[r][clock])
+        for r in sorted(mine.keys() & other.keys())
+        if mine[r][clock] > 0 and other[r][clock] > 0
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,11 @@ class Decodings:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each subject and position."""
-        return [_row(w, p) for w in self.writings for p in self.positions]
+        return [_row(w, p, self.baseline) for w in self.writings for p in self.positions]
+
+    @property
+    def baseline(self) -> Writing:
+        return next(w for w in self.writings if w.name == self.base)
 
 
 def measure(
@@ -124,8 +144,8 @@ def measure(
                     writing.reading[position] = child.ask("read", position=position)
                 answer = child.ask("measure", position=position, tokens=tokens)
                 rate = read_rate(writing.bytes_per_token(position), seconds=0.05)
-                writing.answers[position].append(answer)
-                writing.rates[position].append(rate)
+                writing.answers[position][number] = answer
+                writing.rates[position][number] = rate
                 state = writing.reading[position]["state_bytes"]
                 log.add(
                     child.name, position, number, name=child.name, position=position,
@@ -151,7 +171,7 @@ def measure(
     )  # fmt: skip
 
 
-def _row(writing: Writing, position: int) -> dict[str, Any]:
+def _row(writing: Writing, position: int, base: Writing) -> dict[str, Any]:
     row: dict[str, Any] = {"name": writing.name, "model": writing.model, "position": position}
     speed, share = writing.speed(position), None
     if speed is None:
@@ -159,14 +179,21 @@ def _row(writing: Writing, position: int) -> dict[str, Any]:
     share = writing.share(position)
     assert share is not None
     read = writing.reading[position]
+    ratios = {
+        "ratio": writing.ratio(base, position),
+        "cpu_ratio": writing.ratio(base, position, "cpu_seconds"),
+        "flatness": writing.flatness(),
+        "cpu_flatness": writing.flatness("cpu_seconds"),
+    }
     return row | {
         "status": "failed" if writing.failed else "measured",
         "tokens_per_second": speed.to_dict(),
+        **{name: ratio and ratio.to_dict() for name, ratio in ratios.items()},
         "state_bytes": read["state_bytes"],
         "bytes_per_token": writing.bytes_per_token(position),
         "bandwidth_share": share.to_dict(),
         "prefill_tokens_per_second": read["tokens"] / read["seconds"],
-        "peak_bytes": writing.answers[position][-1]["peak_bytes"],
+        "peak_bytes": list(writing.answers[position].values())[-1]["peak_bytes"],
         "dtype": writing.warm["dtype"],
         "parameters": writing.warm["parameters"],
         "active_parameters": writing.warm["active_parameters"],
@@ -177,50 +204,87 @@ def _row(writing: Writing, position: int) -> dict[str, Any]:
 
 
 def table(decodings: Decodings) -> tuple[list[str], list[list[str]]]:
-    """Tokens a second by position, state at both ends, flatness, share of the memory's rate."""
+    """Tokens a second by position, state at both ends, flatness, share of the memory's rate, and
+    the speed at the last position against the baseline's."""
     columns = [
         "Model", *(f"at {p:,}" for p in decodings.positions), "Last / first", "State",
-        "Share of bandwidth",
+        "Share of bandwidth", f"against {decodings.base}",
     ]  # fmt: skip
     rows = []
     for writing in decodings.writings:
         speeds = [writing.speed(p) for p in decodings.positions]
         cells = [f"{s.median:,.0f}" if s else "failed" for s in speeds]
-        flat = writing.flatness()
         first, last = decodings.positions[0], decodings.positions[-1]
         states = [writing.reading[p]["state_bytes"] for p in (first, last) if p in writing.reading]
         share = writing.share(last) if writing.reading.get(last) else None
         rows.append(
-            [writing.name, *cells, f"{flat:.2f}x" if flat else "–",
+            [writing.name, *cells, _ratio(writing.flatness()),
              " to ".join(f"{nbytes / 1e3:,.1f} kB" for nbytes in dict.fromkeys(states)) or "–",
-             f"{share.median:.0%}" if share else "–"]
+             f"{share.median:.0%}" if share else "–",
+             _ratio(writing.ratio(decodings.baseline, last))]
         )  # fmt: skip
     return columns, rows
+
+
+def _ratio(ratio: Spread | None) -> str:
+    return spread_text(None if ratio is None else ratio.to_dict(), ".2f", "x")
+
+
+def by_processor(decodings: Decodings) -> tuple[list[str], list[list[str]]]:
+    """The same ratios by the processors' time."""
+    columns, last = ["Model", "Last / first", f"against {decodings.base}"], decodings.positions[-1]
+    clock = "cpu_seconds"
+    return columns, [
+        [w.name, _ratio(w.flatness(clock)), _ratio(w.ratio(decodings.baseline, last, clock))]
+        for w in decodings.writings
+    ]
+
+
+def busy_note(decodings: Decodings) -> str:
+    """A warning where a model that was asked to write did not even get one processor."""
+    share = Spread.of(
+        answer["cpu_seconds"] / answer["seconds"]
+        for w in decodings.writings
+        if w.answers and w.warm["device"] == "cpu"
+        for answers in w.answers.values()
+        for answer in answers.values()
+    )
+    if share is None or share.median > 0.85:
+        return ""
+    return (
+        f"While a model wrote it had a processor {share.median:.0%} of the time: the machine was "
+        "shared. Ratios by processor time, in the page's second table, say more."
+    )
 
 
 def findings(decodings: Decodings) -> list[str]:
     """Sentences: speed, flatness and state of each."""
     said = []
     first, last = decodings.positions[0], decodings.positions[-1]
-    base = next(w for w in decodings.writings if w.name == decodings.base)
     for writing in decodings.writings:
         if writing.failed:
             said.append(f"{writing.name} failed: {writing.failed}.")
-        speed, flat, own = writing.speed(last), writing.flatness(), base.speed(last)
+        speed, flat = writing.speed(last), writing.flatness()
         if speed is None or flat is None:
             continue
         grew = writing.reading[last]["state_bytes"] / max(1, writing.reading[first]["state_bytes"])
         held = "its state does not grow" if grew == 1 else f"its state grows {grew:,.1f} times"
-        against = (
-            f", {speed.median / own.median:.2f} times as fast as {base.name}"
-            if own and writing is not base
-            else ""
-        )
+        ratio = writing.ratio(decodings.baseline, last)
+        against = ""
+        if ratio is not None and writing.name != decodings.base:
+            times = _by_round(ratio, ".2f")
+            against = f", {times} times as fast as {decodings.base}"
         said.append(
             f"{writing.name} writes {speed.median:,.0f} tokens a second at position {last:,}"
-            f"{against}; that is {flat:.0%} of its speed at {first:,}, and {held}."
+            f"{against}; that is {_by_round(flat, '.0%')} of its speed at {first:,}, and {held}."
         )
     return said
+
+
+def _by_round(ratio: Spread, form: str) -> str:
+    """The median, and the range of the rounds where there were several."""
+    around = f" ({ratio.low:{form}} to {ratio.high:{form}} by round)" if ratio.count > 1 else ""
+    return f"{ratio.median:{form}}{around}"
 
 
 def report(decodings: Decodings, title: str = "Decoding") -> Report:
@@ -247,8 +311,13 @@ def report(decodings: Decodings, title: str = "Decoding") -> Report:
         "Tokens a second", columns, rows,
         "Share of bandwidth: the bytes of active weights and state that are read a second, of "
         "what matrix-vector products over as many bytes reached in the same rounds, at the last "
-        "position. A small model lies in the processor's caches, and so did that probe.",
+        "position. A small model lies in the processor's caches, and so did that probe. Last / "
+        f"first, and against {decodings.base} at the last position: medians of the rounds' own "
+        "ratios, with least and most in brackets.",
     )  # fmt: skip
+    if note := busy_note(decodings):
+        made.prose(note)
+    made.table("By processor time", *by_processor(decodings))
     measured = [w for w in decodings.writings if w.answers]
     made.plot("Speed", [_speed_trace(w) for w in measured], _axes("Tokens/s"))
     made.plot("State", [_state_trace(w) for w in measured], _axes("Bytes of state"))

@@ -7,7 +7,7 @@ Also what all measuring benches share: spreads of repeated figures, and the log 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,16 @@ def line_up(
     vocab_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    taken: Mapping[str, str] = {},
 ) -> list[Subject]:
     """The subjects in the order given, models first; every model there is where none is named.
 
     `variants` are "NAME=MODEL,KEY=VALUE,..."; `sets` are "key=value" for all subjects, over the
-    common shape and under a variant's own keys. Raises UsageError for unknown models, presets and
-    keys, for values out of range, and for a name that is used twice.
+    common shape and under a variant's own keys. `taken` are keys that a bench sets itself, with the
+    flags that they have. Raises UsageError for those, for unknown models, presets and keys, for
+    values out of range, and for a name that is used twice.
     """
+    taken = {"model.vocab_size": "--vocab-size", **taken}
     entries = [Entry(name, check_model(name)) for name in models]
     entries += [parse_variant(text) for text in variants]
     entries = entries or [Entry(name, name) for name in registry.model_names()]
@@ -79,6 +82,13 @@ def line_up(
         "training.dtype": dtype,
     }
     for_all = {given.key: given.value for given in read_sets(sets)}
+    for source, settings in (("--set", for_all), *((e.name, e.settings) for e in entries)):
+        for key in settings:
+            if key in taken:
+                raise UsageError(
+                    f"{key} of {source} would be without effect: here it is the same for all.",
+                    next_step=f"Use {taken[key]}.",
+                )
     subjects = []
     for entry in entries:
         known = preset in registry.preset_names(entry.model)
@@ -129,6 +139,21 @@ class Spread:
 
     def to_dict(self) -> dict[str, float | int]:
         return {"median": self.median, "low": self.low, "high": self.high, "count": self.count}
+
+
+def spread_text(spread: Mapping[str, float] | None, form: str, unit: str = "") -> str:
+    """Median, with least and most in brackets."""
+    if spread is None:
+        return "–"
+    median, low, high = (f"{spread[key]:{form}}" for key in ("median", "low", "high"))
+    return f"{median}{unit} ({low} to {high})"
+
+
+def megabytes(nbytes: float | None) -> str:
+    """Bytes for a reader: kB under a megabyte, else MB."""
+    if nbytes is None:
+        return "–"
+    return f"{nbytes / 1e3:,.1f} kB" if nbytes < 1e6 else f"{nbytes / 1e6:,.0f} MB"
 
 
 @dataclass

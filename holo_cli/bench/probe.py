@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ import torch
 from holo_cli import registry
 from holo_cli.config import Resolved
 from holo_cli.data.batches import TrainBatches
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import TrainingError
 from holo_cli.inference.engine import Engine, Prefix
 from holo_cli.inference.sampling import SamplingConfig
@@ -90,13 +89,14 @@ class TrainingProbe:
         self.loop = Loop(
             model=self.model,
             optimizer=self.optimizer,
-            data=cast(PreparedData, None),  # is for evaluations, and there are none
+            data=None,  # is for evaluations, and there are none
             batches=random_rows(shape.vocab_size, shape.context, config.batch_size),
             config=config,
             dtype=self.dtype,
             progress=Progress(),
             events=lambda event: None,
             save=lambda kind, loop: None,
+            held_at=1.0,  # what changes while a model learns is measured as it ends
         )
         if config.compile:
             self.loop.hidden, problem = compiled(self.model)

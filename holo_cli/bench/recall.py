@@ -2,7 +2,7 @@
 
 Losses on text hide this: most tokens can be told from the last few. Here nothing can: an answer is
 somewhere in the past, at a place that changes, and must be found. Each entry is trained on each
-task from scratch and tested on new rows, also longer than those it was trained on. Beside the
+task from scratch and tested on rows drawn anew, some longer than it was trained on. Beside the
 accuracy stands what it was bought with: the bytes of state that decoding keeps at that length.
 """
 
@@ -52,7 +52,11 @@ class Run:
 @dataclass(frozen=True)
 class Score:
     """How an entry does in a case of a task: accuracies over seeds, at the rate that is best for
-    the trained cases. No accuracies: not run, failed, or more than the model can read (`why`)."""
+    the trained cases. No accuracies: not run, failed, or more than the model can read.
+
+    `why` says so, and which seeds failed or were not run, at any rate. `failed` counts those that
+    failed at the rate that counts; their accuracies are not there.
+    """
 
     entry: str
     exam: Exam
@@ -62,6 +66,7 @@ class Score:
     parameters: int
     rate: float | None
     why: str = ""
+    failed: int = 0
 
     @property
     def trained(self) -> bool:
@@ -90,6 +95,7 @@ class Score:
             "parameters": self.parameters,
             "rate": self.rate,
             "why": self.why,
+            "failed": self.failed,
         }
 
 
@@ -153,19 +159,16 @@ class Recall:
 
     def _scores(self, entry: Entry, exam: Exam) -> Iterator[Score]:
         runs = [r for r in self.runs if (r.entry, r.exam) == (entry.name, exam)]
-        rows = [row for run in runs if (row := self.row(run)) is not None]
-        by_rate: dict[float, list[Row]] = {}
-        for row in rows:
-            if row["status"] == "done":
-                by_rate.setdefault(row["rate"], []).append(row)
-        rate = max(by_rate, key=lambda rate: _trained(by_rate[rate])) if by_rate else None
-        chosen = by_rate[rate] if rate is not None else []
-        failed = sorted({row["error"] for row in rows if row["status"] != "done"})
+        tried = {rate: _Tried.of(rate, runs, self.row) for rate in self.plan.rates}
+        best = _best(list(tried.values()))
+        chosen = best.done if best else []
+        remarks = _remarks(list(tried.values())) if best else []
+        errors = sorted({row["error"] for t in tried.values() for row in t.failed.values()})
         for number, case in enumerate(exam.cases):
             found = [row["cases"][number] for row in chosen]
             accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
             refused = [f["error"] for f in found if "error" in f]
-            why = "" if accuracies else "; ".join(dict.fromkeys(refused or failed)) or "not run"
+            missing = [] if accuracies else refused or errors or ["not run"]
             yield Score(
                 entry.name,
                 exam,
@@ -173,15 +176,68 @@ class Recall:
                 accuracies,
                 found[0]["state_bytes"] if found else None,
                 self.parameters[entry.name, exam.name],
-                rate,
-                why,
+                best.rate if best else None,
+                "; ".join(dict.fromkeys([*missing, *remarks])),
+                len(best.failed) if best else 0,
             )
 
 
-def _trained(rows: list[Row]) -> float:
-    """Mean accuracy over the cases that were trained on."""
-    values = [case["accuracy"] or 0.0 for row in rows for case in row["cases"] if case["trained"]]
-    return statistics.mean(values)
+@dataclass(frozen=True)
+class _Tried:
+    """What came of a rate: rows of seeds that ended, rows of seeds that failed, seeds to do."""
+
+    rate: float
+    done: list[Row]
+    failed: dict[int, Row]
+    missing: list[int]
+
+    @classmethod
+    def of(cls, rate: float, runs: list[Run], row: Callable[[Run], Row | None]) -> _Tried:
+        found = {run.seed: row(run) for run in runs if run.rate == rate}
+        known = {seed: row for seed, row in found.items() if row is not None}
+        return cls(
+            rate,
+            [row for row in known.values() if row["status"] == "done"],
+            {seed: row for seed, row in known.items() if row["status"] != "done"},
+            [seed for seed, row in found.items() if row is None],
+        )
+
+    @property
+    def trained(self) -> float:
+        """Mean accuracy over the cases that were trained on; a seed that failed has none right, or
+        a rate at which one seed survived would stand against the others' means."""
+        cases = [case for row in self.done for case in row["cases"] if case["trained"]]
+        share = len(self.done) / (len(self.done) + len(self.failed))
+        return share * statistics.mean(case["accuracy"] or 0.0 for case in cases)
+
+
+def _best(tried: list[_Tried]) -> _Tried | None:
+    """The rate that counts: of those with the fewest seeds to do the best on the trained cases."""
+    known = [t for t in tried if t.done]
+    left = min((len(t.missing) for t in known), default=0)
+    ready = [t for t in known if len(t.missing) == left]
+    return max(ready, key=lambda t: t.trained, default=None)
+
+
+def _remarks(tried: list[_Tried]) -> list[str]:
+    """What the figures do not show: seeds that failed, and those that were not run."""
+    said = []
+    for t in tried:
+        by_error: dict[str, list[int]] = {}
+        for seed, row in t.failed.items():
+            by_error.setdefault(row["error"], []).append(seed)
+        for error, seeds in by_error.items():
+            said.append(f"{_which(t, seeds)} failed: {error}")
+        if t.missing:
+            said.append(f"{_which(t, t.missing)} not run")
+    return said
+
+
+def _which(tried: _Tried, seeds: list[int]) -> str:
+    if len(seeds) == len(tried.done) + len(tried.failed) + len(tried.missing):
+        return f"rate x{tried.rate:g}"
+    word = "seed" if len(seeds) == 1 else "seeds"
+    return f"rate x{tried.rate:g}, {word} {', '.join(map(str, seeds))}"
 
 
 def open_recall(

@@ -19,8 +19,8 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     report = Report(
         plan.title or "Recall",
         "Small models, each trained from scratch on tasks whose answers only the past can tell, "
-        "and tested on new rows: shares of right answers, at lengths that were trained on and at "
-        "longer ones, beside the state that decoding keeps there.",
+        "and tested on rows made anew: shares of right answers, at lengths that were trained on "
+        "and at longer ones, beside the state that decoding keeps there.",
         dict(machines[-1]) if machines else {},
     )
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
@@ -41,9 +41,10 @@ def findings(recall: Recall, scores: list[Score]) -> list[str]:
         if not here:
             found.append(f"{exam.task.title}: not run.")
             continue
-        good = [s.entry for s in here if (s.accuracy or 0.0) >= SOLVED]
+        solvers = [s for s in here if (s.accuracy or 0.0) >= SOLVED]
+        good = [s.entry for s in solvers]
         rest = sorted((s for s in here if s.entry not in good), key=lambda s: -(s.accuracy or 0.0))
-        parts = [f"solved by {', '.join(good)}" if good else "solved by none"]
+        parts = ["solved by " + (", ".join(map(_with_failures, solvers)) or "none")]
         if rest:
             parts.append("not by " + ", ".join(f"{s.entry} ({accuracy(s.accuracy)})" for s in rest))
         text = f"{exam.task.title}, {_case(hardest)}: {'; '.join(parts)}."
@@ -57,6 +58,13 @@ def findings(recall: Recall, scores: list[Score]) -> list[str]:
             text += f" At {_case(longest)}, never trained: still {who}." if good else ""
         found.append(text)
     return found
+
+
+def _with_failures(score: Score) -> str:
+    """The entry, and how many of its seeds failed and are not in its figure."""
+    if not score.failed:
+        return score.entry
+    return f"{score.entry} ({score.failed} of {score.failed + len(score.accuracies)} seeds failed)"
 
 
 def _case(case: Any) -> str:
@@ -147,12 +155,20 @@ def _method(recall: Recall) -> str:
     first = recall.runs[0].resolved
     training = first.training
     ends = f"; it ends early once its loss stays under {plan.solved:g} nats" if plan.solved else ""
-    rates = ", ".join(f"x{rate:g}" for rate in plan.rates)
-    return f"""Each run makes {training.steps} steps of {training.batch_size} new rows{ends}. \
+    rates = f"Rate: x{plan.rates[0]:g}."
+    if len(plan.rates) > 1:
+        tried = ", ".join(f"x{rate:g}" for rate in plan.rates)
+        best = f"{'better' if len(plan.rates) == 2 else 'best'} of {len(plan.rates)} rates"
+        rates = (
+            f"Rates tried: {tried}; figures are of the {best}, chosen on the same test: by its "
+            "accuracy in the trained cases, where a seed that failed counts as nothing right. So "
+            "they flatter a little, those of models that hang on the rate most."
+        )
+    steps = f"{training.steps} steps of {training.batch_size} rows made on the spot{ends}"
+    return f"""Each run makes {steps}. \
 Cases take turns from batch to batch. Only answers are scored, in training and in the test, which \
-has {plan.sequences} new rows for each case. Rates tried: {rates}; where there are several, the \
-one counts that is best on the trained cases. Seeds: {plan.seeds}; where there are several, \
-figures are means.
+has {plan.sequences} rows for each case, from a stream of random numbers of their own. {rates} \
+Seeds: {plan.seeds}; where there are several, figures are means of those that did not fail.
 
 A model that does not solve a task here has not been shown to be unable to: it had this size and \
 this much training. One seed more or less can decide whether a model finds the trick in time."""

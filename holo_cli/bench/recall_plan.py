@@ -17,6 +17,21 @@ from holo_cli.bench.tasks import TASKS, Case, Task
 from holo_cli.config import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
 
+# settings that a recall bench makes itself or has no use for, and what to do instead
+TAKEN = {
+    "model.context": "It is the longest trained length of a task: train = [[LENGTH, ITEMS], ...].",
+    "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
+    "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
+    "training.compile": "Nothing is compiled here; leave it out.",
+    "training.time_limit": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
+    "training.target_loss": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
+}
+OF_A_COMPARISON = {
+    "rates": "The plan's own `rates` are for all entries; for one of its own, make another plan.",
+    "match": "Set the size in [entry.NAME.set], or the plan's `widths`.",
+    "vary": "Set the size in [entry.NAME.set], or the plan's `widths`.",
+}
+
 
 @dataclass(frozen=True)
 class Exam:
@@ -96,10 +111,29 @@ class RecallPlan:
             raise UsageError("No task to test with.", next_step=f"Tasks: {', '.join(TASKS)}.")
         if self.seeds < 1 or self.sequences < 1 or not self.rates or min(self.rates) <= 0:
             raise UsageError("Seeds, sequences and rates of a recall bench must be above 0.")
+        self._check_settings("the plan", self.base)
+        for entry in self.entries:
+            self._check_settings(f"entry {entry.name}", entry.settings)
         for exam in self.exams:
             for case in exam.cases:
                 exam.task.check(case)
         return self
+
+    def _check_settings(self, where: str, settings: Mapping[str, Any]) -> None:
+        """Raises UsageError for one that would be without effect."""
+        taken = TAKEN | (
+            {"model.width": "Leave it out, or the plan's `widths`."} if self.widths else {}
+        )
+        for key in settings:
+            if key.startswith("data."):
+                raise UsageError(
+                    f"A recall bench reads no text: {key} of {where} cannot be set.",
+                    next_step="Leave it out; what is read are the tasks of the plan.",
+                )
+            if key in taken:
+                raise UsageError(
+                    f"A recall bench does not take {key} from {where}.", next_step=taken[key]
+                )
 
     def spread_out(self) -> tuple[Entry, ...]:
         """The entries at each width."""
@@ -132,6 +166,14 @@ def read_plan(path: Path) -> RecallPlan:
     known = {f.name for f in fields(RecallPlan)} - {"entries", "exams"}
     values, entries, tasks = load_plan(path, known, "task")
     check_types(values, RecallPlan, path)
+    for entry in entries:
+        for key, instead in OF_A_COMPARISON.items():
+            if getattr(entry, key) is not None:
+                raise UsageError(
+                    f"{path}: {key} of [entry.{entry.name}] is for a comparison; a recall bench "
+                    "has no use for it.",
+                    next_step=instead,
+                )
     exams = tuple(_read_exam(path, name, given) for name, given in tasks.items())
     return RecallPlan(**values, entries=entries, exams=exams)
 
@@ -147,13 +189,17 @@ def _read_exam(path: Path, name: str, given: Any) -> Exam:
         raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
     try:
         train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
-        exam = Exam(name, int(given["vocab"]), train, test)
+        exam = Exam(name, given["vocab"], train, test)
         assert exam.train
-        whole = all(isinstance(n, int) for case in exam.cases for n in case)
+        numbers = (exam.vocab_size, *(n for case in exam.cases for n in case))
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
     except (TypeError, AssertionError):
         whole = False
     if not whole:
-        raise UsageError(f"{where}: train and test are lists of [LENGTH, ITEMS], whole numbers.")
+        raise UsageError(
+            f"{where}: vocab is a whole number; train and test are lists of [LENGTH, ITEMS], "
+            "whole numbers."
+        )
     return exam
 
 

@@ -1,15 +1,16 @@
 """One run of the recall bench: train on a task's rows, then count right answers.
 
 Steps are those of the training loop; only where batches come from is different: rows are made on
-the spot, each a pure function of the seed and its number, so no row is seen twice and test rows,
-which are made from another stream, are new.
+the spot, each a pure function of the seed and its number, and test rows are drawn from a stream of
+random numbers of their own. Where a task has many possible rows none is met twice; where it has few
+(a small vocabulary, one thing to remember) some tested rows were trained on.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,6 @@ from holo_cli.bench.recall_plan import Exam
 from holo_cli.bench.tasks import Case
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import Stopped, UsageError
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loop import Loop
@@ -62,16 +62,6 @@ class TaskBatches(TrainBatches):
         return torch.from_numpy(x), torch.from_numpy(y)
 
 
-class _NoText:
-    """Stands where the loop expects a prepared set; its batches come from elsewhere."""
-
-    def __init__(self, context: int) -> None:
-        self._tokens = np.zeros(context + 1, dtype=np.int64)
-
-    def split(self, split: str) -> list[Any]:
-        return [self._tokens]
-
-
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
     resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
@@ -79,15 +69,19 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
-    model = registry.build_model(resolved.model_name, resolved.model).to(device)
+    stages = resolved.model.stages()
+    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
+    model = registry.build_model(resolved.model_name, first).to(device)
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
     stop, progress = StopRequest(), Progress()
     loop = Loop(
-        model, optimizer, cast(PreparedData, _NoText(exam.context)), config, dtype, progress,
-        events=events, save=lambda kind, progress: None, stop=stop,
+        model, optimizer, None, config, dtype, progress, events=events,
+        save=lambda kind, loop: None, stop=stop, stages=stages,
+        batches=TaskBatches(exam, config.seed, config.batch_size),
     )  # fmt: skip
-    loop.batches = TaskBatches(exam, config.seed, config.batch_size)
     model.train()
+    # what is solved half-way by a model that is not yet as it is tested is not solved
+    changes = bool(stages) or type(model).reached is not LanguageModel.reached
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
@@ -103,9 +97,10 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 events({
                     "event": "train", "step": progress.step, "steps": config.steps, "loss": loss,
                 })  # fmt: skip
-            if len(recent) == WINDOW and max(recent) < job["solved"]:
+            if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
+    model = loop.model  # which may have grown
     cases = [
         examine(model, exam, case, job["sequences"], config.seed, dtype) for case in exam.cases
     ]
@@ -124,10 +119,21 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     }
 
 
+def fresh_rows(
+    exam: Exam, case: Case, sequences: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
+    rng = np.random.default_rng([TEST, seed, *case])
+    rows = max(1, TEST_TOKENS // case.length)
+    for start in range(0, sequences, rows):
+        x, y = exam.task.sample(rng, min(rows, sequences - start), case)
+        yield torch.from_numpy(x), torch.from_numpy(y)
+
+
 def examine(
     model: LanguageModel, exam: Exam, case: Case, sequences: int, seed: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Share of right answers over new rows of a case, as a plain row.
+    """Share of right answers over the test's rows of a case, as a plain row.
 
     A case longer than a model can read has accuracy None and says why.
     """
@@ -138,15 +144,12 @@ def examine(
         "state_bytes": model.state_bytes(case.length),
         "accuracy": None,
     }
-    rng = np.random.default_rng([TEST, seed, *case])
     right = asked = 0
     model.eval()
-    rows = max(1, TEST_TOKENS // case.length)
     try:
         with torch.inference_mode(), autocast(model.device, dtype):
-            for start in range(0, sequences, rows):
-                made = exam.task.sample(rng, min(rows, sequences - start), case)
-                x, y = (torch.from_numpy(part).to(model.device) for part in made)
+            for batch in fresh_rows(exam, case, sequences, seed):
+                x, y = (part.to(model.device) for part in batch)
                 scored = y != IGNORE
                 # only where an answer is wanted: logits of all positions would be large
                 said = model.head(model.hidden(x).x[scored]).argmax(-1)

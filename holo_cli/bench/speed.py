@@ -16,11 +16,23 @@ from typing import Any
 import torch
 
 from holo_cli.bench.children import Answer, Child, ChildFailed, in_turn
-from holo_cli.bench.lineup import Log, Spread, Subject, Tell, baseline_of, decided
+from holo_cli.bench.lineup import (
+    Log,
+    Spread,
+    Subject,
+    Tell,
+    baseline_of,
+    decided,
+    megabytes,
+    spread_text,
+)  # fmt: skip
 from holo_cli.bench.machine import describe_machine, product_rate
 from holo_cli.bench.report import Report
+from holo_cli.errors import UsageError
 
 PHASES = ("training", "decoding")
+USUAL_TOKENS = 32  # written in a round
+UNTIMED = 2  # tokens that the probe writes before those
 
 
 @dataclass
@@ -75,16 +87,20 @@ def measure(
     *,
     repeats: int = 5,
     seconds: float = 0.5,
-    tokens: int = 32,
+    tokens: int | None = None,
     warm: int = 2,
     tell: Tell = lambda line: None,
 ) -> Speeds:
     """Measure all subjects: `repeats` rounds of training for `seconds` each, after `warm` steps,
-    then as many rounds of writing `tokens` tokens from the middle of the context."""
+    then as many rounds of writing `tokens` tokens from the middle of the context (None: the usual
+    number, or what it has room for).
+
+    Raises UsageError, before anything is measured, for more tokens than there is room for.
+    """
+    middle, tokens = _room(min(s.resolved.model.context for s in subjects), tokens)
     training = [decided(subject) for subject in subjects]
     found = {s.name: Figures(s.name, s.model) for s in subjects}
     rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
-    middle = max(1, subjects[0].resolved.model.context // 2)
     machine = describe_machine()
 
     def products(number: int) -> None:
@@ -101,7 +117,7 @@ def measure(
                 if phase == "training":
                     answer = child.ask("measure", seconds=seconds)
                 else:
-                    answer = child.ask("measure", position=middle, tokens=min(tokens, middle - 2))
+                    answer = child.ask("measure", position=middle, tokens=tokens)
                 found[child.name].rounds[phase][number] = answer
                 log.add(phase, child.name, number, phase=phase, name=child.name, **answer)
                 rate = answer["tokens"] / answer["seconds"]
@@ -124,8 +140,26 @@ def measure(
             "vocabulary": shape.model.vocab_size,
             "rows": shape.training.batch_size,
             "repeats": repeats,
+            "tokens": tokens,
         },
     )
+
+
+def _room(context: int, tokens: int | None) -> tuple[int, int]:
+    """Where writing begins and how many tokens are written."""
+    middle = context // 2
+    room = context - middle - UNTIMED
+    if room < 1:
+        raise UsageError(
+            f"A context of {context} has no room to write in from its middle.",
+            next_step=f"Use --context {2 * UNTIMED + 1} or more.",
+        )
+    if tokens is not None and tokens > room:
+        raise UsageError(
+            f"A context of {context} has room for {room} tokens from its middle, not for {tokens}.",
+            next_step=f"Use --tokens {room} or fewer, or a longer --context.",
+        )
+    return middle, min(USUAL_TOKENS, room) if tokens is None else tokens
 
 
 def _start(
@@ -258,21 +292,6 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return cells
 
 
-def spread_text(spread: Mapping[str, float] | None, form: str, unit: str = "") -> str:
-    """Median, with least and most in brackets."""
-    if spread is None:
-        return "–"
-    median, low, high = (f"{spread[key]:{form}}" for key in ("median", "low", "high"))
-    return f"{median}{unit} ({low} to {high})"
-
-
-def megabytes(nbytes: float | None) -> str:
-    """Bytes for a reader: kB under a megabyte, else MB."""
-    if nbytes is None:
-        return "–"
-    return f"{nbytes / 1e3:,.1f} kB" if nbytes < 1e6 else f"{nbytes / 1e6:,.0f} MB"
-
-
 def _integer(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
@@ -352,7 +371,8 @@ def report(speeds: Speeds, title: str = "Speed") -> Report:
         "Speed and memory", columns, cells,
         "Share of products: the model's floating-point operations a second, by its own formula, of "
         "what plain matrix products reached in the same rounds. Optimizer: its part of a step. "
-        "Peak memory: of the whole training process. Decoding starts in the middle of the context.",
+        "Peak memory: of the whole training process. Decoding starts in the middle of the context "
+        f"and writes {shape['tokens']} tokens.",
     )  # fmt: skip
     if note := busy_note(speeds):
         made.prose(note)

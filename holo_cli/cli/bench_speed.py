@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,8 +62,14 @@ def speed(
     repeats: Repeats = 5,
     seconds: Seconds = 0.5,
     tokens: Annotated[
-        int, typer.Option("--tokens", metavar="N", help="Written by each in a round.")
-    ] = 32,
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="N",
+            help="Written by each in a round; left out: 32, or "
+            "as many as the context has room for.",
+        ),
+    ] = None,
     out_path: options.Out = None,
     open_page: Open = False,
     device: options.Device = None,
@@ -132,7 +138,8 @@ def scaling(
     asked = _numbers("--lengths", lengths or LENGTHS.get(preset, USUAL_LENGTHS))
     from holo_cli.bench import scaling as library
 
-    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype)
+    taken = {"model.context": "--lengths", "training.batch_size": "--tokens"}
+    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
     found = library.measure(
         subjects, bench.log(), lengths=asked, tokens=tokens, repeats=repeats or 1,
         seconds=seconds, tell=bench.out.note,
@@ -174,13 +181,16 @@ def decode(
     asked = _numbers("--positions", positions or POSITIONS.get(preset, USUAL_POSITIONS))
     from holo_cli.bench import decode as library
 
-    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype)
+    taken = {"model.context": "--positions"}
+    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
     found = library.measure(
         subjects, bench.log(), positions=asked, tokens=tokens, repeats=repeats or 1,
         tell=bench.out.note,
     )  # fmt: skip
     bench.table(*library.table(found))
     bench.out.sentences(library.findings(found))
+    if note := library.busy_note(found):
+        bench.out.warn(note)
     memory = {f"memory_{k}_bytes_per_second": s.to_dict() for k, s in found.memory.items()}
     bench.finish(found.rows(), {**found.machine, **memory}, library.report(found))
 
@@ -241,13 +251,14 @@ def _line_up(
     vocab_size: int | None,
     device: str | None,
     dtype: str | None,
+    taken: Mapping[str, str] = {},
     **shape: int | None,
 ) -> list[Subject]:
     from holo_cli.bench.lineup import line_up
 
     return line_up(
         names(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
-        device=device or "auto", dtype=dtype or "auto", **shape,
+        device=device or "auto", dtype=dtype or "auto", taken=taken, **shape,
     )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ in decoding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
@@ -98,6 +100,9 @@ def choose_threshold(loaded: Loaded, wish: str) -> Calibration | None:
     return found
 
 
+Shards = Sequence[NDArray[Any]]
+
+
 @torch.inference_mode()
 def calibrate(
     model: LanguageModel,
@@ -106,49 +111,68 @@ def calibrate(
     tolerance: float = 0.01,
     tokens: int = TOKENS,
     dtype: torch.dtype | None = None,
+    text: Shards | None = None,
 ) -> Calibration:
     """The lowest threshold found whose loss is at most `tolerance` nats above all layers'.
 
     Halves [0, 1] a few times, as if the loss fell with the threshold throughout; the figures that
     come back were measured at the threshold that comes back, and are true whether it does or not.
-    The model's threshold and mode stay as they were. Raises UsageError as `set_threshold`.
+    They are of the text that the threshold was chosen on: the beginning of `text` (None: of the
+    validation part). The model's threshold and mode stay as they were. Raises UsageError as
+    `set_threshold`.
     """
-    before = getattr(model, "exit_threshold", NEVER)
-    set_threshold(model, NEVER)
-    assert isinstance(model, LeavesEarly)
-    rows = max(1, min(tokens, TOKENS) // model.config.context)
-    x, y = next(val_batches(data.split("val"), model.config.context, rows, data.tokenizer.end))
-    x, y = x.to(model.device), y.to(model.device)
-    training = model.training
-    model.eval()
+    text = data.split("val") if text is None else text
+    end = data.tokenizer.end
 
-    def measured(threshold: float) -> tuple[float, float]:
-        set_threshold(model, threshold)
-        with autocast(model.device, dtype or torch.float32):
-            nats = nats_per_token(model.hidden(x).x, model.head, y)
-            depth = model.depths(x)[y != IGNORE].double().mean()
-        return (nats.sum() / (y != IGNORE).sum()).item(), depth.item()
+    def measured(threshold: float) -> tuple[float, float, int]:
+        return loss_at(model, text, end, threshold, tokens=tokens, dtype=dtype)
 
-    full, depth = measured(NEVER)
+    full, depth, count = measured(NEVER)
     best = (NEVER, full, depth)
     low, high = 0.0, 1.0
     for _ in range(TRIALS):
         threshold = (low + high) / 2
-        loss, depth = measured(threshold)
+        loss, depth, _ = measured(threshold)
         if loss <= full + tolerance:
             best, high = (threshold, loss, depth), threshold
         else:
             low = threshold
-    set_threshold(model, before)
-    model.train(training)
     return Calibration(
         threshold=best[0],
         loss=best[1],
         full_loss=full,
         mean_depth=best[2],
         layers=model.config.layers,
-        tokens=int((y != IGNORE).sum()),
+        tokens=count,
     )
+
+
+@torch.inference_mode()
+def loss_at(
+    model: LanguageModel,
+    text: Shards,
+    end: int,
+    threshold: float,
+    *,
+    tokens: int = TOKENS,
+    dtype: torch.dtype | None = None,
+) -> tuple[float, float, int]:
+    """Nats per token, layers per token, and tokens, of the beginning of a text at a threshold;
+    `end` is the token before it. The model's threshold and mode stay as they were."""
+    before, training = getattr(model, "exit_threshold", NEVER), model.training
+    set_threshold(model, threshold)
+    assert isinstance(model, LeavesEarly)
+    rows = max(1, min(tokens, TOKENS) // model.config.context)
+    x, y = next(val_batches(text, model.config.context, rows, end))
+    x, y = x.to(model.device), y.to(model.device)
+    model.eval()
+    with autocast(model.device, dtype or torch.float32):
+        nats = nats_per_token(model.hidden(x).x, model.head, y)
+        depth = model.depths(x)[y != IGNORE].double().mean()
+    count = int((y != IGNORE).sum())
+    set_threshold(model, before)
+    model.train(training)
+    return (nats.sum() / count).item(), depth.item(), count
 
 
 def mean_depth(state: State) -> float | None:

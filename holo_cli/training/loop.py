@@ -52,7 +52,7 @@ class Loop:
         self,
         model: LanguageModel,
         optimizer: Optimizer,
-        data: PreparedData,
+        data: PreparedData | None,
         config: TrainingConfig,
         dtype: torch.dtype,
         progress: Progress,
@@ -65,8 +65,13 @@ class Loop:
         stop_at: int | None = None,
         stages: Sequence[Stage] = (),
         batches: TrainBatches | None = None,
+        held_at: float | None = None,
     ) -> None:
-        """`batches` None: plain windows of the training part. Without `stages` nothing grows."""
+        """`batches` None: plain windows of the training part. Without `stages` nothing grows.
+
+        `data` may be None for steps on `batches` alone, without evaluations. `held_at` is a share
+        of training that the model is to take every step for; None: the one that is reached.
+        """
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
@@ -75,12 +80,20 @@ class Loop:
         self.world = world or World()
         self.stop_at = stop_at
         self.context = model.config.context
-        self.batches = batches or TrainBatches(data.split("train"), self.context, config.seed)
+        self.held_at = held_at
+        if batches is None:
+            batches = TrainBatches(self._text.split("train"), self.context, config.seed)
+        self.batches = batches
         self.batches.position = progress.windows
         self._in_step = (-1, 0)  # a step, and the targets that are scored in all its rows
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._logged_at = (progress.train_seconds, progress.tokens)
         self._train_with(model, optimizer)
+
+    @property
+    def _text(self) -> PreparedData:
+        assert self.data is not None, "without a prepared set there is nothing to evaluate on"
+        return self.data
 
     def _train_with(self, model: LanguageModel, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
@@ -95,11 +108,7 @@ class Loop:
         self.model.train()
         self._compile()
         try:
-            if self.stages and not progress.stages:
-                self._begin_stage({})
             while progress.step < config.steps:
-                self._grow()
-                self.model.reached(progress.step / config.steps)
                 if not self.step():
                     self._save("last")
                     return self.stop.reason
@@ -154,15 +163,23 @@ class Loop:
         middle of a step finishes that step first.
         """
         progress, model = self.progress, self.model
+        if self.stages and not progress.stages:
+            self._begin_stage({})
         due = layers_due(self.stages, progress.step, self.config.steps)
         if progress.micro or due <= model.config.layers:
             return
-        before = sample_loss(model, self.data, self.dtype) if self.world.is_main else 0.0
+        before = self._sample_loss()
         self._train_with(*grow(model, self.optimizer, due, self.config.seed))
-        after = sample_loss(self.model, self.data, self.dtype) if self.world.is_main else 0.0
+        after = self._sample_loss()
         self._compile()
-        figures = memory_figures(self.model, self.config, self.dtype)
-        self._begin_stage({"loss_before": before, "loss_after": after} | figures)
+        losses = {} if self.data is None else {"loss_before": before, "loss_after": after}
+        self._begin_stage(losses | memory_figures(self.model, self.config, self.dtype))
+
+    def _sample_loss(self) -> float:
+        """On a little validation text, by the first process alone."""
+        if self.data is None or not self.world.is_main:
+            return 0.0
+        return sample_loss(self.model, self.data, self.dtype)
 
     def _begin_stage(self, more: Event) -> None:
         """Note and tell the stage that the model is in now; `more` is for the event alone."""
@@ -183,8 +200,15 @@ class Loop:
     # -- one step ---------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """One update; False if a request to stop came first (the state is then mid-step)."""
+        """One update; False if a request to stop came first (the state is then mid-step).
+
+        All that belongs to a step is done here, so that who makes steps without `run` trains the
+        same: the model grows where it is due, and is told how far training has come.
+        """
         progress, config = self.progress, self.config
+        self._grow()
+        reached = progress.step / config.steps if self.held_at is None else self.held_at
+        self.model.reached(reached)
         while progress.micro < config.grad_accum:
             if self.world.any(bool(self.stop)):
                 self.stop.ask("signal")
@@ -291,14 +315,14 @@ class Loop:
             progress.val_loss = self.world.share(None)
             return
         started = time.perf_counter()
-        result = evaluate(self.model, self.data, self.dtype, rows=self.config.eval_batch_size)
+        result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
         if not math.isfinite(result.loss):
             raise diverged(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = own_measures(self.model, self.data, self.dtype)
+        measures = own_measures(self.model, self._text, self.dtype)
         text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
         self.model.train()
         seconds = time.perf_counter() - started

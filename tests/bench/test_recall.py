@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from holo_cli.bench import recall as bench
-from holo_cli.bench import work
+from holo_cli.bench import recall_run, work
+from holo_cli.bench.compare_plan import parse_variant
 from holo_cli.bench.recall import FIRST_SEED, Recall, open_recall
 from holo_cli.bench.recall_page import findings, write_page
-from holo_cli.bench.recall_plan import Exam, RecallPlan, read_plan, resolve_exam
-from holo_cli.bench.recall_run import TaskBatches, examine, run
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.recall_plan import Exam, RecallPlan, named_plan, read_plan, resolve_exam
+from holo_cli.bench.recall_run import TaskBatches, examine, fresh_rows, run
+from holo_cli.bench.tasks import TASKS, Case
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Hidden
 from holo_cli.registry import build_model
+from holo_cli.training.loop import Loop
 
 PLAN = """
 sequences = 64
@@ -77,12 +79,42 @@ def test_batches_take_turns_and_are_functions_of_their_number(plan: RecallPlan) 
         assert batches.scored(start, 16) == int((y != IGNORE).sum())
 
 
-def test_the_test_has_rows_that_training_has_not(plan: RecallPlan) -> None:
+def shared_rows(exam: Exam, sequences: int, batches: int, batch: int) -> int:
+    """How many of the tested rows are among those of so many batches of training."""
+    made = TaskBatches(exam, FIRST_SEED, batch)
+    trained = {row.tobytes() for _ in range(batches) for row in made.take(batch)[0].numpy()}
+    return sum(
+        row.tobytes() in trained
+        for case in exam.train
+        for x, _ in fresh_rows(exam, case, sequences, FIRST_SEED)
+        for row in x.numpy()
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_plan_small_tests_no_row_that_it_trained(task: str) -> None:
+    """A quarter of its steps; the rows that are possible are many more than are ever made."""
+    small = named_plan("small")
+    (exam,) = small.select_tasks([task]).exams
+    batches, batch = small.base["training.steps"] // 4, small.base["training.batch_size"]
+    assert shared_rows(exam, small.sequences, batches, batch) == 0
+
+
+def test_with_few_possible_rows_some_are_met_again() -> None:
+    """So nothing says that they are not: 3 keys by 3 values by 3 places are 27 rows."""
+    few = Exam("mqar", 7, (Case(5, 1),))
+    assert shared_rows(few, 64, 4, 16) > 32
+
+
+def test_the_rows_of_a_test_are_the_same_in_any_batches(
+    plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exam = plan.exams[0]
-    trained = TaskBatches(exam, 1, 16).take(16)[0].numpy()
-    rng = np.random.default_rng([1, 1, *exam.train[0]])
-    tested, _ = exam.task.sample(rng, 16, exam.train[0])
-    assert not {row.tobytes() for row in trained} <= {row.tobytes() for row in tested}
+    whole = torch.cat([x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)])
+    monkeypatch.setattr(recall_run, "TEST_TOKENS", 16 * 3)
+    parts = [x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)]
+    assert [len(x) for x in parts] == [3] * 6 + [2]
+    assert torch.equal(torch.cat(parts), whole)
 
 
 class TestCounting:
@@ -144,6 +176,34 @@ def test_a_solved_task_ends_early(plan: RecallPlan) -> None:
     assert (result["steps"], result["stopped_by"]) == (20, "solved")
 
 
+def test_what_changes_while_a_model_learns_changes_here_too(
+    plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
+    from holo_cli.models.brain_v1.winners import Free
+
+    entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
+    entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
+    exam = plan.exams[0]
+    resolved = resolve_exam(plan, entry, exam, 1.0, 1).replace(
+        {"training.steps": 4, "training.warmup": 0}
+    )
+    fired: list[list[int]] = []
+    micro = Loop._micro_step
+
+    def watched(loop: Loop) -> None:
+        fired.append([part.training_k for part in loop.model.modules() if isinstance(part, Free)])
+        micro(loop)
+
+    monkeypatch.setattr(Loop, "_micro_step", watched)
+    asked = {"sequences": 8, "solved": 100.0}
+    monkeypatch.setattr(recall_run, "WINDOW", 1)
+    result = run({"resolved": resolved.to_dict(), "exam": exam.to_dict(), **asked}, lambda e: None)
+    assert fired == [[160], [80], [40, 40], [40, 40]]
+    assert result["parameters"] == build_model("brain-v1", resolved.model).describe().parameters
+    assert (result["steps"], result["stopped_by"]) == (4, "steps")  # solved half-way is not solved
+
+
 def test_a_length_that_a_model_cannot_read_is_no_score(plan: RecallPlan) -> None:
     """Learned positions end at the trained context: no accuracy, but the reason."""
     _, settings = job(plan, entry=1, **{"training.steps": 5, "training.warmup": 0})
@@ -175,7 +235,6 @@ print(json.dumps(dict(event="result", cases=cases, losses=[[10, 0.1, 1.0]], step
 @pytest.fixture
 def finished(plan: RecallPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recall:
     import sys
-    from dataclasses import replace
 
     monkeypatch.setattr(work, "WORKER", [sys.executable, "-S", "-c", WORKER])
     monkeypatch.setattr(bench, "describe_machine", lambda: {"cpu": "a test's", "threads": 1})
@@ -198,6 +257,74 @@ def test_the_best_rate_counts_and_failures_are_told(finished: Recall, tmp_path: 
     again = open_recall(finished.plan, tmp_path / "page.html")
     assert again.todo() == []
     assert len(open_recall(finished.plan, tmp_path / "page.html", retry_failed=True).todo()) == 4
+
+
+def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -> list[Any]:
+    """The scores of `attention` where (rate, seed) has that accuracy; None failed, else not run."""
+    for made in recall.runs:
+        if made.entry != "attention" or (made.rate, made.seed) not in outcomes:
+            continue
+        accuracy = outcomes[made.rate, made.seed]
+        cases = [
+            {"accuracy": accuracy, "trained": c in made.exam.train, "state_bytes": 1}
+            for c in made.exam.cases
+        ]
+        row = {
+            "key": made.key, "entry": made.entry, "rate": made.rate,
+            "config": made.resolved.to_dict()["config"],
+        }  # fmt: skip
+        ended: dict[str, Any] = {"status": "done", "cases": cases}
+        failed = {"status": "failed", "error": "Training diverged."}
+        recall.rows.add(row | (failed if accuracy is None else ended))
+    return [s for s in recall.scores() if s.entry == "attention"]
+
+
+@pytest.fixture
+def three_seeds(plan: RecallPlan, tmp_path: Path) -> Recall:
+    return open_recall(replace(plan, rates=(0.5, 1.0), seeds=3), tmp_path / "three.html")
+
+
+def test_a_rate_whose_seeds_failed_does_not_win_by_the_one_that_did_not(
+    three_seeds: Recall,
+) -> None:
+    full = {(1.0, seed): 0.9 for seed in (1, 2, 3)}
+    scores = with_rows(three_seeds, full | {(0.5, 1): 1.0, (0.5, 2): None, (0.5, 3): None})
+    assert {s.rate for s in scores} == {1.0}
+    assert [s.accuracies for s in scores] == [[0.9] * 3] * 3
+    assert {s.why for s in scores} == {"rate x0.5, seeds 2, 3 failed: Training diverged."}
+    assert {s.failed for s in scores} == {0}
+
+
+def test_a_rate_that_wins_in_spite_of_a_failure_says_so(three_seeds: Recall) -> None:
+    full = {(1.0, seed): 0.1 for seed in (1, 2, 3)}
+    scores = with_rows(three_seeds, full | {(0.5, 1): 1.0, (0.5, 2): None, (0.5, 3): 1.0})
+    assert {s.rate for s in scores} == {0.5}
+    assert {s.why for s in scores} == {"rate x0.5, seed 2 failed: Training diverged."}
+    assert scores[0].to_dict()["failed"] == 1
+    assert "solved by attention (1 of 3 seeds failed)" in findings(three_seeds, scores)[0]
+
+
+def test_a_rate_that_is_not_all_run_waits_for_its_other_seeds(
+    three_seeds: Recall, tmp_path: Path
+) -> None:
+    scores = with_rows(three_seeds, {(0.5, 1): 1.0, (1.0, 1): 0.2, (1.0, 2): 0.3})
+    assert {s.rate for s in scores} == {1.0}  # neither is complete: the one with more
+    assert {s.why for s in scores} == {
+        "rate x0.5, seeds 2, 3 not run; rate x1, seed 3 not run"
+    }  # fmt: skip
+    scores = with_rows(three_seeds, {(0.5, 2): 1.0, (0.5, 3): 1.0})
+    assert {s.rate for s in scores} == {0.5}
+    fresh = open_recall(three_seeds.plan, tmp_path / "fresh.html")
+    scores = with_rows(fresh, {(1.0, seed): 0.4 for seed in (1, 2, 3)})
+    assert {(s.rate, s.why) for s in scores} == {(1.0, "rate x0.5 not run")}
+    scores = with_rows(three_seeds, {(1.0, 3): 1.0})
+    assert {(s.rate, s.why) for s in scores} == {(0.5, "")}
+
+
+def test_the_page_says_what_the_rate_was_chosen_on(three_seeds: Recall, tmp_path: Path) -> None:
+    write_page(three_seeds, three_seeds.scores(), tmp_path / "three.html")
+    text = (tmp_path / "three.html").read_text(encoding="utf-8")
+    assert "the better of 2 rates, chosen on the same test" in text
 
 
 def test_findings_and_page_say_what_the_scores_say(finished: Recall, tmp_path: Path) -> None:
@@ -225,6 +352,34 @@ def test_nothing_run_is_shown_as_not_run(plan: RecallPlan, tmp_path: Path) -> No
     assert "not run" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('recipe = "classic"', "rates = [3.0]", r"rates of \[entry.textbook\] is for a comparison"),
+        ('recipe = "classic"', 'match = "none"', r"match of \[entry.textbook\]"),
+        ('recipe = "classic"', 'vary = ["model.width"]', r"vary of \[entry.textbook\]"),
+        ('recipe = "classic"', "set = { context = 32 }", "model.context from entry textbook"),
+        ('recipe = "classic"', "set = { vocab_size = 99 }", "model.vocab_size from entry"),
+        ("conv = 4", "context = 32", "model.context from the plan"),
+        ("warmup = 5", "seed = 7", "training.seed from the plan"),
+        ("warmup = 5", "time_limit = 7", "training.time_limit"),
+        ("sequences = 64", "sequences = 64\nbase.data.path = 'x'", "reads no text"),
+        ("sequences = 64", "widths = [64]", "model.width from the plan"),
+        ("vocab = 16", "vocab = 2", "at least 3 tokens of vocabulary, not 2"),
+        ("vocab = 16", "vocab = 16.5", "vocab is a whole number"),
+        ("vocab = 16", 'vocab = "many"', "vocab is a whole number"),
+    ],
+)
+def test_what_would_be_without_effect_is_refused(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in PLAN
+    path = tmp_path / "plan.toml"
+    path.write_text(PLAN.replace(old, new), encoding="utf-8")
+    with pytest.raises(UsageError, match=message):
+        read_plan(path).check()
+
+
 def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
     assert plan.select_tasks(["mqar"]).exams == plan.exams
     with pytest.raises(UsageError, match="no task 'mqra'"):
@@ -232,8 +387,6 @@ def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
 
 
 def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
-    from dataclasses import replace
-
     spread = replace(plan, widths=(32, 64)).spread_out()
     assert [e.name for e in spread] == [
         "attention 32", "attention 64", "textbook 32", "textbook 64",

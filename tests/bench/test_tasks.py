@@ -99,6 +99,21 @@ def test_cases_that_cannot_be_made_are_refused(name: str) -> None:
     task.sample(np.random.default_rng(0), 50, Case(task.least_length(3), 3))
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_a_vocabulary_that_is_too_small_is_refused(name: str) -> None:
+    least = TASKS[name].least_vocab
+    for length in range(4, 12):  # the least there is works, at any length
+        task, case = TASKS[name](least), Case(length, 1)
+        if length >= task.least_length(1):
+            task.check(case)
+            x, y = task.sample(np.random.default_rng(0), 20, case)
+            assert max(x.max(), y.max()) < least
+            assert task.chance <= 1
+    for fewer in (least - 1, 1, 0):
+        with pytest.raises(UsageError, match=f"at least {least} tokens of vocabulary"):
+            TASKS[name](fewer).check(Case(20, 1))
+
+
 def test_places_of_selective_copying_and_queries_differ_from_row_to_row() -> None:
     _, x, _ = made("selective-copying", Case(40, 3))
     places = {tuple(np.flatnonzero(row[:37])) for row in x}

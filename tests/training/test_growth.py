@@ -21,15 +21,17 @@ from holo_cli.errors import CheckpointError, Stopped
 from holo_cli.export import export
 from holo_cli.model_config import Stage
 from holo_cli.training import loop as loop_module
+from holo_cli.training.calibrate import steps_within
 from holo_cli.training.growth import first_step, grow, layers_due, steps_left
 from holo_cli.training.loop import Loop
 from holo_cli.training.optim import Optimizer
+from holo_cli.training.process import training_rows
 from holo_cli.training.run import resume, train
 from holo_cli.training.state import Progress
 
-from .conftest import smallest
+from .conftest import same_files, smallest
 from .growing import register
-from .test_run import CHECKPOINTS, StopAfter, ignore, same_files
+from .test_resume import CHECKPOINTS, StopAfter, ignore
 
 STAGES = (Stage(0.0, 1), Stage(0.25, 2), Stage(0.5, 4))
 Growing = Callable[..., Resolved]
@@ -69,6 +71,51 @@ def test_the_work_that_is_left_counts_deeper_steps_more() -> None:
     assert steps_left(STAGES, 8, 12, 4) == 4
     # a run made longer is deeper than its stage asks for; it stays so
     assert steps_left(STAGES, 6, 24, 4) == 18
+
+
+def test_steps_made_without_run_grow_and_tell_how_far_training_is(
+    growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Benches make steps by themselves; the model must be trained as in a run."""
+    config = growing()
+    data = PreparedData.open(config.data.path)
+    config = config.replace({"model.vocab_size": data.tokenizer.vocab_size}, source="test")
+    model = registry.build_model("growing", config.model.at_depth(1))
+    told: list[float] = []
+    monkeypatch.setattr(type(model), "reached", lambda self, share: told.append(share))
+    events: list[dict[str, Any]] = []
+    loop = Loop(
+        model, Optimizer(model, config.training, fast_bf16=False), None, config.training,
+        torch.float32, Progress(), events=events.append, save=lambda kind, loop: None,
+        stages=config.model.stages(), batches=training_rows(config, data),
+    )  # fmt: skip
+    depths = []
+    for _ in range(config.training.steps):
+        assert loop.step()
+        depths.append(loop.model.config.layers)
+    assert depths == [1] * 3 + [2] * 3 + [4] * 6
+    assert told == [step / 12 for step in range(12)]
+    assert [event["stage"] for event in events] == [1, 2, 3]
+    assert not any("loss_before" in event for event in events)  # there is no text to take it on
+    loop.held_at = 1.0
+    loop.step()
+    assert told[-1] == 1.0
+
+
+def test_calibration_goes_through_the_depths(
+    growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths = []
+    step = Loop.step
+
+    def watched(loop: Loop) -> bool:
+        done = step(loop)
+        depths.append(loop.model.config.layers)
+        return done
+
+    monkeypatch.setattr(Loop, "step", watched)
+    assert steps_within(growing(), 1.0) >= 1
+    assert depths == [1] * 3 + [2] * 3 + [4] * 5
 
 
 # -- the passage from one depth to the next -------------------------------------------------------

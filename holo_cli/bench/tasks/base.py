@@ -33,6 +33,7 @@ class Task(ABC):
     vocab_size: int
 
     title: ClassVar[str]
+    least_vocab: ClassVar[int]  # tokens without which there is nothing to ask
     asks: ClassVar[str]  # in a sentence, what a model has to do
 
     @abstractmethod
@@ -58,6 +59,12 @@ class Task(ABC):
 
     def check(self, case: Case) -> None:
         """Raises UsageError for a case that this task cannot make."""
+        if self.vocab_size < self.least_vocab:
+            raise UsageError(
+                f"{self.title} needs at least {self.least_vocab} tokens of vocabulary, not "
+                f"{self.vocab_size}.",
+                next_step=f"Set `vocab` of the task to {self.least_vocab} or more.",
+            )
         if case.items < 1 or case.items > self.most_items():
             raise UsageError(
                 f"{self.title} with {self.vocab_size} tokens has from 1 to {self.most_items()} "

@@ -20,6 +20,7 @@ class Copying(Task):
     """
 
     title: ClassVar[str] = "Copying"
+    least_vocab: ClassVar[int] = 3  # filler, mark, and one to copy
     asks: ClassVar[str] = "Repeat a string, token by token, after a gap."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:

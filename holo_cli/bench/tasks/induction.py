@@ -21,6 +21,7 @@ class Induction(Task):
     """
 
     title: ClassVar[str] = "Induction"
+    least_vocab: ClassVar[int] = 2  # the mark, and one to say
     asks: ClassVar[str] = "A mark comes again; say the token that followed it the first time."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:

@@ -25,6 +25,7 @@ class AssociativeRecall(Task):
     """
 
     title: ClassVar[str] = "Associative recall"
+    least_vocab: ClassVar[int] = 3  # filler, a key, a value
     asks: ClassVar[str] = "Each key was shown once with a value; say it when the key comes again."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:

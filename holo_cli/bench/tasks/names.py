@@ -26,6 +26,7 @@ class NameBinding(Task):
     """
 
     title: ClassVar[str] = "Name binding"
+    least_vocab: ClassVar[int] = 6  # 2 of talk, a person's @ and ?, 2 for names
     asks: ClassVar[str] = "Persons are introduced once, amid talk; say the name of one much later."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:

@@ -20,6 +20,7 @@ class SelectiveCopying(Task):
     """
 
     title: ClassVar[str] = "Selective copying"
+    least_vocab: ClassVar[int] = 3  # filler, mark, and one to copy
     asks: ClassVar[str] = "Tokens lie scattered among filler; repeat them in their order."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
