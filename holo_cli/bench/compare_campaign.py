@@ -14,10 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from holo_cli.bench.code import code_of as code_of
-from holo_cli.bench.compare_plan import (
-    Entry,
-    Plan,
+from holo_cli.bench.compare_config import (
     agrees,
     evaluated,
     identity,
@@ -25,6 +22,7 @@ from holo_cli.bench.compare_plan import (
     scaled,
     shortened,
 )
+from holo_cli.bench.compare_plan import Entry, Plan
 from holo_cli.bench.match import count, describe, fit
 from holo_cli.bench.rows import Row, Rows, key_of
 from holo_cli.config import Resolved

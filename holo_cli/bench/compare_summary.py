@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holo_cli.bench.compare_campaign import Campaign
-from holo_cli.bench.compare_plan import Entry, default_of
+from holo_cli.bench.compare_config import default_of
+from holo_cli.bench.compare_plan import Entry
 from holo_cli.bench.rows import Row
 from holo_cli.bench.significance import Difference, against
 

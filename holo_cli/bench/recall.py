@@ -16,8 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare_campaign import code_of
-from holo_cli.bench.compare_plan import Entry, agrees, identity
+from holo_cli.bench.code import code_of
+from holo_cli.bench.compare_config import agrees, identity
+from holo_cli.bench.compare_plan import Entry
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.match import describe
 from holo_cli.bench.recall_plan import Exam, RecallPlan, resolve_exam
@@ -307,7 +308,7 @@ def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
         "machine": machine | {"threads": event.pop("threads", machine["threads"])},
         **event,
         "config": run.resolved.to_dict()["config"],
-        "code": code_of(run.resolved.model_name),
+        "code": event.pop("code", None) or code_of(run.resolved.model_name),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

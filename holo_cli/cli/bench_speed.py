@@ -87,6 +87,7 @@ def speed(
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
                   ("--batch-size", batch_size), ("--vocab-size", vocab_size))  # fmt: skip
     from holo_cli.bench import speed as library
+    from holo_cli.bench import speed_page as page
 
     subjects = _line_up(
         models, variants, preset, sets, vocab_size, device, dtype,
@@ -96,12 +97,12 @@ def speed(
         subjects, bench.log(), repeats=repeats or 1, seconds=seconds, tokens=tokens,
         tell=bench.out.note,
     )  # fmt: skip
-    bench.table(*library.table(found))
-    bench.out.sentences(library.findings(found))
-    if note := library.busy_note(found):
+    bench.table(*page.table(found))
+    bench.out.sentences(page.findings(found))
+    if note := page.busy_note(found):
         bench.out.warn(note)
     products = {f"products_{name}_gflops": s.to_dict() for name, s in found.products.items()}
-    bench.finish(found.rows(), {**found.machine, **products}, library.report(found))
+    bench.finish(found.rows(), {**found.machine, **products}, page.report(found))
 
 
 def scaling(
@@ -137,6 +138,7 @@ def scaling(
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--lengths", lengths or LENGTHS.get(preset, USUAL_LENGTHS))
     from holo_cli.bench import scaling as library
+    from holo_cli.bench import scaling_page as page
 
     taken = {"model.context": "--lengths", "training.batch_size": "--tokens"}
     subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
@@ -144,9 +146,9 @@ def scaling(
         subjects, bench.log(), lengths=asked, tokens=tokens, repeats=repeats or 1,
         seconds=seconds, tell=bench.out.note,
     )  # fmt: skip
-    bench.table(*library.table(found))
-    bench.out.sentences(library.findings(found))
-    bench.finish(found.rows(), found.machine, library.report(found), crossings=found.crossings())
+    bench.table(*page.table(found))
+    bench.out.sentences(page.findings(found))
+    bench.finish(found.rows(), found.machine, page.report(found), crossings=found.crossings())
 
 
 def decode(

@@ -13,8 +13,9 @@ from holo_cli.bench import compare, work, worker
 from holo_cli.bench.code import code_of
 from holo_cli.bench.compare import Options, best_rates, open_campaign
 from holo_cli.bench.compare_campaign import Campaign
+from holo_cli.bench.compare_config import resolve_entry
 from holo_cli.bench.compare_page import write_page
-from holo_cli.bench.compare_plan import Entry, Plan, read_plan, resolve_entry
+from holo_cli.bench.compare_plan import Entry, Plan, read_plan
 from holo_cli.bench.compare_summary import summarise, table
 from holo_cli.bench.rows import Rows, rows_path
 from holo_cli.errors import DataError, Stopped, UsageError

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from holo_cli.bench.compare_config import agrees, identity, resolve_entry
 from holo_cli.bench.compare_plan import (
     Entry,
     Plan,
-    agrees,
-    identity,
     named_plan,
     parse_variant,
     plan_names,
     read_plan,
-    resolve_entry,
 )
 from holo_cli.bench.recall_plan import named_plan as named_recall
 from holo_cli.bench.recall_plan import plan_names as recall_names

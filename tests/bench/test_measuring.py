@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench import decode, scaling, speed
+from holo_cli.bench import decode, scaling, scaling_page, speed, speed_page
 from holo_cli.bench.children import ChildFailed
 from holo_cli.bench.lineup import Log, Spread, baseline_of, line_up
 from holo_cli.errors import DataError, UsageError
@@ -104,7 +104,7 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert vanilla["decoding"]["tokens_per_second"]["median"] == pytest.approx(1e6 / 64)
     assert vanilla["decoding"]["state_bytes"] == 8 * 64
     assert [row["status"] for row in found.rows()] == ["measured"] * 3
-    said = " ".join(speed.findings(found))
+    said = " ".join(speed_page.findings(found))
     assert "holographic trains slower than vanilla: 0.25x (0.25 to 0.25)." in said
     assert "vanilla holds least" in said
     assert play.alive == 0
@@ -153,11 +153,11 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
         "failed", None, "it broke",
     )  # fmt: skip
     assert [name for name, call in play.asked if call == "measure"].count("ngt") == 2  # one a phase
-    columns, rows = speed.table(found)
+    columns, rows = speed_page.table(found)
     assert rows[1][2] == "failed: it broke"
     assert all(len(row) == len(columns) for row in rows)
     path = tmp_path / "page.html"
-    speed.report(found).write(path)
+    speed_page.report(found).write(path)
     cells = Parsed(path.read_text(encoding="utf-8")).cells
     assert "failed: it broke" in cells
     assert any(row.get("failed") == "it broke" for row in log.kept)
@@ -166,8 +166,8 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, microseconds)  # answers with half the processor time
     found = speed.measure(line_up(["vanilla", "ngt"]), Log("now"), repeats=1)
-    assert "50% of the time" in speed.busy_note(found)
-    assert any("one round has no spread" in sentence for sentence in speed.findings(found))
+    assert "50% of the time" in speed_page.busy_note(found)
+    assert any("one round has no spread" in sentence for sentence in speed_page.findings(found))
 
 
 # -- scaling --------------------------------------------------------------------------------------
@@ -187,15 +187,15 @@ def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert crossing["length"] == pytest.approx(512, abs=1)
     assert [vanilla.rows(n) for n in LENGTHS] == [32, 16, 8, 2, 1]  # as many tokens in all
     assert vanilla.memory(64) == pytest.approx(100)
-    said = scaling.findings(found)
+    said = scaling_page.findings(found)
     assert any("32.00 times as long at 2,048 as at 64" in sentence for sentence in said)
     assert any("holographic is the faster of the two beyond about 512" in s for s in said)
-    columns, rows = scaling.table(found)
+    columns, rows = scaling_page.table(found)
     assert rows[0][0] == "vanilla"
     assert rows[0][-4:] == ["32.00x (32.00 to 32.00)"] * 2 + ["1.00", "1.00"]
     assert len(columns) == len(rows[0])
     path = tmp_path / "page.html"
-    scaling.report(found).write(path)
+    scaling_page.report(found).write(path)
     page = Parsed(path.read_text(encoding="utf-8"))
     assert "2048" in page.cells
     assert len(page.data) == 2  # time and memory
@@ -216,8 +216,8 @@ def test_a_model_that_failed_is_not_tried_at_longer_lengths(
     assert rows[1024]["reason"] == "failed at 256 tokens already"
     ngt = [r for r in found.rows() if r["name"] == "ngt" and "length" in r]
     assert {r["status"] for r in ngt} == {"measured"}
-    assert any("vanilla failed at 256 tokens: it broke" in s for s in scaling.findings(found))
-    assert scaling.table(found)[1][0][3:6] == ["failed", "not run", "not run"]
+    assert any("vanilla failed at 256 tokens: it broke" in s for s in scaling_page.findings(found))
+    assert scaling_page.table(found)[1][0][3:6] == ["failed", "not run", "not run"]
 
 
 def test_lengths_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,7 +236,7 @@ def test_lengths_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) ->
     last = found.rows()[-1]
     assert last["growth"] == last["cpu_growth"] == Spread(2.0, 1.0, 4.0, 3).to_dict()
     assert any("2.00 times as long at 64 as at 16 tokens, 1.00 to 4.00 by round" in said
-               for said in scaling.findings(found))  # fmt: skip
+               for said in scaling_page.findings(found))  # fmt: skip
 
 
 def test_a_length_that_fails_in_a_later_round_counts_as_failed(
@@ -275,7 +275,7 @@ def test_curves_within_the_noise_do_not_cross(monkeypatch: pytest.MonkeyPatch) -
         line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=4
     )
     assert found.crossings() == []
-    said = scaling.findings(found)
+    said = scaling_page.findings(found)
     assert "holographic and vanilla are about as fast at every length measured." in said
 
 
@@ -294,7 +294,7 @@ def test_faster_at_some_lengths_is_not_faster_at_all(monkeypatch: pytest.MonkeyP
     found = scaling.measure(
         line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=2
     )
-    (sentence,) = (s for s in scaling.findings(found) if "is faster than vanilla" in s)
+    (sentence,) = (s for s in scaling_page.findings(found) if "is faster than vanilla" in s)
     assert sentence.startswith("holographic is faster than vanilla at 128 and 256 tokens;")
     assert sentence.endswith("At 256 tokens it is 2.00 times as fast (2.00 to 2.00).")
 

@@ -1,0 +1,108 @@
+"""From an entry of a plan to the config of a run, and what makes two runs the same one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.bench.compare_plan import Entry, Plan
+from holo_cli.config import Resolved, resolve
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+# settings that say where and how a run is made, not what comes out
+ELSEWHERE = {
+    "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
+}  # fmt: skip
+
+
+def resolve_entry(plan: Plan, entry: Entry, data: Path) -> Resolved:
+    """The entry's config at its own size: preset, base, then its settings.
+
+    Raises UsageError naming the entry for what its model does not know or cannot take.
+    """
+    changes = {
+        **plan.base,
+        **entry.settings,
+        "data.path": data.resolve().as_posix(),
+        "data.verify": False,  # once, by the campaign, is enough
+        "training.sample_tokens": 0,
+    }
+    if "training.warmup" not in changes and "training.steps" in changes:
+        changes["training.warmup"] = min(50, changes["training.steps"] // 10)
+    found = resolve(entry.model, entry.preset, entry.recipe)
+    return found.replace(changes, source=f"entry {entry.name}")
+
+
+def scaled(resolved: Resolved, rate: float, seed: int) -> Resolved:
+    """With both peak rates times `rate`, and a seed."""
+    training = resolved.training
+    return resolved.replace(
+        {
+            "training.lr": training.lr * rate,
+            "training.adam_lr": training.adam_lr * rate,
+            "training.seed": seed,
+        },
+        source=f"rate x{rate:g}",
+    )
+
+
+def shortened(resolved: Resolved, share: float) -> Resolved:
+    """The same schedule in a share of the steps, evaluated at its end only."""
+    steps = max(1, round(resolved.training.steps * share))
+    warmup = min(resolved.training.warmup, steps)
+    return resolved.replace(
+        {"training.steps": steps, "training.warmup": warmup, "training.eval_every": steps},
+        source="the sweep",
+    )
+
+
+def evaluated(resolved: Resolved, times: int) -> Resolved:
+    """Evaluated `times` times, evenly."""
+    every = max(1, -(-resolved.training.steps // times))
+    return resolved.replace({"training.eval_every": every}, source="the plan")
+
+
+def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
+    """What makes a run the run it is: model, data and settings, without where and how it ran.
+
+    Settings at their defaults are left out, so that a key which a later version adds does not make
+    every older run a stranger; `agrees` sees to defaults that changed.
+    """
+    return {
+        "model": resolved.model_name,
+        "data": fingerprint,
+        "settings": {
+            key: value
+            for key, value in _settings(resolved).items()
+            if value != _default(resolved, key)
+        },
+    }
+
+
+def agrees(config: Mapping[str, Mapping[str, Any]], resolved: Resolved) -> bool:
+    """Whether a row's stored config says the same on every key that both know."""
+    return all(
+        config.get(section, {}).get(leaf, value) == value
+        for key, value in _settings(resolved).items()
+        for section, _, leaf in [key.partition(".")]
+    )
+
+
+def _settings(resolved: Resolved) -> dict[str, Any]:
+    """Dotted settings that can change what comes out."""
+    return {key: value for key, value in resolved.values().items() if key not in ELSEWHERE}
+
+
+def _default(resolved: Resolved, key: str) -> Any:
+    """A dotted key's default, as JSON has it."""
+    section, _, leaf = key.partition(".")
+    return default_of(getattr(resolved, section), leaf)
+
+
+def default_of(config: BaseModel, name: str) -> Any:
+    """A field's default, as JSON has it."""
+    default = type(config).model_fields[name].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
