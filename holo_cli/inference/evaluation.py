@@ -216,21 +216,22 @@ def given_texts(
     those of the characters that the tokenizer has. Raises DataError for no text at all, UsageError
     for a language the checkpoint has no marker for.
     """
-    texts = [text for text in texts if text]
-    if not any(text.strip() for text in texts):
+    spoken = list(languages) or [lang] * len(texts)
+    pairs = [(text, said) for text, said in zip(texts, spoken, strict=True) if text]
+    if not any(text.strip() for text, _ in pairs):
         raise DataError("There is no text to score.", next_step="Name a file that is not empty.")
     known = loaded.prompts.languages
     ids: list[list[int]] = []
     found: list[str] = []
-    for i, text in enumerate(texts):
-        language = lang or (languages[i] if languages else detect(text))
+    for text, said in pairs:
+        language = lang or (detect(text) if said is None else said)
         asked = language if language in known or lang is not None else None
         marked = loaded.prompts.language(text, asked)
         marker = None if marked is None else loaded.tokenizer.marker(marked)
         start = [] if marker is None else [marker]
         ids.append([*start, *loaded.tokenizer.encode(text), loaded.tokenizer.end])
         found.append(language)
-    known_text = [_known_part(loaded.tokenizer, text) for text in texts]
+    known_text = [_known_part(loaded.tokenizer, text) for text, _ in pairs]
     return Texts(
         TokenStream([np.asarray(document, dtype=np.int64) for document in ids]),
         np.cumsum([len(document) for document in ids]),
@@ -297,8 +298,8 @@ def evaluate_texts(
     that the model cannot take.
     """
     model = loaded.model
-    context = context or model.config.context
-    _check(model, context, stride, carry)
+    context = model.config.context if context is None else context
+    _check(model, context, stride, carry, rows)
     begun, was_training = time.perf_counter(), model.training
     rows = rows or max(1, TOKENS_PER_BATCH // context)
     stride = stride or context
@@ -331,7 +332,7 @@ def evaluate_texts(
     return Result(texts, nats, context, None if carry else stride, time.perf_counter() - begun)
 
 
-def _check(model: LanguageModel, context: int, stride: int | None, carry: bool) -> None:
+def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, rows: int) -> None:
     limit = model.context_limit
     if carry and limit is not None:
         raise UsageError(
@@ -340,6 +341,10 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool) 
         )
     if carry and stride is not None:
         raise UsageError("--carry has no windows, so no --stride.", next_step="Leave one out.")
+    if rows < 0:
+        raise UsageError(
+            f"--batch-size must be at least 0, not {rows}.", next_step="0 takes as many as fit."
+        )
     if context < 1 or (limit is not None and context > limit):
         most = "any number above 0" if limit is None else f"1 to {limit}"
         raise UsageError(

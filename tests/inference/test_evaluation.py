@@ -132,6 +132,7 @@ def test_carrying_the_state_is_one_pass_over_the_whole_text() -> None:
         ({"context": 0, "stride": 1}, "stride must be|context"),
         ({"stride": 17}, "must be from 1 to the context of 16"),
         ({"stride": -1}, "must be from 1"),
+        ({"rows": -1}, "--batch-size must be at least 0"),
         ({"carry": True}, "cannot carry"),
     ],
 )
@@ -161,6 +162,13 @@ def test_no_text_and_no_number() -> None:
         loaded.model.head.weight.fill_(math.nan)
     with pytest.raises(DataError, match="not a number"):
         evaluate_texts(loaded, given_texts(loaded, ["abc"]))
+
+
+def test_languages_belong_to_their_texts_whatever_is_empty() -> None:
+    said = given_texts(
+        make_loaded(Chain()), ["", "hello there", "안녕"], languages=["ko", "en", "ko"]
+    )
+    assert said.languages.tolist() == ["en", "ko"]
 
 
 def test_words_are_counted_as_papers_on_wikitext_do() -> None:
