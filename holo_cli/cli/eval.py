@@ -97,7 +97,10 @@ def evaluate(
     if tasks is not None:
         run_tasks = _harness()
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        results = run_tasks(loaded, names, folder=task_folder, limit=limit, shots=shots)
+        results = run_tasks(
+            loaded, names, folder=task_folder, limit=limit, shots=shots, rows=batch_size,
+            warn=out.warn,
+        )  # fmt: skip
         out.document({**named, **results})
         out.table(("task", "measure", "value", "error"), _task_rows(results["tasks"]))
         return
