@@ -216,7 +216,7 @@ def given_texts(
     those of the characters that the tokenizer has. Raises DataError for no text at all, UsageError
     for a language the checkpoint has no marker for.
     """
-    spoken = list(languages) or [lang] * len(texts)
+    spoken: Sequence[str | None] = languages or [lang] * len(texts)
     pairs = [(text, said) for text, said in zip(texts, spoken, strict=True) if text]
     if not any(text.strip() for text, _ in pairs):
         raise DataError("There is no text to score.", next_step="Name a file that is not empty.")
