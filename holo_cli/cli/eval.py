@@ -16,8 +16,9 @@ from holo_cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
     from holo_cli.data.dataset import PreparedData
-    from holo_cli.inference.evaluation import Result, Texts
+    from holo_cli.inference.evaluation import Result
     from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.scored_texts import Texts
 
 
 def evaluate(
@@ -203,7 +204,7 @@ def _texts(
     out: Output,
 ) -> tuple[Texts, str]:
     """What is scored, and its name."""
-    from holo_cli.inference.evaluation import given_texts, prepared_texts
+    from holo_cli.inference.scored_texts import given_texts, prepared_texts
 
     if given:
         missing = dict.fromkeys(c for text in given for c in loaded.tokenizer.unknown(text))

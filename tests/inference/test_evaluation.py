@@ -16,15 +16,10 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.prepare import prepare
 from holo_cli.data.tokenizers import load_tokenizer
 from holo_cli.errors import DataError, UsageError
-from holo_cli.inference.evaluation import (
-    Score,
-    count_words,
-    evaluate_texts,
-    given_texts,
-    prepared_texts,
-)
+from holo_cli.inference.evaluation import Score, evaluate_texts
 from holo_cli.inference.likelihood import continuations, rolling, until
 from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.scored_texts import count_words, given_texts, prepared_texts
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
 from holo_cli.training.evaluate import evaluate
