@@ -31,10 +31,11 @@ def harness(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
     """The adapter, imported anew on top of the stand-in, and forgotten afterwards."""
     for name, module in modules(evaluation).items():
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, NAME, raising=False)
+    # set before it is imported, so that what is put back afterwards is what was there
+    monkeypatch.setitem(sys.modules, NAME, ModuleType(NAME))
+    monkeypatch.setattr(inference, "harness", None, raising=False)
+    del sys.modules[NAME]
     found = importlib.import_module(NAME)
-    monkeypatch.setitem(sys.modules, NAME, found)
-    monkeypatch.setattr(inference, "harness", found, raising=False)
     monkeypatch.setattr(found, "version", lambda package: f"of {package}")
     return found
 
