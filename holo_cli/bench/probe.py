@@ -8,10 +8,8 @@ machine with other work the second say more. Legend: T context, p position, V vo
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,7 @@ from holo_cli.inference.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.compiled import compiled
 from holo_cli.training.loop import Loop
-from holo_cli.training.memory import peak_rss_bytes
+from holo_cli.training.memory import peak_rss_bytes, rss_bytes
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.state import Progress
@@ -74,7 +72,7 @@ class TrainingProbe:
     """Training steps of one config. Its batches have `batch_size` rows of T tokens."""
 
     def __init__(self, resolved: Resolved) -> None:
-        self.before = memory_bytes()
+        self.before = rss_bytes()
         config = resolved.training.model_copy(
             update={
                 "steps": FOREVER, "eval_every": FOREVER, "log_every": FOREVER, "grad_accum": 1,
@@ -146,7 +144,7 @@ class DecodingProbe:
     """One row that is written on, from any position up to T."""
 
     def __init__(self, resolved: Resolved) -> None:
-        self.before = memory_bytes()
+        self.before = rss_bytes()
         watch = Stopwatch(torch.device("cpu"))
         self.model = _build(resolved).eval()
         name = resolved.training.dtype
@@ -257,29 +255,11 @@ def _best_rate(work: Any, nbytes: int, seconds: float) -> float:
     return nbytes / best
 
 
-def memory_bytes() -> int | None:
-    """What this process holds now: resident memory; None where the system does not tell."""
-    return _linux_memory("VmRSS") if sys.platform == "linux" else None
-
-
 def peak_bytes(device: torch.device) -> int | None:
-    """The most that was held: of the GPU's memory on CUDA, else of resident memory.
-
-    On Linux `VmHWM`, which is this program's own; `ru_maxrss` would begin with the size of the
-    parent that started it.
-    """
+    """The most that was held: of the GPU's memory on CUDA, else of resident memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _linux_memory("VmHWM") if sys.platform == "linux" else peak_rss_bytes()
-
-
-def _linux_memory(name: str) -> int | None:
-    for line in (
-        Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
-    ):
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return peak_rss_bytes()
 
 
 def _finish(device: torch.device) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from holo_cli.bench.lineup import Spread, megabytes, spread_text
 from holo_cli.bench.report import Report
-from holo_cli.bench.speed import Speeds
+from holo_cli.bench.speed import PHASES, Speeds
 
 COLUMNS = (
     "Model", "Parameters", "Training, tokens/s", "against {base}", "Share of products",

@@ -57,7 +57,8 @@ def _memory(error: BaseException) -> Report:
 
 
 def _encoding(error: BaseException) -> Report:
-    return Report(f"Text that is not UTF-8: {error}.", "Name the encoding with --encoding.", 1)
+    # commands that have --encoding tell by themselves that it is missing
+    return Report(f"Text that is not UTF-8: {error}.", "Save it as UTF-8, then run it again.", 1)
 
 
 def _interrupted(error: BaseException) -> Report:

@@ -14,8 +14,11 @@ from holo_cli.cli.output import Output, count, duration, is_terminal, size
 from holo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.inference.evaluation import Result, Texts
+    from holo_cli.checkpoint.header import Header
+    from holo_cli.data.dataset import PreparedData
+    from holo_cli.inference.evaluation import Result
     from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.scored_texts import Texts
 
 
 def evaluate(
@@ -30,11 +33,16 @@ def evaluate(
         ),
     ] = None,
     split: Annotated[
-        str, typer.Option("--split", metavar="NAME", help="Its part: val or train.")
-    ] = "val",
+        str | None,
+        typer.Option("--split", metavar="NAME", help="Its part: val or train.  [val]"),
+    ] = None,
     files: Annotated[
         list[Path] | None,
         typer.Option("--file", metavar="FILE", help="A text instead, or -. May be repeated."),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option("--encoding", metavar="NAME", help="Of --file, as in cp949.  [utf-8]"),
     ] = None,
     lang: options.Lang = None,
     max_docs: Annotated[
@@ -67,7 +75,10 @@ def evaluate(
         int | None, typer.Option("--shots", metavar="N", help="Examples shown before a question.")
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", help="Windows at a time; 0: as fits.")
+        int,
+        typer.Option(
+            "--batch-size", metavar="N", help="Windows or examples at a time; 0: as fits."
+        ),
     ] = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
@@ -80,16 +91,23 @@ def evaluate(
     Loss, bits per byte, perplexity per token and per word, also by language. Or --tasks.
     """
     out = Output(json=json, verbosity=verbosity)
-    if files and data:
-        raise UsageError("--file and --data exclude each other.", next_step="Leave one out.")
-    if tasks is not None and (files or data or stride or carry):
-        raise UsageError(
-            "--tasks bring their own texts.", next_step="Leave --data, --file and the like out."
-        )
-    for flag, value in (("--max-docs", max_docs), ("--limit", limit), ("--context", context)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} must be at least 1, not {value}.")
-    given = [_read(file) for file in files or ()]
+    texts_only = {
+        "--data": data, "--split": split, "--file": files, "--encoding": encoding, "--lang": lang,
+        "--max-docs": max_docs, "--context": context, "--stride": stride, "--carry": carry or None,
+    }  # fmt: skip
+    _check_together(
+        texts_only, {"--task-folder": task_folder, "--limit": limit, "--shots": shots}, tasks
+    )
+    for flag, least, value in (
+        ("--max-docs", 1, max_docs), ("--limit", 1, limit), ("--context", 1, context),
+        ("--stride", 1, stride), ("--shots", 0, shots), ("--batch-size", 0, batch_size),
+    ):  # fmt: skip
+        if value is not None and value < least:
+            raise UsageError(
+                f"{flag} must be at least {least}, not {value}.",
+                next_step="`holo eval --help` says what it means.",
+            )
+    given = [_read(file, encoding) for file in files or ()]
     from holo_cli.cli.compute import load
 
     loaded = load(checkpoint, device, dtype)
@@ -97,11 +115,14 @@ def evaluate(
     if tasks is not None:
         run_tasks = _harness()
         names = [name.strip() for name in tasks.split(",") if name.strip()]
-        results = run_tasks(loaded, names, folder=task_folder, limit=limit, shots=shots)
+        results = run_tasks(
+            loaded, names, folder=task_folder, limit=limit, shots=shots, rows=batch_size,
+            warn=out.warn,
+        )  # fmt: skip
         out.document({**named, **results})
         out.table(("task", "measure", "value", "error"), _task_rows(results["tasks"]))
         return
-    texts, what = _texts(loaded, given, files or (), data, split, lang, max_docs, out)
+    texts, what = _texts(loaded, given, files or (), data, split or "val", lang, max_docs, out)
     from holo_cli.inference.evaluation import evaluate_texts
 
     bar = _Progress(out)
@@ -127,12 +148,48 @@ def _harness() -> Callable[..., dict[str, Any]]:
     return run_tasks
 
 
-def _read(file: Path) -> str:
-    if str(file) == "-":
-        return sys.stdin.read()
-    text = file.read_text(encoding="utf-8-sig")
+def _check_together(
+    texts_only: dict[str, Any], tasks_only: dict[str, Any], tasks: str | None
+) -> None:
+    """No flag is taken that would do nothing."""
+    texts_only, tasks_only = options.given(**texts_only), options.given(**tasks_only)
+    if tasks is not None and texts_only:
+        raise UsageError(
+            f"--tasks bring their own texts: {', '.join(texts_only)} would do nothing.",
+            next_step="Leave that out.",
+        )
+    if tasks is None and tasks_only:
+        raise UsageError(
+            f"Without --tasks, {', '.join(tasks_only)} would do nothing.",
+            next_step="Name tasks, or leave that out. --max-docs limits the documents of a set.",
+        )
+    if {"--file", "--data"} <= texts_only.keys():
+        raise UsageError("--file and --data exclude each other.", next_step="Leave one out.")
+    if {"--file", "--split"} <= texts_only.keys():
+        raise UsageError(
+            "--split is a part of a prepared set; a file has none.", next_step="Leave one out."
+        )
+    if "--encoding" in texts_only and "--file" not in texts_only:
+        raise UsageError(
+            "--encoding is that of a --file, and none is named.", next_step="Leave it out."
+        )
+
+
+def _read(file: Path, encoding: str | None) -> str:
+    """A file's text, or that of standard input, exactly: what is scored must be what is there."""
+    from holo_cli.data.sources.decoding import NotText, check_encoding, whole_text
+
+    check_encoding(encoding)
+    stdin = str(file) == "-"
+    name = "Standard input" if stdin else str(file)
+    try:
+        text = whole_text(sys.stdin.buffer.read() if stdin else file.read_bytes(), name, encoding)
+    except NotText as error:
+        raise DataError(
+            error.message, next_step="Name a file of plain text, or its encoding with --encoding."
+        ) from error
     if not text.strip():
-        raise DataError(f"{file} holds no text.", next_step="Name a file that is not empty.")
+        raise DataError(f"{name} holds no text.", next_step="Name a file that is not empty.")
     return text
 
 
@@ -147,7 +204,7 @@ def _texts(
     out: Output,
 ) -> tuple[Texts, str]:
     """What is scored, and its name."""
-    from holo_cli.inference.evaluation import given_texts, prepared_texts
+    from holo_cli.inference.scored_texts import given_texts, prepared_texts
 
     if given:
         missing = dict.fromkeys(c for text in given for c in loaded.tokenizer.unknown(text))
@@ -162,9 +219,8 @@ def _texts(
             "This checkpoint does not say what it was trained on.",
             next_step="Name a prepared set (--data NAME) or a text (--file FILE).",
         )
-    if data is None:
-        out.note(f"Neither --data nor --file: scoring {path}, which the run was trained on.")
     opened = PreparedData.open(path)
+    _check_own(loaded.header, opened, data, out)
     texts, anew = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
     if anew:
         out.note(
@@ -172,6 +228,38 @@ def _texts(
             "Compare bits per byte, not losses."
         )
     return texts, f"{opened.path.as_posix()}, {split}"
+
+
+def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Output) -> None:
+    """Whether a set is still what the checkpoint was trained on, where it should be that.
+
+    In one that was prepared anew, documents of the old training part can be in the validation part.
+    """
+    from holo_cli.data.dataset import ROOT
+
+    trained, path = header.data, opened.path.as_posix()
+    same = opened.fingerprint == trained.fingerprint
+    if asked is not None:
+        own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()
+        if own and trained.fingerprint and not same:
+            out.warn(
+                f"{path} is not the set of that name that run '{header.run}' was trained on: "
+                "it may hold as validation what the run has learned."
+            )
+    elif same:
+        out.note(f"Neither --data nor --file: scoring {path}, which the run was trained on.")
+    elif trained.fingerprint:
+        name = opened.path.name if opened.path.parent == ROOT else path
+        raise DataError(
+            f"{path} is not what run '{header.run}' was trained on: it was prepared anew, and may "
+            "hold as validation what the run has learned.",
+            next_step=f"To score it all the same, name it: --data {name}",
+        )
+    else:
+        out.warn(
+            f"scoring {path}, by whose name the checkpoint was trained; it does not say of which "
+            "content, so it may hold as validation what the run has learned."
+        )
 
 
 def _show(result: Result, out: Output) -> None:

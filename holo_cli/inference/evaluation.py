@@ -1,8 +1,8 @@
 """How well a checkpoint predicts a text: nats per document, and the figures made of them.
 
-What is scored is a sequence of tokens in which documents follow each other as in training: each has
-its language marker (where the checkpoint has such), its text and an end token. Every token is
-scored once. Markers and ends count in the loss but stand for no bytes and no words.
+What is scored (`scored_texts.py`) is a sequence of tokens in which documents follow each other as
+in training, each with its marker and its end. Every token is scored once. Markers and ends count in
+the loss but stand for no bytes and no words.
 
     loss             nats / tokens
     bits per byte    nats / (ln 2 x UTF-8 bytes)      comparable between tokenizers
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,45 +27,16 @@ import torch
 from numpy.typing import NDArray
 
 from holo_cli.data.batches import windows
-from holo_cli.data.dataset import PreparedData
-from holo_cli.data.language import detect
-from holo_cli.data.rows import IGNORE, ChosenDocuments, TokenStream
-from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.data.rows import IGNORE
+from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.scored_texts import Texts
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
 
-Ints = NDArray[np.int64]
 Progress = Callable[[int, int], None]  # tokens scored so far, and in all
-
-
-def count_words(text: str) -> int:
-    """Words as WikiText's perplexities count them: a line's end is one too.
-
-    >>> count_words("a b\\n\\nc"), count_words("a b\\n")
-    (6, 3)
-    """
-    lines = text.count("\n") + (not text.endswith("\n"))
-    return len(text.split()) + lines
-
-
-@dataclass(frozen=True)
-class Texts:
-    """What is scored: documents one after the other in a stream. Arrays are (D,)."""
-
-    stream: TokenStream | ChosenDocuments
-    ends: Ints  # in the stream
-    bytes: Ints
-    words: Ints
-    languages: NDArray[np.str_]
-    first: int  # the token before the very first
-
-    @property
-    def tokens(self) -> Ints:
-        return np.diff(self.ends, prepend=0)
 
 
 @dataclass(frozen=True)
@@ -157,124 +128,6 @@ def _exp(x: float) -> float:
     return math.exp(x) if x < 700 else math.inf
 
 
-# -- what is scored -------------------------------------------------------------------------------
-
-
-def prepared_texts(
-    loaded: Loaded,
-    data: PreparedData,
-    split: str = "val",
-    *,
-    lang: str | None = None,
-    max_docs: int | None = None,
-) -> tuple[Texts, bool]:
-    """A split of a prepared set, or its documents in one language; and whether the checkpoint's
-    own tokenizer had to read it anew, because the set was prepared with another one.
-
-    Raises DataError where no document is in that language.
-    """
-    records = np.concatenate([np.asarray(r) for r in data.records(split)])
-    languages = np.char.decode(records["language"], "utf-8")
-    tokens, starts = _documents(data, split)
-    chosen = np.arange(len(records))
-    if lang is not None:
-        chosen = np.flatnonzero(languages == lang)
-        if not len(chosen):
-            known = sorted(code for code in set(languages.tolist()) if code)
-            raise DataError(
-                f"The {split} part of {data.path} has no documents in '{lang}'.",
-                next_step=nearest(lang, known) or "It says of no document what language it is in.",
-            )
-    chosen = chosen[:max_docs]
-    stream = TokenStream(data.split(split))
-    if data.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
-        texts = [
-            data.tokenizer.decode(stream.read(int(starts[i]), int(tokens[i])).tolist())
-            for i in chosen
-        ]
-        return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
-    own = ChosenDocuments(stream, starts[chosen], tokens[chosen])
-    return (
-        Texts(
-            stream if len(chosen) == len(records) else own,
-            np.cumsum(tokens[chosen]),
-            records["bytes"][chosen].astype(np.int64),
-            _words(data.tokenizer, own, records[chosen]),
-            languages[chosen],
-            data.tokenizer.end,
-        ),
-        False,
-    )
-
-
-def given_texts(
-    loaded: Loaded, texts: Sequence[str], *, lang: str | None = None, languages: Sequence[str] = ()
-) -> Texts:
-    """Texts as documents of their own, as `holo prepare` would have them.
-
-    `lang` names their language, `languages` that of each; else it is found. Bytes and words are
-    those of the characters that the tokenizer has. Raises DataError for no text at all, UsageError
-    for a language the checkpoint has no marker for.
-    """
-    texts = [text for text in texts if text]
-    if not any(text.strip() for text in texts):
-        raise DataError("There is no text to score.", next_step="Name a file that is not empty.")
-    known = loaded.prompts.languages
-    ids: list[list[int]] = []
-    found: list[str] = []
-    for i, text in enumerate(texts):
-        language = lang or (languages[i] if languages else detect(text))
-        asked = language if language in known or lang is not None else None
-        marked = loaded.prompts.language(text, asked)
-        marker = None if marked is None else loaded.tokenizer.marker(marked)
-        start = [] if marker is None else [marker]
-        ids.append([*start, *loaded.tokenizer.encode(text), loaded.tokenizer.end])
-        found.append(language)
-    known_text = [_known_part(loaded.tokenizer, text) for text in texts]
-    return Texts(
-        TokenStream([np.asarray(document, dtype=np.int64) for document in ids]),
-        np.cumsum([len(document) for document in ids]),
-        np.asarray([len(text.encode("utf-8", errors="replace")) for text in known_text]),
-        np.asarray([count_words(text) for text in known_text]),
-        np.asarray(found, dtype=np.str_),
-        loaded.tokenizer.end,
-    )
-
-
-def _known_part(tokenizer: Tokenizer, text: str) -> str:
-    unknown = tokenizer.unknown(text)
-    return text.translate({ord(c): None for c in unknown}) if unknown else text
-
-
-def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
-    """Tokens of each document, and where it starts in the split's stream."""
-    tokens = np.concatenate(
-        [np.diff(ends.astype(np.int64), prepend=0) for ends in data.document_ends(split)]
-    )
-    return tokens, np.cumsum(tokens) - tokens
-
-
-def _words(tokenizer: Tokenizer, stream: ChosenDocuments, records: NDArray[Any]) -> Ints:
-    """Words of each document, lines among them. Where the set was prepared without counting its
-    words, its documents are decoded for it."""
-    spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)
-    counted = "words" in (records.dtype.names or ()) and records["words"].any()
-    if not counted:
-        return np.asarray(
-            [count_words(tokenizer.decode(stream.read(a, b - a).tolist())) for a, b in spans]
-        )
-    pieces = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
-    newlines = np.asarray([piece.count(b"\n") for piece in pieces])
-    silent = np.asarray([not piece for piece in pieces])
-    closing = np.asarray([piece.endswith(b"\n") for piece in pieces])
-    lines = []
-    for a, b in spans:
-        ids = stream.read(a, b - a)
-        ids = ids[~silent[ids]]
-        lines.append(int(newlines[ids].sum()) + (not len(ids) or not closing[ids[-1]]))
-    return records["words"].astype(np.int64) + np.asarray(lines)
-
-
 # -- scoring --------------------------------------------------------------------------------------
 
 
@@ -297,8 +150,8 @@ def evaluate_texts(
     that the model cannot take.
     """
     model = loaded.model
-    context = context or model.config.context
-    _check(model, context, stride, carry)
+    context = model.config.context if context is None else context
+    _check(model, context, stride, carry, rows)
     begun, was_training = time.perf_counter(), model.training
     rows = rows or max(1, TOKENS_PER_BATCH // context)
     stride = stride or context
@@ -331,7 +184,7 @@ def evaluate_texts(
     return Result(texts, nats, context, None if carry else stride, time.perf_counter() - begun)
 
 
-def _check(model: LanguageModel, context: int, stride: int | None, carry: bool) -> None:
+def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, rows: int) -> None:
     limit = model.context_limit
     if carry and limit is not None:
         raise UsageError(
@@ -340,6 +193,10 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool) 
         )
     if carry and stride is not None:
         raise UsageError("--carry has no windows, so no --stride.", next_step="Leave one out.")
+    if rows < 0:
+        raise UsageError(
+            f"--batch-size must be at least 0, not {rows}.", next_step="0 takes as many as fit."
+        )
     if context < 1 or (limit is not None and context > limit):
         most = "any number above 0" if limit is None else f"1 to {limit}"
         raise UsageError(

@@ -7,7 +7,7 @@ anything else, so it comes with the extra `eval`, and this file is imported when
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,40 @@ from holo_cli.inference.loaded import Loaded
 
 
 class HoloLM(LM):
-    """A checkpoint as the harness sees it. Answers come in the order of the requests."""
+    """A checkpoint as the harness sees it. Answers come in the order of the requests.
 
-    def __init__(self, loaded: Loaded) -> None:
+    `rows` requests go through the model at a time (0: as many as fit). Characters of questions that
+    the model's alphabet lacks are left out, and told to `warn`, each once.
+    """
+
+    def __init__(
+        self, loaded: Loaded, rows: int = 0, warn: Callable[[str], None] = lambda text: None
+    ) -> None:
         super().__init__()
-        self.loaded = loaded
+        self.loaded, self.rows = loaded, rows
+        self._warn, self._told = warn, set[str]()
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """(log-probability, whether greedy decoding would give it) of each (context, text)."""
-        found = continuations(self.loaded, [r.args for r in requests])
+        self._tell_unknown([r.args[0] for r in requests])
+        found = continuations(self.loaded, [r.args for r in requests], self.rows)
         return [(one.logprob, one.greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Log-probability of each (text,), from the beginning of a document."""
-        return rolling(self.loaded, [r.args[0] for r in requests])
+        return rolling(self.loaded, [r.args[0] for r in requests], self.rows)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """What follows each (context, options), `options["until"]` left out."""
+        self._tell_unknown([r.args[0] for r in requests])
         return [self._write(*r.args) for r in requests]
+
+    def _tell_unknown(self, questions: Sequence[str]) -> None:
+        missing = set(self.loaded.tokenizer.unknown("".join(questions))) - self._told
+        if missing:
+            characters = " ".join(sorted(missing))
+            self._warn(f"the model's alphabet lacks {characters}: left out of the questions.")
+        self._told |= missing
 
     def _write(self, prompt: str, options: dict[str, Any]) -> str:
         asked = dict(options)
@@ -55,10 +71,13 @@ def run_tasks(
     folder: Path | None = None,
     limit: int | None = None,
     shots: int | None = None,
+    rows: int = 0,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """{"tasks": {task: {measure: value}}, "lm_eval": version}. `folder` holds tasks of one's own.
 
-    Most tasks fetch their data from the hub. Raises UsageError for a task there is not.
+    Most tasks fetch their data from the hub. `rows` and `warn` are those of `HoloLM`. Raises
+    UsageError for a task there is not, or one that this checkpoint cannot be asked.
     """
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
@@ -68,7 +87,7 @@ def run_tasks(
                 next_step=f"{_hint(name, manager.all_tasks)} --task-folder adds tasks of your own.",
             )
     found = simple_evaluate(
-        model=HoloLM(loaded),
+        model=HoloLM(loaded, rows, warn),
         tasks=list(names),
         num_fewshot=shots,
         limit=limit,

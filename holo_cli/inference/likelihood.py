@@ -1,8 +1,12 @@
 """Log-likelihoods of given continuations, and greedy text up to a stop: what benchmarks ask for.
 
 Continuations of many prompts go through the model together, filled up at their ends: a causal
-model's earlier positions cannot see the filling. Only the scored positions get logits. Legend:
-R requests of a batch, T positions, C width.
+model's earlier positions cannot see the filling. Only the scored positions get logits.
+
+Texts to be scored that hold characters the tokenizer lacks are refused. Without those characters,
+as a prompt is read, a text would be the likelier the less of it the model knows; and with the true
+probability, zero, benchmarks give figures that only seem to mean something: of choices that are all
+impossible the harness takes the first. Legend: R requests of a batch, T positions, C width.
 """
 
 from __future__ import annotations
@@ -33,21 +37,28 @@ class _Request(NamedTuple):
     scored: int
 
 
-def continuations(loaded: Loaded, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
+def continuations(
+    loaded: Loaded, pairs: Sequence[tuple[str, str]], rows: int = 0
+) -> list[Likelihood]:
     """The likelihood of each continuation after its context, in the order given.
 
-    Contexts are cut at their beginning where the model cannot hold them. Raises UsageError for a
-    continuation that does not fit at all, or has no tokens.
+    Contexts are cut at their beginning where the model cannot hold them, and read without the
+    characters that the tokenizer lacks. `rows` go through the model at a time (0: about 16k
+    tokens). Raises UsageError for a continuation that does not fit at all, has no tokens, or has a
+    character that the tokenizer lacks.
     """
-    return _score(loaded, [_request(loaded, context, text) for context, text in pairs])
+    _check_alphabet(loaded, [text for _, text in pairs])
+    return _score(loaded, [_request(loaded, context, text) for context, text in pairs], rows)
 
 
-def rolling(loaded: Loaded, texts: Sequence[str]) -> list[float]:
+def rolling(loaded: Loaded, texts: Sequence[str], rows: int = 0) -> list[float]:
     """The log-likelihood of each text by itself, from the beginning of a document.
 
     Every token is scored once, in windows of the model's context; the last window is moved back so
-    that it is full, as lm-evaluation-harness does it.
+    that it is full, as lm-evaluation-harness does it. Raises UsageError for a text with a character
+    that the tokenizer lacks.
     """
+    _check_alphabet(loaded, texts)
     context = loaded.config.context
     requests: list[_Request] = []
     owners: list[int] = []
@@ -59,7 +70,7 @@ def rolling(loaded: Loaded, texts: Sequence[str]) -> list[float]:
             requests.append(_Request(ids[max(0, end - context - 1) : end], end - start))
             owners.append(number)
     sums = [0.0] * len(texts)
-    for owner, found in zip(owners, _score(loaded, requests), strict=True):
+    for owner, found in zip(owners, _score(loaded, requests, rows), strict=True):
         sums[owner] += found.logprob
     return sums
 
@@ -90,6 +101,16 @@ def until(loaded: Loaded, prompt: str, stop: Sequence[str], options: dict[str, A
     return text
 
 
+def _check_alphabet(loaded: Loaded, texts: Sequence[str]) -> None:
+    if missing := loaded.tokenizer.unknown("".join(texts)):
+        raise UsageError(
+            f"This model's alphabet lacks {' '.join(missing)}, which a text to be scored holds: "
+            "its probability would be zero.",
+            next_step="Leave that task out, or train with a tokenizer that writes every "
+            "character: holo prepare --tokenizer bpe.",
+        )
+
+
 def _beginning(loaded: Loaded, text: str) -> list[int]:
     """The ids a document in the text's language begins with, one at least."""
     prompts = loaded.prompts
@@ -106,7 +127,7 @@ def _request(loaded: Loaded, context: str, text: str) -> _Request:
     if scored < 1:
         raise UsageError(
             f"The continuation '{text}' has no tokens of its own.",
-            next_step="The tokenizer joins it with its context, or has none of its characters.",
+            next_step="The tokenizer joins it with its context. Leave that task out.",
         )
     limit = loaded.model.context_limit
     if limit is not None and scored > limit:
@@ -118,13 +139,13 @@ def _request(loaded: Loaded, context: str, text: str) -> _Request:
     return _Request(ids if limit is None else ids[-limit - 1 :], scored)
 
 
-def _score(loaded: Loaded, requests: Sequence[_Request]) -> list[Likelihood]:
+def _score(loaded: Loaded, requests: Sequence[_Request], rows: int) -> list[Likelihood]:
     found: dict[int, Likelihood] = {}
     model, dtype = loaded.model, loaded.dtype or torch.float32
     was_training = model.training
     model.eval()
     with torch.inference_mode(), autocast(model.device, dtype):
-        for numbers in _batches(requests):
+        for numbers in _batches(requests, rows):
             batch = [requests[n] for n in numbers]
             longest = max(len(r.ids) for r in batch) - 1
             x = torch.full((len(batch), longest), loaded.tokenizer.end)
@@ -146,10 +167,10 @@ def _likelihood(logits: Tensor, tokens: list[int]) -> Likelihood:
     return Likelihood(float(logprobs.double().sum()), bool((logits.argmax(dim=-1) == goal).all()))
 
 
-def _batches(requests: Sequence[_Request]) -> Iterator[list[int]]:
-    """Numbers of requests of about one length, longest first, so many as fit."""
+def _batches(requests: Sequence[_Request], asked: int) -> Iterator[list[int]]:
+    """Numbers of requests of about one length, longest first, so many as were asked or fit."""
     order = sorted(range(len(requests)), key=lambda n: -len(requests[n].ids))
     while order:
-        rows = max(1, TOKENS_PER_BATCH // len(requests[order[0]].ids))
+        rows = asked or max(1, TOKENS_PER_BATCH // len(requests[order[0]].ids))
         yield order[:rows]
         order = order[rows:]

@@ -171,14 +171,35 @@ def available_bytes(device: torch.device) -> int | None:
     return None
 
 
+def rss_bytes() -> int | None:
+    """Resident memory that this process holds now; None on systems that do not tell."""
+    return _linux_status("VmRSS") if sys.platform == "linux" else None
+
+
 def peak_rss_bytes() -> int | None:
-    """Largest resident size of this process so far; None on systems that do not tell."""
+    """Largest resident size of this process so far; None on systems that do not tell.
+
+    On Linux `VmHWM`, which is this program's own: `ru_maxrss` begins with the size of the process
+    that started it, so that a small run of a large parent would seem as large as that.
+    """
+    if sys.platform == "linux":
+        return _linux_status("VmHWM")
     if sys.platform == "win32":
         return None
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS gives bytes, others kB
+
+
+def _linux_status(name: str) -> int | None:
+    """A size of /proc/self/status in bytes; None where the kernel does not have it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = next((line for line in status.splitlines() if line.startswith(f"{name}:")), None)
+    return None if found is None else int(found.split()[1]) * 1024
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import torch
 
-from holo_cli.checkpoint import Header, model_tensors, save
+from holo_cli.checkpoint import DataInfo, Header, model_tensors, save
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.registry import build_model, config_class
 
 ALPHABET = "\n abcdefghijklmnop가나다라마"
 
 
-def make_checkpoint(path: Path, run: str = "small") -> Path:
-    """An untrained vanilla of two layers, saved at `path`."""
+def make_checkpoint(path: Path, run: str = "small", data: DataInfo | None = None) -> Path:
+    """An untrained vanilla of two layers, saved at `path`; of what `data` says, if it says."""
     tokenizer = CharTokenizer(ALPHABET)
     config = config_class("vanilla")(
         vocab_size=tokenizer.vocab_size, layers=2, heads=2, width=16, context=24
@@ -27,6 +27,7 @@ def make_checkpoint(path: Path, run: str = "small") -> Path:
         tokenizer=tokenizer.to_dict(),
         step=7,
         run=run,
+        data=data or DataInfo(),
         kind="best",
         history=[{"step": 7, "val_loss": 2.5}],
     )

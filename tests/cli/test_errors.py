@@ -39,6 +39,11 @@ def test_the_table(error: BaseException, code: int, part: str) -> None:
     assert part in report.message
 
 
+def test_no_flag_is_named_that_a_command_may_not_have() -> None:
+    report = explain(UnicodeDecodeError("utf-8", b"\xb0", 0, 1, "invalid"))
+    assert "--" not in report.next_step
+
+
 def fails(error: Exception) -> object:
     def raise_it(*_: object, **__: object) -> None:
         raise error

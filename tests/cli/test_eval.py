@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from holo_cli.checkpoint import DataInfo
+from holo_cli.data.dataset import PreparedData
+
 from .checkpoints import make_checkpoint
-from .conftest import Holo
+from .conftest import Fake, Holo
 
 KEYS = {
     "loss", "bpb", "perplexity", "word_perplexity", "tokens", "bytes", "words", "documents",
@@ -62,6 +68,107 @@ def test_a_prepared_set_is_scored_by_name(holo: Holo, text: str) -> None:
     assert "prepared with another tokenizer" in ran.err
 
 
+@pytest.mark.parametrize("size", ["0", "1", "5"])
+def test_any_batch_gives_the_same_figures(holo: Holo, text: str, size: str) -> None:
+    found = json.loads(holo("eval", "--file", text, "--batch-size", size, "--json").out)
+    expected = json.loads(holo("eval", "--file", text, "--json").out)
+    assert found["loss"] == pytest.approx(expected["loss"], abs=1e-5)
+
+
+# -- the set a checkpoint was trained on ----------------------------------------------------------
+
+
+def prepared(holo: Holo, words: str, name: str = "mine") -> PreparedData:
+    Path(f"{name}.txt").write_text("\n\n\n".join(f"{w} a cab" for w in words.split()), "utf-8")
+    source = ("--source", f"{name}.txt", "--tokenizer", "char", "--force")
+    ran = holo("prepare", name, *source)
+    assert ran.code == 0, ran.err
+    return PreparedData.open(name)
+
+
+def of(data: PreparedData, **changes: str) -> DataInfo:
+    facts = {"name": data.name, "path": data.path.as_posix(), "fingerprint": data.fingerprint}
+    return DataInfo(**facts | changes)  # type: ignore[arg-type]
+
+
+def test_the_set_that_was_trained_on_is_scored_as_long_as_it_is_the_same(holo: Holo) -> None:
+    data = prepared(holo, "ab ba abb bab baa bba aab aba")
+    make_checkpoint(Path("checkpoints/small_best.safetensors"), data=of(data))
+    ran = holo("eval", "--json")
+    assert ran.code == 0, ran.err
+    assert "scoring data/mine, which the run was trained on" in ran.err
+    assert "Warning" not in ran.err + holo("eval", "--data", "mine").err
+    prepared(holo, "cb bc cbb bcb bcc bbc ccb cbc")
+    again = holo("eval", "--json")
+    assert (again.code, again.out) == (1, "")
+    assert "data/mine is not what run 'small' was trained on: it was prepared anew" in again.err
+    assert "--data mine" in again.err
+    named = holo("eval", "--data", "mine", "--json")
+    assert named.code == 0, named.err
+    assert "Warning: data/mine is not the set of that name that run 'small'" in named.err
+    prepared(holo, "cb bc cbb bcb bcc bbc ccb cbc", "other")
+    assert "Warning" not in holo("eval", "--data", "other").err
+
+
+def test_a_checkpoint_that_does_not_say_what_its_set_held(holo: Holo) -> None:
+    data = prepared(holo, "ab ba abb bab baa bba aab aba")
+    make_checkpoint(Path("checkpoints/small_best.safetensors"), data=of(data, fingerprint=""))
+    ran = holo("eval")
+    assert ran.code == 0, ran.err
+    assert "Warning: scoring data/mine" in ran.err
+
+
+# -- encodings ------------------------------------------------------------------------------------
+
+KOREAN = "가나다 라마\n" * 40
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    # as the command line sets it up: bytes that are not UTF-8 do not stop a reader
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8", "replace"))
+
+
+def test_a_text_in_another_encoding(holo: Holo, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("old.txt").write_bytes(KOREAN.encode("euc-kr"))
+    Path("new.txt").write_text(KOREAN, encoding="utf-8")
+    ran = holo("eval", "--file", "old.txt")
+    assert (ran.code, ran.out) == (1, "")
+    assert "old.txt is not UTF-8." in ran.err
+    assert "add --encoding cp949" in ran.err
+    stdin(monkeypatch, KOREAN.encode("euc-kr"))
+    ran = holo("eval", "--file", "-")
+    assert (ran.code, ran.out) == (1, "")
+    assert "Standard input is not UTF-8." in ran.err
+    assert "add --encoding cp949" in ran.err
+    expected = json.loads(holo("eval", "--file", "new.txt", "--json").out)["loss"]
+    read = json.loads(holo("eval", "--file", "old.txt", "--encoding", "cp949", "--json").out)
+    assert read["loss"] == pytest.approx(expected)
+    stdin(monkeypatch, KOREAN.encode("euc-kr"))
+    read = json.loads(holo("eval", "--file", "-", "--encoding", "euc-kr", "--json").out)
+    assert read["loss"] == pytest.approx(expected)
+    stdin(monkeypatch, KOREAN.replace("\n", "\r\n").encode("utf-8-sig"))
+    read = json.loads(holo("eval", "--file", "-", "--json").out)
+    assert read["loss"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (TEXT.encode() + b"\xff" + TEXT.encode(), "bad.txt is not UTF-8 throughout: "),
+        (b"ab\0c" * 9, "bad.txt is a binary file, not text."),
+    ],
+)
+def test_what_is_not_text_throughout(holo: Holo, text: str, data: bytes, message: str) -> None:
+    Path("bad.txt").write_bytes(data)
+    ran = holo("eval", "--file", "bad.txt")
+    assert (ran.code, ran.out) == (1, "")
+    assert message in ran.err
+    assert "--encoding" in ran.err
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -72,6 +179,16 @@ def test_a_prepared_set_is_scored_by_name(holo: Holo, text: str) -> None:
         (("--file", "text.txt", "--stride", "99"), 2, "--stride must be from 1"),
         (("--file", "text.txt", "--carry"), 2, "cannot carry its state"),
         (("--file", "text.txt", "--data", "x"), 2, "exclude each other"),
+        (("--file", "text.txt", "--context", "-3"), 2, "--context must be at least 1, not -3"),
+        (("--file", "text.txt", "--stride", "0"), 2, "--stride must be at least 1"),
+        (("--file", "text.txt", "--max-docs", "0"), 2, "--max-docs must be at least 1"),
+        (("--file", "text.txt", "--batch-size", "-1"), 2, "--batch-size must be at least 0"),
+        (("--tasks", "x", "--batch-size", "-1"), 2, "--batch-size must be at least 0"),
+        (("--tasks", "x", "--shots", "-1"), 2, "--shots must be at least 0"),
+        (("--file", "text.txt", "--split", "val"), 2, "a file has none"),
+        (("--data", "x", "--encoding", "cp949"), 2, "that of a --file, and none is named"),
+        (("--file", "text.txt", "--encoding", "cp9490"), 2, "no encoding 'cp9490'"),
+        (("--file", "text.txt", "--limit", "3"), 2, "Without --tasks, --limit would do nothing"),
         (("--tasks", "x", "--file", "text.txt"), 2, "--tasks bring their own"),
         (("--data", "nope"), 1, "no prepared set 'nope'"),
         ((), 2, "does not say what it was trained on"),
@@ -98,6 +215,45 @@ def test_tasks_without_the_harness(holo: Holo, text: str) -> None:
     ran = holo("eval", "--tasks", "lambada")
     assert ran.code == 2
     assert "pip install 'holo-cli[eval]'" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        (("--context", "8"), "--context"),
+        (("--lang", "ko", "--max-docs", "3"), "--lang, --max-docs"),
+        (("--stride", "5"), "--stride"),
+        (("--carry",), "--carry"),
+        (("--file", "text.txt", "--encoding", "cp949"), "--file, --encoding"),
+        (("--data", "x", "--split", "train"), "--data, --split"),
+    ],
+)
+def test_flags_that_tasks_have_no_use_for(
+    holo: Holo, text: str, arguments: tuple[str, ...], flags: str
+) -> None:
+    ran = holo("eval", "--tasks", "x", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"--tasks bring their own texts: {flags} would do nothing." in ran.err
+
+
+def test_flags_that_tasks_do_use(holo: Holo, text: str, fake: Fake) -> None:
+    called: dict[str, Any] = {}
+
+    def run_tasks(loaded: object, names: list[str], **options: Any) -> dict[str, Any]:
+        called.update(options, names=names)
+        options["warn"]("the model's alphabet lacks x.")
+        return {"tasks": {"a": {"acc": 0.5, "acc_stderr": 0.25}}, "lm_eval": "0"}
+
+    fake("holo_cli.inference.harness", run_tasks=run_tasks)
+    flags = ("--limit", "3", "--shots", "0", "--task-folder", "own", "--batch-size", "4")
+    ran = holo("eval", "--tasks", "a, b", *flags)
+    assert ran.code == 0, ran.err
+    assert "0.2500" in ran.out
+    assert "Warning: the model's alphabet lacks x." in ran.err
+    called.pop("warn")
+    assert called == {
+        "names": ["a", "b"], "folder": Path("own"), "limit": 3, "shots": 0, "rows": 4,
+    }  # fmt: skip
 
 
 TASK = """

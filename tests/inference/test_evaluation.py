@@ -16,15 +16,10 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.prepare import prepare
 from holo_cli.data.tokenizers import load_tokenizer
 from holo_cli.errors import DataError, UsageError
-from holo_cli.inference.evaluation import (
-    Score,
-    count_words,
-    evaluate_texts,
-    given_texts,
-    prepared_texts,
-)
+from holo_cli.inference.evaluation import Score, evaluate_texts
 from holo_cli.inference.likelihood import continuations, rolling, until
 from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.scored_texts import count_words, given_texts, prepared_texts
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
 from holo_cli.training.evaluate import evaluate
@@ -132,6 +127,7 @@ def test_carrying_the_state_is_one_pass_over_the_whole_text() -> None:
         ({"context": 0, "stride": 1}, "stride must be|context"),
         ({"stride": 17}, "must be from 1 to the context of 16"),
         ({"stride": -1}, "must be from 1"),
+        ({"rows": -1}, "--batch-size must be at least 0"),
         ({"carry": True}, "cannot carry"),
     ],
 )
@@ -161,6 +157,13 @@ def test_no_text_and_no_number() -> None:
         loaded.model.head.weight.fill_(math.nan)
     with pytest.raises(DataError, match="not a number"):
         evaluate_texts(loaded, given_texts(loaded, ["abc"]))
+
+
+def test_languages_belong_to_their_texts_whatever_is_empty() -> None:
+    said = given_texts(
+        make_loaded(Chain()), ["", "hello there", "안녕"], languages=["ko", "en", "ko"]
+    )
+    assert said.languages.tolist() == ["en", "ko"]
 
 
 def test_words_are_counted_as_papers_on_wikitext_do() -> None:

@@ -90,6 +90,27 @@ def encoding_of(path: Path, given: str | None) -> str:
     """The codec to read a file with. Raises NotText, or DataError that names `--encoding`."""
     with open_bytes(path) as file, readable(path):
         head = file.read(SNIFF)
+    return _codec(head, str(path), given, cut=len(head) == SNIFF)
+
+
+def whole_text(data: bytes, name: str, given: str | None) -> str:
+    """Bytes as the text they are, line ends as `\\n`, for what no cleaning follows.
+
+    Nothing is replaced: one bad byte is refused, by a DataError with `name` in it.
+    """
+    codec = _codec(data, name, given, cut=False)
+    try:
+        text = data.decode(codec)
+    except UnicodeError as error:
+        raise DataError(
+            f"{name} is not {codec.upper()} throughout: {error}.",
+            next_step="Mend those bytes, or name the encoding it is in with --encoding.",
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _codec(head: bytes, name: str, given: str | None, cut: bool) -> str:
+    """The codec of a text by its first bytes; `cut` says that there may be more."""
     for bom, codec in _BOMS.items():
         if head.startswith(bom):
             return codec
@@ -97,16 +118,15 @@ def encoding_of(path: Path, given: str | None) -> str:
         ("utf-16", "utf-32")
     ):
         raise NotText(
-            f"{path} is a binary file, not text.",
+            f"{name} is a binary file, not text.",
             next_step="Name a text file: txt, md, jsonl, csv, tsv or parquet (also .gz or .zst).",
         )
-    cut = len(head) == SNIFF
     if _valid(head, "utf-8", cut) and not (given and head.isascii()):
         return "utf-8"
     if given:
         if not _valid(head, given, cut) and _stray(head, given) > _STRAY:
             raise DataError(
-                f"{path} is not in the encoding {given}.",
+                f"{name} is not in the encoding {given}.",
                 next_step=_advice(head, cut, "Leave --encoding out if the file is UTF-8."),
             )
         return given
@@ -115,10 +135,10 @@ def encoding_of(path: Path, given: str | None) -> str:
     guess = next((codec for codec in _GUESSES if _valid(head, codec, cut)), None)
     if guess is None:
         raise NotText(
-            f"{path} is not text in any encoding known here.",
+            f"{name} is not text in any encoding known here.",
             next_step="If it is text, name its encoding with --encoding.",
         )
-    raise DataError(f"{path} is not UTF-8.", next_step=_advice(head, cut, ""))
+    raise DataError(f"{name} is not UTF-8.", next_step=_advice(head, cut, ""))
 
 
 def _valid(data: bytes, encoding: str, cut: bool) -> bool:
