@@ -44,9 +44,12 @@ def findings(recall: Recall, scores: list[Score]) -> list[str]:
         solvers = [s for s in here if (s.accuracy or 0.0) >= SOLVED]
         good = [s.entry for s in solvers]
         rest = sorted((s for s in here if s.entry not in good), key=lambda s: -(s.accuracy or 0.0))
-        parts = ["solved by " + (", ".join(map(_with_failures, solvers)) or "none")]
+        others = ", ".join(f"{s.entry} ({accuracy(s.accuracy)})" for s in rest)
+        parts = ["solved by " + ", ".join(map(_with_failures, solvers))] if good else []
         if rest:
-            parts.append("not by " + ", ".join(f"{s.entry} ({accuracy(s.accuracy)})" for s in rest))
+            parts.append(f"not by {others}" if good else f"solved by none: {others}")
+        if rest and min(s.accuracy or 0.0 for s in rest) < LOST:
+            parts.append(f"guessing gives {100 * exam.task.chance:.2g} %")
         text = f"{exam.task.title}, {_case(hardest)}: {'; '.join(parts)}."
         if exam.test:
             longest = max(exam.test)
@@ -77,7 +80,16 @@ def columns(exam: Exam) -> list[str]:
     return [f"{case.length}/{case.items}{star}" for case, star in stars.items()]
 
 
+def explained(exam: Exam) -> str:
+    """What the task asks, and how its table is read."""
+    return (
+        f"{exam.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
+        f"on. Guessing gives {100 * exam.task.chance:.2g} %."
+    )
+
+
 def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> None:
+    first, last = exam.cases[0].length, exam.cases[-1].length
     entries = list(recall.entries)
     rows = []
     for entry in entries:
@@ -85,17 +97,17 @@ def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> No
         cells = [None if s.accuracy is None else round(100 * s.accuracy, 1) for s in own]
         why = "; ".join(dict.fromkeys(s.why for s in own if s.why))
         states = [s.state_bytes for s in own]
-        rows.append((entry, own[0].parameters, *cells, states[0], states[-1], why))
-    first, last = exam.cases[0].length, exam.cases[-1].length
+        ends = states[:1] if first == last else [states[0], states[-1]]
+        rows.append((entry, own[0].parameters, *cells, *ends, why))
+    at_last = [] if first == last else [f"at {last}"]
     report.table(
         exam.task.title,
         (
             "model", "parameters", *(f"{name} %" for name in columns(exam)),
-            f"state at {first}, bytes", f"at {last}", "remarks",
+            f"state at {first}, bytes", *at_last, "remarks",
         ),
         rows,
-        f"{exam.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
-        f"on. Guessing gives {100 * exam.task.chance:.2g} %.",
+        explained(exam),
     )  # fmt: skip
     traces = []
     for entry in entries:

@@ -136,7 +136,7 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
 def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     """One task: entries down, cases across."""
     from holo_cli.bench.recall import accuracy
-    from holo_cli.bench.recall_page import columns
+    from holo_cli.bench.recall_page import columns, explained
 
     exam = scores[0].exam
     rows = []
@@ -153,6 +153,6 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
             )
         )
     longest = exam.cases[-1].length
-    out.heading(exam.task.title, exam.task.asks)
+    out.heading(exam.task.title, explained(exam))
     out.table(("model", "parameters", *columns(exam), f"state at {longest}", ""), rows)
     out.text("")

@@ -9,6 +9,7 @@ from holo_cli.errors import UsageError, nearest
 if TYPE_CHECKING:
     import torch
 
+    from holo_cli.cli.output import Output
     from holo_cli.inference.loaded import Loaded
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -35,3 +36,10 @@ def load(checkpoint: str | None, device: str | None, dtype: str | None) -> Loade
     from holo_cli.inference.loaded import load as load_checkpoint
 
     return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
+
+
+def tell_newest(checkpoint: str | None, loaded: Loaded, out: Output) -> None:
+    """Say which checkpoint was taken where none was named."""
+    if checkpoint is None:
+        header = loaded.header
+        out.note(f"No --checkpoint: {header.run} ({header.model}, step {header.step}), the newest.")

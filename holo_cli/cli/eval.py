@@ -108,9 +108,10 @@ def evaluate(
                 next_step="`holo eval --help` says what it means.",
             )
     given = [_read(file, encoding) for file in files or ()]
-    from holo_cli.cli.compute import load
+    from holo_cli.cli.compute import load, tell_newest
 
     loaded = load(checkpoint, device, dtype)
+    tell_newest(checkpoint, loaded, out)
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
     if tasks is not None:
         run_tasks = _harness()
@@ -264,15 +265,16 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
 
 def _show(result: Result, out: Output) -> None:
     total = result.total
+    documents = f"{total.documents:,} document{'' if total.documents == 1 else 's'}"
     how = "state carried" if result.stride is None else f"stride {result.stride}"
     out.facts(
         [
             ("loss", f"{total.loss:.4f} nats per token"),
             ("bits per byte", f"{total.bpb:.4f}"),
-            ("perplexity", f"{total.perplexity:,.3f} per token"),
-            ("word perplexity", f"{total.word_perplexity:,.3f} per word"),
+            ("perplexity", f"{_perplexity(total.perplexity)} per token"),
+            ("word perplexity", f"{_perplexity(total.word_perplexity)} per word"),
             ("tokens", f"{total.tokens:,}"),
-            ("text", f"{size(total.bytes)}, {total.words:,} words, {total.documents:,} documents"),
+            ("text", f"{size(total.bytes)}, {total.words:,} words, {documents}"),
             ("context", f"{result.context}, {how}"),
         ]
     )
@@ -281,13 +283,18 @@ def _show(result: Result, out: Output) -> None:
         out.table(
             ("language", "loss", "bits per byte", "word perplexity", "tokens", "documents"),
             [
-                (code or "unknown", f"{s.loss:.4f}", f"{s.bpb:.4f}", f"{s.word_perplexity:,.2f}",
+                (code or "unknown", f"{s.loss:.4f}", f"{s.bpb:.4f}", _perplexity(s.word_perplexity),
                  f"{s.tokens:,}", f"{s.documents:,}")
                 for code, s in result.per_language.items()
             ],
         )  # fmt: skip
     speed = total.tokens / max(result.seconds, 1e-9)
     out.note(f"Took {duration(result.seconds)}, {count(speed)} tokens/s.")
+
+
+def _perplexity(value: float) -> str:
+    """With as many digits as say something: those of untrained models have a dozen."""
+    return f"{value:.3f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.3g}"
 
 
 def _task_rows(tasks: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:

@@ -64,7 +64,7 @@ def generate(
     text = read_prompt(prompt, file)
     from dataclasses import asdict
 
-    from holo_cli.cli.compute import load
+    from holo_cli.cli.compute import load, tell_newest
     from holo_cli.inference.exits import choose_threshold, mean_depth
     from holo_cli.inference.remembering import read_memory
     from holo_cli.inference.sampling import SamplingConfig
@@ -84,9 +84,7 @@ def generate(
         )
     )
     loaded = load(checkpoint, device, dtype)
-    if checkpoint is None:
-        header = loaded.header
-        out.note(f"No --checkpoint: {header.run} ({header.model}, step {header.step}), the newest.")
+    tell_newest(checkpoint, loaded, out)
     if exit_threshold is not None and (found := choose_threshold(loaded, exit_threshold)):
         out.note(calibrated(found))
     if missing := loaded.tokenizer.unknown(text):
