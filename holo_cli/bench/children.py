@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -206,8 +207,17 @@ def _reason(error: Exception) -> str:
     return what + "".join(f" ({Path(f.filename).name}, line {f.lineno})" for f in where)
 
 
+def _end_with_parent(parent: int) -> None:
+    """End once nobody is left to answer: a parent that was killed closes stdin, but a long
+    measurement would go on until it looks there. (Windows keeps the number of a dead parent.)"""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever prints is no answer
     sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from itertools import count
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -111,6 +113,41 @@ def test_a_process_that_is_killed_says_so() -> None:
         os.kill(child._process.pid, signal.SIGKILL)
         with pytest.raises(ChildFailed, match=r"SIGKILL \(out of memory, most likely\)"):
             child.ask("warm")
+
+
+ORPHAN = """
+from holo_cli.bench.children import Child
+from holo_cli.bench.lineup import line_up
+subject = line_up(["vanilla"], sets={sets}, batch_size=2, vocab_size=64, dtype="float32")[0]
+child = Child("v", "training", subject.resolved)
+child.ask("warm", steps=1)
+print(child._process.pid, flush=True)
+child.ask("measure", seconds=600.0)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the number of a dead parent")
+def test_a_process_ends_with_a_parent_that_was_killed() -> None:
+    command = [sys.executable, "-c", ORPHAN.format(sets=SMALL)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(300):
+        try:
+            os.kill(child, 0)
+        except ProcessLookupError:
+            return
+        if _is_zombie(child):  # ended, and nobody here to collect it
+            return
+        time.sleep(0.1)
+    os.kill(child, signal.SIGKILL)
+    pytest.fail("it went on measuring")
+
+
+def _is_zombie(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 class Turn:
