@@ -154,5 +154,8 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
         )
     longest = exam.cases[-1].length
     out.heading(exam.task.title, explained(exam))
-    out.table(("model", "parameters", *columns(exam), f"state at {longest}", ""), rows)
+    names = ["model", "parameters", *columns(exam), f"state at {longest}", "remarks"]
+    if not any(row[-1] for row in rows):
+        names, rows = names[:-1], [row[:-1] for row in rows]
+    out.table(names, rows)
     out.text("")
