@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from holo_cli.cli.output import Output
 
 FOLDER = Path("bench")
-LENGTHS = {"tiny": "128,256,512,1024,2048"}
+LENGTHS = {"tiny": "128,512,2048"}
 POSITIONS = {"tiny": "16,64,256,1024"}
 USUAL_LENGTHS = "512,1024,2048,4096,8192,16384"
 USUAL_POSITIONS = "16,128,512,2048,8192"
