@@ -22,7 +22,7 @@ from holo_cli.bench.compare_plan import Entry
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.match import describe
 from holo_cli.bench.recall_plan import Exam, RecallPlan, resolve_exam
-from holo_cli.bench.rows import Row, Rows, key_of, rows_path
+from holo_cli.bench.rows import Row, Rows, beside, key_of, rows_path
 from holo_cli.bench.tasks import Case
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.config import Resolved
@@ -286,7 +286,7 @@ def run(
             say(f"{_outcome(row, run)}  ({len(recall.todo())} left)")
 
     with stop.on_signals():
-        done = carry_out(todo, heard, page.with_suffix(".work"), jobs, lambda: bool(stop))
+        done = carry_out(todo, heard, beside(page, ".work"), jobs, lambda: bool(stop))
     if not done:
         raise Stopped(
             f"Stopped with {len(recall.todo())} runs to do; what was done is in "
