@@ -118,7 +118,7 @@ def compare(
         "target": parameters,
         "seconds": time_limit,
         "seeds": seeds,
-        "rates": None if rates is None else _numbers("--rates", rates),
+        "rates": None if rates is None else numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
     if rates_from is not None:
@@ -160,7 +160,7 @@ def _plan(
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
-def _numbers(flag: str, text: str) -> tuple[float, ...]:
+def numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
