@@ -253,8 +253,8 @@ def sentences(summary: ControlsSummary) -> list[str]:
         unlike = "" if (change.effect < 0) == change.helps else ", which is not what was known"
         said.append(
             f"{change.entry}, known to {known}: {change.effect:+.4f} nats{unlike} "
-            f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict in at most "
-            f"{wrong:.0%}."
+            f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict "
+            f"in at most {wrong:.0%}."
         )
     return said + [f"Failed: {text}." for text in summary.failed]
 
