@@ -166,7 +166,11 @@ def test_identity_is_of_what_changes_a_result(tmp_path: Path) -> None:
     assert identity(one, "f") == identity(resolve_entry(plan, entry, tmp_path / "moved"), "f")
     assert identity(one, "f") == identity(one.replace({"training.log_every": 3}), "f")
     assert identity(one, "f") != identity(one, "g")
-    for change in ({"training.lr": 0.5}, {"model.width": 64}, {"data.balance": True}):
+    assert "training.init_seed" not in identity(one, "f")["settings"]  # unless it is set
+    for change in (
+        {"training.lr": 0.5}, {"model.width": 64}, {"data.balance": True},
+        {"training.init_seed": 0},
+    ):  # fmt: skip
         assert identity(one, "f") != identity(one.replace(change), "f")
 
 
