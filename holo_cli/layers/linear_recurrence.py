@@ -1,0 +1,185 @@
+"""Linear recurrences on a matrix state whose transition is diagonal plus low rank.
+
+    S_t = (I + a_t b_t^T) Diag(d_t) S_{t-1} + k_t v_t^T,    o_t = S_t^T q_t
+
+S is (K, V) per row and head, 0 < d_t <= 1 per channel of the keys or one number per head. The form
+Diag(d) + a b'^T has b' = d * b: `b` reads the state after it has decayed. Special cases: without
+`b`, gated linear attention (Yang et al. 2023, arXiv 2312.06635); with `b` and no `a`, a_t = -k_t,
+the gated delta rule (Yang, Kautz, Hatamizadeh 2024, arXiv 2412.06464); with both, the generalized
+delta rule of RWKV-7 (Peng et al. 2025, arXiv 2503.14456).
+
+Chunked form. With G the running sum of log d inside a chunk of L positions, S_0 the state before
+the chunk, u_t = b_t^T Diag(d_t) S_{t-1}, and, for rows x and y, the decayed products
+<x, y>_ts = sum_c x_tc exp(G_tc - G_sc) y_sc,
+
+    (I - <b, a>) U = (b exp(G)) S_0 + <b, k> V            products over s < t
+    O = (q exp(G)) S_0 + <q, a> U + <q, k> V              products over s <= t
+    S_L = exp(G_L) S_0 + (a exp(G_L - G))^T U + (k exp(G_L - G))^T V
+
+U is linear in S_0, so the map from S_0 to S_L is one (K, K) and one (K, V) matrix per chunk, made
+for all chunks at once; what is left to do one after another is a single product per chunk.
+
+Numerics: states and solves are in float32 at least, no exponent is ever above 0, and nothing is
+divided by a cumulative product; see `decayed_products.py`. Log decays must be finite.
+
+Legend: B rows, H heads, T positions, K and V widths of a key and a value, L positions of a chunk,
+M chunks of a row, N = B H M, n and m rows per position on the left ([b,] q) and right ([a,] k).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from holo_cli.layers.decayed_products import channel_products, scalar_products
+
+CHUNK = 32  # positions of a chunk, a power of two
+
+
+def linear_recurrence(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    b: Tensor | None = None,
+    a: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The recurrence over a whole sequence, in chunks; differentiable in all arguments.
+
+    q, k, a, b (B, H, T, K), v (B, H, T, V), log decay (B, H, T, K), or (B, H, T, 1) for one decay
+    per head, finite and <= 0, all float32 or float64; state (B, H, K, V) or None for zeros. `b`
+    None: no low-rank part; `a` None: a = -k. Returns o (B, H, T, V) and the last state.
+    """
+    batch, heads, length, width = k.shape
+    scalar = log_decay.shape[-1] == 1
+    size = min(CHUNK, 1 << (length - 1).bit_length())
+    lefts = (q,) if b is None else (b, q)
+    rights = (k,) if a is None else (a, k)
+    left = _chunks(torch.stack(lefts, dim=3), size)  # (N, L, n, K)
+    right = _chunks(torch.stack(rights, dim=3), size)  # (N, L, m, K)
+    value = _chunks(v, size)  # (N, L, V)
+    total = _chunks(log_decay, size).cumsum(1)  # G: (N, L, K) or (N, L, 1)
+
+    products = scalar_products if scalar else channel_products
+    score = products(left, right, total)  # (N, L, n, L, m)
+    read = left * total.exp()[:, :, None]
+    keep = (right * (total[:, -1:] - total).exp()[:, :, None]).flatten(1, 2).mT  # (N, K, L m)
+    whole = total[:, -1].exp()[..., None]  # (N, K, 1) or (N, 1, 1)
+
+    # `written` (N, L m, V): what is written if S_0 is zero; `answer` (N, L, K): how S_0 changes it
+    answer = None
+    if b is None:
+        written = value
+    else:
+        against = read[:, :, 0]
+        if a is None:  # (I + <b, k>) (V - U) = V - (b exp(G)) S_0
+            system, known, sign = score[:, :, 0, :, 0], value, -1.0
+        else:
+            system, known, sign = -score[:, :, 0, :, 0], score[:, :, 0, :, 1] @ value, 1.0
+        solved = torch.linalg.solve_triangular(
+            system, torch.cat((known, sign * against), dim=-1), upper=False, unitriangular=True
+        )
+        written, answer = solved.split((v.shape[-1], width), dim=-1)
+
+    # one chunk as a map of states: S_L = step S_0 + gain
+    if a is None:
+        gain = keep @ written
+        keep_answer = keep
+    else:
+        keep_answer = keep[:, :, 0::2]
+        gain = keep @ torch.stack((written, value), dim=2).flatten(1, 2)
+    if answer is not None:
+        step = torch.baddbmm(torch.diag_embed(whole[..., 0].expand(-1, width)), keep_answer, answer)
+    else:
+        step = whole
+    rows = batch * heads
+    now = gain.new_zeros(rows, width, v.shape[-1]) if state is None else state.flatten(0, 1)
+    before = []
+    # `unbind`, because the gradient of an index into a chunk would be a whole tensor of zeros
+    steps, gains = step.unflatten(0, (rows, -1)).unbind(1), gain.unflatten(0, (rows, -1)).unbind(1)
+    for one, plus in zip(steps, gains, strict=True):
+        before.append(now)
+        now = torch.addcmul(plus, one, now) if b is None else torch.baddbmm(plus, one, now)
+    start = torch.stack(before, dim=1).flatten(0, 1)  # (N, K, V)
+
+    if answer is not None:
+        written = torch.baddbmm(written, answer, start)
+    if a is not None:
+        written = torch.stack((written, value), dim=2).flatten(1, 2)
+    out = torch.baddbmm(score[:, :, -1].flatten(2) @ written, read[:, :, -1], start)
+    out = out.unflatten(0, (batch, heads, -1)).flatten(2, 3)[:, :, :length]
+    return out, now.unflatten(0, (batch, heads))
+
+
+def linear_recurrence_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    b: Tensor | None,
+    a: Tensor | None,
+    state: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`linear_recurrence` of one position (T = 1) by the recurrence itself, for decoding."""
+    now = state * log_decay.exp().mT
+    if b is not None:
+        found = b @ now  # (B, H, 1, V)
+        if a is None:
+            v = v - found
+        else:
+            now = torch.addcmul(now, a.mT, found)
+    now = torch.addcmul(now, k.mT, v)
+    return q @ now, now
+
+
+def naive_linear_recurrence(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor,
+    b: Tensor | None = None,
+    a: Tensor | None = None,
+    state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`linear_recurrence`, position by position with the transition matrix written out: slow."""
+    batch, heads, length, width = k.shape
+    now = k.new_zeros(batch, heads, width, v.shape[-1]) if state is None else state
+    eye = torch.eye(width, dtype=k.dtype, device=k.device)
+    out = []
+    for t in range(length):
+        decay = log_decay[:, :, t].exp().expand(batch, heads, width)
+        transition = torch.diag_embed(decay)
+        if b is not None:
+            write = -k[:, :, t] if a is None else a[:, :, t]
+            transition = (eye + write[..., :, None] * b[:, :, t, None, :]) @ transition
+        now = transition @ now + k[:, :, t, :, None] * v[:, :, t, None, :]
+        out.append((q[:, :, t, :, None] * now).sum(2))
+    return torch.stack(out, dim=2), now
+
+
+def chunk_flops(keys: int, values: int, low_rank: int, length: float) -> float:
+    """Forward FLOPs of one token and head in the chunked form, with `length` positions of history.
+
+    `low_rank`: 0 without `b`, 1 with a = -k, 2 with an `a` of its own. Triangles count as halves.
+    """
+    inside = min(length, CHUNK / 2)
+    lefts, rights = min(low_rank, 1) + 1, max(low_rank, 1)
+    products = inside * (lefts * rights * keys + rights * values)
+    state = (1 + rights) * keys * values  # reading S_0, and what is written into S_L
+    if low_rank:
+        products += inside * (keys + values + (low_rank - 1) * values)  # the solve, <b, k> V
+        state += keys * values + keys * keys  # `answer` S_0, `step`
+    return 2.0 * (products + state)
+
+
+def step_flops(keys: int, values: int, low_rank: int) -> float:
+    """FLOPs of `linear_recurrence_step` per token and head: decay, read of `b`, writes, read."""
+    return (1.0 + 2.0 * (low_rank + 2)) * keys * values
+
+
+def _chunks(x: Tensor, size: int) -> Tensor:
+    """(B, H, T, ...) -> (N, L, ...), with zeros after the end: nothing is written, nothing fades"""
+    if extra := -x.shape[2] % size:
+        x = torch.cat((x, x.new_zeros(*x.shape[:2], extra, *x.shape[3:])), dim=2)
+    return x.reshape(-1, size, *x.shape[3:])
