@@ -23,7 +23,7 @@ Numerics: states and solves are in float32 at least, no exponent is ever above 0
 divided by a cumulative product; see `decayed_products.py`. Log decays must be finite.
 
 Legend: B rows, H heads, T positions, K and V widths of a key and a value, L positions of a chunk,
-M chunks of a row, N = B H M, n and m rows per position on the left ([b,] q) and right ([a,] k).
+M chunks of a row, N = B H M.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.decayed_products import channel_products, scalar_products
+from holo_cli.layers.unit_lower import solve_unit_lower
 
 CHUNK = 32  # positions of a chunk, a power of two
 
@@ -54,45 +55,37 @@ def linear_recurrence(
     batch, heads, length, width = k.shape
     scalar = log_decay.shape[-1] == 1
     size = min(CHUNK, 1 << (length - 1).bit_length())
-    lefts = (q,) if b is None else (b, q)
-    rights = (k,) if a is None else (a, k)
-    left = _chunks(torch.stack(lefts, dim=3), size)  # (N, L, n, K)
-    right = _chunks(torch.stack(rights, dim=3), size)  # (N, L, m, K)
-    value = _chunks(v, size)  # (N, L, V)
-    total = _chunks(log_decay, size).cumsum(1)  # G: (N, L, K) or (N, L, 1)
-
-    products = scalar_products if scalar else channel_products
-    score = products(left, right, total)  # (N, L, n, L, m)
-    read = left * total.exp()[:, :, None]
-    keep = (right * (total[:, -1:] - total).exp()[:, :, None]).flatten(1, 2).mT  # (N, K, L m)
+    q, k, v, log_decay = (_chunks(x, size) for x in (q, k, v, log_decay))  # (N, L, ...)
+    total = log_decay.cumsum(1)  # G
+    rise, fall = total.exp(), (total[:, -1:] - total).exp()
     whole = total[:, -1].exp()[..., None]  # (N, K, 1) or (N, 1, 1)
+    products = scalar_products if scalar else channel_products
 
-    # `written` (N, L m, V): what is written if S_0 is zero; `answer` (N, L, K): how S_0 changes it
-    answer = None
+    # `written` (N, L, V): what goes into the state along `keep`, if S_0 is zero; `answer`
+    # (N, L, K): how that depends on S_0
     if b is None:
-        written = value
-    else:
-        against = read[:, :, 0]
-        if a is None:  # (I + <b, k>) (V - U) = V - (b exp(G)) S_0
-            system, known, sign = score[:, :, 0, :, 0], value, -1.0
-        else:
-            system, known, sign = -score[:, :, 0, :, 0], score[:, :, 0, :, 1] @ value, 1.0
-        solved = torch.linalg.solve_triangular(
-            system, torch.cat((known, sign * against), dim=-1), upper=False, unitriangular=True
-        )
+        (read,) = products((q,), (k,), total)  # (N, L, L)
+        keep, written, answer, direct = (k * fall).mT, v, None, None
+    elif a is None:  # (I + <b, k>) (V - U) = V - (b exp(G)) S_0
+        b = _chunks(b, size)
+        system, read = products((b, q), (k,), total)
+        solved = solve_unit_lower(system, torch.cat((v, -b * rise), dim=-1))
         written, answer = solved.split((v.shape[-1], width), dim=-1)
+        keep, direct = (k * fall).mT, None
+    else:
+        a, b = _chunks(a, size), _chunks(b, size)
+        system, known, read, direct = products((b, q), (a, k), total)
+        solved = solve_unit_lower(-system, torch.cat((known @ v, b * rise), dim=-1))
+        written, answer = solved.split((v.shape[-1], width), dim=-1)
+        keep = (a * fall).mT
 
     # one chunk as a map of states: S_L = step S_0 + gain
-    if a is None:
-        gain = keep @ written
-        keep_answer = keep
-    else:
-        keep_answer = keep[:, :, 0::2]
-        gain = keep @ torch.stack((written, value), dim=2).flatten(1, 2)
+    gain = keep @ written
+    if direct is not None:
+        gain = torch.baddbmm(gain, (k * fall).mT, v)
+    step = whole
     if answer is not None:
-        step = torch.baddbmm(torch.diag_embed(whole[..., 0].expand(-1, width)), keep_answer, answer)
-    else:
-        step = whole
+        step = torch.baddbmm(torch.diag_embed(whole[..., 0].expand(-1, width)), keep, answer)
     rows = batch * heads
     now = gain.new_zeros(rows, width, v.shape[-1]) if state is None else state.flatten(0, 1)
     before = []
@@ -101,13 +94,13 @@ def linear_recurrence(
     for one, plus in zip(steps, gains, strict=True):
         before.append(now)
         now = torch.addcmul(plus, one, now) if b is None else torch.baddbmm(plus, one, now)
-    start = torch.stack(before, dim=1).flatten(0, 1)  # (N, K, V)
+    start = torch.stack(before, dim=1).flatten(0, 1)  # S_0 of every chunk, (N, K, V)
 
     if answer is not None:
         written = torch.baddbmm(written, answer, start)
-    if a is not None:
-        written = torch.stack((written, value), dim=2).flatten(1, 2)
-    out = torch.baddbmm(score[:, :, -1].flatten(2) @ written, read[:, :, -1], start)
+    out = torch.baddbmm(read @ written, q * rise, start)
+    if direct is not None:
+        out = torch.baddbmm(out, direct, v)
     out = out.unflatten(0, (batch, heads, -1)).flatten(2, 3)[:, :, :length]
     return out, now.unflatten(0, (batch, heads))
 

@@ -13,6 +13,7 @@ from holo_cli.layers.linear_recurrence import (
     linear_recurrence_step,
     naive_linear_recurrence,
 )
+from holo_cli.layers.unit_lower import solve_unit_lower
 
 B, H, K, V = 2, 2, 6, 4
 FORMS = ["gla", "delta", "general"]
@@ -102,22 +103,35 @@ def test_decoding_steps_are_the_recurrence(form: str) -> None:
     torch.testing.assert_close(state, last)
 
 
+def rows(length: int, width: int) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(3, length, width, generator=generator).double() for _ in range(4)]
+    return made[:2], made[2:]
+
+
 def test_channel_products_with_one_decay_are_the_scalar_ones() -> None:
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(3, 16, n, 5, generator=generator).double() for n in (2, 1))
-    total = -torch.rand(3, 16, 1, generator=generator).double().cumsum(1)
-    torch.testing.assert_close(
-        channel_products(left, right, total.expand(-1, -1, 5).contiguous()),
-        scalar_products(left, right, total),
-    )
+    lefts, rights = rows(16, 5)
+    total = -torch.rand(3, 16, 1, generator=torch.Generator().manual_seed(1)).double().cumsum(1)
+    wide = channel_products(lefts, rights, total.expand(-1, -1, 5).contiguous())
+    for x, y in zip(wide, scalar_products(lefts, rights, total), strict=True):
+        torch.testing.assert_close(x, y)
 
 
-def test_channel_products_pass_gradcheck() -> None:
+def test_channel_products_and_the_solve_pass_gradcheck() -> None:
+    lefts, rights = rows(4, 2)
+    total = -torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(1)).double().cumsum(1)
+    given = [x.requires_grad_() for x in (total, *lefts, *rights)]
+    assert torch.autograd.gradcheck(lambda g, *x: channel_products(x[:2], x[2:], g), given)
+    below = torch.randn(2, 4, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(solve_unit_lower, (below, lefts[0][:2].detach()))
+
+
+def test_the_solve_is_a_triangular_solve() -> None:
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(1, 4, n, 2, generator=generator).double() for n in (2, 2))
-    total = -torch.rand(1, 4, 2, generator=generator).double().cumsum(1)
-    given = [x.requires_grad_() for x in (left, right, total)]
-    assert torch.autograd.gradcheck(channel_products, given)
+    below = torch.randn(3, 16, 16, generator=generator).double()
+    right = torch.randn(3, 16, 5, generator=generator).double()
+    expected = torch.linalg.solve_triangular(below, right, upper=False, unitriangular=True)
+    torch.testing.assert_close(solve_unit_lower(below, right), expected)
 
 
 def test_a_second_value_replaces_the_first_only_with_the_delta_rule() -> None:
