@@ -140,10 +140,20 @@ class RecallPlan:
         if not self.widths:
             return self.entries
         return tuple(
-            replace(e, name=f"{e.name} {width}", settings={**e.settings, "model.width": width})
+            replace(e, name=_at(e, width), settings={**e.settings, "model.width": width})
             for e in self.entries
             for width in self.widths
         )
+
+    def families(self) -> dict[str, tuple[str, int | None]]:
+        """By the name of an entry as it is run: that of the plan's entry, and the width."""
+        if not self.widths:
+            return {e.name: (e.name, None) for e in self.entries}
+        return {_at(e, width): (e.name, width) for e in self.entries for width in self.widths}
+
+
+def _at(entry: Entry, width: int) -> str:
+    return f"{entry.name} {width}"
 
 
 def plan_names() -> list[str]:

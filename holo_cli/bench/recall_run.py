@@ -8,6 +8,7 @@ random numbers of their own. Where a task has many possible rows none is met twi
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -78,6 +79,7 @@ class TaskBatches(TrainBatches):
 
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
+    started = time.perf_counter()
     resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
     config = resolved.training
     torch.manual_seed(config.seed)
@@ -128,6 +130,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
         "sequences": progress.step * config.batch_size * config.grad_accum,
         "stopped_by": ended,
         "train_seconds": round(progress.train_seconds, 3),
+        "seconds": round(time.perf_counter() - started, 3),  # the test in it
         "parameters": described.parameters,
         "active_parameters": described.active_parameters,
         "peak_rss_bytes": peak_rss_bytes(),
