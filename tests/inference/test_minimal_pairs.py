@@ -71,12 +71,12 @@ def test_two_sentences_differ_in_one_word(phenomenon: Phenomenon) -> None:
 
 
 def words(phenomenon: Phenomenon) -> Scorer:
-    """The best that is possible without order: counts of words, and of characters where words are
-    not told apart by their forms (Korean particles)."""
+    """Knows how common words are, of the phenomenon's own sentences; in Korean, where particles are
+    joined to words, how common characters are."""
     texts = [text for pair in phenomenon.draw(1000) for text in pair]
     counts = Counter(word for text in texts for word in text.split())
     letters = Counter("".join(texts))
-    by_words = len({len(t.split()) for t in texts}) and phenomenon.name.isascii()
+    by_words = phenomenon in PHENOMENA["en"]
 
     def score(texts: Sequence[str]) -> list[float]:
         if by_words:
