@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 from holo_cli.bench.compare_config import (
     evaluated,
@@ -58,12 +59,14 @@ class Run:
     seed: int
     resolved: Resolved
     key: str
+    where: str = ""  # in an experiment of several campaigns: which of them
 
     def words(self) -> str:
         """As it is named in progress and in tables."""
+        name = f"{self.entry}, {self.where}" if self.where else self.entry
         if self.role == "pace":
-            return f"{self.entry}, speed"
-        return f"{self.entry}, rate x{self.rate:g}, {self.role} seed {self.seed}"
+            return f"{name}, speed"
+        return f"{name}, rate x{self.rate:g}, {self.role} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,20 @@ class Sweep:
 class Campaign:
     """A plan on a prepared set, with the rows it has so far."""
 
-    def __init__(self, plan: Plan, data: PreparedData, rows: Rows) -> None:
-        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be."""
+    def __init__(
+        self,
+        plan: Plan,
+        data: PreparedData,
+        rows: Rows,
+        labels: Mapping[str, Any] | None = None,
+        where: str = "",
+    ) -> None:
+        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be.
+
+        Where an experiment has several campaigns, `labels` go into each row of this one and
+        `where` into the names of its runs.
+        """
+        self.labels, self.where = dict(labels or {}), where
         self.plan, self.data, self.rows = plan.check(), data, rows
         self.vocab = data.tokenizer.vocab_size
         self.entries = {entry.name: entry for entry in plan.entries}
@@ -253,10 +268,18 @@ class Campaign:
                 resolved = shortened(resolved, self.plan.sweep_share)
             else:
                 resolved = evaluated(resolved, self.plan.evaluations)
-            resolved = scaled(resolved, rate, seed)
+            resolved = self.seeded(entry, resolved, rate, seed)
             key = key_of(identity(resolved, self.data.fingerprint))
-            self._known[known] = Run(entry.name, role, rate, seed, resolved, key)
+            self._known[known] = Run(entry.name, role, rate, seed, resolved, key, self.where)
         return self._known[known]
+
+    def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:
+        """The config of a run from its entry's: with its learning rates and its seed."""
+        return scaled(resolved, rate, seed)
+
+    def campaign_of(self, run: Run) -> Campaign:
+        """The campaign itself: all runs are its own."""
+        return self
 
     # -- rows -------------------------------------------------------------------------------------
 

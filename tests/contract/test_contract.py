@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional as F
 
@@ -287,9 +289,15 @@ def test_flops_agree_with_the_profiler(case: Case) -> None:
     def grouped(a: list[int], b: list[int], *_: object, **__: object) -> int:
         return 2 * a[0] * a[1] * b[-1]  # rows of all groups (P, n), a matrix each (G, n, k)
 
+    def solve(a: list[int], b: list[int], *_: object, **__: object) -> int:
+        return 2 * a[-1] * math.prod(b)  # the whole square, as of attention
+
     model = case.build(dtype=torch.float32)
     # the counter sees products, not what a fused attention kernel does inside
-    counts = {torch.ops.aten._grouped_mm: grouped}  # it does not know these by itself
+    counts = {  # it does not know these by itself
+        torch.ops.aten._grouped_mm: grouped,
+        torch.ops.aten.linalg_solve_triangular: solve,
+    }
     with (
         FlopCounterMode(display=False, custom_mapping=counts) as counter,
         torch.no_grad(),
