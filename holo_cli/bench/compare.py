@@ -9,6 +9,7 @@ first one stopped, in the middle of a run too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from holo_cli.bench.compare_campaign import Campaign, Run
 from holo_cli.bench.compare_plan import Plan
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.rows import Row, Rows, beside, rows_path
+from holo_cli.bench.time_estimate import TimeEstimate
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, Stopped, UsageError
@@ -57,19 +59,29 @@ def run(
     say: Say,
     watch: Watch | None = None,
     stop: StopRequest | None = None,
+    estimate: bool = False,
 ) -> None:
-    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
+    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved.
+
+    With `estimate` it first says how long that will take, which may need a short measurement.
+    """
     stop = StopRequest() if stop is None else stop
     for key in campaign.forgotten:  # on record, so that a stop in between loses nothing
         campaign.rows.tombstone(key)
     if not campaign.todo():
         return
+    expected = TimeEstimate(campaign, options.jobs)
+    if estimate:
+        folder = beside(options.page, ".work")
+        expected.announce(lambda: expected.measure(folder, stop), say)
     machine = describe_machine()
+    began: dict[str, float] = {}
     here: dict[str, Run] = {}
 
     def todo() -> Iterator[Job]:
         for run in campaign.todo():
             here[run.key] = run
+            began.setdefault(run.key, time.monotonic())
             yield _job(campaign, run)
 
     def heard(told: Told) -> None:
@@ -78,8 +90,10 @@ def run(
             watch(run.words(), told.event)
         if told.event["event"] in (DONE, "failed"):
             row = _row(campaign, run, told, machine)
+            if not row.get("resumed"):
+                row["wall_seconds"] = round(time.monotonic() - began[run.key], 2)
             campaign.rows.add(row)
-            say(f"{_outcome(row, run)}  ({campaign.left()} left)")
+            say(f"{_outcome(row, run)}  ({_left(campaign, expected)})")
 
     with stop.on_signals():
         done = carry_out(
@@ -92,6 +106,12 @@ def run(
             next_step="The same command goes on from there"
             + (", without --redo." if options.redo else "."),
         )
+
+
+def _left(campaign: Campaign, expected: TimeEstimate) -> str:
+    """How many runs are left, and about how long they take."""
+    runs = campaign.left()
+    return f"{runs} run{'' if runs == 1 else 's'} left{expected.words()}"
 
 
 def _job(campaign: Campaign, run: Run) -> Job:

@@ -142,6 +142,24 @@ class Campaign:
         unsettled = sum(not self.sweep(e).settled for e in self.plan.entries)
         return len(self.todo()) + unsettled * self.plan.seeds
 
+    def outlook(self) -> Iterator[tuple[str, int | None, int]]:
+        """Entry, steps (None: not known yet) and evaluations of each run that is to be done, as
+        far as can be foreseen."""
+        for run in self.todo():
+            training = run.resolved.training
+            if run.role == "pace":
+                yield run.entry, 0, 0
+            else:
+                yield run.entry, training.steps, -(-training.steps // training.eval_every)
+        for entry in self.plan.entries:
+            if not self.sweep(entry).settled:
+                for _ in range(self.plan.seeds):
+                    yield entry.name, self.steps(entry), self.plan.evaluations
+
+    def is_timed(self, entry: str) -> bool:
+        """Whether an entry's runs last a given time."""
+        return self._timed(self.entries[entry])
+
     def _of(self, entry: Entry) -> Iterator[Run]:
         yield from self.paces(entry)
         if self.steps(entry) is None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     pass
 
 MATCHES = ("parameters", "active", "time", "none")
+ALL = "all"  # in place of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
 CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
@@ -68,6 +69,19 @@ class Plan:
     sweep_share: float = 0.5  # of the steps, in a run of the sweep
     seeds: int = 3
     evaluations: int = 10  # of a final run, evenly over its steps
+    main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
+
+    def selected(self, names: Sequence[str] | None, variants: Sequence[Entry] = ()) -> Plan:
+        """The plan with the entries asked for: those of `names`, "all", or, for None, the main
+        ones; then the variants."""
+        plan = self.with_entries(variants)
+        if names is not None and list(names) == [ALL]:
+            return plan
+        wanted = list(names) if names is not None else [*self.main]
+        more = [entry.name for entry in variants]
+        if not wanted:
+            return plan
+        return plan.select([*wanted, *(name for name in more if name not in wanted)])
 
     def select(self, names: Sequence[str]) -> Plan:
         """Only these entries; see `select_entries`."""
@@ -251,6 +265,13 @@ def read_plan(path: Path) -> Plan:
     """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
     values, entries, _ = load_plan(path, {f.name for f in fields(Plan)} - {"entries"})
     check_types(values, Plan, path)
+    own = [entry.name for entry in entries]
+    for name in values.get("main", ()):
+        if name not in own:
+            raise UsageError(
+                f"{path}: main names '{name}', and there is no [entry.{name}].",
+                next_step=nearest(str(name), own),
+            )
     return Plan(**values, entries=entries)
 
 

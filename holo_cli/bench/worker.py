@@ -92,6 +92,22 @@ def pace(job: dict[str, Any]) -> Event:
     return {"steps": steps_within(Resolved.from_dict(job["resolved"]), job["seconds"])}
 
 
+def cost(job: dict[str, Any]) -> Event:
+    """Seconds of a step and of an evaluation of this config, here and now."""
+    import torch
+
+    from holo_cli.training.calibrate import seconds_of
+
+    started = time.perf_counter()
+    step, evaluation = seconds_of(Resolved.from_dict(job["resolved"]))
+    return {
+        "step_seconds": step,
+        "evaluation_seconds": evaluation,
+        "measuring_seconds": time.perf_counter() - started,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def recall(job: dict[str, Any]) -> Event:
     """Train on a synthetic task and count right answers."""
     from holo_cli.bench.recall_run import run
@@ -99,7 +115,7 @@ def recall(job: dict[str, Any]) -> Event:
     return run(job, emit)
 
 
-TASKS = {"train": train, "pace": pace, "recall": recall}
+TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall}
 
 
 def main() -> int:

@@ -26,8 +26,8 @@ def compare(
         typer.Option(
             "--models",
             metavar="A,B,...",
-            help="Models, or entries of the plan; the first is the "
-            "one that others are held against.",
+            help="Models or entries of the plan; the first is the baseline. 'all' runs every "
+            "entry of the plan (default: the plan's main entries).",
         ),
     ] = None,
     variants: bench_options.Variants = None,
@@ -84,7 +84,7 @@ def compare(
     ] = None,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run, with sizes matched.")
+        bool, typer.Option("--dry-run", help="Show what would be run and how long it takes.")
     ] = False,
     out_path: options.Out = None,
     open_page: bench_options.Open = False,
@@ -129,12 +129,21 @@ def compare(
     campaign = bench.open_campaign(plan, chosen)
     _announce(campaign, out)
     if dry_run:
-        out.document({"entries": [line.to_dict() for line in summarise(campaign).lines]})
+        from holo_cli.bench.time_estimate import TimeEstimate
+
+        expected = TimeEstimate(campaign, jobs)
+        expected.announce(None, out.note)
+        out.document(
+            {
+                "entries": [line.to_dict() for line in summarise(campaign).lines],
+                "estimate": expected.to_dict(),
+            }
+        )
         return
     if not report_only:
         from holo_cli.cli.bench_progress import Watch
 
-        bench.run(campaign, chosen, say=out.note, watch=Watch(out))
+        bench.run(campaign, chosen, say=out.note, watch=Watch(out), estimate=True)
     _report(campaign, page, out)
     if open_page:
         import webbrowser
@@ -151,12 +160,7 @@ def _plan(
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
-    if models is not None:
-        own = [entry.name for entry in more]
-        wanted = bench_options.chosen(bench_options.names(models), own)
-        plan = plan.with_entries(more).select(wanted)
-    elif more:
-        plan = plan.with_entries(more)
+    plan = plan.selected(None if models is None else bench_options.names(models), more)
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
