@@ -156,6 +156,16 @@ class Campaign:
                 for _ in range(self.plan.seeds):
                     yield entry.name, self.steps(entry), self.plan.evaluations
 
+    def is_matched(self, entry: str) -> bool | None:
+        """Whether an entry has what the plan holds equal; None where the plan holds nothing."""
+        plan, described = self.plan, self.described[entry]
+        if plan.match == "none":
+            return None
+        if plan.match == "time":
+            return self.is_timed(entry)
+        size = described.parameters if plan.match == "parameters" else described.active_parameters
+        return abs(size - self.target) <= plan.tolerance * self.target
+
     def is_timed(self, entry: str) -> bool:
         """Whether an entry's runs last a given time."""
         return self._timed(self.entries[entry])

@@ -136,20 +136,21 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
     for line in summary.lines:
         peak = line.median("peak_rss_bytes")
         costs.append((
-            line.entry, line.parameters, line.active_parameters, line.state_bytes,
+            line.entry, line.parameters, line.matched, line.active_parameters, line.state_bytes,
             campaign.described[line.entry].train_flops_per_token,
             None if line.rate is None else f"x{line.rate:g}", line.median("tokens"),
             line.median("train_seconds"), line.median("tokens_per_second"),
             None if peak is None else peak / 1e6,
         ))  # fmt: skip
-    columns = (
-        "model", "parameters", "active", "state, bytes", "FLOPs/token", "best rate", "tokens",
-        "training s", "tokens/s", "peak memory, MB",
+    headings = (
+        "model", "parameters", "matched", "active", "state, bytes", "FLOPs/token", "best rate",
+        "tokens", "training s", "tokens/s", "peak memory, MB",
     )  # fmt: skip
     report.table(
         "What it cost",
-        columns,
+        headings,
         costs,
+        "Matched: whether the entry has what the plan holds equal (see below). "
         "Active parameters are those that one token meets. State is what decoding keeps of one "
         "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
         "the whole process are medians over the seeds.",
@@ -297,6 +298,9 @@ def _method(campaign: Campaign) -> str:
         "its measured speed, so that its schedule reaches its end.",
         "none": "Sizes are as the plan gives them, not matched.",
     }[plan.match]
+    exempt = [name for name in campaign.configs if campaign.is_matched(name) is False]
+    if exempt:
+        sizes += f" This does not hold for {', '.join(exempt)}, which keep their own."
     tokens = training.batch_size * training.grad_accum * context
     steps = "" if plan.match == "time" else f"{training.steps} steps of "
     convs = {getattr(r.model, "conv", 0) for r in campaign.configs.values()}

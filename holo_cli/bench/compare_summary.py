@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from holo_cli.bench.rows import Row
 from holo_cli.bench.significance import Difference, against
 
 UNIT = "nats per token"
+UNMATCHED = "*"  # after the size of an entry that is not matched
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Line:
     active_parameters: int
     state_bytes: int
     settings: dict[str, Any]  # that differ from the model's defaults
+    matched: bool | None = None  # in what the plan matches; None where it matches nothing
     note: str = ""
     rows: list[Row] = field(default_factory=list)
 
@@ -83,6 +85,7 @@ class Line:
             "parameters": self.parameters,
             "active_parameters": self.active_parameters,
             "state_bytes": self.state_bytes,
+            "matched": self.matched,
             "note": self.note,
         } | {
             key: self.median(key)
@@ -131,7 +134,30 @@ class Summary:
 def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
     losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
-    return Summary(campaign.base, lines, against(campaign.base, losses), _remarks(lines))
+    remarks = [*_unmatched(campaign, lines), *_remarks(lines)]
+    return Summary(campaign.base, lines, against(campaign.base, losses), remarks)
+
+
+def _unmatched(campaign: Campaign, lines: Sequence[Line]) -> list[str]:
+    """Which entries differ from the others in what the plan holds equal."""
+    names = [line for line in lines if line.matched is False]
+    if not names:
+        return []
+    plan = campaign.plan
+    if plan.match == "time":
+        return [
+            f"Trained for a number of steps of their own instead of {plan.seconds:g} seconds: "
+            f"{', '.join(line.entry for line in names)}."
+        ]
+    active = plan.match == "active"
+    sizes = ", ".join(
+        f"{line.entry} ({line.active_parameters if active else line.parameters:,})"
+        for line in names
+    )
+    return [
+        f"{UNMATCHED} Not matched in {'active ' if active else ''}parameters ({campaign.target:,} "
+        f"within {plan.tolerance:.0%}): {sizes}."
+    ]
 
 
 def _sentence(line: Line) -> str:
@@ -201,6 +227,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
         active_parameters=described.active_parameters,
         state_bytes=described.state_bytes,
         settings=_own_settings(campaign, entry),
+        matched=campaign.is_matched(entry.name),
         note="; ".join(notes),
         rows=done,
     )
@@ -223,28 +250,48 @@ def bits_per_nat(campaign: Campaign) -> float:
     return data.token_count("val") / (math.log(2) * data.byte_count("val"))
 
 
-def table(summary: Summary, count: Any, size: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """The main result as text: columns and rows. `count` and `size` write numbers for people."""
+def table(summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The main result as text: columns and rows. The deviation is that of nats per token."""
     columns = (
-        "model", "parameters", "active", "state", "rate", "bits/byte", "nats/token",
-        f"vs {summary.base}", "verdict", "train s", "seeds",
+        "model", "bits/byte", "nats/token", "sd", f"vs {summary.base}", "verdict",
     )  # fmt: skip
     rows: list[Sequence[str]] = []
     for line in summary.lines:
         difference = summary.difference(line.entry)
-        seconds = line.median("train_seconds")
         rows.append((
             line.entry,
-            count(line.parameters),
-            count(line.active_parameters),
-            size(line.state_bytes),
-            "" if line.rate is None else f"x{line.rate:g}",
-            spread(line.bits, line.bits_sd),
-            spread(line.loss, line.loss_sd),
+            "not run" if line.bits is None else f"{line.bits:.4f}",
+            "not run" if line.loss is None else f"{line.loss:.4f}",
+            "" if line.loss_sd is None else f"{line.loss_sd:.4f}",
             "" if difference is None else signed(difference.value, difference.half),
             verdict(line, difference, ""),
-            "" if seconds is None else f"{seconds:.0f}",
+        ))  # fmt: skip
+    return columns, rows
+
+
+def costs(
+    summary: Summary, count: Callable[[float], str], size: Callable[[float], str]
+) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """What each entry is and costs, as text. A star marks an entry that is not matched in size."""
+    columns = (
+        "model", "parameters", "active", "state", "rate", "seeds", "tokens", "train s",
+        "tokens/s", "peak memory",
+    )  # fmt: skip
+    rows: list[Sequence[str]] = []
+    for line in summary.lines:
+        seconds, peak = line.median("train_seconds"), line.median("peak_rss_bytes")
+        tokens, pace = line.median("tokens"), line.median("tokens_per_second")
+        rows.append((
+            line.entry,
+            count(line.parameters) + ("" if line.matched is not False else UNMATCHED),
+            count(line.active_parameters),
+            size(line.state_bytes),
+            "" if line.rate is None else f"x{line.rate:.3g}",
             str(len(line.losses)),
+            "" if tokens is None else count(tokens),
+            "" if seconds is None else f"{seconds:.0f}",
+            "" if pace is None else count(pace),
+            "" if peak is None else size(peak),
         ))  # fmt: skip
     return columns, rows
 
@@ -254,13 +301,6 @@ def verdict(line: Line, difference: Difference | None, none: str) -> str:
     if line.failed or not line.losses:
         return line.status
     return none if difference is None else difference.verdict
-
-
-def spread(mean: float | None, sd: float | None) -> str:
-    """A mean with its standard deviation over seeds."""
-    if mean is None:
-        return "not run"
-    return f"{mean:.4f}" + ("" if sd is None else f" (sd {sd:.4f})")
 
 
 def signed(value: float, half: float | None) -> str:

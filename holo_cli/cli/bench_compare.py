@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import bench_options, complete, options
+from holo_cli.cli import bench_options, complete, options, table_layout
 from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
@@ -183,16 +183,22 @@ def _with_data(plan: Plan, out: Output) -> Plan:
 
 def _announce(campaign: Campaign, out: Output) -> None:
     """What is compared, in a few lines on stderr."""
+    from holo_cli.bench.compare_summary import UNMATCHED
+
     plan = campaign.plan
-    matched = f", {plan.match} matched" if plan.match != "none" else ""
+    what = {"parameters": "parameters", "active": "active parameters", "time": "training time"}
+    matched = f", {what[plan.match]} matched" if plan.match in what else ""
     if campaign.target:
         matched += f" to {count(campaign.target)} within {plan.tolerance:.0%}"
+    if any(campaign.is_matched(name) is False for name in campaign.described):
+        matched += " but for those marked *"
     out.note(f"Comparing on {campaign.data.path}{matched}:")
     for name, described in campaign.described.items():
         config, rates = campaign.configs[name].model, campaign.entries[name].rates
         rate = f", rate x{rates[0]:g}" if rates is not None and len(rates) == 1 else ""
         out.note(
-            f"  {name}: {count(described.parameters)} parameters, "
+            f"  {name}: {count(described.parameters)}"
+            f"{UNMATCHED if campaign.is_matched(name) is False else ''} parameters, "
             f"{count(described.active_parameters)} active; {config.layers} layers, "
             f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
@@ -203,15 +209,15 @@ def _announce(campaign: Campaign, out: Output) -> None:
 
 def _report(campaign: Campaign, page: Path, out: Output) -> None:
     from holo_cli.bench.compare_page import write_page
-    from holo_cli.bench.compare_summary import summarise, table
+    from holo_cli.bench.compare_summary import costs, summarise, table
 
     summary = summarise(campaign)
     nbytes = write_page(campaign, summary, page)
-    columns, rows = table(summary, count, size)
-    out.table(columns, rows)
+    for columns, rows in (table(summary), costs(summary, count, size)):
+        out.table(columns, rows, table_layout.WIDTH)
+        out.text("", end="" if out.markdown else "\n")
     sentences = summary.sentences()
     if sentences:
-        out.text("", end="" if out.markdown else "\n")
         out.sentences(sentences)
     machine: Row = next((row["machine"] for row in reversed(list(campaign.rows))), {})
     bench_options.machine_of(machine, out)

@@ -52,7 +52,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert "0 runs to do" in again.err
     report = holo(*command[:-1], "--report-only", "--markdown").out
     assert re.search(
-        r"^\| model \| parameters \| .*\| seeds \|\n\|---\|---:\|", report, re.MULTILINE
+        r"^\| model \| bits/byte \| .*\| verdict \|\n\|---\|---\|", report, re.MULTILINE
     )
     assert re.search(r"^\| vanilla \| .*\|$", report, re.MULTILINE)
     assert re.search(r"^- wild: ", report, re.MULTILINE)
