@@ -73,12 +73,17 @@ class Resolved:
         Raises UsageError for an unknown model, and for keys or values this version does not know.
         """
         name = str(stored["model"])
+        kind = registry.config_class(name)
+        tables = dict(stored["config"])
+        # keys that came later stand for what was computed before there was a choice
+        later = kind.model_fields.keys() - tables["model"].keys()
+        tables["model"] = {key: kind.before(key) for key in later} | dict(tables["model"])
         values = {
             f"{section}.{key}": Given(f"{section}.{key}", value, "checkpoint")
-            for section, table in stored["config"].items()
+            for section, table in tables.items()
             for key, value in table.items()
         }
-        schema = check.schema_of(registry.config_class(name))
+        schema = check.schema_of(kind)
         for given in values.values():
             if given.key != "model.vocab_size":
                 check.check_key(given, schema, name)

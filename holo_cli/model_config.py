@@ -7,6 +7,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+# Under `json_schema_extra`: the value that a key stands for where a stored config lacks it, because
+# the config was written before the key existed. Without it a missing key means today's default.
+BEFORE = "before"
+
+
+def added_key(before: Any) -> dict[str, Any]:
+    """For `Field(json_schema_extra=...)` of a key whose default changes what a model computes."""
+    return {BEFORE: before}
+
 
 class Stage(NamedTuple):
     """A stage of developmental growth: from share `at` of the schedule, `layers` blocks."""
@@ -49,6 +58,26 @@ class ModelConfig(BaseModel):
         """
         return {}
 
+    @classmethod
+    def before(cls, name: str) -> Any:
+        """What a key stands for in a config that was stored without it, as JSON has it."""
+        field = cls.model_fields[name]
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and BEFORE in extra:
+            return extra[BEFORE]
+        default = field.get_default(call_default_factory=True)
+        return list(default) if isinstance(default, tuple) else default
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """The config that a checkpoint of this or an earlier version holds."""
+        missing = {name: cls.before(name) for name in cls.model_fields if name not in stored}
+        return cls.model_validate(missing | dict(stored))
+
+    def without_effect(self) -> frozenset[str]:
+        """Keys that nothing reads in a model of this config: runs that differ in them are equal."""
+        return frozenset()
+
     def stages(self) -> tuple[Stage, ...]:
         """The depths that training grows a model through; () for a model of one depth.
 
@@ -65,6 +94,10 @@ class ModelConfig(BaseModel):
 class SkeletonConfig(ModelConfig):
     """The keys of the modern skeleton that vanilla and all the other models are built on."""
 
+    # where this model can have Canon convolutions, and whether its mixers have values to add to
+    canon_places: ClassVar[str] = "ACD"
+    takes_values: ClassVar[bool] = False
+
     rope_base: float = Field(10_000.0, gt=1, description="base of the rotary position frequencies")
     rope_fraction: float = Field(
         1.0, ge=0, le=1, description="share of a head's dimensions that is rotated"
@@ -77,6 +110,23 @@ class SkeletonConfig(ModelConfig):
     bigrams: int = Field(
         0, ge=0, description="rows of a hashed table of bigram embeddings; 0 is off"
     )
+    query_gain: bool = Field(
+        True,
+        description="attention learns a gain per head on its normalised queries",
+        json_schema_extra=added_key(before=False),
+    )
+    canon: str = Field(
+        "",
+        pattern="^A?B?C?D?$",
+        description="Canon convolutions of 4 tokens: A before the mixer, B inside it, C before the "
+        "MLP, D inside it; empty is off",
+    )
+    value_residual: bool = Field(
+        False, description="the first layer's values are added to those of the others"
+    )
+    value_embedding: bool = Field(
+        False, description="each token has an embedding that is added to the values of all layers"
+    )
 
     @model_validator(mode="after")
     def _heads_are_even(self) -> SkeletonConfig:
@@ -85,6 +135,19 @@ class SkeletonConfig(ModelConfig):
                 f"model.width / model.heads ({self.width} / {self.heads}) must be even: rotary "
                 "positions turn pairs"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _switches_apply(self) -> SkeletonConfig:
+        for place in self.canon:
+            if place not in self.canon_places:
+                raise ValueError(
+                    f"model.canon ({self.canon}): this model has no place {place} for a "
+                    f"convolution, only {', '.join(self.canon_places)}"
+                )
+        for key in ("value_residual", "value_embedding"):
+            if getattr(self, key) and not self.takes_values:
+                raise ValueError(f"model.{key}: the mixers of this model have no values to add to")
         return self
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sys
+import tempfile
 
 # as the command line does it: waiting threads sleep, so that tests are quick beside other work
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # models in tests are so small that a second thread only costs; the cores run tests side by side
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# what holo remembers of a machine is kept apart from that of the person who runs the tests
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="holo-tests-")
 
 import pytest  # after the settings above, which torch reads when it is imported
 

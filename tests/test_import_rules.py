@@ -19,7 +19,16 @@ HEAVY = {
     "tqdm", "py3langid", "rensa",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
-BASE = {"errors", "files", "model_config", "registry", "config", "config_read", "config_check"}
+BASE = {
+    "errors",
+    "files",
+    "hardware",
+    "model_config",
+    "registry",
+    "config",
+    "config_read",
+    "config_check",
+}
 # Each stage with the stages it may import, beside itself and BASE. Text becomes data, data
 # tokens, models logits; training writes checkpoints, which know nothing of it; what reads them
 # comes last. A stage that is not named here may not be imported by any that is.

@@ -13,9 +13,12 @@ import holo_cli
 from holo_cli import registry
 
 ROOT = Path(holo_cli.__file__).parent
-# what every model's run goes through: batches and their order, the loop, the common layers
-SHARED = ("layers", "training", "models/*.py", "config*.py", "model_config.py", "data/batches.py",
-          "data/dataset.py", "data/rows.py", "bench/worker.py")  # fmt: skip
+LAYERS = ("cache", "causal", "conv", "cross_entropy", "device", "embedding", "head", "mlp", "norm",
+          "parts", "rope")  # fmt: skip
+# What every model's run goes through: batches and their order, the loop, the backbone's layers.
+SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training", "models/*.py", "config*.py",
+          "model_config.py", "data/batches.py", "data/dataset.py", "data/rows.py",
+          "bench/worker.py")  # fmt: skip
 
 
 def shared_code() -> str:
@@ -24,9 +27,10 @@ def shared_code() -> str:
 
 
 def code_of(model: str) -> str:
-    """Of a model's own folder and of what all share."""
+    """Of a model's own folder, all layers, and of what all share."""
     own = ROOT / Path(*registry.module_name(model).split(".")[1:])
-    return _digest([*own.rglob("*.py"), *(f for pattern in SHARED for f in _files(pattern))])
+    shared = (f for pattern in ("layers", *SHARED) for f in _files(pattern))
+    return _digest([*own.rglob("*.py"), *shared])
 
 
 def _files(pattern: str) -> Iterable[Path]:

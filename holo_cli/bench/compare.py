@@ -19,6 +19,7 @@ from typing import Any
 from holo_cli.bench.code import code_of
 from holo_cli.bench.compare_campaign import Campaign, Run
 from holo_cli.bench.compare_plan import Plan
+from holo_cli.bench.losses import test_bpb, test_loss
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.rows import Row, Rows, beside, rows_path
 from holo_cli.bench.time_estimate import TimeEstimate
@@ -92,7 +93,7 @@ def run(
             row = _row(campaign, run, told, machine)
             if not row.get("resumed"):
                 row["wall_seconds"] = round(time.monotonic() - began[run.key], 2)
-            campaign.rows.add(row)
+            campaign.add(row)
             say(f"{_outcome(row, run)}  ({_left(campaign, expected)})")
 
     with stop.on_signals():
@@ -115,7 +116,10 @@ def _left(campaign: Campaign, expected: TimeEstimate) -> str:
 
 
 def _job(campaign: Campaign, run: Run) -> Job:
-    resolved = run.resolved.to_dict()
+    # decided once, here: a process that decided for itself might find another format
+    asked = run.resolved.training.dtype
+    dtype = campaign.dtype if asked == "auto" else asked
+    resolved = run.resolved.replace({"training.dtype": dtype}, source="the experiment").to_dict()
     if run.role == "pace":
         settings = {"resolved": resolved, "seconds": campaign.plan.seconds}
         return Job(run.key, "pace", settings)
@@ -168,7 +172,7 @@ def _outcome(row: Row, run: Run) -> str:
     if run.role == "pace":
         return f"{run.words()}: {row['steps']} steps in the time given"
     return (
-        f"{run.words()}: {row['val_loss']:.4f} nats per token, {row['bpb']:.4f} bits per byte, "
+        f"{run.words()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
         f"{row['train_seconds']:.0f} s"
     )
 

@@ -10,24 +10,27 @@ Entries take turns, so that a machine that gets slower or busier does so for all
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from holo_cli.bench.compare_config import (
-    agrees,
     evaluated,
     identity,
+    identity_of_row,
     resolve_entry,
     scaled,
     shortened,
 )
 from holo_cli.bench.compare_plan import Entry, Plan
+from holo_cli.bench.losses import tune_loss
 from holo_cli.bench.match import count, describe, fit
 from holo_cli.bench.rows import Row, Rows, key_of
 from holo_cli.config import Resolved
 from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
+from holo_cli.data.halves import halves
 from holo_cli.errors import DataError, UsageError
 from holo_cli.models.base import Description
 
@@ -92,7 +95,9 @@ class Campaign:
         self.described: dict[str, Description] = {}
         self.target = 0
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
-        self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
+        self._stored: dict[str, Row] = {}  # rows by what their settings mean today
+        self.foreign: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
+        self._index()
         self.forgotten: list[
             str
         ] = []  # keys of rows that count no more, for `run` to put on record
@@ -103,6 +108,7 @@ class Campaign:
             self.configs[entry.name] = resolved = self._sized(entry)
             self.described[entry.name] = describe(resolved, self.vocab)
         check_equal(self.configs, timed=plan.match == "time")
+        self.dtype = number_format(self.configs[plan.entries[0].name], self._rows_here())
         _check_text(data, self.configs)
         self.base = plan.entries[0].name
 
@@ -220,7 +226,7 @@ class Campaign:
     def _losses(self, entry: Entry, rates: list[float]) -> dict[float, float | None]:
         rows = {rate: self.row(self.sweep_run(entry, rate)) for rate in rates}
         return {
-            rate: row["val_loss"] if row["status"] == "done" else None
+            rate: tune_loss(row) if row["status"] == "done" else None
             for rate, row in rows.items()
             if row is not None and (row["status"] == "done" or diverged(row))
         }
@@ -289,25 +295,62 @@ class Campaign:
             if name not in self.entries:
                 raise UsageError(f"There is no entry '{name}' to do again.")
         again = [run.key for name in entries for run in self._of(self.entries[name])]
-        self.forgotten = [key for key in again if self.rows.get(key) is not None]
-        broken = [row["key"] for row in self.rows if failed and row["status"] != "done"]
-        for key in (*self.forgotten, *broken):
-            self.rows.forget(key)
+        found = [self._stored.pop(key) for key in again if key in self._stored]
+        self.forgotten = [row["key"] for row in found]
+        broken = [key for key, row in self._stored.items() if failed and row["status"] != "done"]
+        found += [self._stored.pop(key) for key in broken]
+        for row in found:
+            self.rows.forget(row["key"])
 
     def row(self, run: Run) -> Row | None:
-        """The row of a run, if it was made with settings that still mean the same."""
-        row = self.rows.get(run.key)
-        if row is None or self._agreed.get(run.key) is row:
-            return row
-        if not agrees(row["config"], run.resolved):
-            return None
-        self._agreed[run.key] = row
-        return row
+        """The row of a run: one made with settings that mean the same, on the same data."""
+        return self._stored.get(run.key)
+
+    def add(self, row: Row) -> None:
+        """The row of a run that has just ended, under the run's key."""
+        self.rows.add(row)
+        self._stored[row["key"]] = row
+
+    def _index(self) -> None:
+        """Rows by the keys that runs of their settings have now.
+
+        The key that a row was written with may be of an earlier form, or from before a default
+        changed; what a row's stored settings mean does not change.
+        """
+        for row in self.rows:
+            stored = row.get("data", {})
+            if not self.data.is_named(stored.get("fingerprint", "")):
+                name = stored.get("name", "unknown")
+                self.foreign[f"{name} ({stored.get('fingerprint', '')[:8]})"] += 1
+            elif row["role"] == "pace":
+                self._stored[row["key"]] = row
+            elif (settings := identity_of_row(row, self.data.fingerprint)) is not None:
+                self._stored[key_of(settings)] = row
+
+    def _rows_here(self) -> list[Row]:
+        """Rows of this plan's entries on this data."""
+        return [row for row in self._stored.values() if row["entry"] in self.entries]
 
 
 def diverged(row: Row) -> bool:
     """Whether a failed run says something about its learning rate: no other end does."""
     return row.get("kind") == "TrainingError" and "diverged" in row["error"]
+
+
+def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
+    """The format in which all runs of an experiment compute: "float32" or "bfloat16".
+
+    As asked for; else that of the rows there are, so that an experiment which is resumed on another
+    machine stays comparable with itself; else what this machine is fast at.
+    """
+    from holo_cli.training.precision import pick_device, pick_dtype
+
+    asked = resolved.training.dtype
+    known = Counter(row["dtype"] for row in rows if row.get("dtype"))
+    if asked == "auto" and known:
+        return known.most_common(1)[0][0]
+    found = pick_dtype(asked, pick_device(resolved.training.device))
+    return str(found).removeprefix("torch.")
 
 
 def check_equal(configs: dict[str, Resolved], *, timed: bool) -> None:
@@ -343,3 +386,4 @@ def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
         )
     for resolved in configs.values():
         TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
+        halves(data, resolved.model.context)  # likewise

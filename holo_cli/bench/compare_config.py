@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.bench.compare_plan import Entry, Plan
 from holo_cli.config import Resolved, resolve
+from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -68,37 +69,44 @@ def evaluated(resolved: Resolved, times: int) -> Resolved:
 def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
     """What makes a run the run it is: model, data and settings, without where and how it ran.
 
-    Settings at their defaults are left out, so that a key which a later version adds does not make
-    every older run a stranger; `agrees` sees to defaults that changed.
+    Left out are keys without effect, and those at the value that a config without them stands for:
+    so a key which a later version adds does not make every older run another one. The number format
+    is left out where it was not asked for: an experiment computes in one format, see
+    `Campaign.dtype`.
     """
+    unread = {f"model.{key}" for key in resolved.model.without_effect()}
     return {
         "model": resolved.model_name,
         "data": fingerprint,
         "settings": {
             key: value
-            for key, value in _settings(resolved).items()
-            if value != _default(resolved, key)
+            for key, value in resolved.values().items()
+            if key not in ELSEWHERE | unread
+            and value != _stands_for(resolved, key)
+            and (key, value) != ("training.dtype", "auto")
         },
     }
 
 
-def agrees(config: Mapping[str, Mapping[str, Any]], resolved: Resolved) -> bool:
-    """Whether a row's stored config says the same on every key that both know."""
-    return all(
-        config.get(section, {}).get(leaf, value) == value
-        for key, value in _settings(resolved).items()
-        for section, _, leaf in [key.partition(".")]
-    )
+def identity_of_row(row: Mapping[str, Any], data: str) -> dict[str, Any] | None:
+    """The identity of the run that a row tells of, by the settings stored in it; `data` names the
+    data. None for settings that this version cannot read."""
+    try:
+        return identity(Resolved.from_dict({"model": row["model"], "config": row["config"]}), data)
+    except (KeyError, UsageError):
+        return None
 
 
-def _settings(resolved: Resolved) -> dict[str, Any]:
-    """Dotted settings that can change what comes out."""
-    return {key: value for key, value in resolved.values().items() if key not in ELSEWHERE}
+def agrees(row: Mapping[str, Any], resolved: Resolved) -> bool:
+    """Whether a row was made with settings that mean the same as these."""
+    return identity_of_row(row, "") == identity(resolved, "")
 
 
-def _default(resolved: Resolved, key: str) -> Any:
-    """A dotted key's default, as JSON has it."""
+def _stands_for(resolved: Resolved, key: str) -> Any:
+    """What a dotted key means in a config without it, as JSON has it."""
     section, _, leaf = key.partition(".")
+    if section == "model":
+        return type(resolved.model).before(leaf)
     return default_of(getattr(resolved, section), leaf)
 
 

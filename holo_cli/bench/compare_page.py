@@ -9,6 +9,7 @@ from typing import Any
 
 from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED, Campaign
 from holo_cli.bench.compare_summary import Line, Summary, bits_per_nat, verdict
+from holo_cli.bench.losses import test_bpb, test_loss
 from holo_cli.bench.report import Report
 from holo_cli.bench.significance import t_quantile
 from holo_cli.visualize.page import MISSING
@@ -264,10 +265,12 @@ def _runs(report: Report, campaign: Campaign) -> None:
             rows.append((run.entry, run.role, f"x{run.rate:g}", run.seed, "not run", *[None] * 9))
             continue
         peak = row.get("peak_rss_bytes")
+        done = row["status"] == "done"
+        losses = (test_bpb(row), test_loss(row)) if done else (None, None)
         rows.append((
             run.entry, run.role, f"x{run.rate:g}", run.seed,
             row["status"] if row["status"] == "done" else row["error"],
-            row.get("bpb"), row.get("val_loss"), row.get("steps"), row.get("tokens"),
+            *losses, row.get("steps"), row.get("tokens"),
             row.get("train_seconds"), row.get("cpu_seconds"),
             None if peak is None else peak / 1e6, row["code"], row["date"],
         ))  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 from holo_cli.bench.compare_campaign import Campaign
 from holo_cli.bench.compare_config import default_of
 from holo_cli.bench.compare_plan import Entry
+from holo_cli.bench.losses import is_split, test_bpb, test_loss
 from holo_cli.bench.rows import Row
 from holo_cli.bench.significance import Difference, against
 
@@ -135,6 +136,12 @@ def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
     losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
     remarks = [*_unmatched(campaign, lines), *_remarks(lines)]
+    for name, number in campaign.foreign.items():
+        data = campaign.data
+        remarks.append(
+            f"{number} rows of {campaign.rows.path} are of the prepared set {name}, not of "
+            f"{data.name} ({data.fingerprint[:8]}), and are not used."
+        )
     return Summary(campaign.base, lines, against(campaign.base, losses), remarks)
 
 
@@ -178,6 +185,12 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
         found = {row[key] for row in rows if row.get(key)}
         if len(found) > 1:
             remarks.append(f"Runs of {len(found)} {what} are held against each other here.")
+    whole = sum(not is_split(row) for row in rows)
+    if whole:
+        remarks.append(
+            f"{whole} of {len(rows)} runs are from before the validation text was split: their "
+            "losses are of all of it, also of the part that their learning rates were chosen by."
+        )
     return remarks
 
 
@@ -221,8 +234,8 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
         model=entry.model,
         status=status,
         rate=sweep.best,
-        losses=[row["val_loss"] for row in done],
-        bpb=[row["bpb"] for row in done],
+        losses=[test_loss(row) for row in done],
+        bpb=[test_bpb(row) for row in done],
         parameters=described.parameters,
         active_parameters=described.active_parameters,
         state_bytes=described.state_bytes,

@@ -7,12 +7,12 @@ import platform
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from holo_cli.checkpoint.header import library_versions
+from holo_cli.hardware import cpu_name
 
 
 def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
@@ -30,7 +30,7 @@ def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> 
 def describe_machine() -> dict[str, Any]:
     """CPU, cores, threads, measured product rates, system, versions, and the moment (UTC)."""
     return {
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gflops_float32": round(product_rate(torch.float32)),
@@ -52,12 +52,3 @@ def machine_line(machine: Mapping[str, Any] | None = None) -> str:
         f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
         f"{machine['date']}."
     )
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -133,7 +133,7 @@ class Recall:
         row = self.rows.get(run.key)
         if row is None or self._agreed.get(run.key) is row:
             return row
-        if not agrees(row["config"], run.resolved):
+        if not agrees(row, run.resolved):
             return None
         self._agreed[run.key] = row
         return row

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.bench.compare_campaign import Campaign
-from holo_cli.bench.machine import _cpu_name
 from holo_cli.bench.rows import Row
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.errors import Stopped
+from holo_cli.hardware import cpu_name
 from holo_cli.training.stopping import StopRequest
 
 START = 5.0  # seconds until a process trains, where nothing tells it
@@ -77,7 +77,7 @@ class TimeEstimate:
         training = row["config"]["training"]
         size = self.campaign.described[entry].parameters
         return (
-            (machine.get("cpu"), machine.get("cores")) == (_cpu_name(), os.cpu_count())
+            (machine.get("cpu"), machine.get("cores")) == (cpu_name(), os.cpu_count())
             and machine.get("threads") == _threads(self.jobs)
             and row["model"] == resolved.model_name
             and row["config"]["model"]["context"] == resolved.model.context

@@ -53,11 +53,6 @@ def require_optuna() -> None:
         )
 
 
-def tuning_loss(row: Mapping[str, Any]) -> float:
-    """The loss that choices are made by: of the tune half of the validation text."""
-    return float(row.get("tune_loss", row["val_loss"]))
-
-
 def space_of(resolved: Resolved, rates: Sequence[float], fixed: Collection[str]) -> Space:
     """The knobs of an entry; `fixed` are dotted keys that keep their value.
 
@@ -75,7 +70,7 @@ def own_knobs(space: Space) -> list[str]:
 
 
 def _declared(resolved: Resolved) -> Iterator[tuple[str, Range]]:
-    unread = getattr(resolved.model, "without_effect", frozenset)()
+    unread = resolved.model.without_effect()
     for section, config in (("training", resolved.training), ("model", resolved.model)):
         values = config.model_dump()
         for name, field in type(config).model_fields.items():

@@ -31,9 +31,12 @@ def train(job: dict[str, Any]) -> Event:
     """Train a config to its end, from the beginning or from where it was stopped."""
     import torch
 
-    from holo_cli.checkpoint import load_training
+    from holo_cli.checkpoint import load_model, load_training
     from holo_cli.checkpoint.find import ROOT, run_path
+    from holo_cli.data.dataset import PreparedData
     from holo_cli.training import run
+    from holo_cli.training.evaluate import evaluate_halves
+    from holo_cli.training.precision import pick_device, pick_dtype
 
     resolved = Resolved.from_dict(job["resolved"])
     code = job.get("code") or code_of(resolved.model_name)
@@ -45,34 +48,36 @@ def train(job: dict[str, Any]) -> Event:
         done = run.resume(RUN, events=emit)
     else:
         done = run.train(resolved, run=RUN, events=emit, force=True)
+    model, _, _ = load_model(last)
+    device = pick_device(resolved.training.device)
+    dtype = pick_dtype(resolved.training.dtype, device)
+    data = PreparedData.open(resolved.data.path, verify=False)
+    tune, test = evaluate_halves(model.to(device), data, dtype)
     curve, train_curve = _curves(LOG)
     keep = (
         "val_loss", "best_val_loss", "bpb", "steps", "tokens", "train_seconds", "eval_seconds",
         "tokens_per_second", "peak_rss_bytes", "parameters", "stopped_by",
     )  # fmt: skip
     return {key: done[key] for key in keep} | {
+        "tune_loss": tune.loss,
+        "test_loss": test.loss,
+        "test_bpb": test.bpb,
+        "test_tokens": test.tokens,
         "curve": curve,
         "train_curve": train_curve,
         "threads": torch.get_num_threads(),
         "resumed": resumed,
         # the time of all threads; of a run that was stopped only the last part is known
         "cpu_seconds": None if resumed else round(time.process_time(), 2),
-        **_format(resolved),
+        # what "auto" came to here
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
     }
 
 
 def _same_code(code: str) -> bool:
     """Whether what lies here was made by this code: a run of two codes is a run of neither."""
     return CODE.exists() and CODE.read_text(encoding="utf-8") == code
-
-
-def _format(resolved: Resolved) -> Event:
-    """Device and number format that "auto" came to here."""
-    from holo_cli.training.precision import pick_device, pick_dtype
-
-    device = pick_device(resolved.training.device)
-    dtype = pick_dtype(resolved.training.dtype, device)
-    return {"device": str(device), "dtype": str(dtype).removeprefix("torch.")}
 
 
 def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:

@@ -99,7 +99,7 @@ def _config(path: Path, header: Header) -> ModelConfig:
             "A newer holo may know it: pip install --upgrade holo-cli",
         ) from error
     try:
-        return header.at_depth(kind.model_validate(header.config["model"]))
+        return header.at_depth(kind.from_stored(header.config["model"]))
     except ValidationError as error:
         made_by = printable(header.versions.get("holo", "unknown"))
         raise CheckpointError(

@@ -239,7 +239,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
     from holo_cli.data.dataset import ROOT
 
     trained, path = header.data, opened.path.as_posix()
-    same = opened.fingerprint == trained.fingerprint
+    same = opened.is_named(trained.fingerprint)
     if asked is not None:
         own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()
         if own and trained.fingerprint and not same:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of
-from holo_cli.data.meta import META, RECORD, Meta, Shard, read_meta
+from holo_cli.data.meta import META, RECORD, SPLITS, Meta, Shard, read_meta
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
 
@@ -68,12 +68,26 @@ class PreparedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) over the hashes of all shards and the tokenizer: names this very data."""
+        """sha256 (hex) of what decides a run: the tokenizer, and the tokens of each split in order.
+
+        What else is known of the documents may be written in another form, or more of it, without
+        making the data another.
+        """
+        digest = hashlib.sha256(self.meta.tokenizer.fingerprint.encode())
+        for split in SPLITS:
+            for shard in self.meta.of(split):
+                digest.update(f"{split} {shard.sha256}\n".encode())
+        return digest.hexdigest()
+
+    def is_named(self, fingerprint: str) -> bool:
+        """Whether a fingerprint names this data, also one in the form of earlier versions."""
+        if fingerprint == self.fingerprint:
+            return True
         digest = hashlib.sha256(self.meta.tokenizer.fingerprint.encode())
         for shard in self.meta.shards:
             line = f"{shard.name} {shard.sha256} {shard.idx_sha256} {shard.docs_sha256}\n"
             digest.update(line.encode("utf-8"))
-        return digest.hexdigest()
+        return fingerprint == digest.hexdigest()
 
     @property
     def languages(self) -> dict[str, int]:

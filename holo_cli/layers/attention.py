@@ -1,25 +1,35 @@
 """Causal self-attention of the modern recipe.
 
-Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H.
-Unusual: queries and keys are RMS-normalised per head (QK-norm, Henry et al. 2020) and are made in
-one stack, so that norm and rotation cost one pass for both.
+    q, k, v = W_q x, W_k x, W_v x                     per head
+    q = g rope(rms_norm(q));  k = rope(rms_norm(k))
+    y = W_o softmax(q k^T / sqrt(d)) v                over the past
+
+g is a learned gain per head (`gain.py`). Queries and keys are made in one stack, so that norm and
+rotation cost one pass for both. Legend: B rows, T positions, S positions of a step, C width, H
+heads, d = C / H.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.conv import CANON_TAPS, ShortConv
+from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.layers.rope import Rope
 from holo_cli.model_config import SkeletonConfig
 
 
 class Attention(Mixer):
-    """Multi-head causal attention with QK-norm and rotary positions."""
+    """Multi-head causal attention with QK-norm, rotary positions and a learned query gain."""
+
+    takes_extras: ClassVar[bool] = True
 
     def __init__(self, config: SkeletonConfig) -> None:
         super().__init__()
@@ -27,32 +37,43 @@ class Attention(Mixer):
         self.heads = config.heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]  # three matrices for Muon
+        self.canon = ShortConv(3 * width, CANON_TAPS, linear=True) if "B" in config.canon else None
+        self.gain = QueryGain(config.heads) if config.query_gain else None
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
 
     def finish_initialisation(self) -> None:
         nn.init.zeros_(self.out.weight)
 
-    def _project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    def convolutions(self) -> list[ShortConv]:
+        return [] if self.canon is None else [self.canon]
+
+    def _project(
+        self, x: Tensor, start: int, extras: Extras = NOTHING
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, S, C) at positions start.. -> q, k, v, each (B, H, S, d)."""
         batch, length, _ = x.shape
-        qkv = self.qkv(x).view(batch, length, 3 * self.heads, -1)
+        qkv = convolve(self.canon, self.qkv(x), extras.windows)
+        qkv = qkv.view(batch, length, 3 * self.heads, -1)
         qk = self.rope(rms_norm(qkv[:, :, : 2 * self.heads]), start).transpose(1, 2)
-        v = qkv[:, :, 2 * self.heads :].transpose(1, 2)
-        return qk[:, : self.heads], qk[:, self.heads :], v
+        q, k = qk[:, : self.heads], qk[:, self.heads :]
+        v = extras.values(qkv[:, :, 2 * self.heads :]).transpose(1, 2)
+        return q if self.gain is None else self.gain(q), k, v
 
     def _join(self, y: Tensor) -> Tensor:
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
         return out
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        return self._join(causal_attention(*self._project(x, 0))), {}
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        return self._join(causal_attention(*self._project(x, 0, extras))), {}
 
     def init_state(self, batch: int) -> TimeCache:
         return TimeCache()
 
-    def step(self, x: Tensor, state: TimeCache) -> tuple[Tensor, TimeCache]:
-        q, k, v = self._project(x, state.length)
+    def step(
+        self, x: Tensor, state: TimeCache, extras: Extras = NOTHING
+    ) -> tuple[Tensor, TimeCache]:
+        q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         k, v = state.views()
         return self._join(causal_attention(q, k, v)), state

@@ -5,17 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+CANON_TAPS = 4
+
 
 class ShortConv(nn.Module):
     """y_t = silu(sum_k w_k x_{t-k}), k < taps; (B, T, C) -> (B, T, C).
 
-    Initialised to pass x_t through. As shifted sums rather than `conv1d`: on CPUs a depthwise
-    `conv1d` with its backward is several times slower at these widths.
+    Initialised to pass x_t through. `linear` leaves out the silu: that is a Canon layer (Allen-Zhu
+    2025, arXiv 2512.17351: x_t + sum_k u_k x_{t-k}), whose residual is the 1 that w_0 starts from.
+    As shifted sums rather than `conv1d`: on CPUs a depthwise `conv1d` with its backward is several
+    times slower at these widths.
     """
 
-    def __init__(self, width: int, taps: int) -> None:
+    def __init__(self, width: int, taps: int, *, linear: bool = False) -> None:
         super().__init__()
-        self.taps = taps
+        self.taps, self.linear = taps, linear
         weight = torch.zeros(taps, width)
         weight[0] = 1.0
         self.weight = nn.Parameter(weight)  # (K, C): row k looks k positions back
@@ -41,4 +45,4 @@ class ShortConv(nn.Module):
         y = padded[:, last : last + length] * weight[0]
         for k in range(1, self.taps):
             y = torch.addcmul(y, padded[:, last - k : last - k + length], weight[k])
-        return nn.functional.silu(y)
+        return y if self.linear else nn.functional.silu(y)

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.device import eager_cpu
-from holo_cli.layers.parts import Aux, FeedForward
+from holo_cli.layers.parts import Aux, FeedForward, Windows, convolve
 
 
 def relu_squared(x: Tensor) -> Tensor:
@@ -35,16 +36,23 @@ class _ReluSquared(torch.autograd.Function):
 
 
 class MLP(FeedForward):
-    """(B, T, C) -> (B, T, C) through `hidden` units, all of them for every token."""
+    """(B, T, C) -> (B, T, C) through `hidden` units, all of them for every token.
 
-    def __init__(self, width: int, hidden: int, dropout: float = 0.0) -> None:
+    `canon`: with a Canon convolution over the hidden units' inputs.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, dropout: float = 0.0, *, canon: bool = False
+    ) -> None:
         super().__init__()
         self.up = nn.Linear(width, hidden, bias=False)
         self.down = nn.Linear(hidden, width, bias=False)
+        self.canon = ShortConv(hidden, CANON_TAPS, linear=True) if canon else None
         self.dropout = nn.Dropout(dropout)
 
     def finish_initialisation(self) -> None:
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        return self.dropout(self.down(relu_squared(self.up(x)))), {}
+    def forward(self, x: Tensor, windows: Windows | None = None) -> tuple[Tensor, Aux]:
+        hidden = convolve(self.canon, self.up(x), windows)
+        return self.dropout(self.down(relu_squared(hidden))), {}

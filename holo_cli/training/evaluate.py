@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
+from holo_cli.data.halves import halves
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -62,6 +65,45 @@ def evaluate(
         bytes=size,
         seconds=time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class HalfEvaluation:
+    """Half of the validation part: `loss` in nats per token, `bpb` over the bytes of its text."""
+
+    loss: float
+    bpb: float
+    tokens: int
+
+
+def evaluate_halves(
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype
+) -> tuple[HalfEvaluation, HalfEvaluation]:
+    """The tune half and the test half of the validation part (`data.halves`), as `evaluate`.
+
+    What chooses among runs (rates, settings) reads the first, what is reported is the second.
+    """
+    tune, test = (_score(model, data, dtype, part) for part in halves(data, model.config.context))
+    return tune, test
+
+
+def _score(
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype, parts: list[NDArray[Any]]
+) -> HalfEvaluation:
+    context = model.config.context
+    rows = max(1, TOKENS_PER_BATCH // context)
+    was_training = model.training
+    model.eval()
+    nats = 0.0
+    with torch.inference_mode(), autocast(model.device, dtype):
+        for x, y in val_batches(parts, context, rows, data.tokenizer.end):
+            y = y.to(model.device)
+            hidden = model.hidden(x.to(model.device)).x
+            nats += nats_per_token(hidden, model.head, y).sum().item()
+    model.train(was_training)
+    tokens = sum(len(part) for part in parts)
+    size = sum(len(data.tokenizer.decode(part.tolist()).encode("utf-8")) for part in parts)
+    return HalfEvaluation(nats / tokens, nats / (math.log(2) * size), tokens)
 
 
 def own_measures(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> dict[str, float]:

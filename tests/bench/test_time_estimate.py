@@ -72,7 +72,7 @@ def test_finished_rows_tell_the_time_left(
     long: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pretended runs take 0.1 s a step and 0.1 s for their evaluations."""
-    monkeypatch.setattr(time_estimate, "_cpu_name", lambda: "a test's")
+    monkeypatch.setattr(time_estimate, "cpu_name", lambda: "a test's")
     monkeypatch.setattr(time_estimate, "_threads", lambda jobs: 1)
     machine = {"cpu": "a test's", "threads": 1, "cores": os.cpu_count()}
     monkeypatch.setattr(compare, "describe_machine", lambda: machine)

@@ -27,7 +27,7 @@ from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux
+from holo_cli.layers.parts import NOTHING, Aux, Extras
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.two_four import TwoFourLinear
 
@@ -72,8 +72,8 @@ class BrainAttention(Attention):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        y = self._attend(*self._project(x, 0))
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        y = self._attend(*self._project(x, 0, extras))
         if self.dendrites is not None:
             y = y * self._gate(running_mean(x))
         return self._join(y), {}
@@ -101,9 +101,9 @@ class BrainAttention(Attention):
         )
 
     def step(  # type: ignore[override]
-        self, x: Tensor, state: AttentionState
+        self, x: Tensor, state: AttentionState, extras: Extras = NOTHING
     ) -> tuple[Tensor, AttentionState]:
-        q, k, v = self._project(x, state.past.length)
+        q, k, v = self._project(x, state.past.length, extras)
         past = state.past.append(k, v)
         y = self._attend(q, *past.views())
         total = state.total
@@ -116,16 +116,22 @@ class BrainAttention(Attention):
             total = sums[:, -1]
         return self._join(y), AttentionState(past, total)
 
-    def remember(self, x: Tensor, state: AttentionState) -> AttentionState:
+    def remember(
+        self, x: Tensor, state: AttentionState, extras: Extras = NOTHING
+    ) -> AttentionState:
         """The state after x (B, S, C) for tokens whose output nobody asks for: keys and values,
         without queries, attention or projection."""
         batch, length, _ = x.shape
-        weight = self.qkv.weight
-        if isinstance(self.qkv, TwoFourLinear):
-            weight = self.qkv.effective()
-        kv = nn.functional.linear(x, weight[self.width :]).view(batch, length, 2 * self.heads, -1)
-        k = self.rope(rms_norm(kv[:, :, : self.heads]), state.past.length).transpose(1, 2)
-        v = kv[:, :, self.heads :].transpose(1, 2)
+        if self.canon is None:
+            weight = self.qkv.weight
+            if isinstance(self.qkv, TwoFourLinear):
+                weight = self.qkv.effective()
+            kv = nn.functional.linear(x, weight[self.width :])
+            kv = kv.view(batch, length, 2 * self.heads, -1)
+            k = self.rope(rms_norm(kv[:, :, : self.heads]), state.past.length).transpose(1, 2)
+            v = extras.values(kv[:, :, self.heads :]).transpose(1, 2)
+        else:  # the convolution's window holds queries too
+            _, k, v = self._project(x, state.past.length, extras)
         total = state.total
         if self.dendrites is not None:
             total = total + x.to(total.dtype).sum(1)

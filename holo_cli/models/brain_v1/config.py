@@ -18,6 +18,8 @@ class Config(SkeletonConfig):
     """Sparse columns in the modern skeleton, and the other habits of a cortex, each by its key."""
 
     mechanism: ClassVar[str] = "attention; an MLP of columns, of which 5 % fires at once"
+    canon_places: ClassVar[str] = "AB"
+    takes_values: ClassVar[bool] = True
 
     mlp_ratio: float = Field(5.0, gt=0, description="hidden units of the MLP, as a multiple of C")
 
@@ -207,6 +209,11 @@ class Config(SkeletonConfig):
         stages = ", ".join(map(str, self.growth))
         if any(a >= b for a, b in pairwise((0, *self.growth))):
             raise ValueError(f"model.growth ({stages}) must rise from stage to stage, from 1 on")
+        if self.growth and self.value_residual:
+            raise ValueError(
+                "model.value_residual does not go with model.growth: a new layer may be a copy of "
+                "the first one, which has no factor for the first layer's values"
+            )
         if self.growth and self.growth[-1] > self.layers:
             raise ValueError(
                 f"model.growth ({stages}) is deeper than the model: model.layers is {self.layers}"

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, FeedForward
+from holo_cli.layers.parts import Aux, FeedForward, ValueStream, Windows
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.brain_v1.adapters import LanguageAdapters, languages_of
 from holo_cli.models.brain_v1.attention import BrainAttention
@@ -75,8 +75,10 @@ class BrainBlock(Block):
         adapter = self.adapters.active_parameters() if self.adapters is not None else 0
         return super().active_parameters() + adapter
 
-    def forward(self, x: Tensor, languages: Tensor | None = None) -> tuple[Tensor, Aux]:
-        y, aux = super().forward(x)
+    def forward(  # type: ignore[override]
+        self, x: Tensor, languages: Tensor | None = None, stream: ValueStream | None = None
+    ) -> tuple[Tensor, Aux]:
+        y, aux = super().forward(x, stream)
         y = self.adapt(y, languages)
         if self.training and self.keep < 1:
             # row by row; what is kept is scaled up, so that evaluation needs no correction
@@ -90,12 +92,13 @@ class BrainBlock(Block):
             return x
         return x + self.adapters(rms_norm(x), languages)[0]
 
-    def remember(self, x: Tensor, state: Any, window: Tensor | None) -> tuple[Any, Tensor | None]:
+    def remember(
+        self, x: Tensor, state: Any, windows: tuple[Tensor, ...], stream: ValueStream | None
+    ) -> tuple[Any, tuple[Tensor, ...]]:
         """The states after tokens that left below this layer."""
-        u = rms_norm(x)
-        if self.conv is not None and window is not None:
-            u, window = self.conv.step(u, window)
-        return self.mixer.remember(u, state), window
+        seen = Windows(windows)
+        state = self.mixer.remember(self.read(x, seen), state, self.extras(stream, seen))
+        return state, tuple(seen.after)
 
 
 class Model(Skeleton):
@@ -147,19 +150,18 @@ class Model(Skeleton):
                 block.mlp.reached(share)
 
     def hidden(self, tokens: Tensor) -> Hidden:
-        x = rms_norm(self.embedding(tokens))
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = self.embed(tokens)
+        stream = self.value_stream(tokens, x)
         languages = self._languages(tokens, None)
         if self._tokens_leave():
-            return Hidden(rms_norm(self._leaving(x, languages)[0]), {})
+            return Hidden(rms_norm(self._leaving(x, languages, stream)[0]), {})
         total: Aux = {}
         heard = self._exit_to_train()
         for layer, block in enumerate(self.brain_blocks()):
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x, aux = checkpoint(block, x, languages, use_reentrant=False)
+                x, aux = checkpoint(block, x, languages, stream, use_reentrant=False)
             else:
-                x, aux = block(x, languages)
+                x, aux = block(x, languages, stream)
             total = add_aux(total, aux)
             if layer == heard:
                 weight = self.config.exit_loss * exit_weight(exit_layers(self.config), layer)
@@ -212,14 +214,16 @@ class Model(Skeleton):
     def depths(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
         x = rms_norm(self.embedding(tokens))
-        return self._leaving(x, self._languages(tokens, None))[1]
+        return self._leaving(x, self._languages(tokens, None), self.value_stream(tokens, x))[1]
 
-    def _leaving(self, x: Tensor, languages: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _leaving(
+        self, x: Tensor, languages: Tensor | None, stream: ValueStream | None
+    ) -> tuple[Tensor, Tensor]:
         """The layers over a whole sequence, as `_until_confident`."""
         blocks = self.brain_blocks()
 
         def through(layer: int, x: Tensor, everyone: bool) -> Tensor:
-            y: Tensor = x if everyone else blocks[layer](x, languages)[0]
+            y: Tensor = x if everyone else blocks[layer](x, languages, stream)[0]
             return y
 
         return self._until_confident(x, through)
@@ -249,7 +253,7 @@ class Model(Skeleton):
         return BrainState(
             plain.position,
             plain.mixers,
-            plain.convs,
+            plain.windows,
             plain.last,
             language=self._first_language(batch),
             passed=torch.zeros(batch, dtype=torch.int64, device=self.device),
@@ -258,20 +262,18 @@ class Model(Skeleton):
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BrainState]:
         assert isinstance(state, BrainState)
         x = rms_norm(self.embedding(tokens, state.last))
+        stream = self.value_stream(tokens, x)
         languages = self._languages(tokens, state.language)
         blocks = self.brain_blocks()
-        mixers, convs = list(state.mixers), list(state.convs)
+        mixers, windows = list(state.mixers), list(state.windows)
 
         def through(layer: int, x: Tensor, left: bool) -> Tensor:
-            block = blocks[layer]
-            window = convs[layer] if convs else None
+            block, mixer, seen = blocks[layer], mixers[layer], windows[layer]
             if left:
-                mixers[layer], window = block.remember(x, mixers[layer], window)
+                mixers[layer], windows[layer] = block.remember(x, mixer, seen, stream)
             else:
-                x, mixers[layer], window = block.step(x, mixers[layer], window)
+                x, mixers[layer], windows[layer] = block.step(x, mixer, seen, stream)
                 x = block.adapt(x, languages)
-            if window is not None:
-                convs[layer] = window
             return x
 
         if self._tokens_leave():
@@ -283,7 +285,7 @@ class Model(Skeleton):
         return rms_norm(x), BrainState(
             state.position + tokens.shape[1],
             tuple(mixers),
-            tuple(convs),
+            tuple(windows),
             tokens[:, -1],
             language=state.language if languages is None else languages[:, -1],
             passed=state.passed + passed.sum(1),

@@ -182,6 +182,8 @@ def _attend(model: Model, mixer: BrainAttention, inputs: list[Tensor]) -> list[T
             at = slice(h * d, (h + 1) * d)
             place = (config.rope_base, config.rope_fraction)
             q = _turn(_norm(made[t][at]), t, *place)
+            if mixer.gain is not None:
+                q = 1.5 * (4 * mixer.gain.log_gain[h]).exp() * q
             past = range(t + 1)
             k = [_turn(_norm(made[s][width:][at]), s, *place) for s in past]
             weight = torch.stack([(q @ key / d**0.5).exp() for key in k])

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.layers.rope import Rope
@@ -44,6 +45,7 @@ class SelectiveAttention(Mixer):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
+        self.gain = QueryGain(config.heads) if config.query_gain else None
         self.rope = Rope(self.head_width, config.rope_base, config.rope_fraction)
 
     def finish_initialisation(self) -> None:
@@ -99,6 +101,8 @@ class SelectiveAttention(Mixer):
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
         qk = rms_norm(qkv[:, : 2 * self.heads])
         q, k = self._turn(qk, chosen.position).chunk(2, dim=1)
+        if self.gain is not None:
+            q = q * self.gain.gains()[:, None].to(q.dtype)
         return q, k, qkv[:, 2 * self.heads :]
 
     def _turn(self, x: Tensor, position: Tensor) -> Tensor:
@@ -131,7 +135,8 @@ class SelectiveAttention(Mixer):
     def active_parameters(self) -> int:
         """A token goes through the matrices as often as it is selected."""
         matrices = self.qkv.weight.numel() + self.out.weight.numel()
-        return round(self.share * matrices) + self.scorer.numel() + 1
+        gains = self.heads if self.gain is not None else 0
+        return round(self.share * matrices) + self.scorer.numel() + 1 + gains
 
     def flops(self, length: float) -> float:
         """Selected tokens look back on selected tokens."""

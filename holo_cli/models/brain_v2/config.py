@@ -13,6 +13,7 @@ class Config(SkeletonConfig):
     """State space, selective attention, episodic memory and pondering in the modern skeleton."""
 
     mechanism: ClassVar[str] = "state space, episodic memory, attention for the tokens that matter"
+    takes_values: ClassVar[bool] = True
 
     conv: int = Field(
         4, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
@@ -78,6 +79,10 @@ class Config(SkeletonConfig):
     def has_attention(self, layer: int) -> bool:
         """Whether layer 0, 1, ... attends to selected tokens."""
         return self.attention_every > 0 and layer % self.attention_every == self.attention_every - 1
+
+    def without_effect(self) -> frozenset[str]:
+        attends = any(self.has_attention(layer) for layer in range(self.layers))
+        return frozenset() if attends else frozenset({"query_gain"})
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Config:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
@@ -45,6 +46,8 @@ class BrainState:
 class BrainMixer(Mixer):
     """The parts that layer 0, 1, ... has."""
 
+    takes_extras: ClassVar[bool] = True
+
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.ssm = make_state_space(config)
@@ -59,8 +62,8 @@ class BrainMixer(Mixer):
         found: list[nn.Module | None] = [self.ssm, self.memory, self.attention]
         return [part for part in found if isinstance(part, Mixer)]
 
-    def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
-        out, aux = self.ssm(u)
+    def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        out, aux = self.ssm(u, extras)
         if self.memory is not None:
             out = out + self.memory(u)[0]
         if self.attention is not None:
@@ -68,8 +71,10 @@ class BrainMixer(Mixer):
             out = out + attended
         return out, aux
 
-    def step(self, u: Tensor, state: BrainState) -> tuple[Tensor, BrainState]:
-        out, ssm = self.ssm.step(u, state.ssm)
+    def step(
+        self, u: Tensor, state: BrainState, extras: Extras = NOTHING
+    ) -> tuple[Tensor, BrainState]:
+        out, ssm = self.ssm.step(u, state.ssm, extras)
         memory, attention = state.memory, state.attention
         if self.memory is not None and memory is not None:
             y, memory = self.memory.step(u, memory)

@@ -241,6 +241,8 @@ def _attended(attention: SelectiveAttention, inputs: Sequence, model: Model) -> 
                 weight[h * width : (h + 1) * width] for weight in attention.qkv.weight.chunk(3)
             )
             q = _rotate(_norm(q_at @ u), t, turn)
+            if attention.gain is not None:
+                q = 1.5 * (4 * attention.gain.log_gain[h]).exp() * q
             keys = [_rotate(_norm(k_at @ inputs[s]), s, turn) for s in selected]
             weight = torch.stack([q @ k / math.sqrt(width) for k in keys]).exp()
             weight = weight / weight.sum()

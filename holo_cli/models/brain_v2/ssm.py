@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2 import selective, ssd
 from holo_cli.models.brain_v2.config import Config
@@ -106,11 +106,11 @@ class StateSpace(Mixer):
     def decode_flops(self) -> float:
         """As `flops`, of one token that goes on from a state."""
 
-    def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
-        return self._around(u, None)[0], {}
+    def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        return self._around(u, None, extras)[0], {}
 
-    def step(self, u: Tensor, state: SSMState) -> tuple[Tensor, SSMState]:
-        out, last = self._around(u, state)
+    def step(self, u: Tensor, state: SSMState, extras: Extras = NOTHING) -> tuple[Tensor, SSMState]:
+        out, last = self._around(u, state, extras)
         return out, SSMState(state.position + u.shape[1], last)
 
     def init_state(self, batch: int) -> SSMState:
@@ -127,8 +127,9 @@ class StateSpace(Mixer):
         b, c = self.turning(code, state.position if state is not None else 0).unbind(2)
         return b, c * self.config.state_size**-0.5
 
-    def _around(self, u: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
+    def _around(self, u: Tensor, state: SSMState | None, extras: Extras) -> tuple[Tensor, Tensor]:
         z, x = self.inward(u).chunk(2, dim=-1)
+        x = extras.values(x)
         y, last = self.run(u, x, state)
         y = torch.addcmul(y.to(x.dtype), x, self.skip.to(x.dtype))
         y = rms_norm(y.unflatten(2, (self.config.heads, -1))).flatten(2)

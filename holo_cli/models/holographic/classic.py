@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
-from holo_cli.layers.parts import Aux
+from holo_cli.layers.parts import NOTHING, Aux, Extras
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import wide
 from holo_cli.models.holographic.spectra import from_spectrum, spectrum
@@ -31,12 +31,14 @@ class Classic(Attention):
         super().finish_initialisation()
         nn.init.constant_(self.share, 0.1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        q, k, v = self._project(x, 0)
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        q, k, v = self._project(x, 0, extras)
         return self._mix(q, k, v, causal_attention(q, k, v)), {}
 
-    def step(self, x: Tensor, state: TimeCache) -> tuple[Tensor, TimeCache]:
-        q, k, v = self._project(x, state.length)
+    def step(
+        self, x: Tensor, state: TimeCache, extras: Extras = NOTHING
+    ) -> tuple[Tensor, TimeCache]:
+        q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         keys, values = state.views()
         return self._mix(q, k, v, causal_attention(q, keys, values)), state

@@ -14,6 +14,7 @@ class Config(SkeletonConfig):
     """Holographic memory in the modern skeleton, its variants, and category experts."""
 
     mechanism: ClassVar[str] = "holographic memory: interference of phases"
+    takes_values: ClassVar[bool] = True
 
     mixer: Literal["memory", "fftconv", "classic"] = Field(
         "memory",
@@ -68,6 +69,10 @@ class Config(SkeletonConfig):
 
     def is_plain_attention(self, layer: int) -> bool:
         return self.attention_every > 0 and (layer + 1) % self.attention_every == 0
+
+    def without_effect(self) -> frozenset[str]:
+        attends = any(self.has_attention(layer) for layer in range(self.layers))
+        return frozenset() if attends else frozenset({"query_gain"})
 
     @model_validator(mode="after")
     def _choices_agree(self) -> Config:

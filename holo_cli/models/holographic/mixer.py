@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
@@ -66,6 +68,7 @@ class Blend(nn.Module):
         self.heads = config.heads
         self.qk = nn.Linear(config.width, 2 * config.width, bias=False)
         self.qk.weight.splits = 2  # type: ignore[attr-defined]
+        self.gain = QueryGain(config.heads) if config.query_gain else None
         self.rope = Rope(config.head_width, config.rope_base, config.rope_fraction)
         self.share = nn.Linear(config.width, config.heads, bias=False)
         self.share.weight.no_muon = True  # type: ignore[attr-defined]
@@ -83,6 +86,7 @@ class Blend(nn.Module):
         qk = self.qk(x).view(*x.shape[:2], 2 * self.heads, -1)
         qk = self.rope(rms_norm(qk), start).transpose(1, 2)
         q, k, v = qk[:, : self.heads], qk[:, self.heads :], v.transpose(1, 2)
+        q = q if self.gain is None else self.gain(q)
         if cache is not None:
             cache = cache.append(k, v)
             k, v = cache.views()
@@ -97,6 +101,8 @@ class Blend(nn.Module):
 
 class Holographic(Mixer):
     """Memory or long filter, by the config, with its gates and projections."""
+
+    takes_extras: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -121,13 +127,15 @@ class Holographic(Mixer):
         if self.topology is not None:
             nn.init.zeros_(self.topology.weight)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        v = self.values(x)
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        v = extras.values(self.values(x))
         past = self._no_past(x.shape[0]) if self.topology is not None else None
         return self._finish(x, v, self.memory(x, v), None, past)[0], {}
 
-    def step(self, x: Tensor, state: HoloState) -> tuple[Tensor, HoloState]:
-        v = self.values(x)
+    def step(
+        self, x: Tensor, state: HoloState, extras: Extras = NOTHING
+    ) -> tuple[Tensor, HoloState]:
+        v = extras.values(self.values(x))
         y, memory = self.memory.step(x, v, state.memory)
         out, cache, past = self._finish(x, v, y, state.cache, state.past)
         return out, HoloState(state.position + x.shape[1], memory, cache, past)

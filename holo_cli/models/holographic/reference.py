@@ -145,6 +145,8 @@ def _attention_layer(mixer: Attention, inputs: Sequence, model: Model) -> Sequen
         q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
         k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
         v = [v_all[at] @ x for x in inputs]
+        if mixer.gain is not None:
+            q = [1.5 * (4 * mixer.gain.log_gain[h]).exp() * x for x in q]
         y = _attend(q, k, v)
         if isinstance(mixer, Classic):
             g = 1 / (1 + (-mixer.share).exp())
@@ -203,6 +205,8 @@ def _holographic(mixer: Holographic, inputs: Sequence) -> Sequence:
             turn = (config.rope_base, config.rope_fraction)
             q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
             k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+            if mixer.blend.gain is not None:
+                q = [1.5 * (4 * mixer.blend.gain.log_gain[h]).exp() * x for x in q]
             for t, attended in enumerate(_attend(q, k, v)):
                 raw = mixer.blend.share.weight[h] @ inputs[t] + mixer.blend.share_bias[h]
                 g = 0.05 + 0.85 / (1 + (-raw).exp())

@@ -19,6 +19,7 @@ class Config(SkeletonConfig):
     """
 
     mechanism: ClassVar[str] = "gravity between learned masses in learned coordinates"
+    takes_values: ClassVar[bool] = True
 
     kernel: Literal["gravity", "gaussian", "lorentz", "classic"] = Field(
         "gravity",
@@ -71,6 +72,9 @@ class Config(SkeletonConfig):
     def sets(self) -> int:
         """How many points a token has per head: one, or one to be pulled and one to pull."""
         return 2 if self.separate_coords else 1
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"query_gain"})
 
     @model_validator(mode="after")
     def _coordinates_are_even(self) -> Config:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
+from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import make_kernel
@@ -101,11 +101,13 @@ class GravityMixer(Mixer):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Aux]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Tensor, z: Tensor, extras: Extras = NOTHING
+    ) -> tuple[Tensor, Tensor, Aux]:
         """x (B, S, C), normalised, z (B, S, G, H d) -> what to add, the moved z, and repulsion."""
         z = self.moved(x, z)
         m = self.masses(x)
-        now = self.particles(x, z, m, 0)
+        now = self.particles(x, z, m, 0, extras)
         aux: Aux = {}
         if self.repel > 0 and x.shape[1] > 1:
             share = max(1, self.pairs // self.interval)
@@ -126,12 +128,14 @@ class GravityMixer(Mixer):
         wide = torch.promote_types(x.dtype, torch.float32)
         return nn.functional.softplus(self.mass(x).to(wide)) + LEAST_MASS
 
-    def particles(self, x: Tensor, z: Tensor, m: Tensor, start: int) -> Particles:
+    def particles(
+        self, x: Tensor, z: Tensor, m: Tensor, start: int, extras: Extras = NOTHING
+    ) -> Particles:
         """The tokens of x at positions start.. as particles at z with masses m (B, S, H)."""
         points = z.flatten(2).unflatten(2, (-1, self.coords))  # (B, S, G H, d)
         turned = self.rope(points, start).transpose(1, 2)
         m = m.transpose(1, 2).unsqueeze(-1)  # (B, H, S, 1)
-        v = self.value(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        v = extras.values(self.value(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.mass_in_value:
             v, m = v * m.to(v.dtype), torch.ones_like(m)
         return Particles(turned[:, : self.heads], turned[:, -self.heads :], m, v)
@@ -170,11 +174,11 @@ class GravityMixer(Mixer):
         return TimeCache()
 
     def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: TimeCache
+        self, x: Tensor, z: Tensor, state: TimeCache, extras: Extras = NOTHING
     ) -> tuple[Tensor, Tensor, TimeCache]:
         """As `forward` after what `state` holds: turned key coordinates, log masses, values."""
         z = self.moved(x, z)
-        now = self.particles(x, z, self.masses(x), state.length)
+        now = self.particles(x, z, self.masses(x), state.length, extras)
         state = state.append(now.k, now.m.log(), now.v)
         k, log_m, v = state.views()
         return self._join(self._pulled(now, k, None, log_m, v)), z, state

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, MixerState
+from holo_cli.layers.parts import Aux, MixerState, ValueStream, Windows
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.mixer import GravityMixer, Start
@@ -27,28 +27,26 @@ class GravityBlock(Block):
 
     mixer: GravityMixer
 
-    def read(self, x: Tensor) -> Tensor:
-        """What the mixer sees of the stream."""
-        u = rms_norm(x)
-        return u if self.conv is None else self.conv(u)
-
-    def forward(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Aux]:  # type: ignore[override]
-        y, z, pulling = self.mixer(self.read(x), z)
-        x = x + self.dropout(y)
-        y, feeding = self.mlp(rms_norm(x))
-        return x + y, z, add_aux(pulling, feeding)
+    def forward(  # type: ignore[override]
+        self, x: Tensor, z: Tensor, stream: ValueStream | None = None
+    ) -> tuple[Tensor, Tensor, Aux]:
+        y, z, pulling = self.mixer(self.read(x), z, self.extras(stream))
+        x, feeding = self.feed(x + self.dropout(y))
+        return x, z, add_aux(pulling, feeding)
 
     def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: TimeCache, window: Tensor | None
-    ) -> tuple[Tensor, Tensor, TimeCache, Tensor | None]:
-        """`state`: the mixer's; `window`: the convolution's last inputs, None without one."""
-        u = rms_norm(x)
-        if self.conv is not None and window is not None:
-            u, window = self.conv.step(u, window)
-        y, z, state = self.mixer.step(u, z, state)
-        x = x + y
-        y, _ = self.mlp(rms_norm(x))
-        return x + y, z, state, window
+        self,
+        x: Tensor,
+        z: Tensor,
+        state: TimeCache,
+        windows: tuple[Tensor, ...],
+        stream: ValueStream | None = None,
+    ) -> tuple[Tensor, Tensor, TimeCache, tuple[Tensor, ...]]:
+        """`state`: the mixer's; `windows`: the last inputs of the block's convolutions."""
+        seen = Windows(windows)
+        y, z, state = self.mixer.step(self.read(x, seen), z, state, self.extras(stream, seen))
+        x, _ = self.feed(x + y, seen)
+        return x, z, state, tuple(seen.after)
 
 
 class Model(Skeleton):
@@ -70,16 +68,15 @@ class Model(Skeleton):
     # -- training ---------------------------------------------------------------------------------
 
     def hidden(self, tokens: Tensor) -> Hidden:
-        x = rms_norm(self.embedding(tokens))
-        if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))
+        x = self.embed(tokens)
+        stream = self.value_stream(tokens, x)
         z = self.start(x)
         total: Aux = {}
         for block in self.blocks:
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x, z, aux = checkpoint(block, x, z, use_reentrant=False)
+                x, z, aux = checkpoint(block, x, z, stream, use_reentrant=False)
             else:
-                x, z, aux = block(x, z)
+                x, z, aux = block(x, z, stream)
             total = add_aux(total, aux)
         return Hidden(rms_norm(x), total)
 
@@ -88,19 +85,18 @@ class Model(Skeleton):
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, SkeletonState]:
         assert isinstance(state, SkeletonState)
         x = rms_norm(self.embedding(tokens, state.last))
+        stream = self.value_stream(tokens, x)
         z = self.start(x)
         mixers: list[MixerState] = []
-        convs: list[Tensor] = []
+        windows: list[tuple[Tensor, ...]] = []
         for layer, block in enumerate(self.gravity_blocks()):
             cache = state.mixers[layer]
             assert isinstance(cache, TimeCache)
-            window = state.convs[layer] if state.convs else None
-            x, z, cache, window = block.step(x, z, cache, window)
+            x, z, cache, seen = block.step(x, z, cache, state.windows[layer], stream)
             mixers.append(cache)
-            if window is not None:
-                convs.append(window)
+            windows.append(seen)
         position = state.position + tokens.shape[1]
-        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(convs), tokens[:, -1])
+        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(windows), tokens[:, -1])
 
     # -- what it is -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.model_config import Recipe, SkeletonConfig
+from holo_cli.model_config import ModelConfig, Recipe, SkeletonConfig
 
 
 class Config(SkeletonConfig):
@@ -17,5 +17,12 @@ class Config(SkeletonConfig):
     """
 
     mechanism: ClassVar[str] = "softmax attention"
+    canon_places: ClassVar[str] = "ABCD"
+    takes_values: ClassVar[bool] = True
 
     recipe: Recipe = Field("modern", description="modern, or the textbook's classic")
+
+    def without_effect(self) -> frozenset[str]:
+        if self.recipe == "modern":
+            return frozenset()
+        return frozenset(SkeletonConfig.model_fields.keys() - ModelConfig.model_fields.keys())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
+from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.mlp import MLP
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.skeleton import Skeleton
@@ -23,6 +24,13 @@ from holo_cli.models.vanilla.classic import Classic, ClassicBlock
 CASES: dict[str, dict[str, Any]] = {
     "modern": {},
     "modern-options": {"conv": 4, "bigrams": 61, "tied": False, "rope_fraction": 0.5},
+    "modern-switches": {
+        "canon": "ABCD",
+        "value_residual": True,
+        "value_embedding": True,
+        "query_gain": False,
+        "soft_cap": 0,
+    },
     "classic": {"recipe": "classic"},
 }
 
@@ -82,32 +90,52 @@ def _modern(model: Skeleton, row: Tensor) -> Tensor:
                 number = (number * 2_654_435_761 % 2**31) // 8
             stream[t] = stream[t] + model.embedding.pair.weight[number % config.bigrams]
     stream = [_norm(x) for x in stream]
+    first: list[Tensor] = []  # values of the first layer, (C,) each
     for block in model._blocks():
         inputs = [_norm(x) for x in stream]
         if block.conv is not None:
-            mixed = []
-            for t in range(len(inputs)):
-                taps = range(min(config.conv, t + 1))
-                x = sum((block.conv.weight[k] * inputs[t - k] for k in taps), torch.zeros(()))
-                mixed.append(x / (1 + (-x).exp()))
-            inputs = mixed
-        mixer = block.mixer
+            inputs = [x / (1 + (-x).exp()) for x in _convolved(block.conv, inputs)]
+        inputs = _convolved(block.canon_a, inputs)
+        mixer, mlp = block.mixer, block.mlp
         assert isinstance(mixer, Attention)
-        assert isinstance(block.mlp, MLP)
-        q_all, k_all, v_all = mixer.qkv.weight.chunk(3)
+        assert isinstance(mlp, MLP)
+        made = _convolved(mixer.canon, [mixer.qkv.weight @ x for x in inputs])
+        q_all, k_all, values = zip(*(x.chunk(3) for x in made), strict=True)
+        first = first or list(values)
+        mixed = list(values)
+        if block.residual_gain is not None:
+            mixed = [v + block.residual_gain * f for v, f in zip(mixed, first, strict=True)]
+        if block.embedding_gain is not None and model.values is not None:
+            own = [model.values.weight[token] for token in row]
+            mixed = [v + block.embedding_gain * e for v, e in zip(mixed, own, strict=True)]
         heard: list[list[Tensor]] = []
+        turn = (config.rope_base, config.rope_fraction)
         for h in range(heads):
             at = slice(h * width, (h + 1) * width)
-            turn = (config.rope_base, config.rope_fraction)
-            q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
-            k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
-            heard.append(_attend(q, k, [v_all[at] @ x for x in inputs]))
+            q = [_rotate(_norm(x[at]), t, *turn) for t, x in enumerate(q_all)]
+            k = [_rotate(_norm(x[at]), t, *turn) for t, x in enumerate(k_all)]
+            if mixer.gain is not None:
+                q = [1.5 * (4 * mixer.gain.log_gain[h]).exp() * x for x in q]
+            heard.append(_attend(q, k, [v[at] for v in mixed]))
         for t in range(len(stream)):
             stream[t] = stream[t] + mixer.out.weight @ torch.cat([h[t] for h in heard])
-            hidden = (block.mlp.up.weight @ _norm(stream[t])).clamp_min(0) ** 2
-            stream[t] = stream[t] + block.mlp.down.weight @ hidden
+        inputs = _convolved(block.canon_c, [_norm(x) for x in stream])
+        hidden = _convolved(mlp.canon, [mlp.up.weight @ x for x in inputs])
+        for t in range(len(stream)):
+            stream[t] = stream[t] + mlp.down.weight @ hidden[t].clamp_min(0) ** 2
     out = torch.stack([model.head.weight @ _norm(x) for x in stream])
     return config.soft_cap * torch.tanh(out / config.soft_cap) if config.soft_cap else out
+
+
+def _convolved(conv: ShortConv | None, inputs: list[Tensor]) -> list[Tensor]:
+    """At each position the weighted sum of the last inputs."""
+    if conv is None:
+        return inputs
+    out = []
+    for t in range(len(inputs)):
+        taps = range(min(conv.taps, t + 1))
+        out.append(sum((conv.weight[k] * inputs[t - k] for k in taps), torch.zeros(())))
+    return out
 
 
 def _layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:

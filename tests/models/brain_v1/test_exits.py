@@ -116,11 +116,11 @@ def test_what_is_left_is_not_computed_but_keys_and_values_are(
     assert all(m.past.length == 9 for m in after.mixers)
     # and they are those that a layer makes of the stream as it was left
     x = rms_norm(model.embedding(tokens[:, 8:9], state.last))
-    x, _, _ = model.brain_blocks()[0].step(x, state.mixers[0], state.convs[0])
-    _, whole, window = model.brain_blocks()[1].step(x, state.mixers[1], state.convs[1])
+    x, _, _ = model.brain_blocks()[0].step(x, state.mixers[0], state.windows[0])
+    _, whole, window = model.brain_blocks()[1].step(x, state.mixers[1], state.windows[1])
     for kept, made in zip(after.mixers[1].tensors(), whole.tensors(), strict=True):
         torch.testing.assert_close(kept, made)
-    torch.testing.assert_close(after.convs[1], window)
+    torch.testing.assert_close(after.windows[1], window)
 
 
 def test_earlier_layers_learn_to_predict() -> None:

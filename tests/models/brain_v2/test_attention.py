@@ -92,6 +92,8 @@ def masked(attention: SelectiveAttention, u: Tensor) -> Tensor:
     qkv = attention.qkv(u).view(rows, length, 3, heads, d)
     q, k = (attention.rope(rms_norm(qkv[:, :, i])).transpose(1, 2) for i in (0, 1))
     v = qkv[:, :, 2].transpose(1, 2)
+    assert attention.gain is not None
+    q = q * (1.5 * (4 * attention.gain.log_gain).exp())[:, None, None]
     chosen = attention.selected(u)
     taken = torch.zeros(rows * length, dtype=torch.bool)
     taken[chosen.flat] = True

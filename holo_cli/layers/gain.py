@@ -1,0 +1,29 @@
+"""A learned gain per head on normalised queries: the inverse temperature of attention.
+
+With unit-RMS queries and keys and logits divided by sqrt(d), no logit exceeds sqrt(d): at d = 32
+one token among 128 can get at most 0.69 of the weight, whatever the model learns. Henry et al. 2020
+(arXiv 2010.04245), who introduced the normalisation, learn this scale for that reason.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+START = 1.5  # of every head
+RATE = 4.0  # of the exponent, so that a gain moves by more than AdamW's small steps for scalars
+
+
+class QueryGain(nn.Module):
+    """q (B, H, S, d) -> g_h q, g_h = START exp(RATE s_h), with s_h learned from 0."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.log_gain = nn.Parameter(torch.zeros(heads))
+
+    def gains(self) -> Tensor:
+        """(H,), above 0."""
+        return START * (RATE * self.log_gain).exp()
+
+    def forward(self, q: Tensor) -> Tensor:
+        return q * self.gains().to(q.dtype)[:, None, None]
