@@ -6,8 +6,8 @@ is what that entry is about: it is not tuned.
 
 Proposals come in rounds of ROUND. A round is a function of the entry, its number and the losses of
 the rounds before it: so the trials are the same however many run at a time, and an experiment that
-is resumed finds them again from its rows. The sampler is TPE (Bergstra et al. 2011, "Algorithms for
-Hyper-Parameter Optimization", NeurIPS), the default of Optuna (Akiba et al. 2019, arXiv 1907.10902).
+is resumed finds them again from its rows. The sampler is TPE, Optuna's default (Bergstra et al.
+2011, "Algorithms for Hyper-Parameter Optimization", NeurIPS; Akiba et al. 2019, arXiv 1907.10902).
 """
 
 from __future__ import annotations
