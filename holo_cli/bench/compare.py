@@ -129,7 +129,7 @@ def _job(campaign: Campaign, run: Run) -> Job:
 def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> Row:
     """Everything that is known of a finished run, with all its settings."""
     event = {key: value for key, value in told.event.items() if key != "event"}
-    described = campaign.described[run.entry]
+    described = campaign.size(run.resolved)
     data = campaign.data
     row: Row = {
         "key": run.key,
@@ -163,7 +163,8 @@ def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> R
         "code": event.pop("code", None) or code_of(run.resolved.model_name),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return row | costs | event | about
+    tried = {} if run.trial is None else {"tune": run.trial.to_dict()}
+    return row | tried | costs | event | about
 
 
 def _outcome(row: Row, run: Run) -> str:

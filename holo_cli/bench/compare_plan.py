@@ -69,6 +69,7 @@ class Plan:
     sweep_share: float = 0.5  # of the steps, in a run of the sweep
     seeds: int = 3
     evaluations: int = 10  # of a final run, evenly over its steps
+    tune: int = 0  # trials of each entry over its settings; 0: the rates alone are swept
     main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
 
     def selected(self, names: Sequence[str] | None, variants: Sequence[Entry] = ()) -> Plan:
@@ -122,6 +123,7 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
+            f"{self.tune} trials": self.tune < 0,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
         for what, is_wrong in wrong.items():
@@ -129,7 +131,7 @@ class Plan:
                 raise UsageError(
                     f"A comparison cannot have {what}.",
                     next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
-                    "are above 0, no rate twice; sweep_share and tolerance are shares.",
+                    "are above 0, no rate twice; tune is a number of trials; sweep_share and tolerance are shares.",
                 )
         for entry in self.entries:
             if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):

@@ -199,7 +199,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
     rows = [row for run in runs if (row := campaign.row(run)) is not None]
     done = [row for row in rows if row["status"] == "done"]
     sweep = campaign.sweep(entry)
-    described = campaign.described[entry.name]
+    described = campaign.final_size(entry.name)
     paces = [row for run in campaign.paces(entry) if (row := campaign.row(run)) is not None]
     failures = [row for row in [*paces, *rows] if row["status"] != "done"]
     if sweep.settled and sweep.best is None:
@@ -248,7 +248,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
 
 def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
     """The model's keys that are not at their defaults, without those of the common skeleton."""
-    config = campaign.configs[entry.name].model
+    config = campaign.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {
         key: value
