@@ -199,6 +199,11 @@ def best_rates(page: Path) -> dict[str, float]:
         raise DataError(error.message, next_step=next_step) from error
     for row in rows:
         if row["role"] == "final" and row["status"] == "done":
+            if "tune" in row:
+                raise UsageError(
+                    f"The rates in {path} belong to the settings that were tuned with them.",
+                    next_step="Name the page of a comparison without --tune, or tune here too.",
+                )
             this = (row["date"], row["rate"])
             found[row["entry"]] = max(found.get(row["entry"], this), this)
     return {entry: rate for entry, (_, rate) in found.items()}

@@ -61,13 +61,13 @@ class Run:
     seed: int
     resolved: Resolved
     key: str
-    trial: Trial | None = None  # of a run with role "tune"
+    trial: Trial | None = None  # whose settings it has, where the plan tunes
 
     def words(self) -> str:
         """As it is named in progress and in tables."""
         if self.role == "pace":
             return f"{self.entry}, speed"
-        if self.trial is not None:
+        if self.role == "tune" and self.trial is not None:
             return f"{self.entry}, trial {self.trial.number} ({written(self.trial.settings)})"
         return f"{self.entry}, rate x{self.rate:g}, {self.role} seed {self.seed}"
 
@@ -101,7 +101,7 @@ class Campaign:
         self.described: dict[str, Description] = {}
         self.target = 0
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
-        self._paces: dict[tuple[str, int], Run] = {}
+        self._paces: dict[tuple[str, int, int], Run] = {}
         self._sizes: dict[str, Description] = {}
         self._stored: dict[str, Row] = {}  # rows by what their settings mean today
         self.foreign: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
@@ -245,9 +245,12 @@ class Campaign:
 
     def _tuned(self, entry: Entry, best: Trial, steps: int, seed: int) -> Run:
         assert self.tuning is not None
-        resolved = self.tuning.final(entry, best, steps, seed)
-        key = key_of(identity(resolved, self.data.fingerprint))
-        return Run(entry.name, "final", best.rate, seed, resolved, key)
+        known = (entry.name, f"final, trial {best.number}", best.rate, seed, steps)
+        if known not in self._known:
+            resolved = self.tuning.final(entry, best, steps, seed)
+            key = key_of(identity(resolved, self.data.fingerprint))
+            self._known[known] = Run(entry.name, "final", best.rate, seed, resolved, key, best)
+        return self._known[known]
 
     def sweep_run(self, entry: Entry, rate: float) -> Run:
         return self._run(entry, "sweep", rate, SWEEP_SEED)
@@ -305,13 +308,13 @@ class Campaign:
         if not self._timed(entry):
             return []
         resolved = resolved or self.configs[entry.name]
-        settings = identity(resolved, self.data.fingerprint) | {"seconds": self.plan.seconds}
-        return [self._pace(entry, resolved, settings, number) for number in range(times)]
+        return [self._pace(entry, resolved, number) for number in range(times)]
 
-    def _pace(self, entry: Entry, resolved: Resolved, settings: dict[str, Any], number: int) -> Run:
-        key = key_of(settings | {"pace": number})
-        known = (entry.name + key, number)
+    def _pace(self, entry: Entry, resolved: Resolved, number: int) -> Run:
+        known = (entry.name, id(resolved), number)  # the run keeps the config, so its id, in use
         if known not in self._paces:
+            settings = identity(resolved, self.data.fingerprint)
+            key = key_of(settings | {"seconds": self.plan.seconds, "pace": number})
             self._paces[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
         return self._paces[known]
 
@@ -370,6 +373,8 @@ class Campaign:
         found += [self._stored.pop(key) for key in broken]
         for row in found:
             self.rows.forget(row["key"])
+        if found and self.tuning is not None:
+            self.tuning.forget()
 
     def row(self, run: Run) -> Row | None:
         """The row of a run: one made with settings that mean the same, on the same data."""

@@ -16,6 +16,12 @@ from holo_cli.visualize.page import MISSING
 
 Trace = dict[str, Any]
 BITS = "bits per byte"
+TUNING_NOTE = (
+    "Trials done of those each entry has. Infeasible: settings that could not be built or matched "
+    "in size; others were tried instead. Default and tuned: the lowest loss, in nats per token on "
+    "the tune half, of the plan's learning rates alone and of all trials; the gain is their "
+    "difference. It is the best of many on that text: the table above says what it is worth."
+)
 IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
 
@@ -34,6 +40,7 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     )
     report.prose(_findings(campaign, summary), "What was found")
     _results(report, campaign, summary)
+    _tuning(report, campaign)
     _plot(
         report,
         "Where each model ends",
@@ -138,7 +145,7 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         peak = line.median("peak_rss_bytes")
         costs.append((
             line.entry, line.parameters, line.matched, line.active_parameters, line.state_bytes,
-            campaign.described[line.entry].train_flops_per_token,
+            campaign.final_size(line.entry).train_flops_per_token,
             None if line.rate is None else f"x{line.rate:g}", line.median("tokens"),
             line.median("train_seconds"), line.median("tokens_per_second"),
             None if peak is None else peak / 1e6,
@@ -156,6 +163,13 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
         "the whole process are medians over the seeds.",
     )
+
+
+def _tuning(report: Report, campaign: Campaign) -> None:
+    """The budget of each entry and what it found."""
+    if campaign.tuning is not None:
+        columns, rows = campaign.tuning.table()
+        report.table("What tuning found", columns, rows, TUNING_NOTE)
 
 
 def _fixed(value: float | None) -> str | None:
@@ -241,7 +255,7 @@ def _sweep(campaign: Campaign, line: Line) -> list[Trace]:
 def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
     rows = []
     for line in summary.lines:
-        resolved = campaign.configs[line.entry]
+        resolved = campaign.final_config(line.entry)
         model, training = resolved.model, resolved.training
         own = ", ".join(f"{k} = {v}" for k, v in line.settings.items() if k not in IN_COLUMNS)
         rows.append((

@@ -131,7 +131,8 @@ class Plan:
                 raise UsageError(
                     f"A comparison cannot have {what}.",
                     next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
-                    "are above 0, no rate twice; tune is a number of trials; sweep_share and tolerance are shares.",
+                    "are above 0, no rate twice; tune is a number of trials; sweep_share and "
+                    "tolerance are shares.",
                 )
         for entry in self.entries:
             if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):

@@ -136,6 +136,8 @@ def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
     losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
     remarks = [*_unmatched(campaign, lines), *_remarks(lines)]
+    if campaign.tuning is not None:
+        remarks += campaign.tuning.sentences()
     for name, number in campaign.foreign.items():
         data = campaign.data
         remarks.append(
@@ -202,7 +204,10 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
     described = campaign.final_size(entry.name)
     paces = [row for run in campaign.paces(entry) if (row := campaign.row(run)) is not None]
     failures = [row for row in [*paces, *rows] if row["status"] != "done"]
-    if sweep.settled and sweep.best is None:
+    tuning = campaign.tuning
+    if tuning is not None and sweep.settled and sweep.best is None:
+        failures += tuning.failures(entry)
+    elif sweep.settled and sweep.best is None:
         failures += [
             row
             for rate in sweep.rates
@@ -218,11 +223,16 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
     elif done:
         status = f"{len(done)} of {seeds} seeds"
     else:
-        status = "sweep under way" if sweep.losses else "not run"
+        begun = sweep.losses or (tuning is not None and tuning.result(entry).done)
+        what = "sweep" if tuning is None else "tuning"
+        status = f"{what} under way" if begun else "not run"
     notes = sorted({f"{row['error']}" for row in failures})
     if sweep.broken:
         rates = ", ".join(f"x{rate:g}" for rate in sweep.broken)
         notes.append(f"its sweep broke off at {rates}; --retry-failed does that again")
+    if tuning is not None and (broken := tuning.result(entry).broken):
+        numbers = ", ".join(map(str, broken))
+        notes.append(f"its trials {numbers} broke off; --retry-failed does that again")
     if sweep.settled and sweep.at_edge:
         notes.append(f"the best rate, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:

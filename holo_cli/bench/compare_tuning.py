@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.bench.compare_config import evaluated, identity, scaled, shortened
 from holo_cli.bench.compare_plan import Entry
 from holo_cli.bench.losses import tune_loss
-from holo_cli.bench.rows import key_of
+from holo_cli.bench.rows import Row, key_of
 from holo_cli.bench.tuning import (
     ADAM_RATE,
     RATE,
@@ -118,9 +118,8 @@ class Tuning:
         self._exhausted: set[str] = set()
         self._runs: dict[tuple[str, int, int], Run] = {}
         for entry in campaign.plan.entries:
-            fixed = {*campaign.plan.base, *entry.settings} - {"training.warmup"}
-            if "training.warmup" in entry.settings:
-                fixed.add("training.warmup")
+            # a warm-up in the plan's base is a default for its number of steps
+            fixed = ({*campaign.plan.base} - {"training.warmup"}) | {*entry.settings}
             try:
                 self.spaces[entry.name] = space_of(
                     campaign.configs[entry.name], self._rates(entry), fixed
@@ -166,10 +165,10 @@ class Tuning:
     def _ask(self, entry: Entry, number: int, inside: int, told: list[Told]) -> None:
         """The rest of a round, its first `inside` trials being known."""
         known = self._trials[entry.name]
-        found, missed = 0, []
-        for tries, settings in enumerate(
-            propose(self.spaces[entry.name], entry.name, number, told)
-        ):
+        found = 0
+        missed: list[Settings] = []
+        proposals = propose(self.spaces[entry.name], entry.name, number, told)
+        for tries, settings in enumerate(proposals):
             if tries == TRIES:
                 self._exhausted.add(entry.name)
                 return
@@ -261,6 +260,20 @@ class Tuning:
             return resolved
         steps = round(share * resolved.training.steps)
         return resolved.replace({"training.warmup": steps}, source="tuned")
+
+    def forget(self) -> None:
+        """Ask anew: rows that trials followed from count no more."""
+        self._trials.clear()
+        self._exhausted.clear()
+
+    def failures(self, entry: Entry) -> list[Row]:
+        """The rows of an entry's trials that failed."""
+        rows = [
+            self.campaign.row(run)
+            for trial in self.trials(entry)
+            for run in self.runs(entry, trial)
+        ]
+        return [row for row in rows if row is not None and row["status"] != "done"]
 
     # -- what was found ---------------------------------------------------------------------------
 

@@ -62,6 +62,15 @@ def compare(
         Path | None,
         typer.Option("--rates-from", metavar="PAGE", help="Take the best rates found there."),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            metavar="N",
+            help="Tune every entry's own settings and learning rates with N trials each, then "
+            "train the seeds with the best (needs the extra 'tune'; default: rates only).",
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="N", help="Runs of each at its best rate.")
     ] = None,
@@ -104,6 +113,8 @@ def compare(
     from holo_cli.bench import compare as bench
     from holo_cli.bench.compare_summary import summarise
 
+    if tune is not None:
+        _check_tune(tune, rates_from)
     plan, name = _plan(models, variants, preset, plan_file)
     shared = {
         "model.context": context,
@@ -118,6 +129,7 @@ def compare(
         "target": parameters,
         "seconds": time_limit,
         "seeds": seeds,
+        "tune": tune,
         "rates": None if rates is None else _numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
@@ -164,6 +176,19 @@ def _plan(
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
+def _check_tune(trials: int, rates_from: Path | None) -> None:
+    if trials < 1:
+        raise UsageError(
+            f"--tune {trials}: each entry needs at least one trial.",
+            next_step="For example: --tune 16; leave it out to sweep the learning rate alone.",
+        )
+    if rates_from is not None:
+        raise UsageError(
+            "--tune finds learning rates of its own, and --rates-from names others.",
+            next_step="Leave one out.",
+        )
+
+
 def _numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
@@ -202,9 +227,22 @@ def _announce(campaign: Campaign, out: Output) -> None:
             f"{count(described.active_parameters)} active; {config.layers} layers, "
             f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
+    if campaign.tuning is not None:
+        for name, space in campaign.tuning.spaces.items():
+            knobs = ", ".join(key.rpartition(".")[2] for key in space)
+            out.note(f"  {name}: {campaign.tuning.budget} trials over {knobs}")
+        for note in campaign.tuning.notes():
+            out.note(f"  {note}")
     done = sum(row["status"] == "done" for row in campaign.rows)
     known = f"; {done} done before" if done else ""
     out.note(f"About {campaign.left()} runs to do{known}.")
+
+
+def _tuned(campaign: Campaign) -> list[dict[str, Any]] | None:
+    """For --json: each entry's budget and what it found; None without --tune."""
+    if campaign.tuning is None:
+        return None
+    return [campaign.tuning.result(entry).to_dict() for entry in campaign.plan.entries]
 
 
 def _report(campaign: Campaign, page: Path, out: Output) -> None:
@@ -216,6 +254,9 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
     for columns, rows in (table(summary), costs(summary, count, size)):
         out.table(columns, rows, table_layout.WIDTH)
         out.text("", end="" if out.markdown else "\n")
+    if campaign.tuning is not None:
+        out.table(*campaign.tuning.table(), table_layout.WIDTH)
+        out.text("", end="" if out.markdown else "\n")
     sentences = summary.sentences()
     if sentences:
         out.sentences(sentences)
@@ -226,6 +267,7 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
         "data": campaign.data.path,
         "entries": [line.to_dict() for line in summary.lines],
         "findings": sentences,
+        "tuning": _tuned(campaign),
         "rows": [
             {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
             for row in campaign.rows
