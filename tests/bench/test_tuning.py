@@ -176,7 +176,7 @@ def test_tuning_at_equal_time_measures_the_speed_of_each_shape(tuned: Plan, tmp_
     campaign, _ = go(timed, tmp_path / "page.html")
     roles = [row["role"] for row in campaign.rows]
     assert roles.count("tune") == 3
-    assert roles.count("pace") in (2, 4)  # the own shape, the proposed one, the best one twice more
+    assert roles.count("pace") == 4  # the own shape, the proposed one, the best one twice more
     (final,) = [row for row in campaign.rows if row["role"] == "final"]
     assert final["steps"] == 20
     assert campaign.left() == 0
@@ -195,17 +195,13 @@ def test_declared_ranges_hold_what_the_model_accepts(model: str) -> None:
     for settings in islice(propose(space, model, 0, []), 3):
         for key, value in settings.items():
             if key.startswith(("model.", "training.")) and not space[key].share:
-                try:
-                    resolved.replace({key: value})
-                except UsageError as error:
-                    assert " and " in str(error) or "multiple" in str(error)  # of two keys
+                resolved.replace({key: value})
 
 
 def test_proposals_are_those_of_their_seed_and_of_what_was_told() -> None:
     space = space_of(resolve("ngt", env={}), [1.0, 2.0], ())
-    told = [
-        Told(settings, float(i)) for i, settings in enumerate(islice(propose(space, "x", 0, []), 9))
-    ]
+    first = islice(propose(space, "x", 0, []), 9)
+    told = [Told(settings, float(i)) for i, settings in enumerate(first)]
     told.append(Told({"rate": 2.0}, None))
     one, two = (list(islice(propose(space, "x", 1, told), 3)) for _ in range(2))
     assert one == two
