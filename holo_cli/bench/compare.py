@@ -19,7 +19,7 @@ from typing import Any
 from holo_cli.bench.code import code_of
 from holo_cli.bench.compare_campaign import Campaign, Run
 from holo_cli.bench.compare_plan import Plan
-from holo_cli.bench.losses import test_bpb, test_loss
+from holo_cli.bench.losses import test_bpb, test_loss, tune_loss
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.rows import Row, Rows, beside, rows_path
 from holo_cli.bench.time_estimate import TimeEstimate
@@ -172,6 +172,11 @@ def _outcome(row: Row, run: Run) -> str:
         return f"{run.words()}: failed: {row['error']}"
     if run.role == "pace":
         return f"{run.words()}: {row['steps']} steps in the time given"
+    if run.role == "tune":
+        return (
+            f"{run.words()}: {tune_loss(row):.4f} nats per token on the tune half, "
+            f"{row['train_seconds']:.0f} s"
+        )
     return (
         f"{run.words()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
         f"{row['train_seconds']:.0f} s"

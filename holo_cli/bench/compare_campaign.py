@@ -12,10 +12,10 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from holo_cli.bench.compare_checks import check_equal, check_text
 from holo_cli.bench.compare_config import (
     evaluated,
     identity,
@@ -25,68 +25,17 @@ from holo_cli.bench.compare_config import (
     shortened,
 )
 from holo_cli.bench.compare_plan import Entry, Plan
+from holo_cli.bench.compare_runs import FINAL_SEED, SWEEP_SEED, Run, Sweep, diverged
 from holo_cli.bench.compare_tuning import Trial, Tuning
 from holo_cli.bench.losses import tune_loss
 from holo_cli.bench.match import count, describe, fit
 from holo_cli.bench.rows import Row, Rows, key_of
-from holo_cli.bench.tuning import written
 from holo_cli.config import Resolved
-from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
-from holo_cli.data.halves import halves
-from holo_cli.errors import DataError, UsageError
+from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
 
-SWEEP_SEED = 0
-FINAL_SEED = 1  # the first of the seeds that are reported
-READING = (
-    "steps",
-    "batch_size",
-    "grad_accum",
-    "ramp_steps",
-    "ramp_context",
-    "target_loss",
-    "time_limit",
-)  # what of training.* decides which tokens a run reads
 PACES = 3  # how often the speed of an entry is measured, for match = "time"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One thing to do: a run of the sweep, a trial, a reported run, or a measurement of speed."""
-
-    entry: str
-    role: str  # "sweep", "tune", "final" or "pace"
-    rate: float
-    seed: int
-    resolved: Resolved
-    key: str
-    trial: Trial | None = None  # whose settings it has, where the plan tunes
-
-    def words(self) -> str:
-        """As it is named in progress and in tables."""
-        if self.role == "pace":
-            return f"{self.entry}, speed"
-        if self.role == "tune" and self.trial is not None:
-            return f"{self.entry}, trial {self.trial.number} ({written(self.trial.settings)})"
-        return f"{self.entry}, rate x{self.rate:g}, {self.role} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The rates of an entry that were tried or are wanted, and what is known of them."""
-
-    rates: tuple[float, ...]
-    losses: dict[float, float | None]  # by finished rate; None for one that diverged
-    best: float | None  # None while not settled, or when there is none
-    settled: bool
-    broken: tuple[float, ...] = ()  # ended by something that says nothing about the rate
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best rate is the last one tried on a side, so that a better one may lie
-        beyond."""
-        return len(self.rates) > 1 and self.best in (min(self.rates), max(self.rates))
 
 
 class Campaign:
@@ -117,7 +66,7 @@ class Campaign:
             self.described[entry.name] = describe(resolved, self.vocab)
         check_equal(self.configs, timed=plan.match == "time")
         self.dtype = number_format(self.configs[plan.entries[0].name], self._rows_here())
-        _check_text(data, self.configs)
+        check_text(data, self.configs)
         self.base = plan.entries[0].name
         self.tuning = Tuning(self) if plan.tune else None
 
@@ -406,11 +355,6 @@ class Campaign:
         return [row for row in self._stored.values() if row["entry"] in self.entries]
 
 
-def diverged(row: Row) -> bool:
-    """Whether a failed run says something about its learning rate: no other end does."""
-    return row.get("kind") == "TrainingError" and "diverged" in row["error"]
-
-
 def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
     """The format in which all runs of an experiment compute: "float32" or "bfloat16".
 
@@ -425,39 +369,3 @@ def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
         return known.most_common(1)[0][0]
     found = pick_dtype(asked, pick_device(resolved.training.device))
     return str(found).removeprefix("torch.")
-
-
-def check_equal(configs: dict[str, Resolved], *, timed: bool) -> None:
-    """Every entry must see the same tokens in the same order. Raises UsageError naming the entry
-    and the key in which it differs from the first one; steps may where `timed` sets them."""
-    first = next(iter(configs))
-    expected = _tokens_seen(configs[first], timed)
-    for name, resolved in configs.items():
-        for key, value in _tokens_seen(resolved, timed).items():
-            if value != expected[key]:
-                raise UsageError(
-                    f"Entries {first} and {name} would not see the same tokens: {key} is "
-                    f"{expected[key]} and {value}.",
-                    next_step="Set it for all, in the plan's base or with --set, or compare them "
-                    "in plans of their own.",
-                )
-
-
-def _tokens_seen(resolved: Resolved, timed: bool) -> dict[str, object]:
-    """The settings that decide which tokens a run reads and in which order."""
-    training, data = resolved.training.model_dump(), resolved.data.model_dump()
-    found: dict[str, object] = {"model.context": resolved.model.context}
-    found |= {f"training.{key}": training[key] for key in READING if not (timed and key == "steps")}
-    return found | {f"data.{key}": value for key, value in data.items() if key != "path"}
-
-
-def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
-    """Both parts must hold something, and the training part at least a window."""
-    if not data.token_count("val"):
-        raise DataError(
-            f"{data.path} has no validation text, so nothing can be compared on it.",
-            next_step="Prepare it with a larger --val-fraction.",
-        )
-    for resolved in configs.values():
-        TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
-        halves(data, resolved.model.context)  # likewise

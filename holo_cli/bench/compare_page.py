@@ -333,13 +333,11 @@ def _method(campaign: Campaign) -> str:
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed {SWEEP_SEED}; a \
-sweep that is best at its edge goes on beyond it, {plan.extend} times at most. Then seeds \
-{FINAL_SEED} to {last}, which the sweep has not seen. Both are judged by the same validation \
-text, so each model's loss is that of the best of a few rates on it.
+{_choice(campaign)} Then seeds {FINAL_SEED} to {last}, which chose nothing. Choices are made by \
+the loss on one half of the validation text, and the loss on the other half is reported.
 
-What counts is the loss over the whole validation text after the last step, never the best on the \
-way. Windows of {context} tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
+What counts is the loss after the last step, never the best on the way. Windows of {context} \
+tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
 x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
 
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
@@ -349,6 +347,25 @@ difference seen" does not mean that there is none. All of it holds for this text
 this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
+
+
+def _choice(campaign: Campaign) -> str:
+    """How the settings of the reported runs were chosen."""
+    plan = campaign.plan
+    if campaign.tuning is None:
+        return (
+            "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
+            f"{SWEEP_SEED}; a sweep that is best at its edge goes on beyond it, {plan.extend} "
+            "times at most."
+        )
+    return (
+        f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "
+        f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "
+        "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
+        "over the rates, the training settings common to all and those of the model's own for which its "
+        "config declares a range, but for what the plan or the entry sets. "
+        + " ".join(campaign.tuning.notes())
+    ).strip()
 
 
 def _axes(x: str, y: str, log: bool = False) -> dict[str, Any]:

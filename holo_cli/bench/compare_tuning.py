@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.bench.compare_config import evaluated, identity, scaled, shortened
 from holo_cli.bench.compare_plan import Entry
+from holo_cli.bench.compare_runs import SWEEP_SEED, Run, diverged
 from holo_cli.bench.losses import tune_loss
 from holo_cli.bench.rows import Row, key_of
 from holo_cli.bench.tuning import (
@@ -35,7 +36,7 @@ from holo_cli.config import Resolved
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.compare_campaign import Campaign, Run
+    from holo_cli.bench.compare_campaign import Campaign
 
 TRIES = 60  # proposals for a round before its entry is said to have no more that can be built
 TRIAL_PACES = 1  # measurements of a trial's speed, for match = "time"
@@ -223,8 +224,6 @@ class Tuning:
 
     def run(self, entry: Entry, trial: Trial) -> Run | None:
         """A trial's training run; None while its number of steps is not known."""
-        from holo_cli.bench.compare_campaign import SWEEP_SEED, Run
-
         steps = self.campaign.steps(entry, trial.shape, TRIAL_PACES)
         if steps is None:
             return None
@@ -284,8 +283,6 @@ class Tuning:
         return self.budget - len(self.trials(entry))
 
     def result(self, entry: Entry) -> Tuned:
-        from holo_cli.bench.compare_campaign import diverged
-
         trials = self.trials(entry)
         losses = {t.number: self._loss(entry, t) for t in trials}
         ended = [t for t in trials if self._ended(entry, t)]

@@ -161,10 +161,8 @@ class TimeEstimate:
         side = f", {self.jobs} at a time" if self.jobs > 1 else ""
         if seconds is not None:
             how = "by earlier runs on this machine" if from_rows else "by a short measurement"
-            say(
-                f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}; more if a sweep "
-                "has to go beyond its rates)."
-            )
+            more = "" if self.campaign.tuning else "; more if a sweep has to go beyond its rates"
+            say(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
         elif self.is_short(unknown):
             say(
                 f"Runs of at most {SHORT} steps are not measured beforehand; the time left is "
