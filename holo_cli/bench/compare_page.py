@@ -362,7 +362,7 @@ def _choice(campaign: Campaign) -> str:
         f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "
         f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "
         "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
-        "over the rates, the training settings common to all and those of the model's own for which its "
+        "over the rates, the training settings common to all and those of the model for which its "
         "config declares a range, but for what the plan or the entry sets. "
         + " ".join(campaign.tuning.notes())
     ).strip()
