@@ -16,8 +16,9 @@ ROOT = Path(holo_cli.__file__).parent
 LAYERS = ("cache", "causal", "conv", "cross_entropy", "device", "embedding", "head", "mlp", "norm",
           "parts", "rope")  # fmt: skip
 # What every model's run goes through: batches and their order, the loop, the backbone's layers.
-SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training", "models/*.py", "config*.py",
-          "model_config.py", "data/batches.py", "data/dataset.py", "data/rows.py",
+SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training",
+          *(f"models/{name}.py" for name in ("__init__", "base", "skeleton", "views")),
+          "config*.py", "model_config.py", "data/batches.py", "data/dataset.py", "data/rows.py",
           "bench/worker.py")  # fmt: skip
 
 

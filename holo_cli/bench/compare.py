@@ -9,28 +9,20 @@ first one stopped, in the middle of a run too.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from holo_cli.bench.code import code_of
-from holo_cli.bench.compare_campaign import Campaign, Run
+from holo_cli.bench.compare_campaign import Campaign
 from holo_cli.bench.compare_plan import Plan
-from holo_cli.bench.losses import test_bpb, test_loss, tune_loss
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.rows import Row, Rows, beside, rows_path
+from holo_cli.bench.rows import Rows, beside, rows_path
+from holo_cli.bench.runs import Say, Watch, execute
 from holo_cli.bench.time_estimate import TimeEstimate
-from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.data.dataset import PreparedData
-from holo_cli.errors import DataError, Stopped, UsageError
+from holo_cli.errors import DataError, UsageError
 from holo_cli.training.stopping import StopRequest
 
 KIND = "compare"
-Say = Callable[[str], None]
-Watch = Callable[[str, dict[str, Any]], None]  # the name of a run, and what it said
 
 
 @dataclass(frozen=True)
@@ -67,119 +59,21 @@ def run(
     With `estimate` it first says how long that will take, which may need a short measurement.
     """
     stop = StopRequest() if stop is None else stop
-    for key in campaign.forgotten:  # on record, so that a stop in between loses nothing
-        campaign.rows.tombstone(key)
-    if not campaign.todo():
-        return
     expected = TimeEstimate(campaign, options.jobs)
-    if estimate:
+    if estimate and campaign.todo():
         folder = beside(options.page, ".work")
         expected.announce(lambda: expected.measure(folder, stop), say)
-    machine = describe_machine()
-    began: dict[str, float] = {}
-    here: dict[str, Run] = {}
-
-    def todo() -> Iterator[Job]:
-        for run in campaign.todo():
-            here[run.key] = run
-            began.setdefault(run.key, time.monotonic())
-            yield _job(campaign, run)
-
-    def heard(told: Told) -> None:
-        run = here[told.job.key]
-        if watch is not None:
-            watch(run.words(), told.event)
-        if told.event["event"] in (DONE, "failed"):
-            row = _row(campaign, run, told, machine)
-            if not row.get("resumed"):
-                row["wall_seconds"] = round(time.monotonic() - began[run.key], 2)
-            campaign.add(row)
-            say(f"{_outcome(row, run)}  ({_left(campaign, expected)})")
-
-    with stop.on_signals():
-        done = carry_out(
-            todo, heard, beside(options.page, ".work"), options.jobs, lambda: bool(stop)
-        )
-    if not done:
-        raise Stopped(
-            f"Stopped with about {campaign.left()} runs to do; what was done is in "
-            f"{campaign.rows.path}.",
-            next_step="The same command goes on from there"
-            + (", without --redo." if options.redo else "."),
-        )
-
-
-def _left(campaign: Campaign, expected: TimeEstimate) -> str:
-    """How many runs are left, and about how long they take."""
-    runs = campaign.left()
-    return f"{runs} run{'' if runs == 1 else 's'} left{expected.words()}"
-
-
-def _job(campaign: Campaign, run: Run) -> Job:
-    # decided once, here: a process that decided for itself might find another format
-    asked = run.resolved.training.dtype
-    dtype = campaign.dtype if asked == "auto" else asked
-    resolved = run.resolved.replace({"training.dtype": dtype}, source="the experiment").to_dict()
-    if run.role == "pace":
-        settings = {"resolved": resolved, "seconds": campaign.plan.seconds}
-        return Job(run.key, "pace", settings)
-    return Job(run.key, "train", {"resolved": resolved})
-
-
-def _row(campaign: Campaign, run: Run, told: Told, machine: dict[str, Any]) -> Row:
-    """Everything that is known of a finished run, with all its settings."""
-    event = {key: value for key, value in told.event.items() if key != "event"}
-    described = campaign.size(run.resolved)
-    data = campaign.data
-    row: Row = {
-        "key": run.key,
-        "status": "done" if told.event["event"] == DONE else "failed",
-        "entry": run.entry,
-        "model": run.resolved.model_name,
-        "role": run.role,
-        "rate": run.rate,
-        "seed": run.seed,
-    }
-    costs = {
-        "parameters": described.parameters,
-        "active_parameters": described.active_parameters,
-        "state_bytes": described.state_bytes,
-        "train_flops_per_token": described.train_flops_per_token,
-    }
-    config = run.resolved.to_dict()["config"]
-    config["data"].pop("path")  # of this machine; which text it was, its fingerprint says
-    about = {
-        "config": config,
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "tokenizer": data.tokenizer.fingerprint,
-            "vocab_size": campaign.vocab,
-            "val_tokens": data.token_count("val"),
-            "val_bytes": data.byte_count("val"),
-        },
-        "machine": machine | {"threads": event.pop("threads", machine["threads"])},
-        # a worker that died at once did not say which code it was
-        "code": event.pop("code", None) or code_of(run.resolved.model_name),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    tried = {} if run.trial is None else {"tune": run.trial.to_dict()}
-    return row | tried | costs | event | about
-
-
-def _outcome(row: Row, run: Run) -> str:
-    if row["status"] != "done":
-        return f"{run.words()}: failed: {row['error']}"
-    if run.role == "pace":
-        return f"{run.words()}: {row['steps']} steps in the time given"
-    if run.role == "tune":
-        return (
-            f"{run.words()}: {tune_loss(row):.4f} nats per token on the tune half, "
-            f"{row['train_seconds']:.0f} s"
-        )
-    return (
-        f"{run.words()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
-        f"{row['train_seconds']:.0f} s"
+    execute(
+        campaign,
+        options.page,
+        describe_machine,
+        say=say,
+        jobs=options.jobs,
+        watch=watch,
+        stop=stop,
+        left=expected.words,
+        again="The same command goes on from there"
+        + (", without --redo." if options.redo else "."),
     )
 
 

@@ -41,8 +41,20 @@ PACES = 3  # how often the speed of an entry is measured, for match = "time"
 class Campaign:
     """A plan on a prepared set, with the rows it has so far."""
 
-    def __init__(self, plan: Plan, data: PreparedData, rows: Rows) -> None:
-        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be."""
+    def __init__(
+        self,
+        plan: Plan,
+        data: PreparedData,
+        rows: Rows,
+        labels: Mapping[str, Any] | None = None,
+        where: str = "",
+    ) -> None:
+        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be.
+
+        Where an experiment has several campaigns, `labels` go into each row of this one and
+        `where` into the names of its runs.
+        """
+        self.labels, self.where = dict(labels or {}), where
         self.plan, self.data, self.rows = plan.check(), data, rows
         self.vocab = data.tokenizer.vocab_size
         self.entries = {entry.name: entry for entry in plan.entries}
@@ -198,7 +210,9 @@ class Campaign:
         if known not in self._known:
             resolved = self.tuning.final(entry, best, steps, seed)
             key = key_of(identity(resolved, self.data.fingerprint))
-            self._known[known] = Run(entry.name, "final", best.rate, seed, resolved, key, best)
+            self._known[known] = Run(
+                entry.name, "final", best.rate, seed, resolved, key, self.where, best
+            )
         return self._known[known]
 
     def sweep_run(self, entry: Entry, rate: float) -> Run:
@@ -302,10 +316,18 @@ class Campaign:
                 resolved = shortened(resolved, self.plan.sweep_share)
             else:
                 resolved = evaluated(resolved, self.plan.evaluations)
-            resolved = scaled(resolved, rate, seed)
+            resolved = self.seeded(entry, resolved, rate, seed)
             key = key_of(identity(resolved, self.data.fingerprint))
-            self._known[known] = Run(entry.name, role, rate, seed, resolved, key)
+            self._known[known] = Run(entry.name, role, rate, seed, resolved, key, self.where)
         return self._known[known]
+
+    def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:
+        """The config of a run from its entry's: with its learning rates and its seed."""
+        return scaled(resolved, rate, seed)
+
+    def campaign_of(self, run: Run) -> Campaign:
+        """The campaign itself: all runs are its own."""
+        return self
 
     # -- rows -------------------------------------------------------------------------------------
 

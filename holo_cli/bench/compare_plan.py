@@ -27,6 +27,7 @@ CHECKPOINT_SUFFIX = ".safetensors"
 
 CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
     "training.seed": "--seeds says how many there are",
+    "training.init_seed": "equal seeds start from the weights of that seed",
     "training.eval_every": "the plan's evaluations say how many there are",
     "model.vocab_size": "it follows from the tokenizer",
     "data.path": "--data names the prepared set",

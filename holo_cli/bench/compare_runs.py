@@ -26,15 +26,17 @@ class Run:
     seed: int
     resolved: Resolved
     key: str
+    where: str = ""  # in an experiment of several campaigns: which of them
     trial: Trial | None = None  # whose settings it has, where the plan tunes
 
     def words(self) -> str:
         """As it is named in progress and in tables."""
+        name = f"{self.entry}, {self.where}" if self.where else self.entry
         if self.role == "pace":
-            return f"{self.entry}, speed"
+            return f"{name}, speed"
         if self.role == "tune" and self.trial is not None:
-            return f"{self.entry}, trial {self.trial.number} ({written(self.trial.settings)})"
-        return f"{self.entry}, rate x{self.rate:g}, {self.role} seed {self.seed}"
+            return f"{name}, trial {self.trial.number} ({written(self.trial.settings)})"
+        return f"{name}, rate x{self.rate:g}, {self.role} seed {self.seed}"
 
 
 @dataclass(frozen=True)

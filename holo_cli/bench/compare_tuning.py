@@ -234,7 +234,14 @@ class Tuning:
             resolved = self._warmed(scaled(short, trial.rate, SWEEP_SEED), trial)
             key = key_of(identity(resolved, self.campaign.data.fingerprint))
             self._runs[known] = Run(
-                entry.name, "tune", trial.rate, SWEEP_SEED, resolved, key, trial
+                entry.name,
+                "tune",
+                trial.rate,
+                SWEEP_SEED,
+                resolved,
+                key,
+                self.campaign.where,
+                trial,
             )
         return self._runs[known]
 

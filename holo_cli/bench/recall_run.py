@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holo_cli import registry
 from holo_cli.bench.recall_plan import Exam
 from holo_cli.bench.tasks import Case
 from holo_cli.config import Resolved
@@ -27,6 +26,7 @@ from holo_cli.training.loop import Loop
 from holo_cli.training.memory import peak_rss_bytes
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
+from holo_cli.training.run import initial_model
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
 
@@ -66,12 +66,11 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
     resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
     config = resolved.training
-    torch.manual_seed(config.seed)
     device = pick_device(config.device)
     dtype = pick_dtype(config.dtype, device)
     stages = resolved.model.stages()
     first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = registry.build_model(resolved.model_name, first).to(device)
+    model = initial_model(resolved.model_name, first, config).to(device)
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
     stop, progress = StopRequest(), Progress()
     loop = Loop(

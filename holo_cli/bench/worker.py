@@ -9,6 +9,7 @@ holds a stopped run, that run goes on.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ RUN = "bench"
 LOG = Path("runs") / RUN / "metrics.jsonl"
 RESULT = Path("result.json")
 CODE = Path("code.txt")  # of the run that lies here
+OF_THE_PROCESS = ("peak_rss_bytes", "cpu_seconds")
 MOST_POINTS = 200  # of the training curve that a row keeps
 
 
@@ -120,30 +122,53 @@ def recall(job: dict[str, Any]) -> Event:
     return run(job, emit)
 
 
-TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall}
+def series(job: dict[str, Any]) -> Event:
+    """Several short runs one after the other in this process, each in the folder of its own key,
+    beside this job's. Their results leave as "part" events."""
+    home = Path.cwd()
+    for part in job["parts"]:
+        folder = home.parent / part["key"]
+        folder.mkdir(exist_ok=True)
+        os.chdir(folder)
+        emit({"event": "begin", "key": part["key"]})
+        end = attempt(part)
+        # of the process, not of the run
+        end |= {name: None for name in OF_THE_PROCESS if name in end}
+        emit({"event": "part", "key": part["key"], "end": end})
+        os.chdir(home)
+    return {"parts": len(job["parts"])}
 
 
-def main() -> int:
-    job = json.load(sys.stdin)
+TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall, "series": series}
+
+
+def attempt(job: dict[str, Any]) -> Event:
+    """Do a job and return its last event, "result" or "failed". Raises Stopped on request."""
     model = job["resolved"]["model"]
     made_by = {"code": code_of(model), "shared_code": shared_code()}
     job["code"] = made_by["code"]
     if RESULT.exists():  # ended just before its row was written
         kept = json.loads(RESULT.read_text(encoding="utf-8"))
         if kept.get("code") == job["code"]:
-            emit({"event": DONE} | kept)
-            return 0
+            return {"event": DONE} | kept
     try:
         result = TASKS[job["task"]](job) | made_by
     except Stopped:
-        return Stopped.exit_code
+        raise
     except HoloError as error:
         told = {"kind": type(error).__name__, "error": str(error)}
-        emit({"event": "failed"} | told | made_by)
-        return 1
+        return {"event": "failed"} | told | made_by
     atomic_write_text(RESULT, json.dumps(result))
-    emit({"event": DONE} | result)
-    return 0
+    return {"event": DONE} | result
+
+
+def main() -> int:
+    try:
+        end = attempt(json.load(sys.stdin))
+    except Stopped:
+        return Stopped.exit_code
+    emit(end)
+    return 0 if end["event"] == DONE else 1
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typer
 
-from holo_cli.cli import bench_compare, bench_recall, bench_speed
+from holo_cli.cli import bench_compare, bench_controls, bench_ladder, bench_recall, bench_speed
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
@@ -18,6 +18,8 @@ def bench() -> None:
 
 
 app.command("compare")(bench_compare.compare)
+app.command("ladder")(bench_ladder.ladder)
+app.command("controls")(bench_controls.controls)
 app.command("recall")(bench_recall.recall)
 app.command("speed")(bench_speed.speed)
 app.command("scaling")(bench_speed.scaling)

@@ -95,6 +95,22 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be run and how long it takes.")
     ] = False,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            "--power",
+            metavar="X",
+            help="Train nothing: how many seeds does a difference of X nats per token need?",
+        ),
+    ] = None,
+    power_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--power-from",
+            metavar="PAGE",
+            help="With --power: take the spread between seeds from this page's rows.",
+        ),
+    ] = None,
     out_path: options.Out = None,
     open_page: bench_options.Open = False,
     device: options.Device = None,
@@ -130,13 +146,16 @@ def compare(
         "seconds": time_limit,
         "seeds": seeds,
         "tune": tune,
-        "rates": None if rates is None else _numbers("--rates", rates),
+        "rates": None if rates is None else numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
     if rates_from is not None:
         plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
     plan = _with_data(plan, out)
     page = out_path or Path("bench") / f"compare-{name}-{Path(plan.data).name}.html"
+    if power is not None or power_from is not None:
+        _power(power, power_from, page, plan, out)
+        return
     chosen = bench.Options(page, jobs, retry_failed, tuple(redo or ()), not report_only)
     campaign = bench.open_campaign(plan, chosen)
     _announce(campaign, out)
@@ -189,7 +208,7 @@ def _check_tune(trials: int, rates_from: Path | None) -> None:
         )
 
 
-def _numbers(flag: str, text: str) -> tuple[float, ...]:
+def numbers(flag: str, text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -204,6 +223,27 @@ def _with_data(plan: Plan, out: Output) -> Plan:
     from holo_cli.cli import train_data
 
     return plan.changed({"data": str(train_data.only_prepared(out))})
+
+
+def _power(
+    difference: float | None, source: Path | None, page: Path, plan: Plan, out: Output
+) -> None:
+    """--power: how many seeds a difference needs, by the spread in the rows of a page."""
+    from holo_cli.bench.compare import KIND
+    from holo_cli.bench.power import answer, sentences
+
+    if difference is None:
+        raise UsageError(
+            "--power-from needs to know the difference to plan for.",
+            next_step="Add --power X, in nats per token.",
+        )
+    plan.check()
+    found = answer(
+        difference, source or page, KIND, plan.entries[0].name, len(plan.entries) - 1,
+        named=source is not None,
+    )  # fmt: skip
+    out.sentences(sentences(found))
+    out.document({"power": found})
 
 
 def _announce(campaign: Campaign, out: Output) -> None:

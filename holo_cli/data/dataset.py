@@ -179,9 +179,11 @@ def find_prepared(root: Path = ROOT) -> list[Path]:
 
 def _locate(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
+    named = ROOT / path
+    if (named / META).is_file() and not (path / META).is_file():
+        return named  # though a folder of that name may be here too, `docs` say
     if path.is_dir():
         return path
-    named = ROOT / path
     if not path.is_absolute() and named.is_dir():
         return named
     known = [folder.name for folder in find_prepared()]

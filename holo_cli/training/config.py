@@ -48,10 +48,18 @@ class TrainingConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     seed: int = Field(0, ge=0)
+    init_seed: int | None = Field(
+        None, ge=0, description="seed of the initial weights; none: that of training.seed"
+    )
     ramp_steps: float = Field(
         0.0, ge=0, le=1, description="share of the steps trained with a shorter context first"
     )
     ramp_context: int = Field(0, ge=0, description="the shorter context; 0 is off")
+
+    @property
+    def weights_seed(self) -> int:
+        """The seed that new weights are drawn with."""
+        return self.seed if self.init_seed is None else self.init_seed
 
     @model_validator(mode="after")
     def _ramp(self) -> TrainingConfig:

@@ -169,7 +169,7 @@ class Loop:
         if progress.micro or due <= model.config.layers:
             return
         before = self._sample_loss()
-        self._train_with(*grow(model, self.optimizer, due, self.config.seed))
+        self._train_with(*grow(model, self.optimizer, due, self.config.weights_seed))
         after = self._sample_loss()
         self._compile()
         losses = {} if self.data is None else {"loss_before": before, "loss_after": after}

@@ -18,6 +18,9 @@ from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.config import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.model_config import ModelConfig
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loop import Event
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.process import Events, Process, Sampler, training_rows
@@ -50,7 +53,6 @@ def train(
         {f"model.{key}": value for key, value in told.items()}, source="the tokenizer"
     )
     _check_fits(resolved, data)
-    torch.manual_seed(resolved.training.seed)
     device = pick_device(resolved.training.device)
     # what `auto` found is part of the run: a resume must compute in the same format
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
@@ -58,7 +60,7 @@ def train(
         resolved = resolved.replace({"training.dtype": found}, source=f"found on this {device}")
     stages = resolved.model.stages()
     first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = registry.build_model(resolved.model_name, first).to(device)
+    model = initial_model(resolved.model_name, first, resolved.training).to(device)
     return Process(resolved, data, name, model, Progress(), events, sampler).go(
         tensors=None, stop=stop, stop_at=stop_at
     )
@@ -114,6 +116,18 @@ def resume(
     return Process(resolved, data, name, model, progress, events, sampler).go(
         tensors=tensors, stop=stop, stop_at=stop_at
     )
+
+
+def initial_model(name: str, shape: ModelConfig, training: TrainingConfig) -> LanguageModel:
+    """A model with the initial weights of `training.init_seed`, or else of `training.seed`.
+
+    Either way what is drawn after it (dropout) depends on `training.seed`.
+    """
+    torch.manual_seed(training.weights_seed)
+    model = registry.build_model(name, shape)
+    if training.init_seed is not None:
+        torch.manual_seed(training.seed)
+    return model
 
 
 def _check_fits(resolved: Resolved, data: PreparedData) -> None:

@@ -41,6 +41,7 @@ curve = [dict(step=s, tokens=s * 128, val_loss=loss + 1 - s / steps, bpb=1.4 * l
               train_seconds=s * 0.1) for s in (steps // 2, steps)]
 say(event="train", step=steps, steps=steps, loss=loss)
 say(event="result", val_loss=loss, best_val_loss=loss - 1, bpb=1.4 * loss, steps=steps,
+    tune_loss=loss, test_loss=loss, test_bpb=1.4 * loss, test_tokens=100,
     tokens=steps * 128, train_seconds=steps * 0.1, eval_seconds=0.1, tokens_per_second=1280.0,
     peak_rss_bytes=300_000_000, stopped_by="steps", curve=curve,
     train_curve=[[128, loss, 0.1]], threads=1, resumed=False, cpu_seconds=1.0)

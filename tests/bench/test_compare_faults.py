@@ -14,7 +14,8 @@ from holo_cli.bench.compare_page import write_page
 from holo_cli.bench.compare_plan import Entry, Plan
 from holo_cli.bench.compare_summary import costs, summarise, table
 from holo_cli.bench.rows import Rows, rows_path
-from holo_cli.errors import Stopped, UsageError
+from holo_cli.errors import DataError, Stopped, UsageError
+from holo_cli.training import precision
 from holo_cli.training.stopping import StopRequest
 
 from .test_compare import data, go, plan, pretended, runs_of
@@ -195,7 +196,7 @@ def test_runs_of_different_code_or_formats_are_told(plan: Plan, tmp_path: Path) 
     campaign, _ = go(plan, page)
     assert summarise(campaign).remarks == []
     for i, row in enumerate(list(campaign.rows)):
-        campaign.rows.add({**row, "shared_code": "ab"[i % 2], "dtype": "float32"})
+        campaign.add({**row, "shared_code": "ab"[i % 2], "dtype": "float32"})
     (remark,) = summarise(campaign).remarks
     assert remark.startswith("Runs of 2 versions of the code that all models share")
 
@@ -219,3 +220,50 @@ def test_an_entry_that_keeps_its_size_is_marked_everywhere(plan: Plan, tmp_path:
     assert "This does not hold for wide, which keep their own" in page.read_text(encoding="utf-8")
     free = open_campaign(replace(campaign.plan, match="none"), Options(page))
     assert {line.matched for line in summarise(free).lines} == {None}
+
+
+def test_all_runs_compute_in_one_number_format(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decided once, and by the rows where there are some: another machine resumes in theirs."""
+    told: list[str] = []
+    monkeypatch.setattr(precision, "cpu_is_fast_at_bfloat16", lambda: True)
+    campaign = open_campaign(plan, Options(tmp_path / "page.html"))
+    assert campaign.dtype == "bfloat16"
+    for run in campaign.todo():
+        job = compare._job(campaign, run)
+        told.append(job.settings["resolved"]["config"]["training"]["dtype"])
+    assert set(told) == {"bfloat16"}
+    ended, _ = go(plan, tmp_path / "page.html")
+    for row in list(ended.rows):
+        ended.add({**row, "dtype": "float32"})
+    assert open_campaign(plan, Options(tmp_path / "page.html")).dtype == "float32"
+    # asked for by name, it is part of what a run is: those rows are of other runs
+    named = plan.changed({}, {"training.dtype": "bfloat16"})
+    again = open_campaign(named, Options(tmp_path / "page.html"))
+    assert again.dtype == "bfloat16"
+    assert again.left() > 0
+    assert open_campaign(plan, Options(tmp_path / "page.html")).left() == 0
+
+
+def test_rates_are_chosen_on_one_text_and_losses_reported_on_another(
+    plan: Plan, tmp_path: Path
+) -> None:
+    campaign, _ = go(plan, tmp_path / "page.html")
+    assert [r for r in summarise(campaign).remarks if "split" in r] == []
+    entry = campaign.entries["vanilla"]
+    before = campaign.sweep(entry).best
+    assert before == 1.0
+    for row in list(campaign.rows):  # the reported text prefers another rate: it must not matter
+        lower = {"test_loss": 0.1 if row["rate"] == 0.5 else 9.0, "test_bpb": 1.0}
+        campaign.add({**row, "tune_loss": row["val_loss"], **lower})
+    again = open_campaign(plan, Options(tmp_path / "page.html"))
+    assert again.sweep(entry).best == before
+    (line,) = [line for line in summarise(again).lines if line.entry == "vanilla"]
+    assert line.losses == [9.0, 9.0]
+
+
+def test_a_validation_part_too_small_to_be_split_is_refused(plan: Plan, tmp_path: Path) -> None:
+    long = plan.changed({}, {"model.context": 2000})
+    with pytest.raises(DataError, match=r"too few for a half|too short"):
+        open_campaign(long, Options(tmp_path / "page.html"))

@@ -166,15 +166,35 @@ def test_identity_is_of_what_changes_a_result(tmp_path: Path) -> None:
     assert identity(one, "f") == identity(resolve_entry(plan, entry, tmp_path / "moved"), "f")
     assert identity(one, "f") == identity(one.replace({"training.log_every": 3}), "f")
     assert identity(one, "f") != identity(one, "g")
-    for change in ({"training.lr": 0.5}, {"model.width": 64}, {"data.balance": True}):
+    assert "training.init_seed" not in identity(one, "f")["settings"]  # unless it is set
+    for change in (
+        {"training.lr": 0.5}, {"model.width": 64}, {"data.balance": True},
+        {"training.init_seed": 0},
+    ):  # fmt: skip
         assert identity(one, "f") != identity(one.replace(change), "f")
 
 
 def test_a_row_counts_only_while_its_settings_mean_the_same(tmp_path: Path) -> None:
     resolved = resolve_entry(Plan(), Entry("v", "vanilla"), tmp_path)
     config = resolved.to_dict()["config"]
-    assert agrees(config, resolved)
+    row = {"model": "vanilla", "config": config}
+    assert agrees(row, resolved)
     del config["training"]["clip"]  # a row from before that key was there
-    assert agrees(config, resolved)
+    assert agrees(row, resolved)
     config["training"]["lr"] = 0.9  # a default that has changed since
-    assert not agrees(config, resolved)
+    assert not agrees(row, resolved)
+
+
+def test_a_row_from_before_a_switch_is_of_a_model_without_it(tmp_path: Path) -> None:
+    """The learned query gain is on by default; rows without the key were made without it."""
+    resolved = resolve_entry(Plan(), Entry("v", "vanilla"), tmp_path)
+    config = resolved.to_dict()["config"]
+    del config["model"]["query_gain"]
+    row = {"model": "vanilla", "config": config}
+    assert not agrees(row, resolved)
+    assert agrees(row, resolved.replace({"model.query_gain": False}))
+    # in a model without attention nothing reads it
+    ngt = resolve_entry(Plan(), Entry("n", "ngt"), tmp_path)
+    config = ngt.to_dict()["config"]
+    del config["model"]["query_gain"]
+    assert agrees({"model": "ngt", "config": config}, ngt)

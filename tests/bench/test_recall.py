@@ -271,7 +271,7 @@ def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -
         ]
         row = {
             "key": made.key, "entry": made.entry, "rate": made.rate,
-            "config": made.resolved.to_dict()["config"],
+            "model": made.resolved.model_name, "config": made.resolved.to_dict()["config"],
         }  # fmt: skip
         ended: dict[str, Any] = {"status": "done", "cases": cases}
         failed = {"status": "failed", "error": "Training diverged."}

@@ -15,10 +15,11 @@ import pytest
 import torch
 
 from holo_cli.checkpoint import RunLock, load_model, read_header
-from holo_cli.config import Resolved
+from holo_cli.config import Resolved, resolve
 from holo_cli.errors import CheckpointError, DataError, Stopped, TrainingError, UsageError
 from holo_cli.training import loop as loop_module
-from holo_cli.training.run import resume, train
+from holo_cli.training.config import TrainingConfig
+from holo_cli.training.run import initial_model, resume, train
 
 from .conftest import same_files
 
@@ -237,3 +238,29 @@ def test_a_step_is_the_mean_over_its_tokens_whatever_the_rows_lengths(
     for a, b in zip(rows[0].history, rows[1].history, strict=True):
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
         assert a["tokens"] == b["tokens"]
+
+
+def test_another_seed_of_the_initial_weights_leaves_the_data_and_the_dropout_alone() -> None:
+    """Equal seeds of the weights give equal weights; what is drawn after depends on the seed."""
+    shape = resolve("vanilla", "tiny").model.model_copy(
+        update={"vocab_size": 30, "width": 16, "heads": 2, "layers": 1}
+    )
+
+    def made(**seeds: Any) -> tuple[torch.Tensor, float]:
+        model = initial_model("vanilla", shape, TrainingConfig(**seeds))
+        return torch.cat([p.flatten() for p in model.parameters()]), float(torch.rand(()))
+
+    plain, own, other = made(seed=3), made(seed=3, init_seed=4), made(seed=4)
+    assert not torch.equal(plain[0], own[0])
+    assert torch.equal(own[0], other[0])
+    assert own[1] == made(seed=3, init_seed=5)[1] != made(seed=4, init_seed=5)[1]
+
+
+def test_a_seed_of_the_initial_weights_changes_the_run_not_its_batches(
+    small: Small, home: Path
+) -> None:
+    losses = []
+    for number, seed in enumerate((None, small().training.seed, 7)):
+        changed: dict[str, Any] = {"training.init_seed": seed, "model.dropout": 0.0}
+        losses.append(train(small(**changed), run=f"r{number}", events=ignore)["val_loss"])
+    assert losses[0] == losses[1] != losses[2]  # the run's own seed is 0

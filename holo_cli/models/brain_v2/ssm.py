@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers import ssd
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
-from holo_cli.models.brain_v2 import selective, ssd
+from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.config import Config
 
 # D at the start. With 1, as is usual, a head's norm is filled by the token itself, and what the
@@ -137,7 +138,7 @@ class StateSpace(Mixer):
 
 
 class Scalar(StateSpace):
-    """One decay per head and token (`ssd.py`)."""
+    """One decay per head and token (`layers/ssd.py`)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)

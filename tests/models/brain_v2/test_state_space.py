@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.brain_v2 import selective, ssd
+from holo_cli.layers import ssd
+from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.ssm import Scalar, Selective
 
 from .parts import config, model, tokens

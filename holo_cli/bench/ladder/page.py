@@ -1,0 +1,219 @@
+"""The page of a ladder: findings, curves with bands, tables, rates, and how it was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED
+from holo_cli.bench.ladder.campaign import Ladder, sizes
+from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
+from holo_cli.bench.ladder.words import ranged, sentences
+from holo_cli.bench.losses import test_loss
+from holo_cli.bench.report import Report
+
+Trace = dict[str, Any]
+STEPS = 25  # points of a drawn curve
+
+
+def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
+    """Write the page, whole or not at all; its size in bytes."""
+    plan = ladder.plan
+    machines = [row["machine"] for row in ladder.rows]
+    report = Report(
+        plan.shared.title or f"Does the lead hold with size on {ladder.data.name}?",
+        f"{len(summary.entries)} entries at {len(plan.rungs)} sizes, matched in parameters, "
+        f"trained from scratch on '{ladder.data.name}'. Lower losses are better. A claim needs two "
+        "gates: better at every size, and better where the fitted curves are extrapolated to.",
+        dict(machines[-1]) if machines else {},
+    )
+    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "What was found")
+    for budget, tracks in summary.budgets.items():
+        traces = [trace for track in tracks for trace in _traces(track, summary)]
+        if traces:
+            report.plot(
+                f"{budget:g} tokens per parameter", traces, _axes(AXES[summary.axis]),
+                "Each mark is a seed. Lines are fits of L = E + A x^-alpha, dotted lines their "
+                "95 % interval, dashed parts extrapolation.",
+            )  # fmt: skip
+    _losses(report, summary)
+    _curves(report, summary)
+    report.table(
+        "What was trained",
+        ("rung", "tokens/parameter", "entry", "parameters", "layers", "width", "MLP ratio",
+         "steps", "tokens", "epochs", "training FLOPs", "rates swept at"),
+        [tuple(row.values()) for row in sizes(ladder)],
+        "Epochs are how often a run reads the training text. FLOPs are by formula.",
+    )  # fmt: skip
+    _runs(report, ladder)
+    report.prose(_method(ladder, summary), "How it was made")
+    return report.write(path)
+
+
+def _traces(track: Track, summary: LadderSummary) -> list[Trace]:
+    """Seeds as marks; the curve within the measured range, and dashed beyond it."""
+    marks: Trace = {"name": track.entry, "x": [], "y": [], "text": [], "mode": "markers"}
+    for point in track.points:
+        for seed, loss in point.line.by_seed().items():
+            marks["x"].append(point.x)
+            marks["y"].append(loss)
+            marks["text"].append(f"{point.rung}, seed {seed}")
+    if not marks["x"]:
+        return []
+    traces = [marks]
+    if track.fitted is None or not track.fitted.curve.falls:
+        return traces
+    low, high = min(marks["x"]), max(marks["x"])
+    for x, dash, what in (
+        (np.geomspace(low, high, STEPS), "solid", "fit"),
+        (np.geomspace(high, summary.ahead * high, STEPS), "dash", "extrapolation"),
+    ):
+        traces.append(_line(track, f"{track.entry}: {what}", x, _at(track, x), dash))
+        if track.fitted.resampled is not None:
+            band = [
+                track.fitted.interval(float(y), track.fitted.resampled.loss(float(at)))
+                for at, y in zip(x, _at(track, x), strict=True)
+            ]
+            for side, name in enumerate(("lower", "upper")):
+                edge = np.array([ends[side] for ends in band])
+                traces.append(_line(track, f"{track.entry}: {what}, {name} end", x, edge, "dot"))
+    return traces
+
+
+def _at(track: Track, x: Any) -> Any:
+    assert track.fitted is not None
+    return np.array([track.fitted.curve.loss(float(at))[0] for at in x])
+
+
+def _line(track: Track, table: str, x: Any, y: Any, dash: str) -> Trace:
+    return {
+        "name": track.entry,
+        "table": table,
+        "x": [float(at) for at in x],
+        "y": [float(at) for at in y],
+        "mode": "lines",
+        "line": {"dash": dash, "width": 1 if dash == "dot" else 2},
+        "opacity": 0.5 if dash == "dot" else 1.0,
+        "showlegend": False,
+    }
+
+
+def _losses(report: Report, summary: LadderSummary) -> None:
+    rows = [
+        (
+            f"{budget:g}", point.rung, track.entry, _fixed(point.line.loss),
+            _fixed(point.line.loss_sd), len(point.line.losses),
+            None if point.line.rate is None else f"x{point.line.rate:g}",
+            None if point.difference is None else f"{point.difference.value:+.4f}",
+            None if point.difference is None else _fixed(point.difference.half),
+            point.verdict or None, point.line.note,
+        )
+        for budget, tracks in summary.budgets.items()
+        for number in range(len(tracks[0].points))
+        for track in tracks
+        for point in [track.points[number]]
+    ]  # fmt: skip
+    columns = (
+        "tokens/parameter", "rung", "entry", "nats per token", "sd", "seeds", "rate",
+        f"nats against {summary.base}", "± 95 %", "verdict", "remarks",
+    )  # fmt: skip
+    report.table("Gate 1: at every rung", columns, rows, "Differences are paired by seed.")
+
+
+def _curves(report: Report, summary: LadderSummary) -> None:
+    rows = []
+    for budget, tracks in summary.budgets.items():
+        for track in tracks:
+            against, slope = track.against, track.slope
+            fitted = track.fitted
+            rows.append((
+                f"{budget:g}", track.entry,
+                None if fitted is None else f"{float(fitted.curve.E[0]):.3f}",
+                None if slope is None else ranged(*slope, digits=3),
+                *([None] * 5 if against is None else [
+                    ranged(against.at_equal, against.at_equal_interval, digits=4, plus=True),
+                    ranged(against.needed, against.needed_interval, digits=3)
+                    + (", extrapolated" if against.needed_ahead else ""),
+                    f"{against.trend:+.4f}"
+                    + ("" if against.trend_half is None else f" ± {against.trend_half:.4f}"),
+                    ranged(against.ahead, against.ahead_interval, digits=4, plus=True),
+                    against.gate,
+                ]),
+                "; ".join(track.notes),
+            ))  # fmt: skip
+    columns = (
+        "tokens/parameter", "entry", "E", "alpha", "nats at equal x",
+        f"share of {summary.base}'s x for its loss", "change for 10 times the x",
+        f"nats at {summary.ahead:g} times the x", "gate 2", "remarks",
+    )  # fmt: skip
+    report.table(
+        "Gate 2: by extrapolation", columns, rows,
+        f"x is {AXES[summary.axis]}. The share needed says how much of the baseline's x an entry's "
+        "curve needs for the loss of the baseline's curve at its largest x: 0.8 saves 20 %. "
+        "Intervals come from resampling seeds; they do not cover that the form of the curve may be "
+        "wrong.",
+    )  # fmt: skip
+
+
+def _runs(report: Report, ladder: Ladder) -> None:
+    rows = [
+        (
+            campaign.rung.name, f"{budget:g}", run.entry, run.role, f"x{run.rate:g}", run.seed,
+            "not run" if row is None else row["status"] if row["status"] == "done"
+            else row["error"],
+            test_loss(row) if row and row["status"] == "done" else None, row and row.get("steps"),
+            row and row.get("train_seconds"), row and row["code"], row and row["date"],
+        )
+        for budget in ladder.plan.budgets
+        for campaign in ladder.ordered(budget)
+        for run in campaign.wanted()
+        for row in [campaign.row(run)]
+    ]  # fmt: skip
+    columns = (
+        "rung", "tokens/parameter", "entry", "role", "rate", "seed", "status", "nats per token",
+        "steps", "training s", "code", "finished",
+    )  # fmt: skip
+    report.table("Every run", columns, rows, "From the raw rows beside this page.")
+
+
+def _method(ladder: Ladder, summary: LadderSummary) -> str:
+    plan = ladder.plan
+    last = FINAL_SEED + plan.shared.seeds - 1
+    swept = ", ".join(rung.name for rung in plan.swept_rungs)
+    transfers = ", ".join(
+        f"{rung.name} uses the rates of {plan.rates_from(rung).name}"
+        for rung in plan.rungs
+        if rung not in plan.swept_rungs
+    )
+    return f"""Each rung is a comparison as `holo bench compare` makes it: equal tokens in equal \
+order, parameters matched within {plan.shared.tolerance:.0%}, steps set so that a run reads as \
+many tokens per parameter as the budget says, the schedule to its end. The loss is that of the \
+whole validation text after the last step.
+
+Learning rates are swept (seed {SWEEP_SEED}) for each budget at {swept}; \
+{transfers or "no rung takes its rates from another"}. A rate that is best at one size need not be \
+best at another, so a rung without a sweep may favour an entry. Seeds {FINAL_SEED} to {last} are \
+reported.
+
+Curves: L = E + A x^-alpha with x = {AXES[summary.axis]}, for each entry and budget, by Huber's \
+loss on relative errors (Hoffmann et al. 2022, arXiv 2203.15556). Intervals: {plan.resamples} \
+resamples of the seeds within each rung, the same seeds for an entry and the baseline, \
+percentiles widened for few seeds by Student's t. A curve that misses the mean of a rung by more \
+than its seeds explain is not extrapolated. Gate 1 has Holm's correction for the number of entries \
+at each rung, gate 2 Bonferroni's. The trend is a straight line through the paired differences \
+over log10 x.
+
+Prepared set: {ladder.data.name}, fingerprint {ladder.data.fingerprint[:16]}."""
+
+
+def _fixed(value: float | None) -> str | None:
+    return None if value is None else f"{value:.4f}"
+
+
+def _axes(x: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"type": "log", "title": {"text": x}},
+        "yaxis": {"title": {"text": "nats per token"}},
+    }

@@ -1,0 +1,113 @@
+"""Attention over the last `window` tokens and the first `sinks` tokens of a text.
+
+vanilla's attention (QK-norm, rotary positions, learned query gain: `layers/attention.py`) with a
+bounded view. The first tokens stay visible because trained attention puts weight on them that it
+has no other use for; without them a window of keys breaks down once they leave it (Xiao et al.
+2023, arXiv 2309.17453). Unlike that paper, which numbers positions inside the cache, every key
+keeps the absolute position it was trained at, sinks too, so training and decoding are the same
+function. Legend: B rows, T positions, n positions seen, W window, S sinks, H heads, d = C / H.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.attention import Attention
+from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.parts import NOTHING, Aux, Extras
+from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
+from holo_cli.models.sliding_window.config import Config
+
+
+@dataclass(frozen=True)
+class WindowState:
+    """Keys and values, (B, H, min(n, S + W - 1), d), of the positions that a later token may see:
+    the first S, then the last W - 1. Constant in size once the text is longer than that."""
+
+    position: int
+    keys: Tensor
+    values: Tensor
+
+    def select(self, rows: Tensor) -> WindowState:
+        keys, values = (t.index_select(0, rows) for t in (self.keys, self.values))
+        return WindowState(self.position, keys, values)
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.keys
+        yield self.values
+
+
+class WindowAttention(Attention):
+    """Multi-head attention over a window and sinks."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.window, self.sinks = config.window, config.sinks
+
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        q, k, v = self._project(x, 0, extras)
+        if x.shape[1] <= self.window + self.sinks:  # every token before is visible
+            return self._join(causal_attention(q, k, v)), {}
+        return self._join(window_attention(q, k, v, self.window, self.sinks)), {}
+
+    def init_state(self, batch: int) -> Any:
+        weight = self.out.weight
+        head = weight.shape[0] // self.heads
+        empty = torch.empty(batch, self.heads, 0, head, dtype=weight.dtype, device=weight.device)
+        return WindowState(0, empty, empty)
+
+    def step(self, x: Tensor, state: Any, extras: Extras = NOTHING) -> tuple[Tensor, Any]:
+        q, k, v = self._project(x, state.position, extras)
+        size = max(SMALLEST, self.window)  # a long prompt in pieces: never a matrix of T x T
+        outputs = []
+        for start in range(0, x.shape[1], size):
+            q_piece, k_piece, v_piece = (t[:, :, start : start + size] for t in (q, k, v))
+            y, state = self._attend(q_piece, k_piece, v_piece, state)
+            outputs.append(y)
+        return self._join(torch.cat(outputs, dim=2)), state
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, state: WindowState
+    ) -> tuple[Tensor, WindowState]:
+        """The next positions, (B, H, S, d) each, after a state."""
+        start, kept = state.position, state.keys.shape[2]
+        end = start + q.shape[2]
+        keys = torch.cat((state.keys.to(k.dtype), k), dim=2)
+        values = torch.cat((state.values.to(v.dtype), v), dim=2)
+        allowed = None
+        if q.shape[2] > 1:  # a single next token sees all that is kept
+            first = torch.arange(min(self.sinks, kept))
+            at = torch.cat((first, torch.arange(start - (kept - len(first)), end)))
+            seen = visible(torch.arange(start, end), at, self.window, self.sinks)
+            allowed = seen.to(q.device)
+        y = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed)
+        return y, WindowState(end, self._keep(keys), self._keep(values))
+
+    def _keep(self, t: Tensor) -> Tensor:
+        """What a later token may see of (B, H, n, d)."""
+        later = t.shape[2] - (self.window - 1)
+        if later <= self.sinks:
+            return t
+        return torch.cat((t[:, :, : self.sinks], t[:, :, later:]), dim=2)
+
+    def _reach(self, length: float) -> float:
+        """How many of `length` tokens, the present one included, a token sees."""
+        return min(length, self.window + self.sinks)
+
+    def state_bytes(self, length: int) -> int:
+        return super().state_bytes(min(length, self.window - 1 + self.sinks))
+
+    def flops(self, length: float) -> float:
+        return super().flops(self._reach(length))
+
+    def weights(self, x: Tensor) -> Tensor:
+        q, k, _ = self._project(x, 0)
+        at = torch.arange(x.shape[1], device=x.device)
+        score = q.float() @ k.float().mT * q.shape[3] ** -0.5
+        unseen = ~visible(at, at, self.window, self.sinks)
+        return score.masked_fill(unseen, float("-inf")).softmax(-1)

@@ -1,0 +1,24 @@
+"""What can be set about sliding-window attention."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from holo_cli.model_config import SkeletonConfig
+
+
+class Config(SkeletonConfig):
+    """vanilla's attention over a bounded part of the past."""
+
+    mechanism: ClassVar[str] = "softmax attention over the last tokens and the first ones"
+    canon_places: ClassVar[str] = "ABCD"
+    takes_values: ClassVar[bool] = True
+
+    window: int = Field(
+        64, ge=1, description="number of tokens that attention sees, the present one included"
+    )
+    sinks: int = Field(
+        4, ge=0, description="first tokens of a text that attention always sees; 0 is off"
+    )

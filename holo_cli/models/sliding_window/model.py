@@ -1,0 +1,16 @@
+"""Sliding-window attention with attention sinks in the modern skeleton."""
+
+from __future__ import annotations
+
+from holo_cli.models.skeleton import Skeleton
+from holo_cli.models.sliding_window.attention import WindowAttention
+from holo_cli.models.sliding_window.config import Config
+
+
+class Model(Skeleton):
+    """The skeleton with attention over a window and sinks in every block."""
+
+    config: Config
+
+    def make_mixer(self, layer: int) -> WindowAttention:
+        return WindowAttention(self.config)

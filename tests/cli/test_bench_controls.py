@@ -1,0 +1,41 @@
+"""`holo bench controls` in its smallest form, with real processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import Holo
+from .test_bench_compare import prepared
+
+__all__ = ["prepared"]  # a fixture
+
+
+@pytest.mark.usefixtures("prepared")
+def test_whole_controls(holo: Holo) -> None:
+    ran = holo("bench", "controls", "--preset", "tiny", "--dry-run")
+    assert "16 runs to do" in ran.err
+    assert not Path("bench").exists()
+    ran = holo("bench", "controls", "--preset", "tiny", "--json", "--out", "page.html")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["placebo"]["campaigns"] == 3
+    assert document["placebo"]["sd"] > 0  # other weights make another loss
+    steady, slow = document["planted"]
+    assert (steady["known_to"], slow["known_to"]) == ("help", "hurt")
+    assert slow["effect"] > 0.1
+    assert len(document["rows"]) == 16
+    assert not Path("page.work").exists()
+    again = holo("bench", "controls", "--preset", "tiny", "--report-only", "--out", "page.html")
+    assert "0 runs to do" in again.err
+    assert again.out.startswith("entry")
+
+
+@pytest.mark.usefixtures("prepared")
+def test_bad_input_is_told_in_a_sentence(holo: Holo) -> None:
+    ran = holo("bench", "controls", "--preset", "tny")
+    assert (ran.code, "no plan 'tny'" in ran.err) == (2, True)
+    ran = holo("bench", "controls", "--preset", "tiny", "--campaigns", "0")
+    assert (ran.code, "at least one campaign" in ran.err) == (2, True)
