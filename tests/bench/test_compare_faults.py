@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench import compare
+from holo_cli.bench import compare, runs
 from holo_cli.bench.compare import Options, best_rates, open_campaign
 from holo_cli.bench.compare_page import write_page
 from holo_cli.bench.compare_plan import Entry, Plan
@@ -231,7 +231,7 @@ def test_all_runs_compute_in_one_number_format(
     campaign = open_campaign(plan, Options(tmp_path / "page.html"))
     assert campaign.dtype == "bfloat16"
     for run in campaign.todo():
-        job = compare._job(campaign, run)
+        job = runs._job(campaign, run)
         told.append(job.settings["resolved"]["config"]["training"]["dtype"])
     assert set(told) == {"bfloat16"}
     ended, _ = go(plan, tmp_path / "page.html")
