@@ -136,6 +136,16 @@ def test_recall(holo: Holo) -> None:
     assert all(0 <= s["accuracy"] <= 1 and s["state_bytes"] > 0 for s in scores)
     assert document["page"] == "bench/recall-tiny.html"
     assert document["rows"][0]["machine"]["gflops_float32"] > 0
+    assert document["rows"][0]["dtype"] == "float32"
+    left = holo("bench", "recall", "--preset", "tiny", "--steps", "5", "--dry-run", "--json")
+    assert left.code == 0, left.err
+    tasks = {row["task"]: row for row in json.loads(left.out)["estimates"]}
+    assert (tasks["mqar"]["runs"], tasks["all"]["runs"]) == (2, 10)
+    assert not Path("bench/other.html").exists()
+    dry = holo("bench", "recall", "--preset", "tiny", "--dry-run", "--out", "bench/other.html")
+    assert "not known" in dry.out
+    assert "Nothing was trained" in dry.err
+    assert not Path("bench/other.html").exists()
     report = holo("bench", "recall", "--preset", "tiny", "--report-only")
     assert report.code == 0
     assert "not run" in report.out  # the entries and tasks that were left out above

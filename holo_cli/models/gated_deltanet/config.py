@@ -31,3 +31,6 @@ class Config(SkeletonConfig):
         description="gdn: one decay and one write strength per head; gdn2: decay and erase gate "
         "per channel of the keys, write gate per channel of the values",
     )
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"query_gain"})

@@ -51,3 +51,6 @@ class Config(SkeletonConfig):
     def key_width(self) -> int:
         """K: width of a head's keys and queries."""
         return int(self.width // self.heads * self.key_ratio)
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"query_gain"})

@@ -40,3 +40,6 @@ class Config(SkeletonConfig):
     def gate_rank(self) -> int:
         """Rank of the maps to decay and learning rate."""
         return self.rank or max(32, 32 * round(2.5 * self.width**0.5 / 32))
+
+    def without_effect(self) -> frozenset[str]:
+        return frozenset({"query_gain"})
