@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holo_cli.cli import bench_options, options
+from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     names = ["model", "parameters", *columns(exam), f"state at {longest}", "remarks"]
     if not any(row[-1] for row in rows):
         names, rows = names[:-1], [row[:-1] for row in rows]
-    out.table(names, rows)
+    out.table(names, rows, table_layout.WIDTH)
     out.text("")
     if recall.plan.widths:
         from holo_cli.bench.recall_sizes import cases_shown, size_table

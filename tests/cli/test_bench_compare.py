@@ -52,7 +52,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert "0 runs to do" in again.err
     report = holo(*command[:-1], "--report-only", "--markdown").out
     assert re.search(
-        r"^\| model \| parameters \| .*\| seeds \|\n\|---\|---:\|", report, re.MULTILINE
+        r"^\| model \| bits/byte \| .*\| verdict \|\n\|---\|---\|", report, re.MULTILINE
     )
     assert re.search(r"^\| vanilla \| .*\|$", report, re.MULTILINE)
     assert re.search(r"^- wild: ", report, re.MULTILINE)
@@ -68,6 +68,7 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
     assert ran.code == 0, ran.err
     assert "parameters matched to 20k within 2%" in ran.err
     assert ran.err.count("2 heads") == 0
+    assert "Runs of at most 100 steps are not measured beforehand" in ran.err
     assert not Path("bench").exists()
 
 
@@ -90,6 +91,9 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
         (("--context", "90000"), 1, "one context of 90000"),
         (("--parameters", "10"), 2, "cannot have 10 parameters"),
         (("--redo", "x"), 2, "no entry 'x'"),
+        (("--tune", "0"), 2, "at least one trial"),
+        (("--tune", "-3"), 2, "at least one trial"),
+        (("--tune", "4", "--rates-from", "page.html"), 2, "Leave one out"),
     ],
 )
 def test_compare_refuses_in_one_sentence(
