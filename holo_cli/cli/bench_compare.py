@@ -255,6 +255,7 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
         "title": campaign.plan.title,
         "data": campaign.data.path,
         "entries": [line.to_dict() for line in summary.lines],
+        "differences": [difference.to_dict() for difference in summary.differences],
         "findings": sentences,
         "rows": [
             {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
