@@ -81,6 +81,13 @@ class _Series:
 
     runs: dict[str, Run]
     current: Run
+    ended: set[str] = field(default_factory=set)  # keys of runs that have their row
+
+    def under_way(self) -> Run | None:
+        """The run that a dying process took with it: the current one, or, between two runs, the
+        next one, so that a process that dies at once is not started for ever."""
+        left = [run for key, run in self.runs.items() if key not in self.ended]
+        return self.current if self.current in left else next(iter(left), None)
 
 
 @dataclass
@@ -123,14 +130,16 @@ class _Desk:
             series.current = series.runs[event["key"]]
             return
         if event["event"] == "part":
+            series.ended.add(event["key"])
             self._ended(series.runs[event["key"]], event["end"])
             return
         alone = not told.job.key.startswith("series-")
         if told.ended:
             del self.known[told.job.key]
         if event["event"] == "failed" or (alone and event["event"] == DONE):
-            # a process that died took only the run with it that was under way
-            self._ended(series.current, event)
+            lost = series.under_way()
+            if lost is not None:
+                self._ended(lost, event)
         elif self.watch is not None and (alone or not told.ended):
             self.watch(series.current.words(), event)
 

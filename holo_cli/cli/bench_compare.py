@@ -306,6 +306,7 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
         "title": campaign.plan.title,
         "data": campaign.data.path,
         "entries": [line.to_dict() for line in summary.lines],
+        "differences": [difference.to_dict() for difference in summary.differences],
         "findings": sentences,
         "tuning": _tuned(campaign),
         "rows": [

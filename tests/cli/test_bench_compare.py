@@ -44,6 +44,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert (wild["status"], wild["val_loss"]) == ("failed", None)
     assert "diverged" in wild["note"]
     assert len(document["rows"]) == 2
+    assert document["differences"] == []  # of an entry that failed nothing is said
     assert document["page"] == "here/page.html"
     assert Path("here/page.jsonl").exists()
     assert not Path("here/page.work").exists()
