@@ -15,6 +15,7 @@ from holo_cli import registry
 from holo_cli.bench.compare_campaign import FINAL_SEED, Campaign, Run
 from holo_cli.bench.compare_config import scaled
 from holo_cli.bench.compare_plan import Entry, Plan, check_types, load_plan
+from holo_cli.bench.losses import test_loss
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.rows import Rows, rows_path
 from holo_cli.bench.runs import Say, Watch, execute
@@ -126,7 +127,7 @@ class Controls(Campaign):
         for entry in (name, self.base):
             rows = [self.row(run) for run in self.finals(self.entries[entry])]
             done = [row for row in rows if row is not None and row["status"] == "done"]
-            found[entry] = {row["seed"]: float(row["val_loss"]) for row in done}
+            found[entry] = {row["seed"]: test_loss(row) for row in done}
         base = found[self.base]
         return {seed: loss - base[seed] for seed, loss in found[name].items() if seed in base}
 
