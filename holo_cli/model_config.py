@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from holo_cli.tunable import tunable, tunable_choices
+
 # Under `json_schema_extra`: the value that a key stands for where a stored config lacks it, because
 # the config was written before the key existed. Without it a missing key means today's default.
 BEFORE = "before"
@@ -98,11 +100,18 @@ class SkeletonConfig(ModelConfig):
     canon_places: ClassVar[str] = "ACD"
     takes_values: ClassVar[bool] = False
 
-    rope_base: float = Field(10_000.0, gt=1, description="base of the rotary position frequencies")
+    rope_base: float = Field(
+        10_000.0, gt=1, description="base of the rotary position frequencies",
+        json_schema_extra=tunable(300.0, 100_000.0, log=True),
+    )  # fmt: skip
     rope_fraction: float = Field(
-        1.0, ge=0, le=1, description="share of a head's dimensions that is rotated"
-    )
-    soft_cap: float = Field(15.0, ge=0, description="logits are capped at +-this; 0 is off")
+        1.0, ge=0, le=1, description="share of a head's dimensions that is rotated",
+        json_schema_extra=tunable_choices(0.25, 0.5, 0.75, 1.0),
+    )  # fmt: skip
+    soft_cap: float = Field(
+        15.0, ge=0, description="logits are capped at +-this; 0 is off",
+        json_schema_extra=tunable_choices(0.0, 10.0, 15.0, 30.0),
+    )  # fmt: skip
     tied: bool = Field(True, description="one matrix for embedding and head")
     conv: int = Field(
         0, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"

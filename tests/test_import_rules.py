@@ -24,6 +24,7 @@ BASE = {
     "files",
     "hardware",
     "model_config",
+    "tunable",
     "registry",
     "config",
     "config_read",

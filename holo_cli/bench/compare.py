@@ -15,8 +15,9 @@ from pathlib import Path
 from holo_cli.bench.compare_campaign import Campaign
 from holo_cli.bench.compare_plan import Plan
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.rows import Rows, rows_path
+from holo_cli.bench.rows import Rows, beside, rows_path
 from holo_cli.bench.runs import Say, Watch, execute
+from holo_cli.bench.time_estimate import TimeEstimate
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
 from holo_cli.training.stopping import StopRequest
@@ -51,8 +52,17 @@ def run(
     say: Say,
     watch: Watch | None = None,
     stop: StopRequest | None = None,
+    estimate: bool = False,
 ) -> None:
-    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
+    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved.
+
+    With `estimate` it first says how long that will take, which may need a short measurement.
+    """
+    stop = StopRequest() if stop is None else stop
+    expected = TimeEstimate(campaign, options.jobs)
+    if estimate and campaign.todo():
+        folder = beside(options.page, ".work")
+        expected.announce(lambda: expected.measure(folder, stop), say)
     execute(
         campaign,
         options.page,
@@ -61,6 +71,7 @@ def run(
         jobs=options.jobs,
         watch=watch,
         stop=stop,
+        left=expected.words,
         again="The same command goes on from there"
         + (", without --redo." if options.redo else "."),
     )
@@ -87,6 +98,11 @@ def best_rates(page: Path) -> dict[str, float]:
         raise DataError(error.message, next_step=next_step) from error
     for row in rows:
         if row["role"] == "final" and row["status"] == "done":
+            if "tune" in row:
+                raise UsageError(
+                    f"The rates in {path} belong to the settings that were tuned with them.",
+                    next_step="Name the page of a comparison without --tune, or tune here too.",
+                )
             this = (row["date"], row["rate"])
             found[row["entry"]] = max(found.get(row["entry"], this), this)
     return {entry: rate for entry, (_, rate) in found.items()}

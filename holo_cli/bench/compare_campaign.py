@@ -12,10 +12,10 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from holo_cli.bench.compare_checks import check_equal, check_text
 from holo_cli.bench.compare_config import (
     evaluated,
     identity,
@@ -25,65 +25,17 @@ from holo_cli.bench.compare_config import (
     shortened,
 )
 from holo_cli.bench.compare_plan import Entry, Plan
+from holo_cli.bench.compare_runs import FINAL_SEED, SWEEP_SEED, Run, Sweep, diverged
+from holo_cli.bench.compare_tuning import Trial, Tuning
 from holo_cli.bench.losses import tune_loss
 from holo_cli.bench.match import count, describe, fit
 from holo_cli.bench.rows import Row, Rows, key_of
 from holo_cli.config import Resolved
-from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
-from holo_cli.data.halves import halves
-from holo_cli.errors import DataError, UsageError
+from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
 
-SWEEP_SEED = 0
-FINAL_SEED = 1  # the first of the seeds that are reported
-READING = (
-    "steps",
-    "batch_size",
-    "grad_accum",
-    "ramp_steps",
-    "ramp_context",
-    "target_loss",
-    "time_limit",
-)  # what of training.* decides which tokens a run reads
 PACES = 3  # how often the speed of an entry is measured, for match = "time"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One thing to do: a run of the sweep, a run that is reported, or a measurement of speed."""
-
-    entry: str
-    role: str  # "sweep", "final" or "pace"
-    rate: float
-    seed: int
-    resolved: Resolved
-    key: str
-    where: str = ""  # in an experiment of several campaigns: which of them
-
-    def words(self) -> str:
-        """As it is named in progress and in tables."""
-        name = f"{self.entry}, {self.where}" if self.where else self.entry
-        if self.role == "pace":
-            return f"{name}, speed"
-        return f"{name}, rate x{self.rate:g}, {self.role} seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The rates of an entry that were tried or are wanted, and what is known of them."""
-
-    rates: tuple[float, ...]
-    losses: dict[float, float | None]  # by finished rate; None for one that diverged
-    best: float | None  # None while not settled, or when there is none
-    settled: bool
-    broken: tuple[float, ...] = ()  # ended by something that says nothing about the rate
-
-    @property
-    def at_edge(self) -> bool:
-        """Whether the best rate is the last one tried on a side, so that a better one may lie
-        beyond."""
-        return len(self.rates) > 1 and self.best in (min(self.rates), max(self.rates))
 
 
 class Campaign:
@@ -110,6 +62,8 @@ class Campaign:
         self.described: dict[str, Description] = {}
         self.target = 0
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
+        self._paces: dict[tuple[str, int, int], Run] = {}
+        self._sizes: dict[str, Description] = {}
         self._stored: dict[str, Row] = {}  # rows by what their settings mean today
         self.foreign: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
         self._index()
@@ -120,15 +74,19 @@ class Campaign:
             first = self._with_vocabulary(plan.entries[0])
             self.target = plan.target or count(first, self.vocab, plan.match)
         for entry in plan.entries:
-            self.configs[entry.name] = resolved = self._sized(entry)
+            self.configs[entry.name] = resolved = self.sized(entry)
             self.described[entry.name] = describe(resolved, self.vocab)
         check_equal(self.configs, timed=plan.match == "time")
         self.dtype = number_format(self.configs[plan.entries[0].name], self._rows_here())
-        _check_text(data, self.configs)
+        check_text(data, self.configs)
         self.base = plan.entries[0].name
+        self.tuning = Tuning(self) if plan.tune else None
 
-    def _sized(self, entry: Entry) -> Resolved:
+    def sized(self, entry: Entry, changes: Mapping[str, Any] | None = None) -> Resolved:
+        """An entry's config with some keys changed, then matched in size."""
         plan, resolved = self.plan, self._with_vocabulary(entry)
+        if changes:
+            resolved = resolved.replace(changes, source="tuned")
         if plan.match not in ("parameters", "active") or entry.match == "none":
             return resolved
         try:
@@ -161,9 +119,72 @@ class Campaign:
     def left(self) -> int:
         """How many runs are still to do, as far as can be foreseen."""
         unsettled = sum(not self.sweep(e).settled for e in self.plan.entries)
-        return len(self.todo()) + unsettled * self.plan.seeds
+        return len(self.todo()) + unsettled * self.plan.seeds + sum(self._unasked().values())
+
+    def _unasked(self) -> dict[str, int]:
+        """Trials that are still to be proposed, by entry."""
+        tuning = self.tuning
+        return {e.name: tuning.unasked(e) for e in self.plan.entries} if tuning else {}
+
+    def outlook(self) -> Iterator[tuple[str, int | None, int]]:
+        """Entry, steps (None: not known yet) and evaluations of each run that is to be done, as
+        far as can be foreseen."""
+        for run in self.todo():
+            training = run.resolved.training
+            if run.role == "pace":
+                yield run.entry, 0, 0
+            else:
+                yield run.entry, training.steps, -(-training.steps // training.eval_every)
+        for entry in self.plan.entries:
+            for _ in range(self._unasked().get(entry.name, 0)):
+                steps = self.steps(entry)
+                yield entry.name, steps and round(steps * self.plan.sweep_share), 1
+            if not self.sweep(entry).settled:
+                for _ in range(self.plan.seeds):
+                    yield entry.name, self.steps(entry), self.plan.evaluations
+
+    def is_matched(self, entry: str) -> bool | None:
+        """Whether an entry has what the plan holds equal; None where the plan holds nothing."""
+        plan, described = self.plan, self.final_size(entry)
+        if plan.match == "none":
+            return None
+        if plan.match == "time":
+            return self.is_timed(entry)
+        size = described.parameters if plan.match == "parameters" else described.active_parameters
+        return abs(size - self.target) <= plan.tolerance * self.target
+
+    def is_timed(self, entry: str) -> bool:
+        """Whether an entry's runs last a given time."""
+        return self._timed(self.entries[entry])
+
+    def final_config(self, entry: str) -> Resolved:
+        """The entry's config, as tuned where that is known; at its rates x1."""
+        best = self.tuned(entry)
+        return self.configs[entry] if best is None else best.shape
+
+    def final_size(self, entry: str) -> Description:
+        return self.size(self.final_config(entry)) if self.tuned(entry) else self.described[entry]
+
+    def size(self, resolved: Resolved) -> Description:
+        """What a config costs, counted once for each model."""
+        key = key_of({"model": resolved.model_name, **resolved.model.model_dump(mode="json")})
+        if key not in self._sizes:
+            self._sizes[key] = describe(resolved, self.vocab)
+        return self._sizes[key]
+
+    def tuned(self, entry: str) -> Trial | None:
+        """The best trial of an entry; None without tuning or before it is known."""
+        return self.tuning.result(self.entries[entry]).best if self.tuning else None
 
     def _of(self, entry: Entry) -> Iterator[Run]:
+        if self.tuning is not None:
+            for trial in self.tuning.trials(entry):
+                yield from self.tuning.runs(entry, trial)
+            best = self.tuned(entry.name)
+            if best is not None:
+                yield from self.paces(entry, best.shape)
+            yield from self.finals(entry)
+            return
         yield from self.paces(entry)
         if self.steps(entry) is None:
             return
@@ -175,16 +196,34 @@ class Campaign:
     def finals(self, entry: Entry) -> list[Run]:
         """The runs that are reported, one for each seed; none before the sweep is settled."""
         sweep = self.sweep(entry)
+        seeds = range(FINAL_SEED, FINAL_SEED + self.plan.seeds)
+        if (best := self.tuned(entry.name)) is not None:
+            steps = self.steps(entry, best.shape)
+            return [] if steps is None else [self._tuned(entry, best, steps, s) for s in seeds]
         if sweep.best is None or self.steps(entry) is None:
             return []
-        seeds = range(FINAL_SEED, FINAL_SEED + self.plan.seeds)
         return [self._run(entry, "final", sweep.best, seed) for seed in seeds]
+
+    def _tuned(self, entry: Entry, best: Trial, steps: int, seed: int) -> Run:
+        assert self.tuning is not None
+        known = (entry.name, f"final, trial {best.number}", best.rate, seed, steps)
+        if known not in self._known:
+            resolved = self.tuning.final(entry, best, steps, seed)
+            key = key_of(identity(resolved, self.data.fingerprint))
+            self._known[known] = Run(
+                entry.name, "final", best.rate, seed, resolved, key, self.where, best
+            )
+        return self._known[known]
 
     def sweep_run(self, entry: Entry, rate: float) -> Run:
         return self._run(entry, "sweep", rate, SWEEP_SEED)
 
     def sweep(self, entry: Entry) -> Sweep:
         """How far an entry's sweep has come, by the rows."""
+        if self.tuning is not None:
+            result = self.tuning.result(entry)
+            best = None if result.best is None else result.best.rate
+            return Sweep(() if best is None else (best,), {}, best, settled=result.settled)
         rates = sorted(entry.rates or self.plan.rates)
         if len(rates) == 1:
             return Sweep(tuple(rates), {}, rates[0], settled=True)
@@ -224,28 +263,33 @@ class Campaign:
 
     # -- matching by time -------------------------------------------------------------------------
 
-    def paces(self, entry: Entry) -> list[Run]:
-        """Measurements of speed; none unless runs are as long as a given time."""
+    def paces(
+        self, entry: Entry, resolved: Resolved | None = None, times: int = PACES
+    ) -> list[Run]:
+        """Measurements of speed, of the entry's config or another one of it; none unless runs are
+        as long as a given time."""
         if not self._timed(entry):
             return []
-        return [self._pace(entry, number) for number in range(PACES)]
+        resolved = resolved or self.configs[entry.name]
+        return [self._pace(entry, resolved, number) for number in range(times)]
 
-    def _pace(self, entry: Entry, number: int) -> Run:
-        known = (entry.name, "pace", 1.0, number, 0)
-        if known not in self._known:
-            resolved = self.configs[entry.name]
+    def _pace(self, entry: Entry, resolved: Resolved, number: int) -> Run:
+        known = (entry.name, id(resolved), number)  # the run keeps the config, so its id, in use
+        if known not in self._paces:
             settings = identity(resolved, self.data.fingerprint)
             key = key_of(settings | {"seconds": self.plan.seconds, "pace": number})
-            self._known[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
-        return self._known[known]
+            self._paces[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
+        return self._paces[known]
 
-    def steps(self, entry: Entry) -> int | None:
+    def steps(
+        self, entry: Entry, resolved: Resolved | None = None, times: int = PACES
+    ) -> int | None:
         """Steps of a whole run; None while the speed that decides them is not known."""
         if not self._timed(entry):
             return self.configs[entry.name].training.steps
-        rows = [self.row(run) for run in self.paces(entry)]
+        rows = [self.row(run) for run in self.paces(entry, resolved, times)]
         steps = [row["steps"] for row in rows if row is not None and row["status"] == "done"]
-        return round(statistics.median(steps)) if len(steps) == PACES else None
+        return round(statistics.median(steps)) if len(steps) == times else None
 
     def _timed(self, entry: Entry) -> bool:
         return self.plan.match == "time" and entry.match != "none"
@@ -253,7 +297,11 @@ class Campaign:
     def _config(self, entry: Entry) -> Resolved:
         """The entry's config with the steps of a whole run."""
         resolved, steps = self.configs[entry.name], self.steps(entry)
-        if steps is None or steps == resolved.training.steps:
+        return resolved if steps is None else self.with_steps(resolved, steps)
+
+    def with_steps(self, resolved: Resolved, steps: int) -> Resolved:
+        """With so many steps, and a warm-up that is not too long for them."""
+        if steps == resolved.training.steps:
             return resolved
         warmup = min(resolved.training.warmup, steps // 10)
         changes = {"training.steps": steps, "training.warmup": warmup}
@@ -296,6 +344,8 @@ class Campaign:
         found += [self._stored.pop(key) for key in broken]
         for row in found:
             self.rows.forget(row["key"])
+        if found and self.tuning is not None:
+            self.tuning.forget()
 
     def row(self, run: Run) -> Row | None:
         """The row of a run: one made with settings that mean the same, on the same data."""
@@ -327,11 +377,6 @@ class Campaign:
         return [row for row in self._stored.values() if row["entry"] in self.entries]
 
 
-def diverged(row: Row) -> bool:
-    """Whether a failed run says something about its learning rate: no other end does."""
-    return row.get("kind") == "TrainingError" and "diverged" in row["error"]
-
-
 def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
     """The format in which all runs of an experiment compute: "float32" or "bfloat16".
 
@@ -346,39 +391,3 @@ def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
         return known.most_common(1)[0][0]
     found = pick_dtype(asked, pick_device(resolved.training.device))
     return str(found).removeprefix("torch.")
-
-
-def check_equal(configs: dict[str, Resolved], *, timed: bool) -> None:
-    """Every entry must see the same tokens in the same order. Raises UsageError naming the entry
-    and the key in which it differs from the first one; steps may where `timed` sets them."""
-    first = next(iter(configs))
-    expected = _tokens_seen(configs[first], timed)
-    for name, resolved in configs.items():
-        for key, value in _tokens_seen(resolved, timed).items():
-            if value != expected[key]:
-                raise UsageError(
-                    f"Entries {first} and {name} would not see the same tokens: {key} is "
-                    f"{expected[key]} and {value}.",
-                    next_step="Set it for all, in the plan's base or with --set, or compare them "
-                    "in plans of their own.",
-                )
-
-
-def _tokens_seen(resolved: Resolved, timed: bool) -> dict[str, object]:
-    """The settings that decide which tokens a run reads and in which order."""
-    training, data = resolved.training.model_dump(), resolved.data.model_dump()
-    found: dict[str, object] = {"model.context": resolved.model.context}
-    found |= {f"training.{key}": training[key] for key in READING if not (timed and key == "steps")}
-    return found | {f"data.{key}": value for key, value in data.items() if key != "path"}
-
-
-def _check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
-    """Both parts must hold something, and the training part at least a window."""
-    if not data.token_count("val"):
-        raise DataError(
-            f"{data.path} has no validation text, so nothing can be compared on it.",
-            next_step="Prepare it with a larger --val-fraction.",
-        )
-    for resolved in configs.values():
-        TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
-        halves(data, resolved.model.context)  # likewise

@@ -16,6 +16,12 @@ from holo_cli.visualize.page import MISSING
 
 Trace = dict[str, Any]
 BITS = "bits per byte"
+TUNING_NOTE = (
+    "Trials done of those each entry has. Infeasible: settings that could not be built or matched "
+    "in size; others were tried instead. Default and tuned: the lowest loss, in nats per token on "
+    "the tune half, of the plan's learning rates alone and of all trials; the gain is their "
+    "difference. It is the best of many on that text: the table above says what it is worth."
+)
 IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
 
@@ -34,6 +40,7 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     )
     report.prose(_findings(campaign, summary), "What was found")
     _results(report, campaign, summary)
+    _tuning(report, campaign)
     _plot(
         report,
         "Where each model ends",
@@ -137,24 +144,32 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
     for line in summary.lines:
         peak = line.median("peak_rss_bytes")
         costs.append((
-            line.entry, line.parameters, line.active_parameters, line.state_bytes,
-            campaign.described[line.entry].train_flops_per_token,
+            line.entry, line.parameters, line.matched, line.active_parameters, line.state_bytes,
+            campaign.final_size(line.entry).train_flops_per_token,
             None if line.rate is None else f"x{line.rate:g}", line.median("tokens"),
             line.median("train_seconds"), line.median("tokens_per_second"),
             None if peak is None else peak / 1e6,
         ))  # fmt: skip
-    columns = (
-        "model", "parameters", "active", "state, bytes", "FLOPs/token", "best rate", "tokens",
-        "training s", "tokens/s", "peak memory, MB",
+    headings = (
+        "model", "parameters", "matched", "active", "state, bytes", "FLOPs/token", "best rate",
+        "tokens", "training s", "tokens/s", "peak memory, MB",
     )  # fmt: skip
     report.table(
         "What it cost",
-        columns,
+        headings,
         costs,
+        "Matched: whether the entry has what the plan holds equal (see below). "
         "Active parameters are those that one token meets. State is what decoding keeps of one "
         "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
         "the whole process are medians over the seeds.",
     )
+
+
+def _tuning(report: Report, campaign: Campaign) -> None:
+    """The budget of each entry and what it found."""
+    if campaign.tuning is not None:
+        columns, rows = campaign.tuning.table()
+        report.table("What tuning found", columns, rows, TUNING_NOTE)
 
 
 def _fixed(value: float | None) -> str | None:
@@ -240,7 +255,7 @@ def _sweep(campaign: Campaign, line: Line) -> list[Trace]:
 def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
     rows = []
     for line in summary.lines:
-        resolved = campaign.configs[line.entry]
+        resolved = campaign.final_config(line.entry)
         model, training = resolved.model, resolved.training
         own = ", ".join(f"{k} = {v}" for k, v in line.settings.items() if k not in IN_COLUMNS)
         rows.append((
@@ -300,6 +315,9 @@ def _method(campaign: Campaign) -> str:
         "its measured speed, so that its schedule reaches its end.",
         "none": "Sizes are as the plan gives them, not matched.",
     }[plan.match]
+    exempt = [name for name in campaign.configs if campaign.is_matched(name) is False]
+    if exempt:
+        sizes += f" This does not hold for {', '.join(exempt)}, which keep their own."
     tokens = training.batch_size * training.grad_accum * context
     steps = "" if plan.match == "time" else f"{training.steps} steps of "
     convs = {getattr(r.model, "conv", 0) for r in campaign.configs.values()}
@@ -315,13 +333,11 @@ def _method(campaign: Campaign) -> str:
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed {SWEEP_SEED}; a \
-sweep that is best at its edge goes on beyond it, {plan.extend} times at most. Then seeds \
-{FINAL_SEED} to {last}, which the sweep has not seen. Both are judged by the same validation \
-text, so each model's loss is that of the best of a few rates on it.
+{_choice(campaign)} Then seeds {FINAL_SEED} to {last}, which chose nothing. Choices are made by \
+the loss on one half of the validation text, and the loss on the other half is reported.
 
-What counts is the loss over the whole validation text after the last step, never the best on the \
-way. Windows of {context} tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
+What counts is the loss after the last step, never the best on the way. Windows of {context} \
+tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
 x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
 
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
@@ -331,6 +347,25 @@ difference seen" does not mean that there is none. All of it holds for this text
 this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
+
+
+def _choice(campaign: Campaign) -> str:
+    """How the settings of the reported runs were chosen."""
+    plan = campaign.plan
+    if campaign.tuning is None:
+        return (
+            "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
+            f"{SWEEP_SEED}; a sweep that is best at its edge goes on beyond it, {plan.extend} "
+            "times at most."
+        )
+    return (
+        f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "
+        f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "
+        "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
+        "over the rates, the training settings common to all and those of the model for which its "
+        "config declares a range, but for what the plan or the entry sets. "
+        + " ".join(campaign.tuning.notes())
+    ).strip()
 
 
 def _axes(x: str, y: str, log: bool = False) -> dict[str, Any]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     pass
 
 MATCHES = ("parameters", "active", "time", "none")
+ALL = "all"  # in place of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
 CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
@@ -69,6 +70,20 @@ class Plan:
     sweep_share: float = 0.5  # of the steps, in a run of the sweep
     seeds: int = 3
     evaluations: int = 10  # of a final run, evenly over its steps
+    tune: int = 0  # trials of each entry over its settings; 0: the rates alone are swept
+    main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
+
+    def selected(self, names: Sequence[str] | None, variants: Sequence[Entry] = ()) -> Plan:
+        """The plan with the entries asked for: those of `names`, "all", or, for None, the main
+        ones; then the variants."""
+        plan = self.with_entries(variants)
+        if names is not None and list(names) == [ALL]:
+            return plan
+        wanted = list(names) if names is not None else [*self.main]
+        more = [entry.name for entry in variants]
+        if not wanted:
+            return plan
+        return plan.select([*wanted, *(name for name in more if name not in wanted)])
 
     def select(self, names: Sequence[str]) -> Plan:
         """Only these entries; see `select_entries`."""
@@ -109,6 +124,7 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
+            f"{self.tune} trials": self.tune < 0,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
         for what, is_wrong in wrong.items():
@@ -116,7 +132,8 @@ class Plan:
                 raise UsageError(
                     f"A comparison cannot have {what}.",
                     next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
-                    "are above 0, no rate twice; sweep_share and tolerance are shares.",
+                    "are above 0, no rate twice; tune is a number of trials; sweep_share and "
+                    "tolerance are shares.",
                 )
         for entry in self.entries:
             if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):
@@ -252,6 +269,13 @@ def read_plan(path: Path) -> Plan:
     """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
     values, entries, _ = load_plan(path, {f.name for f in fields(Plan)} - {"entries"})
     check_types(values, Plan, path)
+    own = [entry.name for entry in entries]
+    for name in values.get("main", ()):
+        if name not in own:
+            raise UsageError(
+                f"{path}: main names '{name}', and there is no [entry.{name}].",
+                next_step=nearest(str(name), own),
+            )
     return Plan(**values, entries=entries)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from holo_cli.bench.rows import Row
 from holo_cli.bench.significance import Difference, against
 
 UNIT = "nats per token"
+UNMATCHED = "*"  # after the size of an entry that is not matched
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Line:
     active_parameters: int
     state_bytes: int
     settings: dict[str, Any]  # that differ from the model's defaults
+    matched: bool | None = None  # in what the plan matches; None where it matches nothing
     note: str = ""
     rows: list[Row] = field(default_factory=list)
 
@@ -84,6 +86,7 @@ class Line:
             "parameters": self.parameters,
             "active_parameters": self.active_parameters,
             "state_bytes": self.state_bytes,
+            "matched": self.matched,
             "note": self.note,
         } | {
             key: self.median(key)
@@ -132,7 +135,9 @@ class Summary:
 def summarise(campaign: Campaign) -> Summary:
     lines = [_line(campaign, entry) for entry in campaign.plan.entries]
     losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
-    remarks = _remarks(lines)
+    remarks = [*_unmatched(campaign, lines), *_remarks(lines)]
+    if campaign.tuning is not None:
+        remarks += campaign.tuning.sentences()
     for name, number in campaign.foreign.items():
         data = campaign.data
         remarks.append(
@@ -140,6 +145,28 @@ def summarise(campaign: Campaign) -> Summary:
             f"{data.name} ({data.fingerprint[:8]}), and are not used."
         )
     return Summary(campaign.base, lines, against(campaign.base, losses), remarks)
+
+
+def _unmatched(campaign: Campaign, lines: Sequence[Line]) -> list[str]:
+    """Which entries differ from the others in what the plan holds equal."""
+    names = [line for line in lines if line.matched is False]
+    if not names:
+        return []
+    plan = campaign.plan
+    if plan.match == "time":
+        return [
+            f"Trained for a number of steps of their own instead of {plan.seconds:g} seconds: "
+            f"{', '.join(line.entry for line in names)}."
+        ]
+    active = plan.match == "active"
+    sizes = ", ".join(
+        f"{line.entry} ({line.active_parameters if active else line.parameters:,})"
+        for line in names
+    )
+    return [
+        f"{UNMATCHED} Not matched in {'active ' if active else ''}parameters ({campaign.target:,} "
+        f"within {plan.tolerance:.0%}): {sizes}."
+    ]
 
 
 def _sentence(line: Line) -> str:
@@ -174,10 +201,13 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
     rows = [row for run in runs if (row := campaign.row(run)) is not None]
     done = [row for row in rows if row["status"] == "done"]
     sweep = campaign.sweep(entry)
-    described = campaign.described[entry.name]
+    described = campaign.final_size(entry.name)
     paces = [row for run in campaign.paces(entry) if (row := campaign.row(run)) is not None]
     failures = [row for row in [*paces, *rows] if row["status"] != "done"]
-    if sweep.settled and sweep.best is None:
+    tuning = campaign.tuning
+    if tuning is not None and sweep.settled and sweep.best is None:
+        failures += tuning.failures(entry)
+    elif sweep.settled and sweep.best is None:
         failures += [
             row
             for rate in sweep.rates
@@ -193,11 +223,16 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
     elif done:
         status = f"{len(done)} of {seeds} seeds"
     else:
-        status = "sweep under way" if sweep.losses else "not run"
+        begun = sweep.losses or (tuning is not None and tuning.result(entry).done)
+        what = "sweep" if tuning is None else "tuning"
+        status = f"{what} under way" if begun else "not run"
     notes = sorted({f"{row['error']}" for row in failures})
     if sweep.broken:
         rates = ", ".join(f"x{rate:g}" for rate in sweep.broken)
         notes.append(f"its sweep broke off at {rates}; --retry-failed does that again")
+    if tuning is not None and (broken := tuning.result(entry).broken):
+        numbers = ", ".join(map(str, broken))
+        notes.append(f"its trials {numbers} broke off; --retry-failed does that again")
     if sweep.settled and sweep.at_edge:
         notes.append(f"the best rate, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:
@@ -215,6 +250,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
         active_parameters=described.active_parameters,
         state_bytes=described.state_bytes,
         settings=_own_settings(campaign, entry),
+        matched=campaign.is_matched(entry.name),
         note="; ".join(notes),
         rows=done,
     )
@@ -222,7 +258,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
 
 def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
     """The model's keys that are not at their defaults, without those of the common skeleton."""
-    config = campaign.configs[entry.name].model
+    config = campaign.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {
         key: value
@@ -237,28 +273,48 @@ def bits_per_nat(campaign: Campaign) -> float:
     return data.token_count("val") / (math.log(2) * data.byte_count("val"))
 
 
-def table(summary: Summary, count: Any, size: Any) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """The main result as text: columns and rows. `count` and `size` write numbers for people."""
+def table(summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """The main result as text: columns and rows. The deviation is that of nats per token."""
     columns = (
-        "model", "parameters", "active", "state", "rate", "bits/byte", "nats/token",
-        f"vs {summary.base}", "verdict", "train s", "seeds",
+        "model", "bits/byte", "nats/token", "sd", f"vs {summary.base}", "verdict",
     )  # fmt: skip
     rows: list[Sequence[str]] = []
     for line in summary.lines:
         difference = summary.difference(line.entry)
-        seconds = line.median("train_seconds")
         rows.append((
             line.entry,
-            count(line.parameters),
-            count(line.active_parameters),
-            size(line.state_bytes),
-            "" if line.rate is None else f"x{line.rate:g}",
-            spread(line.bits, line.bits_sd),
-            spread(line.loss, line.loss_sd),
+            "not run" if line.bits is None else f"{line.bits:.4f}",
+            "not run" if line.loss is None else f"{line.loss:.4f}",
+            "" if line.loss_sd is None else f"{line.loss_sd:.4f}",
             "" if difference is None else signed(difference.value, difference.half),
             verdict(line, difference, ""),
-            "" if seconds is None else f"{seconds:.0f}",
+        ))  # fmt: skip
+    return columns, rows
+
+
+def costs(
+    summary: Summary, count: Callable[[float], str], size: Callable[[float], str]
+) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """What each entry is and costs, as text. A star marks an entry that is not matched in size."""
+    columns = (
+        "model", "parameters", "active", "state", "rate", "seeds", "tokens", "train s",
+        "tokens/s", "peak memory",
+    )  # fmt: skip
+    rows: list[Sequence[str]] = []
+    for line in summary.lines:
+        seconds, peak = line.median("train_seconds"), line.median("peak_rss_bytes")
+        tokens, pace = line.median("tokens"), line.median("tokens_per_second")
+        rows.append((
+            line.entry,
+            count(line.parameters) + ("" if line.matched is not False else UNMATCHED),
+            count(line.active_parameters),
+            size(line.state_bytes),
+            "" if line.rate is None else f"x{line.rate:.3g}",
             str(len(line.losses)),
+            "" if tokens is None else count(tokens),
+            "" if seconds is None else f"{seconds:.0f}",
+            "" if pace is None else count(pace),
+            "" if peak is None else size(peak),
         ))  # fmt: skip
     return columns, rows
 
@@ -268,13 +324,6 @@ def verdict(line: Line, difference: Difference | None, none: str) -> str:
     if line.failed or not line.losses:
         return line.status
     return none if difference is None else difference.verdict
-
-
-def spread(mean: float | None, sd: float | None) -> str:
-    """A mean with its standard deviation over seeds."""
-    if mean is None:
-        return "not run"
-    return f"{mean:.4f}" + ("" if sd is None else f" (sd {sd:.4f})")
 
 
 def signed(value: float, half: float | None) -> str:

@@ -27,6 +27,7 @@ from holo_cli.bench.tasks import Case
 from holo_cli.bench.work import DONE, Job, Told, carry_out
 from holo_cli.config import Resolved
 from holo_cli.errors import Stopped
+from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.stopping import StopRequest
 
 KIND = "recall"
@@ -68,6 +69,7 @@ class Score:
     rate: float | None
     why: str = ""
     failed: int = 0
+    width: int | None = None  # of a plan with widths
 
     @property
     def trained(self) -> bool:
@@ -85,6 +87,7 @@ class Score:
     def to_dict(self) -> dict[str, Any]:
         return {
             "entry": self.entry,
+            "width": self.width,
             "task": self.exam.name,
             "length": self.case.length,
             "items": self.case.items,
@@ -108,6 +111,7 @@ class Recall:
         for what cannot be."""
         self.plan, self.rows = plan.check(), rows
         self.entries: dict[str, Entry] = {entry.name: entry for entry in plan.spread_out()}
+        self.families = plan.families()
         self.parameters: dict[tuple[str, str], int] = {}
         self.runs: list[Run] = []
         self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
@@ -137,6 +141,19 @@ class Recall:
             return None
         self._agreed[run.key] = row
         return row
+
+    def chosen(self, run: Run) -> dict[str, str]:
+        """Device and number format of a run, as its row records them.
+
+        The machine is asked once what "auto" is: all runs of a page that leave it open have the
+        format of the first one, also after a stop.
+        """
+        device, dtype = pick_device(run.resolved.training.device), run.resolved.training.dtype
+        for row in self.rows if dtype == "auto" else ():
+            if row.get("device") == str(device) and row["config"]["training"]["dtype"] == "auto":
+                return {"device": row["device"], "dtype": row["dtype"]}
+        name = str(pick_dtype(dtype, device)).removeprefix("torch.")
+        return {"device": str(device), "dtype": name}
 
     def todo(self) -> list[Run]:
         return [run for run in self.runs if self.row(run) is None]
@@ -180,6 +197,7 @@ class Recall:
                 best.rate if best else None,
                 "; ".join(dict.fromkeys([*missing, *remarks])),
                 len(best.failed) if best else 0,
+                self.families[entry.name][1],
             )
 
 
@@ -268,8 +286,9 @@ def run(
 
     def todo() -> Iterator[Job]:
         for run in recall.todo():
+            dtype = {"training.dtype": recall.chosen(run)["dtype"]}
             settings = {
-                "resolved": run.resolved.to_dict(),
+                "resolved": run.resolved.replace(dtype, source="this machine").to_dict(),
                 "exam": run.exam.to_dict(),
                 "sequences": recall.plan.sequences,
                 "solved": recall.plan.solved,
@@ -281,7 +300,7 @@ def run(
         if watch is not None:
             watch(run.words(), told.event)
         if told.event["event"] in (DONE, "failed"):
-            row = _row(run, told, machine)
+            row = _row(run, told, machine) | recall.chosen(run)
             recall.rows.add(row)
             say(f"{_outcome(row, run)}  ({len(recall.todo())} left)")
 

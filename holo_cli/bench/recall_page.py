@@ -7,6 +7,7 @@ from typing import Any
 
 from holo_cli.bench.recall import Recall, Score, accuracy
 from holo_cli.bench.recall_plan import Exam
+from holo_cli.bench.recall_sizes import add_plots
 from holo_cli.bench.report import Report
 
 SOLVED, LOST = 0.9, 0.5  # accuracies from which a case counts as solved, and under which as lost
@@ -25,7 +26,9 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     )
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
     for exam in plan.exams:
-        _exam(report, recall, exam, [s for s in scores if s.exam == exam])
+        own = [s for s in scores if s.exam == exam]
+        _exam(report, recall, exam, own)
+        add_plots(report, recall, exam, own)
     _runs(report, recall)
     report.prose(_method(recall), "How it was made")
     return report.write(path)
@@ -177,7 +180,9 @@ def _method(recall: Recall) -> str:
             "they flatter a little, those of models that hang on the rate most."
         )
     steps = f"{training.steps} steps of {training.batch_size} rows made on the spot{ends}"
-    return f"""Each run makes {steps}. \
+    formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})
+    computed = f" Number format: {' and '.join(formats)}." if formats else ""
+    return f"""Each run makes {steps}.{computed} \
 Cases take turns from batch to batch. Only answers are scored, in training and in the test, which \
 has {plan.sequences} rows for each case, from a stream of random numbers of their own. {rates} \
 Seeds: {plan.seeds}; where there are several, figures are means of those that did not fail.

@@ -14,6 +14,7 @@ from typing import Any
 from holo_cli import registry
 from holo_cli.bench.compare_plan import Entry, check_types, load_plan, select_entries
 from holo_cli.bench.tasks import TASKS, Case, Task
+from holo_cli.bench.tasks.needle import Needle
 from holo_cli.config import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
 
@@ -41,10 +42,14 @@ class Exam:
     vocab_size: int
     train: tuple[Case, ...]
     test: tuple[Case, ...] = ()
+    depth: float | None = None  # of a needle: where facts stand, 0 to 1; None: anywhere
 
     @property
     def task(self) -> Task:
-        return TASKS[self.name](self.vocab_size)
+        kind = TASKS[self.name]
+        return (
+            kind(self.vocab_size, self.depth) if issubclass(kind, Needle) else kind(self.vocab_size)
+        )
 
     @property
     def cases(self) -> tuple[Case, ...]:
@@ -62,12 +67,14 @@ class Exam:
             "vocab_size": self.vocab_size,
             "train": [list(case) for case in self.train],
             "test": [list(case) for case in self.test],
+            # left out where it is not set, so that rows of older versions keep their keys
+            **({} if self.depth is None else {"depth": self.depth}),
         }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Exam:
         train, test = (tuple(Case(*c) for c in stored[k]) for k in ("train", "test"))
-        return cls(stored["task"], stored["vocab_size"], train, test)
+        return cls(stored["task"], stored["vocab_size"], train, test, stored.get("depth"))
 
 
 @dataclass(frozen=True)
@@ -140,10 +147,20 @@ class RecallPlan:
         if not self.widths:
             return self.entries
         return tuple(
-            replace(e, name=f"{e.name} {width}", settings={**e.settings, "model.width": width})
+            replace(e, name=_at(e, width), settings={**e.settings, "model.width": width})
             for e in self.entries
             for width in self.widths
         )
+
+    def families(self) -> dict[str, tuple[str, int | None]]:
+        """By the name of an entry as it is run: that of the plan's entry, and the width."""
+        if not self.widths:
+            return {e.name: (e.name, None) for e in self.entries}
+        return {_at(e, width): (e.name, width) for e in self.entries for width in self.widths}
+
+
+def _at(entry: Entry, width: int) -> str:
+    return f"{entry.name} {width}"
 
 
 def plan_names() -> list[str]:
@@ -184,12 +201,13 @@ def _read_exam(path: Path, name: str, given: Any) -> Exam:
         raise UsageError(f"{where}: there is no such task.", next_step=nearest(name, TASKS))
     if not isinstance(given, Mapping) or not {"vocab", "train"} <= set(given):
         raise UsageError(f"{where} needs vocab, and train = [[LENGTH, ITEMS], ...].")
-    unknown = set(given) - {"vocab", "train", "test"}
+    own = {"depth"} if issubclass(TASKS[name], Needle) else set()
+    unknown = set(given) - {"vocab", "train", "test"} - own
     if unknown:
         raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
     try:
         train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
-        exam = Exam(name, given["vocab"], train, test)
+        exam = Exam(name, given["vocab"], train, test, given.get("depth"))
         assert exam.train
         numbers = (exam.vocab_size, *(n for case in exam.cases for n in case))
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
@@ -200,6 +218,8 @@ def _read_exam(path: Path, name: str, given: Any) -> Exam:
             f"{where}: vocab is a whole number; train and test are lists of [LENGTH, ITEMS], "
             "whole numbers."
         )
+    if not isinstance(exam.depth, int | float | None) or isinstance(exam.depth, bool):
+        raise UsageError(f"{where}: depth is a number from 0 to 1.")
     return exam
 
 

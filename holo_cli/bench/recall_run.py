@@ -8,7 +8,8 @@ random numbers of their own. Where a task has many possible rows none is met twi
 
 from __future__ import annotations
 
-from collections import deque
+import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from holo_cli.bench.compressor import Compressor
 from holo_cli.bench.recall_plan import Exam
 from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks.base import Allowed
 from holo_cli.config import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
 from holo_cli.errors import Stopped, UsageError
@@ -33,6 +36,7 @@ from holo_cli.training.stopping import StopRequest
 TRAIN, TEST = 0, 1  # streams of random numbers that never meet
 WINDOW = 20  # steps over which the loss must stay low for a task to be solved
 TEST_TOKENS = 16_384  # tokens in a forward pass of the test
+KEPT = 8  # batches of training that are kept: those of a step, or so
 Events = Callable[[dict[str, Any]], None]
 
 
@@ -42,28 +46,40 @@ class TaskBatches(TrainBatches):
     def __init__(self, exam: Exam, seed: int, batch: int) -> None:
         super().__init__([np.zeros(exam.context + 1, dtype=np.int64)], exam.context, seed)
         self.exam, self.batch = exam, batch
+        self._made: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
     def _case(self, number: int) -> Case:
         """The case of row `number`."""
         return self.exam.train[number // self.batch % len(self.exam.train)]
 
     def scored(self, first: int, count: int) -> int:
-        """Answers asked for in rows first .. first + count - 1."""
-        numbers = range(first, first + count)
-        return sum(self.exam.task.answers(self._case(n).items) for n in numbers)
+        """Answers asked for in rows first .. first + count - 1, which begin and end a batch."""
+        assert first % self.batch == 0 == count % self.batch
+        starts = range(first, first + count, self.batch)
+        return sum(int((self._rows(n)[1] != IGNORE).sum()) for n in starts)
 
     def take(self, count: int) -> tuple[Tensor, Tensor]:
         """x and y, each (count, T) int64, T that of the case whose turn it is."""
         assert count == self.batch
-        case = self._case(self.position)
-        rng = np.random.default_rng([TRAIN, self.seed, self.position])
+        rows = self._rows(self.position)
         self.position += count
-        x, y = self.exam.task.sample(rng, count, case)
-        return torch.from_numpy(x), torch.from_numpy(y)
+        return rows
+
+    def _rows(self, first: int) -> tuple[Tensor, Tensor]:
+        """The batch that begins with row `first`. Kept a while, since a step asks how many answers
+        its batches have before it takes them."""
+        if first not in self._made:
+            rng = np.random.default_rng([TRAIN, self.seed, first])
+            x, y = self.exam.task.sample(rng, self.batch, self._case(first))
+            self._made[first] = torch.from_numpy(x), torch.from_numpy(y)
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        return self._made[first]
 
 
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
+    started = time.perf_counter()
     resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
     config = resolved.training
     device = pick_device(config.device)
@@ -71,6 +87,10 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     stages = resolved.model.stages()
     first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
     model = initial_model(resolved.model_name, first, config).to(device)
+    # what is solved half-way by a model that is not yet as it is tested is not solved
+    changes = bool(stages) or type(model).reached is not LanguageModel.reached
+    if exam.task.decoded:
+        model = Compressor.of(model, max(case.items for case in exam.cases))
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
     stop, progress = StopRequest(), Progress()
     loop = Loop(
@@ -79,8 +99,6 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
         batches=TaskBatches(exam, config.seed, config.batch_size),
     )  # fmt: skip
     model.train()
-    # what is solved half-way by a model that is not yet as it is tested is not solved
-    changes = bool(stages) or type(model).reached is not LanguageModel.reached
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
@@ -111,6 +129,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
         "sequences": progress.step * config.batch_size * config.grad_accum,
         "stopped_by": ended,
         "train_seconds": round(progress.train_seconds, 3),
+        "seconds": round(time.perf_counter() - started, 3),  # the test in it
         "parameters": described.parameters,
         "active_parameters": described.active_parameters,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -122,11 +141,19 @@ def fresh_rows(
     exam: Exam, case: Case, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
+    for x, y, _ in _graded_rows(exam, case, sequences, seed):
+        yield x, y
+
+
+def _graded_rows(
+    exam: Exam, case: Case, sequences: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
+    """x and y of `fresh_rows`, and what counts as right beside y: (B, T, V) or None."""
     rng = np.random.default_rng([TEST, seed, *case])
     rows = max(1, TEST_TOKENS // case.length)
     for start in range(0, sequences, rows):
-        x, y = exam.task.sample(rng, min(rows, sequences - start), case)
-        yield torch.from_numpy(x), torch.from_numpy(y)
+        x, y, allowed = exam.task.graded(rng, min(rows, sequences - start), case)
+        yield torch.from_numpy(x), torch.from_numpy(y), allowed
 
 
 def examine(
@@ -147,12 +174,16 @@ def examine(
     model.eval()
     try:
         with torch.inference_mode(), autocast(model.device, dtype):
-            for batch in fresh_rows(exam, case, sequences, seed):
-                x, y = (part.to(model.device) for part in batch)
+            for x, y, allowed in _graded_rows(exam, case, sequences, seed):
+                x, y = x.to(model.device), y.to(model.device)
                 scored = y != IGNORE
                 # only where an answer is wanted: logits of all positions would be large
                 said = model.head(model.hidden(x).x[scored]).argmax(-1)
-                right += int((said == y[scored]).sum())
+                if allowed is None:
+                    right += int((said == y[scored]).sum())
+                else:
+                    found = torch.from_numpy(allowed).to(model.device)[scored]
+                    right += int(found.gather(1, said[:, None]).sum())
                 asked += int(scored.sum())
     except UsageError as error:
         return row | {"error": str(error)}

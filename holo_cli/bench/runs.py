@@ -8,6 +8,7 @@ losses are the same, but peak memory and processor time are then not known and s
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 from holo_cli.bench.code import code_of
 from holo_cli.bench.compare_campaign import Campaign, Run
-from holo_cli.bench.losses import test_bpb, test_loss
+from holo_cli.bench.losses import test_bpb, test_loss, tune_loss
 from holo_cli.bench.rows import Row, Rows, beside
 from holo_cli.bench.work import DONE, Event, Job, Told, carry_out
 from holo_cli.errors import Stopped
@@ -49,19 +50,21 @@ def execute(
     series: int = 1,
     watch: Watch | None = None,
     stop: StopRequest | None = None,
+    left: Callable[[], str] = str,
     again: str = "The same command resumes there.",
 ) -> None:
     """Do every run that has no row yet, `jobs` at a time, up to `series` runs in one process.
 
     `machine` describes this machine and is called only if there is something to do. Raises Stopped
-    after a request to stop, with everything saved and `again` as the next step.
+    after a request to stop, with everything saved and `again` as the next step. `left` may add to
+    the number of runs left in each line how long they take.
     """
     stop = StopRequest() if stop is None else stop
     for key in experiment.forgotten:  # on record, so that a stop in between loses nothing
         experiment.rows.tombstone(key)
     if not experiment.todo():
         return
-    desk = _Desk(experiment, machine(), say, watch, jobs, series)
+    desk = _Desk(experiment, machine(), say, watch, jobs, series, left)
     with stop.on_signals():
         done = carry_out(desk.todo, desk.heard, beside(page, ".work"), jobs, lambda: bool(stop))
     if not done:
@@ -78,6 +81,13 @@ class _Series:
 
     runs: dict[str, Run]
     current: Run
+    ended: set[str] = field(default_factory=set)  # keys of runs that have their row
+
+    def under_way(self) -> Run | None:
+        """The run that a dying process took with it: the current one, or, between two runs, the
+        next one, so that a process that dies at once is not started for ever."""
+        left = [run for key, run in self.runs.items() if key not in self.ended]
+        return self.current if self.current in left else next(iter(left), None)
 
 
 @dataclass
@@ -90,6 +100,8 @@ class _Desk:
     watch: Watch | None
     jobs: int
     size: int
+    left: Callable[[], str]
+    began: dict[str, float] = field(default_factory=dict)  # by the key of the job
     known: dict[str, _Series] = field(default_factory=dict)  # by the key of the job
 
     def todo(self) -> Iterator[Job]:
@@ -101,6 +113,7 @@ class _Desk:
             key = chunk[0].key if size == 1 else f"series-{chunk[0].key}"
             # a job that is named is started at once, or asked for again
             self.known[key] = _Series({run.key: run for run in chunk}, chunk[0])
+            self.began.setdefault(key, time.monotonic())
             yield self._job(key, chunk)
             # reached only when the pool wants a further job, so the one above is running
 
@@ -117,14 +130,16 @@ class _Desk:
             series.current = series.runs[event["key"]]
             return
         if event["event"] == "part":
+            series.ended.add(event["key"])
             self._ended(series.runs[event["key"]], event["end"])
             return
         alone = not told.job.key.startswith("series-")
         if told.ended:
             del self.known[told.job.key]
         if event["event"] == "failed" or (alone and event["event"] == DONE):
-            # a process that died took only the run with it that was under way
-            self._ended(series.current, event)
+            lost = series.under_way()
+            if lost is not None:
+                self._ended(lost, event)
         elif self.watch is not None and (alone or not told.ended):
             self.watch(series.current.words(), event)
 
@@ -133,8 +148,11 @@ class _Desk:
             self.watch(run.words(), event)
         campaign = self.experiment.campaign_of(run)
         row = _row(campaign, run, event, self.machine)
+        if run.key in self.began and not row.get("resumed"):  # it had a process of its own
+            row["wall_seconds"] = round(time.monotonic() - self.began[run.key], 2)
         campaign.add(row)
-        self.say(f"{_outcome(row, run)}  ({self.experiment.left()} left)")
+        runs = self.experiment.left()
+        self.say(f"{_outcome(row, run)}  ({runs} run{'' if runs == 1 else 's'} left{self.left()})")
 
 
 def _job(campaign: Campaign, run: Run) -> Job:
@@ -151,7 +169,7 @@ def _job(campaign: Campaign, run: Run) -> Job:
 def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> Row:
     """Everything that is known of a finished run, with all its settings."""
     event = {key: value for key, value in told.items() if key != "event"}
-    described = campaign.described[run.entry]
+    described = campaign.size(run.resolved)
     data = campaign.data
     row: Row = {
         "key": run.key,
@@ -186,7 +204,8 @@ def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> 
         "code": event.pop("code", None) or code_of(run.resolved.model_name),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return row | costs | event | about
+    tried = {} if run.trial is None else {"tune": run.trial.to_dict()}
+    return row | tried | costs | event | about
 
 
 def _outcome(row: Row, run: Run) -> str:
@@ -194,6 +213,11 @@ def _outcome(row: Row, run: Run) -> str:
         return f"{run.words()}: failed: {row['error']}"
     if run.role == "pace":
         return f"{run.words()}: {row['steps']} steps in the time given"
+    if run.role == "tune":
+        return (
+            f"{run.words()}: {tune_loss(row):.4f} nats per token on the tune half, "
+            f"{row['train_seconds']:.0f} s"
+        )
     return (
         f"{run.words()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
         f"{row['train_seconds']:.0f} s"

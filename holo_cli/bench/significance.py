@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 LEVEL = 0.95
 Verdict = Literal[
@@ -51,6 +51,10 @@ class Difference:
         if corrected <= 1 - LEVEL:
             return "better" if self.value < 0 else "worse"
         return "perhaps better" if self.value < 0 else "perhaps worse"
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return asdict(self) | {"verdict": self.verdict}
 
     def sentence(self, unit: str) -> str:
         """The finding as one sentence, with what it rests on."""

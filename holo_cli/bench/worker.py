@@ -99,6 +99,22 @@ def pace(job: dict[str, Any]) -> Event:
     return {"steps": steps_within(Resolved.from_dict(job["resolved"]), job["seconds"])}
 
 
+def cost(job: dict[str, Any]) -> Event:
+    """Seconds of a step and of an evaluation of this config, here and now."""
+    import torch
+
+    from holo_cli.training.calibrate import seconds_of
+
+    started = time.perf_counter()
+    step, evaluation = seconds_of(Resolved.from_dict(job["resolved"]))
+    return {
+        "step_seconds": step,
+        "evaluation_seconds": evaluation,
+        "measuring_seconds": time.perf_counter() - started,
+        "threads": torch.get_num_threads(),
+    }
+
+
 def recall(job: dict[str, Any]) -> Event:
     """Train on a synthetic task and count right answers."""
     from holo_cli.bench.recall_run import run
@@ -123,7 +139,7 @@ def series(job: dict[str, Any]) -> Event:
     return {"parts": len(job["parts"])}
 
 
-TASKS = {"train": train, "pace": pace, "recall": recall, "series": series}
+TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall, "series": series}
 
 
 def attempt(job: dict[str, Any]) -> Event:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import bench_options, complete, options
+from holo_cli.cli import bench_options, complete, options, table_layout
 from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
@@ -26,8 +26,8 @@ def compare(
         typer.Option(
             "--models",
             metavar="A,B,...",
-            help="Models, or entries of the plan; the first is the "
-            "one that others are held against.",
+            help="Models or entries of the plan; the first is the baseline. 'all' runs every "
+            "entry of the plan (default: the plan's main entries).",
         ),
     ] = None,
     variants: bench_options.Variants = None,
@@ -62,6 +62,15 @@ def compare(
         Path | None,
         typer.Option("--rates-from", metavar="PAGE", help="Take the best rates found there."),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            "--tune",
+            metavar="N",
+            help="Tune every entry's own settings and learning rates with N trials each, then "
+            "train the seeds with the best (needs the extra 'tune'; default: rates only).",
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="N", help="Runs of each at its best rate.")
     ] = None,
@@ -84,7 +93,7 @@ def compare(
     ] = None,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run, with sizes matched.")
+        bool, typer.Option("--dry-run", help="Show what would be run and how long it takes.")
     ] = False,
     power: Annotated[
         float | None,
@@ -120,6 +129,8 @@ def compare(
     from holo_cli.bench import compare as bench
     from holo_cli.bench.compare_summary import summarise
 
+    if tune is not None:
+        _check_tune(tune, rates_from)
     plan, name = _plan(models, variants, preset, plan_file)
     shared = {
         "model.context": context,
@@ -134,6 +145,7 @@ def compare(
         "target": parameters,
         "seconds": time_limit,
         "seeds": seeds,
+        "tune": tune,
         "rates": None if rates is None else numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
@@ -148,12 +160,21 @@ def compare(
     campaign = bench.open_campaign(plan, chosen)
     _announce(campaign, out)
     if dry_run:
-        out.document({"entries": [line.to_dict() for line in summarise(campaign).lines]})
+        from holo_cli.bench.time_estimate import TimeEstimate
+
+        expected = TimeEstimate(campaign, jobs)
+        expected.announce(None, out.note)
+        out.document(
+            {
+                "entries": [line.to_dict() for line in summarise(campaign).lines],
+                "estimate": expected.to_dict(),
+            }
+        )
         return
     if not report_only:
         from holo_cli.cli.bench_progress import Watch
 
-        bench.run(campaign, chosen, say=out.note, watch=Watch(out))
+        bench.run(campaign, chosen, say=out.note, watch=Watch(out), estimate=True)
     _report(campaign, page, out)
     if open_page:
         import webbrowser
@@ -170,13 +191,21 @@ def _plan(
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
-    if models is not None:
-        own = [entry.name for entry in more]
-        wanted = bench_options.chosen(bench_options.names(models), own)
-        plan = plan.with_entries(more).select(wanted)
-    elif more:
-        plan = plan.with_entries(more)
+    plan = plan.selected(None if models is None else bench_options.names(models), more)
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+
+
+def _check_tune(trials: int, rates_from: Path | None) -> None:
+    if trials < 1:
+        raise UsageError(
+            f"--tune {trials}: each entry needs at least one trial.",
+            next_step="For example: --tune 16; leave it out to sweep the learning rate alone.",
+        )
+    if rates_from is not None:
+        raise UsageError(
+            "--tune finds learning rates of its own, and --rates-from names others.",
+            next_step="Leave one out.",
+        )
 
 
 def numbers(flag: str, text: str) -> tuple[float, ...]:
@@ -219,35 +248,57 @@ def _power(
 
 def _announce(campaign: Campaign, out: Output) -> None:
     """What is compared, in a few lines on stderr."""
+    from holo_cli.bench.compare_summary import UNMATCHED
+
     plan = campaign.plan
-    matched = f", {plan.match} matched" if plan.match != "none" else ""
+    what = {"parameters": "parameters", "active": "active parameters", "time": "training time"}
+    matched = f", {what[plan.match]} matched" if plan.match in what else ""
     if campaign.target:
         matched += f" to {count(campaign.target)} within {plan.tolerance:.0%}"
+    if any(campaign.is_matched(name) is False for name in campaign.described):
+        matched += " but for those marked *"
     out.note(f"Comparing on {campaign.data.path}{matched}:")
     for name, described in campaign.described.items():
         config, rates = campaign.configs[name].model, campaign.entries[name].rates
         rate = f", rate x{rates[0]:g}" if rates is not None and len(rates) == 1 else ""
         out.note(
-            f"  {name}: {count(described.parameters)} parameters, "
+            f"  {name}: {count(described.parameters)}"
+            f"{UNMATCHED if campaign.is_matched(name) is False else ''} parameters, "
             f"{count(described.active_parameters)} active; {config.layers} layers, "
             f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
+    if campaign.tuning is not None:
+        for name, space in campaign.tuning.spaces.items():
+            knobs = ", ".join(key.rpartition(".")[2] for key in space)
+            out.note(f"  {name}: {campaign.tuning.budget} trials over {knobs}")
+        for note in campaign.tuning.notes():
+            out.note(f"  {note}")
     done = sum(row["status"] == "done" for row in campaign.rows)
     known = f"; {done} done before" if done else ""
     out.note(f"About {campaign.left()} runs to do{known}.")
 
 
+def _tuned(campaign: Campaign) -> list[dict[str, Any]] | None:
+    """For --json: each entry's budget and what it found; None without --tune."""
+    if campaign.tuning is None:
+        return None
+    return [campaign.tuning.result(entry).to_dict() for entry in campaign.plan.entries]
+
+
 def _report(campaign: Campaign, page: Path, out: Output) -> None:
     from holo_cli.bench.compare_page import write_page
-    from holo_cli.bench.compare_summary import summarise, table
+    from holo_cli.bench.compare_summary import costs, summarise, table
 
     summary = summarise(campaign)
     nbytes = write_page(campaign, summary, page)
-    columns, rows = table(summary, count, size)
-    out.table(columns, rows)
+    for columns, rows in (table(summary), costs(summary, count, size)):
+        out.table(columns, rows, table_layout.WIDTH)
+        out.text("", end="" if out.markdown else "\n")
+    if campaign.tuning is not None:
+        out.table(*campaign.tuning.table(), table_layout.WIDTH)
+        out.text("", end="" if out.markdown else "\n")
     sentences = summary.sentences()
     if sentences:
-        out.text("", end="" if out.markdown else "\n")
         out.sentences(sentences)
     machine: Row = next((row["machine"] for row in reversed(list(campaign.rows))), {})
     bench_options.machine_of(machine, out)
@@ -255,7 +306,9 @@ def _report(campaign: Campaign, page: Path, out: Output) -> None:
         "title": campaign.plan.title,
         "data": campaign.data.path,
         "entries": [line.to_dict() for line in summary.lines],
+        "differences": [difference.to_dict() for difference in summary.differences],
         "findings": sentences,
+        "tuning": _tuned(campaign),
         "rows": [
             {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
             for row in campaign.rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holo_cli.cli import bench_options, options
+from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ def recall(
     jobs: bench_options.Jobs = 1,
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show how many runs are left and how long they take.")
+    ] = False,
     out_path: options.Out = None,
     open_page: bench_options.Open = False,
     device: options.Device = None,
@@ -52,10 +55,10 @@ def recall(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Train models on puzzles of memory, and see who can recall.
+    """Train models on memory tasks and test what they recall.
 
-    Associative recall, induction, copying, selective copying and one-shot name binding, also at
-    lengths never trained on. Stop it at any time: the same command goes on.
+    Associative recall, copying, induction, automata, several hops, a needle in a story and more,
+    also at lengths never trained on. Stop it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench import recall as bench
@@ -67,6 +70,9 @@ def recall(
         plan = plan.select_tasks(bench_options.names(tasks))
     page = out_path or Path("bench") / f"recall-{name}.html"
     opened = bench.open_recall(plan, page, retry_failed=retry_failed)
+    if dry_run:
+        _show_estimate(opened, out)
+        return
     if not report_only:
         from holo_cli.cli.bench_progress import Watch
 
@@ -133,6 +139,26 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
     out.end(wrote, "open it in a browser")
 
 
+def _show_estimate(recall: Recall, out: Output) -> None:
+    from holo_cli.bench.recall_estimate import estimate
+
+    found = estimate(recall)
+    out.document({"title": recall.plan.title, "estimates": [e.to_dict() for e in found]})
+    out.table(
+        ("task", "runs", "done", "left", "time left"),
+        [
+            (e.task, e.runs, e.done, e.left,
+             "not known" if e.seconds is None else duration(e.seconds))
+            for e in found
+        ],
+    )  # fmt: skip
+    out.note(
+        f"{len(recall.entries)} entries, rates {', '.join(f'x{r:g}' for r in recall.plan.rates)}, "
+        f"{recall.plan.seeds} seeds. Times are those of one run at a time, by the runs that are "
+        f"done ({recall.rows.path}). Nothing was trained (--dry-run)."
+    )
+
+
 def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     """One task: entries down, cases across."""
     from holo_cli.bench.recall import accuracy
@@ -157,5 +183,13 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     names = ["model", "parameters", *columns(exam), f"state at {longest}", "remarks"]
     if not any(row[-1] for row in rows):
         names, rows = names[:-1], [row[:-1] for row in rows]
-    out.table(names, rows)
+    out.table(names, rows, table_layout.WIDTH)
     out.text("")
+    if recall.plan.widths:
+        from holo_cli.bench.recall_sizes import cases_shown, size_table
+
+        for case in cases_shown(exam):
+            title = f"{exam.task.title}, {case.length} tokens with {case.items}"
+            out.heading(title, "Right answers at bytes of state.")
+            out.table(*size_table(recall, scores, case, size))
+            out.text("")

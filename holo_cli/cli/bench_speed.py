@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options
+from holo_cli.cli import complete, options, table_layout
 from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, names, sink
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
@@ -223,7 +223,7 @@ class _Bench:
         return Log.to(self.raw, self.name, datetime.now(UTC).isoformat(timespec="seconds"))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        self.out.table(columns, rows)
+        self.out.table(columns, rows, table_layout.WIDTH)
 
     def finish(self, rows: list[dict[str, Any]], machine: Any, report: Report, **more: Any) -> None:
         """Write the page and the document. Raises HoloError where every model failed."""

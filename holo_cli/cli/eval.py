@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options
+from holo_cli.cli import complete, eval_suite, options
 from holo_cli.cli.output import Output, count, duration, is_terminal, size
 from holo_cli.errors import DataError, UsageError
 
@@ -44,7 +44,10 @@ def evaluate(
         str | None,
         typer.Option("--encoding", metavar="NAME", help="Of --file, as in cp949.  [utf-8]"),
     ] = None,
-    lang: options.Lang = None,
+    lang: Annotated[
+        str | None,
+        typer.Option("--lang", metavar="CODE", help="Language, as in en or ko; ko,en for a suite."),
+    ] = None,
     max_docs: Annotated[
         int | None, typer.Option("--max-docs", metavar="N", help="The first N documents only.")
     ] = None,
@@ -60,6 +63,18 @@ def evaluate(
         bool,
         typer.Option("--carry", help="Carry the state through the text, without windows."),
     ] = False,
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite", metavar="NAME", help="minimal-pairs, blimp or korean instead of a text."
+        ),
+    ] = None,
+    pairs: Annotated[
+        int | None,
+        typer.Option(
+            "--pairs", metavar="N", help="Minimal pairs of each phenomenon (default: 500)."
+        ),
+    ] = None,
     tasks: Annotated[
         str | None,
         typer.Option("--tasks", metavar="A,B,...", help="Tasks of lm-evaluation-harness instead."),
@@ -88,16 +103,22 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on a prepared set or a text.
 
-    Loss, bits per byte, perplexity per token and per word, also by language. Or --tasks.
+    Loss, bits per byte, perplexity per token and per word, also by language. Or --suite, or
+    --tasks.
     """
     out = Output(json=json, verbosity=verbosity)
     texts_only = {
         "--data": data, "--split": split, "--file": files, "--encoding": encoding, "--lang": lang,
         "--max-docs": max_docs, "--context": context, "--stride": stride, "--carry": carry or None,
     }  # fmt: skip
-    _check_together(
-        texts_only, {"--task-folder": task_folder, "--limit": limit, "--shots": shots}, tasks
-    )
+    tasks_only = {"--task-folder": task_folder, "--limit": limit, "--shots": shots}
+    of_pairs = suite == eval_suite.PAIRS
+    unused = texts_only | tasks_only if of_pairs else texts_only
+    if of_pairs:
+        unused.pop("--lang")
+    eval_suite.check_suite(suite, tasks, pairs, unused)
+    if suite is None:
+        _check_together(texts_only, tasks_only, tasks)
     for flag, least, value in (
         ("--max-docs", 1, max_docs), ("--limit", 1, limit), ("--context", 1, context),
         ("--stride", 1, stride), ("--shots", 0, shots), ("--batch-size", 0, batch_size),
@@ -113,15 +134,26 @@ def evaluate(
     loaded = load(checkpoint, device, dtype)
     tell_newest(checkpoint, loaded, out)
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
-    if tasks is not None:
-        run_tasks = _harness()
-        names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if of_pairs:
+        bar = _Progress(out)
+        rows = eval_suite.run_pairs(loaded, lang, pairs, batch_size, bar)
+        bar.end()
+        out.document({**named, "suite": suite, "scores": rows})
+        eval_suite.show_pairs(rows, out)
+        return
+    if suite is not None or tasks is not None:
+        run_tasks = eval_suite.harness(
+            "--tasks need" if suite is None else f"--suite {suite} needs"
+        )
+        names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
+        names = eval_suite.TASKS_OF.get(suite or "", names)
         results = run_tasks(
             loaded, names, folder=task_folder, limit=limit, shots=shots, rows=batch_size,
             warn=out.warn,
         )  # fmt: skip
-        out.document({**named, **results})
-        out.table(("task", "measure", "value", "error"), _task_rows(results["tasks"]))
+        of_suite = {} if suite is None else {"suite": suite}
+        out.document({**named, **of_suite, **results})
+        out.table(("task", "measure", "value", "error"), eval_suite.task_rows(results["tasks"]))
         return
     texts, what = _texts(loaded, given, files or (), data, split or "val", lang, max_docs, out)
     from holo_cli.inference.evaluation import evaluate_texts
@@ -134,19 +166,6 @@ def evaluate(
     dtype_name = str(loaded.dtype or "torch.float32").removeprefix("torch.")
     out.document({**result.to_dict(), **named, "data": what, "carry": carry, "dtype": dtype_name})
     _show(result, out)
-
-
-def _harness() -> Callable[..., dict[str, Any]]:
-    try:
-        from holo_cli.inference.harness import run_tasks
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "lm_eval":
-            raise
-        raise UsageError(
-            "--tasks need lm-evaluation-harness, which is not installed.",
-            next_step="Install it: pip install 'holo-cli[eval]'",
-        ) from None
-    return run_tasks
 
 
 def _check_together(
@@ -295,17 +314,6 @@ def _show(result: Result, out: Output) -> None:
 def _perplexity(value: float) -> str:
     """With as many digits as say something: those of untrained models have a dozen."""
     return f"{value:.3f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.3g}"
-
-
-def _task_rows(tasks: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    rows = []
-    for task, measures in tasks.items():
-        for name, value in measures.items():
-            if isinstance(value, int | float) and not name.endswith("_stderr"):
-                error = measures.get(f"{name}_stderr")
-                shown = f"{error:.4f}" if isinstance(error, float) else ""
-                rows.append((task, name, f"{value:.4f}", shown))
-    return rows
 
 
 class _Progress:

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from holo_cli.cli import markdown
+from holo_cli.cli import markdown, table_layout
 
 
 def use_utf8() -> None:
@@ -87,8 +87,17 @@ class Output:
         for name, value in rows:
             self.text(f"{name:<{width}}  {value}".rstrip())
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A framed table on a terminal; off it, columns aligned by spaces, or Markdown."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        width: int | None = None,
+    ) -> None:
+        """A framed table on a terminal; off it, columns aligned by spaces, or Markdown.
+
+        With `width` no line is longer: words are wrapped and, where that is not enough, the columns
+        are split into several tables, without cutting a number.
+        """
         if self.json:
             return
         body = [[str(cell) for cell in row] for row in rows]
@@ -96,7 +105,11 @@ class Output:
             self.text("\n" + markdown.table(columns, body) + "\n")
             return
         if is_terminal(sys.stdout):
-            self._framed(columns, body)
+            self._framed(columns, body, width)
+            return
+        if width is not None:
+            made = table_layout.parts(columns, body, width)
+            self.text("\n\n".join("\n".join(table_layout.lines(part)) for part in made))
             return
         cells = [list(columns), *body]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
@@ -116,17 +129,30 @@ class Output:
         if sentences:
             self.text(markdown.points(sentences) if self.markdown else "\n".join(sentences))
 
-    def _framed(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def _framed(
+        self, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None
+    ) -> None:
         from rich import box
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
 
         bold = "" if os.environ.get("NO_COLOR") else "bold"
-        table = Table(*columns, box=box.SIMPLE_HEAD, header_style=bold)
-        for row in rows:
-            table.add_row(*map(Text, row))  # Text: brackets are no markup
-        Console(file=sys.stdout).print(table)
+        console = Console(file=sys.stdout)
+        made = [(list(columns), [list(row) for row in rows])]
+        if width is not None:
+            made = [
+                (
+                    ["\n".join(cell) for cell in part.heading],
+                    [["\n".join(cell) for cell in row] for row in part.rows],
+                )
+                for part in table_layout.parts(columns, rows, console.width, between=3, edge=4)
+            ]
+        for heading, body in made:
+            table = Table(*heading, box=box.SIMPLE_HEAD, header_style=bold)
+            for row in body:
+                table.add_row(*map(Text, row))  # Text: brackets are no markup
+            console.print(table)
 
     def _write(self, text: str) -> None:
         if self.silent or self.reader_gone:

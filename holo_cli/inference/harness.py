@@ -17,7 +17,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from holo_cli.errors import UsageError, nearest
+from holo_cli.data.sources.hub_errors import reason, transfer_errors
+from holo_cli.errors import DataError, UsageError, nearest
 from holo_cli.inference.likelihood import continuations, rolling, until
 from holo_cli.inference.loaded import Loaded
 
@@ -77,7 +78,8 @@ def run_tasks(
     """{"tasks": {task: {measure: value}}, "lm_eval": version}. `folder` holds tasks of one's own.
 
     Most tasks fetch their data from the hub. `rows` and `warn` are those of `HoloLM`. Raises
-    UsageError for a task there is not, or one that this checkpoint cannot be asked.
+    UsageError for a task there is not, or one that this checkpoint cannot be asked, and DataError
+    where the data cannot be had.
     """
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
@@ -86,15 +88,22 @@ def run_tasks(
                 f"lm-evaluation-harness has no task '{name}'.",
                 next_step=f"{_hint(name, manager.all_tasks)} --task-folder adds tasks of your own.",
             )
-    found = simple_evaluate(
-        model=HoloLM(loaded, rows, warn),
-        tasks=list(names),
-        num_fewshot=shots,
-        limit=limit,
-        task_manager=manager,
-        log_samples=False,
-        bootstrap_iters=1000,
-    )
+    try:
+        found = simple_evaluate(
+            model=HoloLM(loaded, rows, warn),
+            tasks=list(names),
+            num_fewshot=shots,
+            limit=limit,
+            task_manager=manager,
+            log_samples=False,
+            bootstrap_iters=1000,
+        )
+    except transfer_errors() as error:
+        raise DataError(
+            f"The data of {', '.join(names)} could not be read: {reason(error)}.",
+            next_step="Tasks fetch their data from the hub: check the network and try again. "
+            "--suite minimal-pairs needs none.",
+        ) from error
     assert found is not None, "there is one process"
     tasks = {name: _measures(measures) for name, measures in found["results"].items()}
     return {"tasks": tasks, "lm_eval": version("lm_eval")}

@@ -6,18 +6,24 @@ number of steps before it starts.
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from holo_cli import registry
 from holo_cli.config import Resolved
+from holo_cli.data.batches import val_batches
 from holo_cli.data.dataset import PreparedData
+from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loop import Loop
+from holo_cli.training.loss import nats_per_token
 from holo_cli.training.optim import Optimizer
-from holo_cli.training.precision import pick_device, pick_dtype
+from holo_cli.training.precision import autocast, pick_device, pick_dtype
 from holo_cli.training.process import training_rows
 from holo_cli.training.state import Progress
 
 WARM, TIMED = 3, 8  # steps thrown away (first-use costs), and steps timed
+EVALUATED = 1.0  # seconds of evaluation after which the rest of the text is extrapolated
 
 
 def steps_within(resolved: Resolved, seconds: float) -> int:
@@ -25,6 +31,15 @@ def steps_within(resolved: Resolved, seconds: float) -> int:
 
     Trains a few steps on a throw-away model, which go through the whole schedule with all that
     changes on the way (depth, say); writes nothing and leaves the global random state as it was.
+    """
+    step, _ = seconds_of(resolved, evaluation=False)
+    return max(1, int(seconds / step))
+
+
+def seconds_of(resolved: Resolved, *, evaluation: bool = True) -> tuple[float, float]:
+    """Seconds of one optimizer step and of one evaluation of the whole validation text, here.
+
+    Measured on a throw-away model, as `steps_within` does. Without `evaluation` the second is 0.
     """
     config = resolved.training.model_copy(
         update={
@@ -52,4 +67,23 @@ def steps_within(resolved: Resolved, seconds: float) -> int:
         before = loop.progress.train_seconds
         for _ in range(TIMED):
             loop.step()
-    return max(1, int(seconds * TIMED / (loop.progress.train_seconds - before)))
+        step = (loop.progress.train_seconds - before) / TIMED
+        return step, _evaluation(loop, data, dtype) if evaluation else 0.0
+
+
+def _evaluation(loop: Loop, data: PreparedData, dtype: torch.dtype) -> float:
+    """Seconds of scoring the validation text, extrapolated from its first EVALUATED seconds."""
+    model = loop.model
+    context = model.config.context
+    rows = loop.config.eval_batch_size or max(1, TOKENS_PER_BATCH // context)
+    model.eval()
+    scored, started = 0, time.perf_counter()
+    with torch.inference_mode(), autocast(model.device, dtype):
+        for x, y in val_batches(data.split("val"), context, rows, data.tokenizer.end):
+            hidden = model.hidden(x.to(model.device)).x
+            nats_per_token(hidden, model.head, y.to(model.device)).sum().item()
+            scored += x.numel()
+            if time.perf_counter() - started > EVALUATED:
+                break
+    seconds = time.perf_counter() - started
+    return seconds * max(1.0, data.token_count("val") / scored)

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from holo_cli.tunable import tunable
+
 
 class TrainingConfig(BaseModel):
     """The keys under `training.`: one loop for every model reads them."""
@@ -26,9 +28,12 @@ class TrainingConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     momentum: float = Field(0.95, ge=0, lt=1, description="momentum of Muon")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, json_schema_extra=tunable(0.001, 0.3, log=True))
     schedule: Literal["constant-cooldown", "cosine"] = "constant-cooldown"
-    warmup: int = Field(50, ge=0, description="steps of linear warm-up")
+    warmup: int = Field(
+        50, ge=0, description="steps of linear warm-up",
+        json_schema_extra=tunable(0.01, 0.25, share=True),
+    )  # fmt: skip
     cooldown: float = Field(0.5, ge=0, le=1, description="share of the steps in the cooldown")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 is off")
     eval_every: int = Field(250, ge=1, description="steps between evaluations of the whole val set")

@@ -21,6 +21,9 @@ def say(**event): print(json.dumps(event), flush=True)
 if job["task"] == "pace":
     say(event="result", steps={"vanilla": 40, "ngt": 20}[resolved["model"]])
     sys.exit()
+if job["task"] == "cost":
+    say(event="result", step_seconds=0.5, evaluation_seconds=2.0, measuring_seconds=0.0, threads=1)
+    sys.exit()
 if kernel == "lorentz" or (kernel == "gaussian" and rate > 1):
     say(event="failed", kind="TrainingError", error="Training diverged at step 3.")
     sys.exit(1)

@@ -204,7 +204,7 @@ def test_the_findings_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
     assert difference is not None
     assert difference.verdict == "better"
     assert difference.value == pytest.approx((ngt.loss or 0) - (vanilla.loss or 0))
-    columns, shown = table(summary, str, str)
+    columns, shown = table(summary)
     assert "vs vanilla" in columns
     assert all(len(row) == len(columns) for row in shown)
     assert "better" in shown[1]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench import compare
+from holo_cli.bench import compare, runs
 from holo_cli.bench.compare import Options, best_rates, open_campaign
 from holo_cli.bench.compare_page import write_page
 from holo_cli.bench.compare_plan import Entry, Plan
-from holo_cli.bench.compare_summary import summarise, table
+from holo_cli.bench.compare_summary import costs, summarise, table
 from holo_cli.bench.rows import Rows, rows_path
 from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training import precision
@@ -58,7 +58,7 @@ def test_seeds_that_ended_well_do_not_stand_for_those_that_failed(
     assert summary.difference("ngt") is None
     (sentence,) = summary.sentences(missing=False)
     assert sentence.startswith("ngt: failed in 1 of 3 seeds. Nothing is said from the seeds")
-    columns, rows = table(summary, str, str)
+    columns, rows = table(summary)
     assert rows[1][list(columns).index("verdict")] == "failed in 1 of 3 seeds"
     write_page(campaign, summary, page)
     assert page.read_text(encoding="utf-8").count("failed in 1 of 3 seeds") >= 2
@@ -201,6 +201,27 @@ def test_runs_of_different_code_or_formats_are_told(plan: Plan, tmp_path: Path) 
     assert remark.startswith("Runs of 2 versions of the code that all models share")
 
 
+def test_an_entry_that_keeps_its_size_is_marked_everywhere(plan: Plan, tmp_path: Path) -> None:
+    """Twice as wide as the others, without being matched; one that happens to fit is not marked."""
+    page = tmp_path / "page.html"
+    wide = Entry("wide", "vanilla", settings={"model.width": 64}, match="none")
+    fits = Entry("fits", "vanilla", match="none")
+    campaign = open_campaign(plan.with_entries([wide, fits]), Options(page))
+    summary = summarise(campaign)
+    assert [line.matched for line in summary.lines] == [True, True, False, True]
+    assert [line.to_dict()["matched"] for line in summary.lines] == [True, True, False, True]
+    _, rows = costs(summary, str, str)
+    assert [row[1].endswith("*") for row in rows] == [False, False, True, False]
+    (remark,) = summary.remarks
+    assert remark.startswith("* Not matched in parameters")
+    assert "wide (" in remark
+    assert "fits" not in remark
+    write_page(campaign, summary, page)
+    assert "This does not hold for wide, which keep their own" in page.read_text(encoding="utf-8")
+    free = open_campaign(replace(campaign.plan, match="none"), Options(page))
+    assert {line.matched for line in summarise(free).lines} == {None}
+
+
 def test_all_runs_compute_in_one_number_format(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,7 +231,7 @@ def test_all_runs_compute_in_one_number_format(
     campaign = open_campaign(plan, Options(tmp_path / "page.html"))
     assert campaign.dtype == "bfloat16"
     for run in campaign.todo():
-        job = compare._job(campaign, run)
+        job = runs._job(campaign, run)
         told.append(job.settings["resolved"]["config"]["training"]["dtype"])
     assert set(told) == {"bfloat16"}
     ended, _ = go(plan, tmp_path / "page.html")

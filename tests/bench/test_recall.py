@@ -386,6 +386,26 @@ def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
         plan.select_tasks(["mqra"])
 
 
+def test_a_needle_may_have_a_depth(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    needle = PLAN.replace("task.mqar", "task.needle-en").replace("vocab = 16", "vocab = 200")
+    needle = needle.replace("[[16, 1], [20, 2]]", "[[64, 1]]").replace("[[32, 2]]", "[[90, 2]]")
+    path.write_text(needle, encoding="utf-8")
+    (anywhere,) = read_plan(path).check().exams
+    assert "depth" not in anywhere.to_dict()
+    path.write_text(f"{needle}depth = 0.25", encoding="utf-8")
+    (exam,) = read_plan(path).check().exams
+    assert getattr(exam.task, "depth", None) == 0.25
+    assert Exam.from_dict(exam.to_dict()) == exam
+    for depth, message in (("2.0", "from 0 to 1, not 2"), ('"deep"', "a number from 0 to 1")):
+        path.write_text(f"{needle}depth = {depth}", encoding="utf-8")
+        with pytest.raises(UsageError, match=message):
+            read_plan(path).check()
+    path.write_text(f"{PLAN}depth = 0.5", encoding="utf-8")
+    with pytest.raises(UsageError, match="unknown key 'depth'"):
+        read_plan(path)
+
+
 def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
     spread = replace(plan, widths=(32, 64)).spread_out()
     assert [e.name for e in spread] == [

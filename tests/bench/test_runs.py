@@ -40,6 +40,8 @@ for part in parts:
                          capture_output=True, text=True)
     for line in ran.stdout.splitlines()[:-1]: print(line, flush=True)
     say(event="part", key=part["key"], end=json.loads(ran.stdout.splitlines()[-1]))
+    if os.environ.get("KILL_AFTER") == part["key"]:
+        os.kill(os.getpid(), 9)
 say(event="result", parts=len(parts))
 """
 
@@ -95,6 +97,18 @@ def test_a_process_that_dies_fails_only_the_run_under_way(
     status = [campaign.rows.get(run.key)["status"] for run in runs]  # type: ignore[index]
     # the run that never began is in the next series
     assert status == ["done", "failed", "done", "done"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal 9")
+def test_a_process_that_dies_after_its_last_run_fails_none(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = replace(plan, rates=(1.0,))
+    runs = open_campaign(one, Options(tmp_path / "page.html")).todo()
+    monkeypatch.setattr(work, "WORKER", [sys.executable, "-S", "-c", SERIES])
+    monkeypatch.setenv("KILL_AFTER", runs[-1].key)
+    campaign = go(one, tmp_path / "page.html", len(runs))
+    assert [row["status"] for row in campaign.rows] == ["done"] * len(runs)
 
 
 def test_the_real_worker_trains_a_series_to_the_same_losses(

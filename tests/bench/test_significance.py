@@ -73,6 +73,9 @@ def test_a_clear_difference_is_called_clear() -> None:
     sentence = difference.sentence("nats")
     assert "ngt is better than vanilla by 0.1000 ± 0.0248 nats" in sentence
     assert "clear" in sentence
+    told = difference.to_dict()
+    assert (told["a"], told["b"], told["verdict"]) == ("ngt", "vanilla", "better")
+    assert told["value"] == pytest.approx(-0.1)
 
 
 def test_a_difference_within_the_noise_is_not_a_finding() -> None:

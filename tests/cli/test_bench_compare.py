@@ -44,6 +44,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert (wild["status"], wild["val_loss"]) == ("failed", None)
     assert "diverged" in wild["note"]
     assert len(document["rows"]) == 2
+    assert document["differences"] == []  # of an entry that failed nothing is said
     assert document["page"] == "here/page.html"
     assert Path("here/page.jsonl").exists()
     assert not Path("here/page.work").exists()
@@ -52,7 +53,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert "0 runs to do" in again.err
     report = holo(*command[:-1], "--report-only", "--markdown").out
     assert re.search(
-        r"^\| model \| parameters \| .*\| seeds \|\n\|---\|---:\|", report, re.MULTILINE
+        r"^\| model \| bits/byte \| .*\| verdict \|\n\|---\|---\|", report, re.MULTILINE
     )
     assert re.search(r"^\| vanilla \| .*\|$", report, re.MULTILINE)
     assert re.search(r"^- wild: ", report, re.MULTILINE)
@@ -68,6 +69,7 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
     assert ran.code == 0, ran.err
     assert "parameters matched to 20k within 2%" in ran.err
     assert ran.err.count("2 heads") == 0
+    assert "Runs of at most 100 steps are not measured beforehand" in ran.err
     assert not Path("bench").exists()
 
 
@@ -90,6 +92,9 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
         (("--context", "90000"), 1, "one context of 90000"),
         (("--parameters", "10"), 2, "cannot have 10 parameters"),
         (("--redo", "x"), 2, "no entry 'x'"),
+        (("--tune", "0"), 2, "at least one trial"),
+        (("--tune", "-3"), 2, "at least one trial"),
+        (("--tune", "4", "--rates-from", "page.html"), 2, "Leave one out"),
     ],
 )
 def test_compare_refuses_in_one_sentence(
@@ -132,6 +137,16 @@ def test_recall(holo: Holo) -> None:
     assert all(0 <= s["accuracy"] <= 1 and s["state_bytes"] > 0 for s in scores)
     assert document["page"] == "bench/recall-tiny.html"
     assert document["rows"][0]["machine"]["gflops_float32"] > 0
+    assert document["rows"][0]["dtype"] == "float32"
+    left = holo("bench", "recall", "--preset", "tiny", "--steps", "5", "--dry-run", "--json")
+    assert left.code == 0, left.err
+    tasks = {row["task"]: row for row in json.loads(left.out)["estimates"]}
+    assert (tasks["mqar"]["runs"], tasks["all"]["runs"]) == (2, 10)
+    assert not Path("bench/other.html").exists()
+    dry = holo("bench", "recall", "--preset", "tiny", "--dry-run", "--out", "bench/other.html")
+    assert "not known" in dry.out
+    assert "Nothing was trained" in dry.err
+    assert not Path("bench/other.html").exists()
     report = holo("bench", "recall", "--preset", "tiny", "--report-only")
     assert report.code == 0
     assert "not run" in report.out  # the entries and tasks that were left out above

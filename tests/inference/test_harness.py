@@ -12,7 +12,7 @@ import pytest
 
 from holo_cli import inference
 from holo_cli.data.tokenizers.char import CharTokenizer
-from holo_cli.errors import UsageError
+from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.likelihood import continuations, rolling, until
 from holo_cli.inference.loaded import Loaded
 from tests.inference.inference_fakes import Chain, make_loaded
@@ -75,6 +75,17 @@ def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: Loaded) 
     }  # fmt: skip
     assert 0 <= tasks["choosing"]["acc"] <= 1
     assert tasks["paging"]["bits_per_byte"] > 0
+
+
+def test_data_that_cannot_be_had(
+    harness: ModuleType, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(**asked: Any) -> None:
+        raise ConnectionError("Couldn't reach the hub\nand more")
+
+    monkeypatch.setattr(harness, "simple_evaluate", no_network)
+    with pytest.raises(DataError, match="The data of choosing could not be read: Couldn't reach"):
+        harness.run_tasks(loaded, ["choosing"])
 
 
 def test_tasks_of_a_folder_and_those_there_are_not(harness: ModuleType, loaded: Loaded) -> None:

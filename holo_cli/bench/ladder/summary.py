@@ -113,7 +113,10 @@ class Track:
         if self.fitted is None or not self.fitted.curve.falls:
             return None
         alpha, many = float(self.fitted.curve.alpha[0]), self.fitted.resampled
-        return alpha, None if many is None else self.fitted.interval(alpha, many.alpha)
+        if many is None:
+            return alpha, None
+        low, high = self.fitted.interval(alpha, many.alpha)
+        return alpha, (max(low, 0.0), high)  # the curves fall
 
 
 @dataclass(frozen=True)

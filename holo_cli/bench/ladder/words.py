@@ -60,14 +60,20 @@ def _gates(track: Track, summary: LadderSummary) -> str:
     against = track.against
     if against is None:
         return f"{said}; no curve"
-    said += f"; at {summary.ahead:g} times the {AXES[summary.axis]} "
-    said += (
-        "no difference can be computed" if math.isnan(against.ahead) else f"{against.ahead:+.4f}"
-    )
-    if against.ahead_interval is not None and not math.isnan(against.ahead):
-        low, high = against.ahead_interval
-        said += f" ({low:+.4f} to {high:+.4f})"
+    equal = _with_ends(against.at_equal, against.at_equal_interval)
+    said += f"; at equal {AXES[summary.axis]} {equal}"
+    said += f"; at {summary.ahead:g} times the largest "
+    said += _with_ends(against.ahead, against.ahead_interval)
     return f"{said}; {against.gap}"
+
+
+def _with_ends(value: float, interval: Interval | None) -> str:
+    """A difference with its interval, in a sentence."""
+    if math.isnan(value):
+        return "no difference can be computed"
+    return f"{value:+.4f}" + (
+        "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
+    )
 
 
 def to_dict(summary: LadderSummary) -> list[dict[str, Any]]:

@@ -1,16 +1,27 @@
 """Synthetic tasks with known answers: what a mixer can bring back from its past.
 
-A task makes sequences in which some positions have an answer that only the past can tell; all other
-positions are not scored. Adding one is a file here and a line in `TASKS`.
+A task makes sequences in which some positions have an answer that only the past can tell; all
+other positions are not scored. Adding one is a file here and a line in `TASKS`.
+
+The six tasks of MAD (Poli et al. 2024, arXiv 2403.17844) are `in-context-recall`, `fuzzy-recall`,
+`noisy-recall`, `selective-copying`, `compression` and `memorisation`.
 """
 
 from __future__ import annotations
 
+from holo_cli.bench.tasks.automata import Automata
 from holo_cli.bench.tasks.base import Case, Task
+from holo_cli.bench.tasks.compression import Compression
 from holo_cli.bench.tasks.copying import Copying
+from holo_cli.bench.tasks.fuzzy import FuzzyRecall
+from holo_cli.bench.tasks.in_context import InContextRecall
 from holo_cli.bench.tasks.induction import Induction
+from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.mqar import AssociativeRecall
+from holo_cli.bench.tasks.multihop import MultiHop
 from holo_cli.bench.tasks.names import NameBinding
+from holo_cli.bench.tasks.needle import EnglishNeedle, KoreanNeedle
+from holo_cli.bench.tasks.noisy import NoisyRecall
 from holo_cli.bench.tasks.selective import SelectiveCopying
 
 TASKS: dict[str, type[Task]] = {
@@ -19,6 +30,15 @@ TASKS: dict[str, type[Task]] = {
     "copying": Copying,
     "selective-copying": SelectiveCopying,
     "names": NameBinding,
+    "in-context-recall": InContextRecall,
+    "fuzzy-recall": FuzzyRecall,
+    "noisy-recall": NoisyRecall,
+    "compression": Compression,
+    "memorisation": Memorisation,
+    "automata": Automata,
+    "multi-hop": MultiHop,
+    "needle-en": EnglishNeedle,
+    "needle-ko": KoreanNeedle,
 }
 
 __all__ = ["TASKS", "Case", "Task"]

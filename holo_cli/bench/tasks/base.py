@@ -17,6 +17,7 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 
 Tokens = NDArray[np.int64]
+Allowed = NDArray[np.bool_]
 
 
 class Case(NamedTuple):
@@ -35,6 +36,8 @@ class Task(ABC):
     title: ClassVar[str]
     least_vocab: ClassVar[int]  # tokens without which there is nothing to ask
     asks: ClassVar[str]  # in a sentence, what a model has to do
+    # whether answers come from the last hidden state through a decoder, see `compressor.py`
+    decoded: ClassVar[bool] = False
 
     @abstractmethod
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
@@ -47,10 +50,6 @@ class Task(ABC):
     @abstractmethod
     def most_items(self) -> int:
         """How many things the vocabulary has names for."""
-
-    def answers(self, items: int) -> int:
-        """How many positions of a row are scored."""
-        return items
 
     @property
     @abstractmethod
@@ -83,3 +82,12 @@ class Task(ABC):
         for row in range(rows):
             self.fill(rng, x[row], y[row], case.items)
         return x, y
+
+    def graded(
+        self, rng: np.random.Generator, rows: int, case: Case
+    ) -> tuple[Tokens, Tokens, Allowed | None]:
+        """x and y as `sample` makes them, and the answers that count as right in a test.
+
+        Those are (rows, T, vocab_size), true where an answer is right; None: only y is.
+        """
+        return *self.sample(rng, rows, case), None

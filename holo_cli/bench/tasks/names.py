@@ -54,9 +54,6 @@ class NameBinding(Task):
     def most_items(self) -> int:
         return self.vocab_size // 6
 
-    def answers(self, items: int) -> int:
-        return NAME
-
     @property
     def chance(self) -> float:
         return 1 / (self.vocab_size - self.vocab_size // 3 - 2 * self.most_items())

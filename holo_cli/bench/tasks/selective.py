@@ -1,4 +1,7 @@
-"""Selective copying (Jing et al. 2019; Gu and Dao, "Mamba", 2023)."""
+"""Selective copying (Jing et al. 2019; Gu and Dao, "Mamba", 2023).
+
+Also one of the six tasks of MAD (Poli et al. 2024, arXiv 2403.17844).
+"""
 
 from __future__ import annotations
 

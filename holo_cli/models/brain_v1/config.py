@@ -9,9 +9,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig, Stage
+from holo_cli.tunable import tunable, tunable_choices
 
 NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
 Sparsity = Literal["columns", "kwta", "both", "dense"]
+_SPARSE = ["columns", "kwta", "both"]
 
 
 class Config(SkeletonConfig):
@@ -34,8 +36,9 @@ class Config(SkeletonConfig):
     )
     columns: int = Field(40, ge=1, le=4096, description="columns of the MLP; they share its units")
     columns_kept: int = Field(
-        0, ge=0, description="columns computed for a token; 0: as few as hold the active units"
-    )
+        0, ge=0, description="columns computed for a token; 0: as few as hold the active units",
+        json_schema_extra=tunable_choices(0, 4, 8, when={"sparsity": ["both"]}),
+    )  # fmt: skip
     shared_columns: int = Field(
         0, ge=0, description="of the kept columns, how many are kept for every token"
     )
@@ -46,10 +49,12 @@ class Config(SkeletonConfig):
         "drive",
         description="columns: how the router's value enters: added to the column's units before "
         "they fire, or as a factor after",
+        json_schema_extra=tunable_choices("drive", "sigmoid", when={"sparsity": ["columns"]}),
     )
     balance: float = Field(
-        1.0, ge=0, description="how fast the choice evens out over columns or units; 0 is off"
-    )
+        1.0, ge=0, description="how fast the choice evens out over columns or units; 0 is off",
+        json_schema_extra=tunable(0.1, 10.0, log=True, when={"sparsity": _SPARSE}),
+    )  # fmt: skip
     predictor: int = Field(
         0, ge=0, description="kwta: rank of the map that picks candidates for winners; 0 is off"
     )
@@ -70,8 +75,9 @@ class Config(SkeletonConfig):
 
     # -- attention --------------------------------------------------------------------------------
     dendrites: int = Field(
-        0, ge=0, le=64, description="dendrites per head that gate it by context; 0 is off"
-    )
+        0, ge=0, le=64, description="dendrites per head that gate it by context; 0 is off",
+        json_schema_extra=tunable_choices(0, 2, 4, 8),
+    )  # fmt: skip
     attention_top: float = Field(
         1.0, gt=0, le=1, description="evaluation keeps this share of a token's attention weights"
     )

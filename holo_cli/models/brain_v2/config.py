@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -29,14 +30,21 @@ class Config(SkeletonConfig):
         le=256,
         description="numbers of state per channel; 0 is 64 for scalar, 16 for selective",
     )
-    dt_min: float = Field(0.001, gt=0, description="smallest step of the state space at the start")
-    dt_max: float = Field(0.1, gt=0, description="largest step of the state space at the start")
+    dt_min: float = Field(
+        0.001, gt=0, description="smallest step of the state space at the start",
+        json_schema_extra=tunable(0.0001, 0.02, log=True),
+    )  # fmt: skip
+    dt_max: float = Field(
+        0.1, gt=0, description="largest step of the state space at the start",
+        json_schema_extra=tunable(0.02, 0.5, log=True),
+    )  # fmt: skip
     attention_every: int = Field(
         4, ge=0, description="every n-th layer adds attention among selected tokens; 0 is none"
     )
     attention_share: float = Field(
-        0.1, gt=0, le=1, description="share of the tokens that attention selects"
-    )
+        0.1, gt=0, le=1, description="share of the tokens that attention selects",
+        json_schema_extra=tunable(0.05, 0.5, log=True, when={"attention_every": range(1, 1001)}),
+    )  # fmt: skip
     memory: Literal["delta", "hebbian", "none"] = Field(
         "delta",
         description="episodic memory; delta: a new value replaces the old one of its key, hebbian: "
@@ -44,17 +52,20 @@ class Config(SkeletonConfig):
     )
     memory_every: int = Field(2, ge=1, description="every n-th layer has an episodic memory")
     memory_heads: int = Field(
-        0, ge=0, description="heads of the memory, as wide as the others; 0 is half of them"
-    )
+        0, ge=0, description="heads of the memory, as wide as the others; 0 is half of them",
+        json_schema_extra=tunable_choices(0, 1, 2, 4, when={"memory": ["delta", "hebbian"]}),
+    )  # fmt: skip
     ponder: int = Field(
         1, ge=1, le=16, description="steps that a token's MLP may take; 1 is no pondering"
     )
     ponder_prior: float = Field(
-        0.5, gt=0, lt=1, description="how likely each step is the last one, before any evidence"
-    )
+        0.5, gt=0, lt=1, description="how likely each step is the last one, before any evidence",
+        json_schema_extra=tunable(0.2, 0.8, when={"ponder": range(2, 17)}),
+    )  # fmt: skip
     ponder_weight: float = Field(
-        0.01, ge=0, description="weight of the divergence of halting from its prior"
-    )
+        0.01, ge=0, description="weight of the divergence of halting from its prior",
+        json_schema_extra=tunable(0.001, 0.1, log=True, when={"ponder": range(2, 17)}),
+    )  # fmt: skip
     ponder_rest: float = Field(
         0.05, ge=0, lt=1, description="a token stops once going on is no likelier than this"
     )

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -27,14 +28,23 @@ class Config(SkeletonConfig):
     binding_shape: Literal["1d", "2d", "3d"] = Field(
         "1d", description="hrr: a head seen as a line, a plane or a volume"
     )
-    plates: int = Field(1, ge=1, le=64, description="redundant plates per head, R")
+    plates: int = Field(
+        1, ge=1, le=64, description="redundant plates per head, R",
+        json_schema_extra=tunable_choices(1, 2, 4, when={"mixer": ["memory", "classic"]}),
+    )  # fmt: skip
     half_life_min: float = Field(
-        4.0, gt=0, description="tokens until half is forgotten: the shortest head at the start"
-    )
-    half_life_max: float = Field(4096.0, gt=0, description="the same for the longest head")
+        4.0, gt=0, description="tokens until half is forgotten: the shortest head at the start",
+        json_schema_extra=tunable(1.0, 32.0, log=True, when={"mixer": ["memory", "fftconv"]}),
+    )  # fmt: skip
+    half_life_max: float = Field(
+        4096.0, gt=0, description="the same for the longest head",
+        json_schema_extra=tunable(64.0, 16_384.0, log=True, when={"mixer": ["memory", "fftconv"]}),
+    )  # fmt: skip
     fft_modes: int = Field(
-        16, ge=1, le=256, description="fftconv: decaying oscillations per head that make its filter"
-    )
+        16, ge=1, le=256,
+        description="fftconv: decaying oscillations per head that make its filter",
+        json_schema_extra=tunable_choices(8, 16, 32, 64, when={"mixer": ["fftconv"]}),
+    )  # fmt: skip
     blend: bool = Field(
         False, description="mix the memory with attention, by a gate per head and token"
     )
@@ -50,8 +60,9 @@ class Config(SkeletonConfig):
     experts: int = Field(3, ge=1, le=256, description="category experts; 1 is a plain MLP")
     experts_top_k: int = Field(1, ge=1, description="experts that each token goes through")
     balance: float = Field(
-        0.01, ge=0, description="weight of the loss that spreads tokens over experts; 0 is off"
-    )
+        0.01, ge=0, description="weight of the loss that spreads tokens over experts; 0 is off",
+        json_schema_extra=tunable(0.001, 0.1, log=True, when={"experts": range(2, 257)}),
+    )  # fmt: skip
 
     @property
     def head_width(self) -> int:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 POWER_LIMIT = 16.0  # above it the weights of far tokens would leave float32's range
 
@@ -26,8 +27,9 @@ class Config(SkeletonConfig):
         description="how weight falls with distance; classic is the older formula, for comparison",
     )
     coords: int | None = Field(
-        None, ge=1, description="coordinates per head, even; unset: half of a head"
-    )
+        None, ge=1, description="coordinates per head, even; unset: half of a head",
+        json_schema_extra=tunable_choices(None, 4, 8, 16, 32),
+    )  # fmt: skip
     separate_coords: bool = Field(
         True, description="own coordinates for the token that pulls and the one that is pulled"
     )
@@ -35,15 +37,20 @@ class Config(SkeletonConfig):
         "position", description="what the first coordinates are made of"
     )
     power: float = Field(
-        8.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not"
-    )
+        8.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not",
+        json_schema_extra=tunable(2.0, 14.0, when={"kernel": ["gravity"]}),
+    )  # fmt: skip
     learn_power: bool = Field(False, description="learn the power per head, from `power` on")
     eps: float = Field(
         0.01,
         ge=0.01,
         description="least softening, added to squared distances; each head adds its own, learned",
+        json_schema_extra=tunable(0.01, 1.0, log=True, when={"kernel": ["gravity", "classic"]}),
     )
-    beta: float = Field(1.0, gt=0, description="curvature of space at first is -1/beta; learned")
+    beta: float = Field(
+        1.0, gt=0, description="curvature of space at first is -1/beta; learned",
+        json_schema_extra=tunable(0.1, 10.0, log=True, when={"kernel": ["lorentz"]}),
+    )  # fmt: skip
     mass_in_value: bool = Field(
         False, description="masses scale what tokens send instead of how much they pull"
     )
@@ -51,8 +58,14 @@ class Config(SkeletonConfig):
         "none",
         description="soft: pull fades beyond a learned radius; hard: evaluation cuts there",
     )
-    radius: float = Field(4.0, ge=0, description="the radius at first; learned per head")
-    tau: float = Field(1.0, gt=0, description="width of the fading, in squared distance")
+    radius: float = Field(
+        4.0, ge=0, description="the radius at first; learned per head",
+        json_schema_extra=tunable(1.0, 8.0, when={"radius_mode": ["soft", "hard"]}),
+    )  # fmt: skip
+    tau: float = Field(
+        1.0, gt=0, description="width of the fading, in squared distance",
+        json_schema_extra=tunable(0.1, 10.0, log=True, when={"radius_mode": ["soft", "hard"]}),
+    )  # fmt: skip
     lambda_repulsion: float = Field(
         0.0, ge=0, description="weight of the loss that keeps coordinates apart; 0 is off"
     )

@@ -1,0 +1,119 @@
+"""`holo eval --suite`: what a suite's name stands for, and a table of minimal pairs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.cli import options
+from holo_cli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holo_cli.cli.output import Output
+    from holo_cli.inference.loaded import Loaded
+
+PAIRS = "minimal-pairs"
+# shorthands for tasks of lm-evaluation-harness
+TASKS_OF = {
+    "blimp": ["blimp"],
+    "korean": [f"kobest_{name}" for name in ("boolq", "copa", "hellaswag", "sentineg", "wic")],
+}
+SUITES = (PAIRS, *TASKS_OF)
+DEFAULT_PAIRS = 500
+
+
+def check_suite(
+    suite: str | None, tasks: str | None, pairs: int | None, given: dict[str, Any]
+) -> None:
+    """Raises UsageError for an unknown suite, and for flags (`given`) that would do nothing."""
+    if suite is None:
+        if pairs is not None:
+            raise UsageError(
+                f"Without --suite {PAIRS}, --pairs would do nothing.", next_step="Leave it out."
+            )
+        return
+    if suite not in SUITES:
+        raise UsageError(f"There is no suite '{suite}'.", next_step=nearest(suite, SUITES))
+    if tasks is not None:
+        raise UsageError("--suite and --tasks exclude each other.", next_step="Leave one out.")
+    unused = options.given(**given)
+    if suite != PAIRS and pairs is not None:
+        unused = {"--pairs": pairs, **unused}
+    if unused:
+        raise UsageError(
+            f"--suite {suite} brings its own texts: {', '.join(unused)} would do nothing.",
+            next_step="Leave that out.",
+        )
+    if pairs is not None and (pairs < 2 or pairs % 2):
+        raise UsageError(
+            f"--pairs must be an even number of at least 2, not {pairs}.",
+            next_step="Pairs come in twos, so that each form is right as often as it is wrong.",
+        )
+
+
+def run_pairs(
+    loaded: Loaded,
+    lang: str | None,
+    pairs: int | None,
+    rows: int,
+    progress: Callable[[int, int], None],
+) -> list[dict[str, Any]]:
+    """The score of each phenomenon, and of each language in all, as plain rows."""
+    from holo_cli.inference.minimal_pairs.score import (
+        languages_of,
+        model_scorer,
+        score_pairs,
+        token_counts,
+    )
+
+    languages = languages_of(loaded, lang)
+    count = DEFAULT_PAIRS if pairs is None else pairs
+    scorer, lengths = model_scorer(loaded, rows), token_counts(loaded)
+    scores = score_pairs(scorer, lengths, languages, count, progress=progress)
+    return [score.to_dict() for score in scores]
+
+
+def show_pairs(rows: list[dict[str, Any]], out: Output) -> None:
+    """A table, and what its columns are."""
+    out.table(
+        ("language", "phenomenon", "right", "95 % interval", "both", "by length", "pairs"),
+        [
+            (row["language"], row["phenomenon"], f"{row['accuracy']:.1%}",
+             f"{row['low']:.1%} to {row['high']:.1%}", f"{row['both_right']:.1%}",
+             f"{row['shorter']:.1%}", f"{row['pairs']:,}")
+            for row in rows
+        ],
+    )  # fmt: skip
+    out.note(
+        "right: pairs in which the right sentence is the likelier one (chance: 50 %). both: "
+        "couples of which both pairs are right (25 %). by length: right if the sentence of fewer "
+        "tokens were always taken."
+    )
+
+
+def harness(asked: str) -> Callable[..., dict[str, Any]]:
+    """The adapter to lm-evaluation-harness. Raises UsageError, saying what `asked` for it, where
+    it is not installed."""
+    try:
+        from holo_cli.inference.harness import run_tasks
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "lm_eval":
+            raise
+        raise UsageError(
+            f"{asked} lm-evaluation-harness, which is not installed.",
+            next_step="Install it: pip install 'holo-cli[eval]'",
+        ) from None
+    return run_tasks
+
+
+def task_rows(tasks: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+    """Measures of the harness for a table: task, measure, value, standard error."""
+    rows = []
+    for task, measures in tasks.items():
+        for name, value in measures.items():
+            if isinstance(value, int | float) and not name.endswith("_stderr"):
+                error = measures.get(f"{name}_stderr")
+                shown = f"{error:.4f}" if isinstance(error, float) else ""
+                rows.append((task, name, f"{value:.4f}", shown))
+    return rows

@@ -1,0 +1,73 @@
+"""A phenomenon: a frame with a gap, and words on two sides that want two forms in it.
+
+    frame   {when} the {noun} near the {away} {gap} {how}.
+    left    noun = fox,     away = hills,  gap = was
+    right   noun = foxes,   away = hill,   gap = were
+
+    pair 1  Then the fox near the hills [was / *were] hungry.
+    pair 2  Then the foxes near the hill [were / *was] hungry.
+
+Pairs come as such couples: what is right in one is wrong in the other. So each form is right as
+often as it is wrong, and whoever only knows how common or how long the forms are is right in
+exactly half of the pairs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+Words = Mapping[str, str]
+
+
+class Pair(NamedTuple):
+    """Two sentences that differ in one word. Neighbours 2n and 2n + 1 are a couple."""
+
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class Phenomenon:
+    """One rule of a language. `shared` are the slots that both sides fill alike."""
+
+    name: str
+    about: str
+    frame: str
+    shared: Mapping[str, tuple[str, ...]]
+    sides: tuple[tuple[Words, Words], ...]  # each side has `gap`, the form that is right there
+
+    @property
+    def pairs(self) -> int:
+        """How many different pairs there are."""
+        return 2 * len(self.sides) * prod(len(words) for words in self.shared.values())
+
+    def draw(self, count: int, seed: int = 0) -> list[Pair]:
+        """`count` different pairs, an even number, as couples; the same for the same arguments."""
+        assert count % 2 == 0
+        chosen = random.Random(f"{self.name}:{seed}").sample(range(self.pairs // 2), count // 2)
+        return [pair for number in chosen for pair in self.couple(number)]
+
+    def couple(self, number: int) -> Iterator[Pair]:
+        """Couple `number`, from 0 to pairs / 2 - 1."""
+        words = {}
+        for slot, choices in self.shared.items():
+            number, index = divmod(number, len(choices))
+            words[slot] = choices[index]
+        left, right = self.sides[number]
+        for own, other in ((left, right), (right, left)):
+            good = words | dict(own)
+            yield Pair(self._tell(good), self._tell(good | {"gap": other["gap"]}))
+
+    def _tell(self, words: dict[str, str]) -> str:
+        # a slot may be empty
+        sentence = " ".join(self.frame.format(**words).split()).replace(" .", ".")
+        return sentence[0].upper() + sentence[1:]
+
+
+def choices(text: str) -> tuple[str, ...]:
+    """Phrases between bars; white space around them is not theirs."""
+    return tuple(phrase.strip() for phrase in text.split("|"))

@@ -1,0 +1,180 @@
+"""Scores a model on minimal pairs: how often the right sentence is the likelier one.
+
+A sentence's score is its log-likelihood from the beginning of a document, summed over its tokens.
+Chance is one half, and a pair whose sentences are equally likely counts as half right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holo_cli.errors import UsageError, nearest
+from holo_cli.inference.likelihood import rolling
+from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
+
+CHANCE = 0.5
+LEVEL = 0.95
+Scorer = Callable[[Sequence[str]], Sequence[float]]
+Progress = Callable[[int, int], None]  # pairs scored so far, and in all
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """How a model does on one phenomenon, or on all of a language (`phenomenon` is "all")."""
+
+    language: str
+    phenomenon: str
+    pairs: int
+    right: float  # pairs; a tie is half of one
+    both: int  # couples of which both pairs are right: no preference for a form can do that
+    shorter: float  # pairs whose right sentence has fewer tokens; of equally many, half
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.pairs
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The exact binomial interval of the accuracy at 95 %."""
+        return binomial_interval(self.right, self.pairs)
+
+    def to_dict(self) -> dict[str, Any]:
+        low, high = self.interval
+        return {
+            "language": self.language, "phenomenon": self.phenomenon, "pairs": self.pairs,
+            "accuracy": self.accuracy, "low": low, "high": high, "chance": CHANCE,
+            "both_right": self.both / (self.pairs // 2), "shorter": self.shorter / self.pairs,
+        }  # fmt: skip
+
+
+def score_pairs(
+    scorer: Scorer,
+    lengths: Scorer,
+    languages: Sequence[str],
+    count: int,
+    *,
+    seed: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> list[PairScore]:
+    """Every phenomenon of the languages with `count` pairs each (as many as it has, if fewer), and
+    after those of a language their sum.
+
+    `scorer` gives the log-likelihood of each text and `lengths` how many tokens it has: a tokenizer
+    that was trained on right text joins right forms, and fewer tokens are likelier even to a model
+    that has learned nothing. So the share that length alone would get stands beside the accuracy.
+    """
+    total = sum(min(count, p.pairs) for language in languages for p in PHENOMENA[language])
+    scores: list[PairScore] = []
+    done = 0
+    for language in languages:
+        own: list[PairScore] = []
+        for phenomenon in PHENOMENA[language]:
+            pairs = phenomenon.draw(min(count, phenomenon.pairs), seed)
+            own.append(_score(scorer, lengths, phenomenon, language, pairs))
+            done += len(pairs)
+            progress(done, total)
+        scores += own
+        scores.append(_sum(language, own))
+    return scores
+
+
+def _score(
+    scorer: Scorer, lengths: Scorer, phenomenon: Phenomenon, language: str, pairs: Sequence[Pair]
+) -> PairScore:
+    texts = [text for pair in pairs for text in pair]
+    margin = _margin(scorer(texts))
+    both = int((margin > 0).reshape(-1, 2).all(axis=1).sum())
+    shorter = _right(-_margin(lengths(texts)))
+    return PairScore(language, phenomenon.name, len(pairs), _right(margin), both, shorter)
+
+
+def _sum(language: str, own: Sequence[PairScore]) -> PairScore:
+    """All phenomena of a language together."""
+    right, shorter = sum(s.right for s in own), sum(s.shorter for s in own)
+    pairs, both = sum(s.pairs for s in own), sum(s.both for s in own)
+    return PairScore(language, "all", pairs, right, both, shorter)
+
+
+def _margin(figures: Sequence[float]) -> NDArray[np.float64]:
+    """Of each right sentence over the wrong one after it."""
+    found = np.array(figures, dtype=np.float64).reshape(-1, 2)
+    return found[:, 0] - found[:, 1]
+
+
+def _right(margin: NDArray[np.float64]) -> float:
+    return float((margin > 0).sum() + 0.5 * (margin == 0).sum())
+
+
+def model_scorer(loaded: Loaded, rows: int = 0) -> Scorer:
+    """Log-likelihoods under a checkpoint; `rows` sentences at a time (0: as many as fit)."""
+    return lambda texts: rolling(loaded, texts, rows)
+
+
+def token_counts(loaded: Loaded) -> Scorer:
+    """How many tokens each text has."""
+    return lambda texts: [len(loaded.tokenizer.encode(text)) for text in texts]
+
+
+def languages_of(loaded: Loaded, asked: str | None) -> list[str]:
+    """The languages to score: those asked for ("ko,en"), else those of the training data that have
+    pairs, or all where the checkpoint does not say.
+
+    Raises UsageError for a language that has no pairs, and for one that the alphabet cannot write.
+    """
+    if asked is None:
+        trained = loaded.prompts.languages or loaded.prompts.data_languages
+        known = [code for code in PHENOMENA if code in trained] or list(PHENOMENA)
+    else:
+        known = list(dict.fromkeys(code.strip() for code in asked.split(",") if code.strip()))
+        if not known:
+            raise UsageError(
+                "--lang names no language.", next_step=f"Known: {', '.join(PHENOMENA)}."
+            )
+    for code in known:
+        if code not in PHENOMENA:
+            raise UsageError(
+                f"There are no minimal pairs in '{code}' (--lang).",
+                next_step=nearest(code, PHENOMENA),
+            )
+        texts = [pair.good for p in PHENOMENA[code] for pair in p.draw(min(200, p.pairs))]
+        if missing := loaded.tokenizer.unknown("".join(texts)):
+            shown = " ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
+            raise UsageError(
+                f"This model's alphabet lacks {shown}, so it cannot score the pairs in '{code}'.",
+                next_step="Choose another language with --lang, or train with a tokenizer that "
+                "writes every character: holo prepare --tokenizer bpe.",
+            )
+    return known
+
+
+def binomial_interval(right: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+    """Clopper and Pearson's exact interval (1934) of a share: the probabilities under which so many
+    right answers, or more (or fewer), are not too rare. Of a half the wider bound is taken."""
+    tail = (1 - level) / 2
+    low_at, high_at = int(np.floor(right)), int(np.ceil(right))
+    low = 0.0 if low_at == 0 else _bisect(lambda p: 1 - _cdf(low_at - 1, count, p) - tail)
+    high = 1.0 if high_at == count else _bisect(lambda p: tail - _cdf(high_at, count, p))
+    return low, high
+
+
+def _cdf(most: int, count: int, p: float) -> float:
+    """Probability of at most so many successes in `count` trials, for 0 < p < 1."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])  # log n!
+    k = np.arange(most + 1)
+    log_mass = logs[count] - logs[k] - logs[count - k] + k * np.log(p) + (count - k) * np.log1p(-p)
+    return float(np.exp(log_mass).sum())
+
+
+def _bisect(rising: Callable[[float], float]) -> float:
+    """Where an increasing function of a probability is zero."""
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
+    return (low + high) / 2
