@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED, Campaign
+from holo_cli.bench.compare_campaign import SWEEP_SEED, Campaign
 from holo_cli.bench.compare_summary import Line, Summary, bits_per_nat, verdict
 from holo_cli.bench.losses import test_bpb, test_loss
 from holo_cli.bench.report import Report
@@ -328,13 +328,13 @@ def _method(campaign: Campaign) -> str:
         if convs == {0}
         else "a short convolution for some only"
     )
-    last = FINAL_SEED + plan.seeds - 1
+    last = plan.first_seed + plan.seeds - 1
     return f"""{sizes} The same for all: {steps}{training.batch_size * training.grad_accum} x \
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-{_choice(campaign)} Then seeds {FINAL_SEED} to {last}, which chose nothing. Choices are made by \
-the loss on one half of the validation text, and the loss on the other half is reported.
+{_choice(campaign)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
+made by the loss on one half of the validation text, and the loss on the other half is reported.
 
 What counts is the loss after the last step, never the best on the way. Windows of {context} \
 tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \

@@ -74,6 +74,15 @@ def compare(
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="N", help="Runs of each at its best rate.")
     ] = None,
+    first_seed: Annotated[
+        int | None,
+        typer.Option(
+            "--first-seed",
+            metavar="N",
+            help="The reported runs have seeds N, N + 1, ...; seeds that were not used before "
+            "confirm a result (default: the plan's, 1).",
+        ),
+    ] = None,
     steps: options.Steps = None,
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", metavar="N", help="Sequences in a forward pass.")
@@ -145,6 +154,7 @@ def compare(
         "target": parameters,
         "seconds": time_limit,
         "seeds": seeds,
+        "first_seed": first_seed,
         "tune": tune,
         "rates": None if rates is None else numbers("--rates", rates),
     }
