@@ -33,9 +33,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     report = Report(
         plan.title or f"Which model learns {data.name} best?",
         f"{len(summary.lines)} models, trained from scratch on the same tokens of "
-        f"'{data.name}' in the same order, each at the best of the learning rates tried. Lower "
-        "is better everywhere. A difference counts only where it is larger than what another "
-        "random seed makes.",
+        f"'{data.name}' in the same order, each at the best of the "
+        f"{'settings' if plan.tune else 'learning rates'} tried. Lower is better everywhere. A "
+        "difference counts only where it is larger than the difference between random seeds.",
         machine,
     )
     report.prose(_findings(campaign, summary), "What was found")
@@ -70,8 +70,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
         "The learning rates",
         [t for line in summary.lines for t in _sweep(campaign, line)],
         _axes("factor on the model's rates", "nats per token", log=True),
-        f"Final loss of a run of {plan.sweep_share:.0%} of the steps, seed {SWEEP_SEED}. Each "
-        "model goes on with its lowest point. Rates that failed have no mark.",
+        f"Loss on the tune half of the validation text after a run of {plan.sweep_share:.0%} of "
+        f"the steps, seed {SWEEP_SEED}. The reported runs of a model use the rate of its lowest "
+        "point. Rates that failed have no mark.",
     )
     _shapes(report, campaign, summary)
     _runs(report, campaign)
@@ -94,8 +95,8 @@ def _findings(campaign: Campaign, summary: Summary) -> str:
     first = []
     if best is not None and len(lines) > 1:
         first = [
-            f"Lowest mean, which alone decides nothing: {best.entry}, {best.bits:.4f} {BITS} "
-            f"({best.loss:.4f} nats)."
+            f"The lowest mean, which by itself decides nothing: {best.entry}, "
+            f"{best.bits:.4f} {BITS} ({best.loss:.4f} nats per token)."
         ]
     missing = _not_run(campaign)
     if missing:
@@ -137,8 +138,9 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         "The result",
         columns,
         rows,
-        "Losses are of the whole validation text after the last step: mean and standard deviation "
-        "over seeds. A dash is what was not measured.",
+        "Losses on the test half of the validation text after the last step: mean and standard "
+        "deviation (sd) over seeds. ± 95 %: half of the interval of the difference, in nats per "
+        "token. A dash is what was not measured.",
     )
     costs = []
     for line in summary.lines:
@@ -159,9 +161,9 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         headings,
         costs,
         "Matched: whether the entry has what the plan holds equal (see below). "
-        "Active parameters are those that one token meets. State is what decoding keeps of one "
-        "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
-        "the whole process are medians over the seeds.",
+        "Active parameters are those that one token uses. State is what decoding keeps for one "
+        "text as long as the context. FLOPs are of training, by formula. Time, speed and peak "
+        "memory of the whole process are medians over the seeds.",
     )
 
 
@@ -355,8 +357,13 @@ def _choice(campaign: Campaign) -> str:
     if campaign.tuning is None:
         return (
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
-            f"{SWEEP_SEED}; a sweep that is best at its edge goes on beyond it, {plan.extend} "
-            "times at most."
+            f"{SWEEP_SEED}"
+            + (
+                f"; a sweep that is best at its edge is extended beyond it, {plan.extend} times at "
+                "most."
+                if plan.extend
+                else "."
+            )
         )
     return (
         f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "

@@ -188,7 +188,7 @@ def _method(ladder: Ladder, summary: LadderSummary) -> str:
         for rung in plan.rungs
         if rung not in plan.swept_rungs
     )
-    return f"""Each rung is a comparison as `holo bench compare` makes it: equal tokens in equal \
+    return f"""Each rung is a comparison as holo bench compare makes it: equal tokens in equal \
 order, parameters matched within {plan.shared.tolerance:.0%}, steps set so that a run reads as \
 many tokens per parameter as the budget says, the schedule to its end. Learning rates \
 are chosen by the loss on one half of the validation text after the last step, and the loss on the \
