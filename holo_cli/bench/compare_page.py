@@ -137,8 +137,8 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         "The result",
         columns,
         rows,
-        "Losses are of the whole validation text after the last step: mean and standard deviation "
-        "over seeds. A dash is what was not measured.",
+        "Losses after the last step, on the half of the validation text that no learning rate was "
+        "chosen by: mean and standard deviation over seeds. A dash is what was not measured.",
     )
     costs = []
     for line in summary.lines:
