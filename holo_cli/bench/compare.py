@@ -2,9 +2,9 @@
 
 Everything but the mechanism is held equal: prepared set and tokenizer, batches and their order (by
 seed), steps, context, schedule to its end, and, as asked, parameters, active parameters or time.
-What is reported is the loss over the whole validation part after the last step, not the best on
-the way. Rows go to a JSONL file as runs finish; a second call with the same page goes on where the
-first one stopped, in the middle of a run too.
+What is reported is the loss after the last step, not the best on the way, on the half of the
+validation part that no learning rate was chosen by. Rows go to a JSONL file as runs finish; a
+second call with the same page resumes where the first one stopped, in the middle of a run too.
 """
 
 from __future__ import annotations

@@ -334,11 +334,19 @@ class Campaign:
     def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
         """Do again what failed, or every run that these entries now have. Unknown entries fail by
         name."""
+        self.forget_runs(self.runs_of(entries), failed=failed)
+
+    def runs_of(self, entries: Sequence[str]) -> list[Run]:
+        """Every run that these entries now have. Raises UsageError for unknown ones."""
         for name in entries:
             if name not in self.entries:
                 raise UsageError(f"There is no entry '{name}' to do again.")
-        again = [run.key for name in entries for run in self._of(self.entries[name])]
-        found = [self._stored.pop(key) for key in again if key in self._stored]
+        return [run for name in entries for run in self._of(self.entries[name])]
+
+    def forget_runs(self, runs: Sequence[Run], *, failed: bool) -> None:
+        """Act as if these runs, and with `failed` those that failed, had no rows."""
+        keys = [run.key for run in runs]
+        found = [self._stored.pop(key) for key in keys if key in self._stored]
         self.forgotten = [row["key"] for row in found]
         broken = [key for key, row in self._stored.items() if failed and row["status"] != "done"]
         found += [self._stored.pop(key) for key in broken]

@@ -138,9 +138,9 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         "The result",
         columns,
         rows,
-        "Losses on the test half of the validation text after the last step: mean and standard "
-        "deviation (sd) over seeds. ± 95 %: half of the interval of the difference, in nats per "
-        "token. A dash is what was not measured.",
+        "Losses after the last step, on the half of the validation text that no learning rate was "
+        "chosen by: mean and standard deviation (sd) over seeds. ± 95 %: half of the interval of "
+        "the difference, in nats per token. A dash is what was not measured.",
     )
     costs = []
     for line in summary.lines:

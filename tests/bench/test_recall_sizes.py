@@ -57,7 +57,8 @@ def add(recall: Recall, run: Run, accuracy: float, trained: float, **more: Any) 
         for c in run.exam.cases
     ]  # fmt: skip
     row = {
-        "key": run.key, "entry": run.entry, "status": "done", "cases": cases, "steps": 10,
+        "key": run.key, "entry": run.entry, "model": run.resolved.model_name, "status": "done",
+        "cases": cases, "steps": 10,
         "config": run.resolved.to_dict()["config"], "train_seconds": trained, "losses": [[1, 1.0]],
         "stopped_by": "steps", "code": "x", "date": "y", "machine": {},
     }  # fmt: skip

@@ -131,15 +131,11 @@ class Ladder:
     def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
         """Do again what failed, or every run that these entries now have. Unknown entries raise
         UsageError."""
-        wanted = [run for c in self.campaigns.values() for run in c.wanted()]
-        for name in entries:
-            if name not in {entry.name for entry in self.plan.shared.entries}:
-                raise UsageError(f"There is no entry '{name}' to do again.")
-        keys = {run.key for run in wanted if run.entry in entries}
-        self.forgotten = [key for key in sorted(keys) if self.rows.get(key) is not None]
-        broken = [row["key"] for row in self.rows if failed and row["status"] != "done"]
-        for key in (*self.forgotten, *broken):
-            self.rows.forget(key)
+        # known for all before any is forgotten: a rung takes its rates from the sweep of another
+        again = {place: c.runs_of(entries) for place, c in self.campaigns.items()}
+        for place, campaign in self.campaigns.items():
+            campaign.forget_runs(again[place], failed=failed)
+        self.forgotten = [key for c in self.campaigns.values() for key in c.forgotten]
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,8 @@ def test_an_entry_that_is_not_finished_gets_no_curve(ladder: Ladder, tmp_path: P
     assert (ngt.rungs_gate, ngt.against.gate, ngt.against.gap) == ("not known",) * 3
     assert any("one seed has no spread" in text for text in sentences(summary))
     row = next(r for r in one.rows if (r["entry"], r["rung"], r["role"]) == ("ngt", "l", "final"))
-    one.rows.add({**row, "status": "failed", "error": "out of memory", "kind": "crash"})
+    failed = {**row, "status": "failed", "error": "out of memory", "kind": "crash"}
+    next(c for c in one.campaigns.values() if c.rung.name == "l").add(failed)
     summary = summarise_ladder(one)
     assert summary.track("ngt", 1).against is None
     assert verdict_of(summary, "ngt") == "not known"
