@@ -42,7 +42,7 @@ def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
     _curves(report, summary)
     report.table(
         "What was trained",
-        ("rung", "tokens/parameter", "entry", "parameters", "layers", "width", "MLP ratio",
+        ("rung", "tokens per parameter", "entry", "parameters", "layers", "width", "MLP ratio",
          "steps", "tokens", "epochs", "training FLOPs", "rates swept at"),
         [tuple(row.values()) for row in sizes(ladder)],
         "Epochs are how often a run reads the training text. FLOPs are by formula.",
@@ -116,10 +116,15 @@ def _losses(report: Report, summary: LadderSummary) -> None:
         for point in [track.points[number]]
     ]  # fmt: skip
     columns = (
-        "tokens/parameter", "rung", "entry", "nats per token", "sd", "seeds", "rate",
+        "tokens per parameter", "rung", "entry", "nats per token", "sd", "seeds", "rate",
         f"nats against {summary.base}", "± 95 %", "verdict", "remarks",
     )  # fmt: skip
-    report.table("Gate 1: at every rung", columns, rows, "Differences are paired by seed.")
+    report.table(
+        "Gate 1: at every rung",
+        columns,
+        rows,
+        "Differences are paired by seed; ± 95 % is half of their interval, in nats per token.",
+    )
 
 
 def _curves(report: Report, summary: LadderSummary) -> None:
@@ -141,19 +146,19 @@ def _curves(report: Report, summary: LadderSummary) -> None:
                     ranged(against.ahead, against.ahead_interval, digits=4, plus=True),
                     against.gate,
                 ]),
-                "; ".join(track.notes),
             ))  # fmt: skip
     columns = (
-        "tokens/parameter", "entry", "E", "alpha", "nats at equal x",
-        f"share of {summary.base}'s x for its loss", "change for 10 times the x",
-        f"nats at {summary.ahead:g} times the x", "gate 2", "remarks",
+        "tokens per parameter", "entry", "E", "alpha", "nats at equal x",
+        f"share of {summary.base}'s x needed", "change in nats for 10 times the x",
+        f"nats at {summary.ahead:g} times the x", "gate 2",
     )  # fmt: skip
     report.table(
         "Gate 2: by extrapolation", columns, rows,
-        f"x is {AXES[summary.axis]}. The share needed says how much of the baseline's x an entry's "
+        f"x is {AXES[summary.axis]}; nats are differences to {summary.base} in nats per token, "
+        "below zero is better. The share needed says how much of the baseline's x an entry's "
         "curve needs for the loss of the baseline's curve at its largest x: 0.8 saves 20 %. "
         "Intervals come from resampling seeds; they do not cover that the form of the curve may be "
-        "wrong.",
+        "wrong. Cautions are among the findings above.",
     )  # fmt: skip
 
 
@@ -172,7 +177,7 @@ def _runs(report: Report, ladder: Ladder) -> None:
         for row in [campaign.row(run)]
     ]  # fmt: skip
     columns = (
-        "rung", "tokens/parameter", "entry", "role", "rate", "seed", "status", "nats per token",
+        "rung", "tokens per parameter", "entry", "role", "rate", "seed", "status", "nats per token",
         "steps", "training s", "code", "finished",
     )  # fmt: skip
     report.table("Every run", columns, rows, "From the raw rows beside this page.")
