@@ -20,6 +20,8 @@ SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training",
           *(f"models/{name}.py" for name in ("__init__", "base", "skeleton", "views")),
           "config*.py", "model_config.py", "data/batches.py", "data/dataset.py", "data/rows.py",
           "bench/worker.py")  # fmt: skip
+# What a run of `holo bench recall` goes through beside that: its rows and how they are scored.
+RECALL = ("bench/tasks", "bench/recall_run.py", "bench/compressor.py")
 
 
 def shared_code() -> str:
@@ -27,11 +29,12 @@ def shared_code() -> str:
     return _digest(file for pattern in SHARED for file in _files(pattern))
 
 
-def code_of(model: str) -> str:
-    """Of a model's own folder, all layers, and of what all share."""
+def code_of(model: str, job: str = "train") -> str:
+    """Of a model's own folder, all layers, and of what all share; for a job "recall" also of the
+    tasks and of what trains and tests on them."""
     own = ROOT / Path(*registry.module_name(model).split(".")[1:])
-    shared = (f for pattern in ("layers", *SHARED) for f in _files(pattern))
-    return _digest([*own.rglob("*.py"), *shared])
+    patterns = ("layers", *SHARED, *(RECALL if job == "recall" else ()))
+    return _digest([*own.rglob("*.py"), *(f for p in patterns for f in _files(p))])
 
 
 def _files(pattern: str) -> Iterable[Path]:

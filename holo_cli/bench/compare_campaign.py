@@ -25,7 +25,7 @@ from holo_cli.bench.compare_config import (
     shortened,
 )
 from holo_cli.bench.compare_plan import Entry, Plan
-from holo_cli.bench.compare_runs import FINAL_SEED, SWEEP_SEED, Run, Sweep, diverged
+from holo_cli.bench.compare_runs import SWEEP_SEED, Run, Sweep, diverged
 from holo_cli.bench.compare_tuning import Trial, Tuning
 from holo_cli.bench.losses import tune_loss
 from holo_cli.bench.match import count, describe, fit
@@ -196,7 +196,7 @@ class Campaign:
     def finals(self, entry: Entry) -> list[Run]:
         """The runs that are reported, one for each seed; none before the sweep is settled."""
         sweep = self.sweep(entry)
-        seeds = range(FINAL_SEED, FINAL_SEED + self.plan.seeds)
+        seeds = range(self.plan.first_seed, self.plan.first_seed + self.plan.seeds)
         if (best := self.tuned(entry.name)) is not None:
             steps = self.steps(entry, best.shape)
             return [] if steps is None else [self._tuned(entry, best, steps, s) for s in seeds]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED, Campaign
+from holo_cli.bench.compare_campaign import SWEEP_SEED, Campaign
 from holo_cli.bench.compare_summary import Line, Summary, bits_per_nat, verdict
 from holo_cli.bench.losses import test_bpb, test_loss
 from holo_cli.bench.report import Report
@@ -33,9 +33,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     report = Report(
         plan.title or f"Which model learns {data.name} best?",
         f"{len(summary.lines)} models, trained from scratch on the same tokens of "
-        f"'{data.name}' in the same order, each at the best of the learning rates tried. Lower "
-        "is better everywhere. A difference counts only where it is larger than what another "
-        "random seed makes.",
+        f"'{data.name}' in the same order, each at the best of the "
+        f"{'settings' if plan.tune else 'learning rates'} tried. Lower is better everywhere. A "
+        "difference counts only where it is larger than the difference between random seeds.",
         machine,
     )
     report.prose(_findings(campaign, summary), "What was found")
@@ -70,8 +70,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
         "The learning rates",
         [t for line in summary.lines for t in _sweep(campaign, line)],
         _axes("factor on the model's rates", "nats per token", log=True),
-        f"Final loss of a run of {plan.sweep_share:.0%} of the steps, seed {SWEEP_SEED}. Each "
-        "model goes on with its lowest point. Rates that failed have no mark.",
+        f"Loss on the tune half of the validation text after a run of {plan.sweep_share:.0%} of "
+        f"the steps, seed {SWEEP_SEED}. The reported runs of a model use the rate of its lowest "
+        "point. Rates that failed have no mark.",
     )
     _shapes(report, campaign, summary)
     _runs(report, campaign)
@@ -94,8 +95,8 @@ def _findings(campaign: Campaign, summary: Summary) -> str:
     first = []
     if best is not None and len(lines) > 1:
         first = [
-            f"Lowest mean, which alone decides nothing: {best.entry}, {best.bits:.4f} {BITS} "
-            f"({best.loss:.4f} nats)."
+            f"The lowest mean, which by itself decides nothing: {best.entry}, "
+            f"{best.bits:.4f} {BITS} ({best.loss:.4f} nats per token)."
         ]
     missing = _not_run(campaign)
     if missing:
@@ -138,7 +139,8 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         columns,
         rows,
         "Losses after the last step, on the half of the validation text that no learning rate was "
-        "chosen by: mean and standard deviation over seeds. A dash is what was not measured.",
+        "chosen by: mean and standard deviation (sd) over seeds. ± 95 %: half of the interval of "
+        "the difference, in nats per token. A dash is what was not measured.",
     )
     costs = []
     for line in summary.lines:
@@ -159,9 +161,9 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         headings,
         costs,
         "Matched: whether the entry has what the plan holds equal (see below). "
-        "Active parameters are those that one token meets. State is what decoding keeps of one "
-        "text as long as the context. FLOPs are of training, by formula. Time, speed and memory of "
-        "the whole process are medians over the seeds.",
+        "Active parameters are those that one token uses. State is what decoding keeps for one "
+        "text as long as the context. FLOPs are of training, by formula. Time, speed and peak "
+        "memory of the whole process are medians over the seeds.",
     )
 
 
@@ -328,13 +330,13 @@ def _method(campaign: Campaign) -> str:
         if convs == {0}
         else "a short convolution for some only"
     )
-    last = FINAL_SEED + plan.seeds - 1
+    last = plan.first_seed + plan.seeds - 1
     return f"""{sizes} The same for all: {steps}{training.batch_size * training.grad_accum} x \
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-{_choice(campaign)} Then seeds {FINAL_SEED} to {last}, which chose nothing. Choices are made by \
-the loss on one half of the validation text, and the loss on the other half is reported.
+{_choice(campaign)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
+made by the loss on one half of the validation text, and the loss on the other half is reported.
 
 What counts is the loss after the last step, never the best on the way. Windows of {context} \
 tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
@@ -355,8 +357,13 @@ def _choice(campaign: Campaign) -> str:
     if campaign.tuning is None:
         return (
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
-            f"{SWEEP_SEED}; a sweep that is best at its edge goes on beyond it, {plan.extend} "
-            "times at most."
+            f"{SWEEP_SEED}"
+            + (
+                f"; a sweep that is best at its edge is extended beyond it, {plan.extend} times at "
+                "most."
+                if plan.extend
+                else "."
+            )
         )
     return (
         f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "

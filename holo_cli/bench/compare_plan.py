@@ -26,7 +26,7 @@ ALL = "all"  # in place of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
 CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
-    "training.seed": "--seeds says how many there are",
+    "training.seed": "--seeds says how many there are, --first-seed where they start",
     "training.init_seed": "equal seeds start from the weights of that seed",
     "training.eval_every": "the plan's evaluations say how many there are",
     "model.vocab_size": "it follows from the tokenizer",
@@ -69,6 +69,7 @@ class Plan:
     extend: int = 2  # how far a sweep may go on beyond an edge that is best
     sweep_share: float = 0.5  # of the steps, in a run of the sweep
     seeds: int = 3
+    first_seed: int = 1  # of the reported runs; others than before confirm a result
     evaluations: int = 10  # of a final run, evenly over its steps
     tune: int = 0  # trials of each entry over its settings; 0: the rates alone are swept
     main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
@@ -120,6 +121,7 @@ class Plan:
         wrong = {
             f"match '{self.match}'": self.match not in MATCHES,
             f"seeds {self.seeds}": self.seeds < 1,
+            f"first_seed {self.first_seed}": self.first_seed < 1,
             f"evaluations {self.evaluations}": self.evaluations < 1,
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
@@ -131,9 +133,9 @@ class Plan:
             if is_wrong:
                 raise UsageError(
                     f"A comparison cannot have {what}.",
-                    next_step=f"match is one of {', '.join(MATCHES)}; seeds, evaluations and rates "
-                    "are above 0, no rate twice; tune is a number of trials; sweep_share and "
-                    "tolerance are shares.",
+                    next_step=f"match is one of {', '.join(MATCHES)}; seeds, first_seed, "
+                    "evaluations and rates are above 0, no rate twice; tune is a number of trials; "
+                    "sweep_share and tolerance are shares.",
                 )
         for entry in self.entries:
             if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from holo_cli.bench.compare_tuning import Trial
 
 SWEEP_SEED = 0
-FINAL_SEED = 1  # the first of the seeds that are reported
 
 
 @dataclass(frozen=True)
@@ -48,11 +47,15 @@ class Sweep:
     best: float | None  # None while not settled, or when there is none
     settled: bool
     broken: tuple[float, ...] = ()  # ended by something that says nothing about the rate
+    source: Sweep | None = None  # the sweep, at another size, whose best rate is used here
+    swept_at: str = ""  # that size
 
     @property
     def at_edge(self) -> bool:
         """Whether the best rate is the last one tried on a side, so that a better one may lie
-        beyond."""
+        beyond; of a rate that was taken over, in the sweep that found it."""
+        if self.source is not None:
+            return self.source.at_edge
         return len(self.rates) > 1 and self.best in (min(self.rates), max(self.rates))
 
 

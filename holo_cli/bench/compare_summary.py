@@ -234,7 +234,8 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
         numbers = ", ".join(map(str, broken))
         notes.append(f"its trials {numbers} broke off; --retry-failed does that again")
     if sweep.settled and sweep.at_edge:
-        notes.append(f"the best rate, x{sweep.best:g}, is the last one tried on its side")
+        at = f" at {sweep.swept_at}" if sweep.swept_at else ""
+        notes.append(f"the best rate{at}, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:
         notes.append("its runs were made by different versions of the code")
     if any(row["stopped_by"] != "steps" for row in done):

@@ -338,7 +338,7 @@ class Tuning:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for a reader."""
-        columns = ["model", "trials", "infeasible", "default", "tuned", "gain", "found"]
+        columns = ["model", "trials", "infeasible", "default, nats", "tuned, nats", "gain", "found"]
         rows = []
         for entry in self.campaign.plan.entries:
             r = self.result(entry)

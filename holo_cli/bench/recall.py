@@ -327,7 +327,7 @@ def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
         "machine": machine | {"threads": event.pop("threads", machine["threads"])},
         **event,
         "config": run.resolved.to_dict()["config"],
-        "code": event.pop("code", None) or code_of(run.resolved.model_name),
+        "code": event.pop("code", None) or code_of(run.resolved.model_name, "recall"),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -19,9 +19,9 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     plan = recall.plan
     report = Report(
         plan.title or "Recall",
-        "Small models, each trained from scratch on tasks whose answers only the past can tell, "
-        "and tested on rows made anew: shares of right answers, at lengths that were trained on "
-        "and at longer ones, beside the state that decoding keeps there.",
+        "Small models, each trained from scratch on tasks whose answers depend on earlier tokens, "
+        "and tested on new rows: shares of right answers, at lengths that were trained on and at "
+        "longer ones, beside the bytes of state that decoding keeps at that length.",
         dict(machines[-1]) if machines else {},
     )
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
@@ -102,7 +102,7 @@ def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> No
         states = [s.state_bytes for s in own]
         ends = states[:1] if first == last else [states[0], states[-1]]
         rows.append((entry, own[0].parameters, *cells, *ends, why))
-    at_last = [] if first == last else [f"at {last}"]
+    at_last = [] if first == last else [f"state at {last}, bytes"]
     report.table(
         exam.task.title,
         (
@@ -135,7 +135,7 @@ def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> No
                 "yaxis": {"title": {"text": "right answers, %"}, "range": [-3, 103]},
             },
             "A mark for each case. A cache grows with the text, so its marks move to the right; a "
-            "recurrent state stays where it is.",
+            "recurrent state has the same size at every length.",
         )
 
 
@@ -177,7 +177,7 @@ def _method(recall: Recall) -> str:
         rates = (
             f"Rates tried: {tried}; figures are of the {best}, chosen on the same test: by its "
             "accuracy in the trained cases, where a seed that failed counts as nothing right. So "
-            "they flatter a little, those of models that hang on the rate most."
+            "they flatter a little, most of all those of models that are sensitive to the rate."
         )
     steps = f"{training.steps} steps of {training.batch_size} rows made on the spot{ends}"
     formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})

@@ -145,7 +145,7 @@ TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall, "series":
 def attempt(job: dict[str, Any]) -> Event:
     """Do a job and return its last event, "result" or "failed". Raises Stopped on request."""
     model = job["resolved"]["model"]
-    made_by = {"code": code_of(model), "shared_code": shared_code()}
+    made_by = {"code": code_of(model, job["task"]), "shared_code": shared_code()}
     job["code"] = made_by["code"]
     if RESULT.exists():  # ended just before its row was written
         kept = json.loads(RESULT.read_text(encoding="utf-8"))

@@ -33,7 +33,7 @@ def compare(
     variants: bench_options.Variants = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
+        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
     ] = None,
     plan_file: bench_options.PlanFile = None,
     data: Annotated[
@@ -41,26 +41,37 @@ def compare(
         typer.Option(
             "--data",
             metavar="NAME",
-            help="A prepared set, by name or path; left out: the plan's, or the only one.",
+            help="Prepared set, by name or path (default: the plan's, or the only one).",
             autocompletion=complete.prepared,
         ),
     ] = None,
     sets: bench_options.Sets = None,
     match: Annotated[
         str | None,
-        typer.Option("--match", metavar="WHAT", help="parameters, active, time or none."),
+        typer.Option(
+            "--match",
+            metavar="WHAT",
+            help="What is held equal: parameters, active (parameters that one token uses), "
+            "time or none (default: the plan's).",
+        ),
     ] = None,
     parameters: Annotated[
         int | None,
-        typer.Option("--parameters", metavar="N", help="How many to match; 0: as the first has."),
+        typer.Option(
+            "--parameters", metavar="N", help="Parameters to match; 0 takes the first entry's."
+        ),
     ] = None,
     rates: Annotated[
         str | None,
-        typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to try."),
+        typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to sweep."),
     ] = None,
     rates_from: Annotated[
         Path | None,
-        typer.Option("--rates-from", metavar="PAGE", help="Take the best rates found there."),
+        typer.Option(
+            "--rates-from",
+            metavar="PAGE",
+            help="Use the best rates of the comparison that wrote this page.",
+        ),
     ] = None,
     tune: Annotated[
         int | None,
@@ -72,7 +83,17 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", help="Runs of each at its best rate.")
+        int | None,
+        typer.Option("--seeds", metavar="N", help="Runs of each entry at its best rate."),
+    ] = None,
+    first_seed: Annotated[
+        int | None,
+        typer.Option(
+            "--first-seed",
+            metavar="N",
+            help="The reported runs have seeds N, N + 1, ...; seeds that were not used before "
+            "confirm a result (default: the plan's, 1).",
+        ),
     ] = None,
     steps: options.Steps = None,
     batch_size: Annotated[
@@ -83,13 +104,15 @@ def compare(
     ] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", metavar="SECONDS", help="Of training, for --match time."),
+        typer.Option(
+            "--time-limit", metavar="SECONDS", help="Seconds of training per run, for --match time."
+        ),
     ] = None,
     jobs: bench_options.Jobs = 1,
     retry_failed: bench_options.RetryFailed = False,
     redo: Annotated[
         list[str] | None,
-        typer.Option("--redo", metavar="ENTRY", help="Do an entry again. May be repeated."),
+        typer.Option("--redo", metavar="ENTRY", help="Run an entry again. May be repeated."),
     ] = None,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
@@ -122,8 +145,11 @@ def compare(
 ) -> None:
     """Train models on the same text: which is better, how surely?
 
-    Each entry gets its own sweep of the learning rate and then several seeds. Stop it at any time:
-    the same command goes on. Raw rows lie beside the page, as .jsonl.
+    Each entry gets its own sweep of the learning rate and then several seeds. Interrupt it at any
+    time: the same command resumes. Raw rows are in the .jsonl file beside the page.
+
+    Examples: holo bench compare --preset tiny --data stories; holo bench compare --models
+    vanilla,ngt --tune 16 --jobs 2; holo bench compare --models vanilla,ngt --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench import compare as bench
@@ -145,6 +171,7 @@ def compare(
         "target": parameters,
         "seconds": time_limit,
         "seeds": seeds,
+        "first_seed": first_seed,
         "tune": tune,
         "rates": None if rates is None else numbers("--rates", rates),
     }
@@ -275,7 +302,8 @@ def _announce(campaign: Campaign, out: Output) -> None:
             out.note(f"  {note}")
     done = sum(row["status"] == "done" for row in campaign.rows)
     known = f"; {done} done before" if done else ""
-    out.note(f"About {campaign.left()} runs to do{known}.")
+    left = campaign.left()
+    out.note(f"{'About ' if left else ''}{left} runs to do{known}.")
 
 
 def _tuned(campaign: Campaign) -> list[dict[str, Any]] | None:

@@ -175,7 +175,8 @@ def _announce(ladder: Ladder, out: Output) -> None:
                 f"  {rung.name} ({count(rung.parameters)} parameters), {budget:g} tokens per "
                 f"parameter: {count(campaign.tokens)} tokens in {steps} steps{epochs}; {rates}"
             )
-    out.note(f"About {ladder.left()} runs to do.")
+    left = ladder.left()
+    out.note(f"{'About ' if left else ''}{left} runs to do.")
 
 
 def _sizes(ladder: Ladder, out: Output) -> None:

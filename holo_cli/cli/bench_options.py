@@ -21,7 +21,9 @@ Variants = Annotated[
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="A setting of all. May be repeated."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a config key for all entries. May be repeated."
+    ),
 ]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 Markdown = Annotated[
@@ -31,12 +33,12 @@ Markdown = Annotated[
 # -- of those that train: compare and recall ------------------------------------------------------
 
 PlanFile = Annotated[
-    Path | None, typer.Option("--plan", metavar="FILE", help="A plan of yours, in TOML.")
+    Path | None, typer.Option("--plan", metavar="FILE", help="Your plan file (TOML).")
 ]
 Jobs = Annotated[
     int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Do again what failed.")]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")]
 ReportOnly = Annotated[
     bool, typer.Option("--report-only", help="Train nothing: report what was done so far.")
 ]

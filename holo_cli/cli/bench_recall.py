@@ -32,12 +32,12 @@ def recall(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option("--preset", metavar="NAME", help=f"A plan of holo's.  [{DEFAULT_PLAN}]"),
+        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
     ] = None,
     plan_file: bench_options.PlanFile = None,
     sets: bench_options.Sets = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", help="Runs of each on each task.")
+        int | None, typer.Option("--seeds", metavar="N", help="Runs per entry, task and rate.")
     ] = None,
     steps: options.Steps = None,
     jobs: bench_options.Jobs = 1,

@@ -130,6 +130,23 @@ def test_more_seeds_and_more_entries_add_to_what_is_there(plan: Plan, tmp_path: 
     ]  # fmt: skip
 
 
+def test_other_seeds_confirm_a_result_without_a_new_sweep(plan: Plan, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    before, _ = go(plan, page)
+    keys = [row["key"] for row in before.rows]
+    assert go(replace(plan, first_seed=1), page)[1] == []  # the default: existing rows count
+    fresh, said = go(replace(plan, first_seed=11, seeds=3), page)
+    assert len(said) == 2 * 3  # the sweeps are there
+    assert [row["key"] for row in fresh.rows][: len(keys)] == keys
+    summary = summarise(fresh)
+    for line in summary.lines:
+        assert list(line.by_seed()) == [11, 12, 13]  # none of the seeds before
+    write_page(fresh, summary, page)
+    assert "Then seeds 11 to 13" in page.read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot have first_seed 0"):  # the sweep's
+        replace(plan, first_seed=0).check()
+
+
 def test_a_model_that_fails_has_rows_that_say_so_and_the_others_go_on(
     plan: Plan, tmp_path: Path
 ) -> None:

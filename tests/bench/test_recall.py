@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from holo_cli.bench import code, recall_run, work
 from holo_cli.bench import recall as bench
-from holo_cli.bench import recall_run, work
 from holo_cli.bench.compare_plan import parse_variant
 from holo_cli.bench.recall import FIRST_SEED, Recall, open_recall
 from holo_cli.bench.recall_page import findings, write_page
@@ -417,3 +418,21 @@ def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
 def test_an_exam_survives_being_written(plan: RecallPlan) -> None:
     exam = plan.exams[0]
     assert Exam.from_dict(exam.to_dict()) == exam
+
+
+def test_code_of_a_recall_run_covers_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A changed task is another code for a run of recall, and the same one for a comparison."""
+    root = tmp_path / "holo_cli"
+    folders = shutil.ignore_patterns("__pycache__", "configs", "visualize", "cli")
+    shutil.copytree(code.ROOT, root, ignore=folders)
+    monkeypatch.setattr(code, "ROOT", root)
+    trained, recalled = code.code_of("vanilla"), code.code_of("vanilla", "recall")
+    assert trained != recalled
+    for changed in ("tasks/mqar.py", "recall_run.py", "compressor.py"):
+        path = root / "bench" / changed
+        path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+        assert code.code_of("vanilla") == trained
+        assert code.code_of("vanilla", "recall") != recalled
+        recalled = code.code_of("vanilla", "recall")

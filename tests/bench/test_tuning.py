@@ -191,11 +191,38 @@ def test_declared_ranges_hold_what_the_model_accepts(model: str) -> None:
     resolved = resolve(model, env={})
     space = space_of(resolved, [1.0], ())
     assert own_knobs(space)
-    assert not {"model.width", "model.mlp_ratio", "model.layers"} & space.keys()
+    assert not {"model.width", "model.mlp_ratio", "model.layers", "model.expand"} & space.keys()
     for settings in islice(propose(space, model, 0, []), 3):
         for key, value in settings.items():
             if key.startswith(("model.", "training.")) and not space[key].share:
                 resolved.replace({key: value})
+
+
+@pytest.mark.parametrize(
+    ("model", "keys"),
+    [
+        ("gated-deltanet", {"rope_fraction"}),
+        ("gla", {"rope_fraction", "key_ratio", "decay_rank", "temperature"}),
+        ("rwkv7", {"rope_fraction", "rank"}),
+        ("mamba", {"state_size", "dt_min", "dt_max", "skip_start"}),
+        ("sliding-window", {"window", "sinks"}),
+    ],
+)
+def test_rival_models_have_settings_of_their_own_to_tune(model: str, keys: set[str]) -> None:
+    """Beside the backbone's; both ends of each range can be built, also where keys are coupled."""
+    resolved = resolve(model, env={})
+    space = space_of(resolved, [1.0], ())
+    own = {key.removeprefix("model.") for key in own_knobs(space)}
+    backbone = {"rope_base", "rope_fraction", "soft_cap"}
+    assert own - backbone == keys - backbone
+    assert keys <= own
+    for choose in (min, max):
+        ends = {}
+        for key in keys:
+            found = space[f"model.{key}"]
+            end = choose(found.choices or (found.low, found.high))
+            ends[f"model.{key}"] = int(end) if found.whole else end
+        resolved.replace(ends)
 
 
 def test_proposals_are_those_of_their_seed_and_of_what_was_told() -> None:

@@ -44,7 +44,7 @@ def test_a_dry_run_shows_sizes_and_leaves_nothing(holo: Holo) -> None:
     ran = holo("bench", "ladder", "--preset", "tiny", "--dry-run", "--budgets", "1,3", "--seeds",
                "5", "--set", "training.batch_size=8")  # fmt: skip
     assert ran.code == 0, ran.err
-    assert "12k" in ran.out
+    assert "300k" in ran.out
     assert "epochs" in ran.err
     assert "About 60 runs to do" in ran.err
     assert not Path("bench").exists()

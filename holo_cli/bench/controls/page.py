@@ -18,7 +18,7 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
     machines = [row["machine"] for row in controls.rows]
     report = Report(
         controls.controls.shared.title or "Does the referee keep its word?",
-        "Verdicts of `holo bench compare` where the truth is known: between a model and itself "
+        "Verdicts of holo bench compare where the truth is known: between a model and itself "
         "with other initial weights (any verdict is false), and for planted changes that are known "
         "to help or to hurt.",
         dict(machines[-1]) if machines else {},
@@ -28,7 +28,7 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
     report.table(
         "Placebo",
         ("campaigns", "seeds in each", "better", "worse", "share", "exact 95 % interval",
-         "resampled share", "its interval", "expected", "sd of differences"),
+         "resampled share", "95 % interval of that", "expected", "sd of differences, nats"),
         [(
             p.campaigns, p.seeds, p.better, p.worse,
             _share(p.false / p.campaigns) if p.campaigns else None, _range(p.interval),
@@ -36,7 +36,8 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
             None if p.resampled_interval is None else _range(p.resampled_interval),
             "5.0 %", p.sd,
         )],
-        "Separate campaigns share no run. Resampled ones are drawn from all pairs.",
+        "Share: campaigns with a verdict, each of which is false. Separate campaigns share no run; "
+        "resampled ones are drawn from all pairs.",
     )  # fmt: skip
     report.table(
         "Planted changes",
@@ -49,7 +50,7 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
             )
             for c in summary.planted for f in c.found
         ],
-        "Found: the share of subsets of the seeds, so many at a time, with the right verdict.",
+        "Found: the share of comparisons with that many of the seeds that had the right verdict.",
     )  # fmt: skip
     traces = [trace for c in summary.planted for trace in _traces(c)]
     if traces:

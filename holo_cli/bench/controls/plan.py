@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare_campaign import FINAL_SEED, Campaign, Run
+from holo_cli.bench.compare_campaign import Campaign, Run
 from holo_cli.bench.compare_config import scaled
 from holo_cli.bench.compare_plan import Entry, Plan, check_types, load_plan
 from holo_cli.bench.losses import test_loss
@@ -27,7 +27,8 @@ from holo_cli.training.stopping import StopRequest
 KIND = "controls"
 PLACEBO = "placebo"
 APART = 1_000_003  # keeps the seeds of the placebo's weights off those of the runs
-OF_A_COMPARISON = {"match", "target", "seconds", "seeds", "extend", "sweep_share", "vary"}
+OF_A_COMPARISON = {"match", "target", "seconds", "seeds", "first_seed", "extend", "sweep_share",
+                   "vary"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Controls(Campaign):
         of_placebo = entry.name in (self.base, PLACEBO)
         count = self.controls.pairs if of_placebo else self.controls.planted_seeds
         rate = (entry.rates or self.plan.rates)[0]
-        seeds = range(FINAL_SEED, FINAL_SEED + count)
+        seeds = range(self.plan.first_seed, self.plan.first_seed + count)
         return [self._run(entry, "final", rate, seed) for seed in seeds]
 
     def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:

@@ -239,7 +239,8 @@ def sentences(summary: ControlsSummary) -> list[str]:
             low, high = p.resampled_interval
             around = f" ({low:.1%} to {high:.1%}, by the pairs there happen to be)"
         said.append(
-            f"Resampled from all {p.pairs} placebo pairs: {p.resampled:.1%} of campaigns{around}."
+            f"Resampled from all {p.pairs} placebo pairs: {p.resampled:.1%} of campaigns had a "
+            f"verdict{around}."
         )
     for change in summary.planted:
         known = "help" if change.helps else "hurt"
@@ -252,7 +253,7 @@ def sentences(summary: ControlsSummary) -> list[str]:
         wrong = max((f.wrong for f in change.found), default=0.0)
         unlike = "" if (change.effect < 0) == change.helps else ", which is not what was known"
         said.append(
-            f"{change.entry}, known to {known}: {change.effect:+.4f} nats{unlike} "
+            f"{change.entry}, known to {known}: {change.effect:+.4f} nats per token{unlike} "
             f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict "
             f"in at most {wrong:.0%}."
         )

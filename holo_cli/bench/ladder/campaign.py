@@ -48,7 +48,8 @@ class RungCampaign(Campaign):
             return super().sweep(entry)
         found = self.rates_of.sweep(entry)
         rates = () if found.best is None else (found.best,)
-        return Sweep(rates, {}, found.best, settled=found.settled, broken=found.broken)
+        at = self.rates_of.rung.name
+        return Sweep(rates, {}, found.best, found.settled, found.broken, source=found, swept_at=at)
 
     @property
     def tokens(self) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from holo_cli.bench.compare_campaign import FINAL_SEED, SWEEP_SEED
+from holo_cli.bench.compare_campaign import SWEEP_SEED
 from holo_cli.bench.ladder.campaign import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
 from holo_cli.bench.ladder.words import ranged, sentences
@@ -180,21 +180,23 @@ def _runs(report: Report, ladder: Ladder) -> None:
 
 def _method(ladder: Ladder, summary: LadderSummary) -> str:
     plan = ladder.plan
-    last = FINAL_SEED + plan.shared.seeds - 1
+    first = plan.shared.first_seed
+    last = first + plan.shared.seeds - 1
     swept = ", ".join(rung.name for rung in plan.swept_rungs)
     transfers = ", ".join(
         f"{rung.name} uses the rates of {plan.rates_from(rung).name}"
         for rung in plan.rungs
         if rung not in plan.swept_rungs
     )
-    return f"""Each rung is a comparison as `holo bench compare` makes it: equal tokens in equal \
+    return f"""Each rung is a comparison as holo bench compare makes it: equal tokens in equal \
 order, parameters matched within {plan.shared.tolerance:.0%}, steps set so that a run reads as \
-many tokens per parameter as the budget says, the schedule to its end. The loss is that of the \
-whole validation text after the last step.
+many tokens per parameter as the budget says, the schedule to its end. Learning rates \
+are chosen by the loss on one half of the validation text after the last step, and the loss on the \
+other half is reported.
 
 Learning rates are swept (seed {SWEEP_SEED}) for each budget at {swept}; \
 {transfers or "no rung takes its rates from another"}. A rate that is best at one size need not be \
-best at another, so a rung without a sweep may favour an entry. Seeds {FINAL_SEED} to {last} are \
+best at another, so a rung without a sweep may favour an entry. Seeds {first} to {last} are \
 reported.
 
 Curves: L = E + A x^-alpha with x = {AXES[summary.axis]}, for each entry and budget, by Huber's \

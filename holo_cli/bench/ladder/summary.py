@@ -153,6 +153,8 @@ def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
             for number, entry in enumerate(plan.shared.entries)
         ]  # fmt: skip
         _fit(tracks, ladder)
+        for track in tracks:
+            track.notes += _edges(ladder, track)
         budgets[budget] = tracks
     return LadderSummary(ladder.base, axis, plan.ahead, budgets, list(remarks))
 
@@ -268,6 +270,24 @@ def _trend(base: Track, track: Track) -> tuple[float, float | None]:
     rest = y - y.mean() - slope * x
     error = math.sqrt(float((rest**2).sum()) / freedom / float((x * x).sum()))
     return slope, t_quantile(LEVEL, freedom) * error
+
+
+def _edges(ladder: Ladder, track: Track) -> list[str]:
+    """Sweeps whose best rate is the last one tried, with the rungs that take that rate over."""
+    plan, said = ladder.plan, []
+    for rung in plan.swept_rungs:
+        campaign = ladder.campaigns[rung.name, track.budget]
+        sweep = campaign.sweep(campaign.entries[track.entry])
+        if not (sweep.settled and sweep.at_edge):
+            continue
+        users = [r.name for r in plan.rungs if r is not rung and plan.rates_from(r) is rung]
+        users = [name for name in users if name not in {r.name for r in plan.swept_rungs}]
+        also = f", and {', '.join(users)} use{'s' if len(users) == 1 else ''} it too"
+        said.append(
+            f"the best rate at {rung.name}, x{sweep.best:g}, is the last one tried on its side, so "
+            f"a better one may lie beyond it{also if users else ''}"
+        )
+    return said
 
 
 def _cautions(track: Track) -> list[str]:

@@ -37,7 +37,7 @@ def sentences(summary: LadderSummary) -> list[str]:
             "worse": f"{entry} is worse than {summary.base} at every rung and by extrapolation",
             "not shown": f"{entry} is not shown to be better or worse than {summary.base} in both "
             "gates",
-            "not known": f"{entry} against {summary.base}: not known yet",
+            "not known": f"{entry} against {summary.base}: not known",
         }[overall]
         said.append(f"{head}. {gates}.")
     notes: dict[str, list[str]] = {}
@@ -71,7 +71,7 @@ def _with_ends(value: float, interval: Interval | None) -> str:
     """A difference with its interval, in a sentence."""
     if math.isnan(value):
         return "no difference can be computed"
-    return f"{value:+.4f}" + (
+    return f"{value:+.4f} nats per token" + (
         "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
     )
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -22,6 +23,7 @@ class Config(SkeletonConfig):
         le=1,
         description="share of the dimensions of keys and queries that is rotated by position; the "
         "published form has none",
+        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
     )
     conv: int = Field(
         4, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -21,16 +22,20 @@ class Config(SkeletonConfig):
         le=1,
         description="share of the dimensions of keys and queries that is rotated by position; the "
         "published form has none",
+        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
     )
     key_ratio: float = Field(
-        0.5, gt=0, le=4, description="width of a head's keys and queries, as a share of C / H"
-    )
+        0.5, gt=0, le=4, description="width of a head's keys and queries, as a share of C / H",
+        json_schema_extra=tunable_choices(0.25, 0.5, 1.0),
+    )  # fmt: skip
     decay_rank: int = Field(
-        16, ge=1, le=1024, description="rank of the map from the stream to the decays"
-    )
+        16, ge=1, le=1024, description="rank of the map from the stream to the decays",
+        json_schema_extra=tunable(4, 64, log=True),
+    )  # fmt: skip
     temperature: float = Field(
-        16.0, gt=0, le=1000, description="log decays are divided by it: higher forgets more slowly"
-    )
+        16.0, gt=0, le=1000, description="log decays are divided by it: higher forgets more slowly",
+        json_schema_extra=tunable(2.0, 64.0, log=True),
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _keys_have_a_width(self) -> Config:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -22,7 +23,10 @@ class Config(SkeletonConfig):
     expand: int = Field(
         2, ge=1, le=8, description="channels of the state space, as a multiple of the width"
     )
-    state_size: int = Field(64, ge=2, le=512, description="numbers of state per channel, even")
+    state_size: int = Field(
+        64, ge=2, le=512, description="numbers of state per channel, even",
+        json_schema_extra=tunable_choices(16, 32, 64, 128),
+    )  # fmt: skip
     inner_conv: int | None = Field(
         None,
         ge=0,
@@ -30,15 +34,21 @@ class Config(SkeletonConfig):
         description="width of the causal convolution on x, B and C; 0 is off "
         "(default: 4 in version 2, 0 in version 3)",
     )
-    dt_min: float = Field(0.001, gt=0, description="smallest step size at the start of training")
-    dt_max: float = Field(0.1, gt=0, description="largest step size at the start of training")
-
+    dt_min: float = Field(
+        0.001, gt=0, description="smallest step size at the start of training",
+        json_schema_extra=tunable(0.0001, 0.01, log=True),
+    )  # fmt: skip
+    dt_max: float = Field(
+        0.1, gt=0, description="largest step size at the start of training",
+        json_schema_extra=tunable(0.02, 1.0, log=True),
+    )  # fmt: skip
     skip_start: float = Field(
         0.1,
         ge=0,
         le=10,
         description="what a head's own input is multiplied by at the start of training, D "
         "(the papers' code: 1)",
+        json_schema_extra=tunable(0.0, 1.0),
     )
 
     @property

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -21,6 +22,7 @@ class Config(SkeletonConfig):
         le=1,
         description="share of the dimensions of keys and queries that is rotated by position; the "
         "published form has none",
+        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
     )
     rank: int = Field(
         0,
@@ -28,6 +30,7 @@ class Config(SkeletonConfig):
         le=1024,
         description="rank of the maps to decay and learning rate, half of the output gate's; 0 is "
         "2.5 sqrt(C), rounded to a multiple of 32",
+        json_schema_extra=tunable(8, 128, log=True),
     )
 
     @property

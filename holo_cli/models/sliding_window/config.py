@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from holo_cli.model_config import SkeletonConfig
+from holo_cli.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):
@@ -17,8 +18,10 @@ class Config(SkeletonConfig):
     takes_values: ClassVar[bool] = True
 
     window: int = Field(
-        64, ge=1, description="number of tokens that attention sees, the present one included"
-    )
+        64, ge=1, description="number of tokens that attention sees, the present one included",
+        json_schema_extra=tunable(16, 256, log=True),
+    )  # fmt: skip
     sinks: int = Field(
-        4, ge=0, description="first tokens of a text that attention always sees; 0 is off"
-    )
+        4, ge=0, description="first tokens of a text that attention always sees; 0 is off",
+        json_schema_extra=tunable_choices(0, 1, 4, 8),
+    )  # fmt: skip

@@ -103,6 +103,30 @@ def test_rates_are_swept_at_the_smallest_rung_and_transferred(ladder: Ladder) ->
         assert row["tokens_per_parameter"] == 1
 
 
+def test_a_best_rate_at_the_edge_of_its_sweep_is_flagged_where_it_is_used(
+    ladder: Ladder, tmp_path: Path
+) -> None:
+    """ngt's best rate, 4, is the last one that was tried; vanilla's is not."""
+    summary = summarise_ladder(ladder)
+    ngt, vanilla = (summary.track(name, 1) for name in ("ngt", "vanilla"))
+    assert [point.line.note for point in ngt.points] == [
+        "the best rate, x4, is the last one tried on its side",
+        "the best rate at s, x4, is the last one tried on its side",
+        "the best rate at s, x4, is the last one tried on its side",
+    ]
+    assert not any(point.line.note for point in vanilla.points)
+    edge = (
+        "the best rate at s, x4, is the last one tried on its side, so a better one may lie beyond "
+        "it, and m, l use it too"
+    )
+    assert edge in ngt.notes
+    assert not any("last one tried" in note for note in vanilla.notes)
+    assert f"ngt: {edge}." in sentences(summary)
+    page = tmp_path / "edge.html"
+    write_page(ladder, summary, page)
+    assert "the best rate at s, x4" in page.read_text(encoding="utf-8")
+
+
 def test_it_resumes_and_does_nothing_twice(plan: LadderPlan, tmp_path: Path) -> None:
     page, stop = tmp_path / "page.html", StopRequest()
     said: list[str] = []
