@@ -293,3 +293,13 @@ def test_replace_changes_checks_and_remembers(configs: Path) -> None:
         resolved.replace({"training.steps": 0})
     with pytest.raises(UsageError, match=r"Did you mean 'training\.steps'"):
         resolved.replace({"training.stepz": 1})
+
+
+def test_a_config_stored_before_a_key_existed_resumes_as_it_was_trained() -> None:
+    """A run from before the learned query gain has no such parameters in its checkpoint."""
+    stored = resolve("vanilla", "tiny").to_dict()
+    del stored["config"]["model"]["query_gain"]
+    del stored["config"]["model"]["canon"]
+    again = Resolved.from_dict(stored)
+    assert again.values()["model.query_gain"] is False
+    assert again.values()["model.canon"] == ""

@@ -106,6 +106,17 @@ def test_the_superseded_tables_are_printed_again(
         ), (printed[name], same)  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
+)
+def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
+    names = ["vanilla", "ngt", "brain-v2", "holographic", "gated-deltanet", "mamba-2"]
+    printed = report(RESULTS / "rows" / rows, named_plan(plan).select(names))
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
     data = StoredData(rows_of(path)[0])
