@@ -72,8 +72,7 @@ def run(
         watch=watch,
         stop=stop,
         left=expected.words,
-        again="The same command goes on from there"
-        + (", without --redo." if options.redo else "."),
+        again="The same command resumes there" + (", without --redo." if options.redo else "."),
     )
 
 

@@ -268,7 +268,7 @@ class Tuning:
         return resolved.replace({"training.warmup": steps}, source="tuned")
 
     def forget(self) -> None:
-        """Ask anew: rows that trials followed from count no more."""
+        """Discard proposals that follow from rows which no longer count."""
         self._trials.clear()
         self._exhausted.clear()
 

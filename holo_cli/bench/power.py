@@ -23,7 +23,7 @@ from holo_cli.bench.significance import LEVEL, t_quantile
 from holo_cli.errors import DataError, UsageError
 
 POWER = 0.8
-MOST_SEEDS = 200  # beyond which nobody waits
+MOST_SEEDS = 200  # more than that is not worth waiting for
 PANELS = 2000  # of Simpson's rule
 SURE = 0.9  # confidence of the upper limit on the spread
 

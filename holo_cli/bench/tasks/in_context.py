@@ -37,7 +37,7 @@ class InContextRecall(Task):
         y    .  .  .  . v7  .  .  . v2  . v7  .
 
     Keys are the first half of the vocabulary, values the second; `items` different keys in a row,
-    bound to values anew in each row. Unlike `mqar` there is no filler and no phase of questions:
+    bound to new values in each row. Unlike `mqar` there is no filler and no phase of questions:
     pairs are read and asked for in the same stream, each of them many times.
     """
 

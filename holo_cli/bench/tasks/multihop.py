@@ -21,7 +21,7 @@ class MultiHop(Task):
         y   . .  . .  . .  . .    . b   . c
 
     Token 0 fills an odd place before the questions, the next 8 tokens (h1 ... h8) say how many hops
-    are asked for, the others are nodes: all of them stand in one cycle, drawn anew for each row.
+    are asked for, the others are nodes: all of them stand in one cycle, drawn for each row.
     `items` is k, the number of hops, so a table's columns show how deep a model can follow: one hop
     is plain recall, k hops are k lookups of which each needs the one before. A k whose token was
     never trained cannot be answered; longer rows have more questions, not more nodes.

@@ -19,6 +19,7 @@ gates only. Legend: B rows, S positions, C width, H heads, d = C / H.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -69,9 +70,9 @@ class GatedDelta(RecurrentMixer):
         step = nn.functional.softplus(full_precision(logit) + full_precision(self.decay_bias))
         return -full_precision(self.rate).exp()[:, None, None] * self.split(step)
 
+    @abstractmethod
     def gates(self, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """k and v (B, H, S, d) -> log alpha, the row that reads what is erased, what is written."""
-        raise NotImplementedError
 
     def mix(self, u: Tensor, state: MatrixState | None) -> tuple[Tensor, Tensor]:
         q, k, v = (self.split(x) for x in nn.functional.silu(self.qkv(u)).chunk(3, dim=-1))
