@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from holo_cli.inference.chat import ChatSession
-    from holo_cli.inference.loaded import Loaded
-    from holo_cli.inference.sampling import SamplingConfig
+    from holo_cli.inference.chat.session import ChatSession
+    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.sampling import SamplingConfig
     from holo_cli.models.base import LanguageModel
 
 __version__ = "0.1.0"
@@ -45,10 +45,10 @@ __all__ = [
 ]
 
 _LAZY = {
-    "ChatSession": "holo_cli.inference.chat",
+    "ChatSession": "holo_cli.inference.chat.session",
     "LanguageModel": "holo_cli.models.base",
-    "Loaded": "holo_cli.inference.loaded",
-    "SamplingConfig": "holo_cli.inference.sampling",
+    "Loaded": "holo_cli.inference.generation.loaded_model",
+    "SamplingConfig": "holo_cli.inference.generation.sampling",
 }
 
 
@@ -70,7 +70,7 @@ def load(
 ) -> Loaded:
     """A checkpoint by path, by run name, or (left out) the newest: `.model`, `.tokenizer`,
     `.config`, `.header`, `.generate(prompt, ...)`. Raises CheckpointError."""
-    from holo_cli.inference.loaded import load as load_checkpoint
+    from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
     return load_checkpoint(path_or_run, device=device, dtype=dtype)
 
@@ -88,7 +88,7 @@ def build(
     HOLO_* variables of the environment are not read: the arguments say everything. Seed with
     `torch.manual_seed`. Raises UsageError for names, keys and values that do not exist or fit.
     """
-    from holo_cli.config import resolve
+    from holo_cli.config.resolve import resolve
     from holo_cli.registry import build_model
 
     flags = {f"model.{key}": value for key, value in overrides.items()}

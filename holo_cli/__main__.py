@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     use_utf8()
     # Threads that spin while they wait make training ten times slower as soon as anything else
-    # runs on the machine: `python -m holo_cli.bench.threads` measures it. A setting of yours
+    # runs on the machine: `python -m benchmarks.threads` measures it. A setting of yours
     # goes first. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())

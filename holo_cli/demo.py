@@ -74,7 +74,7 @@ def run(
 def _prepare(
     plan: Plan, folder: Path, say: Callable[[str], None], progress: Callable[[Any], None] | None
 ) -> Path:
-    from holo_cli.data.prepare import prepare
+    from holo_cli.data.prepare.prepare import prepare
 
     if (folder / "meta.json").is_file():  # written last: with it the set is complete
         say(f"1. Stories in English and Korean: already in {folder}.")
@@ -92,8 +92,8 @@ def _prepare(
 
 
 def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -> str:
-    from holo_cli.config import resolve
-    from holo_cli.inference.samples import sample_text
+    from holo_cli.config.resolve import resolve
+    from holo_cli.inference.generation.samples import sample_text
     from holo_cli.registry import preset_names
     from holo_cli.training.calibrate import steps_within
     from holo_cli.training.run import train
@@ -120,7 +120,7 @@ def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -
 def _write(
     plan: Plan, checkpoint: str, wrote: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
-    from holo_cli.inference.loaded import load
+    from holo_cli.inference.generation.loaded_model import load
 
     loaded = load(checkpoint)
     samples = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from holo_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from holo_cli.model_config import ModelConfig
+    from holo_cli.config.model_schema import ModelConfig
     from holo_cli.models.base import LanguageModel
 
 PACKAGE = Path(__file__).resolve().parent

@@ -12,8 +12,8 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from holo_cli.cli.app import app
-from holo_cli.model_config import ModelConfig, SkeletonConfig
-from holo_cli.training.config import DataConfig, TrainingConfig
+from holo_cli.config.model_schema import ModelConfig, SkeletonConfig
+from holo_cli.config.training_schema import DataConfig, TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

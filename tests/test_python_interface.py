@@ -75,9 +75,9 @@ def test_wrong_names_are_named() -> None:
 
 
 def test_lazy_names() -> None:
-    from holo_cli.inference.chat import ChatSession
-    from holo_cli.inference.loaded import Loaded
-    from holo_cli.inference.sampling import SamplingConfig
+    from holo_cli.inference.chat.session import ChatSession
+    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.sampling import SamplingConfig
     from holo_cli.models.base import LanguageModel
 
     assert holo.ChatSession is ChatSession

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from holo_cli.checkpoint.find import Kind
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
-from holo_cli.model_config import ModelConfig
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 1

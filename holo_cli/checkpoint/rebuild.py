@@ -20,8 +20,8 @@ from holo_cli import registry
 from holo_cli.checkpoint.find import ROOT, find_checkpoint
 from holo_cli.checkpoint.header import Header, complaint, damaged, printable
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, HoloError, UsageError, nearest
-from holo_cli.model_config import ModelConfig
 
 if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer

@@ -12,9 +12,9 @@ from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.compare_campaign import Campaign
-    from holo_cli.bench.compare_plan import Plan
-    from holo_cli.bench.rows import Row
+    from holo_cli.bench.compare.plan import Plan
+    from holo_cli.bench.experiment.experiment import Campaign
+    from holo_cli.bench.experiment.result_log import Row
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "1m"
@@ -152,8 +152,8 @@ def compare(
     vanilla,ngt --tune 16 --jobs 2; holo bench compare --models vanilla,ngt --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench import compare as bench
-    from holo_cli.bench.compare_summary import summarise
+    from holo_cli.bench.compare import run as bench
+    from holo_cli.bench.compare.summary import summarise
 
     if tune is not None:
         _check_tune(tune, rates_from)
@@ -187,7 +187,7 @@ def compare(
     campaign = bench.open_campaign(plan, chosen)
     _announce(campaign, out)
     if dry_run:
-        from holo_cli.bench.time_estimate import TimeEstimate
+        from holo_cli.bench.experiment.time_estimate import TimeEstimate
 
         expected = TimeEstimate(campaign, jobs)
         expected.announce(None, out.note)
@@ -213,7 +213,7 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[Plan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare_plan import named_plan, parse_variant, read_plan
+    from holo_cli.bench.compare.plan import named_plan, parse_variant, read_plan
 
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
@@ -256,8 +256,8 @@ def _power(
     difference: float | None, source: Path | None, page: Path, plan: Plan, out: Output
 ) -> None:
     """--power: how many seeds a difference needs, by the spread in the rows of a page."""
-    from holo_cli.bench.compare import KIND
-    from holo_cli.bench.power import answer, sentences
+    from holo_cli.bench.compare.power import answer, sentences
+    from holo_cli.bench.compare.run import KIND
 
     if difference is None:
         raise UsageError(
@@ -275,7 +275,7 @@ def _power(
 
 def _announce(campaign: Campaign, out: Output) -> None:
     """What is compared, in a few lines on stderr."""
-    from holo_cli.bench.compare_summary import UNMATCHED
+    from holo_cli.bench.compare.summary import UNMATCHED
 
     plan = campaign.plan
     what = {"parameters": "parameters", "active": "active parameters", "time": "training time"}
@@ -314,8 +314,8 @@ def _tuned(campaign: Campaign) -> list[dict[str, Any]] | None:
 
 
 def _report(campaign: Campaign, page: Path, out: Output) -> None:
-    from holo_cli.bench.compare_page import write_page
-    from holo_cli.bench.compare_summary import costs, summarise, table
+    from holo_cli.bench.compare.page import write_page
+    from holo_cli.bench.compare.summary import costs, summarise, table
 
     summary = summarise(campaign)
     nbytes = write_page(campaign, summary, page)

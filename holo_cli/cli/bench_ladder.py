@@ -130,7 +130,7 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[LadderPlan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare_plan import parse_variant
+    from holo_cli.bench.compare.plan import parse_variant
     from holo_cli.bench.ladder.plan import named_plan, read_plan
 
     bench_options.one_plan(preset, file)

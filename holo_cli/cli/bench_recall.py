@@ -12,9 +12,9 @@ from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
-    from holo_cli.bench.recall import Recall, Score
-    from holo_cli.bench.recall_plan import RecallPlan
-    from holo_cli.bench.rows import Row
+    from holo_cli.bench.experiment.result_log import Row
+    from holo_cli.bench.recall.plan import RecallPlan
+    from holo_cli.bench.recall.run import Recall, Score
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "small"
@@ -61,7 +61,7 @@ def recall(
     also at lengths never trained on. Stop it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench import recall as bench
+    from holo_cli.bench.recall import run as bench
 
     plan, name = _plan(models, variants, preset, plan_file)
     shared = {"training.steps": steps, "training.device": device, "training.dtype": dtype}
@@ -89,8 +89,8 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[RecallPlan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare_plan import parse_variant
-    from holo_cli.bench.recall_plan import named_plan, read_plan
+    from holo_cli.bench.compare.plan import parse_variant
+    from holo_cli.bench.recall.plan import named_plan, read_plan
 
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
@@ -105,14 +105,14 @@ def _plan(
 def _changed(
     plan: RecallPlan, shared: dict[str, object], sets: list[str], seeds: int | None
 ) -> RecallPlan:
-    from holo_cli.bench.compare_plan import shared_settings
+    from holo_cli.bench.compare.plan import shared_settings
 
     base = shared_settings(plan.base, shared, sets)
     return replace(plan, base=base, seeds=plan.seeds if seeds is None else seeds)
 
 
 def _report(recall: Recall, page: Path, out: Output) -> None:
-    from holo_cli.bench.recall_page import findings, write_page
+    from holo_cli.bench.recall.page import findings, write_page
 
     scores = recall.scores()
     nbytes = write_page(recall, scores, page)
@@ -140,7 +140,7 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
 
 
 def _show_estimate(recall: Recall, out: Output) -> None:
-    from holo_cli.bench.recall_estimate import estimate
+    from holo_cli.bench.recall.estimate import estimate
 
     found = estimate(recall)
     out.document({"title": recall.plan.title, "estimates": [e.to_dict() for e in found]})
@@ -161,8 +161,8 @@ def _show_estimate(recall: Recall, out: Output) -> None:
 
 def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     """One task: entries down, cases across."""
-    from holo_cli.bench.recall import accuracy
-    from holo_cli.bench.recall_page import columns, explained
+    from holo_cli.bench.recall.page import columns, explained
+    from holo_cli.bench.recall.run import accuracy
 
     exam = scores[0].exam
     rows = []
@@ -186,7 +186,7 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     out.table(names, rows, table_layout.WIDTH)
     out.text("")
     if recall.plan.widths:
-        from holo_cli.bench.recall_sizes import cases_shown, size_table
+        from holo_cli.bench.recall.sizes import cases_shown, size_table
 
         for case in cases_shown(exam):
             title = f"{exam.task.title}, {case.length} tokens with {case.items}"

@@ -15,7 +15,7 @@ from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.lineup import Log, Subject
+    from holo_cli.bench.experiment.entries import Log, Subject
     from holo_cli.bench.report import Report
     from holo_cli.cli.output import Output
 
@@ -86,8 +86,8 @@ def speed(
     bench = _Bench("speed", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
                   ("--batch-size", batch_size), ("--vocab-size", vocab_size))  # fmt: skip
-    from holo_cli.bench import speed as library
-    from holo_cli.bench import speed_page as page
+    from holo_cli.bench.speed import page
+    from holo_cli.bench.speed import speed as library
 
     subjects = _line_up(
         models, variants, preset, sets, vocab_size, device, dtype,
@@ -137,8 +137,8 @@ def scaling(
     bench = _Bench("scaling", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--lengths", lengths or LENGTHS.get(preset, USUAL_LENGTHS))
-    from holo_cli.bench import scaling as library
-    from holo_cli.bench import scaling_page as page
+    from holo_cli.bench.speed import scaling as library
+    from holo_cli.bench.speed import scaling_page as page
 
     taken = {"model.context": "--lengths", "training.batch_size": "--tokens"}
     subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
@@ -181,7 +181,7 @@ def decode(
     bench = _Bench("decode", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--positions", positions or POSITIONS.get(preset, USUAL_POSITIONS))
-    from holo_cli.bench import decode as library
+    from holo_cli.bench.speed import decode as library
 
     taken = {"model.context": "--positions"}
     subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
@@ -216,8 +216,8 @@ class _Bench:
     def log(self) -> Log:
         from datetime import UTC, datetime
 
-        from holo_cli.bench.lineup import Log
-        from holo_cli.bench.rows import rows_path
+        from holo_cli.bench.experiment.entries import Log
+        from holo_cli.bench.experiment.result_log import rows_path
 
         self.raw = rows_path(self.page)
         return Log.to(self.raw, self.name, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -256,7 +256,7 @@ def _line_up(
     taken: Mapping[str, str] = {},
     **shape: int | None,
 ) -> list[Subject]:
-    from holo_cli.bench.lineup import line_up
+    from holo_cli.bench.experiment.entries import line_up
 
     return line_up(
         names(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,

@@ -37,9 +37,9 @@ def chat(
     """
     out = Output(verbosity=verbosity)
     from holo_cli.cli.compute import load
-    from holo_cli.inference.exits import choose_threshold
-    from holo_cli.inference.sampling import SamplingConfig
-    from holo_cli.inference.terminal import run_chat
+    from holo_cli.inference.chat.terminal import run_chat
+    from holo_cli.inference.generation.early_exit import choose_threshold
+    from holo_cli.inference.generation.sampling import SamplingConfig
 
     given = options.given(
         max_new_tokens=max_new_tokens,

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from holo_cli.cli.output import Output
-    from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.generation.loaded_model import Loaded
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -33,7 +33,7 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
 def load(checkpoint: str | None, device: str | None, dtype: str | None) -> Loaded:
     """The checkpoint a person named, ready to write. Checks the flags before anything is read."""
     kind = torch_dtype(dtype)
-    from holo_cli.inference.loaded import load as load_checkpoint
+    from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
     return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
 

@@ -9,7 +9,7 @@ from holo_cli.cli import train_data
 from holo_cli.cli.output import Output, count, size
 
 if TYPE_CHECKING:
-    from holo_cli.config import Resolved
+    from holo_cli.config.resolve import Resolved
 
 ASSUMED_VOCABULARY = 8192  # of the tokenizer that `holo prepare` trains by default
 
@@ -18,7 +18,7 @@ def show(resolved: Resolved, out: Output) -> None:
     """Print what training would do. Trains nothing, writes nothing, prepares nothing."""
     resolved = train_data.choose(resolved, out, prepare=False)
     vocab_size = vocabulary(resolved, out)
-    from holo_cli.training.memory import estimate
+    from holo_cli.training.memory_estimate import estimate
 
     resolved = resolved.replace({"model.vocab_size": vocab_size}, source="the tokenizer")
     estimated = estimate(resolved, vocab_size)
@@ -56,7 +56,7 @@ def show(resolved: Resolved, out: Output) -> None:
 def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
     """The stages of a model that grows: first step, depth, parameters, memory; [] for others."""
     from holo_cli.training.growth import first_step
-    from holo_cli.training.memory import estimate
+    from holo_cli.training.memory_estimate import estimate
 
     rows = []
     for stage in resolved.model.stages():

@@ -16,9 +16,9 @@ from holo_cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
     from holo_cli.data.dataset import PreparedData
-    from holo_cli.inference.evaluation import Result
-    from holo_cli.inference.loaded import Loaded
-    from holo_cli.inference.scored_texts import Texts
+    from holo_cli.inference.evaluation.eval_corpus import Texts
+    from holo_cli.inference.evaluation.evaluate import Result
+    from holo_cli.inference.generation.loaded_model import Loaded
 
 
 def evaluate(
@@ -156,7 +156,7 @@ def evaluate(
         out.table(("task", "measure", "value", "error"), eval_suite.task_rows(results["tasks"]))
         return
     texts, what = _texts(loaded, given, files or (), data, split or "val", lang, max_docs, out)
-    from holo_cli.inference.evaluation import evaluate_texts
+    from holo_cli.inference.evaluation.evaluate import evaluate_texts
 
     bar = _Progress(out)
     result = evaluate_texts(
@@ -224,7 +224,7 @@ def _texts(
     out: Output,
 ) -> tuple[Texts, str]:
     """What is scored, and its name."""
-    from holo_cli.inference.scored_texts import given_texts, prepared_texts
+    from holo_cli.inference.evaluation.eval_corpus import given_texts, prepared_texts
 
     if given:
         missing = dict.fromkeys(c for text in given for c in loaded.tokenizer.unknown(text))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holo_cli.cli.output import Output
-    from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.generation.loaded_model import Loaded
 
 PAIRS = "minimal-pairs"
 # shorthands for tasks of lm-evaluation-harness
@@ -96,7 +96,7 @@ def harness(asked: str) -> Callable[..., dict[str, Any]]:
     """The adapter to lm-evaluation-harness. Raises UsageError, saying what `asked` for it, where
     it is not installed."""
     try:
-        from holo_cli.inference.harness import run_tasks
+        from holo_cli.inference.evaluation.lm_eval_adapter import run_tasks
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "lm_eval":
             raise

@@ -13,8 +13,8 @@ from holo_cli.cli.output import Output, is_terminal, visible
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.inference.exits import Calibration
-    from holo_cli.inference.stream import Sample, Writing
+    from holo_cli.inference.generation.early_exit import Calibration
+    from holo_cli.inference.generation.stream import Sample, Writing
 
 FINISH = {
     "end": "ended by itself",
@@ -65,9 +65,9 @@ def generate(
     from dataclasses import asdict
 
     from holo_cli.cli.compute import load, tell_newest
-    from holo_cli.inference.exits import choose_threshold, mean_depth
-    from holo_cli.inference.remembering import read_memory
-    from holo_cli.inference.sampling import SamplingConfig
+    from holo_cli.inference.chat.conversation_memory import read_memory
+    from holo_cli.inference.generation.early_exit import choose_threshold, mean_depth
+    from holo_cli.inference.generation.sampling import SamplingConfig
 
     sampling = SamplingConfig.from_options(
         options.given(

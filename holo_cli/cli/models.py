@@ -92,9 +92,9 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
 
     import torch
 
-    from holo_cli.config import resolve
+    from holo_cli.config.resolve import resolve
     from holo_cli.registry import build_model, preset_names
-    from holo_cli.training.memory import estimate
+    from holo_cli.training.memory_estimate import estimate
 
     found = {}
     for preset in preset_names(name):

@@ -89,7 +89,7 @@ def prepare(
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.cli.progress import Preparing
-    from holo_cli.data import prepare as library
+    from holo_cli.data.prepare import prepare as library
 
     given = options.given(
         out=out_folder,

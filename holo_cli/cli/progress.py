@@ -17,7 +17,7 @@ from holo_cli.cli.output import Output, count, duration, is_terminal, size, visi
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from holo_cli.data.prepare import Progress as Preparation
+    from holo_cli.data.prepare.prepare import Progress as Preparation
 
 LINE_EVERY = 10.0  # seconds between plain lines of training
 EMPTY = " " * 4

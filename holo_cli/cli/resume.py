@@ -50,7 +50,7 @@ def resume(
     )
     from holo_cli.cli.progress import Events
     from holo_cli.cli.train import finish
-    from holo_cli.inference.samples import sample_text
+    from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import resume as resume_training
 
     with Events(out) as events:

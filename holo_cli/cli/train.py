@@ -11,7 +11,7 @@ from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 
 if TYPE_CHECKING:
-    from holo_cli.config import Resolved
+    from holo_cli.config.resolve import Resolved
 
 
 def train(
@@ -95,7 +95,7 @@ def train(
     recipe, the preset, --config, HOLO_* variables, --set and flags, the later ones winning.
     """
     out = Output(json=json, verbosity=verbosity)
-    from holo_cli.config import resolve
+    from holo_cli.config.resolve import resolve
 
     flags = {
         "data.path": data,
@@ -123,7 +123,7 @@ def train(
         return
     from holo_cli.cli import train_data
     from holo_cli.cli.progress import Events
-    from holo_cli.inference.samples import sample_text
+    from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import train as run_training
 
     resolved = train_data.choose(resolved, out)

@@ -9,7 +9,7 @@ from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.config import Resolved
+    from holo_cli.config.resolve import Resolved
 
 ROOT = Path("data")
 
@@ -63,7 +63,7 @@ def only_prepared(out: Output) -> Path:
 def prepare_stories(out: Output) -> str:
     """Prepare the embedded stories in their usual size; the folder's path."""
     from holo_cli.cli.progress import Preparing
-    from holo_cli.data.prepare import prepare
+    from holo_cli.data.prepare.prepare import prepare
 
     with Preparing(out) as progress:
         result = prepare(["stories"], progress=progress)

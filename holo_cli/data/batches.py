@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from holo_cli.data.dataset import PreparedData
-from holo_cli.data.rows import (
+from holo_cli.data.windows import (
     IGNORE,
     ChosenDocuments,
     DocumentRows,

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
-from holo_cli.data.cut import cut_in_two
 from holo_cli.data.document import Document
 from holo_cli.data.meta import Split
+from holo_cli.data.segment import cut_in_two
 from holo_cli.errors import DataError
 
 VAL_FRACTION = 0.05

@@ -15,10 +15,10 @@ from torch import Tensor
 from holo_cli.checkpoint.find import CONFIG_FILE, WEIGHTS_FILE
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.checkpoint.write import write_tensors
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import UsageError
 from holo_cli.files import atomic_write_json
-from holo_cli.model_config import ModelConfig
 
 # ours -> theirs, inside a block; weights of linear layers are transposed
 _BLOCK = {

@@ -16,14 +16,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.model_schema import SkeletonConfig
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.gain import QueryGain
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.layers.rope import Rope
-from holo_cli.model_config import SkeletonConfig
 
 
 class Attention(Mixer):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.device import eager_cpu
-from holo_cli.layers.parts import Aux, FeedForward, Windows, convolve
+from holo_cli.layers.interfaces import Aux, FeedForward, Windows, convolve
 
 
 def relu_squared(x: Tensor) -> Tensor:

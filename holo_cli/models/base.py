@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.layers.head import Head
-from holo_cli.model_config import ModelConfig
 
 
 class Hidden(NamedTuple):

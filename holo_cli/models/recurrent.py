@@ -15,17 +15,17 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.linear_recurrence import (
     chunk_flops,
     linear_recurrence,
     linear_recurrence_step,
     step_flops,
 )
-from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.layers.rope import Rope
-from holo_cli.model_config import SkeletonConfig
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import Description
-from holo_cli.models.skeleton import Skeleton
 
 
 class Inputs(NamedTuple):

@@ -11,16 +11,16 @@ import time
 import torch
 
 from holo_cli import registry
-from holo_cli.config import Resolved
+from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
-from holo_cli.training.loop import Loop
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
 from holo_cli.training.process import training_rows
 from holo_cli.training.state import Progress
+from holo_cli.training.trainer import Loop
 
 WARM, TIMED = 3, 8  # steps thrown away (first-use costs), and steps timed
 EVALUATED = 1.0  # seconds of evaluation after which the rest of the text is extrapolated

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
-from holo_cli.training.config import TrainingConfig
 from holo_cli.training.state import Progress
 
 

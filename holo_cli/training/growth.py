@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import torch
 
+from holo_cli.config.model_schema import Stage
 from holo_cli.data.batches import val_batches
 from holo_cli.data.dataset import PreparedData
-from holo_cli.model_config import Stage
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
-from holo_cli.training.config import TrainingConfig
 
 # x <- a x + b (x x^T) x + c (x x^T)^2 x, tuned for the steepest slope at zero (Jordan et al. 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

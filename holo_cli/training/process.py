@@ -14,16 +14,16 @@ import torch
 from holo_cli import registry
 from holo_cli.checkpoint import Header, RunLock, run_path
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
-from holo_cli.config import Resolved
+from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.checkpointing import Kind, RunFiles
 from holo_cli.training.distributed import World, processes
 from holo_cli.training.growth import first_step
-from holo_cli.training.loop import Event, Loop
-from holo_cli.training.memory import (
+from holo_cli.training.memory_estimate import (
     at_full_depth,
     available_bytes,
     memory_parts,
@@ -33,9 +33,9 @@ from holo_cli.training.memory import (
 from holo_cli.training.metrics import MetricsLog
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_dtype
-from holo_cli.training.saving import Kind, RunFiles
 from holo_cli.training.state import Progress, restore_training
 from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trainer import Event, Loop
 
 RUNS = Path("runs")
 Events = Callable[[Event], None]

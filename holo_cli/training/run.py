@@ -15,17 +15,17 @@ import torch
 from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
-from holo_cli.config import Resolved
+from holo_cli.config.model_schema import ModelConfig
+from holo_cli.config.resolve import Resolved
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
-from holo_cli.model_config import ModelConfig
 from holo_cli.models.base import LanguageModel
-from holo_cli.training.config import TrainingConfig
-from holo_cli.training.loop import Event
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.process import Events, Process, Sampler, training_rows
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trainer import Event
 
 
 def train(

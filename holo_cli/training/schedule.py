@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from holo_cli.training.config import TrainingConfig
+from holo_cli.config.training_schema import TrainingConfig
 
 
 def rate_share(step: int, config: TrainingConfig) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 from holo_cli.models.views import Table, Weights
+from holo_cli.visualize.model_reading import Reading
 from holo_cli.visualize.page import Section, number
-from holo_cli.visualize.reading import Reading
 
 NUMBERS = 50_000  # on one page, which keeps it below 6 MB beside plotly.js
 DECIMALS = 3

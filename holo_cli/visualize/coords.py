@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo_cli.models.views import Coordinates, Table
+from holo_cli.visualize.model_reading import Reading
 from holo_cli.visualize.page import Section, rounded
-from holo_cli.visualize.reading import Reading
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from holo_cli.inference.loaded import Loaded
+    from holo_cli.inference.generation.loaded_model import Loaded
     from holo_cli.visualize.page import Page, Section
 
 COMMON = {
@@ -122,7 +122,7 @@ def _look(
             f"The model '{model}' of {path} has no page '{what}'.",
             next_step=f"It has: {', '.join(pages)}.",
         )
-    from holo_cli.inference.loaded import load
+    from holo_cli.inference.generation.loaded_model import load
 
     loaded = load(path, device=device)
     loaded.model.eval()
@@ -136,8 +136,8 @@ def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
 
     from holo_cli.models.views import Weights, residual_stream
     from holo_cli.visualize import attention, coords
+    from holo_cli.visualize.model_reading import read_text
     from holo_cli.visualize.page import picture_section
-    from holo_cli.visualize.reading import read_text
     from holo_cli.visualize.tokens import with_tokens
 
     views, model, layers = views_of(loaded.header.model), loaded.model, loaded.config.layers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from holo_cli.data.prepare import prepare
+from holo_cli.data.prepare.prepare import prepare
 
 # The loss of a pretended run: a parabola over the rate with its lowest point where the model has
 # it, and a little that depends on the seed. `lorentz` fails, `gaussian` fails at high rates.

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench import decode, scaling, speed
-from holo_cli.bench.children import ChildFailed
-from holo_cli.bench.lineup import Spread
-from holo_cli.config import Resolved
+from holo_cli.bench.experiment.entries import Spread
+from holo_cli.bench.speed import decode, scaling, speed
+from holo_cli.bench.speed.model_process import ChildFailed
+from holo_cli.config.resolve import Resolved
 
 Seconds = Callable[[str, int], float]  # of a token, by name and context or position
 

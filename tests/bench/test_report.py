@@ -11,9 +11,8 @@ import pytest
 
 from holo_cli.bench.report import Report
 from holo_cli.visualize.browser import find_browser, visit
-
-from ..visualize.test_browser import complaints, drawn, words
-from ..visualize.test_page import NASTY, Parsed
+from tests.visualize.test_browser import complaints, drawn, words
+from tests.visualize.test_page import NASTY, Parsed
 
 MACHINE = {
     "cpu": "Some Processor",

@@ -24,7 +24,7 @@ from holo_cli.checkpoint import (
     load_training,
     read_header,
 )
-from holo_cli.model_config import ModelConfig
+from holo_cli.config.model_schema import ModelConfig
 
 if TYPE_CHECKING:
     from conftest import Run

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from holo_cli import registry
 from holo_cli.checkpoint import CheckpointError, load_model, model_tensors, save
-from holo_cli.model_config import ModelConfig
+from holo_cli.config.model_schema import ModelConfig
 
 if TYPE_CHECKING:
     from conftest import Run

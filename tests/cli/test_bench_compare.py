@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.visualize.browser import find_browser, visit
-
-from .conftest import Holo
+from tests.cli.conftest import Holo
 
 TEXT = "the old fox ran over a quiet hill and saw the sea before night fell"
 WORDS = TEXT.split()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Holo
-from .test_bench_compare import prepared
+from tests.cli.conftest import Holo
+from tests.cli.test_bench_compare import prepared
 
 __all__ = ["prepared"]  # a fixture
 

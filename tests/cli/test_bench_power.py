@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ..bench.test_power import write
-from .conftest import Holo
-from .test_bench_compare import prepared
+from tests.bench.compare.test_power import write
+from tests.cli.conftest import Holo
+from tests.cli.test_bench_compare import prepared
 
 __all__ = ["prepared"]  # a fixture
 

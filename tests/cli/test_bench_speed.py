@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Holo, Ran
+from tests.cli.conftest import Holo, Ran
 
 SMALL = [
     "--set", "model.layers=1", "--set", "model.width=16", "--set", "model.heads=2",

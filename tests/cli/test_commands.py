@@ -15,8 +15,7 @@ import pytest
 
 import holo_cli
 from holo_cli.cli import complete as offers
-
-from .conftest import Fake, Holo
+from tests.cli.conftest import Fake, Holo
 
 SHARED = "--json --verbose --quiet --debug"
 FLAGS = {
@@ -159,7 +158,7 @@ def test_models(holo: Holo, configs: Path) -> None:
 
 
 def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None:
-    fake("holo_cli.training.memory", estimate=lambda r, v: {"total_bytes": 3_000_000})
+    fake("holo_cli.training.memory_estimate", estimate=lambda r, v: {"total_bytes": 3_000_000})
     ran = holo("models", "vanilla", "--vocab-size", "100", "--json")
     assert ran.code == 0, ran.err
     (row,) = json.loads(ran.out)["models"]
@@ -176,7 +175,7 @@ def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None
 def test_what_presets_cost_does_not_depend_on_the_environment(
     holo: Holo, configs: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake("holo_cli.training.memory", estimate=lambda r, v: {"total_bytes": r.model.width})
+    fake("holo_cli.training.memory_estimate", estimate=lambda r, v: {"total_bytes": r.model.width})
     command = ("models", "vanilla", "--vocab-size", "100", "--json")
     before = json.loads(holo(*command).out)
     monkeypatch.setenv("HOLO_MODEL_WIDTH", "128")
@@ -222,7 +221,7 @@ def test_prepare_hands_on_only_what_was_given(holo: Holo, fake: Fake) -> None:
         seen.update(kwargs, names=names)
         raise FileNotFoundError(2, "no", "x")
 
-    fake("holo_cli.data.prepare", prepare=prepare)
+    fake("holo_cli.data.prepare.prepare", prepare=prepare)
     assert holo("prepare", "a", "b", "--lang", "ko, en", "--max-docs", "5", "--offline").code == 1
     assert {"progress", "notice"} <= set(seen)
     del seen["progress"], seen["notice"]
@@ -272,12 +271,12 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
     def make_page(what: str, checkpoint: str, text: str, out: Path) -> dict[str, Any]:
         return {"page": str(out), "bytes": 1, "seconds": 0.0}
 
-    fake("holo_cli.data.prepare", prepare=prepare)
+    fake("holo_cli.data.prepare.prepare", prepare=prepare)
     fake("holo_cli.training.run", train=train)
-    fake("holo_cli.inference.samples", sample_text=None)
+    fake("holo_cli.inference.generation.samples", sample_text=None)
     fake("holo_cli.training.calibrate", steps_within=lambda resolved, seconds: 7)
     fake(
-        "holo_cli.inference.loaded",
+        "holo_cli.inference.generation.loaded_model",
         load=lambda checkpoint: SimpleNamespace(generate_full=generate_full),
     )
     fake("holo_cli.visualize", make_page=make_page)

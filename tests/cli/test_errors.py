@@ -8,8 +8,7 @@ import pytest
 
 from holo_cli.cli.errors import explain
 from holo_cli.errors import CheckpointError, Stopped, UsageError
-
-from .conftest import Fake, Holo
+from tests.cli.conftest import Fake, Holo
 
 
 class OutOfMemoryError(RuntimeError):

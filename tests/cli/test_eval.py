@@ -13,9 +13,8 @@ import pytest
 
 from holo_cli.checkpoint import DataInfo
 from holo_cli.data.dataset import PreparedData
-
-from .checkpoints import make_checkpoint
-from .conftest import Fake, Holo
+from tests.cli.checkpoints import make_checkpoint
+from tests.cli.conftest import Fake, Holo
 
 KEYS = {
     "loss", "bpb", "perplexity", "word_perplexity", "tokens", "bytes", "words", "documents",
@@ -244,7 +243,7 @@ def test_flags_that_tasks_do_use(holo: Holo, text: str, fake: Fake) -> None:
         options["warn"]("the model's alphabet lacks x.")
         return {"tasks": {"a": {"acc": 0.5, "acc_stderr": 0.25}}, "lm_eval": "0"}
 
-    fake("holo_cli.inference.harness", run_tasks=run_tasks)
+    fake("holo_cli.inference.evaluation.lm_eval_adapter", run_tasks=run_tasks)
     flags = ("--limit", "3", "--shots", "0", "--task-folder", "own", "--batch-size", "4")
     ran = holo("eval", "--tasks", "a, b", *flags)
     assert ran.code == 0, ran.err

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from holo_cli.inference.minimal_pairs import PHENOMENA
-
-from . import checkpoints
-from .checkpoints import make_checkpoint
-from .conftest import Fake, Holo
+from tests.cli import checkpoints
+from tests.cli.checkpoints import make_checkpoint
+from tests.cli.conftest import Fake, Holo
 
 CHECKPOINT = Path("checkpoints/small_best.safetensors")
 
@@ -95,7 +94,7 @@ def test_shorthands_for_tasks(holo: Holo, fake: Fake, suite: str) -> None:
         called.update(names=names, limit=options["limit"])
         return {"tasks": {names[0]: {"acc": 0.5}}, "lm_eval": "0"}
 
-    fake("holo_cli.inference.harness", run_tasks=run_tasks)
+    fake("holo_cli.inference.evaluation.lm_eval_adapter", run_tasks=run_tasks)
     ran = holo("eval", "--suite", suite, "--limit", "7", "--json")
     assert ran.code == 0, ran.err
     assert called["limit"] == 7

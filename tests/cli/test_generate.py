@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from .checkpoints import make_checkpoint
-from .conftest import Holo
+from tests.cli.checkpoints import make_checkpoint
+from tests.cli.conftest import Holo
 
 SHORT = ("--max-new-tokens", "8", "--seed", "3")
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench import compare_summary, decode, scaling, scaling_page, speed, speed_page
-from holo_cli.bench.compare_summary import Line, Summary
-from holo_cli.bench.lineup import Log, line_up
-from holo_cli.bench.significance import Difference
+from holo_cli.bench.compare import summary as compare_summary
+from holo_cli.bench.compare.summary import Line, Summary
+from holo_cli.bench.experiment.entries import Log, line_up
+from holo_cli.bench.experiment.significance import Difference
+from holo_cli.bench.speed import decode, scaling, scaling_page, speed
+from holo_cli.bench.speed import page as speed_page
 from holo_cli.cli.output import Output, count, size
 from holo_cli.cli.table_layout import WIDTH, lines, parts, shown
 from tests.bench.fakes import pretend

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from holo_cli.cli import progress
+from holo_cli.config.model_schema import ModelConfig, Stage
 from holo_cli.errors import Stopped
-from holo_cli.inference.samples import sample_text
-from holo_cli.model_config import ModelConfig, Stage
-
-from .conftest import Fake, Holo
+from holo_cli.inference.generation.samples import sample_text
+from tests.cli.conftest import Fake, Holo
 
 DONE = {
     "event": "done",
@@ -71,7 +70,10 @@ def trained(fake: Fake, configs: Path) -> Trained:
         return call
 
     fake("holo_cli.training.run", train=run("train"), resume=run("resume"))
-    fake("holo_cli.training.memory", estimate=lambda r, v: {"parameters": v, "train_bytes": 2e9})
+    fake(
+        "holo_cli.training.memory_estimate",
+        estimate=lambda r, v: {"parameters": v, "train_bytes": 2e9},
+    )
     return seen
 
 
@@ -183,7 +185,7 @@ def test_without_any_data_the_stories_are_prepared(
         asked.append(names)
         return SimpleNamespace(data=Path("data/stories"))
 
-    fake("holo_cli.data.prepare", prepare=prepare)
+    fake("holo_cli.data.prepare.prepare", prepare=prepare)
     ran = holo("train", "--model", "vanilla")
     assert (ran.code, asked) == (0, [["stories"]])
     assert trained.calls[0][1].data.path == str(Path("data/stories"))
@@ -263,7 +265,7 @@ def test_dry_run_shows_the_stages_of_a_model_that_grows(
         layers = resolved.model.layers
         return {"parameters": layers * 1e6, "total_bytes": layers * 1e9}
 
-    fake("holo_cli.training.memory", estimate=estimate)
+    fake("holo_cli.training.memory_estimate", estimate=estimate)
     command = ("train", "--model", "vanilla", "--steps", "10", "--dry-run")
     assert "stages" not in json.loads(holo(*command, "--json", "-q").out)
     monkeypatch.setattr(ModelConfig, "stages", lambda self: (Stage(0.0, 1), Stage(0.25, 2)))
@@ -327,7 +329,7 @@ def test_bars_move_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_of_preparing_data(capsys: pytest.CaptureFixture[str]) -> None:
-    from holo_cli.data.prepare import Progress
+    from holo_cli.data.prepare.prepare import Progress
 
     now = Progress("packing", 1200, 3_000_000, 9_000_000, 2.0)
     facts = "Packing tokens  1,200 documents  3 MB  1.5 MB/s  4.0 s left"

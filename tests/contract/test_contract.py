@@ -8,12 +8,11 @@ import torch
 from torch.nn import functional as F
 
 from holo_cli.checkpoint import model_tensors
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
-from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
-
-from .conftest import CONTEXT, VOCAB, Case, random_tokens
+from tests.contract.conftest import CONTEXT, VOCAB, Case, random_tokens
 
 
 def test_shapes_are_right_and_values_finite(case: Case) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.data.sources import hub_errors
-
-from .prepared import corpus
-from .sources.hub_server import Hub, serving
+from holo_cli.data.sources.hub import errors
+from tests.data.prepared import corpus
+from tests.data.sources.hub_server import Hub, serving
 
 
 @pytest.fixture
@@ -44,6 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         at_once = types.SimpleNamespace(sleep=lambda seconds: None)
         monkeypatch.setattr(client, "time", at_once)  # its pauses between attempts
-        monkeypatch.setattr(hub_errors, "FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(hub_errors, "LONGEST_PAUSE", 0.01)
+        monkeypatch.setattr(errors, "FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(errors, "LONGEST_PAUSE", 0.01)
         yield hub

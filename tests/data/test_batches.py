@@ -12,7 +12,7 @@ import torch
 from holo_cli.data.batches import IGNORE, TokenStream, TrainBatches, shorten, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.meta import RECORD
-from holo_cli.data.rows import ChosenDocuments
+from holo_cli.data.windows import ChosenDocuments
 from holo_cli.errors import DataError, UsageError
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from holo_cli.data.dataset import PreparedData, find_prepared
-from holo_cli.data.prepare import prepare
+from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import DataError, UsageError
 

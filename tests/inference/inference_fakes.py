@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.data.tokenizers.base import Tokenizer, append_specials
-from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.generation.loaded_model import Loaded
 from holo_cli.layers.head import Head
-from holo_cli.model_config import ModelConfig
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
 

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from holo_cli.data.sources.korean import final
+from holo_cli.data.sources.stories.josa import final
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
-from holo_cli.inference.likelihood import rolling
+from holo_cli.inference.evaluation.likelihood import rolling
 from holo_cli.inference.minimal_pairs import PHENOMENA, Phenomenon
 from holo_cli.inference.minimal_pairs.score import (
     Scorer,
@@ -144,7 +144,7 @@ def test_particles_are_those_of_the_last_sound() -> None:
 
 def test_most_words_are_those_of_the_stories() -> None:
     """So that a small model can have met them."""
-    from holo_cli.data.sources.stories import tell
+    from holo_cli.data.sources.stories.grammar import tell
 
     for code, share in (("en", 0.97), ("ko", 0.75)):
         read = " ".join(tell(n, code).text for n in range(700)).lower()

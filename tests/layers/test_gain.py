@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from holo_cli.config.model_schema import SkeletonConfig
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.gain import RATE, START, QueryGain
-from holo_cli.model_config import SkeletonConfig
 
 
 def test_the_gain_scales_each_head_by_its_own_factor() -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from holo_cli import registry
+from holo_cli.config.model_schema import SkeletonConfig
 from holo_cli.errors import UsageError
-from holo_cli.model_config import SkeletonConfig
 from holo_cli.models.base import LanguageModel
 
 SHAPE: dict[str, Any] = {"vocab_size": 23, "layers": 2, "heads": 2, "width": 16, "context": 32}

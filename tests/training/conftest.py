@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from holo_cli import registry
 from holo_cli.checkpoint import read_header
-from holo_cli.config import Resolved, resolve
-from holo_cli.data.prepare import prepare
+from holo_cli.config.resolve import Resolved, resolve
+from holo_cli.data.prepare.prepare import prepare
 
 TEXT = "the old fox ran over a quiet hill and saw the sea before night fell"
 

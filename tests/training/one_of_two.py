@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from holo_cli.checkpoint import read_header
-from holo_cli.config import Resolved, resolve
+from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import Stopped
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
-
-from .growing import register
+from tests.training.growing import register
 
 
 def config(given: dict[str, Any]) -> Resolved:

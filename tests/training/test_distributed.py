@@ -15,12 +15,11 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from holo_cli.checkpoint import read_header
-from holo_cli.config import resolve
+from holo_cli.config.resolve import resolve
 from holo_cli.training.run import train
-
-from .conftest import SMALL
-from .growing import register
-from .test_run import ignore
+from tests.training.conftest import SMALL
+from tests.training.growing import register
+from tests.training.test_run import ignore
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)

@@ -15,23 +15,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from holo_cli import registry
 from holo_cli.checkpoint import inspect_checkpoint, load_model, read_header, save
 from holo_cli.checkpoint.read import TensorFile
-from holo_cli.config import Resolved
+from holo_cli.config.model_schema import Stage
+from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, Stopped
 from holo_cli.export import export
-from holo_cli.model_config import Stage
-from holo_cli.training import loop as loop_module
+from holo_cli.training import trainer as loop_module
 from holo_cli.training.calibrate import steps_within
 from holo_cli.training.growth import first_step, grow, layers_due, steps_left
-from holo_cli.training.loop import Loop
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.process import training_rows
 from holo_cli.training.run import resume, train
 from holo_cli.training.state import Progress
-
-from .conftest import same_files, smallest
-from .growing import register
-from .test_resume import CHECKPOINTS, StopAfter, ignore
+from holo_cli.training.trainer import Loop
+from tests.training.conftest import same_files, smallest
+from tests.training.growing import register
+from tests.training.test_resume import CHECKPOINTS, StopAfter, ignore
 
 STAGES = (Stage(0.0, 1), Stage(0.25, 2), Stage(0.5, 4))
 Growing = Callable[..., Resolved]
@@ -370,7 +369,7 @@ def test_growing_with_compile_compiles_anew(
         asked.append(model.config.layers)
         return model.hidden, None
 
-    monkeypatch.setattr("holo_cli.training.loop.compiled", fake)
+    monkeypatch.setattr("holo_cli.training.trainer.compiled", fake)
     train(growing(**{"training.compile": True}), run="a", events=ignore)
     assert asked == [1, 2, 4]
 

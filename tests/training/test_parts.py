@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from holo_cli import registry
-from holo_cli.config import Resolved
+from holo_cli.config.resolve import Resolved
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.layers.cross_entropy import CHUNK
 from holo_cli.layers.head import Head
 from holo_cli.models.base import LanguageModel
-from holo_cli.training import memory
-from holo_cli.training.config import TrainingConfig
+from holo_cli.training import memory_estimate
 from holo_cli.training.loss import cross_entropy, nats_per_token
-from holo_cli.training.memory import estimate, memory_parts
+from holo_cli.training.memory_estimate import estimate, memory_parts
 from holo_cli.training.optim import Muon, clip_grad_norm, orthogonalise
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.schedule import context_at, rate_share
@@ -192,24 +192,26 @@ def test_long_rows_are_told_from_short_ones(
 ) -> None:
     resolved = small(name, **{"model.context": 3072}).replace({"model.vocab_size": 30})
     model = registry.build_model(name, resolved.model)
-    exact = memory.saved_bytes_per_row(model, torch.float32, 3072)
-    monkeypatch.setattr(memory, "MEASURED_CONTEXT", 2304)
-    assert memory.saved_bytes_per_row(model, torch.float32, 3072) == pytest.approx(exact, rel=0.1)
+    exact = memory_estimate.saved_bytes_per_row(model, torch.float32, 3072)
+    monkeypatch.setattr(memory_estimate, "MEASURED_CONTEXT", 2304)
+    assert memory_estimate.saved_bytes_per_row(model, torch.float32, 3072) == pytest.approx(
+        exact, rel=0.1
+    )
 
 
 def test_a_row_too_long_to_run_is_never_run(
     small: Callable[..., Resolved], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
-    run = memory._measured_row
+    run = memory_estimate._measured_row
 
     def counted(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
         ran.append(context)
         return run(model, dtype, context)
 
-    monkeypatch.setattr(memory, "_measured_row", counted)
+    monkeypatch.setattr(memory_estimate, "_measured_row", counted)
     estimate(small("vanilla", **{"model.context": 1_000_000}), 30)
-    assert max(ran) == memory.MEASURED_CONTEXT
+    assert max(ran) == memory_estimate.MEASURED_CONTEXT
 
 
 def test_deep_models_are_measured_by_their_first_blocks(
@@ -217,7 +219,7 @@ def test_deep_models_are_measured_by_their_first_blocks(
 ) -> None:
     resolved = small(**{"model.layers": 8})
     exact = estimate(resolved, 30)
-    monkeypatch.setattr(memory, "MEASURED_WHOLE", 100)
+    monkeypatch.setattr(memory_estimate, "MEASURED_WHOLE", 100)
     scaled = estimate(resolved, 30)
     activations = scaled.pop("activations_bytes")
     assert activations == pytest.approx(exact.pop("activations_bytes"), rel=0.1)

@@ -11,12 +11,11 @@ import pytest
 
 from holo_cli import registry
 from holo_cli.checkpoint import load_model, read_header
-from holo_cli.config import Resolved
+from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
-
-from .conftest import same_files, smallest
+from tests.training.conftest import same_files, smallest
 
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")
@@ -131,9 +130,8 @@ def test_metrics_of_a_resumed_run_read_as_one_run(small: Small, home: Path) -> N
 
 
 def test_resume_refuses_other_data_and_files_without_state(small: Small, home: Path) -> None:
-    from holo_cli.data.prepare import prepare
-
-    from .conftest import write_text
+    from holo_cli.data.prepare.prepare import prepare
+    from tests.training.conftest import write_text
 
     source = write_text(home / "mine.txt")
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char")
@@ -184,7 +182,7 @@ def test_a_shorter_context_first_reads_the_same_tokens(small: Small, home: Path)
 def test_resume_is_exact_however_rows_are_read(
     small: Small, home: Path, how: dict[str, bool]
 ) -> None:
-    from holo_cli.data.prepare import prepare
+    from holo_cli.data.prepare.prepare import prepare
 
     prepare(["stories"], out=home / "both", tokenizer="char", max_bytes=40_000)
     config = small(**{"data.path": str(home / "both"), "training.batch_size": 5}, **how)

@@ -15,13 +15,12 @@ import pytest
 import torch
 
 from holo_cli.checkpoint import RunLock, load_model, read_header
-from holo_cli.config import Resolved, resolve
+from holo_cli.config.resolve import Resolved, resolve
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import CheckpointError, DataError, Stopped, TrainingError, UsageError
-from holo_cli.training import loop as loop_module
-from holo_cli.training.config import TrainingConfig
+from holo_cli.training import trainer as loop_module
 from holo_cli.training.run import initial_model, resume, train
-
-from .conftest import same_files
+from tests.training.conftest import same_files
 
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")

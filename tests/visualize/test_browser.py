@@ -13,9 +13,8 @@ import pytest
 from holo_cli.errors import UsageError
 from holo_cli.visualize import make_page
 from holo_cli.visualize.browser import find_browser, need_browser, visit
-
-from .conftest import MIXED
-from .test_training import log, rows
+from tests.visualize.conftest import MIXED
+from tests.visualize.test_training import log, rows
 
 needs_browser = [
     pytest.mark.browser,

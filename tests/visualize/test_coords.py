@@ -9,9 +9,8 @@ import torch
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.models.views import Coordinates, residual_stream
 from holo_cli.visualize.coords import coords_section, most_tokens, project
-from holo_cli.visualize.reading import Group, Reading
-
-from .conftest import make_model
+from holo_cli.visualize.model_reading import Group, Reading
+from tests.visualize.conftest import make_model
 
 
 def layers(count: int, tokens: int, dimensions: int) -> list[torch.Tensor]:

@@ -14,9 +14,8 @@ from holo_cli.data.tokenizers.bpe import JsonTokenizer
 from holo_cli.registry import build_model, config_class
 from holo_cli.visualize import make_page
 from holo_cli.visualize.browser import visit
-
-from .conftest import MIXED
-from .test_browser import complaints, drawn, needs_browser, words
+from tests.visualize.conftest import MIXED
+from tests.visualize.test_browser import complaints, drawn, needs_browser, words
 
 
 @pytest.fixture

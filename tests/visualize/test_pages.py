@@ -18,9 +18,8 @@ from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.models.views import Picture
 from holo_cli.visualize import browser, known_pages, make_page, pages
 from holo_cli.visualize.attention import most_tokens
-
-from .conftest import MIXED, make_checkpoint
-from .test_training import log, rows
+from tests.visualize.conftest import MIXED, make_checkpoint
+from tests.visualize.test_training import log, rows
 
 
 def data_of(path: str) -> dict[str, Any]:

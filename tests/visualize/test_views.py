@@ -10,8 +10,7 @@ from holo_cli.layers.attention import Attention
 from holo_cli.models.vanilla.classic import ClassicBlock
 from holo_cli.models.vanilla.views import attention
 from holo_cli.models.views import watched
-
-from .conftest import make_model
+from tests.visualize.conftest import make_model
 
 
 @pytest.mark.parametrize("recipe", ["modern", "classic"])

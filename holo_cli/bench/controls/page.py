@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from holo_cli.bench.compare.power import power
 from holo_cli.bench.controls.plan import APART, PLACEBO, Controls
 from holo_cli.bench.controls.summary import DRAWS, ControlsSummary, sentences
-from holo_cli.bench.power import power
 from holo_cli.bench.report import Report
 
 MOST = 12  # seeds on the plot

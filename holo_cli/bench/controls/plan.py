@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare_campaign import Campaign, Run
-from holo_cli.bench.compare_config import scaled
-from holo_cli.bench.compare_plan import Entry, Plan, check_types, load_plan
-from holo_cli.bench.losses import test_loss
+from holo_cli.bench.compare.plan import Entry, Plan, check_types, load_plan
+from holo_cli.bench.experiment.executor import Say, Watch, execute
+from holo_cli.bench.experiment.experiment import Campaign, Run
+from holo_cli.bench.experiment.identity import scaled
+from holo_cli.bench.experiment.losses import test_loss
+from holo_cli.bench.experiment.result_log import Rows, rows_path
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.rows import Rows, rows_path
-from holo_cli.bench.runs import Say, Watch, execute
-from holo_cli.config import Resolved
+from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
 from holo_cli.training.stopping import StopRequest

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holo_cli.bench.compare.power import power
 from holo_cli.bench.controls.plan import PLACEBO, Controls
-from holo_cli.bench.power import power
-from holo_cli.bench.significance import LEVEL, compare, t_quantile
+from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
 
 Array = NDArray[np.float64]
 DRAWS = 20_000  # campaigns resampled from the pool

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare_campaign import Campaign, Run, Sweep
-from holo_cli.bench.compare_config import resolve_entry
-from holo_cli.bench.compare_plan import Entry, Plan
+from holo_cli.bench.compare.plan import Entry, Plan
+from holo_cli.bench.experiment.executor import Say, Watch, execute
+from holo_cli.bench.experiment.experiment import Campaign, Run, Sweep
+from holo_cli.bench.experiment.identity import resolve_entry
+from holo_cli.bench.experiment.result_log import Rows, rows_path
 from holo_cli.bench.ladder.plan import LadderPlan, Rung
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.rows import Rows, rows_path
-from holo_cli.bench.runs import Say, Watch, execute
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError
 from holo_cli.training.stopping import StopRequest

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from holo_cli.bench.compare_campaign import SWEEP_SEED
+from holo_cli.bench.experiment.experiment import SWEEP_SEED
+from holo_cli.bench.experiment.losses import test_loss
 from holo_cli.bench.ladder.campaign import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
 from holo_cli.bench.ladder.words import ranged, sentences
-from holo_cli.bench.losses import test_loss
 from holo_cli.bench.report import Report
 
 Trace = dict[str, Any]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare_plan import (
+from holo_cli.bench.compare.plan import (
     CAMPAIGNS,
     Entry,
     Plan,

@@ -17,10 +17,10 @@ from typing import Literal
 
 import numpy as np
 
-from holo_cli.bench.compare_summary import Line, Summary, summarise
+from holo_cli.bench.compare.summary import Line, Summary, summarise
+from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
 from holo_cli.bench.ladder.campaign import Ladder, RungCampaign
 from holo_cli.bench.ladder.fit import Fitted, fit_together
-from holo_cli.bench.significance import LEVEL, Difference, t_quantile
 
 Axis = Literal["compute", "tokens", "parameters"]
 AXES: dict[Axis, str] = {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from holo_cli.bench.compare_summary import signed
+from holo_cli.bench.compare.summary import signed
 from holo_cli.bench.ladder.summary import AXES, Interval, LadderSummary, Track
 
 Rows = list[Sequence[str]]

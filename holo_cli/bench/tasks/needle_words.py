@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 
 STORIES = 600  # in the pool
 NAME, SECRET = "{name}", "{secret}"

@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.data import cut
-from holo_cli.data.clean import normalise
+from holo_cli.data import segment
 from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.language import detect
+from holo_cli.data.normalize import normalise
 from holo_cli.errors import DataError
 
 ORDER = 5
@@ -136,10 +136,10 @@ def load_reference(settings: CleaningSettings) -> Reference:
 
 def _documents(path: Path) -> Iterator[str]:
     with path.open(encoding="utf-8") as file:
-        whole = cut.count_separators(iter(partial(file.read, BLOCK), "")) >= cut.ENOUGH
+        whole = segment.count_separators(iter(partial(file.read, BLOCK), "")) >= segment.ENOUGH
     size = 0
     with path.open(encoding="utf-8") as file:
-        for text in cut.documents(iter(partial(file.read, BLOCK), ""), whole=whole):
+        for text in segment.documents(iter(partial(file.read, BLOCK), ""), whole=whole):
             if size >= REFERENCE_CHARACTERS:
                 return
             size += len(text)

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holo_cli.data.clean import UNDECODABLE
 from holo_cli.data.cleaning.measures import Measures
 from holo_cli.data.cleaning.thresholds import Thresholds
 from holo_cli.data.cleaning.words import WordTable
+from holo_cli.data.normalize import UNDECODABLE
 
 Rule = Callable[[Measures, Thresholds], bool]
 """Whether a document breaks the rule."""

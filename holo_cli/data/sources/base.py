@@ -96,7 +96,8 @@ class SourceRow:
     licence: str
     languages: tuple[str, ...]  # codes, or "any" for more than can be listed
     access: str  # how the text is got
-    opener: str = "holo_cli.data.sources.hub:open_hub"  # "module:function", imported when needed
+    # "module:function", imported when needed
+    opener: str = "holo_cli.data.sources.hub.source:open_hub"
     tokenizer: str = "bpe"  # what suits it if nothing is asked for
     raw: bool = False  # web text that wants the filters
     takes_source: bool = False  # whether --source may stand in for the usual place

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from holo_cli.data import cut
+from holo_cli.data import segment
 from holo_cli.data.sources.decoding import open_bytes, readable, text_blocks
 from holo_cli.errors import DataError, UsageError
 
@@ -29,9 +29,9 @@ _SHOWN = 8  # columns named in an error
 
 def read_text(path: Path, encoding: str) -> Iterator[Row]:
     """txt and md: documents at two empty lines, or pieces of a file that has too few of them."""
-    separators = cut.count_separators(text_blocks(path, encoding))
+    separators = segment.count_separators(text_blocks(path, encoding))
     blocks = text_blocks(path, encoding)
-    for text in cut.documents(blocks, whole=separators >= cut.ENOUGH):
+    for text in segment.documents(blocks, whole=separators >= segment.ENOUGH):
         yield text, ""
 
 

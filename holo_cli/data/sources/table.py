@@ -22,7 +22,7 @@ ROWS = (
         licence="MIT, as this project",
         languages=("en", "ko"),
         access="made on this machine; needs no network",
-        opener="holo_cli.data.sources.made:open_stories",
+        opener="holo_cli.data.sources.stories.embedded:open_stories",
         example="--max-bytes 10000000 --lang ko",
         row={"text": "Mira wanted a kite. ...", "language": "en"},
     ),

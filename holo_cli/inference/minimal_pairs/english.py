@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holo_cli.data.sources.stories_en import BOYS, GIRLS
+from holo_cli.data.sources.stories.english import BOYS, GIRLS
 from holo_cli.inference.minimal_pairs.base import Phenomenon, Words, choices
 
 _NUMBERS = [

@@ -6,7 +6,7 @@ counts ㄹ as a vowel. Which form is right is computed (`data/sources/korean.py`
 
 from __future__ import annotations
 
-from holo_cli.data.sources.korean import PARTICLES, final, particle
+from holo_cli.data.sources.stories.josa import PARTICLES, final, particle
 from holo_cli.inference.minimal_pairs.base import Phenomenon, Words, choices
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holo_cli.errors import UsageError, nearest
-from holo_cli.inference.likelihood import rolling
-from holo_cli.inference.loaded import Loaded
+from holo_cli.inference.evaluation.likelihood import rolling
+from holo_cli.inference.generation.loaded_model import Loaded
 from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
 
 CHANCE = 0.5

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.parts import Aux, FeedForward
+from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.models.brain_v1.config import Config
 
 

@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import NOTHING, Aux, Extras
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.two_four import TwoFourLinear
+from holo_cli.models.brain_v1.sparsity_2_4 import TwoFourLinear
 
 DENDRITE_STD = 0.1  # of u . c for a c of unit scale, at first
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
-from holo_cli.layers.parts import Aux, FeedForward
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.grouped import Sorted, grouped
 from holo_cli.models.brain_v1.inhibition import Inhibition
-from holo_cli.models.brain_v1.two_four import two_of_four
-from holo_cli.models.brain_v1.winners import evenness, winners
+from holo_cli.models.brain_v1.kwta import evenness, winners
+from holo_cli.models.brain_v1.sparsity_2_4 import two_of_four
 
 ALWAYS = 1e6  # added to the score of a shared column
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.model_config import SkeletonConfig, Stage
-from holo_cli.tunable import tunable, tunable_choices
+from holo_cli.config.model_schema import SkeletonConfig, Stage
+from holo_cli.config.tunable import tunable, tunable_choices
 
 NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
 Sparsity = Literal["columns", "kwta", "both", "dense"]

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from holo_cli.layers.interfaces import Aux, FeedForward, ValueStream, Windows
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, FeedForward, ValueStream, Windows
+from holo_cli.models.backbone import Block, Skeleton, SkeletonState, add_aux
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.brain_v1.adapters import LanguageAdapters, languages_of
 from holo_cli.models.brain_v1.attention import BrainAttention
@@ -33,8 +34,7 @@ from holo_cli.models.brain_v1.exits import (
     may_leave_after,
 )
 from holo_cli.models.brain_v1.growth import grow
-from holo_cli.models.brain_v1.winners import Free
-from holo_cli.models.skeleton import Block, Skeleton, SkeletonState, add_aux
+from holo_cli.models.brain_v1.kwta import Free
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.columns import Columns
+from holo_cli.models.brain_v1.kwta import Free
 from holo_cli.models.brain_v1.model import BrainBlock, Model
-from holo_cli.models.brain_v1.winners import Free
 
 # 64 hidden units in 8 columns, of which 2 are kept
 SMALL: dict[str, Any] = {"columns": 8, "mlp_ratio": 4.0, "activity": 0.25}

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from holo_cli.models.base import LanguageModel
     from holo_cli.models.brain_v1.columns import Columns
+    from holo_cli.models.brain_v1.kwta import Free
     from holo_cli.models.brain_v1.model import Model
-    from holo_cli.models.brain_v1.winners import Free
 
 PAGES = {
     "columns": "which columns fire for which tokens, and how many units of each layer do",
@@ -82,7 +82,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 def feeding(model: Model, tokens: Tensor) -> list[tuple[Columns | Free, Tensor]]:
     """Each layer's sparse MLP and what it saw of (B, T) tokens, (N, C). No token leaves early."""
     from holo_cli.models.brain_v1.columns import Columns
-    from holo_cli.models.brain_v1.winners import Free
+    from holo_cli.models.brain_v1.kwta import Free
 
     parts = [b.mlp for b in model.brain_blocks() if isinstance(b.mlp, Columns | Free)]
     with watched(parts) as calls, _everyone_stays(model):

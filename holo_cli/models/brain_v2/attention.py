@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
+from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.selection import PackedCache, Selected, room

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, Mixer
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.ssm import inverse_softplus, wide
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState

@@ -15,7 +15,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from holo_cli.layers.parts import FeedForward
+from holo_cli.layers.interfaces import FeedForward
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import Description
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
@@ -23,7 +24,6 @@ from holo_cli.models.brain_v2.episodic import EpisodicMemory
 from holo_cli.models.brain_v2.mixer import BrainMixer
 from holo_cli.models.brain_v2.ponder import Ponder
 from holo_cli.models.brain_v2.ssm import StateSpace
-from holo_cli.models.skeleton import Skeleton
 from holo_cli.models.views import watched
 
 

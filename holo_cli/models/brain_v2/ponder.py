@@ -27,9 +27,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, FeedForward
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.ssm import wide
 

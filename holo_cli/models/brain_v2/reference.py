@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.interfaces import FeedForward
 from holo_cli.layers.mlp import MLP
-from holo_cli.layers.parts import FeedForward
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers import ssd
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.config import Config

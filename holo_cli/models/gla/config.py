@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from holo_cli.model_config import SkeletonConfig
-from holo_cli.tunable import tunable, tunable_choices
+from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.tunable import tunable, tunable_choices
 
 
 class Config(SkeletonConfig):

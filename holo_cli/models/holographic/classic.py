@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
-from holo_cli.layers.parts import NOTHING, Aux, Extras
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import wide
 from holo_cli.models.holographic.spectra import from_spectrum, spectrum

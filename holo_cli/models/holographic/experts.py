@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
-from holo_cli.layers.parts import Aux, FeedForward
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import wide
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from holo_cli.layers.cache import TimeCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.attention import Attention
-from holo_cli.layers.parts import FeedForward, Mixer
+from holo_cli.layers.interfaces import FeedForward, Mixer
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import Description
 from holo_cli.models.holographic.classic import Classic
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
-from holo_cli.models.skeleton import Skeleton
 from holo_cli.models.views import watched
 
 

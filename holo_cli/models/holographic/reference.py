@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
+from holo_cli.layers.interfaces import FeedForward
 from holo_cli.layers.mlp import MLP
-from holo_cli.layers.parts import FeedForward
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.holographic.binding import Phasor
 from holo_cli.models.holographic.classic import Classic

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.conv import ShortConv
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer, convolve
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.models.mamba.config import Config
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import Description
 from holo_cli.models.mamba.config import Config
 from holo_cli.models.mamba.mixer import StateSpaceMixer
 from holo_cli.models.mamba.version2 import Mamba2
 from holo_cli.models.mamba.version3 import Mamba3
-from holo_cli.models.skeleton import Skeleton
 
 
 class Model(Skeleton):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.models.ngt.config import POWER_LIMIT, Config
-from holo_cli.models.ngt.pull import pull
+from holo_cli.models.ngt.gravity_attention import pull
 
 
 class Kernel(nn.Module, ABC):

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import make_kernel
-from holo_cli.models.ngt.reach import Reach, attend, attend_within, weights
+from holo_cli.models.ngt.radius import Reach, attend, attend_within, weights
 from holo_cli.models.ngt.repulsion import repulsion
 
 LEAST_MASS = 1e-4  # nobody weighs nothing: a row of weights always has a sum

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.interfaces import Aux, MixerState, ValueStream, Windows
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.parts import Aux, MixerState, ValueStream, Windows
+from holo_cli.models.backbone import Block, Skeleton, SkeletonState, add_aux
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.mixer import GravityMixer, Start
-from holo_cli.models.skeleton import Block, Skeleton, SkeletonState, add_aux
 
 
 class GravityBlock(Block):
@@ -111,7 +111,7 @@ class Model(Skeleton):
         )
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
-        from holo_cli.models.ngt.physics import measures
+        from holo_cli.models.ngt.diagnostics import measures
 
         return measures(self, tokens)
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from holo_cli.models.base import LanguageModel
+    from holo_cli.models.ngt.diagnostics import Snapshot
     from holo_cli.models.ngt.model import GravityBlock
-    from holo_cli.models.ngt.physics import Snapshot
 
 PAGES = {
     "attention": "which earlier tokens each token is pulled to, head by head",
@@ -60,8 +60,8 @@ def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 
 
 def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
+    from holo_cli.models.ngt.diagnostics import snapshots
     from holo_cli.models.ngt.model import Model
-    from holo_cli.models.ngt.physics import snapshots
 
     assert isinstance(model, Model)
     return snapshots(model, tokens[None])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.causal import causal_attention
-from holo_cli.layers.parts import NOTHING, Aux, Extras
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
 from holo_cli.models.sliding_window.config import Config
 

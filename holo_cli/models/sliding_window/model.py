@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holo_cli.models.skeleton import Skeleton
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.sliding_window.attention import WindowAttention
 from holo_cli.models.sliding_window.config import Config
 

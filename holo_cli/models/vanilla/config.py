@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.model_config import ModelConfig, Recipe, SkeletonConfig
+from holo_cli.config.model_schema import ModelConfig, Recipe, SkeletonConfig
 
 
 class Config(SkeletonConfig):

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from holo_cli.layers.attention import Attention
-from holo_cli.models.skeleton import Skeleton
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.vanilla.classic import Classic
 from holo_cli.models.vanilla.config import Config
 

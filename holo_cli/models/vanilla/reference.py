@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.mlp import MLP
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import LanguageModel
-from holo_cli.models.skeleton import Skeleton
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
 
 # Config overrides on top of the suite's small shapes: every path of the model once.

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench import work
+from holo_cli.bench.experiment import worker_pool
+from holo_cli.bench.experiment.result_log import Rows, rows_path
 from holo_cli.bench.ladder import campaign as bench
 from holo_cli.bench.ladder.campaign import Ladder, Options, open_ladder, sizes
 from holo_cli.bench.ladder.page import write_page
@@ -21,12 +22,10 @@ from holo_cli.bench.ladder.words import (
     to_dict,
     verdict_of,
 )
-from holo_cli.bench.rows import Rows, rows_path
 from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training.stopping import StopRequest
-
-from ..bench_lab import COMMAND, write_set
-from .test_plan import LADDER, write
+from tests.bench.bench_lab import COMMAND, write_set
+from tests.bench.ladder.test_plan import LADDER, write
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pretend(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(work, "WORKER", COMMAND)
+    patch.setattr(worker_pool, "WORKER", COMMAND)
     machine = {"cpu": "a test's", "threads": 1, "date": "today"}
     patch.setattr(bench, "describe_machine", lambda: machine)
 

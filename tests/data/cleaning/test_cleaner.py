@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from holo_cli.bench import junk
+from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 
 STORIES = [Document(tell(n, ("en", "ko")[n % 2]).text, source="s") for n in range(20)]
 
@@ -32,9 +32,9 @@ def test_each_drop_is_counted_by_its_rule(tmp_path: Path) -> None:
     cleaner = Cleaner(CleaningSettings(), tmp_path)
     given = [
         *STORIES[:5],
-        Document(junk.make("markup", 0)),
+        Document(synthetic_junk.make("markup", 0)),
         STORIES[2],
-        Document(junk.make("markup", 1)),
+        Document(synthetic_junk.make("markup", 1)),
     ]
     found = cleaner.check_batch(given)
     assert [d is not None for d in found] == [True] * 5 + [False] * 3
@@ -44,14 +44,14 @@ def test_each_drop_is_counted_by_its_rule(tmp_path: Path) -> None:
 def test_what_a_rule_drops_is_not_remembered(tmp_path: Path) -> None:
     """Else the order of the filters would show in the counts after a change of settings."""
     cleaner = Cleaner(CleaningSettings(), tmp_path)
-    text = junk.make("keywords", 0)
+    text = synthetic_junk.make("keywords", 0)
     assert cleaner.check_batch([Document(text), Document(text)]) == [None, None]
     assert "exact duplicates" not in cleaner.counts
 
 
 def test_state_is_plain_data_and_restores_the_counts(tmp_path: Path) -> None:
     cleaner = Cleaner(CleaningSettings(), tmp_path)
-    cleaner.check_batch([*STORIES, Document(junk.make("random", 1))])
+    cleaner.check_batch([*STORIES, Document(synthetic_junk.make("random", 1))])
     state = json.loads(json.dumps(cleaner.state()))
     cleaner.close()
     again = Cleaner(CleaningSettings(), tmp_path)

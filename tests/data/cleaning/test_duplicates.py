@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.planted import altered
+from benchmarks.near_duplicates import altered
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
 from holo_cli.data.cleaning import duplicates as module
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 from holo_cli.errors import DataError
 
 ONLY = CleaningSettings.parse("rules=off")

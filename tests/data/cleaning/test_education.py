@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holo_cli.bench import junk
+from benchmarks import synthetic_junk
 from holo_cli.data.cleaning.education import heuristic, value
 from holo_cli.data.document import Document
 
@@ -28,7 +28,7 @@ def test_explaining_is_worth_more_than_selling(language: str) -> None:
     assert heuristic(EXPLAINING[language], language) > 3.5  # type: ignore[operator]
     assert heuristic(SELLING[language], language) < 1  # type: ignore[operator]
     for n in range(6):
-        assert heuristic(junk.make("keywords", n), language) < 3  # type: ignore[operator]
+        assert heuristic(synthetic_junk.make("keywords", n), language) < 3  # type: ignore[operator]
 
 
 def test_values_keep_to_their_range() -> None:

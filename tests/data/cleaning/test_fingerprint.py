@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from holo_cli.bench.planted import TOLERANCE, altered
+from benchmarks.near_duplicates import TOLERANCE, altered
 from holo_cli.data.cleaning.fingerprint import (
     SHINGLE,
     VALUES,
@@ -17,7 +17,7 @@ from holo_cli.data.cleaning.fingerprint import (
     shingles,
     signatures,
 )
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 
 STORY = tell(1, "ko").text
 

@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from holo_cli.bench import junk
+from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import measures, words
 from holo_cli.data.cleaning.measures import Measures
 from holo_cli.data.cleaning.thresholds import thresholds_of
 from holo_cli.data.cleaning.words import WordTable
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 
 TABLE = WordTable(thresholds_of("en"))
 
@@ -27,7 +27,7 @@ def texts() -> list[str]:
     made = [tell(n, "en").text for n in range(4)]
     made += [" ".join(rng.choices("abcde", k=k)) for k in (1, 2, 5, 6, 30, 299, 300, 700)]
     made += [" ".join(rng.choices("abc", k=900)) + " " + " ".join(map(str, range(900)))]
-    return made + [junk.make("repeated", n) for n in range(6)] + ["word " * 50, "", " \n"]
+    return made + [synthetic_junk.make("repeated", n) for n in range(6)] + ["word " * 50, "", " \n"]
 
 
 def slow_top(text: str, n: int) -> float:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench import junk
+from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.cleaning.ngram import ORDER, CharacterModel, Reference, load_reference
 from holo_cli.data.cleaning.screen import Screen
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories import tell
+from holo_cli.data.sources.stories.grammar import tell
 from holo_cli.errors import DataError
 
 
@@ -71,9 +71,9 @@ def test_the_filter_drops_what_the_reference_finds_strange(tmp_path: Path) -> No
     path.write_text("\n\n\n".join(tell(n, "ko").text for n in range(300)), encoding="utf-8")
     screen = Screen(CleaningSettings.parse(f"none,reference={path}"))
     assert screen.judge(Document(tell(900, "ko").text)) == ""
-    assert screen.judge(Document(junk.make("random", 5), "ko")) == "perplexity"
+    assert screen.judge(Document(synthetic_junk.make("random", 5), "ko")) == "perplexity"
     lax = Screen(CleaningSettings.parse(f"none,reference={path},perplexity=1000"))
-    assert lax.judge(Document(junk.make("random", 5), "ko")) == ""
+    assert lax.judge(Document(synthetic_junk.make("random", 5), "ko")) == ""
 
 
 def test_a_reference_that_is_too_short_or_no_text_is_told(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from itertools import islice
 
 import pytest
 
-from holo_cli.bench import junk
-from holo_cli.data.clean import clean
+from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import CleaningSettings, rules
 from holo_cli.data.cleaning.screen import Screen
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories import generate, tell
+from holo_cli.data.normalize import clean
+from holo_cli.data.sources.stories.grammar import generate, tell
 
 ENGLISH = [tell(n, "en").text for n in range(40)]
 KOREAN = [tell(n, "ko").text for n in range(40)]
@@ -100,26 +100,28 @@ def test_accents_of_other_languages_are_no_mojibake() -> None:
 
 
 def test_rules_off_lets_everything_through() -> None:
-    for _, text in junk.documents(3):
+    for _, text in synthetic_junk.documents(3):
         assert judge(text, "", "rules=off") == ""
 
 
-@pytest.mark.parametrize("kind", junk.KINDS)
+@pytest.mark.parametrize("kind", synthetic_junk.KINDS)
 def test_made_junk_goes(kind: str) -> None:
-    texts = [clean(junk.make(kind, n, seed=11), Counter()) for n in range(40)]
+    texts = [clean(synthetic_junk.make(kind, n, seed=11), Counter()) for n in range(40)]
     assert sum(bool(judge(text)) for text in texts) >= 38
     # and where a person has said what language all of it is in
     assert sum(bool(judge(t, ("en", "ko")[n % 2])) for n, t in enumerate(texts)) >= 38
 
 
 def test_junk_is_the_same_for_the_same_seed() -> None:
-    assert list(junk.documents(2, seed=4)) == list(junk.documents(2, seed=4))
-    assert list(junk.documents(2, seed=4)) != list(junk.documents(2, seed=5))
+    assert list(synthetic_junk.documents(2, seed=4)) == list(synthetic_junk.documents(2, seed=4))
+    assert list(synthetic_junk.documents(2, seed=4)) != list(synthetic_junk.documents(2, seed=5))
 
 
 def test_what_is_decided_does_not_depend_on_what_came_before() -> None:
     screen = Screen(CleaningSettings())
-    texts = [d.text for d in islice(generate(3), 30)] + [text for _, text in junk.documents(6)]
+    texts = [d.text for d in islice(generate(3), 30)] + [
+        text for _, text in synthetic_junk.documents(6)
+    ]
     forwards = [screen.judge(Document(text)) for text in texts]
     backwards = [screen.judge(Document(text)) for text in reversed(texts)]
     assert forwards == backwards[::-1] == [judge(text) for text in texts]

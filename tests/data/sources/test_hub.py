@@ -13,15 +13,14 @@ import pytest
 
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.document import Document
-from holo_cli.data.prepare import prepare
+from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import open_source
 from holo_cli.data.sources.articles import articles, is_title
 from holo_cli.data.sources.base import Request
-from holo_cli.data.sources.hub_parts import PARTS, Part
+from holo_cli.data.sources.hub.subsets import PARTS, Part
 from holo_cli.errors import DataError, UsageError
-
-from . import hub_layouts as layouts
-from .hub_server import Hub
+from tests.data.sources import hub_layouts as layouts
+from tests.data.sources.hub_server import Hub
 
 
 def documents(name: str, **asked: Any) -> tuple[list[Document], Counter[str]]:
@@ -230,7 +229,7 @@ def test_redpajama_from_the_list_on_the_web_and_from_a_folder(
 ) -> None:
     import dataclasses
 
-    from holo_cli.data.sources import hub as opener
+    from holo_cli.data.sources.hub import source as opener
 
     for bucket in ("head", "middle"):
         path = tmp_path / "documents" / "2023-06" / "0000" / f"de_{bucket}.json.gz"
@@ -294,7 +293,7 @@ def _wikipedia(folder: Path) -> Path:
 def test_a_strand_goes_on_from_any_of_its_positions(
     name: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holo_cli.data.sources.hub_rows.CHUNK_DOCUMENTS", 47)
+    monkeypatch.setattr("holo_cli.data.sources.hub.rows.CHUNK_DOCUMENTS", 47)
     monkeypatch.setattr("holo_cli.data.sources.base.CHUNK_DOCUMENTS", 5)
     serve(hub, name, tmp_path / "hub")
     languages = ("en",) if name == "wikipedia" else ()

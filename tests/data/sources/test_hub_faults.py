@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.data.prepare import prepare
-from holo_cli.data.sources import hub_errors, open_source
+from holo_cli.data.prepare.prepare import prepare
+from holo_cli.data.sources import open_source
 from holo_cli.data.sources.base import Request
-from holo_cli.data.sources.hub_files import DataFile
-from holo_cli.data.sources.hub_rows import row_chunks
+from holo_cli.data.sources.hub import errors
+from holo_cli.data.sources.hub.files import DataFile
+from holo_cli.data.sources.hub.rows import row_chunks
 from holo_cli.errors import DataError
-
-from . import hub_layouts as layouts
-from .hub_server import Hub
+from tests.data.sources import hub_layouts as layouts
+from tests.data.sources.hub_server import Hub
 
 REPOSITORY = "wikimedia/wikipedia"
 PATH = "20231101.ko/train-00000-of-00001.parquet"
@@ -67,8 +67,8 @@ def test_a_slow_hub_is_only_slow(hub: Hub, folder: Path) -> None:
 def test_a_hub_that_stays_away_is_given_up_in_one_sentence(
     hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_errors, "ATTEMPTS", 2)
-    monkeypatch.setattr("holo_cli.data.sources.hub_rows.ATTEMPTS", 2)
+    monkeypatch.setattr(errors, "ATTEMPTS", 2)
+    monkeypatch.setattr("holo_cli.data.sources.hub.rows.ATTEMPTS", 2)
     hub.faults = [500] * 1000
     with pytest.raises(DataError, match=r"could not be read any further: the answer was 500") as e:
         read(PATH)
@@ -150,19 +150,19 @@ def test_a_file_without_the_text_column(kind: str, hub: Hub, tmp_path: Path) -> 
 def test_a_dataset_that_changes_meanwhile_is_gone_on_with_as_it_was(
     hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holo_cli.data import pack
+    from holo_cli.data.prepare import shards
 
     whole = prepare(["wikipedia"], out=tmp_path / "whole", lang=["ko"], vocab_size=300)
-    add = pack.Packer.add
+    add = shards.Packer.add
 
-    def stop(self: pack.Packer, *args: object, **known: object) -> None:
+    def stop(self: shards.Packer, *args: object, **known: object) -> None:
         if self.position == 100:
             self.checkpoint()
             raise KeyboardInterrupt
         add(self, *args, **known)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(pack.Packer, "add", stop)
+        patch.setattr(shards.Packer, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(["wikipedia"], out=tmp_path / "s", lang=["ko"], vocab_size=300)
     before = hub.commits[REPOSITORY]

@@ -12,7 +12,7 @@ import pytest
 
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.network import reachable
-from holo_cli.data.prepare import prepare
+from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import shakespeare
 from holo_cli.errors import DataError
 

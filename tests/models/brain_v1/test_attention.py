@@ -9,8 +9,7 @@ import torch
 
 from holo_cli.models.brain_v1.adapters import languages_of
 from holo_cli.models.brain_v1.attention import BrainAttention, causal_weights, largest
-
-from .conftest import make_config, make_model, make_tokens
+from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
 
 
 def test_gates_start_near_one_and_have_a_gradient() -> None:

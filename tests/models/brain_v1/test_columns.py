@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from holo_cli.models.brain_v1 import grouped as grouped_module
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.grouped import Sorted, grouped, rows_by_matrices
-from holo_cli.models.brain_v1.winners import evenness
-
-from .conftest import SHAPE, make_config, make_tokens
+from holo_cli.models.brain_v1.kwta import evenness
+from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},

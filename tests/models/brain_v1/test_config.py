@@ -11,8 +11,7 @@ import torch
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.registry import preset_names, preset_path
-
-from .conftest import make_config
+from tests.models.brain_v1.conftest import make_config
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.kwta import Free
 from holo_cli.models.brain_v1.model import Model
-from holo_cli.models.brain_v1.winners import Free
 
 UNITS = 80
 

@@ -14,8 +14,7 @@ from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1 import exits
 from holo_cli.models.brain_v1.exits import confidence, exit_layers, exit_weight, keep_probability
 from holo_cli.models.brain_v1.model import Model
-
-from .conftest import VOCAB, make_config, make_model, make_tokens
+from tests.models.brain_v1.conftest import VOCAB, make_config, make_model, make_tokens
 
 
 def between(model: Model, tokens: Tensor) -> float:

@@ -9,8 +9,7 @@ import torch
 
 from holo_cli.models.brain_v1.config import third
 from holo_cli.models.brain_v1.growth import grow, kept_and_new
-
-from .conftest import make_model, make_tokens
+from tests.models.brain_v1.conftest import make_model, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},

@@ -10,8 +10,7 @@ import torch
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1 import views
 from holo_cli.models.views import Weights
-
-from .conftest import make_model, make_tokens
+from tests.models.brain_v1.conftest import make_model, make_tokens
 
 FORMS: list[dict[str, Any]] = [
     {},

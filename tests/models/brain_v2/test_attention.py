@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v2.attention import PACE, SelectiveAttention
 from holo_cli.models.brain_v2.selection import SLACK, Selected, count, room
-from holo_cli.training.config import TrainingConfig
 from holo_cli.training.optim import Optimizer
-
-from .parts import awake, config, model, tokens
+from tests.models.brain_v2.parts import awake, config, model, tokens
 
 
 def part(share: float = 0.3, **given: object) -> SelectiveAttention:

@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.config import resolve
+from holo_cli.config.resolve import resolve
 from holo_cli.errors import UsageError
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.model import Model
 from holo_cli.registry import preset_names
-
-from .parts import config, model, tokens
+from tests.models.brain_v2.parts import config, model, tokens
 
 # parameters at the vocabulary that the preset is meant for
 SIZES = {

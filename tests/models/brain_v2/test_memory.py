@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, recall, recall_one
-
-from .parts import awake, config, model, tokens
+from tests.models.brain_v2.parts import awake, config, model, tokens
 
 D = 8
 

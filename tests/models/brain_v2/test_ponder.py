@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from holo_cli.models.brain_v2.ponder import Ponder
 from holo_cli.models.views import watched
-
-from .parts import awake, config, model, tokens
+from tests.models.brain_v2.parts import awake, config, model, tokens
 
 
 def part(**given: object) -> Ponder:

@@ -12,8 +12,7 @@ from torch import Tensor
 from holo_cli.layers import ssd
 from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.ssm import Scalar, Selective
-
-from .parts import config, model, tokens
+from tests.models.brain_v2.parts import config, model, tokens
 
 LENGTHS = [1, 7, 63, 64, 65, 130, 200]
 

@@ -11,8 +11,7 @@ from holo_cli.errors import UsageError
 from holo_cli.models.brain_v2 import views
 from holo_cli.models.brain_v2.reference import CASES
 from holo_cli.models.views import watched
-
-from .parts import model, tokens
+from tests.models.brain_v2.parts import model, tokens
 
 
 def text(length: int = 40) -> torch.Tensor:

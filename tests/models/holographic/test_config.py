@@ -18,8 +18,7 @@ from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.model import Model
 from holo_cli.models.views import Weights
 from holo_cli.visualize.tokens import with_tokens
-
-from .parts import awake, config, randn
+from tests.models.holographic.parts import awake, config, randn
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from torch import Tensor
 from holo_cli.models.holographic import reference
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.model import Model
-
-from .parts import awake, config, randn
+from tests.models.holographic.parts import awake, config, randn
 
 
 def make_experts(**overrides: Any) -> Experts:

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.holographic.fftconv import FFTConv, causal_convolution, smooth
-
-from .parts import config, randn
+from tests.models.holographic.parts import config, randn
 
 
 @pytest.mark.parametrize("length", [1, 7, 64, 301])

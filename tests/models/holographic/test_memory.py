@@ -16,8 +16,7 @@ from torch.nn import functional as F
 from holo_cli.models.holographic.memory import Memory, read, store
 from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.holographic.phasors import Pair, phasor, turns
-
-from .parts import awake, config, randn
+from tests.models.holographic.parts import awake, config, randn
 
 
 @pytest.mark.parametrize("plates", [1, 4, 16])

@@ -11,8 +11,7 @@ import torch
 from holo_cli.models.holographic.classic import Classic, per_token
 from holo_cli.models.holographic.mixer import LEAST, MOST, Blend, Holographic
 from holo_cli.models.holographic.model import Model
-
-from .parts import awake, config, randn
+from tests.models.holographic.parts import awake, config, randn
 
 # -- classic ---------------------------------------------------------------------------------------
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.holographic.scan import CHUNK, decayed_sum
-
-from .parts import randn
+from tests.models.holographic.parts import randn
 
 
 def one_by_one(log_a: Tensor, x: Tensor, state: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from holo_cli.models.holographic.binding import Phasor, Reduced
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.phasors import Pair, phasor
 from holo_cli.models.holographic.spectra import spectral_rates, spectrum, unit
-
-from .parts import awake, config, randn
+from tests.models.holographic.parts import awake, config, randn
 
 
 def test_hrr_binds_by_circular_convolution() -> None:

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 
 from holo_cli.models.holographic import reference
 from holo_cli.models.holographic.topology import lagged_cosines, no_past, topology
-
-from .parts import randn
+from tests.models.holographic.parts import randn
 
 
 def features(v: Tensor, window: int = 6) -> Tensor:

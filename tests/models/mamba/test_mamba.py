@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from holo_cli import registry
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.mamba import reference
 from holo_cli.models.mamba.mixer import StateSpaceMixer
-from holo_cli.training.config import TrainingConfig
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from holo_cli.models.ngt import pull as pull_module
-from holo_cli.models.ngt import reach as reach_module
+from holo_cli.models.ngt import gravity_attention as pull_module
+from holo_cli.models.ngt import radius as reach_module
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import Kernel, make_kernel
-from holo_cli.models.ngt.reach import weights
+from holo_cli.models.ngt.radius import weights
 
 ATTRACTING = ["gravity", "gaussian", "lorentz"]
 B, H, T, D, E = 2, 3, 21, 4, 6

@@ -7,9 +7,8 @@ import torch
 
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import KERNELS
-from holo_cli.models.ngt.reach import weights
-
-from .particles import ATTRACTING, kernel_of, pair_weight, particles
+from holo_cli.models.ngt.radius import weights
+from tests.models.ngt.particles import ATTRACTING, kernel_of, pair_weight, particles
 
 
 @pytest.mark.parametrize("name", ATTRACTING)

@@ -7,8 +7,7 @@ import torch
 
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.repulsion import pair_positions, repulsion
-
-from .particles import D, H, config
+from tests.models.ngt.particles import D, H, config
 
 
 def test_repulsion_falls_as_points_move_apart() -> None:

@@ -11,8 +11,7 @@ from holo_cli.models.ngt.mixer import LEAST_MASS, GravityMixer
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.reference import CASES
 from holo_cli.registry import config_class
-
-from .particles import config
+from tests.models.ngt.particles import config
 
 # -- what is logged and shown ----------------------------------------------------------------------
 
@@ -43,7 +42,7 @@ def test_measures_are_those_of_the_physics(label: str) -> None:
 
 def test_snapshots_agree_with_what_the_model_computes() -> None:
     """Weights from a snapshot, applied to its values, are what the mixer adds to the stream."""
-    from holo_cli.models.ngt.physics import snapshots
+    from holo_cli.models.ngt.diagnostics import snapshots
     from holo_cli.models.views import watched
 
     torch.manual_seed(0)
@@ -129,7 +128,7 @@ def test_coordinates_are_half_of_a_head_unless_set() -> None:
 
 @pytest.mark.parametrize(("preset", "parameters"), [("tiny", 5e5), ("25m", 25e6)])
 def test_presets_build_on_the_meta_device(preset: str, parameters: float) -> None:
-    from holo_cli.config import resolve
+    from holo_cli.config.resolve import resolve
 
     made = resolve("ngt", preset=preset).model.model_copy(update={"vocab_size": 8192})
     assert isinstance(made, config_class("ngt"))
@@ -139,7 +138,7 @@ def test_presets_build_on_the_meta_device(preset: str, parameters: float) -> Non
 
 
 def test_the_wikitext_preset_has_the_older_shape() -> None:
-    from holo_cli.config import resolve
+    from holo_cli.config.resolve import resolve
 
     found = resolve("ngt", preset="wikitext103-25m")
     model, training = found.model, found.training

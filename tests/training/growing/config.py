@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from holo_cli.model_config import SkeletonConfig, Stage
+from holo_cli.config.model_schema import SkeletonConfig, Stage
 
 
 class Config(SkeletonConfig):

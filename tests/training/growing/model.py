@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from holo_cli.layers.attention import Attention
+from holo_cli.models.backbone import Skeleton
 from holo_cli.models.base import LanguageModel
-from holo_cli.models.skeleton import Skeleton
 
 
 class Model(Skeleton):

@@ -1,0 +1,141 @@
+"""Does leaving early save time at equal loss? A checkpoint decodes with and without it.
+
+    python -m benchmarks.early_exit --checkpoint NAME --tolerance 0 0.01 0.05
+
+For each tolerance (nats per token above the loss of all layers) the threshold is calibrated on the
+first half of the validation text, as `--exit-threshold auto` does it. What is reported is of the
+second half, which had no part in the choice: loss, depth, and time. There tokens are read one at a
+time, as decoding does, in turns with and without the threshold, so that a busy machine troubles
+both alike. One JSON row per tolerance, and last the machine. `calibration_loss` and
+`calibration_full_loss` are of the first half; `times_faster` is the ratio of medians of wall clock,
+`times_faster_cpu` of processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import DataError, HoloError
+from holo_cli.inference.generation.early_exit import (
+    NEVER,
+    Shards,
+    calibrate,
+    loss_at,
+    mean_depth,
+    set_threshold,
+)
+from holo_cli.inference.generation.loaded_model import Loaded, load
+
+
+@torch.inference_mode()
+def decoded(loaded: Loaded, tokens: Tensor, threshold: float) -> tuple[float, float, float]:
+    """Wall seconds, processor seconds and layers per token of reading (1, T) token by token."""
+    set_threshold(loaded.model, threshold)
+    state = loaded.model.init_state(1)
+    wall, used = time.perf_counter(), time.process_time()
+    for token in tokens.split(1, dim=1):
+        _, state = loaded.model.step(token, state)
+    taken = time.perf_counter() - wall, time.process_time() - used
+    return (*taken, mean_depth(state) or float(loaded.model.config.layers))
+
+
+def halves(shards: Shards) -> tuple[Shards, Shards]:
+    """A text cut in the middle. Raises DataError where there is nothing to cut."""
+    left = sum(map(len, shards)) // 2
+    if not left:
+        raise DataError("The validation text is too short to be cut in halves.")
+    parts: tuple[list[Any], list[Any]] = [], []
+    for shard in shards:
+        for part, piece in zip(parts, (shard[:left], shard[left:]), strict=True):
+            if len(piece):
+                part.append(piece)
+        left -= min(left, len(shard))
+    return parts
+
+
+def measure(
+    loaded: Loaded, data: PreparedData, tolerances: list[float], *, tokens: int, repeats: int
+) -> Iterator[dict[str, Any]]:
+    """A row for each tolerance."""
+    model, end = loaded.model, data.tokenizer.end
+    model.eval()
+    chosen_on, other = halves(data.split("val"))
+    start = other[0][: min(tokens, model.config.context)].astype("int64")
+    length = len(start)
+    text = torch.as_tensor(start, device=model.device)[None]
+    full_loss, _, scored = loss_at(model, other, end, NEVER, dtype=loaded.dtype)
+    decoded(loaded, text[:, :8], NEVER)  # warm
+    for tolerance in tolerances:
+        found = calibrate(model, data, tolerance=tolerance, dtype=loaded.dtype, text=chosen_on)
+        loss, depth, _ = loss_at(model, other, end, found.threshold, dtype=loaded.dtype)
+        turns = [
+            [decoded(loaded, text, threshold) for threshold in (NEVER, found.threshold)]
+            for _ in range(repeats)
+        ]
+        full, early = zip(*turns, strict=True)
+        wall, cpu = (
+            [statistics.median(turn[clock] for turn in form) for form in (full, early)]
+            for clock in (0, 1)
+        )
+        yield {
+            "checkpoint": loaded.header.run,
+            "tolerance": tolerance,
+            "every": getattr(model.config, "exit_every", None),
+            "threshold": found.threshold,
+            "loss": round(loss, 4),
+            "full_loss": round(full_loss, 4),
+            "loss_tokens": scored,
+            "calibration_loss": round(found.loss, 4),
+            "calibration_full_loss": round(found.full_loss, 4),
+            "layers": found.layers,
+            "mean_depth": round(depth, 3),
+            "mean_depth_decoding": round(early[0][2], 3),
+            "tokens": length,
+            "tokens_per_second": round(length / wall[1], 1),
+            "full_tokens_per_second": round(length / wall[0], 1),
+            "times_faster": round(wall[0] / wall[1], 3),
+            "times_faster_cpu": round(cpu[0] / cpu[1], 3),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--checkpoint", required=True, help="a run's name or a file")
+    parser.add_argument("--data", type=Path, help="a prepared set; else the checkpoint's own")
+    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0, 0.01, 0.05])
+    parser.add_argument("--every", type=int, help="layers between chances to leave, if not its own")
+    parser.add_argument("--tokens", type=int, default=256, help="read one by one, per turn")
+    parser.add_argument("--repeats", type=int, default=5)
+    asked = parser.parse_args()
+    from holo_cli.bench.machine import describe_machine
+
+    try:
+        loaded = load(asked.checkpoint)
+        set_threshold(loaded.model, NEVER)  # says so at once where a model cannot
+        if asked.every:
+            changed = loaded.model.config.model_copy(update={"exit_every": asked.every})
+            loaded.model.config = changed
+        path = asked.data or loaded.header.data.path
+        if not path:
+            raise DataError("The checkpoint names no data.", next_step="Add --data FOLDER.")
+        data = PreparedData.open(path)
+        rows = measure(loaded, data, asked.tolerance, tokens=asked.tokens, repeats=asked.repeats)
+        for row in rows:
+            print(json.dumps(row), flush=True)
+    except HoloError as error:
+        parser.error(" ".join(filter(None, (error.message, error.next_step))))
+    print(json.dumps(describe_machine()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""A name told once is recalled after filler, or not: brain-v2's episodic memory against zeros.
+
+    python -m benchmarks.name_recall --seeds 3
+
+A tiny brain-v2 is trained on made sequences in which a few people are told by name, once each and
+in any order, then comes filler, then one of them is asked for:
+
+    tell ann 7   tell bob 3   . . . . (filler) . . . .   ask bob -> 3
+
+Names are drawn anew for every sequence, so nothing about them can be in the weights: what is right
+was learned from one example. Then the prompt is read up to the question, and the question is asked
+three times from that same state: as it is, with the episodic memories set to zero, and with the
+state spaces set to zero instead. One JSON row per seed and length of filler, also longer than
+trained. A small version of this is a test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from holo_cli.config.training_schema import TrainingConfig
+from holo_cli.data.batches import IGNORE
+from holo_cli.models.backbone import SkeletonState
+from holo_cli.models.brain_v2.config import Config
+from holo_cli.models.brain_v2.mixer import BrainState
+from holo_cli.models.brain_v2.model import Model
+from holo_cli.training.loss import cross_entropy
+from holo_cli.training.optim import Optimizer
+
+TELL, ASK = 0, 1
+FILLED = (40, 80, 200, 400)  # tokens of filler that are measured
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sizes of the made sequences."""
+
+    told: int = 3  # people in a sequence
+    people: int = 8
+    names: int = 16
+    fillers: int = 24
+
+    @property
+    def vocabulary(self) -> int:
+        return 2 + self.people + self.names + self.fillers
+
+    def draw(self, rows: int, filler: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Prompts with their question, (rows, 3 told + filler + 2) int64, and answers, (rows,)."""
+        make = torch.Generator().manual_seed(seed)
+        first_name = 2 + self.people
+        who = torch.rand(rows, self.people, generator=make).argsort(1)[:, : self.told]
+        names = torch.rand(rows, self.names, generator=make).argsort(1)[:, : self.told]
+        tell = torch.full_like(who, TELL)
+        told = torch.stack((tell, 2 + who, first_name + names), dim=2).flatten(1)
+        padding = (
+            first_name + self.names + torch.randint(0, self.fillers, (rows, filler), generator=make)
+        )
+        asked = torch.randint(0, self.told, (rows, 1), generator=make)
+        question = torch.cat((torch.full_like(asked, ASK), 2 + who.gather(1, asked)), dim=1)
+        return torch.cat((told, padding, question), dim=1), first_name + names.gather(1, asked)[
+            :, 0
+        ]
+
+
+def make_model(task: Task, **given: Any) -> Model:
+    """A tiny brain-v2 without attention: state spaces, and a memory in each layer."""
+    settings: dict[str, Any] = {
+        "layers": 2, "heads": 2, "width": 48, "mlp_ratio": 2.0, "context": 512,
+        "attention_every": 0, "memory_every": 1, "memory_heads": 2, "tied": False,
+    }  # fmt: skip
+    return Model(Config(vocab_size=task.vocabulary, **{**settings, **given}))
+
+
+def train(
+    model: Model, task: Task, *, steps: int, rows: int, longest: int, seed: int
+) -> Iterator[float]:
+    """Trains on fillers of up to `longest` tokens, which grow with the steps; yields each loss."""
+    rates: dict[str, Any] = {"lr": 0.02, "adam_lr": 0.01}
+    optimizer = Optimizer(model, TrainingConfig(**rates), fast_bf16=False)
+    model.train()
+    for step in range(steps):
+        optimizer.set_rates(min(1.0, (step + 1) / 20, (steps - step) / (0.4 * steps)))
+        filler = 2 + int((longest - 2) * min(1.0, step / (0.7 * steps)))
+        tokens, answers = task.draw(rows, filler, seed=seed * 1_000_000 + step)
+        target = torch.full_like(tokens, IGNORE)
+        target[:, -1] = answers
+        hidden, aux = model.hidden(tokens)
+        loss = cross_entropy(hidden, model.head, target)
+        (loss + sum(aux.values(), torch.zeros(()))).backward()
+        optimizer.step()
+        model.zero_grad()
+        yield loss.item()
+
+
+def without(state: SkeletonState, part: str) -> SkeletonState:
+    """The same state with the memories ("memory") or the state spaces ("ssm") at zero."""
+    mixers = []
+    for mixer in state.mixers:
+        assert isinstance(mixer, BrainState)
+        if part == "memory" and mixer.memory is not None:
+            zero = torch.zeros_like(mixer.memory.memory)
+            mixer = replace(mixer, memory=replace(mixer.memory, memory=zero))
+        if part == "ssm":
+            zero = torch.zeros_like(mixer.ssm.state)
+            mixer = replace(mixer, ssm=replace(mixer.ssm, state=zero))
+        mixers.append(mixer)
+    return replace(state, mixers=tuple(mixers))
+
+
+@torch.inference_mode()
+def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> dict[str, float]:
+    """Share of right answers after so much filler: as it is, and with a part set to zero."""
+    model.eval()
+    tokens, answers = task.draw(rows, filler, seed=-1 - seed)
+    _, state = model.step(tokens[:, :-2], model.init_state(rows))
+    assert isinstance(state, SkeletonState)
+    found = {}
+    states = {
+        "accuracy": state,
+        "memory_zeroed": without(state, "memory"),
+        "ssm_zeroed": without(state, "ssm"),
+    }
+    for name, begin in states.items():
+        logits, _ = model.step(tokens[:, -2:], begin)
+        found[name] = (logits[:, -1].argmax(1) == answers).double().mean().item()
+    return found
+
+
+def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> list[dict[str, Any]]:
+    """One model, trained and measured: a row for each length of filler."""
+    task = Task()
+    torch.manual_seed(seed)
+    model = make_model(task)
+    losses = list(train(model, task, steps=steps, rows=rows, longest=longest, seed=seed))
+    about = {
+        "model": "brain-v2", "seed": seed, "steps": steps, "rows": rows, "trained_filler": longest,
+        "parameters": sum(p.numel() for p in model.parameters()), "loss": losses[-1],
+        "state_bytes": model.state_bytes(1), "chance": 1 / task.names,
+    }  # fmt: skip
+    return [
+        {**about, "filler": filler, **measure(model, task, filler, rows=500, seed=seed)}
+        for filler in FILLED
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", default=1, type=int)
+    parser.add_argument("--steps", default=300, type=int)
+    parser.add_argument("--longest", default=40, type=int, help="tokens of filler in training")
+    asked = parser.parse_args()
+    from holo_cli.bench.machine import machine_line
+
+    for seed in range(asked.seeds):
+        for row in run(seed, steps=asked.steps, longest=asked.longest):
+            print(json.dumps({**row, "machine": machine_line()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

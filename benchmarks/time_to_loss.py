@@ -1,0 +1,110 @@
+"""How long the modern and the classic recipe take to a validation loss, in one run, in turn.
+
+    python -m benchmarks.time_to_loss --data shakespeare --seeds 3
+
+Each seed trains both recipes of the preset `shakespeare-fast`, one after the other, until the loss
+over the whole validation set is at most the target. Rows go to a JSONL file as they come; a second
+call skips what is there. Each row has the time of training alone, and with evaluations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+RECIPES = ("modern", "classic")
+# about as many looks at the loss for each on its way to the target
+EVAL_EVERY = {"modern": 40, "classic": 100}
+
+
+def measure(data: Path, recipe: str, seed: int, target: float) -> dict[str, Any]:
+    """One training run in a process of its own; its final event with recipe and seed."""
+    command = [
+        sys.executable, "-m", "holo_cli", "train", "--model", "vanilla",
+        "--preset", "shakespeare-fast", "--recipe", recipe, "--data", str(data.resolve()),
+        "--seed", str(seed), "--target-loss", str(target),
+        "--eval-every", str(EVAL_EVERY[recipe]), "--json",
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=True, encoding="utf-8"
+        )
+    final: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    keep = (
+        "val_loss", "step", "tokens", "train_seconds", "eval_seconds", "tokens_per_second",
+        "parameters", "peak_rss_bytes", "stopped_by",
+    )  # fmt: skip
+    return {"recipe": recipe, "seed": seed, "target": target} | {k: final[k] for k in keep}
+
+
+def table(rows: list[dict[str, Any]], machine: str) -> str:
+    """The rows as Markdown, with the ratio of each pair and the machine."""
+    lines = [
+        "| seed | recipe | parameters | steps | tokens | val loss | training s | + evaluation |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    ratios, whole = [], []
+    for seed in sorted({row["seed"] for row in rows}):
+        pair = {row["recipe"]: row for row in rows if row["seed"] == seed}
+        for recipe in RECIPES:
+            if recipe not in pair:
+                continue
+            row = pair[recipe]
+            total = row["train_seconds"] + row["eval_seconds"]
+            reached = "" if row["stopped_by"] == "target-loss" else " (target not reached)"
+            lines.append(
+                f"| {seed} | {recipe} | {row['parameters']:,} | {row['step']} | {row['tokens']:,} "
+                f"| {row['val_loss']:.4f}{reached} | {row['train_seconds']:.1f} | {total:.1f} |"
+            )
+        if len(pair) == 2 and all(r["stopped_by"] == "target-loss" for r in pair.values()):
+            modern, classic = pair["modern"], pair["classic"]
+            ratios.append(classic["train_seconds"] / modern["train_seconds"])
+            whole.append(
+                (classic["train_seconds"] + classic["eval_seconds"])
+                / (modern["train_seconds"] + modern["eval_seconds"])
+            )
+    if ratios:
+        lines += [
+            "",
+            f"The classic recipe takes {statistics.median(ratios):.1f} times as long in training "
+            f"(median of {len(ratios)} pairs; {min(ratios):.1f} to {max(ratios):.1f}), and "
+            f"{statistics.median(whole):.1f} times as long with evaluations counted.",
+        ]
+    lines += ["", machine]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="data/shakespeare", type=Path)
+    parser.add_argument("--seeds", default=3, type=int)
+    parser.add_argument("--target", default=1.886, type=float)
+    parser.add_argument("--rows", default="time-to-loss.jsonl", type=Path)
+    asked = parser.parse_args()
+    data = asked.data if asked.data.is_dir() else Path("data") / asked.data
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from holo_cli.bench.machine import machine_line
+
+    rows = []
+    if asked.rows.exists():
+        rows = [json.loads(line) for line in asked.rows.read_text(encoding="utf-8").splitlines()]
+    for seed in range(asked.seeds):
+        for recipe in RECIPES:
+            if any((r["seed"], r["recipe"]) == (seed, recipe) for r in rows):
+                continue
+            rows.append(measure(data, recipe, seed, asked.target))
+            with asked.rows.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    print(table(rows, machine_line()), end="")
+
+
+if __name__ == "__main__":
+    main()

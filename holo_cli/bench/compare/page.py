@@ -1,0 +1,382 @@
+"""The page of a comparison: findings, table, curves, sweeps, every run, and how it was made."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.compare.summary import Line, Summary, bits_per_nat, verdict
+from holo_cli.bench.experiment.experiment import SWEEP_SEED, Campaign
+from holo_cli.bench.experiment.losses import test_bpb, test_loss
+from holo_cli.bench.experiment.significance import t_quantile
+from holo_cli.bench.report import Report
+from holo_cli.visualize.page import MISSING
+
+Trace = dict[str, Any]
+BITS = "bits per byte"
+TUNING_NOTE = (
+    "Trials done of those each entry has. Infeasible: settings that could not be built or matched "
+    "in size; others were tried instead. Default and tuned: the lowest loss, in nats per token on "
+    "the tune half, of the plan's learning rates alone and of all trials; the gain is their "
+    "difference. It is the best of many on that text: the table above says what it is worth."
+)
+IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
+
+
+def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
+    """Write the page, whole or not at all; its size in bytes."""
+    plan, data = campaign.plan, campaign.data
+    machines = [row["machine"] for row in campaign.rows]
+    machine = dict(machines[-1]) if machines else {}
+    report = Report(
+        plan.title or f"Which model learns {data.name} best?",
+        f"{len(summary.lines)} models, trained from scratch on the same tokens of "
+        f"'{data.name}' in the same order, each at the best of the "
+        f"{'settings' if plan.tune else 'learning rates'} tried. Lower is better everywhere. A "
+        "difference counts only where it is larger than the difference between random seeds.",
+        machine,
+    )
+    report.prose(_findings(campaign, summary), "What was found")
+    _results(report, campaign, summary)
+    _tuning(report, campaign)
+    _plot(
+        report,
+        "Where each model ends",
+        _ends(summary.lines),
+        _axes("", BITS),
+        "Each mark is a seed; the bar is the 95 % interval of the mean, which needs two seeds.",
+    )
+    share = bits_per_nat(campaign)
+    _plot(
+        report,
+        "Against tokens",
+        [t for line in summary.lines for t in _curve(line, "tokens", share)],
+        _axes("tokens trained on", BITS),
+        "Mean over the seeds, on the whole validation text; bars reach from the best seed to the "
+        "worst. Curves drop at their end because the learning rate does.",
+    )
+    _plot(
+        report,
+        "Against time",
+        [t for line in summary.lines for t in _curve(line, "train_seconds", share)],
+        _axes("seconds of training", BITS),
+        "The same, against the clock: mean seconds over the seeds, evaluations left out. The "
+        "machine may have had other work; the order of models is safer than the seconds.",
+    )
+    _plot(
+        report,
+        "The learning rates",
+        [t for line in summary.lines for t in _sweep(campaign, line)],
+        _axes("factor on the model's rates", "nats per token", log=True),
+        f"Loss on the tune half of the validation text after a run of {plan.sweep_share:.0%} of "
+        f"the steps, seed {SWEEP_SEED}. The reported runs of a model use the rate of its lowest "
+        "point. Rates that failed have no mark.",
+    )
+    _shapes(report, campaign, summary)
+    _runs(report, campaign)
+    report.prose(_method(campaign), "How it was made")
+    return report.write(path)
+
+
+def _plot(
+    report: Report, caption: str, traces: list[Trace], layout: dict[str, Any], note: str
+) -> None:
+    """A figure, where there is something to draw."""
+    if traces:
+        report.plot(caption, traces, layout, note)
+
+
+def _findings(campaign: Campaign, summary: Summary) -> str:
+    sentences = summary.sentences(missing=False)
+    lines = [line for line in summary.lines if line.bits is not None]
+    best = min(lines, key=lambda line: line.bits or 0.0) if lines else None
+    first = []
+    if best is not None and len(lines) > 1:
+        first = [
+            f"The lowest mean, which by itself decides nothing: {best.entry}, "
+            f"{best.bits:.4f} {BITS} ({best.loss:.4f} nats per token)."
+        ]
+    missing = _not_run(campaign)
+    if missing:
+        first.append(f"Not run yet, and shown nowhere as a number: {', '.join(missing)}.")
+    return (
+        "\n".join(f"- {text}" for text in [*sentences[:1], *first, *sentences[1:]])
+        or "Nothing was run yet."
+    )
+
+
+def _not_run(campaign: Campaign) -> list[str]:
+    """What the plan asks for and no row has."""
+    missing = []
+    for entry in campaign.plan.entries:
+        finals = campaign.finals(entry)
+        if not campaign.sweep(entry).settled:
+            missing.append(f"{entry.name} (its sweep is not finished)")
+        elif some := [f"seed {r.seed}" for r in finals if campaign.row(r) is None]:
+            missing.append(f"{entry.name} ({', '.join(some)})")
+    return missing
+
+
+def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
+    rows = []
+    for line in summary.lines:
+        difference = summary.difference(line.entry)
+        rows.append((
+            line.entry, *map(_fixed, (line.bits, line.bits_sd, line.loss, line.loss_sd)),
+            None if difference is None else f"{difference.value:+.4f}",
+            None if difference is None else _fixed(difference.half),
+            verdict(line, difference, MISSING),
+            len(line.losses), line.note,
+        ))  # fmt: skip
+    columns = (
+        "model", "bits per byte", "sd", "nats per token", "sd", f"nats against {summary.base}",
+        "± 95 %", "verdict", "seeds", "remarks",
+    )  # fmt: skip
+    report.table(
+        "The result",
+        columns,
+        rows,
+        "Losses after the last step, on the half of the validation text that no learning rate was "
+        "chosen by: mean and standard deviation (sd) over seeds. ± 95 %: half of the interval of "
+        "the difference, in nats per token. A dash is what was not measured.",
+    )
+    costs = []
+    for line in summary.lines:
+        peak = line.median("peak_rss_bytes")
+        costs.append((
+            line.entry, line.parameters, line.matched, line.active_parameters, line.state_bytes,
+            campaign.final_size(line.entry).train_flops_per_token,
+            None if line.rate is None else f"x{line.rate:g}", line.median("tokens"),
+            line.median("train_seconds"), line.median("tokens_per_second"),
+            None if peak is None else peak / 1e6,
+        ))  # fmt: skip
+    headings = (
+        "model", "parameters", "matched", "active", "state, bytes", "FLOPs/token", "best rate",
+        "tokens", "training s", "tokens/s", "peak memory, MB",
+    )  # fmt: skip
+    report.table(
+        "What it cost",
+        headings,
+        costs,
+        "Matched: whether the entry has what the plan holds equal (see below). "
+        "Active parameters are those that one token uses. State is what decoding keeps for one "
+        "text as long as the context. FLOPs are of training, by formula. Time, speed and peak "
+        "memory of the whole process are medians over the seeds.",
+    )
+
+
+def _tuning(report: Report, campaign: Campaign) -> None:
+    """The budget of each entry and what it found."""
+    if campaign.tuning is not None:
+        columns, rows = campaign.tuning.table()
+        report.table("What tuning found", columns, rows, TUNING_NOTE)
+
+
+def _fixed(value: float | None) -> str | None:
+    """With as many decimals as its neighbours above and below."""
+    return None if value is None else f"{value:.4f}"
+
+
+def _ends(lines: Sequence[Line]) -> list[Trace]:
+    traces: list[Trace] = []
+    for line in lines:
+        if line.bits is None:
+            continue
+        n = len(line.bpb)
+        names = [line.entry] * n
+        traces.append(
+            {
+                "name": line.entry,
+                "x": names,
+                "y": line.bpb,
+                "mode": "markers",
+                "text": [f"seed {row['seed']}" for row in line.rows],
+            }
+        )
+        if n > 1:
+            half = t_quantile(0.95, n - 1) * statistics.stdev(line.bpb) / n**0.5
+            traces.append(
+                {
+                    "name": line.entry,
+                    "table": f"{line.entry}: mean and its 95 % interval",
+                    "x": [line.entry],
+                    "y": [line.bits],
+                    "mode": "markers",
+                    "marker": {"symbol": "line-ew-open", "size": 18},
+                    "error_y": {"type": "data", "array": [half], "width": 8},
+                    "text": ["mean"],
+                    "showlegend": False,
+                }
+            )
+    return traces
+
+
+def _curve(line: Line, against: str, share: float) -> list[Trace]:
+    """Mean over seeds at each evaluation that all of them have."""
+    curves = [row["curve"] for row in line.rows]
+    if not curves:
+        return []
+    points = list(zip(*curves, strict=False))
+    losses = [[p["val_loss"] * share for p in point] for point in points]
+    middle = [statistics.mean(values) for values in losses]
+    return [
+        {
+            "name": line.entry,
+            "x": [statistics.mean(p[against] for p in point) for point in points],
+            "y": middle,
+            "error_y": {
+                "type": "data",
+                "symmetric": False,
+                "array": [max(v) - m for v, m in zip(losses, middle, strict=True)],
+                "arrayminus": [m - min(v) for v, m in zip(losses, middle, strict=True)],
+                "width": 0,
+            },
+        }
+    ]
+
+
+def _sweep(campaign: Campaign, line: Line) -> list[Trace]:
+    sweep = campaign.sweep(campaign.entries[line.entry])
+    found = [(rate, loss) for rate, loss in sorted(sweep.losses.items())]
+    if len(found) < 2:
+        return []
+    return [
+        {
+            "name": line.entry,
+            "x": [rate for rate, _ in found],
+            "y": [loss for _, loss in found],
+            "text": [
+                "failed" if x is None else "best" if r == sweep.best else "" for r, x in found
+            ],
+        }
+    ]
+
+
+def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
+    rows = []
+    for line in summary.lines:
+        resolved = campaign.final_config(line.entry)
+        model, training = resolved.model, resolved.training
+        own = ", ".join(f"{k} = {v}" for k, v in line.settings.items() if k not in IN_COLUMNS)
+        rows.append((
+            line.entry, line.model, model.layers, model.heads, model.width,
+            round(model.mlp_ratio * model.width), training.lr, training.adam_lr, own,
+        ))  # fmt: skip
+    columns = (
+        "entry", "model", "layers", "heads", "width", "MLP units", "lr at x1", "AdamW's at x1",
+        "other settings that are not the model's defaults",
+    )  # fmt: skip
+    report.table("What was trained", columns, rows)
+
+
+def _runs(report: Report, campaign: Campaign) -> None:
+    rows = []
+    for run in campaign.wanted():
+        row = campaign.row(run)
+        if run.role == "pace":
+            continue
+        if row is None:
+            rows.append((run.entry, run.role, f"x{run.rate:g}", run.seed, "not run", *[None] * 9))
+            continue
+        peak = row.get("peak_rss_bytes")
+        done = row["status"] == "done"
+        losses = (test_bpb(row), test_loss(row)) if done else (None, None)
+        rows.append((
+            run.entry, run.role, f"x{run.rate:g}", run.seed,
+            row["status"] if row["status"] == "done" else row["error"],
+            *losses, row.get("steps"), row.get("tokens"),
+            row.get("train_seconds"), row.get("cpu_seconds"),
+            None if peak is None else peak / 1e6, row["code"], row["date"],
+        ))  # fmt: skip
+    columns = (
+        "entry", "role", "rate", "seed", "status", "bits per byte", "nats per token", "steps",
+        "tokens", "training s", "CPU s", "peak memory, MB", "code", "finished",
+    )  # fmt: skip
+    report.table(
+        "Every run",
+        columns,
+        rows,
+        "From the raw rows beside this page, which have all settings. CPU seconds are of the whole "
+        "process with its evaluations, and unknown for a run that was stopped in between. Code is "
+        "a fingerprint of the sources that made the run.",
+    )
+
+
+def _method(campaign: Campaign) -> str:
+    plan, data = campaign.plan, campaign.data
+    first = next(iter(campaign.configs.values()))
+    training, context = first.training, first.model.context
+    sizes = {
+        "parameters": f"Widths (then MLP units) are set so that each has {campaign.target:,} "
+        f"parameters within {plan.tolerance:.0%}.",
+        "active": f"Widths (then MLP units) are set so that a token meets {campaign.target:,} "
+        f"parameters within {plan.tolerance:.0%}; how many there are in all differs.",
+        "time": f"Each trains for about {plan.seconds:g} seconds: the number of steps is set from "
+        "its measured speed, so that its schedule reaches its end.",
+        "none": "Sizes are as the plan gives them, not matched.",
+    }[plan.match]
+    exempt = [name for name in campaign.configs if campaign.is_matched(name) is False]
+    if exempt:
+        sizes += f" This does not hold for {', '.join(exempt)}, which keep their own."
+    tokens = training.batch_size * training.grad_accum * context
+    steps = "" if plan.match == "time" else f"{training.steps} steps of "
+    convs = {getattr(r.model, "conv", 0) for r in campaign.configs.values()}
+    short = (
+        f"a short convolution of width {convs.pop()} for all"
+        if len(convs) == 1 and convs != {0}
+        else "no short convolution"
+        if convs == {0}
+        else "a short convolution for some only"
+    )
+    last = plan.first_seed + plan.seeds - 1
+    return f"""{sizes} The same for all: {steps}{training.batch_size * training.grad_accum} x \
+{context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
+equal seeds the same batches in the same order.
+
+{_choice(campaign)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
+made by the loss on one half of the validation text, and the loss on the other half is reported.
+
+What counts is the loss after the last step, never the best on the way. Windows of {context} \
+tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
+x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
+
+Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
+t interval at 95 %. "Perhaps" is what stands alone but not after Holm's correction for the number \
+of comparisons. With two or three seeds the interval is wide and its width itself uncertain: "no \
+difference seen" does not mean that there is none. All of it holds for this text, this size and \
+this length of training.
+
+Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
+
+
+def _choice(campaign: Campaign) -> str:
+    """How the settings of the reported runs were chosen."""
+    plan = campaign.plan
+    if campaign.tuning is None:
+        return (
+            "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
+            f"{SWEEP_SEED}"
+            + (
+                f"; a sweep that is best at its edge is extended beyond it, {plan.extend} times at "
+                "most."
+                if plan.extend
+                else "."
+            )
+        )
+    return (
+        f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "
+        f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "
+        "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
+        "over the rates, the training settings common to all and those of the model for which its "
+        "config declares a range, but for what the plan or the entry sets. "
+        + " ".join(campaign.tuning.notes())
+    ).strip()
+
+
+def _axes(x: str, y: str, log: bool = False) -> dict[str, Any]:
+    xaxis: dict[str, Any] = {"title": {"text": x}} if x else {"title": {"text": "model"}}
+    if log:
+        xaxis["type"] = "log"
+    return {"xaxis": xaxis, "yaxis": {"title": {"text": y}}}

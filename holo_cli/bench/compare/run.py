@@ -1,0 +1,107 @@
+"""`holo bench compare`: models trained on the same tokens in the same order, each at its best rate.
+
+Everything but the mechanism is held equal: prepared set and tokenizer, batches and their order (by
+seed), steps, context, schedule to its end, and, as asked, parameters, active parameters or time.
+What is reported is the loss after the last step, not the best on the way, on the half of the
+validation part that no learning rate was chosen by. Rows go to a JSONL file as runs finish; a
+second call with the same page resumes where the first one stopped, in the middle of a run too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holo_cli.bench.compare.plan import Plan
+from holo_cli.bench.experiment.executor import Say, Watch, execute
+from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.result_log import Rows, beside, rows_path
+from holo_cli.bench.experiment.time_estimate import TimeEstimate
+from holo_cli.bench.machine import describe_machine
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import DataError, UsageError
+from holo_cli.training.stopping import StopRequest
+
+KIND = "compare"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a campaign is run, as against what it is."""
+
+    page: Path
+    jobs: int = 1
+    retry_failed: bool = False
+    redo: tuple[str, ...] = ()
+    train: bool = True  # False: only report what the rows say
+
+
+def open_campaign(plan: Plan, options: Options) -> Campaign:
+    """The campaign with its rows. Raises UsageError and DataError for what cannot be compared."""
+    data = PreparedData.open(plan.data)
+    rows = Rows(rows_path(options.page), KIND)
+    campaign = Campaign(plan, data, rows)
+    campaign.forget(failed=options.retry_failed, entries=options.redo)
+    return campaign
+
+
+def run(
+    campaign: Campaign,
+    options: Options,
+    *,
+    say: Say,
+    watch: Watch | None = None,
+    stop: StopRequest | None = None,
+    estimate: bool = False,
+) -> None:
+    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved.
+
+    With `estimate` it first says how long that will take, which may need a short measurement.
+    """
+    stop = StopRequest() if stop is None else stop
+    expected = TimeEstimate(campaign, options.jobs)
+    if estimate and campaign.todo():
+        folder = beside(options.page, ".work")
+        expected.announce(lambda: expected.measure(folder, stop), say)
+    execute(
+        campaign,
+        options.page,
+        describe_machine,
+        say=say,
+        jobs=options.jobs,
+        watch=watch,
+        stop=stop,
+        left=expected.words,
+        again="The same command resumes there" + (", without --redo." if options.redo else "."),
+    )
+
+
+def best_rates(page: Path) -> dict[str, float]:
+    """Of an earlier campaign: the rate of each entry's reported runs, for a plan that takes the
+    rates as found at another size.
+
+    Those runs stand for a sweep that was finished; where a file holds several campaigns, the
+    newest run of an entry says. An entry whose sweep is under way has no rate yet.
+    """
+    found: dict[str, tuple[str, float]] = {}
+    path = rows_path(page)
+    if not path.exists():
+        raise UsageError(
+            f"There are no rows of a comparison at {path}.",
+            next_step="Name the page that an earlier `holo bench compare` wrote with --rates-from.",
+        )
+    try:
+        rows = Rows(path, KIND)
+    except DataError as error:
+        next_step = "Name the page of a `holo bench compare` with --rates-from."
+        raise DataError(error.message, next_step=next_step) from error
+    for row in rows:
+        if row["role"] == "final" and row["status"] == "done":
+            if "tune" in row:
+                raise UsageError(
+                    f"The rates in {path} belong to the settings that were tuned with them.",
+                    next_step="Name the page of a comparison without --tune, or tune here too.",
+                )
+            this = (row["date"], row["rate"])
+            found[row["entry"]] = max(found.get(row["entry"], this), this)
+    return {entry: rate for entry, (_, rate) in found.items()}

@@ -1,0 +1,205 @@
+"""How long a comparison will take: from rows of finished runs on this machine, else measured.
+
+A run costs its process's start, its steps and its evaluations. Rows of the same entry at the same
+size tell all three; an entry without such rows is measured for a few steps in a worker process, as
+many at a time as the comparison will run, so that they share the cores as the runs will. A sweep
+that has to be extended, and other work on the machine, are not foreseen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.result_log import Row
+from holo_cli.bench.experiment.worker_pool import DONE, Job, Told, carry_out
+from holo_cli.errors import Stopped
+from holo_cli.hardware import cpu_name
+from holo_cli.training.stopping import StopRequest
+
+START = 5.0  # seconds until a process trains, where nothing tells it
+SHORT = 100  # steps: measuring a run no longer than this would cost about as much as the run
+ALIKE = 0.1  # relative difference in parameters up to which a row tells the cost of an entry
+RECENT = 5  # rows of an entry that count
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a run of one entry: until it trains, a step, an evaluation."""
+
+    start: float
+    step: float
+    evaluation: float
+
+    def run(self, steps: float, evaluations: int) -> float:
+        return self.start + steps * self.step + evaluations * self.evaluation
+
+
+@dataclass
+class TimeEstimate:
+    """What is known of the entries' costs. `measured` are costs found by `measure`."""
+
+    campaign: Campaign
+    jobs: int = 1
+    measured: dict[str, Cost] = field(default_factory=dict)
+
+    def cost(self, entry: str) -> Cost | None:
+        """From the newest finished runs of an entry, else measured; None where neither is."""
+        rows = [row for row in self.campaign.rows if self._tells(row, entry)][-RECENT:]
+        if not rows:
+            return self.measured.get(entry)
+        known = self.measured.get(entry)
+        starts = [
+            max(0.0, row["wall_seconds"] - row["train_seconds"] - row["eval_seconds"])
+            for row in rows
+            if row.get("wall_seconds") is not None
+        ]
+        return Cost(
+            start=statistics.median(starts) if starts else known.start if known else START,
+            step=statistics.median(row["train_seconds"] / row["steps"] for row in rows),
+            evaluation=statistics.median(
+                row["eval_seconds"] / max(1, len(row["curve"])) for row in rows
+            ),
+        )
+
+    def _tells(self, row: Row, entry: str) -> bool:
+        """Whether a row's times hold for runs of this entry here."""
+        if row["entry"] != entry or row["status"] != "done" or "train_seconds" not in row:
+            return False
+        resolved, machine = self.campaign.configs[entry], row["machine"]
+        training = row["config"]["training"]
+        size = self.campaign.described[entry].parameters
+        return (
+            (machine.get("cpu"), machine.get("cores")) == (cpu_name(), os.cpu_count())
+            and machine.get("threads") == _threads(self.jobs)
+            and row["model"] == resolved.model_name
+            and row["config"]["model"]["context"] == resolved.model.context
+            and training["batch_size"] == resolved.training.batch_size
+            and training["grad_accum"] == resolved.training.grad_accum
+            and abs(row["parameters"] - size) <= ALIKE * size
+        )
+
+    def unknown(self) -> list[str]:
+        """Entries with runs to do whose cost is not known."""
+        waiting = dict.fromkeys(entry for entry, _, _ in self.campaign.outlook())
+        return [entry for entry in waiting if self.cost(entry) is None]
+
+    def is_short(self, entries: Sequence[str]) -> bool:
+        """Whether these entries' runs are so short that measuring first would not pay."""
+        steps = [self.campaign.configs[entry].training.steps for entry in entries]
+        return self.campaign.plan.match != "time" and max(steps, default=0) <= SHORT
+
+    def measure(self, folder: Path, stop: StopRequest) -> None:
+        """Measure every unknown entry. Raises Stopped after a request to stop.
+
+        An entry that fails here fails in its runs too, which say why: it stays unknown.
+        """
+        waiting = {f"cost-{i}": entry for i, entry in enumerate(self.unknown())}
+        began: dict[str, float] = {}
+
+        def todo() -> Iterator[Job]:
+            for key, entry in list(waiting.items()):
+                began.setdefault(key, time.monotonic())
+                yield Job(key, "cost", {"resolved": self.campaign.configs[entry].to_dict()})
+
+        def heard(told: Told) -> None:
+            if not told.ended:
+                return
+            entry = waiting.pop(told.job.key)
+            event = told.event
+            if event["event"] == DONE:
+                wall = time.monotonic() - began[told.job.key]
+                start = max(0.0, wall - event["measuring_seconds"])
+                self.measured[entry] = Cost(
+                    start, event["step_seconds"], event["evaluation_seconds"]
+                )
+
+        with stop.on_signals():
+            done = carry_out(todo, heard, folder, self.jobs, lambda: bool(stop))
+        if not done:
+            raise Stopped("Stopped before the first run.", next_step="Give the command again.")
+
+    def seconds(self) -> float | None:
+        """Seconds until everything is done; None while the cost of an entry is not known."""
+        total, count = 0.0, 0
+        for entry, steps, evaluations in self.campaign.outlook():
+            cost = self.cost(entry)
+            if cost is None:
+                return None
+            if steps is None or self.campaign.is_timed(entry):
+                share = 1.0 if evaluations > 1 else self.campaign.plan.sweep_share
+                total += cost.run(0, evaluations) + share * self.campaign.plan.seconds
+            else:
+                total += cost.run(steps, evaluations)
+            count += 1
+        return total / max(1, min(self.jobs, count))
+
+    def words(self) -> str:
+        """ ", about 12 minutes" for what is left to do; "" where it is not known."""
+        seconds = self.seconds()
+        return "" if not seconds else f", about {minutes(seconds)}"
+
+    def announce(self, measure: Callable[[], None] | None, say: Callable[[str], None]) -> None:
+        """Say how long it will take, calling `measure` for what no row tells; None (in a dry run)
+        says what is known."""
+        runs = self.campaign.left()
+        if not runs:
+            return
+        unknown = self.unknown()
+        from_rows = not unknown
+        if unknown and not self.is_short(unknown) and measure is not None:
+            say(f"Measuring the speed of {', '.join(unknown)} for a few steps ...")
+            measure()
+        seconds = self.seconds()
+        side = f", {self.jobs} at a time" if self.jobs > 1 else ""
+        if seconds is not None:
+            how = "by earlier runs on this machine" if from_rows else "by a short measurement"
+            more = "" if self.campaign.tuning else "; more if a sweep has to go beyond its rates"
+            say(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
+        elif self.is_short(unknown):
+            say(
+                f"Runs of at most {SHORT} steps are not measured beforehand; the time left is "
+                "given after the first ones."
+            )
+        elif measure is None:
+            say(
+                f"How long it will take is not known: no finished run on this machine tells the "
+                f"cost of {', '.join(unknown)}. It is measured before the first run."
+            )
+        else:
+            say(
+                f"How long it will take is not known: {', '.join(self.unknown())} could not be "
+                "measured."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        seconds = self.seconds()
+        return {
+            "runs": self.campaign.left(),
+            "jobs": self.jobs,
+            "minutes": None if seconds is None else round(seconds / 60, 1),
+            "not_known": self.unknown(),
+        }
+
+
+def minutes(seconds: float) -> str:
+    """A duration to the precision that an estimate has."""
+    whole = max(1, math.ceil(seconds / 60))
+    if whole < 120:
+        return f"{whole} minute{'s' if whole > 1 else ''}"
+    return f"{whole / 60:.1f} hours"
+
+
+def _threads(jobs: int) -> int:
+    """Threads of a worker when so many run side by side; see `work.Crew`."""
+    import torch
+
+    return torch.get_num_threads() if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)

@@ -1,0 +1,241 @@
+"""What a recall bench trains: entries, tasks, and how hard the tasks are.
+
+A plan is a TOML file (`configs/bench/recall/*.toml`, or one of yours) with entries as in a
+comparison's and one table for each task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from holo_cli import registry
+from holo_cli.bench.compare.plan import Entry, check_types, load_plan, select_entries
+from holo_cli.bench.tasks import TASKS, Case, Task
+from holo_cli.bench.tasks.needle import Needle
+from holo_cli.config.resolve import Resolved, resolve
+from holo_cli.errors import UsageError, nearest
+
+# settings that a recall bench makes itself or has no use for, and what to do instead
+TAKEN = {
+    "model.context": "It is the longest trained length of a task: train = [[LENGTH, ITEMS], ...].",
+    "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
+    "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
+    "training.compile": "Nothing is compiled here; leave it out.",
+    "training.time_limit": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
+    "training.target_loss": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
+}
+OF_A_COMPARISON = {
+    "rates": "The plan's own `rates` are for all entries; for one of its own, make another plan.",
+    "match": "Set the size in [entry.NAME.set], or the plan's `widths`.",
+    "vary": "Set the size in [entry.NAME.set], or the plan's `widths`.",
+}
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A task as a plan sets it: its vocabulary, the cases trained on, and those only tested."""
+
+    name: str
+    vocab_size: int
+    train: tuple[Case, ...]
+    test: tuple[Case, ...] = ()
+    depth: float | None = None  # of a needle: where facts stand, 0 to 1; None: anywhere
+
+    @property
+    def task(self) -> Task:
+        kind = TASKS[self.name]
+        return (
+            kind(self.vocab_size, self.depth) if issubclass(kind, Needle) else kind(self.vocab_size)
+        )
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        """All that is tested: the trained ones first."""
+        return (*self.train, *self.test)
+
+    @property
+    def context(self) -> int:
+        """The longest trained length."""
+        return max(case.length for case in self.train)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.name,
+            "vocab_size": self.vocab_size,
+            "train": [list(case) for case in self.train],
+            "test": [list(case) for case in self.test],
+            # left out where it is not set, so that rows of older versions keep their keys
+            **({} if self.depth is None else {"depth": self.depth}),
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Exam:
+        train, test = (tuple(Case(*c) for c in stored[k]) for k in ("train", "test"))
+        return cls(stored["task"], stored["vocab_size"], train, test, stored.get("depth"))
+
+
+@dataclass(frozen=True)
+class RecallPlan:
+    """A whole recall bench. The field names are the keys of a plan file."""
+
+    entries: tuple[Entry, ...] = ()
+    exams: tuple[Exam, ...] = ()
+    title: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)
+    widths: tuple[int, ...] = ()  # every entry at each of these widths; none: as it is
+    rates: tuple[float, ...] = (1.0,)  # factors on the rates; the best one counts
+    seeds: int = 1
+    sequences: int = 256  # tested for each case
+    solved: float = 0.0  # a run ends once its loss, in nats, stays under this; 0 is off
+
+    def select(self, names: Sequence[str]) -> RecallPlan:
+        """Only these entries; see `select_entries`."""
+        return replace(self, entries=select_entries(self.entries, names))
+
+    def select_tasks(self, names: Sequence[str]) -> RecallPlan:
+        """Only these tasks. Raises UsageError for one that the plan does not set."""
+        known = {exam.name: exam for exam in self.exams}
+        for name in names:
+            if name not in known:
+                raise UsageError(f"There is no task '{name}'.", next_step=nearest(name, known))
+        return replace(self, exams=tuple(known[name] for name in dict.fromkeys(names)))
+
+    def with_entries(self, more: Sequence[Entry]) -> RecallPlan:
+        entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
+        return replace(self, entries=tuple(entries.values()))
+
+    def check(self) -> RecallPlan:
+        """The plan itself, or UsageError for what makes no sense."""
+        if not self.entries:
+            raise UsageError(
+                "No model to test.",
+                next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
+            )
+        if not self.exams:
+            raise UsageError("No task to test with.", next_step=f"Tasks: {', '.join(TASKS)}.")
+        if self.seeds < 1 or self.sequences < 1 or not self.rates or min(self.rates) <= 0:
+            raise UsageError("Seeds, sequences and rates of a recall bench must be above 0.")
+        self._check_settings("the plan", self.base)
+        for entry in self.entries:
+            self._check_settings(f"entry {entry.name}", entry.settings)
+        for exam in self.exams:
+            for case in exam.cases:
+                exam.task.check(case)
+        return self
+
+    def _check_settings(self, where: str, settings: Mapping[str, Any]) -> None:
+        """Raises UsageError for one that would be without effect."""
+        taken = TAKEN | (
+            {"model.width": "Leave it out, or the plan's `widths`."} if self.widths else {}
+        )
+        for key in settings:
+            if key.startswith("data."):
+                raise UsageError(
+                    f"A recall bench reads no text: {key} of {where} cannot be set.",
+                    next_step="Leave it out; what is read are the tasks of the plan.",
+                )
+            if key in taken:
+                raise UsageError(
+                    f"A recall bench does not take {key} from {where}.", next_step=taken[key]
+                )
+
+    def spread_out(self) -> tuple[Entry, ...]:
+        """The entries at each width."""
+        if not self.widths:
+            return self.entries
+        return tuple(
+            replace(e, name=_at(e, width), settings={**e.settings, "model.width": width})
+            for e in self.entries
+            for width in self.widths
+        )
+
+    def families(self) -> dict[str, tuple[str, int | None]]:
+        """By the name of an entry as it is run: that of the plan's entry, and the width."""
+        if not self.widths:
+            return {e.name: (e.name, None) for e in self.entries}
+        return {_at(e, width): (e.name, width) for e in self.entries for width in self.widths}
+
+
+def _at(entry: Entry, width: int) -> str:
+    return f"{entry.name} {width}"
+
+
+def plan_names() -> list[str]:
+    """The plans that come with holo."""
+    folder = registry.configs_folder() / "bench" / "recall"
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def named_plan(name: str) -> RecallPlan:
+    """A plan that comes with holo."""
+    if name not in plan_names():
+        raise UsageError(
+            f"There is no plan '{name}' for recall.", next_step=nearest(name, plan_names())
+        )
+    return read_plan(registry.configs_folder() / "bench" / "recall" / f"{name}.toml")
+
+
+def read_plan(path: Path) -> RecallPlan:
+    """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
+    known = {f.name for f in fields(RecallPlan)} - {"entries", "exams"}
+    values, entries, tasks = load_plan(path, known, "task")
+    check_types(values, RecallPlan, path)
+    for entry in entries:
+        for key, instead in OF_A_COMPARISON.items():
+            if getattr(entry, key) is not None:
+                raise UsageError(
+                    f"{path}: {key} of [entry.{entry.name}] is for a comparison; a recall bench "
+                    "has no use for it.",
+                    next_step=instead,
+                )
+    exams = tuple(_read_exam(path, name, given) for name, given in tasks.items())
+    return RecallPlan(**values, entries=entries, exams=exams)
+
+
+def _read_exam(path: Path, name: str, given: Any) -> Exam:
+    where = f"{path}: [task.{name}]"
+    if name not in TASKS:
+        raise UsageError(f"{where}: there is no such task.", next_step=nearest(name, TASKS))
+    if not isinstance(given, Mapping) or not {"vocab", "train"} <= set(given):
+        raise UsageError(f"{where} needs vocab, and train = [[LENGTH, ITEMS], ...].")
+    own = {"depth"} if issubclass(TASKS[name], Needle) else set()
+    unknown = set(given) - {"vocab", "train", "test"} - own
+    if unknown:
+        raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
+    try:
+        train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
+        exam = Exam(name, given["vocab"], train, test, given.get("depth"))
+        assert exam.train
+        numbers = (exam.vocab_size, *(n for case in exam.cases for n in case))
+        whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    except (TypeError, AssertionError):
+        whole = False
+    if not whole:
+        raise UsageError(
+            f"{where}: vocab is a whole number; train and test are lists of [LENGTH, ITEMS], "
+            "whole numbers."
+        )
+    if not isinstance(exam.depth, int | float | None) or isinstance(exam.depth, bool):
+        raise UsageError(f"{where}: depth is a number from 0 to 1.")
+    return exam
+
+
+def resolve_exam(plan: RecallPlan, entry: Entry, exam: Exam, rate: float, seed: int) -> Resolved:
+    """The config of one run. Raises UsageError naming the entry."""
+    found = resolve(entry.model, entry.preset, entry.recipe)
+    steps = plan.base.get("training.steps", found.training.steps)
+    changes = {
+        "training.warmup": min(found.training.warmup, steps // 10),
+        **plan.base,
+        **entry.settings,
+        "model.context": exam.context,
+        "model.vocab_size": exam.vocab_size,
+        "training.seed": seed,
+    }
+    found = found.replace(changes, source=f"entry {entry.name}")
+    training = found.training
+    rates = {"training.lr": training.lr * rate, "training.adam_lr": training.adam_lr * rate}
+    return found.replace(rates, source=f"rate x{rate:g}")

@@ -1,0 +1,190 @@
+"""One run of the recall bench: train on a task's rows, then count right answers.
+
+Steps are those of the training loop; only where batches come from is different: rows are made on
+the spot, each a pure function of the seed and its number, and test rows are drawn from a stream of
+random numbers of their own. Where a task has many possible rows none is met twice; where it has few
+(a small vocabulary, one thing to remember) some tested rows were trained on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from holo_cli.bench.compare.compressor import Compressor
+from holo_cli.bench.recall.plan import Exam
+from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks.base import Allowed
+from holo_cli.config.resolve import Resolved
+from holo_cli.data.batches import IGNORE, TrainBatches
+from holo_cli.errors import Stopped, UsageError
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.memory_estimate import peak_rss_bytes
+from holo_cli.training.optim import Optimizer
+from holo_cli.training.precision import autocast, pick_device, pick_dtype
+from holo_cli.training.run import initial_model
+from holo_cli.training.state import Progress
+from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trainer import Loop
+
+TRAIN, TEST = 0, 1  # streams of random numbers that never meet
+WINDOW = 20  # steps over which the loss must stay low for a task to be solved
+TEST_TOKENS = 16_384  # tokens in a forward pass of the test
+KEPT = 8  # batches of training that are kept: those of a step, or so
+Events = Callable[[dict[str, Any]], None]
+
+
+class TaskBatches(TrainBatches):
+    """Rows of an exam's trained cases, the cases taking turns from batch to batch."""
+
+    def __init__(self, exam: Exam, seed: int, batch: int) -> None:
+        super().__init__([np.zeros(exam.context + 1, dtype=np.int64)], exam.context, seed)
+        self.exam, self.batch = exam, batch
+        self._made: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
+
+    def _case(self, number: int) -> Case:
+        """The case of row `number`."""
+        return self.exam.train[number // self.batch % len(self.exam.train)]
+
+    def scored(self, first: int, count: int) -> int:
+        """Answers asked for in rows first .. first + count - 1, which begin and end a batch."""
+        assert first % self.batch == 0 == count % self.batch
+        starts = range(first, first + count, self.batch)
+        return sum(int((self._rows(n)[1] != IGNORE).sum()) for n in starts)
+
+    def take(self, count: int) -> tuple[Tensor, Tensor]:
+        """x and y, each (count, T) int64, T that of the case whose turn it is."""
+        assert count == self.batch
+        rows = self._rows(self.position)
+        self.position += count
+        return rows
+
+    def _rows(self, first: int) -> tuple[Tensor, Tensor]:
+        """The batch that begins with row `first`. Kept a while, since a step asks how many answers
+        its batches have before it takes them."""
+        if first not in self._made:
+            rng = np.random.default_rng([TRAIN, self.seed, first])
+            x, y = self.exam.task.sample(rng, self.batch, self._case(first))
+            self._made[first] = torch.from_numpy(x), torch.from_numpy(y)
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        return self._made[first]
+
+
+def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
+    """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
+    started = time.perf_counter()
+    resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
+    config = resolved.training
+    device = pick_device(config.device)
+    dtype = pick_dtype(config.dtype, device)
+    stages = resolved.model.stages()
+    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
+    model = initial_model(resolved.model_name, first, config).to(device)
+    # what is solved half-way by a model that is not yet as it is tested is not solved
+    changes = bool(stages) or type(model).reached is not LanguageModel.reached
+    if exam.task.decoded:
+        model = Compressor.of(model, max(case.items for case in exam.cases))
+    optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
+    stop, progress = StopRequest(), Progress()
+    loop = Loop(
+        model, optimizer, None, config, dtype, progress, events=events,
+        save=lambda kind, loop: None, stop=stop, stages=stages,
+        batches=TaskBatches(exam, config.seed, config.batch_size),
+    )  # fmt: skip
+    model.train()
+    losses: list[list[float]] = []
+    recent: deque[float] = deque(maxlen=WINDOW)
+    ended = "steps"
+    with stop.on_signals():
+        while progress.step < config.steps:
+            before = progress.logged_loss
+            if not loop.step():
+                raise Stopped("Stopped.")
+            recent.append(progress.logged_loss - before)
+            if progress.step % config.log_every == 0 or progress.step == config.steps:
+                loss = sum(recent) / len(recent)
+                losses.append([progress.step, loss, progress.train_seconds])
+                events({
+                    "event": "train", "step": progress.step, "steps": config.steps, "loss": loss,
+                })  # fmt: skip
+            if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
+                ended = "solved"
+                break
+    model = loop.model  # which may have grown
+    cases = [
+        examine(model, exam, case, job["sequences"], config.seed, dtype) for case in exam.cases
+    ]
+    described = model.describe()
+    return {
+        "cases": cases,
+        "losses": losses,
+        "steps": progress.step,
+        "sequences": progress.step * config.batch_size * config.grad_accum,
+        "stopped_by": ended,
+        "train_seconds": round(progress.train_seconds, 3),
+        "seconds": round(time.perf_counter() - started, 3),  # the test in it
+        "parameters": described.parameters,
+        "active_parameters": described.active_parameters,
+        "peak_rss_bytes": peak_rss_bytes(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def fresh_rows(
+    exam: Exam, case: Case, sequences: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
+    for x, y, _ in _graded_rows(exam, case, sequences, seed):
+        yield x, y
+
+
+def _graded_rows(
+    exam: Exam, case: Case, sequences: int, seed: int
+) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
+    """x and y of `fresh_rows`, and what counts as right beside y: (B, T, V) or None."""
+    rng = np.random.default_rng([TEST, seed, *case])
+    rows = max(1, TEST_TOKENS // case.length)
+    for start in range(0, sequences, rows):
+        x, y, allowed = exam.task.graded(rng, min(rows, sequences - start), case)
+        yield torch.from_numpy(x), torch.from_numpy(y), allowed
+
+
+def examine(
+    model: LanguageModel, exam: Exam, case: Case, sequences: int, seed: int, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Share of right answers over the test's rows of a case, as a plain row.
+
+    A case longer than a model can read has accuracy None and says why.
+    """
+    row: dict[str, Any] = {
+        "length": case.length,
+        "items": case.items,
+        "trained": case in exam.train,
+        "state_bytes": model.state_bytes(case.length),
+        "accuracy": None,
+    }
+    right = asked = 0
+    model.eval()
+    try:
+        with torch.inference_mode(), autocast(model.device, dtype):
+            for x, y, allowed in _graded_rows(exam, case, sequences, seed):
+                x, y = x.to(model.device), y.to(model.device)
+                scored = y != IGNORE
+                # only where an answer is wanted: logits of all positions would be large
+                said = model.head(model.hidden(x).x[scored]).argmax(-1)
+                if allowed is None:
+                    right += int((said == y[scored]).sum())
+                else:
+                    found = torch.from_numpy(allowed).to(model.device)[scored]
+                    right += int(found.gather(1, said[:, None]).sum())
+                asked += int(scored.sum())
+    except UsageError as error:
+        return row | {"error": str(error)}
+    return row | {"accuracy": right / asked, "right": right, "asked": asked}

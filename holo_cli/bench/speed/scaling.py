@@ -1,0 +1,303 @@
+"""`holo bench scaling`: time and memory per token of training against the context T.
+
+Every step holds about the same number of tokens, so that what grows with T is the mechanism: at
+twice the context there are half the rows. A round goes over all lengths, up in one and down in the
+next, and at each length over all models, each in a process of its own that ends before the next
+length. So lengths are compared within a round: a machine that drifts from minute to minute moves a
+round as a whole, and growth is the median of the rounds' own ratios. A model that failed at a
+length is not tried there or at longer ones again.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from holo_cli.bench.experiment.entries import Log, Spread, Subject, Tell, baseline_of, decided
+from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.speed.model_process import Answer, Child, ChildFailed
+from holo_cli.errors import UsageError
+
+
+@dataclass
+class Growth:
+    """What was found of one subject: the answers by length and round, and why a length failed."""
+
+    name: str
+    model: str
+    answers: dict[int, dict[int, Answer]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def lengths(self) -> list[int]:
+        """Those that were measured in every round, shortest first."""
+        return sorted(n for n in self.answers if n not in self.failed)
+
+    def time(self, length: int) -> Spread:
+        """Seconds a token."""
+        return _spread(a["seconds"] / a["tokens"] for a in self.answers[length].values())
+
+    def medians(self) -> dict[int, float]:
+        """Seconds a token by length."""
+        return {length: self.time(length).median for length in self.lengths()}
+
+    def rows(self, length: int) -> int:
+        """Sequences in a step."""
+        answer = next(iter(self.answers[length].values()))
+        return round(answer["tokens"] / answer["steps"] / length)
+
+    def memory(self, length: int) -> float | None:
+        """Bytes a token of the step: peak less what the libraries take, so weights and optimizer
+        are in it. None where the system does not tell."""
+        found = [
+            (a["peak_bytes"] - a["before_bytes"]) / (a["tokens"] / a["steps"])
+            for a in self.answers[length].values()
+            if a["peak_bytes"] is not None and a["before_bytes"] is not None
+        ]
+        return statistics.median(found) if found else None
+
+    def memories(self) -> dict[int, float]:
+        found = {length: self.memory(length) for length in self.lengths()}
+        return {length: value for length, value in found.items() if value is not None}
+
+    def growth(self, seconds: str = "seconds") -> Spread | None:
+        """Time of a token at the last length against the first, round by round; with
+        "cpu_seconds" the processors' time. None of fewer than two lengths."""
+        lengths = self.lengths()
+        if len(lengths) < 2:
+            return None
+        return _ratio(self.answers[lengths[-1]], self.answers[lengths[0]], seconds)
+
+    def speed_up(self, other: Growth, length: int) -> Spread:
+        """How many times as fast as another one at a length that both have, round by round."""
+        found = _ratio(other.answers[length], self.answers[length], "seconds")
+        assert found is not None, "rounds are the same for all"
+        return found
+
+    def sides(self, other: Growth) -> dict[int, int]:
+        """By length that both have: 1 faster in every round, -1 slower in every round, else 0."""
+        found = {}
+        for length in sorted({*self.lengths()} & {*other.lengths()}):
+            ratio = self.speed_up(other, length)
+            found[length] = 1 if ratio.low > 1 else -1 if ratio.high < 1 else 0
+        return found
+
+
+def _ratio(above: Mapping[int, Answer], below: Mapping[int, Answer], seconds: str) -> Spread | None:
+    """Time of a token in one against another, in the rounds that both have."""
+    ratios = []
+    for number in sorted(above.keys() & below.keys()):
+        a, b = above[number], below[number]
+        if b[seconds] > 0:
+            ratios.append(a[seconds] / a["tokens"] * b["tokens"] / b[seconds])
+    return Spread.of(ratios)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """All of a run."""
+
+    growths: list[Growth]
+    base: str
+    lengths: list[int]
+    tokens: int
+    machine: Mapping[str, Any]
+    shape: Mapping[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row for each subject and length, and one with each subject's exponents."""
+        found: list[dict[str, Any]] = []
+        for growth in self.growths:
+            for length in self.lengths:
+                found.append(row_of(growth, length))
+            found.append({"name": growth.name, "model": growth.model, **summary(growth)})
+        return found
+
+    def crossings(self) -> list[dict[str, Any]]:
+        """Where the curves of time cross: {"faster", "slower", "length"}, for lengths above.
+
+        Only between lengths at which one was faster in every round, and then the other: curves
+        that lie within each other's noise cross nowhere in particular.
+        """
+        found = []
+        for i, a in enumerate(self.growths):
+            for b in self.growths[i + 1 :]:
+                sure = [length for length, side in a.sides(b).items() if side]
+                mine, others = a.medians(), b.medians()
+                for length, a_is_faster in crossings(
+                    {n: mine[n] for n in sure}, {n: others[n] for n in sure}
+                ):
+                    first, second = (a.name, b.name) if a_is_faster else (b.name, a.name)
+                    found.append({"faster": first, "slower": second, "length": round(length)})
+        return found
+
+
+def measure(
+    subjects: Sequence[Subject],
+    log: Log,
+    *,
+    lengths: Sequence[int],
+    tokens: int | None = None,
+    repeats: int = 3,
+    seconds: float = 0.3,
+    warm: int = 1,
+    tell: Tell = lambda line: None,
+) -> Scaling:
+    """Measure all subjects at all lengths; `tokens` a step (None: the longest length).
+
+    Raises UsageError for lengths that a model's config refuses, before anything is measured.
+    """
+    lengths = sorted(set(lengths))
+    if len(lengths) < 2 or lengths[0] < 2:
+        raise UsageError(
+            "A curve needs two lengths at least, each of two tokens at least.",
+            next_step="For example: --lengths 128,256,512",
+        )
+    step = max(tokens or lengths[-1], lengths[-1])
+    growths = {s.name: Growth(s.name, s.model) for s in subjects}
+    at_length = {
+        length: [_at(decided(s), length, step) for s in subjects] for length in lengths
+    }  # refuses here what cannot be
+    visit = _Visit(growths, log, tell, seconds=seconds, warm=warm)
+    for number in range(repeats):
+        for length in lengths if number % 2 == 0 else reversed(lengths):
+            lined_up = [
+                s for s in at_length[length]
+                if length < min(growths[s.name].failed, default=length + 1)
+            ]  # fmt: skip
+            start = number % max(1, len(lined_up))  # nobody always follows the same neighbour
+            visit(length, number, [*lined_up[start:], *lined_up[:start]])
+    shape = subjects[0].resolved.model
+    return Scaling(
+        list(growths.values()), baseline_of(subjects), list(lengths), step, describe_machine(),
+        {"layers": shape.layers, "width": shape.width, "vocabulary": shape.vocab_size,
+         "repeats": repeats},
+    )  # fmt: skip
+
+
+def _at(subject: Subject, length: int, tokens: int) -> Subject:
+    rows = max(1, tokens // length)
+    return subject.with_settings({"model.context": length, "training.batch_size": rows})
+
+
+@dataclass
+class _Visit:
+    """One stop of a round: all subjects at one length, warmed first and then measured in turn."""
+
+    growths: Mapping[str, Growth]
+    log: Log
+    tell: Tell
+    seconds: float
+    warm: int
+
+    def __call__(self, length: int, number: int, subjects: Sequence[Subject]) -> None:
+        with ExitStack() as stack:
+            children = []
+            for subject in subjects:
+                child = stack.enter_context(Child(subject.name, "training", subject.resolved))
+                answer = self._ask(child, length, number, "warm", steps=self.warm)
+                if answer is not None:
+                    children.append(child)
+            for child in children:
+                answer = self._ask(child, length, number, "measure", seconds=self.seconds)
+                if answer is not None:
+                    self.growths[child.name].answers.setdefault(length, {})[number] = answer
+                    each = answer["seconds"] / answer["tokens"]
+                    self.tell(
+                        f"Round {number + 1}, {length:,} tokens: {child.name} "
+                        f"{each * 1e6:,.1f} microseconds a token"
+                    )
+
+    def _ask(
+        self, child: Child, length: int, number: int, call: str, **arguments: Any
+    ) -> Answer | None:
+        """The answer, also written to the log; None where it failed, which is written too."""
+        place = (length, child.name, number if call == "measure" else f"warm-{number}")
+        about = {"name": child.name, "length": length, "round": number}
+        try:
+            answer = child.ask(call, **arguments)
+        except ChildFailed as error:
+            self.growths[child.name].failed[length] = str(error)
+            self.log.add(length, child.name, f"failed-{number}", **about, failed=str(error))
+            self.tell(f"{child.name} failed at {length:,} tokens: {error}")
+            return None
+        self.log.add(*place, **about, **answer)
+        return answer
+
+
+def _spread(values: Iterable[float]) -> Spread:
+    found = Spread.of(values)
+    assert found is not None, "a length is there once it was measured"
+    return found
+
+
+# -- what curves say ------------------------------------------------------------------------------
+
+
+def exponent(curve: Mapping[int, float]) -> float | None:
+    """p of y = a T^p by least squares on logarithms; None of fewer than two points.
+
+    >>> exponent({1: 3.0, 2: 6.0, 4: 12.0})
+    1.0
+    """
+    points = [(math.log(x), math.log(y)) for x, y in curve.items() if y > 0]
+    if len(points) < 2:
+        return None
+    mean_x = sum(x for x, _ in points) / len(points)
+    mean_y = sum(y for _, y in points) / len(points)
+    over = sum((x - mean_x) * (y - mean_y) for x, y in points)
+    return over / sum((x - mean_x) ** 2 for x, _ in points)
+
+
+def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[float, bool]]:
+    """Where two curves cross, by straight lines between points on logarithmic axes: (x, whether
+    `a` lies below beyond it)."""
+    shared = sorted(a.keys() & b.keys())
+    gaps = [(math.log(x), math.log(a[x]) - math.log(b[x])) for x in shared]
+    found = []
+    for (x, gap), (next_x, next_gap) in pairwise(gaps):
+        if gap * next_gap < 0:
+            share = gap / (gap - next_gap)
+            found.append((math.exp(x + share * (next_x - x)), next_gap < 0))
+    return found
+
+
+def summary(growth: Growth) -> dict[str, Any]:
+    """Exponents over all lengths and over the last two, of the medians; growth from the first to
+    the last with its spread over rounds, by the clock and by the processors' time."""
+    medians = growth.medians()
+    lengths = growth.lengths()
+    by_clock, by_cpu = growth.growth(), growth.growth("cpu_seconds")
+    last = {length: medians[length] for length in lengths[-2:]}
+    return {
+        "status": "failed" if growth.failed else "measured",
+        "exponent": exponent(medians),
+        "last_exponent": exponent(last),
+        "growth": by_clock and by_clock.to_dict(),
+        "cpu_growth": by_cpu and by_cpu.to_dict(),
+        "from": lengths[0] if lengths else None,
+        "to": lengths[-1] if lengths else None,
+        "memory_exponent": exponent(growth.memories()),
+    }
+
+
+def row_of(growth: Growth, length: int) -> dict[str, Any]:
+    """A subject at a length; what was not measured says why."""
+    row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
+    if length not in growth.lengths():
+        reason = growth.failed.get(length)
+        earlier = min(growth.failed, default=length)
+        return row | {
+            "status": "failed" if reason else "not run",
+            "reason": reason or f"failed at {earlier} tokens already",
+        }
+    return row | {
+        "status": "measured",
+        "rows": growth.rows(length),
+        "seconds_per_token": growth.time(length).to_dict(),
+        "bytes_per_token": growth.memory(length),
+    }

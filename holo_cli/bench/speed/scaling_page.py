@@ -1,0 +1,157 @@
+"""What a scaling bench tells a reader: its table, its sentences, its page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from holo_cli.bench.experiment.entries import Spread
+from holo_cli.bench.report import Report
+from holo_cli.bench.speed.scaling import Growth, Scaling, row_of, summary
+
+
+def table(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
+    """Microseconds a token by length, then the exponents."""
+    lengths = [f"T {n:,}" for n in scaling.lengths]
+    columns = ["Model", *lengths, "Growth", "by CPU time", "Exponent", "At the end"]
+    rows = []
+    for growth in scaling.growths:
+        found = summary(growth)
+        medians = growth.medians()
+        cells = [
+            f"{medians[n] * 1e6:,.1f}" if n in medians else row_of(growth, n)["status"]
+            for n in scaling.lengths
+        ]
+        rows.append(
+            [growth.name, *cells, _times(growth.growth()), _times(growth.growth("cpu_seconds")),
+             _number(found["exponent"]), _number(found["last_exponent"])]
+        )  # fmt: skip
+    return columns, rows
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _times(ratio: Spread | None) -> str:
+    """A ratio with its range over rounds, where there were several."""
+    if ratio is None:
+        return "–"
+    around = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.count > 1 else ""
+    return f"{ratio.median:.2f}x{around}"
+
+
+def findings(scaling: Scaling) -> list[str]:
+    """Sentences: how each grows, where they cross, and what failed."""
+    base = next(g for g in scaling.growths if g.name == scaling.base)
+    said = []
+    for growth in scaling.growths:
+        found, grown = summary(growth), growth.growth()
+        if grown is not None:
+            around = f", {grown.low:.2f} to {grown.high:.2f} by round" if grown.count > 1 else ""
+            said.append(
+                f"{growth.name}: a token takes {grown.median:.2f} times as long at "
+                f"{found['to']:,} as at {found['from']:,} tokens{around} (T to the power of "
+                f"{found['exponent']:.2f} over all lengths, {found['last_exponent']:.2f} between "
+                "the last two)."
+            )
+        for length, reason in growth.failed.items():
+            said.append(f"{growth.name} failed at {length:,} tokens: {reason}.")
+    for crossing in scaling.crossings():
+        said.append(
+            f"{crossing['faster']} is the faster of the two beyond about {crossing['length']:,} "
+            f"tokens, {crossing['slower']} before."
+        )
+    crossed = [{c["faster"], c["slower"]} for c in scaling.crossings()]
+    for growth in scaling.growths:
+        if growth is not base and {growth.name, base.name} not in crossed:
+            said += _against(growth, base, scaling.lengths)
+    return said
+
+
+def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
+    """A sentence on one whose curve does not cross the baseline's for sure."""
+    sides = growth.sides(base)
+    sure = [length for length, side in sides.items() if side]
+    if not sides:
+        return []
+    if not sure:
+        return [f"{growth.name} and {base.name} are about as fast at every length measured."]
+    side = "faster" if sides[sure[-1]] > 0 else "slower"
+    where = (
+        "every length"
+        if sure == list(lengths)
+        else f"{_listed(sure)} tokens; elsewhere rounds disagree or one is missing"
+    )
+    ratio = growth.speed_up(base, sure[-1])
+    return [
+        f"{growth.name} is {side} than {base.name} at {where}. At {sure[-1]:,} tokens it is "
+        f"{ratio.median:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})."
+    ]
+
+
+def _listed(lengths: Sequence[int]) -> str:
+    words = [f"{length:,}" for length in lengths]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def report(scaling: Scaling, title: str = "Scaling") -> Report:
+    """The page."""
+    shape = scaling.shape
+    made = Report(
+        title,
+        f"How the cost of a training step grows with the context: {shape['layers']} layers, "
+        f"{shape['width']} wide, about {scaling.tokens:,} tokens in every step. Medians of "
+        f"{shape['repeats']} rounds, each over all lengths and models in turn, each of them in a "
+        "process of its own.",
+        scaling.machine,
+    )
+    made.prose("\n".join(f"- {sentence}" for sentence in findings(scaling)), "In short")
+    columns, rows = table(scaling)
+    made.table(
+        "Microseconds a token", columns, rows,
+        "Growth: the last length against the first, median of the rounds and their range, by the "
+        "clock and by the processors' time. Exponent: p of T to the power of p, fitted on "
+        "logarithms over all lengths, and between the last two.",
+    )  # fmt: skip
+    made.plot(
+        "Time", [_time_trace(g) for g in scaling.growths if g.lengths()],
+        _axes("Microseconds a token"),
+        "Forward, backward and update. Both axes are logarithmic: a straight line is a power of T.",
+    )  # fmt: skip
+    with_memory = [g for g in scaling.growths if g.memories()]
+    if with_memory:
+        made.plot(
+            "Memory", [_memory_trace(g) for g in with_memory], _axes("Bytes a token of the step"),
+            "Peak resident memory of the training process less what the libraries take, divided by "
+            "the tokens of a step; weights and the optimizer's state are in it.",
+        )  # fmt: skip
+    return made
+
+
+def _time_trace(growth: Growth) -> dict[str, Any]:
+    spreads = {length: growth.time(length) for length in growth.lengths()}
+    bars = [spread.bars() for spread in spreads.values()]
+    return {
+        "name": growth.name,
+        "x": list(spreads),
+        "y": [spread.median * 1e6 for spread in spreads.values()],
+        "error_y": {
+            "type": "data",
+            "array": [up * 1e6 for up, _ in bars],
+            "arrayminus": [down * 1e6 for _, down in bars],
+        },
+    }
+
+
+def _memory_trace(growth: Growth) -> dict[str, Any]:
+    found = growth.memories()
+    return {"name": growth.name, "x": list(found), "y": list(found.values())}
+
+
+def _axes(title: str) -> dict[str, Any]:
+    return {
+        "xaxis": {"type": "log", "title": {"text": "Context T, tokens"}, "dtick": math.log10(2)},
+        "yaxis": {"type": "log", "title": {"text": title}},
+    }

@@ -1,0 +1,250 @@
+"""`holo bench speed`: how fast each model trains and writes at one common shape, and what it holds.
+
+Every model lives in a process of its own and is measured in turn, round after round, so that what
+else happens on the machine falls on all alike. A ratio is taken within a round, and the median is
+over rounds. The machine's product rate is measured before each round.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from holo_cli.bench.experiment.entries import (
+    Log,
+    Spread,
+    Subject,
+    Tell,
+    baseline_of,
+    decided,
+)  # fmt: skip
+from holo_cli.bench.machine import describe_machine, product_rate
+from holo_cli.bench.speed.model_process import Answer, Child, ChildFailed, in_turn
+from holo_cli.errors import UsageError
+
+PHASES = ("training", "decoding")
+USUAL_TOKENS = 32  # written in a round
+UNTIMED = 2  # tokens that the probe writes before those
+
+
+@dataclass
+class Figures:
+    """What was found of one subject. A phase that failed has a reason instead of figures."""
+
+    name: str
+    model: str
+    warm: dict[str, Answer] = field(default_factory=dict)  # by phase, before the rounds
+    rounds: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def spread(self, phase: str, what: str = "rate") -> Spread | None:
+        """Over the rounds: "rate" is tokens a second, "cpu_rate" tokens a processor second; any
+        other name is a figure of the answers."""
+        answers = self.rounds[phase].values()
+        if what == "rate":
+            return Spread.of(a["tokens"] / a["seconds"] for a in answers)
+        if what == "cpu_rate":
+            return Spread.of(a["tokens"] / max(a["cpu_seconds"], 1e-9) for a in answers)
+        return Spread.of(a[what] for a in answers if a.get(what) is not None)
+
+    def ratio(self, base: Figures, phase: str, clock: str = "seconds") -> Spread | None:
+        """How many times as fast as `base`, within rounds that both have."""
+        mine, other = self.rounds[phase], base.rounds[phase]
+        return Spread.of(
+            (mine[r]["tokens"] / mine[r][clock]) / (other[r]["tokens"] / other[r][clock])
+            for r in mine.keys() & other.keys()
+            if mine[r][clock] > 0 and other[r][clock] > 0
+        )
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """All of a run. `products` are GFLOP/s of square matrix products by dtype."""
+
+    figures: list[Figures]
+    base: str
+    products: Mapping[str, Spread]
+    machine: Mapping[str, Any]
+    shape: Mapping[str, Any]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One row a subject: the medians with their spreads, as `--json` has them."""
+        base = next(f for f in self.figures if f.name == self.base)
+        return [_row(figures, base, self.products) for figures in self.figures]
+
+
+def measure(
+    subjects: Sequence[Subject],
+    log: Log,
+    *,
+    repeats: int = 5,
+    seconds: float = 0.5,
+    tokens: int | None = None,
+    warm: int = 2,
+    tell: Tell = lambda line: None,
+) -> Speeds:
+    """Measure all subjects: `repeats` rounds of training for `seconds` each, after `warm` steps,
+    then as many rounds of writing `tokens` tokens from the middle of the context (None: the usual
+    number, or what it has room for).
+
+    Raises UsageError, before anything is measured, for more tokens than there is room for.
+    """
+    middle, tokens = _room(min(s.resolved.model.context for s in subjects), tokens)
+    training = [decided(subject) for subject in subjects]
+    found = {s.name: Figures(s.name, s.model) for s in subjects}
+    rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    machine = describe_machine()
+
+    def products(number: int) -> None:
+        for name, values in rates.items():
+            values.append(product_rate(getattr(torch, name), seconds=0.2))
+        latest = {name: values[-1] for name, values in rates.items()}
+        log.add("machine", len(rates["float32"]), phase="machine", gflops=latest)
+
+    for phase, lined_up in zip(PHASES, (training, list(subjects)), strict=True):
+        with ExitStack() as stack:
+            children = _start(stack, phase, lined_up, found, middle, warm, log, tell)
+
+            def work(child: Child, number: int, phase: str = phase) -> None:
+                if phase == "training":
+                    answer = child.ask("measure", seconds=seconds)
+                else:
+                    answer = child.ask("measure", position=middle, tokens=tokens)
+                found[child.name].rounds[phase][number] = answer
+                log.add(phase, child.name, number, phase=phase, name=child.name, **answer)
+                rate = answer["tokens"] / answer["seconds"]
+                tell(f"{phase} {number + 1}/{repeats}: {child.name} {rate:,.0f} tokens/s")
+
+            def failed(child: Child, reason: str, phase: str = phase) -> None:
+                _failed(found[child.name], phase, reason, log, tell)
+
+            in_turn(children, repeats, work, failed, products if phase == "training" else None)
+    shape = subjects[0].resolved
+    return Speeds(
+        list(found.values()),
+        baseline_of(subjects),
+        {name: s for name, values in rates.items() if (s := Spread.of(values))},
+        machine,
+        {
+            "layers": shape.model.layers,
+            "width": shape.model.width,
+            "context": shape.model.context,
+            "vocabulary": shape.model.vocab_size,
+            "rows": shape.training.batch_size,
+            "repeats": repeats,
+            "tokens": tokens,
+        },
+    )
+
+
+def _room(context: int, tokens: int | None) -> tuple[int, int]:
+    """Where writing begins and how many tokens are written."""
+    middle = context // 2
+    room = context - middle - UNTIMED
+    if room < 1:
+        raise UsageError(
+            f"A context of {context} has no room to write in from its middle.",
+            next_step=f"Use --context {2 * UNTIMED + 1} or more.",
+        )
+    if tokens is not None and tokens > room:
+        raise UsageError(
+            f"A context of {context} has room for {room} tokens from its middle, not for {tokens}.",
+            next_step=f"Use --tokens {room} or fewer, or a longer --context.",
+        )
+    return middle, min(USUAL_TOKENS, room) if tokens is None else tokens
+
+
+def _start(
+    stack: ExitStack,
+    phase: str,
+    subjects: Sequence[Subject],
+    found: Mapping[str, Figures],
+    position: int,
+    warm: int,
+    log: Log,
+    tell: Tell,
+) -> list[Child]:
+    """A process for each subject, one after the other, each past its first steps."""
+    children = []
+    for subject in subjects:
+        child = stack.enter_context(Child(subject.name, phase, subject.resolved))
+        figures = found[subject.name]
+        try:
+            answer = child.ask("warm", **({"steps": warm} if phase == "training" else {}))
+            if phase == "decoding":
+                read = child.ask("read", position=position)
+                rate = read["tokens"] / read["seconds"]
+                answer |= {"state_bytes": read["state_bytes"], "prefill_rate": rate}
+        except ChildFailed as error:
+            _failed(figures, phase, str(error), log, tell)
+            continue
+        figures.warm[phase] = answer
+        log.add(phase, subject.name, "warm", phase=phase, name=subject.name, **answer)
+        tell(f"{phase}: {subject.name} is warm after {answer['warm_seconds']:.1f} s")
+        children.append(child)
+    return children
+
+
+def _failed(figures: Figures, phase: str, reason: str, log: Log, tell: Tell) -> None:
+    figures.failed[phase] = reason
+    log.add(phase, figures.name, "failed", phase=phase, name=figures.name, failed=reason)
+    tell(f"{phase}: {figures.name} failed: {reason}")
+
+
+def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": figures.name, "model": figures.model}
+    row["status"] = "failed" if figures.failed else "measured"
+    if figures.failed:
+        row["failed"] = dict(figures.failed)
+    warm = figures.warm.get("training") or figures.warm.get("decoding") or {}
+    row |= {key: warm.get(key) for key in ("parameters", "active_parameters")}
+    for phase in PHASES:
+        rate, warm = figures.spread(phase), figures.warm.get(phase, {})
+        if rate is None:
+            row[phase] = None
+            continue
+        answers = list(figures.rounds[phase].values())
+        peak = figures.spread(phase, "peak_bytes")
+        row[phase] = {
+            "tokens_per_second": rate.to_dict(),
+            "ratio": _dict(figures.ratio(base, phase)),
+            "cpu_ratio": _dict(figures.ratio(base, phase, "cpu_seconds")),
+            "tokens_per_cpu_second": _dict(figures.spread(phase, "cpu_rate")),
+            "peak_bytes": None if peak is None else int(peak.high),
+            "before_bytes": answers[-1]["before_bytes"],
+            "dtype": warm["dtype"],
+            "device": warm["device"],
+            "threads": warm["threads"],
+            "build_seconds": warm["build_seconds"],
+            "warm_seconds": warm["warm_seconds"],
+        }
+    if row["training"] is not None:
+        answers, warm = list(figures.rounds["training"].values()), figures.warm["training"]
+        flops = warm["flops_per_token"]
+        share = Spread.of(a["optimizer_seconds"] / a["seconds"] for a in answers)
+        step = Spread.of(a["seconds"] / a["steps"] for a in answers)
+        product = products.get(warm["dtype"])
+        achieved = flops * row["training"]["tokens_per_second"]["median"] / 1e9
+        row["training"] |= {
+            "step_seconds": _dict(step),
+            "optimizer_share": _dict(share),
+            "first_step_seconds": warm["first_step_seconds"],
+            "flops_per_token": flops,
+            "gflops": achieved,
+            "product_share": achieved / product.median
+            if product is not None and warm["device"] == "cpu"
+            else None,
+        }
+    if row["decoding"] is not None:
+        warm = figures.warm["decoding"]
+        row["decoding"] |= {k: warm[k] for k in ("state_bytes", "prefill_rate", "weight_bytes")}
+    return row
+
+
+def _dict(spread: Spread | None) -> dict[str, float | int] | None:
+    return None if spread is None else spread.to_dict()

@@ -1,0 +1,163 @@
+"""What every model's config has in common: plain data, checked, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from holo_cli.config.tunable import tunable, tunable_choices
+
+# Under `json_schema_extra`: the value that a key stands for where a stored config lacks it, because
+# the config was written before the key existed. Without it a missing key means today's default.
+BEFORE = "before"
+
+
+def added_key(before: Any) -> dict[str, Any]:
+    """For `Field(json_schema_extra=...)` of a key whose default changes what a model computes."""
+    return {BEFORE: before}
+
+
+class Stage(NamedTuple):
+    """A stage of developmental growth: from share `at` of the schedule, `layers` blocks."""
+
+    at: float
+    layers: int
+
+
+class ModelConfig(BaseModel):
+    """The keys that all models share, under `model.` in a config file.
+
+    `width` is C, `heads` is H; `context` is the length T the model is trained on. A model adds its
+    own keys in a subclass. Values are checked at construction; instances are immutable.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mechanism: ClassVar[str] = ""  # one line for `holo models`: how tokens are mixed
+
+    vocab_size: int = Field(0, ge=0, description="size of the vocabulary; set from the tokenizer")
+    layers: int = Field(6, ge=1, le=1000, description="number of blocks")
+    heads: int = Field(6, ge=1, description="number of heads")
+    width: int = Field(384, ge=1, description="width of the residual stream, C")
+    mlp_ratio: float = Field(4.0, gt=0, description="hidden units of the MLP, as a multiple of C")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
+    context: int = Field(256, ge=2, description="length of a training sequence, T")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ModelConfig:
+        if self.width % self.heads:
+            raise ValueError(
+                f"model.width ({self.width}) must be a multiple of model.heads ({self.heads})"
+            )
+        return self
+
+    def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
+        """Keys that follow from the tokenizer's special tokens, given by name; {} for most models.
+
+        Training lays them over the config together with the vocabulary's size.
+        """
+        return {}
+
+    @classmethod
+    def before(cls, name: str) -> Any:
+        """What a key stands for in a config that was stored without it, as JSON has it."""
+        field = cls.model_fields[name]
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and BEFORE in extra:
+            return extra[BEFORE]
+        default = field.get_default(call_default_factory=True)
+        return list(default) if isinstance(default, tuple) else default
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Self:
+        """The config that a checkpoint of this or an earlier version holds."""
+        missing = {name: cls.before(name) for name in cls.model_fields if name not in stored}
+        return cls.model_validate(missing | dict(stored))
+
+    def without_effect(self) -> frozenset[str]:
+        """Keys that nothing reads in a model of this config: runs that differ in them are equal."""
+        return frozenset()
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The depths that training grows a model through; () for a model of one depth.
+
+        Both numbers rise from stage to stage; the first is at 0 and the last has all `layers`.
+        A model whose config names stages has `LanguageModel.grown`.
+        """
+        return ()
+
+    def at_depth(self, layers: int) -> Self:
+        """The config of the same model with that many blocks: how it is at one of its stages."""
+        return self.model_copy(update={"layers": layers})
+
+
+class SkeletonConfig(ModelConfig):
+    """The keys of the modern skeleton that vanilla and all the other models are built on."""
+
+    # where this model can have Canon convolutions, and whether its mixers have values to add to
+    canon_places: ClassVar[str] = "ACD"
+    takes_values: ClassVar[bool] = False
+
+    rope_base: float = Field(
+        10_000.0, gt=1, description="base of the rotary position frequencies",
+        json_schema_extra=tunable(300.0, 100_000.0, log=True),
+    )  # fmt: skip
+    rope_fraction: float = Field(
+        1.0, ge=0, le=1, description="share of a head's dimensions that is rotated",
+        json_schema_extra=tunable_choices(0.25, 0.5, 0.75, 1.0),
+    )  # fmt: skip
+    soft_cap: float = Field(
+        15.0, ge=0, description="logits are capped at +-this; 0 is off",
+        json_schema_extra=tunable_choices(0.0, 10.0, 15.0, 30.0),
+    )  # fmt: skip
+    tied: bool = Field(True, description="one matrix for embedding and head")
+    conv: int = Field(
+        0, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
+    )
+    bigrams: int = Field(
+        0, ge=0, description="rows of a hashed table of bigram embeddings; 0 is off"
+    )
+    query_gain: bool = Field(
+        True,
+        description="attention learns a gain per head on its normalised queries",
+        json_schema_extra=added_key(before=False),
+    )
+    canon: str = Field(
+        "",
+        pattern="^A?B?C?D?$",
+        description="Canon convolutions of 4 tokens: A before the mixer, B inside it, C before the "
+        "MLP, D inside it; empty is off",
+    )
+    value_residual: bool = Field(
+        False, description="the first layer's values are added to those of the others"
+    )
+    value_embedding: bool = Field(
+        False, description="each token has an embedding that is added to the values of all layers"
+    )
+
+    @model_validator(mode="after")
+    def _heads_are_even(self) -> SkeletonConfig:
+        if self.width // self.heads % 2:
+            raise ValueError(
+                f"model.width / model.heads ({self.width} / {self.heads}) must be even: rotary "
+                "positions turn pairs"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _switches_apply(self) -> SkeletonConfig:
+        for place in self.canon:
+            if place not in self.canon_places:
+                raise ValueError(
+                    f"model.canon ({self.canon}): this model has no place {place} for a "
+                    f"convolution, only {', '.join(self.canon_places)}"
+                )
+        for key in ("value_residual", "value_embedding"):
+            if getattr(self, key) and not self.takes_values:
+                raise ValueError(f"model.{key}: the mixers of this model have no values to add to")
+        return self
+
+
+Recipe = Literal["modern", "classic"]

@@ -1,0 +1,85 @@
+"""What can be set about training and data: plain data, checked, without torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from holo_cli.config.tunable import tunable
+
+
+class TrainingConfig(BaseModel):
+    """The keys under `training.`: one loop for every model reads them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(1000, ge=1, description="optimizer steps of the whole schedule")
+    batch_size: int = Field(16, ge=1, description="sequences in one forward pass")
+    grad_accum: int = Field(1, ge=1, description="forward passes per optimizer step")
+    optimizer: Literal["muon", "adamw"] = Field(
+        "muon", description="muon: matrices by Muon, the rest by AdamW; adamw: everything"
+    )
+    lr: float = Field(0.02, gt=0, description="peak rate (of Muon, where it is used)")
+    adam_lr: float = Field(
+        0.003, gt=0, description="peak AdamW rate of embeddings, gains and the like beside Muon"
+    )
+    min_lr: float = Field(0.0, ge=0, le=1, description="final rate as a share of the peak")
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    momentum: float = Field(0.95, ge=0, lt=1, description="momentum of Muon")
+    weight_decay: float = Field(0.01, ge=0, json_schema_extra=tunable(0.001, 0.3, log=True))
+    schedule: Literal["constant-cooldown", "cosine"] = "constant-cooldown"
+    warmup: int = Field(
+        50, ge=0, description="steps of linear warm-up",
+        json_schema_extra=tunable(0.01, 0.25, share=True),
+    )  # fmt: skip
+    cooldown: float = Field(0.5, ge=0, le=1, description="share of the steps in the cooldown")
+    clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 is off")
+    eval_every: int = Field(250, ge=1, description="steps between evaluations of the whole val set")
+    eval_batch_size: int = Field(0, ge=0, description="sequences per evaluation batch; 0: as fits")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
+    save_every: int = Field(0, ge=0, description="steps between saves; 0: at every evaluation")
+    sample_tokens: int = Field(64, ge=0, description="tokens of sample text at evaluations")
+    target_loss: float | None = Field(None, gt=0, description="stop at this validation loss")
+    time_limit: float | None = Field(None, gt=0, description="stop after this many train seconds")
+    grad_checkpoint: bool = Field(False, description="recompute activations in the backward pass")
+    compile: bool = Field(False, description="torch.compile where it works")
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    seed: int = Field(0, ge=0)
+    init_seed: int | None = Field(
+        None, ge=0, description="seed of the initial weights; none: that of training.seed"
+    )
+    ramp_steps: float = Field(
+        0.0, ge=0, le=1, description="share of the steps trained with a shorter context first"
+    )
+    ramp_context: int = Field(0, ge=0, description="the shorter context; 0 is off")
+
+    @property
+    def weights_seed(self) -> int:
+        """The seed that new weights are drawn with."""
+        return self.seed if self.init_seed is None else self.init_seed
+
+    @model_validator(mode="after")
+    def _ramp(self) -> TrainingConfig:
+        if self.warmup > self.steps:
+            raise ValueError(
+                f"training.warmup ({self.warmup}) is longer than training.steps ({self.steps})"
+            )
+        return self
+
+
+class DataConfig(BaseModel):
+    """The keys under `data.`: what is trained on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field("", description="folder or name of a prepared set; empty: the only one")
+    verify: bool = Field(True, description="check the shards' hashes before training")
+    balance: bool = Field(
+        False, description="read rows of each language equally often, however much there is of it"
+    )
+    document_mask: bool = Field(
+        False, description="no row holds two documents, so nothing is seen across their borders"
+    )

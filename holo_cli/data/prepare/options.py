@@ -1,0 +1,135 @@
+"""One preparation: what was asked for, and what follows from it for every pass over the text."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holo_cli.data.cleaning import CleaningSettings
+from holo_cli.data.document import Document
+from holo_cli.data.meta import FORMAT
+from holo_cli.data.mixture import SEQUENCE
+from holo_cli.data.prepare.pipeline import LANGUAGE_CODE, Flow
+from holo_cli.data.sources.base import Request, Source
+from holo_cli.data.tokenizers import spec_identity
+
+__all__ = ["LANGUAGE_CODE", "Job", "Progress"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a preparation is. `total_bytes` is an estimate, None where there is none."""
+
+    stage: str  # "tokenizer" or "packing"
+    documents: int
+    bytes: int
+    total_bytes: int | None
+    seconds: float  # since the stage began
+
+    @property
+    def bytes_per_second(self) -> float:
+        return self.bytes / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class Job:
+    """One preparation: what was asked for, and the sources once they are open."""
+
+    name: str
+    requests: list[Request]
+    out: Path
+    tokenizer: str
+    vocab_size: int
+    val_fraction: float
+    shard_bytes: int
+    report: Callable[[Progress], None]
+    scratch: Path  # gone when the job is done
+    mix: str | dict[str, float] = SEQUENCE
+    cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
+    sources: list[Source] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+    _stage: tuple[str, float] = ("", 0.0)
+    _passes: int = 0
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        return self.requests[0].languages
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the bytes of the shards, as far as it was asked for."""
+        first = self.requests[0]
+        settings: dict[str, Any] = {
+            "format": FORMAT,
+            "names": [request.name for request in self.requests],
+            "text_field": first.text_field,
+            "encoding": first.encoding,
+            "lang": sorted(first.scripts.get(code, code) for code in self.languages),
+            "subset": first.subset,
+            "max_docs": first.max_docs,
+            "max_bytes": first.max_bytes,
+            "val_fraction": self.val_fraction,
+            "seed": first.seed,
+            "tokenizer": spec_identity(self.tokenizer),
+            "vocab_size": self.vocab_size if self.tokenizer == "bpe" else None,
+            "shard_bytes": self.shard_bytes,
+            "mix": self.mix,
+            "filter": self.cleaning.to_dict(),
+        }
+        if self.sources:
+            settings["identity"] = [source.identity for source in self.sources]
+        return settings
+
+    def total_bytes(self) -> int | None:
+        sizes = [source.total_bytes for source in self.sources]
+        return None if None in sizes else sum(size or 0 for size in sizes)
+
+    def tell(self, stage: str, documents: int, size: int) -> None:
+        now = time.monotonic()
+        if self._stage[0] != stage:
+            self._stage = (stage, now)
+        self.report(Progress(stage, documents, size, self.total_bytes(), now - self._stage[1]))
+
+    def flow(
+        self,
+        folder: Path | None = None,
+        *,
+        sample: Callable[[str], bool] | None = None,
+        mix: str | dict[str, float] | None = None,
+        state: dict[str, Any] | None = None,
+    ) -> Flow:
+        """The documents, from the beginning or from a `state` of an earlier flow.
+
+        `folder` is where cleaning keeps its memory, by default one that is thrown away.
+        """
+        if folder is None:
+            self._passes += 1
+            folder = self.scratch / f"pass{self._passes}"
+        return Flow(
+            self.sources,
+            self.requests,
+            self.cleaning,
+            folder,
+            mix=self.mix if mix is None else mix,
+            sample=sample,
+            state=state,
+        )
+
+    def documents(
+        self,
+        counts: Counter[str],
+        sample: Callable[[str], bool] | None = None,
+        mix: str | dict[str, float] | None = None,
+    ) -> Iterator[Document]:
+        """All documents once, the same at every call; at their end `counts` has what is missing."""
+        flow = self.flow(sample=sample, mix=mix)
+        try:
+            for batch in flow:
+                yield from batch
+            counts.clear()
+            counts.update(flow.counts)
+        finally:
+            flow.close()

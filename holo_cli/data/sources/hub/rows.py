@@ -1,0 +1,168 @@
+"""Rows of one data file through `datasets` streaming, readable from any row on.
+
+Files outside the hub (RedPajama's) are streamed with `requests`, as `datasets` has no client for
+other addresses without further packages.
+
+Nothing is downloaded beforehand: parquet is read by ranges, a json.gz from its start. To go on at
+a row, the row groups of a parquet file before it are jumped over; the other kinds are read again
+up to it. A position is thus a number that no version of a library has a say in.
+
+The library's own patience (twenty tries, up to a minute apart, without a word) is switched off;
+`hub_errors` has ours.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+from holo_cli.data.network import hub_endpoint
+from holo_cli.data.sources.base import CHUNK_DOCUMENTS
+from holo_cli.data.sources.hub.errors import (
+    ATTEMPTS,
+    given_up,
+    passes,
+    pause,
+    reason,
+    refused,
+    transfer_errors,
+)
+from holo_cli.data.sources.hub.files import DataFile
+from holo_cli.errors import DataError
+
+_SHOWN = 8  # columns named in an error
+Rows = list[dict[str, Any]]
+
+
+def row_chunks(
+    file: DataFile, columns: Sequence[str], what: str, row: int = 0
+) -> Iterator[tuple[Rows, int]]:
+    """(rows, number of the row after them) from `row` on; failures that may pass are waited out.
+
+    DataError where the file has no such columns, is damaged, or cannot be had at last.
+    """
+    failures = 0
+    while True:
+        try:
+            rows = iter(_rows_from(file, columns, what, row))
+            while taken := list(islice(rows, CHUNK_DOCUMENTS)):
+                _check_columns(file, columns, taken[0], what)
+                row += len(taken)
+                failures = 0
+                yield taken, row
+            return
+        except (*_decoding_errors(), *transfer_errors()) as error:
+            failures += 1
+            if isinstance(error, _decoding_errors()) and failures > 1:
+                raise DataError(
+                    f"{file.path} of {what} is damaged, or was changed on the way: "
+                    f"{reason(error)}.",
+                    next_step="Try again later; if it stays, use a copy (--source FOLDER).",
+                ) from error
+            if not passes(error):
+                raise refused(f"{what}: {file.path}", "", error) from error
+            if failures >= ATTEMPTS:
+                raise given_up(f"{file.path} of {what}", error) from error
+            time.sleep(pause(failures))
+
+
+def _rows_from(
+    file: DataFile, columns: Sequence[str], what: str, row: int
+) -> Iterable[dict[str, Any]]:
+    if file.address.startswith(("http://", "https://")):
+        return islice(_web_rows(file.address), row, None)
+    import datasets
+
+    _without_patience(datasets)
+    kind = _kind(file.path)
+    given: dict[str, Any] = {"data_files": [file.address], "split": "train", "streaming": True}
+    stream = datasets.load_dataset(kind, **given)
+    if kind != "parquet":
+        return stream.skip(row) if row else stream
+    _check_columns(file, columns, dict.fromkeys(stream.features), what)
+    stream = datasets.load_dataset(kind, columns=list(columns), **given)
+    if not row:
+        return stream
+    return _from_row_group(stream, file.address, row)
+
+
+def _from_row_group(stream: Any, address: str, row: int) -> Iterable[dict[str, Any]]:
+    """The rows from `row` on, with no byte read of the row groups before it."""
+    if not hasattr(stream, "reshard"):  # an older `datasets`: passed over, not jumped over
+        return stream.skip(row)
+    import fsspec  # type: ignore[import-untyped]
+    import pyarrow.parquet
+
+    with fsspec.open(address, "rb") as opened:
+        metadata = pyarrow.parquet.read_metadata(opened)
+    first, before = 0, 0
+    while first < metadata.num_row_groups:
+        size = metadata.row_group(first).num_rows
+        if before + size > row:
+            break
+        first, before = first + 1, before + size
+    groups = stream.reshard()  # one shard per row group
+    parts = (
+        groups.shard(num_shards=groups.num_shards, index=number)
+        for number in range(first, groups.num_shards)
+    )
+    return islice(chain.from_iterable(parts), row - before, None)
+
+
+def _web_rows(address: str) -> Iterator[dict[str, Any]]:
+    """Rows of a json.gz outside the hub, unpacked as it comes."""
+    import requests
+
+    unpack = zlib.decompressobj(wbits=31)  # with gzip's header and its checksum at the end
+    held = b""
+    with requests.get(address, stream=True, timeout=10) as answer:
+        answer.raise_for_status()
+        answer.raw.decode_content = False
+        while packed := answer.raw.read(1 << 18):
+            *lines, held = (held + unpack.decompress(packed)).split(b"\n")
+            yield from (json.loads(line) for line in lines)
+    if not unpack.eof:
+        raise EOFError("it ends in the middle")
+    if held:
+        yield json.loads(held)
+
+
+def _without_patience(datasets: Any) -> None:
+    config = datasets.config
+    config.HF_ENDPOINT = hub_endpoint()
+    config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = 1
+    for name in ("READ", "OPEN", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT"):
+        if hasattr(config, f"STREAMING_{name}_RETRY_INTERVAL"):
+            setattr(config, f"STREAMING_{name}_RETRY_INTERVAL", 0)
+
+
+def _kind(path: str) -> str:
+    if path.endswith(".parquet"):
+        return "parquet"
+    return "csv" if path.endswith(".csv") else "json"
+
+
+def _check_columns(file: DataFile, columns: Sequence[str], row: dict[str, Any], what: str) -> None:
+    for column in columns:
+        if column not in row:
+            there = list(row)
+            shown = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
+            raise DataError(
+                f"{file.path} of {what} has no column '{column}'; it has: {shown}.",
+                next_step="A dataset that has changed its columns needs a newer holo; or take its "
+                "files as your own text: holo prepare mine --source FOLDER --text-field NAME.",
+            )
+
+
+def _decoding_errors() -> tuple[type[Exception], ...]:
+    """What reading damaged content raises."""
+    import gzip
+
+    import pyarrow
+
+    damaged = (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError, json.JSONDecodeError)
+    return (pyarrow.ArrowInvalid, *damaged)

@@ -1,0 +1,350 @@
+"""`stories`: the embedded default dataset, original short stories in English and Korean.
+
+The stories are told, not shuffled: a plot (lost thing, washed-away bridge, broken vase ...) fixes
+who wants what, what stands in the way and why, and what solves it; its beats are then worded from
+hand-written variants. `stories_en.py` and `stories_ko.py` hold people and things, the plots and
+their wording are plain text beside them, `stories_en.txt` and `stories_ko.txt`:
+
+    rule NAME            a list of interchangeable phrases, used as {@NAME}
+    plot NAME            one kind of story
+    hero child animal    which kinds of hero it may have
+    case TAG: k=a|b; ... facts that belong together (cause, cure, place); one case per story,
+                         one filler per key, chosen once, so a thing that is lost is the thing found
+    beat [0.5] [para]    a step of the plot; maybe with a probability; may open a new paragraph
+    - text               a variant; `-(tag tag) text` only for those cases or kinds of hero;
+                         a line that starts with a space goes on with the line before
+
+In a variant `{slot}` is a filler, `[a|b|]` a choice made while telling, ` / ` ends a sentence, and
+in Korean `~` is the sentence ending of the story's narrator and `<a/b/c>` one form per narrator.
+
+Unusual: story n of a language depends on (seed, language, n) alone, so any size is a prefix of a
+larger one; and the same code that tells a story can also print its shape, the sentence with every
+filler masked, which is how the variety of the grammar is counted honestly.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+from holo_cli.data.document import Document
+from holo_cli.data.sources.stories import english, korean
+
+LANGUAGES = ("en", "ko")
+
+_T = TypeVar("_T")
+
+
+class Language(Protocol):
+    """What a language module offers; see `stories_en.py` for the plainer of the two."""
+
+    GRAMMAR: str
+    STYLES: int
+
+    def cast(self, rng: random.Random, hero: str) -> dict[str, str]:
+        """The people and the scene of one story, by slot name."""
+
+    def inflect(self, words: dict[str, str], slot: str) -> str:
+        """The text of a slot that is not a plain key: an article, a capital, a particle."""
+
+    def finish(self, sentence: str) -> str:
+        """Last touch on a told sentence."""
+
+
+_MODULES: dict[str, Language] = {"en": english, "ko": korean}
+
+
+# --- the grammar, read once ---------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Variant:
+    tags: frozenset[str]
+    text: str
+
+
+@dataclass(slots=True)
+class _Beat:
+    chance: float
+    paragraph: bool
+    variants: list[_Variant] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Plot:
+    name: str
+    heroes: tuple[str, ...] = ()
+    cases: list[tuple[str, list[tuple[str, list[str]]]]] = field(default_factory=list)
+    beats: list[_Beat] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    options: tuple[_Nodes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Style:
+    forms: tuple[str, ...]
+
+
+_Nodes = tuple["str | _Slot | _Choice | _Style", ...]
+_Step = tuple[float, bool, tuple[_Nodes, ...]]
+
+_TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[\]|~]|[^\[\]|~{}<>]+")
+_SPEECH_LEVELS = ("다", "어요", "습니다")  # what `~` stands for after a past stem
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines of the grammar, with indented lines joined to the line they continue."""
+    line = ""
+    for raw in text.splitlines():
+        if raw.startswith(" "):
+            line += ("" if line.endswith("|") else " ") + raw.strip()
+        else:
+            if line and not line.startswith("#"):
+                yield line
+            line = raw.rstrip()
+    if line and not line.startswith("#"):
+        yield line
+
+
+class _Grammar:
+    """One language: its plots, and scripts compiled on first use for (plot, case, hero)."""
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+        self.rules: dict[str, list[_Variant]] = {}
+        self.plots: list[_Plot] = []
+        self._scripts: dict[tuple[str, str, str], list[_Step]] = {}
+        variants: list[_Variant] = []
+        for line in _logical_lines(language.GRAMMAR):
+            head, _, rest = line.partition(" ")
+            if head.startswith("-"):
+                tags: frozenset[str] = frozenset()
+                if line.startswith("-("):
+                    inner, _, rest = line[2:].partition(") ")
+                    tags = frozenset(inner.split())
+                variants.append(_Variant(tags, rest))
+            elif head == "rule":
+                variants = self.rules.setdefault(rest, [])
+            elif head == "plot":
+                self.plots.append(_Plot(rest))
+            elif head == "hero":
+                self.plots[-1].heroes = tuple(rest.split())
+            elif head == "case":
+                tag, _, facts = rest.partition(": ")
+                pairs = [fact.strip().partition("=") for fact in facts.split(";")]
+                self.plots[-1].cases.append((tag, [(k, v.split("|")) for k, _, v in pairs]))
+            elif head == "beat":
+                numbers = [word for word in rest.split() if word != "para"]
+                beat = _Beat(float(numbers[0]) if numbers else 1.0, "para" in rest)
+                self.plots[-1].beats.append(beat)
+                variants = beat.variants
+            else:
+                raise ValueError(f"story grammar: cannot read the line {line!r}")
+
+    def script(self, plot: _Plot, case: str, hero: str) -> list[_Step]:
+        """The beats of a plot with the variants that fit this case and this kind of hero."""
+        key = (plot.name, case, hero)
+        if key not in self._scripts:
+            tags = frozenset((case, hero))
+            steps: list[_Step] = []
+            for beat in plot.beats:
+                fitting = self._fitting(beat.variants, tags)
+                if fitting:
+                    steps.append((beat.chance, beat.paragraph, fitting))
+            self._scripts[key] = steps
+        return self._scripts[key]
+
+    def _fitting(self, variants: list[_Variant], tags: frozenset[str]) -> tuple[_Nodes, ...]:
+        return tuple(self._compile(v.text, tags) for v in variants if not v.tags or v.tags & tags)
+
+    def _compile(self, text: str, tags: frozenset[str]) -> _Nodes:
+        tokens = _TOKEN.findall(text)
+        if "".join(tokens) != text:
+            raise ValueError(f"story grammar: unbalanced marks in {text!r}")
+        nodes, end = self._sequence(tokens, 0, tags)
+        if end != len(tokens):
+            raise ValueError(f"story grammar: stray mark in {text!r}")
+        return nodes
+
+    def _sequence(self, tokens: list[str], at: int, tags: frozenset[str]) -> tuple[_Nodes, int]:
+        nodes: list[str | _Slot | _Choice | _Style] = []
+        while at < len(tokens) and tokens[at] not in ("|", "]"):
+            token = tokens[at]
+            if token == "[":
+                options: list[_Nodes] = []
+                while tokens[at] != "]":
+                    option, at = self._sequence(tokens, at + 1, tags)
+                    options.append(option)
+                nodes.append(_Choice(tuple(options)))
+            elif token == "~":
+                nodes.append(_Style(_SPEECH_LEVELS))
+            elif token.startswith("{@"):
+                nodes.append(_Choice(self._fitting(self.rules[token[2:-1]], tags)))
+            elif token.startswith("{"):
+                nodes.append(_Slot(token[1:-1]))
+            elif token.startswith("<"):
+                nodes.append(_Style(tuple(token[1:-1].split("/"))))
+            else:
+                nodes.append(token)
+            at += 1
+        return tuple(nodes), at
+
+
+class _Words(dict[str, str]):
+    """Fillers of one story; an inflected slot is worked out on first use and kept."""
+
+    def __init__(self, words: dict[str, str], language: Language) -> None:
+        super().__init__(words)
+        self.language = language
+
+    def __missing__(self, slot: str) -> str:
+        value = self[slot] = self.language.inflect(self, slot)
+        return value
+
+
+class _Mask(dict[str, str]):
+    """Stands in for the fillers when the shape of a sentence is wanted."""
+
+    def __missing__(self, slot: str) -> str:
+        value = self[slot] = f"<{slot}>"
+        return value
+
+
+_MASK = _Mask()
+
+
+def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style]) -> None:
+    """Makes the choices of a variant; what is left is text, slots and narrator's endings."""
+    for node in nodes:
+        if type(node) is _Choice:
+            _choose(_pick(rng, node.options), rng, chosen)
+        else:
+            chosen.append(node)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
+
+
+def _spell(chosen: list[str | _Slot | _Style], words: dict[str, str], style: int) -> list[str]:
+    """The sentences of a variant; style -1 shows that an ending stands there, not which one."""
+    out: list[str] = []
+    for node in chosen:
+        if isinstance(node, str):
+            out.append(node)
+        elif isinstance(node, _Slot):
+            out.append(words[node.name])
+        else:
+            out.append(node.forms[style] if style >= 0 else f"~{node.forms[0]}")
+    return "".join(out).split(" / ")
+
+
+def _pick(rng: random.Random, options: Sequence[_T]) -> _T:
+    """`rng.choice` at a third of its cost; the stream of `random()` is stable across versions."""
+    return options[int(rng.random() * len(options))]
+
+
+# --- telling ------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Story:
+    """One told story and what is known about it; `shapes` is filled only when asked for."""
+
+    language: str
+    plot: str
+    case: str
+    hero: str
+    style: int
+    words: dict[str, str]
+    paragraphs: list[list[str]]
+    shapes: list[str]
+
+    @property
+    def text(self) -> str:
+        """The story as plain text, paragraphs set apart by an empty line."""
+        return "\n\n".join(" ".join(sentences) for sentences in self.paragraphs)
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _grammar(language: str) -> _Grammar:
+    if language not in _MODULES:
+        known = ", ".join(LANGUAGES)
+        raise ValueError(f"stories are told in {known}, not in {language!r}")
+    return _Grammar(_MODULES[language])
+
+
+def plots(language: str) -> tuple[str, ...]:
+    """Names of the plots a language has."""
+    return tuple(plot.name for plot in _grammar(language).plots)
+
+
+def tell(number: int, language: str, seed: int = 0, with_shapes: bool = False) -> Story:
+    """Story `number` of a language; the same for the same arguments, whatever came before."""
+    grammar = _grammar(language)
+    rng = random.Random(f"{seed}:{language}:{number}")
+    plot = _pick(rng, grammar.plots)
+    case, facts = _pick(rng, plot.cases)
+    hero = _pick(rng, plot.heroes)
+    style = int(rng.random() * grammar.language.STYLES)
+    split = rng.random() < 0.5
+
+    words = _Words(grammar.language.cast(rng, hero), grammar.language)
+    for key, fillers in facts:
+        filler = _pick(rng, fillers)
+        if "{" in filler:
+            filler = re.sub(r"\{([^{}]+)\}", lambda match: words[match[1]], filler)
+        words[key] = filler
+
+    story = Story(language, plot.name, case, hero, style, words, [[]], [])
+    finish = grammar.language.finish
+    for chance, paragraph, variants in grammar.script(plot, case, hero):
+        if chance < 1.0 and rng.random() >= chance:
+            continue
+        chosen: list[str | _Slot | _Style] = []
+        _choose(_pick(rng, variants), rng, chosen)
+        if with_shapes:
+            story.shapes += [shape.strip() for shape in _spell(chosen, _MASK, -1)]
+        if paragraph and split:
+            story.paragraphs.append([])
+        story.paragraphs[-1] += map(finish, _spell(chosen, words, style))
+    return story
+
+
+def generate(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:
+    """Stories without end, the languages taking turns."""
+    if not languages:
+        raise ValueError("stories need at least one language")
+    for language in languages:
+        _grammar(language)  # an unknown language is refused before the first story is told
+    number = 0
+    while True:
+        for language in languages:
+            yield Document(tell(number, language, seed).text, language, "stories")
+        number += 1
+
+
+def stories(
+    count: int | None = None,
+    max_bytes: int | None = None,
+    seed: int = 0,
+    languages: Sequence[str] = LANGUAGES,
+) -> Iterator[Document]:
+    """The first `count` stories, or as many as fit whole into `max_bytes` of UTF-8, or both.
+
+    A smaller request is always a prefix of a larger one with the same seed and languages.
+    """
+    total = 0
+    for told, document in enumerate(generate(seed, languages)):
+        total += len(document.text.encode())
+        if (count is not None and told >= count) or (max_bytes is not None and total > max_bytes):
+            return
+        yield document

@@ -1,0 +1,166 @@
+"""What `holo eval` scores: documents of a prepared set or given texts, as one stream of tokens.
+
+Documents follow each other as in training: each has its language marker (where the checkpoint has
+such), its text and an end token. Markers and ends stand for no bytes and no words. Legend: D
+documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holo_cli.data.dataset import PreparedData
+from holo_cli.data.language import detect
+from holo_cli.data.tokenizers import Tokenizer
+from holo_cli.data.windows import ChosenDocuments, TokenStream
+from holo_cli.errors import DataError, nearest
+from holo_cli.inference.generation.loaded_model import Loaded
+
+Ints = NDArray[np.int64]
+
+
+def count_words(text: str) -> int:
+    """Words as WikiText's perplexities count them: a line's end is one too.
+
+    >>> count_words("a b\\n\\nc"), count_words("a b\\n")
+    (6, 3)
+    """
+    lines = text.count("\n") + (not text.endswith("\n"))
+    return len(text.split()) + lines
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What is scored: documents one after the other in a stream. Arrays are (D,)."""
+
+    stream: TokenStream | ChosenDocuments
+    ends: Ints  # in the stream
+    bytes: Ints
+    words: Ints
+    languages: NDArray[np.str_]
+    first: int  # the token before the very first
+
+    @property
+    def tokens(self) -> Ints:
+        return np.diff(self.ends, prepend=0)
+
+
+def prepared_texts(
+    loaded: Loaded,
+    data: PreparedData,
+    split: str = "val",
+    *,
+    lang: str | None = None,
+    max_docs: int | None = None,
+) -> tuple[Texts, bool]:
+    """A split of a prepared set, or its documents in one language; and whether the checkpoint's
+    own tokenizer had to read it anew, because the set was prepared with another one.
+
+    Raises DataError where no document is in that language.
+    """
+    records = np.concatenate([np.asarray(r) for r in data.records(split)])
+    languages = np.char.decode(records["language"], "utf-8")
+    tokens, starts = _documents(data, split)
+    chosen = np.arange(len(records))
+    if lang is not None:
+        chosen = np.flatnonzero(languages == lang)
+        if not len(chosen):
+            known = sorted(code for code in set(languages.tolist()) if code)
+            raise DataError(
+                f"The {split} part of {data.path} has no documents in '{lang}'.",
+                next_step=nearest(lang, known) or "It says of no document what language it is in.",
+            )
+    chosen = chosen[:max_docs]
+    stream = TokenStream(data.split(split))
+    if data.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+        texts = [
+            data.tokenizer.decode(stream.read(int(starts[i]), int(tokens[i])).tolist())
+            for i in chosen
+        ]
+        return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
+    own = ChosenDocuments(stream, starts[chosen], tokens[chosen])
+    return (
+        Texts(
+            stream if len(chosen) == len(records) else own,
+            np.cumsum(tokens[chosen]),
+            records["bytes"][chosen].astype(np.int64),
+            _words(data.tokenizer, own, records[chosen]),
+            languages[chosen],
+            data.tokenizer.end,
+        ),
+        False,
+    )
+
+
+def given_texts(
+    loaded: Loaded, texts: Sequence[str], *, lang: str | None = None, languages: Sequence[str] = ()
+) -> Texts:
+    """Texts as documents of their own, as `holo prepare` would have them.
+
+    `lang` names their language, `languages` that of each; else it is found. Bytes and words are
+    those of the characters that the tokenizer has. Raises DataError for no text at all, UsageError
+    for a language the checkpoint has no marker for.
+    """
+    spoken: Sequence[str | None] = languages or [lang] * len(texts)
+    pairs = [(text, said) for text, said in zip(texts, spoken, strict=True) if text]
+    if not any(text.strip() for text, _ in pairs):
+        raise DataError("There is no text to score.", next_step="Name a file that is not empty.")
+    known = loaded.prompts.languages
+    ids: list[list[int]] = []
+    found: list[str] = []
+    for text, said in pairs:
+        language = lang or (detect(text) if said is None else said)
+        asked = language if language in known or lang is not None else None
+        marked = loaded.prompts.language(text, asked)
+        marker = None if marked is None else loaded.tokenizer.marker(marked)
+        start = [] if marker is None else [marker]
+        ids.append([*start, *loaded.tokenizer.encode(text), loaded.tokenizer.end])
+        found.append(language)
+    known_text = [_known_part(loaded.tokenizer, text) for text, _ in pairs]
+    return Texts(
+        TokenStream([np.asarray(document, dtype=np.int64) for document in ids]),
+        np.cumsum([len(document) for document in ids]),
+        np.asarray([len(text.encode("utf-8", errors="replace")) for text in known_text]),
+        np.asarray([count_words(text) for text in known_text]),
+        np.asarray(found, dtype=np.str_),
+        loaded.tokenizer.end,
+    )
+
+
+def _known_part(tokenizer: Tokenizer, text: str) -> str:
+    unknown = tokenizer.unknown(text)
+    return text.translate({ord(c): None for c in unknown}) if unknown else text
+
+
+def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
+    """Tokens of each document, and where it starts in the split's stream."""
+    tokens = np.concatenate(
+        [np.diff(ends.astype(np.int64), prepend=0) for ends in data.document_ends(split)]
+    )
+    return tokens, np.cumsum(tokens) - tokens
+
+
+def _words(tokenizer: Tokenizer, stream: ChosenDocuments, records: NDArray[Any]) -> Ints:
+    """Words of each document, lines among them. Where the set was prepared without counting its
+    words, its documents are decoded for it."""
+    spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)
+    counted = "words" in (records.dtype.names or ()) and records["words"].any()
+    if not counted:
+        return np.asarray(
+            [count_words(tokenizer.decode(stream.read(a, b - a).tolist())) for a, b in spans]
+        )
+    pieces = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
+    newlines = np.asarray([piece.count(b"\n") for piece in pieces])
+    silent = np.asarray([not piece for piece in pieces])
+    closing = np.asarray([piece.endswith(b"\n") for piece in pieces])
+    lines = []
+    for a, b in spans:
+        ids = stream.read(a, b - a)
+        ids = ids[~silent[ids]]
+        lines.append(int(newlines[ids].sum()) + (not len(ids) or not closing[ids[-1]]))
+    return records["words"].astype(np.int64) + np.asarray(lines)

@@ -1,0 +1,228 @@
+"""How well a checkpoint predicts a text: nats per document, and the figures made of them.
+
+What is scored (`scored_texts.py`) is a sequence of tokens in which documents follow each other as
+in training, each with its marker and its end. Every token is scored once. Markers and ends count in
+the loss but stand for no bytes and no words.
+
+    loss             nats / tokens
+    bits per byte    nats / (ln 2 x UTF-8 bytes)      comparable between tokenizers
+    perplexity       exp(loss)
+    word perplexity  exp(nats / words)                comparable between tokenizers
+
+Words are counted as papers on WikiText do: what white space separates, and one `<eos>` for each
+line. Legend: T context, S stride, D documents.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from holo_cli.data.batches import windows
+from holo_cli.data.windows import IGNORE
+from holo_cli.errors import DataError, UsageError
+from holo_cli.inference.evaluation.eval_corpus import Texts
+from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.evaluate import TOKENS_PER_BATCH
+from holo_cli.training.loss import nats_per_token
+from holo_cli.training.precision import autocast
+
+Progress = Callable[[int, int], None]  # tokens scored so far, and in all
+
+
+@dataclass(frozen=True)
+class Score:
+    """Sums over some documents, and the figures made of them."""
+
+    nats: float
+    tokens: int
+    bytes: int
+    words: int
+    documents: int
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def bpb(self) -> float:
+        """Bits per UTF-8 byte; not a number for texts without bytes."""
+        return self.nats / (math.log(2) * self.bytes) if self.bytes else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """Per token."""
+        return _exp(self.loss)
+
+    @property
+    def word_perplexity(self) -> float:
+        """Per word of the text, line ends counted as words."""
+        return _exp(self.nats / self.words) if self.words else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "loss": self.loss,
+            "bpb": self.bpb,
+            "perplexity": self.perplexity,
+            "word_perplexity": self.word_perplexity,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+            "words": self.words,
+            "documents": self.documents,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A text's score. `nats` are those of each document, (D,)."""
+
+    texts: Texts
+    nats: NDArray[np.float64]
+    context: int
+    stride: int | None  # None: the state was carried through
+    seconds: float
+
+    @cached_property
+    def total(self) -> Score:
+        return self._of(np.ones(len(self.nats), dtype=bool))
+
+    @cached_property
+    def per_language(self) -> dict[str, Score]:
+        """By ISO 639-1 code, the largest first; "" are documents of unknown language."""
+        codes = np.unique(self.texts.languages).tolist()
+        scores = {code: self._of(self.texts.languages == code) for code in codes}
+        return dict(sorted(scores.items(), key=lambda item: -item[1].tokens))
+
+    def _of(self, chosen: NDArray[np.bool_]) -> Score:
+        texts = self.texts
+        return Score(
+            nats=float(self.nats[chosen].sum()),
+            tokens=int(texts.tokens[chosen].sum()),
+            bytes=int(texts.bytes[chosen].sum()),
+            words=int(texts.words[chosen].sum()),
+            documents=int(chosen.sum()),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `holo eval --json` that are about the text."""
+        return {
+            **self.total.to_dict(),
+            "context": self.context,
+            "stride": self.stride,
+            "per_language": {code: s.to_dict() for code, s in self.per_language.items()},
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
+# -- scoring --------------------------------------------------------------------------------------
+
+
+def evaluate_texts(
+    loaded: Loaded,
+    texts: Texts,
+    *,
+    context: int | None = None,
+    stride: int | None = None,
+    carry: bool = False,
+    rows: int = 0,
+    progress: Progress = lambda done, total: None,
+) -> Result:
+    """Score all of `texts`.
+
+    `context` is T (None: what the model was trained with). Windows of T tokens begin S = `stride`
+    tokens apart (None: T) and each scores its last S. With `carry` there are no windows: the state
+    goes through the whole text, as only models without a limit to their context can. `rows` windows
+    go through the model at a time (0: about 16k tokens). Raises UsageError for a context or stride
+    that the model cannot take.
+    """
+    model = loaded.model
+    context = model.config.context if context is None else context
+    _check(model, context, stride, carry, rows)
+    begun, was_training = time.perf_counter(), model.training
+    rows = rows or max(1, TOKENS_PER_BATCH // context)
+    stride = stride or context
+    nats = np.zeros(len(texts.ends))
+    done = 0
+    total = texts.stream.length
+    dtype = loaded.dtype or torch.float32
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, dtype):
+        scored = (
+            _carried(model, texts, context)
+            if carry
+            else _windowed(model, texts, context, stride, rows)
+        )
+        for values in scored:
+            documents = np.searchsorted(
+                texts.ends, np.arange(done, done + len(values)), side="right"
+            )
+            np.add.at(nats, documents, values)
+            done += len(values)
+            progress(done, total)
+    model.train(was_training)
+    assert done == total, "every token is scored once"
+    if not np.isfinite(nats).all():
+        raise DataError(
+            "The model's loss on this text is not a number: its weights come from a run that "
+            "diverged.",
+            next_step="Take an earlier checkpoint.",
+        )
+    return Result(texts, nats, context, None if carry else stride, time.perf_counter() - begun)
+
+
+def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, rows: int) -> None:
+    limit = model.context_limit
+    if carry and limit is not None:
+        raise UsageError(
+            f"This model cannot carry its state through a text: it holds {limit} tokens at most.",
+            next_step=f"Leave --carry out; --stride {max(1, limit // 2)} gives every token a past.",
+        )
+    if carry and stride is not None:
+        raise UsageError("--carry has no windows, so no --stride.", next_step="Leave one out.")
+    if rows < 0:
+        raise UsageError(
+            f"--batch-size must be at least 0, not {rows}.", next_step="0 takes as many as fit."
+        )
+    if context < 1 or (limit is not None and context > limit):
+        most = "any number above 0" if limit is None else f"1 to {limit}"
+        raise UsageError(
+            f"This model cannot take a context of {context} tokens.",
+            next_step=f"--context takes {most}.",
+        )
+    if stride is not None and not 1 <= stride <= context:
+        raise UsageError(
+            f"--stride must be from 1 to the context of {context} tokens, not {stride}.",
+            next_step="Small strides take longer and give every token a longer past.",
+        )
+
+
+def _windowed(
+    model: LanguageModel, texts: Texts, context: int, stride: int, rows: int
+) -> Iterator[NDArray[np.float64]]:
+    for x, y in windows(texts.stream, context, rows, texts.first, stride):
+        y = y.to(model.device)
+        nats = nats_per_token(model.hidden(x.to(model.device)).x, model.head, y)
+        yield nats[y != IGNORE].double().cpu().numpy()
+
+
+def _carried(model: LanguageModel, texts: Texts, chunk: int) -> Iterator[NDArray[np.float64]]:
+    state = model.init_state(1)
+    for x, y in windows(texts.stream, chunk, 1, texts.first):
+        known = int((y != IGNORE).sum())
+        x, y = x[:, :known].to(model.device), y[:, :known].to(model.device)
+        hidden, state = model.step_hidden(x, state)
+        yield nats_per_token(hidden, model.head, y)[0].double().cpu().numpy()

@@ -1,0 +1,133 @@
+"""A checkpoint ready for use: the model with its tokenizer, and text in, text out.
+
+`holo.load(...)` returns a `Loaded`; `holo generate` and `holo chat` are thin over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.errors import UsageError
+from holo_cli.inference.chat.knn_memory import EpisodeStore
+from holo_cli.inference.generation.engine import Engine
+from holo_cli.inference.generation.prompt import PromptFormat, unsampled_ids
+from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.inference.generation.stream import Writing
+
+if TYPE_CHECKING:
+    import torch
+
+    from holo_cli.checkpoint.header import Header
+    from holo_cli.config.model_schema import ModelConfig
+    from holo_cli.data.tokenizers import Tokenizer
+    from holo_cli.models.base import LanguageModel
+
+
+@dataclass
+class Loaded:
+    """A model, its tokenizer, and the header of the checkpoint that both came from."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    header: Header
+    dtype: torch.dtype | None = None  # None: compute as the weights are
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's config."""
+        return self.model.config
+
+    @cached_property
+    def engine(self) -> Engine:
+        banned = unsampled_ids(self.tokenizer, self.model.config.vocab_size)
+        return Engine(self.model, end=self.tokenizer.end, banned=banned, dtype=self.dtype)
+
+    @cached_property
+    def prompts(self) -> PromptFormat:
+        """How prompts are encoded for this checkpoint."""
+        return PromptFormat.of(self.tokenizer, self.header.data)
+
+    @property
+    def only_continues(self) -> bool:
+        """True unless the header says that the data were conversations (`data.chat`)."""
+        return not getattr(self.header.data, "chat", False)
+
+    def write(
+        self,
+        prompt: str,
+        sampling: SamplingConfig,
+        lang: str | None = None,
+        remembered: Sequence[str] = (),
+    ) -> Writing:
+        """Reads the prompt, then yields (row, text) pieces of all samples as they come.
+
+        `remembered` are earlier texts that what is written may draw on (episodes.py).
+        """
+        ids = self.prompts.encode(prompt, lang)
+        texts = [self.tokenizer.encode(text) for text in remembered]
+        asked = self.tokenizer.encode(prompt)
+        recall = EpisodeStore(self.engine).recall(texts, asked) if texts else None
+        decoding = self.engine.generate(ids, sampling, recall=recall)
+        return Writing(decoding, self.tokenizer, sampling.stop)
+
+    def generate(
+        self, prompt: str = "", *, stream: bool = False, lang: str | None = None, **sampling: Any
+    ) -> str | list[str] | Iterator[str]:
+        """The text that follows the prompt, without the prompt.
+
+        `sampling` are the fields of SamplingConfig: max_new_tokens, temperature, top_k, ...
+        `stream=True` gives an iterator of pieces; `num_samples` above 1 a list of texts.
+        Raises UsageError for options that do not exist or are out of range.
+        """
+        config = SamplingConfig.from_options(sampling)
+        if stream and config.num_samples > 1:
+            raise UsageError(
+                "stream=True gives one sample.",
+                next_step="Leave num_samples out, or use write(), which names each piece's sample.",
+            )
+        writing = self.write(prompt, config, lang)
+        pieces = (piece.text for piece in writing)
+        if stream:
+            return pieces
+        for _ in pieces:
+            pass
+        texts = [sample.text for sample in writing.samples]
+        return texts if config.num_samples > 1 else texts[0]
+
+    def generate_full(
+        self, prompt: str = "", *, lang: str | None = None, **sampling: Any
+    ) -> dict[str, Any]:
+        """As `generate`, with the figures: the keys of `holo generate --json`.
+
+        {"samples": [{"text", "tokens", "tokens_per_second", "finish"}], "prompt_tokens": int}
+        """
+        writing = self.write(prompt, SamplingConfig.from_options(sampling), lang)
+        for _ in writing:
+            pass
+        return {
+            "samples": [asdict(sample) for sample in writing.samples],
+            "prompt_tokens": writing.prompt_tokens,
+        }
+
+
+def load(
+    path_or_run: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+) -> Loaded:
+    """A checkpoint by path, by run name ("ngt-shakespeare"), or the newest one.
+
+    `device` is auto, cpu, cuda or mps; `dtype` None computes as the weights are (float32), another
+    one under autocast. Raises CheckpointError for a file that is missing or damaged, UsageError
+    for a device that is not there.
+    """
+    from holo_cli.checkpoint import load_model
+    from holo_cli.training.precision import pick_device
+
+    model, tokenizer, header = load_model(path_or_run, device=pick_device(device))
+    return Loaded(model, tokenizer, header, dtype)

@@ -1,0 +1,298 @@
+"""The modern transformer skeleton: everything of a model but its mixing of tokens.
+
+All models but vanilla's classic recipe are this skeleton with their own mixer in each block, so
+that a comparison varies the mechanism and nothing else:
+
+    x = norm(embedding(tokens))                        # (B, T, C), no positions added
+    x = x + mixer(norm(x));  x = x + mlp(norm(x))      # `layers` times
+    logits = soft_cap(norm(x) W^T)
+
+Switches of the config, for all models whose parts have the place: Canon convolutions, and the first
+layer's values or value embeddings added to a layer's values. Unlike most transformers, norms have
+no gains (a matrix always follows that can learn them), output projections start at zero so that
+every block starts as the identity, and nothing has a bias.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.errors import UsageError
+from holo_cli.layers.conv import CANON_TAPS, ShortConv
+from holo_cli.layers.embedding import Embedding
+from holo_cli.layers.head import Head
+from holo_cli.layers.interfaces import (
+    Aux,
+    Extras,
+    FeedForward,
+    Mixer,
+    MixerState,
+    ValueStream,
+    Windows,
+    convolve,
+)
+from holo_cli.layers.mlp import MLP
+from holo_cli.layers.norm import rms_norm
+from holo_cli.models.base import Description, Hidden, LanguageModel, State
+
+
+@dataclass(frozen=True)
+class SkeletonState(State):
+    """Position, each block's mixer state and convolution inputs, and the last token."""
+
+    position: int
+    mixers: tuple[MixerState, ...]
+    windows: tuple[tuple[Tensor, ...], ...]  # of each block's convolutions, each (B, K - 1, C)
+    last: Tensor  # (B,) int64, -1 before the first token
+
+    def select(self, rows: Tensor) -> SkeletonState:
+        return replace(
+            self,
+            mixers=tuple(m.select(rows) for m in self.mixers),
+            windows=tuple(tuple(w.index_select(0, rows) for w in ws) for ws in self.windows),
+            last=self.last.index_select(0, rows),
+        )
+
+    def tensors(self) -> Iterator[Tensor]:
+        for mixer in self.mixers:
+            yield from mixer.tensors()
+        for windows in self.windows:
+            yield from windows
+        yield self.last
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + mlp(norm(x)), with convolutions where the config has them.
+
+    `read` and `feed` are what surrounds the mixer, for blocks whose mixer takes or gives more.
+    """
+
+    def __init__(self, config: SkeletonConfig, mixer: Mixer, mlp: FeedForward) -> None:
+        super().__init__()
+        width = config.width
+        self.conv = ShortConv(width, config.conv) if config.conv else None
+        self.canon_a = ShortConv(width, CANON_TAPS, linear=True) if "A" in config.canon else None
+        self.mixer = mixer
+        self.canon_c = ShortConv(width, CANON_TAPS, linear=True) if "C" in config.canon else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.mlp = mlp
+        self.residual_gain: nn.Parameter | None = None
+        self.embedding_gain: nn.Parameter | None = None
+
+    def add_value_gains(self, *, residual: bool, embedding: bool) -> None:
+        """Learned factors of what is added to the mixer's values, 1 at first."""
+        self.residual_gain = nn.Parameter(torch.ones(1)) if residual else None
+        self.embedding_gain = nn.Parameter(torch.ones(1)) if embedding else None
+
+    def active_parameters(self) -> int:
+        own = [m.weight for m in (self.conv, self.canon_a, self.canon_c) if m is not None]
+        gains = [g for g in (self.residual_gain, self.embedding_gain) if g is not None]
+        small = sum(p.numel() for p in [*own, *gains])
+        return self.mixer.active_parameters() + self.mlp.active_parameters() + small
+
+    def convolutions(self) -> list[ShortConv]:
+        """All that keep windows in the block's decoding state, in the order of their use."""
+        inner = self.mlp.canon if isinstance(self.mlp, MLP) else None
+        found = [self.conv, self.canon_a, *self.mixer.convolutions(), self.canon_c, inner]
+        return [conv for conv in found if conv is not None]
+
+    def extras(self, stream: ValueStream | None, windows: Windows | None = None) -> Extras:
+        return Extras(windows, stream, self.residual_gain, self.embedding_gain)
+
+    def forward(self, x: Tensor, stream: ValueStream | None = None) -> tuple[Tensor, Aux]:
+        u = self.read(x)
+        if self.mixer.takes_extras:
+            y, mixing = self.mixer(u, self.extras(stream))
+        else:
+            y, mixing = self.mixer(u)
+        x, feeding = self.feed(x + self.dropout(y))
+        return x, add_aux(mixing, feeding)
+
+    def step(
+        self,
+        x: Tensor,
+        state: Any,
+        windows: tuple[Tensor, ...],
+        stream: ValueStream | None = None,
+    ) -> tuple[Tensor, Any, tuple[Tensor, ...]]:
+        """`state`: the mixer's; `windows`: the last inputs of the block's convolutions."""
+        seen = Windows(windows)
+        u = self.read(x, seen)
+        if self.mixer.takes_extras:
+            y, state = self.mixer.step(u, state, self.extras(stream, seen))  # type: ignore[call-arg]
+        else:
+            y, state = self.mixer.step(u, state)
+        x, _ = self.feed(x + y, seen)
+        return x, state, tuple(seen.after)
+
+    def read(self, x: Tensor, windows: Windows | None = None) -> Tensor:
+        """What the mixer sees of the stream."""
+        u = convolve(self.conv, rms_norm(x), windows)
+        return convolve(self.canon_a, u, windows)
+
+    def feed(self, x: Tensor, windows: Windows | None = None) -> tuple[Tensor, Aux]:
+        """The second half of the block: x + mlp(norm(x))."""
+        u = convolve(self.canon_c, rms_norm(x), windows)
+        y, aux = self.mlp(u, windows) if isinstance(self.mlp, MLP) else self.mlp(u)
+        return x + y, aux
+
+
+def add_aux(a: Aux, b: Aux) -> Aux:
+    """Auxiliary losses of the same name added up."""
+    if not a or not b:
+        return a or b
+    return a | b | {name: a[name] + b[name] for name in a.keys() & b.keys()}
+
+
+class Skeleton(LanguageModel):
+    """A model of `layers` blocks; a subclass says which mixer a layer gets."""
+
+    config: SkeletonConfig
+
+    def __init__(self, config: SkeletonConfig) -> None:
+        super().__init__(config)
+        self.embedding = Embedding(config.vocab_size, config.width, config.bigrams)
+        self.blocks = nn.ModuleList(self.make_block(layer) for layer in range(config.layers))
+        self.values = None
+        if config.value_embedding:
+            self.values = nn.Embedding(config.vocab_size, config.width)
+        for layer, block in enumerate(self._blocks()):
+            residual = config.value_residual and layer > 0
+            block.add_value_gains(residual=residual, embedding=config.value_embedding)
+            if "D" in config.canon and not isinstance(block.mlp, MLP):
+                raise UsageError(
+                    f"model.canon ({config.canon}): place D is inside a dense MLP, and layer "
+                    f"{layer + 1} has none.",
+                    next_step="Leave out D.",
+                )
+        weight = self.embedding.token.weight
+        if not config.tied:
+            weight = nn.Parameter(torch.empty(config.vocab_size, config.width))
+        self.head = Head(weight, config.soft_cap)
+        self.initialise()
+
+    @abstractmethod
+    def make_mixer(self, layer: int) -> Mixer:
+        """The token mixer of a layer, 0 .. layers - 1."""
+
+    def make_mlp(self, layer: int) -> FeedForward:
+        """The feed-forward half of a layer; a dense MLP unless a model has its own."""
+        config = self.config
+        hidden = round(config.mlp_ratio * config.width)
+        return MLP(config.width, hidden, config.dropout, canon="D" in config.canon)
+
+    def make_block(self, layer: int) -> Block:
+        """A layer whole; for a model whose blocks carry more than the residual stream."""
+        return Block(self.config, self.make_mixer(layer), self.make_mlp(layer))
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """All initial values: linear layers uniform with std 1/sqrt(fan in), then each part's own,
+        which set a branch's last matrix to zero."""
+        config = self.config
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                bound = (3.0 / module.in_features) ** 0.5
+                module.weight.uniform_(-bound, bound)
+        for module in self.blocks.modules():
+            if isinstance(module, Mixer | FeedForward):
+                module.finish_initialisation()
+        # a tied matrix must serve as a head too: logits start small, the norm restores the scale
+        nn.init.normal_(self.embedding.token.weight, std=0.02 if config.tied else 1.0)
+        if self.embedding.pair is not None:
+            nn.init.zeros_(self.embedding.pair.weight)
+        if self.values is not None:
+            nn.init.zeros_(self.values.weight)
+        if not config.tied:
+            nn.init.zeros_(self.head.weight)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def embed(self, tokens: Tensor, previous: Tensor | None = None) -> Tensor:
+        """The stream at its start, (B, S, C); `previous` as in `Embedding`."""
+        x = rms_norm(self.embedding(tokens, previous))
+        if torch.is_autocast_enabled(x.device.type):
+            # the stream itself too: half the memory traffic, and no casts before each product
+            x = x.to(torch.get_autocast_dtype(x.device.type))
+        return x
+
+    def value_stream(self, tokens: Tensor, like: Tensor) -> ValueStream | None:
+        """What is added to the layers' values for these tokens, in the dtype of `like`."""
+        residual = self.config.value_residual
+        if self.values is None:
+            return ValueStream(residual, None) if residual else None
+        return ValueStream(residual, self.values(tokens).to(like.dtype))
+
+    def hidden(self, tokens: Tensor) -> Hidden:
+        x = self.embed(tokens)
+        stream = self.value_stream(tokens, x)
+        total: Aux = {}
+        for block in self.blocks:
+            if self.grad_checkpoint and torch.is_grad_enabled():
+                x, aux = checkpoint(block, x, stream, use_reentrant=False)
+            else:
+                x, aux = block(x, stream)
+            total = add_aux(total, aux)
+        return Hidden(rms_norm(x), total)
+
+    # -- decoding ---------------------------------------------------------------------------------
+
+    def init_state(self, batch: int = 1) -> SkeletonState:
+        blocks = self._blocks()
+        return SkeletonState(
+            position=0,
+            mixers=tuple(b.mixer.init_state(batch) for b in blocks),
+            windows=tuple(tuple(c.init_state(batch) for c in b.convolutions()) for b in blocks),
+            last=torch.full((batch,), -1, dtype=torch.int64, device=self.device),
+        )
+
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, SkeletonState]:
+        assert isinstance(state, SkeletonState)
+        x = rms_norm(self.embedding(tokens, state.last))
+        stream = self.value_stream(tokens, x)
+        mixers: list[MixerState] = []
+        windows: list[tuple[Tensor, ...]] = []
+        for layer, block in enumerate(self._blocks()):
+            x, mixer, seen = block.step(x, state.mixers[layer], state.windows[layer], stream)
+            mixers.append(mixer)
+            windows.append(seen)
+        position = state.position + tokens.shape[1]
+        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(windows), tokens[:, -1])
+
+    def state_bytes(self, length: int) -> int:
+        size = self.head.weight.element_size()
+        convs = [c.weight for b in self._blocks() for c in b.convolutions()]
+        windows = sum((w.shape[0] - 1) * w.shape[1] * size for w in convs)
+        return sum(b.mixer.state_bytes(length) for b in self._blocks()) + windows + 8
+
+    # -- what it is -------------------------------------------------------------------------------
+
+    def describe(self) -> Description:
+        """FLOPs: two per weight a token is multiplied by, plus what the mixers do with the past."""
+        config, blocks = self.config, self._blocks()
+        total = sum(p.numel() for p in self.parameters())
+        # a token meets one row of each table; a tied table is met again, whole, by the head
+        others = (self.embedding.pair, self.values)
+        rows = (1 + sum(table is not None for table in others)) * config.width
+        head = self.head.weight.numel()
+        matrices = sum(b.active_parameters() for b in blocks)
+        half = (config.context + 1) / 2  # a training token looks back on half the context
+        forward = 2.0 * (matrices + head)
+        return Description(
+            parameters=total,
+            active_parameters=matrices + head + (0 if config.tied else rows),
+            train_flops_per_token=3 * (forward + sum(b.mixer.flops(half) for b in blocks)),
+            decode_flops_per_token=forward + sum(b.mixer.flops(config.context) for b in blocks),
+            state_bytes=self.state_bytes(config.context),
+        )
+
+    def _blocks(self) -> list[Block]:
+        return [b for b in self.blocks if isinstance(b, Block)]

@@ -1,0 +1,70 @@
+"""What a run's checkpoints hold: the header that rebuilds the model, and the moment's tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
+from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
+from holo_cli.checkpoint.header import StageRow
+from holo_cli.config.resolve import Resolved
+from holo_cli.data.dataset import PreparedData
+from holo_cli.training.state import Progress, training_tensors
+from holo_cli.training.trainer import Loop
+
+Kind = Literal["best", "last", "weights"]
+
+
+class RunFiles:
+    """Writes `checkpoints/RUN_best` and `RUN_last` of one run."""
+
+    def __init__(self, resolved: Resolved, data: PreparedData, name: str, replaces: bool) -> None:
+        """`replaces`: the first save ends an older run of this name."""
+        self.resolved, self.data, self.name, self.replaces = resolved, data, name, replaces
+
+    def header(self, kind: Kind, progress: Progress) -> Header:
+        """Everything but the tensors, as of now."""
+        config = self.resolved.to_dict()
+        return Header(
+            model=self.resolved.model_name,
+            config=config["config"],
+            preset=config["preset"],
+            recipe=config["recipe"],
+            provenance=config["provenance"],
+            tokenizer=self.data.tokenizer.to_dict(),
+            step=progress.step,
+            tokens=progress.tokens,
+            losses=Losses(
+                train=progress.train_loss,
+                val=progress.val_loss,
+                bpb=progress.bpb,
+                best_val=progress.best_val,
+            ),
+            data=DataInfo(
+                name=self.data.name,
+                path=self.data.path.as_posix(),
+                fingerprint=self.data.fingerprint,
+                documents=self.data.document_count("train"),
+                languages=self.data.languages,
+                markers=self.data.has_markers,
+            ),
+            run=self.name,
+            kind=kind,
+            history=progress.history,
+            stages=[StageRow(**row) for row in progress.stages],
+            state=progress.to_dict() if kind == "last" else {},
+        )
+
+    def save(self, kind: Kind, loop: Loop) -> Path:
+        """Write one of the run's files; the path."""
+        tensors = model_tensors(loop.model)
+        if kind == "last":
+            tensors |= training_tensors(loop.model, loop.optimizer, loop.random)
+        path = run_path(CHECKPOINTS, self.name, kind)
+        save(path, self.header(kind, loop.progress), tensors)
+        if self.replaces:
+            other = run_path(CHECKPOINTS, self.name, "last" if kind == "best" else "best")
+            other.unlink(missing_ok=True)
+            self.replaces = False
+        return path

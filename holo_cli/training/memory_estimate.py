@@ -1,0 +1,212 @@
+"""How much memory a run will take, said before it starts, and what this machine has."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from holo_cli import registry
+from holo_cli.config.resolve import Resolved
+from holo_cli.config.training_schema import TrainingConfig
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.loss import chunk_rows
+from holo_cli.training.precision import autocast, pick_device, pick_dtype
+
+# A model of more parameters is measured by its first blocks (a multiple of every model's pattern).
+MEASURED_WHOLE = 100_000_000
+MEASURED_LAYERS = 4
+MEASURED_CONTEXT = 4096  # tokens of the longest row that is run to be measured
+
+
+def saved_bytes_per_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
+    """Bytes that one row's forward pass keeps for its backward pass, by running one.
+
+    A row longer than MEASURED_CONTEXT is not run, which could take what is to be foreseen, but
+    told from three shorter ones: what is kept grows by a constant, with T and with T^2.
+    """
+    if context <= MEASURED_CONTEXT:
+        return _measured_row(model, dtype, context)
+    # all of them long: mechanisms keep other things in short rows
+    lengths = [MEASURED_CONTEXT * share // 4 for share in (2, 3, 4)]
+    sizes = [_measured_row(model, dtype, length) for length in lengths]
+    a, b, c = (
+        size * math.prod((context - x) / (length - x) for x in lengths if x != length)
+        for size, length in zip(sizes, lengths, strict=True)
+    )  # Lagrange's form of the parabola through them
+    return max(round(a + b + c), sizes[-1] * context // MEASURED_CONTEXT)
+
+
+def _measured_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
+    """What a row of this very length keeps.
+
+    Counts every storage that autograd saves once, the weights left out: exact for this very model
+    on this very device, whatever its mechanism.
+    """
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    seen: dict[int, int] = {}
+    kept: list[torch.Tensor] = []  # storages must live on, or their addresses are used again
+
+    def pack(t: torch.Tensor) -> torch.Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in weights:
+            seen[storage.data_ptr()] = storage.nbytes()
+            kept.append(t)
+        return t
+
+    tokens = torch.zeros(1, context, dtype=torch.int64, device=model.device)
+    was_training = model.training
+    model.train()
+    with (
+        torch.random.fork_rng(devices=[]),
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t),
+        autocast(model.device, dtype),
+    ):
+        out = model.hidden(tokens)
+    model.train(was_training)
+    del out
+    return sum(seen.values())
+
+
+def memory_parts(
+    model: LanguageModel, config: TrainingConfig, dtype: torch.dtype
+) -> dict[str, int]:
+    """Bytes by part: weights, gradients, optimizer, activations, loss.
+
+    Activations are measured on one row and scaled by the batch. The process itself (Python and
+    the libraries, some 300 MB) comes on top.
+    """
+    vocab = model.head.weight.shape[0]
+    context = model.config.context
+    tokens = config.batch_size * context
+    return weight_parts(model, config) | {
+        "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
+        "loss": 4 * 3 * vocab * min(chunk_rows(model.head.weight, vocab), tokens),
+    }
+
+
+def memory_figures(
+    model: LanguageModel, config: TrainingConfig, dtype: torch.dtype
+) -> dict[str, int | None]:
+    """What a run takes with this model, and what its device has left, as events tell it."""
+    needed = sum(memory_parts(model, config, dtype).values())
+    return {"memory_bytes": needed, "available_bytes": available_bytes(model.device)}
+
+
+def weight_parts(model: LanguageModel, config: TrainingConfig) -> dict[str, int]:
+    """Bytes of weights, gradients and optimizer state, by counting."""
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    matrices = model.matrices() if config.optimizer == "muon" else {}
+    muon = sum(p.numel() * p.element_size() for p in matrices.values())
+    return {
+        "weights": weights,
+        "gradients": weights,
+        "optimizer": muon + 2 * (weights - muon),
+    }
+
+
+def at_full_depth(
+    parts: dict[str, int], model: LanguageModel, full: LanguageModel, config: TrainingConfig
+) -> dict[str, int]:
+    """The `memory_parts` of `model` as they will be when it has the depth of `full`.
+
+    `full` may be on the meta device: its weights are counted, activations scaled by depth.
+    """
+    activations = parts["activations"] * full.config.layers // model.config.layers
+    return parts | weight_parts(full, config) | {"activations": activations}
+
+
+def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
+    """What a run would take, for `--dry-run`: parameters and bytes, by part and `total_bytes`.
+
+    Builds the model, on the device of the run, to measure one row of it; of a model with more than
+    MEASURED_WHOLE parameters only its first blocks, which are then scaled.
+    """
+    device = pick_device(resolved.training.device)
+    config = resolved.model.model_copy(update={"vocab_size": vocab_size})
+    with torch.device("meta"):  # shapes only: a model of any size, in no memory
+        full = registry.build_model(resolved.model_name, config)
+    described = full.describe()
+    some = described.parameters > MEASURED_WHOLE and config.layers > MEASURED_LAYERS
+    built = config.at_depth(MEASURED_LAYERS) if some else config
+    model = registry.build_model(resolved.model_name, built).to(device)
+    model.grad_checkpoint = resolved.training.grad_checkpoint
+    dtype = pick_dtype(resolved.training.dtype, device)
+    parts = at_full_depth(
+        memory_parts(model, resolved.training, dtype), model, full, resolved.training
+    )
+    return (
+        {
+            "parameters": described.parameters,
+            "active_parameters": described.active_parameters,
+        }
+        | {f"{name}_bytes": value for name, value in parts.items()}
+        | {"total_bytes": sum(parts.values())}
+    )
+
+
+def shortage(needed: int, free: int | None) -> str | None:
+    """A warning where a run probably does not fit into what is free; None where it does."""
+    if free is None or needed <= 0.9 * free:
+        return None
+    return (
+        f"This run needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+        "Try a smaller --batch-size with --grad-accum, or --grad-checkpoint."
+    )
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that is free for a run on a device; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if sys.platform == "linux":
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None
+
+
+def rss_bytes() -> int | None:
+    """Resident memory that this process holds now; None on systems that do not tell."""
+    return _linux_status("VmRSS") if sys.platform == "linux" else None
+
+
+def peak_rss_bytes() -> int | None:
+    """Largest resident size of this process so far; None on systems that do not tell.
+
+    On Linux `VmHWM`, which is this program's own: `ru_maxrss` begins with the size of the process
+    that started it, so that a small run of a large parent would seem as large as that.
+    """
+    if sys.platform == "linux":
+        return _linux_status("VmHWM")
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS gives bytes, others kB
+
+
+def _linux_status(name: str) -> int | None:
+    """A size of /proc/self/status in bytes; None where the kernel does not have it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    found = next((line for line in status.splitlines() if line.startswith(f"{name}:")), None)
+    return None if found is None else int(found.split()[1]) * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        "can't allocate memory" in text or "out of memory" in text
+    )

@@ -1,0 +1,368 @@
+"""The training loop: the only one, for every model.
+
+A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can be stopped
+between any two micro-steps and goes on from its saved state to the same bits. Non-finite losses
+and gradients are caught before they reach the weights. Between steps the model may grow
+(`growth.py`), so model and optimizer are the loop's: others read them off it. It talks to the
+outside through events (plain dicts) and saves through `Saver`; it knows no files and no terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from holo_cli.config.model_schema import Stage
+from holo_cli.config.training_schema import TrainingConfig
+from holo_cli.data.batches import IGNORE, TrainBatches, shorten
+from holo_cli.data.dataset import PreparedData
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.allocator import keep_freed_memory
+from holo_cli.training.compile import Forward, compiled
+from holo_cli.training.distributed import World
+from holo_cli.training.evaluate import evaluate, own_measures
+from holo_cli.training.failures import diverged, out_of_memory
+from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
+from holo_cli.training.loss import cross_entropy
+from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
+from holo_cli.training.optim import Optimizer, clip_grad_norm
+from holo_cli.training.precision import autocast
+from holo_cli.training.schedule import context_at, rate_share
+from holo_cli.training.state import Progress, random_states
+from holo_cli.training.stopping import StopRequest
+
+Event = dict[str, Any]
+
+
+class Saver(Protocol):
+    """Writes the run's checkpoints: `best` weights, or `last` with the whole state."""
+
+    def __call__(self, kind: Literal["best", "last"], loop: Loop) -> None: ...
+
+
+class Loop:
+    """Trains `model` until something says stop; `run` returns what that was."""
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizer: Optimizer,
+        data: PreparedData | None,
+        config: TrainingConfig,
+        dtype: torch.dtype,
+        progress: Progress,
+        *,
+        events: Callable[[Event], None],
+        save: Saver,
+        sample: Callable[[LanguageModel], str] | None = None,
+        stop: StopRequest | None = None,
+        world: World | None = None,
+        stop_at: int | None = None,
+        stages: Sequence[Stage] = (),
+        batches: TrainBatches | None = None,
+        held_at: float | None = None,
+    ) -> None:
+        """`batches` None: plain windows of the training part. Without `stages` nothing grows.
+
+        `data` may be None for steps on `batches` alone, without evaluations. `held_at` is a share
+        of training that the model is to take every step for; None: the one that is reached.
+        """
+        keep_freed_memory()
+        self.config, self.dtype, self.stages = config, dtype, stages
+        self.data, self.progress = data, progress
+        self.events, self.save, self.sample = events, save, sample
+        self.stop = StopRequest() if stop is None else stop
+        self.world = world or World()
+        self.stop_at = stop_at
+        self.context = model.config.context
+        self.held_at = held_at
+        if batches is None:
+            batches = TrainBatches(self._text.split("train"), self.context, config.seed)
+        self.batches = batches
+        self.batches.position = progress.windows
+        self._in_step = (-1, 0)  # a step, and the targets that are scored in all its rows
+        self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
+        self._logged_at = (progress.train_seconds, progress.tokens)
+        self._train_with(model, optimizer)
+
+    @property
+    def _text(self) -> PreparedData:
+        assert self.data is not None, "without a prepared set there is nothing to evaluate on"
+        return self.data
+
+    def _train_with(self, model: LanguageModel, optimizer: Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.parameters = list(model.parameters())
+        self.hidden: Forward = model.hidden
+
+    # -- the whole run ----------------------------------------------------------------------------
+
+    def run(self) -> str:
+        """Returns what ended it: steps, target-loss, time-limit, stop-at or signal."""
+        progress, config = self.progress, self.config
+        self.model.train()
+        self._compile()
+        try:
+            while progress.step < config.steps:
+                if not self.step():
+                    self._save("last")
+                    return self.stop.reason
+                ended = self._after_step()
+                if ended:
+                    return ended
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(progress, config, self.context) from error
+            raise
+        self._save("last")
+        return "steps"
+
+    def _after_step(self) -> str:
+        """Logging, evaluation, saving; returns why the run ends, or nothing."""
+        progress, config = self.progress, self.config
+        step = progress.step
+        ended = ""
+        # each process has its own clock; all must end at the same step
+        if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
+            ended = "time-limit"
+        if step % config.log_every == 0:
+            self._log()
+        last = step == config.steps
+        if step % config.eval_every == 0 or last or ended:
+            self._evaluate()
+            if config.target_loss and (progress.val_loss or math.inf) <= config.target_loss:
+                ended = "target-loss"
+            if not last:  # the last step is saved once, by `run`
+                self._save("last")
+        elif config.save_every and step % config.save_every == 0:
+            self._save("last")
+        if not ended and step == self.stop_at and not last:
+            self._save("last")
+            ended = "stop-at"
+        return ended
+
+    # -- the model that is trained ----------------------------------------------------------------
+
+    def _compile(self) -> None:
+        """Compile the forward pass where this machine can; where it cannot, say so and go on."""
+        if not self.config.compile:
+            return
+        self.hidden, problem = compiled(self.model)
+        if problem:
+            self.warn(f"torch.compile does not work here ({problem}); going on without it.")
+
+    def _grow(self) -> None:
+        """Before the first step of a stage the deeper model takes over, with its optimizer.
+
+        A resumed run whose schedule was made longer keeps the depth it has; one made shorter in the
+        middle of a step finishes that step first.
+        """
+        progress, model = self.progress, self.model
+        if self.stages and not progress.stages:
+            self._begin_stage({})
+        due = layers_due(self.stages, progress.step, self.config.steps)
+        if progress.micro or due <= model.config.layers:
+            return
+        before = self._sample_loss()
+        self._train_with(*grow(model, self.optimizer, due, self.config.weights_seed))
+        after = self._sample_loss()
+        self._compile()
+        losses = {} if self.data is None else {"loss_before": before, "loss_after": after}
+        self._begin_stage(losses | memory_figures(self.model, self.config, self.dtype))
+
+    def _sample_loss(self) -> float:
+        """On a little validation text, by the first process alone."""
+        if self.data is None or not self.world.is_main:
+            return 0.0
+        return sample_loss(self.model, self.data, self.dtype)
+
+    def _begin_stage(self, more: Event) -> None:
+        """Note and tell the stage that the model is in now; `more` is for the event alone."""
+        progress = self.progress
+        row = {
+            "stage": stage_at(self.stages, progress.step, self.config.steps) + 1,
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "layers": self.model.config.layers,
+            "parameters": sum(p.numel() for p in self.parameters),
+            "train_seconds": round(progress.train_seconds, 3),
+        }
+        progress.stages.append(row)
+        self.events(
+            {"event": "stage", "steps": self.config.steps, "stages": len(self.stages)} | row | more
+        )
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """One update; False if a request to stop came first (the state is then mid-step).
+
+        All that belongs to a step is done here, so that who makes steps without `run` trains the
+        same: the model grows where it is due, and is told how far training has come.
+        """
+        progress, config = self.progress, self.config
+        self._grow()
+        reached = progress.step / config.steps if self.held_at is None else self.held_at
+        self.model.reached(reached)
+        while progress.micro < config.grad_accum:
+            if self.world.any(bool(self.stop)):
+                self.stop.ask("signal")
+                return False
+            started = time.perf_counter()
+            self._micro_step()
+            progress.train_seconds += time.perf_counter() - started
+        started = time.perf_counter()
+        loss = self._meet()
+        norm = clip_grad_norm(self.parameters, config.clip).item()
+        if not (math.isfinite(norm) and math.isfinite(loss)):
+            raise diverged(progress, config, loss, norm)
+        self.optimizer.set_rates(rate_share(progress.step, config))
+        self.optimizer.step()
+        for p in self.parameters:
+            p.grad = None
+        progress.train_seconds += time.perf_counter() - started
+        progress.step += 1
+        progress.micro = 0
+        progress.step_loss = 0.0
+        progress.logged_loss += loss
+        progress.logged_steps += 1
+        self._norm = norm
+        return True
+
+    def _meet(self) -> float:
+        """Gradients and loss of the accumulation so far become their means over the processes."""
+        if self.world.size > 1:
+            for p in self.parameters:  # a part that one process did not use, others may have
+                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+            self.world.average([p.grad for p in self.parameters if p.grad is not None])
+        self.progress.step_loss = self.world.mean(self.progress.step_loss)
+        return self.progress.step_loss
+
+    def _micro_step(self) -> None:
+        """Forward and backward of one batch; gradients add up to the mean over the step's tokens.
+
+        With rows of one length that is the mean of the batches' means; else longer ones weigh more.
+        """
+        progress, config, world = self.progress, self.config, self.world
+        rows = config.batch_size * world.size  # of this micro-step, in all processes
+        begin = self.batches.position
+        if self._in_step[0] != progress.step:
+            first = begin - progress.micro * rows
+            self._in_step = progress.step, self.batches.scored(first, config.grad_accum * rows)
+        self.batches.skip(world.rank * config.batch_size)
+        x, y = self.batches.take(config.batch_size)
+        self.batches.skip((world.size - 1 - world.rank) * config.batch_size)
+        context = context_at(progress.step, self.context, config)
+        if context != self.context:
+            x, y = shorten(x, y, context)
+        parts = self._in_step[1] / (int((y != IGNORE).sum()) * world.size)
+        x, y = x.to(self.model.device), y.to(self.model.device)
+        with autocast(self.model.device, self.dtype):
+            hidden, aux = self.hidden(x)
+        loss = cross_entropy(hidden, self.model.head, y, self.dtype)
+        total: Tensor = loss
+        for name, extra in aux.items():
+            total = total + extra
+            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item() / parts
+        (total / parts).backward()
+        progress.step_loss += loss.item() / parts
+        progress.micro += 1
+        progress.tokens += self.batches.scored(begin, rows)
+        progress.windows = self.batches.position
+
+    # -- what is told and kept --------------------------------------------------------------------
+
+    def _log(self) -> None:
+        progress, config = self.progress, self.config
+        seconds, tokens = self._logged_at
+        self._logged_at = (progress.train_seconds, progress.tokens)
+        elapsed = max(progress.train_seconds - seconds, 1e-9)
+        speed = (progress.tokens - tokens) / elapsed
+        progress.train_loss = progress.logged_loss / progress.logged_steps
+        per_step = elapsed / progress.logged_steps
+        depth = self.model.config.layers
+        left = steps_left(self.stages, progress.step, config.steps, depth) * per_step
+        if config.time_limit:
+            left = min(left, config.time_limit - progress.train_seconds)
+        aux = {name: value / progress.logged_steps for name, value in progress.aux.items()}
+        progress.logged_loss, progress.logged_steps, progress.aux = 0.0, 0, {}
+        self.events(
+            {
+                "event": "train",
+                "step": progress.step,
+                "steps": config.steps,
+                "tokens": progress.tokens,
+                "epoch": round(self.batches.epoch, 4),
+                "loss": progress.train_loss,
+                "lr": self.optimizer.peak[0] * rate_share(progress.step - 1, config),
+                "grad_norm": self._norm,
+                "tokens_per_second": round(speed, 1),
+                "seconds": round(progress.train_seconds, 3),
+                "eta_seconds": round(max(left, 0.0), 1),
+            }
+            | ({"aux": aux} if aux else {})
+        )
+
+    def _evaluate(self) -> None:
+        progress = self.progress
+        if not self.world.is_main:
+            # only the first process evaluates; the others wait for what it found
+            progress.val_loss = self.world.share(None)
+            return
+        started = time.perf_counter()
+        result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
+        if not math.isfinite(result.loss):
+            raise diverged(progress, self.config, result.loss, math.nan)
+        best = progress.best_val is None or result.loss < progress.best_val
+        progress.val_loss, progress.bpb = result.loss, result.bpb
+        if best:
+            progress.best_val, progress.best_step = result.loss, progress.step
+        measures = own_measures(self.model, self._text, self.dtype)
+        text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
+        self.model.train()
+        seconds = time.perf_counter() - started
+        progress.eval_seconds += seconds
+        row = {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "val_loss": result.loss,
+            "bpb": result.bpb,
+            "train_seconds": round(progress.train_seconds, 3),
+        }
+        if self.stages:
+            row["layers"] = self.model.config.layers
+        progress.history.append(row)
+        self.events(
+            {
+                "event": "eval",
+                "steps": self.config.steps,
+                "best": best,
+                "seconds": round(seconds, 3),
+            }
+            | row
+            | ({"measures": measures} if measures else {})
+            | ({"sample": text} if text else {})
+        )
+        if best:
+            self._save("best")
+        self.world.share(progress.val_loss)
+
+    def _save(self, kind: Literal["best", "last"]) -> None:
+        """The first process writes. For `last` the others give it what is theirs, and wait."""
+        if kind == "last":
+            if self.progress.micro:
+                self._meet()
+            self.random = {name: self.world.gather(t) for name, t in random_states().items()}
+        if self.world.is_main:
+            self.save(kind, self)
+        if kind == "last":
+            self.world.wait()
+
+    def warn(self, message: str) -> None:
+        """Tell something that goes against expectation."""
+        self.events({"event": "warning", "step": self.progress.step, "message": message})

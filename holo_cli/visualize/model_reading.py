@@ -1,0 +1,207 @@
+"""The text as the model reads it: tokens, each readable alone, each with its language.
+
+Unusual: a token may be less than a character. On pages such tokens are named by the character they
+belong to, as in "배 1/3", and never by bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
+from holo_cli.errors import UsageError
+from holo_cli.inference.generation.prompt import ENOUGH_LETTERS
+from holo_cli.visualize.page import Section
+
+if TYPE_CHECKING:
+    from holo_cli.data.tokenizers import Tokenizer
+    from holo_cli.inference.generation.loaded_model import Loaded
+
+# Read where no text is given, in each of these languages that the model knows.
+SENTENCES = {
+    "en": "The hungry cat found a small fish by the river and gave half of it to her brother.",
+    "ko": "배고픈 고양이가 강가에서 작은 물고기를 찾아 동생에게 반을 주었다.",
+}
+SPECIAL = "special"  # the language of tokens that are no text
+CONTEXT = 24  # characters shown before and after a token
+BLANKS = {"\n": "⏎", "\t": "⇥"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """The fewest tokens in a row that make whole characters: nearly always one."""
+
+    text: str
+    pieces: list[str]  # each token readable alone
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model was given."""
+
+    ids: list[int]
+    groups: list[Group]
+    languages: list[str]  # per token: "en", "ko", ..., "" where unknown, SPECIAL for specials
+    whole: int  # tokens of the whole text; more than len(ids) where it was cut
+    unknown: list[str]  # characters of the text that the tokenizer cannot write
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Each token in a word: without the spaces around it, blank ones by a sign."""
+        return [label for group in self.groups for label in _labels(group)]
+
+    @cached_property
+    def contexts(self) -> list[tuple[str, str]]:
+        """What stands before and after each token, on one line."""
+        texts = ["" if group.special else group.text for group in self.groups]
+        text = "".join(texts)
+        found, end = [], 0
+        for group, own in zip(self.groups, texts, strict=True):
+            begin, end = end, end + len(own)
+            lead = group.text[: len(group.text) - len(group.text.lstrip())]
+            tail = group.text[len(group.text.rstrip()) :] if group.text.strip() else ""
+            before = _one_line(text[max(0, begin - 2 * CONTEXT) : begin] + lead)[-CONTEXT:]
+            after = _one_line(tail + text[end : end + 2 * CONTEXT])[:CONTEXT]
+            found += [(before, after)] * len(group.pieces)
+        return found
+
+    def data(self) -> dict[str, Any]:
+        """What every figure of tokens needs of them, one entry per token."""
+        faces = [
+            face
+            for group in self.groups
+            for face in (group.text, *(f"·{k}" for k in range(2, len(group.pieces) + 1)))
+        ]
+        return {
+            "tokens": self.labels,
+            "faces": faces,  # running text, one piece a token
+            "contexts": self.contexts,
+            "languages": self.languages,
+        }
+
+    def section(self) -> Section:
+        """The text itself, and what of it the model does not see."""
+        notes = [f"{len(self.ids)} tokens."]
+        if self.whole > len(self.ids):
+            notes = [f"The first {len(self.ids)} of {self.whole} tokens."]
+        if any(len(group.pieces) > 1 for group in self.groups):
+            notes.append("Characters that take several tokens are shown whole.")
+        if self.unknown:
+            notes.append(f"This tokenizer cannot write: {' '.join(self.unknown[:20])}")
+        pieces = [group.text for group in self.groups]
+        return Section("What the model reads", " ".join(notes), pieces=pieces)
+
+
+def read_text(loaded: Loaded, text: str | None, most: int) -> Reading:
+    """Encode a text the way the model's documents begin, cut to `most` tokens and its context.
+
+    Without a text: a sentence in each language of the training data. Raises UsageError for an
+    empty text.
+    """
+    if text is not None and not text.strip():
+        raise UsageError("There is no text to read.", next_step='Give one: --text "..."')
+    known = tuple(sorted(code for code in loaded.header.data.languages if code))
+    if text is None:
+        texts = [SENTENCES[code] for code in known if code in SENTENCES] or [SENTENCES["en"]]
+    else:
+        texts = [text]
+    tokenizer = loaded.tokenizer
+    ids = [i for part in texts for i in loaded.prompts.encode(part)]
+    whole, limit = len(ids), min(most, loaded.model.context_limit or most)
+    ids = ids[:limit]
+    special = set(tokenizer.specials.values())
+    return Reading(
+        ids=ids,
+        groups=grouped(tokenizer, ids),
+        languages=token_languages(
+            [tokenizer.token_bytes(i) for i in ids], [i in special for i in ids], known
+        ),
+        whole=whole,
+        unknown=[c for part in texts for c in tokenizer.unknown(part)],
+    )
+
+
+def grouped(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Group]:
+    """Tokens gathered until they are whole characters; what was cut off at the end stays bytes."""
+    special = set(tokenizer.specials.values())
+    groups: list[Group] = []
+    waiting: list[int] = []
+
+    def leave() -> None:
+        groups.extend(Group(piece, [piece]) for piece in tokenizer.pieces(waiting))
+        waiting.clear()
+
+    for i in ids:
+        if i in special:
+            leave()
+            name = tokenizer.pieces([i])[0]
+            groups.append(Group(name, [name], special=True))
+            continue
+        waiting.append(i)
+        try:
+            text = b"".join(map(tokenizer.token_bytes, waiting)).decode("utf-8")
+        except UnicodeDecodeError:
+            continue
+        groups.append(Group(text, tokenizer.pieces(waiting)))
+        waiting.clear()
+    leave()
+    return groups
+
+
+def _labels(group: Group) -> list[str]:
+    text = group.text.strip() or next((BLANKS[c] for c in group.text if c in BLANKS), "␣")
+    count = len(group.pieces)
+    return [text] if count == 1 else [f"{text} {k}/{count}" for k in range(1, count + 1)]
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text)
+
+
+def token_languages(
+    pieces: Sequence[bytes], special: Sequence[bool], known: Sequence[str]
+) -> list[str]:
+    """The language of each token: that of the word in which its first letter stands.
+
+    Tokens are bytes, since one may be a part of a character. Documents are read apart: a special
+    token ends a word and a line.
+    """
+    found: list[str] = []
+    begin = 0
+    for at in range(len(pieces) + 1):
+        if at == len(pieces) or special[at]:
+            found += _document(pieces[begin:at], known)
+            if at < len(pieces):
+                found.append(SPECIAL)
+            begin = at + 1
+    return found
+
+
+def _document(pieces: Sequence[bytes], known: Sequence[str]) -> list[str]:
+    # only the last character can be cut; its replacement is no shorter than what is left of it
+    text = b"".join(pieces).decode("utf-8", errors="replace")
+    whole = _detect(text, known)
+    per_byte: list[str] = []
+    for line in text.splitlines(keepends=True):
+        enough = sum(map(str.isalpha, line)) >= ENOUGH_LETTERS
+        others = _detect(line, known) if enough else whole
+        if others == "ko":  # then what of the words in it that have no Hangul?
+            others = _detect(re.sub(r"\S*[가-힣]\S*", "", line), known) or "ko"
+        for word in re.findall(r"\s*\S+|\s+", line):
+            language = "ko" if hangul_share(word) >= HANGUL_SHARE else others
+            per_byte += [language] * len(word.encode("utf-8"))
+    languages, at = [], 0
+    for piece in pieces:
+        # the space before a word belongs to that word, and so does a token that begins with it
+        languages.append(per_byte[at])
+        at += len(piece)
+    return languages
+
+
+def _detect(text: str, known: Sequence[str]) -> str:
+    return detect(text, among=known) if any(map(str.isalpha, text)) else ""

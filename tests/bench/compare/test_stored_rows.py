@@ -1,0 +1,128 @@
+"""Rows that were committed stay readable: every table in docs/results comes from them again."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from holo_cli.bench.compare.plan import Plan, named_plan
+from holo_cli.bench.compare.summary import summarise, table
+from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.identity import identity_of_row
+from holo_cli.bench.experiment.result_log import Rows
+from holo_cli.data.dataset import PreparedData
+
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
+FILES = sorted((RESULTS / "rows").rglob("*.jsonl"))
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return rows if head.get("bench") == "compare" else []
+
+
+COMPARED = [path for path in FILES if rows_of(path)]
+
+
+class StoredData:
+    """The prepared set that rows tell of, as far as a report needs it."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        about = row["data"]
+        self.name, self.fingerprint = about["name"], about["fingerprint"]
+        self.path = Path("data") / self.name
+        self.tokenizer = self
+        self.vocab_size = about["vocab_size"]
+        self.sizes = {"train": 10**6, "val": about["val_tokens"]}
+
+    def is_named(self, fingerprint: str) -> bool:
+        return fingerprint == self.fingerprint
+
+    def token_count(self, split: str) -> int:
+        return int(self.sizes[split])
+
+    def split(self, split: str) -> list[Any]:
+        return [np.zeros(self.sizes[split], dtype=np.uint16)]
+
+
+def report(path: Path, plan: Plan) -> dict[str, tuple[str, ...]]:
+    """The cells of the printed table, by entry."""
+    data = cast(PreparedData, StoredData(rows_of(path)[0]))
+    summary = summarise(Campaign(plan, data, Rows(path, "compare")))
+    _, lines = table(summary)
+    return {line[0]: tuple(line) for line in lines}
+
+
+def committed(page: str) -> list[list[str]]:
+    """Cells of every table row in a results page."""
+    text = (RESULTS / page).read_text(encoding="utf-8")
+    return [
+        [c.strip() for c in line.strip("|").split("|")]
+        for line in re.findall(r"^\|.*\|$", text, re.M)
+    ]
+
+
+@pytest.mark.parametrize("path", COMPARED, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_the_settings_of_every_row_can_be_read(path: Path) -> None:
+    for row in rows_of(path):
+        if "forgotten" not in row:
+            assert identity_of_row(row, "") is not None, row["key"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "plan", "base"),
+    [
+        ("2026-11-22/1m-docs.jsonl", "1m-bpe", {"model.query_gain": False}),
+        ("2026-11-22/1m-shakespeare.jsonl", "1m", {"model.query_gain": False}),
+    ],
+)
+def test_the_superseded_tables_are_printed_again(
+    rows: str, plan: str, base: dict[str, Any]
+) -> None:
+    names = [
+        "vanilla",
+        "textbook",
+        "holographic",
+        "holographic-blend",
+        "ngt",
+        "brain-v1",
+        "brain-v2",
+    ]
+    chosen = named_plan(plan).select(names).changed({"data": "stored"}, base)
+    printed = report(RESULTS / "rows" / rows, chosen)
+    for name in names:
+        _, bits, nats, spread, difference, verdict = printed[name]
+        same = [line for line in committed("models-2026-11-22.md") if line[0] == name]
+        assert any(
+            line[5].startswith(f"{bits} (sd") and line[6] == f"{nats} (sd {spread})"
+            and line[7:9] == [difference, verdict]
+            for line in same
+        ), (printed[name], same)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
+)
+def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
+    names = ["vanilla", "ngt", "brain-v2", "holographic", "gated-deltanet", "mamba-2"]
+    names = ["vanilla-x2", *names] if plan == "1m" else names
+    printed = report(RESULTS / "rows" / rows, named_plan(plan).select(names))
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
+def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
+    path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
+    data = StoredData(rows_of(path)[0])
+    data.fingerprint, data.name = "0" * 64, "other"
+    plan = replace(named_plan("1m-bpe").select(["vanilla"]), data="stored")
+    campaign = Campaign(plan, cast(PreparedData, data), Rows(path, "compare"))
+    (remark,) = [r for r in summarise(campaign).remarks if "not used" in r]
+    assert "of the prepared set docs (ce4c1f75), not of other (00000000)" in remark

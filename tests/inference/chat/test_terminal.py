@@ -1,0 +1,241 @@
+"""The terminal side: lines in, pieces to stdout, the rest to stderr, and Ctrl-C and Ctrl-D."""
+
+from __future__ import annotations
+
+import io
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from holo_cli.data.tokenizers.char import CharTokenizer
+from holo_cli.inference.chat import terminal
+from holo_cli.inference.chat.terminal import add_line, read_texts, run_chat, summary
+from holo_cli.inference.generation.sampling import SamplingConfig
+from tests.inference.inference_fakes import Chain, Scripted, make_loaded
+
+GREEDY = SamplingConfig(temperature=0, max_new_tokens=4)
+
+
+def lines(text: str) -> Callable[[str], str]:
+    waiting = text.splitlines()
+
+    def read(prompt: str) -> str:
+        if not waiting:
+            raise EOFError
+        return waiting.pop(0)
+
+    return read
+
+
+def texts(text: str) -> list[tuple[str, bool]]:
+    return list(read_texts(lines(text)))
+
+
+# -- several lines --------------------------------------------------------------------------------
+
+
+def test_texts_of_several_lines() -> None:
+    assert texts("a\nb") == [("a", False), ("b", False)]
+    assert texts('"""a\nb\n\nc"""\nd') == [("a\nb\n\nc", True), ("d", False)]
+    assert texts('"""\na\n"""') == [("a", True)]
+    assert texts('"""a"""') == [("a", True)]
+    assert texts('say "hi" """') == [('say "hi" """', False)]
+    assert texts('"""\n/exit\n"""') == [("/exit", True)]
+    assert texts('"""never\nclosed') == [("never\nclosed", True)]
+
+
+def test_add_line_is_pure() -> None:
+    opened = ["a"]
+    assert add_line(opened, "b") == (["a", "b"], None)
+    assert opened == ["a"]
+
+
+# -- off a terminal -------------------------------------------------------------------------------
+
+
+def test_piped_conversation(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Scripted([*"네가".encode()], prompt=2))
+    code = run_chat(loaded, GREEDY, stdin=io.StringIO("hi\n\n/set temperature 0.0\n/exit\nno\n"))
+    out, err = capsys.readouterr()
+    assert code == 0
+    assert out == "네\n"  # four tokens: a syllable and a third of the next
+    assert "does not answer, it goes on from your text" in err
+    assert "[4 tokens," in err
+    assert "context 5, finish: length" in err
+    assert "temperature 0.0" in err
+
+
+def test_quiet_says_only_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    run_chat(make_loaded(Chain()), GREEDY, stdin=io.StringIO("hi"), quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_errors_go_on_and_are_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Scripted([], prompt=0))
+    code = run_chat(loaded, GREEDY, stdin=io.StringIO("/hepl\n/load none.json\nhi\n"))
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == "....\n"
+    assert "Did you mean 'help'" in err
+    assert "no conversation at none.json" in err
+
+
+def test_commands_inside_quotes_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Scripted([], prompt=0))
+    assert run_chat(loaded, GREEDY, stdin=io.StringIO('"""\n/exit\n"""\n//exit\n')) == 0
+    assert capsys.readouterr().out == "....\n....\n"
+
+
+def test_left_out_characters_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Chain(vocab=4), CharTokenizer("ab\n"))
+    run_chat(loaded, GREEDY, stdin=io.StringIO("a한b글\n"))
+    assert "alphabet lacks 글 한: left out" in capsys.readouterr().err
+
+
+def test_interrupt_off_a_terminal_ends_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Interrupting())
+    with pytest.raises(KeyboardInterrupt):
+        run_chat(loaded, GREEDY, stdin=io.StringIO("hi\nyou\n"))
+
+
+# -- on a terminal --------------------------------------------------------------------------------
+
+
+class Interrupting(Scripted):
+    """Ctrl-C comes while the third token of the first answer is computed."""
+
+    def __init__(self) -> None:
+        super().__init__([*b"abcdef"], prompt=2)
+        self.steps = 0
+
+    def step_hidden(self, tokens, state):  # type: ignore[no-untyped-def]
+        self.steps += 1
+        if self.steps == 3:
+            raise KeyboardInterrupt
+        return super().step_hidden(tokens, state)
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str | type[BaseException]]:
+    """What a person types, line by line; an exception stands for its key."""
+    waiting: list[str | type[BaseException]] = []
+
+    def read(prompt: str) -> str:
+        item = waiting.pop(0) if waiting else EOFError
+        if isinstance(item, str):
+            return item
+        raise item
+
+    monkeypatch.setattr(terminal, "_editor", lambda history: read)
+    monkeypatch.setattr(terminal, "is_interactive", lambda stdin: True)
+    return waiting
+
+
+def test_ctrl_c_stops_the_answer_only(
+    typed: list[str | type[BaseException]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed[:] = ["hi", "/show", "you"]
+    assert run_chat(make_loaded(Interrupting()), GREEDY) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("ab\n")
+    assert len(out.splitlines()) == 2
+    assert "finish: stopped" in err
+    assert "1 turn" in err
+
+
+def test_ctrl_c_at_the_prompt_drops_the_line(
+    typed: list[str | type[BaseException]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed[:] = ['"""half', KeyboardInterrupt, "hi"]
+    assert run_chat(make_loaded(Scripted([], prompt=0)), GREEDY) == 0
+    out, err = capsys.readouterr()
+    assert out == "....\n"
+    assert "Ctrl-D or /exit leaves" in err
+
+
+def test_ctrl_c_while_a_text_is_read(
+    typed: list[str | type[BaseException]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = Interrupting()
+    model.steps = 2
+    typed[:] = ["hi", "/show", "you"]
+    assert run_chat(make_loaded(model), GREEDY) == 0
+    err = capsys.readouterr().err
+    assert "Stopped." in err
+    assert "0 turns" in err
+
+
+def test_errors_on_a_terminal_are_no_exit_code(
+    typed: list[str | type[BaseException]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed[:] = ["/what"]
+    assert run_chat(make_loaded(Chain()), GREEDY) == 0
+    assert "There is no command" in capsys.readouterr().err
+
+
+def test_line_editor_with_a_real_input(tmp_path: Path) -> None:
+    """Korean as a terminal delivers it, editing, history written, Ctrl-D."""
+    from prompt_toolkit.application import create_app_session
+    from prompt_toolkit.input import create_pipe_input
+    from prompt_toolkit.output import DummyOutput
+
+    history = tmp_path / "state" / "holo" / "chat_history"
+    with (
+        create_pipe_input() as keys,
+        pytest.MonkeyPatch.context() as patch,
+        create_app_session(input=keys, output=DummyOutput()),
+    ):
+        patch.setattr("prompt_toolkit.output.create_output", lambda **_: DummyOutput())
+        read = terminal._editor(history)
+        keys.send_text("안녕하세요\r")
+        assert read("> ") == "안녕하세요"
+        keys.send_text("가나다\x7f\x7f라\r")  # backspace removes whole syllables
+        assert read("> ") == "가라"
+        keys.send_text("\x1b[A\x1b[A\r")  # up, up
+        assert read("> ") == "안녕하세요"
+        keys.send_text("/도움\t")
+        threading.Timer(0.5, keys.send_text, ["\r"]).start()  # completion takes a moment
+        assert read("> ").strip() == "/도움말"
+        keys.send_text("\x03")
+        with pytest.raises(KeyboardInterrupt):
+            read("> ")
+        keys.send_text("\x04")
+        with pytest.raises(EOFError):
+            read("> ")
+    assert "+안녕하세요" in history.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "wanted"),
+    [
+        ("linux", {"XDG_STATE_HOME": "/x"}, "/x/holo/chat_history"),
+        ("linux", {}, "HOME/.local/state/holo/chat_history"),
+        ("darwin", {}, "HOME/Library/Application Support/holo/chat_history"),
+        ("win32", {"LOCALAPPDATA": "/l"}, "/l/holo/chat_history"),
+        ("win32", {}, "HOME/AppData/Local/holo/chat_history"),
+    ],
+)
+def test_history_file(
+    platform: str, variables: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("HOME"))
+    assert terminal.history_file() == Path(wanted)
+
+
+def test_summary_says_what_was_left_out() -> None:
+    from holo_cli.inference.chat.session import ChatSession, Statistics
+
+    session = ChatSession(make_loaded(Chain()))
+    session.statistics = Statistics(9, 12.345, "end", 3, 60, 64, 2, True)
+    assert summary(session) == (
+        "[9 tokens, 12.3 tokens/s, context 60 of 64, the oldest 2 turns left out, "
+        "the beginning of your text did not fit]"
+    )

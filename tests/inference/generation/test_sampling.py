@@ -1,0 +1,232 @@
+"""Every rule on logits against a slow obvious form, and the checks of the options."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from holo_cli.errors import UsageError
+from holo_cli.inference.generation.sampling import (
+    SamplingConfig,
+    apply_repetition_penalty,
+    apply_temperature,
+    ban_repeated_ngrams,
+    derive_seed,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+    make_generators,
+    sample,
+    shape_logits,
+)
+
+INF = float("inf")
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return torch.randn(5, 23, generator=torch.Generator().manual_seed(1)) * 3
+
+
+def rows(values: Tensor) -> list[list[float]]:
+    return values.tolist()
+
+
+def assert_same(found: Tensor, wanted: list[list[float]]) -> None:
+    torch.testing.assert_close(found, torch.tensor(wanted))
+
+
+def softmax(row: list[float]) -> list[float]:
+    weights = [math.exp(x - max(row)) for x in row]
+    return [w / sum(weights) for w in weights]
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1.3, 0.5])
+def test_repetition_penalty(logits: Tensor, penalty: float) -> None:
+    history = [[0, 1, 1, 22], [], [5], [5] * 9, [3, 4]]
+    wanted = rows(logits)
+    for row, seen in zip(wanted, history, strict=True):
+        for token in set(seen):
+            row[token] = row[token] / penalty if row[token] > 0 else row[token] * penalty
+    before = logits.clone()
+    assert_same(apply_repetition_penalty(logits, history, penalty), wanted)
+    assert torch.equal(logits, before)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4])
+def test_no_repeat_ngram(logits: Tensor, size: int) -> None:
+    chance = random.Random(size)
+    history = [[chance.randrange(4) for _ in range(n)] for n in (0, 1, 3, 12, 40)]
+    wanted = rows(logits)
+    for row, seen in zip(wanted, history, strict=True):
+        grams = {tuple(seen[i : i + size]) for i in range(len(seen) - size + 1)}
+        for token in range(len(row)):
+            if size and tuple([*seen, token][-size:]) in grams:
+                row[token] = -INF
+    assert_same(ban_repeated_ngrams(logits, history, size), wanted)
+
+
+def test_temperature(logits: Tensor) -> None:
+    assert_same(apply_temperature(logits, 0.5), [[x * 2 for x in row] for row in rows(logits)])
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 7, 22, 23, 24, 1000])
+def test_top_k(logits: Tensor, k: int) -> None:
+    wanted = [
+        [x if not k or x in sorted(row, reverse=True)[:k] else -INF for x in row]
+        for row in rows(logits)
+    ]
+    assert_same(keep_top_k(logits, k), wanted)
+
+
+def test_top_k_keeps_ties() -> None:
+    assert_same(keep_top_k(torch.tensor([[1.0, 2.0, 2.0, 0.0]]), 1), [[-INF, 2.0, 2.0, -INF]])
+
+
+@pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.9, 0.999, 1.0])
+def test_top_p(logits: Tensor, p: float) -> None:
+    wanted = []
+    for row in rows(logits):
+        probabilities, kept, mass = softmax(row), set(), 0.0
+        for token in sorted(range(len(row)), key=lambda t: -row[t]):
+            if mass < p or p == 1:
+                kept.add(token)
+            mass += probabilities[token]
+        wanted.append([x if token in kept else -INF for token, x in enumerate(row)])
+    assert_same(keep_top_p(logits, p), wanted)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.01, 0.2, 1.0])
+def test_min_p(logits: Tensor, p: float) -> None:
+    wanted = []
+    for row in rows(logits):
+        q = softmax(row)
+        wanted.append([x if c >= p * max(q) else -INF for x, c in zip(row, q, strict=True)])
+    assert_same(keep_min_p(logits, p), wanted)
+
+
+def test_rules_follow_each_other(logits: Tensor) -> None:
+    """Temperature first, so that a nucleus is one of the distribution that is drawn from."""
+    config = SamplingConfig(temperature=2.0, top_p=0.5)
+    history: list[list[int]] = [[]] * 5
+    assert torch.equal(shape_logits(logits, history, config), keep_top_p(logits / 2, 0.5))
+    assert not torch.equal(shape_logits(logits, history, config), keep_top_p(logits, 0.5) / 2)
+
+
+def test_penalty_looks_back_over_the_window_only(logits: Tensor) -> None:
+    config = SamplingConfig(temperature=1, repetition_penalty=2.0, repetition_window=2)
+    shaped = shape_logits(logits, [[7, 8, 9]] * 5, config)
+    changed = (shaped != logits).any(dim=0).nonzero().flatten().tolist()
+    assert changed == [8, 9]
+
+
+def test_end_token_is_no_repetition(logits: Tensor) -> None:
+    config = SamplingConfig(temperature=1, repetition_penalty=2.0, no_repeat_ngram_size=1)
+    shaped = shape_logits(logits, [[4, 6]] * 5, config, exempt=4)
+    assert torch.equal(shaped[:, 4], logits[:, 4])
+    assert (shaped[:, 6] == -INF).all()
+
+
+def test_a_text_whose_every_token_would_repeat_goes_on(logits: Tensor) -> None:
+    config = SamplingConfig(temperature=1, no_repeat_ngram_size=1)
+    shaped = shape_logits(logits, [list(range(23))] * 5, config)
+    assert torch.isfinite(shaped).all()
+
+
+# -- drawing --------------------------------------------------------------------------------------
+
+
+def test_greedy_takes_the_most_likely(logits: Tensor) -> None:
+    assert sample(logits, None).tolist() == [row.index(max(row)) for row in rows(logits)]
+
+
+def test_draws_follow_the_distribution() -> None:
+    probabilities = torch.tensor([0.5, 0.3, 0.0, 0.2])
+    generators = [torch.Generator().manual_seed(derive_seed(3, i)) for i in range(20_000)]
+    drawn = sample(probabilities.log().expand(20_000, 4), generators)
+    shares = torch.bincount(drawn, minlength=4) / 20_000
+    assert shares[2] == 0
+    torch.testing.assert_close(shares, probabilities, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_extreme_draws_never_hit_an_impossible_token(
+    uniform: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([uniform]))
+    row = torch.tensor([[-INF, 0.1, 0.7, -INF]])
+    token = int(sample(row, [torch.Generator()]))
+    assert token == (1 if uniform == 0 else 2)
+
+
+def test_a_row_draws_the_same_whatever_is_beside_it(logits: Tensor) -> None:
+    config = SamplingConfig(seed=11, num_samples=5)
+    together = sample(logits, make_generators(config))
+    generators = make_generators(config)
+    assert generators is not None
+    alone = [int(sample(logits[i : i + 1], generators[i : i + 1])) for i in range(5)]
+    assert together.tolist() == alone
+
+
+def test_seeds() -> None:
+    assert derive_seed(0, 1) != derive_seed(1, 0) != derive_seed(1)
+    assert make_generators(SamplingConfig(temperature=0)) is None
+    first, second = (make_generators(SamplingConfig()) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first[0].initial_seed() != second[0].initial_seed()
+
+
+# -- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("max_new_tokens", 0, "--max-new-tokens must be a whole number of at least 1"),
+        ("max_new_tokens", 1.5, "--max-new-tokens"),
+        ("max_new_tokens", True, "--max-new-tokens"),
+        ("temperature", -0.1, "--temperature must be a number of at least 0"),
+        ("temperature", float("nan"), "--temperature"),
+        ("temperature", "hot", "--temperature"),
+        ("top_k", -1, "--top-k"),
+        ("top_p", 0.0, r"--top-p must be in \(0, 1\]"),
+        ("top_p", 1.1, "--top-p"),
+        ("min_p", 2, r"--min-p must be in \[0, 1\]"),
+        ("repetition_penalty", 0, "--repetition-penalty"),
+        ("repetition_window", 0, "--repetition-window"),
+        ("no_repeat_ngram_size", -1, "--no-repeat-ngram-size"),
+        ("stop", "", "--stop"),
+        ("stop", ["a", 3], "--stop"),
+        ("seed", -1, "--seed"),
+        ("num_samples", 0, "--num-samples"),
+    ],
+)
+def test_wrong_values_name_the_flag(name: str, value: object, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        SamplingConfig.from_options({name: value})
+
+
+def test_unknown_option_gives_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean 'temperature'"):
+        SamplingConfig.from_options({"temprature": 1})
+
+
+def test_options_as_typed_text() -> None:
+    config = SamplingConfig().with_text("top-p", "0.9").with_text("max_new_tokens", " 7 ")
+    assert (config.top_p, config.max_new_tokens) == (0.9, 7)
+    assert config.with_text("seed", "4").with_text("seed", "none").seed is None
+    assert config.with_text("stop", "USER:").stop == ("USER:",)
+    assert config.with_text("stop", '"\\n\\n"').stop == ("\n\n",)
+    assert config.with_text("stop", '["a", "b"]').stop == ("a", "b")
+    assert config.with_text("stop", '["a"]').with_text("stop", "").stop == ()
+    for name, text in [("top-k", "many"), ("stop", '["a"'), ("stop", "[1]")]:
+        with pytest.raises(UsageError, match=f"--{name}"):
+            config.with_text(name, text)

@@ -1,0 +1,210 @@
+"""k winners take all: exactly k, by value and boost; decoding and guessing agree with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from holo_cli.models.brain_v1.inhibition import Inhibition
+from holo_cli.models.brain_v1.kwta import Free, winners
+from holo_cli.models.brain_v1.sparsity_2_4 import TwoFourLinear, two_of_four
+from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"inhibition": True},
+    {"two_four": "mlp"},
+    {"predictor": 4, "predictor_share": 0.5},
+    {"predictor": 4, "predictor_share": 0.5, "inhibition": True, "two_four": "mlp"},
+    {"balance": 0.0},
+]
+
+
+def make_free(dtype: torch.dtype = torch.float64, **given: Any) -> Free:
+    torch.manual_seed(1)
+    part = Free(make_config(**{"sparsity": "kwta", **given}), 0).to(dtype).eval()
+    with torch.no_grad():
+        for p in part.parameters():
+            p.copy_(torch.randn_like(p) * (p.shape[-1] ** -0.5 if p.ndim > 1 else 0.3))
+    return part
+
+
+def inputs(tokens: int = 23, dtype: torch.dtype = torch.float64) -> Tensor:
+    torch.manual_seed(2)
+    return torch.randn(1, tokens, 16, dtype=dtype)
+
+
+@pytest.mark.parametrize("given", OPTIONS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_exactly_k_units_win(given: dict[str, Any], dtype: torch.dtype) -> None:
+    part = make_free(**given).to(dtype)
+    sent, could = part.sent(inputs(100, dtype)[0])
+    assert part.k == 16  # a quarter of 64
+    assert (could.sum(1) == 16).all()
+    assert ((sent != 0).sum(1) <= 16).all()
+    assert (sent != 0).float().mean() > 0.2  # all but a few winners are above zero
+
+
+def test_exactly_k_of_equal_values_win() -> None:
+    assert winners(torch.zeros(3, 9), 4).shape == (3, 4)
+    assert all(len(set(row)) == 4 for row in winners(torch.zeros(3, 9), 4).tolist())
+
+
+def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
+    part, x = make_free(), inputs()[0]
+    u = F.linear(x, part.up.weight)
+    assert part.bias is not None
+    sent, could = part.sent(x)
+    score = u + part.bias
+    assert (score.masked_fill(~could, -torch.inf).amin(1) == -torch.inf).all()
+    for row, allowed in zip(score, could, strict=True):
+        assert row[allowed].min() > row[~allowed].max()
+    torch.testing.assert_close(sent, (u.clamp_min(0) ** 2) * could)  # u, not u + b
+    torch.testing.assert_close(part(x[None])[0][0], part.scale * sent @ part.down.weight)
+
+
+@pytest.mark.parametrize("given", OPTIONS)
+def test_a_few_tokens_are_decoded_as_many_are(given: dict[str, Any]) -> None:
+    part, x = make_free(**given), inputs(9)
+    together = part(x)[0]
+    with torch.no_grad():
+        alone = torch.cat([part(x[:, t : t + 1])[0] for t in range(9)], 1)
+    torch.testing.assert_close(alone, together)
+
+
+def test_decoding_skips_the_losers_part_of_the_second_product() -> None:
+    part, x = make_free(), inputs(1)
+    with torch.no_grad():
+        expected = part(x)[0]
+        _, could = part.sent(x[0])
+        part.down.weight[~could[0]] = float("nan")
+        assert torch.equal(part(x)[0], expected)
+
+
+def test_with_a_predictor_decoding_computes_candidates_only() -> None:
+    part, x = make_free(predictor=4, predictor_share=0.5), inputs(1)
+    with torch.no_grad():
+        expected = part(x)[0]
+        guess = part.guess(x[0])
+        assert guess is not None
+        candidates = set(winners(guess, 32)[0].tolist())
+        part.up.weight[[n for n in range(64) if n not in candidates]] = float("nan")
+        assert torch.equal(part(x)[0], expected)
+
+
+def test_a_predictor_learns_who_wins() -> None:
+    part = make_free(dtype=torch.float32, predictor=12, predictor_share=0.5, balance=0.0).train()
+    x = inputs(300, torch.float32)
+    assert part.guess_in is not None
+    assert part.guess_out is not None
+    optimizer = torch.optim.AdamW([part.guess_in.weight, part.guess_out.weight], lr=0.02)
+
+    def found() -> float:
+        guess = part.guess(x[0])
+        assert guess is not None
+        likely = torch.zeros_like(guess, dtype=torch.bool).scatter_(1, winners(guess, 32), True)
+        won = winners(part.score(F.linear(x[0], part.up.weight)), 16)
+        return likely.gather(1, won).float().mean().item()
+
+    assert found() < 0.65
+    for _ in range(150):
+        optimizer.zero_grad()
+        part(x)[1]["predictor"].backward()
+        optimizer.step()
+    assert found() > 0.9
+
+
+def test_the_dense_twin_is_the_skeletons_mlp() -> None:
+    part, x = make_free(sparsity="dense"), inputs()
+    u = F.linear(x, part.up.weight).clamp_min(0) ** 2
+    torch.testing.assert_close(part(x)[0], 0.5 * u @ part.down.weight)  # 0.5: sqrt(16 / 64)
+
+
+# -- inhibition -----------------------------------------------------------------------------------
+
+
+def test_inhibition_is_the_formula_and_never_excites() -> None:
+    part = Inhibition(5).double()
+    with torch.no_grad():
+        part.raw.add_(torch.randn(5, 5, dtype=torch.float64))
+    assert (part.weights() >= 0).all()
+    energy = torch.rand(7, 5, dtype=torch.float64)
+    factor = part(energy)
+    w, sigma = part.weights(), part.log_sigma.exp()
+    for n in range(7):
+        for c in range(5):
+            against = sum(w[c, o] * energy[n, o] for o in range(5))
+            expected = (energy[n, c] / (sigma + against)).sqrt()
+            torch.testing.assert_close(factor[n, c], expected, rtol=1e-4, atol=1e-4)
+    louder = energy.clone()
+    louder[:, 0] += 1.0
+    assert (part(louder)[:, 1:] < factor[:, 1:]).all()
+
+
+def test_inhibition_stays_within_the_token() -> None:
+    model, tokens = make_model(inhibition=True), make_tokens(1)
+    part = model.brain_blocks()[0].mlp
+    x = torch.randn(1, 9, 16, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, 4] = torch.randn(16, dtype=torch.float64)
+    same = torch.isclose(part(x)[0], part(changed)[0]).all(-1)[0]
+    assert same.tolist() == [t != 4 for t in range(9)]
+    assert model(tokens).isfinite().all()
+
+
+def test_inhibition_among_the_kept_is_inhibition_among_all() -> None:
+    part = Inhibition(6).double()
+    with torch.no_grad():
+        part.raw.add_(torch.randn(6, 6, dtype=torch.float64))  # who holds whom is not mutual
+    chosen = torch.tensor([[4, 1], [0, 5]])
+    energy = torch.rand(2, 2, dtype=torch.float64)
+    every = torch.zeros(2, 6, dtype=torch.float64).scatter(1, chosen, energy)
+    torch.testing.assert_close(part(energy, chosen), part(every).gather(1, chosen))
+
+
+# -- two of four ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_exactly_two_of_any_four_are_zero(dim: int, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    size = torch.stack([torch.randperm(4) for _ in range(16 * 6)]).view(16, 24) + 1.0
+    weight = ((size if dim == 1 else size.T) * torch.where(torch.rand(1) > 0, 1, -1)).to(dtype)
+    weight = weight * torch.where(torch.rand_like(weight) > 0.5, 1.0, -1.0)
+    done = two_of_four(weight, dim)
+    groups = (done if dim == 1 else done.T).reshape(-1, 4)
+    assert ((groups != 0).sum(1) == 2).all()
+    before = (weight if dim == 1 else weight.T).reshape(-1, 4)
+    for a, b in zip(groups, before, strict=True):
+        assert set(a.nonzero()[:, 0].tolist()) == set(b.abs().topk(2).indices.tolist())
+        assert (a * b >= 0).all()
+
+
+def test_random_weights_have_two_of_four_everywhere_in_the_model() -> None:
+    model = make_model(two_four="all")
+    for block in model.brain_blocks():
+        assert isinstance(block.mixer.qkv, TwoFourLinear)
+        used = [block.mixer.qkv.effective(), block.mixer.out.effective()]
+        assert hasattr(block.mlp, "weights")
+        up, down = block.mlp.weights()
+        used += [up, down.mT]
+        for weight in used:
+            assert ((weight.reshape(-1, 4) != 0).sum(1) == 2).all()
+
+
+def test_the_threshold_is_soft_and_the_gradient_passes() -> None:
+    weight = torch.tensor([[3.0, -1.0, 0.5, -2.0]], requires_grad=True)
+    done = two_of_four(weight)
+    torch.testing.assert_close(done, 1.4838 * torch.tensor([[2.0, 0.0, 0.0, -1.0]]))
+    (done * torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [[1.0, 2.0, 3.0, 4.0]]
+    # near the border a weight is near zero on both sides: nothing jumps
+    inside = two_of_four(torch.tensor([[3.0, 1.01, 1.0, 0.5]]))
+    outside = two_of_four(torch.tensor([[3.0, 1.0, 1.01, 0.5]]))
+    assert (inside - outside).abs().max() < 0.02

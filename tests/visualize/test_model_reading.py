@@ -1,0 +1,94 @@
+"""Tokens as a person reads them: whole characters, no artefacts, the right language."""
+
+from __future__ import annotations
+
+import pytest
+
+from holo_cli.checkpoint import Header
+from holo_cli.data.tokenizers import Tokenizer
+from holo_cli.data.tokenizers.char import CharTokenizer
+from holo_cli.errors import UsageError
+from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.visualize.model_reading import SENTENCES, SPECIAL, grouped, read_text, token_languages
+from tests.visualize.conftest import MIXED, make_model
+
+
+def loaded(tokenizer: Tokenizer, languages: tuple[str, ...] = ("en", "ko")) -> Loaded:
+    data = {"languages": dict.fromkeys(languages, 5), "markers": True, "documents": 10}
+    header = Header(model="vanilla", config={"model": {}}, tokenizer={}, data=data)
+    return Loaded(make_model(tokenizer.vocab_size), tokenizer, header)
+
+
+def test_parts_of_a_character_are_named_by_it(tokenizer: Tokenizer) -> None:
+    reading = read_text(loaded(tokenizer), "the 배", 100)
+    count = len(reading.groups[-1].pieces)
+    assert count > 1, "this test needs a tokenizer that cuts Hangul"
+    assert reading.labels[-count:] == [f"배 {k}/{count}" for k in range(1, count + 1)]
+    everything = "".join(reading.labels) + "".join(reading.data()["faces"])
+    assert not any(sign in everything for sign in ("\\x", "Ġ", "▁", "�"))
+
+
+def test_groups_give_the_text_back(tokenizer: Tokenizer) -> None:
+    text = "the cat\n고양이 👩‍🚀!"
+    groups = grouped(tokenizer, tokenizer.encode(text))
+    assert "".join(group.text for group in groups) == text
+    assert sum(len(group.pieces) for group in groups) == len(tokenizer.encode(text))
+
+
+def test_a_character_cut_off_at_the_end_stays_bytes(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode("a배")
+    groups = grouped(tokenizer, ids[:-1])
+    assert groups[0].text == "a"
+    assert groups[-1].text.startswith("\\x")
+
+
+def test_each_token_has_its_language(tokenizer: Tokenizer) -> None:
+    reading = read_text(loaded(tokenizer), MIXED, 100)
+    assert reading.languages[:2] == [SPECIAL, SPECIAL]
+    assert len(reading.languages) == len(reading.ids) == len(reading.labels)
+    words = list(zip(reading.labels[2:], reading.languages[2:], strict=True))
+    korean = [label for label, language in words if language == "ko"]
+    english = [label for label, language in words if language == "en"]
+    assert len(korean) + len(english) == len(words)
+    assert "".join(english).replace(" ", "") == "Thecatwalked."
+    assert not any(c.isascii() and c.isalpha() for label in korean for c in label)
+
+
+def test_languages_of_bytes_that_end_within_a_character() -> None:
+    pieces = [b"cat ", "고".encode(), "양".encode()[:2]]
+    found = token_languages(pieces, [False] * 3, ("en", "ko"))
+    assert found[1] == "ko"
+    assert len(found) == 3
+    assert token_languages([b"", b"!"], [True, False], ("en", "ko")) == [SPECIAL, ""]
+
+
+def test_contexts_show_the_words_around(tokenizer: Tokenizer) -> None:
+    reading = read_text(loaded(tokenizer), "the cat gave the dog\na fish", 100)
+    for at, (before, after) in enumerate(reading.contexts):
+        assert "\n" not in before + after
+        assert "<|" not in before + after
+        if reading.labels[at] == "cat":
+            assert (before, after) == ("the ", " gave the dog a fish")
+
+
+def test_default_text_speaks_every_language_of_the_data(tokenizer: Tokenizer) -> None:
+    both = read_text(loaded(tokenizer), None, 1000)
+    assert "".join(g.text for g in both.groups if not g.special) == "".join(SENTENCES.values())
+    assert set(both.languages) == {SPECIAL, "en", "ko"}
+    korean = read_text(loaded(tokenizer, ("ko",)), None, 1000)
+    assert set(korean.languages) == {SPECIAL, "ko"}
+
+
+def test_what_is_not_shown_is_said(tokenizer: Tokenizer) -> None:
+    cut = read_text(loaded(tokenizer), "the cat " * 50, 20)
+    assert len(cut.ids) == 20
+    assert cut.section().note.startswith(f"The first 20 of {cut.whole} tokens.")
+    limited = read_text(loaded(tokenizer), "the cat " * 500, 10_000)
+    assert len(limited.ids) == 256  # the context
+    letters = CharTokenizer("abc ").with_specials(["<|en|>", "<|ko|>"])
+    assert "cannot write: x 가" in read_text(loaded(letters), "a가xb", 50).section().note
+
+
+def test_an_empty_text_is_refused(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="no text"):
+        read_text(loaded(tokenizer), " \n", 50)
