@@ -1,0 +1,130 @@
+"""Messages in the user's language. English text in the code is the key.
+
+Code raises and prints plain English. Where text leaves the program (stderr, help, tables, chat,
+pages) `translate` looks for the English template that the text was made from and fills the
+placeholders into the Korean one. So no call site has to know about languages, and text without a
+translation stays English.
+
+Templates are in `ko/*.toml`, one line each: the English text with `{0}`, `{1}`, ... for what an
+f-string inserts, and its Korean form. A Korean placeholder may ask for a particle that fits what is
+inserted: `{0:을}` becomes "모델을" or "나무를". `python -m holo_cli.translation.extract` lists the
+templates of the code that have no translation; a test holds that there are none.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from holo_cli.translation.particles import with_particle
+
+FOLDER = Path(__file__).parent
+LANGUAGES = ("en", "ko")
+PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
+MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
+
+
+def language() -> str:
+    """The language of messages: `HOLO_LANG`, else the locale's (LC_ALL, LC_MESSAGES, LANG).
+
+    Anything but Korean is English: a mistyped setting must not stop a command.
+    """
+    for name in ("HOLO_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        value = os.environ.get(name, "")
+        if value:
+            return "ko" if re.split(r"[_.\-@]", value.lower())[0] in ("ko", "korean") else "en"
+    return "en"
+
+
+def translate(text: str) -> str:
+    """The text in the user's language; as it is where the language is English or no template fits.
+
+    Leading and trailing space is kept. Text of several lines is translated as a whole if a template
+    of that form exists, else line by line.
+    """
+    if language() == "en" or not text or text.isspace():
+        return text
+    return _catalogue(language()).translate(text)
+
+
+@cache
+def _catalogue(name: str) -> Catalogue:
+    entries: dict[str, str] = {}
+    for path in sorted((FOLDER / name).glob("*.toml")):
+        entries.update(tomllib.loads(path.read_text(encoding="utf-8")))
+    return Catalogue(entries)
+
+
+class Catalogue:
+    """Translations by template."""
+
+    def __init__(self, entries: dict[str, str]) -> None:
+        self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
+        # the most specific template first: the one with most letters of its own
+        self.templates = sorted(
+            (_Template(key, value) for key, value in entries.items() if PLACEHOLDER.search(key)),
+            key=lambda template: -sum(map(len, template.literals)),
+        )
+
+    def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
+        body = text.strip()
+        if not body or depth == 0:
+            return text
+        found = self._find(body, depth)
+        if found is None:
+            if "\n" not in body:
+                return text
+            return "\n".join(self.translate(line, depth) for line in text.split("\n"))
+        start = text.index(body)
+        return text[:start] + found + text[start + len(body) :]
+
+    def _find(self, body: str, depth: int) -> str | None:
+        if body in self.exact:
+            return self.exact[body]
+        for template in self.templates:
+            values = template.match(body)
+            if values is not None:
+                return template.fill([self.translate(value, depth - 1) for value in values])
+        return None
+
+
+class _Template:
+    """One English template with its Korean form."""
+
+    def __init__(self, key: str, value: str) -> None:
+        self.key, self.value = key, value
+        # literal, index, particle, literal, index, ...: what `split` gives for two groups
+        parts = PLACEHOLDER.split(key)
+        self.literals = parts[0::3]
+        self.order = [int(index) for index in parts[1::3]]
+
+    @property
+    def _pattern(self) -> re.Pattern[str]:
+        return _compiled(self.key)
+
+    def match(self, text: str) -> list[str] | None:
+        """The placeholders' values in the order of their numbers, or None."""
+        # most templates fail here, without a regular expression
+        if not (text.startswith(self.literals[0]) and text.endswith(self.literals[-1])):
+            return None
+        found = self._pattern.fullmatch(text)
+        if found is None:
+            return None
+        values = dict(zip(self.order, found.groups(), strict=True))
+        return [values[index] for index in sorted(values)]
+
+    def fill(self, values: list[str]) -> str:
+        def insert(found: re.Match[str]) -> str:
+            value = values[int(found[1])]
+            return with_particle(value, found[2]) if found[2] else value
+
+        return PLACEHOLDER.sub(insert, self.value)
+
+
+@cache
+def _compiled(key: str) -> re.Pattern[str]:
+    literals = PLACEHOLDER.split(key)[0::3]
+    return re.compile("(.*?)".join(map(re.escape, literals)), re.DOTALL)

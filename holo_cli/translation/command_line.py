@@ -1,0 +1,94 @@
+"""The command line in the user's language: help pages, what Typer prints itself, and stderr."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO, get_args
+
+import typer
+from typer.models import ParameterInfo
+
+from holo_cli.translation import language, translate
+
+HELP = {"--help", "-h"}
+
+
+class TranslatedStream:
+    """A text stream that translates each complete line; an unfinished line passes as it is.
+
+    Progress bars and prompts write pieces of lines: they are never held back.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        lines = text.split("\n")
+        if len(lines) > 1 and "\r" not in text:
+            whole = translate("\n".join(lines[:-1]))
+            self._stream.write(f"{whole}\n{lines[-1]}")
+        else:
+            # print() writes the line and its end apart
+            self._stream.write(translate(text) if "\r" not in text else text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def translated(app: typer.Typer, arguments: Sequence[str]) -> Iterator[None]:
+    """Run a command line with its help and its stderr in the user's language."""
+    if language() == "en":
+        yield
+        return
+    stdout, stderr = sys.stdout, sys.stderr
+    wants_help = not arguments or bool(HELP.intersection(arguments))
+    translate_help(app)
+    sys.stderr = TranslatedStream(stderr)  # type: ignore[assignment]
+    if wants_help:
+        sys.stdout = TranslatedStream(stdout)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def translate_help(app: typer.Typer) -> None:
+    """Replace the help texts that the commands and options of an app carry."""
+    app.info.help = _text(app.info.help)
+    app.info.epilog = _text(app.info.epilog)
+    if app.registered_callback is not None:
+        _command(app.registered_callback)
+    for command in app.registered_commands:
+        _command(command)
+    for group in app.registered_groups:
+        group.help = _text(group.help)
+        if group.typer_instance is not None:
+            translate_help(group.typer_instance)
+
+
+def _command(command: Any) -> None:
+    function = command.callback
+    command.help = _text(command.help or inspect.getdoc(function))
+    command.epilog = _text(command.epilog)
+    for parameter in help_parameters(function):
+        parameter.help = _text(parameter.help)
+
+
+def help_parameters(function: Any) -> Iterator[ParameterInfo]:
+    """The options and arguments in a command's annotations."""
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        for part in get_args(parameter.annotation):
+            if isinstance(part, ParameterInfo):
+                yield part
+
+
+def _text(text: Any) -> Any:
+    """A help text paragraph by paragraph: Typer wraps each by itself."""
+    if not isinstance(text, str):
+        return text
+    return "\n\n".join(translate(paragraph) for paragraph in text.split("\n\n"))

@@ -1,0 +1,163 @@
+"""The user-facing messages of the code: `python -m holo_cli.translation.extract`.
+
+Reads the source as syntax trees and collects the string that is given to anything a user reads:
+errors, notes and warnings, help texts, table headings, chat, page captions. An f-string becomes a
+template with `{0}`, `{1}`, ...; a choice between two strings (`"a" if x else "b"`) becomes both.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import holo_cli
+from holo_cli.translation import FOLDER, PLACEHOLDER
+
+PACKAGE = Path(holo_cli.__file__).parent
+# Functions and methods whose string arguments a user reads, by the last part of their name.
+SINKS = {
+    "Option", "Argument", "Typer",  # help texts
+    "Report", "Stopped",
+    "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
+    "Section", "Page", "Table", "Picture", "Command", "Column",
+}  # fmt: skip
+KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
+# Modules that build sentences and captions: every string with two words in them is a message.
+SENTENCES = (
+    "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
+    "bench/report.py", "config/messages.py", "inference/chat/commands.py", "visualize/*.py",
+    "models/**/views.py", "models/**/*_views.py",
+)  # fmt: skip
+MAX_FORMS = 16  # that one f-string may expand to
+WORDS = re.compile(r"[A-Za-z]{2,}")
+CODE = re.compile(r"^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]")  # names, patterns and markup
+
+
+def of_code() -> dict[str, str]:
+    """Every template with the place where it is first used, as "file:line"."""
+    found: dict[str, str] = {}
+    sentences = {path for pattern in SENTENCES for path in PACKAGE.glob(pattern)}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.is_relative_to(FOLDER):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        place = path.relative_to(PACKAGE).as_posix()
+        for line, key in _messages(tree, all_strings=path in sentences):
+            if WORDS.search(PLACEHOLDER.sub(" ", key)) and not CODE.search(key):
+                found.setdefault(key, f"{place}:{line}")
+    return found
+
+
+def _messages(tree: ast.Module, all_strings: bool) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = _name(node.func)
+            values = list(node.args) if name in SINKS or name.endswith("Error") else []
+            values += [word.value for word in node.keywords if word.arg in KEYWORDS]
+            for value in values:
+                yield from _keys(value)
+        elif isinstance(node, ast.FunctionDef) and _is_command(node):
+            for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
+                yield node.lineno, paragraph
+    if all_strings:
+        yield from _all_strings(tree)
+
+
+def _name(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _is_command(node: ast.FunctionDef) -> bool:
+    """Whether the docstring is a help text: the function takes `debug`, as all commands do."""
+    return any(argument.arg == "debug" for argument in node.args.args)
+
+
+def _keys(value: ast.expr) -> Iterator[tuple[int, str]]:
+    """The templates in an argument: a string, a choice, a sum, or a list of them."""
+    if isinstance(value, ast.Tuple | ast.List):
+        for item in value.elts:
+            yield from _keys(item)
+    elif isinstance(value, ast.IfExp):
+        yield from _keys(value.body)
+        yield from _keys(value.orelse)
+    elif isinstance(value, ast.Constant | ast.JoinedStr | ast.BinOp):
+        for parts in product(*_alternatives(value)):
+            key, count = "", 0
+            for part in parts:
+                if part is None:
+                    key, count = f"{key}{{{count}}}", count + 1
+                else:
+                    key += part
+            yield value.lineno, key.strip()
+
+
+def _alternatives(value: ast.expr) -> list[list[str | None]]:
+    """For each piece of a string the forms it may have; None is a placeholder."""
+    if isinstance(value, ast.Constant):
+        return [[value.value]] if isinstance(value.value, str) else [[None]]
+    if isinstance(value, ast.JoinedStr):
+        pieces = [piece for part in value.values for piece in _alternatives(part)]
+        forms = 1
+        for index, piece in enumerate(pieces):
+            forms *= len(piece)
+            if forms > MAX_FORMS:
+                pieces[index] = [None]
+        return pieces
+    if isinstance(value, ast.FormattedValue):
+        return _alternatives(value.value)
+    if isinstance(value, ast.IfExp):
+        both = [value.body, value.orelse]
+        if all(isinstance(v, ast.Constant) and isinstance(v.value, str) for v in both):
+            return [[v.value for v in both]]  # type: ignore[attr-defined]
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
+        return _alternatives(value.left) + _alternatives(value.right)
+    return [[None]]
+
+
+def _all_strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Every string of two or more words that is neither a docstring nor part of a larger one."""
+    inner: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr):
+            inner.add(node.value)  # docstrings
+        if isinstance(node, ast.JoinedStr | ast.BinOp):
+            inner.update(set(ast.walk(node)) - {node})
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp) and node not in inner:
+            for line, key in _keys(node):
+                if len(WORDS.findall(PLACEHOLDER.sub(" ", key))) > 1:
+                    yield line, key
+
+
+def missing() -> dict[str, str]:
+    """Templates of the code without a Korean form, with their places."""
+    import tomllib
+
+    known: set[str] = set()
+    for path in (FOLDER / "ko").glob("*.toml"):
+        known.update(tomllib.loads(path.read_text(encoding="utf-8")))
+    return {key: place for key, place in of_code().items() if key not in known}
+
+
+def main() -> int:
+    """Print what is missing as TOML lines to fill in; exit code 1 if there is any."""
+    lacking = missing()
+    for key, place in lacking.items():
+        print(f'# {place}\n{_quoted(key)} = ""')
+    print(f"{len(lacking)} of {len(of_code())} messages have no translation.", file=sys.stderr)
+    return int(bool(lacking))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+if __name__ == "__main__":
+    sys.exit(main())

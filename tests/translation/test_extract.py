@@ -1,0 +1,68 @@
+"""Every message of the code has a Korean form, and every Korean form a message."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+
+import pytest
+
+from holo_cli.translation import FOLDER, PLACEHOLDER, extract
+from holo_cli.translation.particles import FORMS
+
+ENTRIES = {
+    key: (value, path.name)
+    for path in sorted((FOLDER / "ko").glob("*.toml"))
+    for key, value in tomllib.loads(path.read_text(encoding="utf-8")).items()
+}
+
+
+def keys(code: str, all_strings: bool = False) -> list[str]:
+    return [key for _, key in extract._messages(ast.parse(code), all_strings)]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("DataError('No file.', next_step='Try it.')", ["No file.", "Try it."]),
+        ("DataError(f'No {name} in {place!r}.')", ["No {0} in {1}."]),
+        ('out.note(f\'{n} run{"" if n == 1 else "s"} left\')', ["{0} run left", "{0} runs left"]),
+        ("out.warn('a b' if x else f'c {d}')", ["a b", "c {0}"]),
+        ("out.table(['model', 'loss'], rows)", ["model", "loss"]),
+        ("out.note('left: ' + name)", ["left: {0}"]),
+        ("def f(debug): 'What it does.\\n\\nExamples'", ["What it does.", "Examples"]),
+        ("other('not a message')", []),
+    ],
+)
+def test_templates_of_code(code: str, expected: list[str]) -> None:
+    assert keys(code) == expected
+
+
+def test_sentence_modules_give_every_string() -> None:
+    code = '"""Docstring here."""\nX = ["two words", "one", f"better by {x} nats"]'
+    assert keys(code, all_strings=True) == ["two words", "better by {0} nats"]
+
+
+def test_nothing_is_missing() -> None:
+    lacking = extract.missing()
+    assert not lacking, "\n".join(f"{place}: {key}" for key, place in lacking.items())
+
+
+def test_nothing_is_left_over() -> None:
+    """Only what Typer prints has no place in the code."""
+    known = extract.of_code()
+    left = [key for key, (_, name) in ENTRIES.items() if name != "typer.toml" and key not in known]
+    assert not left
+
+
+@pytest.mark.parametrize("key", ENTRIES)
+def test_entries_are_sound(key: str) -> None:
+    value, _ = ENTRIES[key]
+    assert value.strip(), "empty"
+    numbers = {int(n) for n, _ in PLACEHOLDER.findall(key)}
+    assert {int(n) for n, _ in PLACEHOLDER.findall(value)} <= numbers
+    assert {p for _, p in PLACEHOLDER.findall(value) if p} <= set(FORMS)
+    # what is typed, a path or an option, must survive translation
+    for typed in re.findall(r"(?<!\w)--[a-z-]+|`[^`{}]+`", key):
+        assert typed in value

@@ -1,0 +1,88 @@
+"""Templates are matched, filled and left alone as they should be."""
+
+from __future__ import annotations
+
+import pytest
+
+from holo_cli import translation
+from holo_cli.translation import Catalogue, language, translate
+from holo_cli.translation.particles import with_particle
+
+
+@pytest.fixture
+def catalogue() -> Catalogue:
+    return Catalogue(
+        {
+            "Random seed.": "난수 시드.",
+            "Error: {0}": "오류: {0}",
+            "No run named {0}.": "{0} 실행이 없습니다.",
+            "No run named {0} in {1}.": "{1}에 {0:이라} 불리는 실행이 없습니다.",
+            "{0} steps": "{0} 스텝",
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Random seed.", "난수 시드."),
+        ("  Random seed.\n", "  난수 시드.\n"),
+        ("No run named x.", "x 실행이 없습니다."),
+        # the template with more letters of its own wins, and the order of placeholders may change
+        ("No run named 나무 in runs.", "runs에 나무라 불리는 실행이 없습니다."),
+        ("Error: No run named x.", "오류: x 실행이 없습니다."),
+        ("Error: other", "오류: other"),
+        ("Random seed.\n12 steps\nfoo", "난수 시드.\n12 스텝\nfoo"),
+        ("A text of the user's.", "A text of the user's."),
+        ("", ""),
+    ],
+)
+def test_templates(catalogue: Catalogue, text: str, expected: str) -> None:
+    assert catalogue.translate(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "en_US.UTF-8", "LC_ALL": "ko_KR.UTF-8"}, "ko"),
+        ({"LANG": "ko_KR.UTF-8", "HOLO_LANG": "en"}, "en"),
+        ({"HOLO_LANG": "ko"}, "ko"),
+        ({"HOLO_LANG": "KO"}, "ko"),
+        ({"LANG": "C.UTF-8"}, "en"),
+        ({"LANG": "kok_IN"}, "en"),  # Konkani
+        ({"HOLO_LANG": "nonsense"}, "en"),
+    ],
+)
+def test_language(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], expected: str) -> None:
+    for name in ("HOLO_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    assert language() == expected
+
+
+def test_english_reads_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLO_LANG", "en")
+    monkeypatch.setattr(translation, "_catalogue", None)  # would raise if it were called
+    assert translate("Options:") == "Options:"
+
+
+@pytest.mark.parametrize(
+    ("text", "particle", "expected"),
+    [
+        ("모델", "은", "모델은"),
+        ("나무", "은", "나무는"),
+        ("'모델'", "을", "'모델'을"),
+        ("길", "으로", "길로"),
+        ("집", "으로", "집으로"),
+        ("2", "이", "2가"),
+        ("10", "이", "10이"),
+        ("7", "으로", "7로"),
+        ("ngt", "은", "ngt은(는)"),
+        ("", "을", "을(를)"),
+    ],
+)
+def test_particles(text: str, particle: str, expected: str) -> None:
+    assert with_particle(text, particle) == expected
