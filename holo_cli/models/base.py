@@ -85,11 +85,11 @@ class LanguageModel(nn.Module, ABC):
         logits: Tensor = self.head(self.hidden(tokens).x)
         return logits
 
-    def reached(self, share: float) -> None:
-        """Told before every training step what share of the run's steps is done, 0 to 1.
+    def on_progress(self, fraction: float) -> None:
+        """Called before every training step with the completed fraction of the run, 0 to 1.
 
-        For what changes while a model learns; a model that is not told is as at the end. It must
-        follow from the share alone, so that a resumed run goes on to the bit. Default nothing.
+        For what changes during training; a model that never gets the call is as at the end. The
+        effect must depend on the fraction alone, so that resume is exact. Default: nothing.
         """
 
     # -- decoding ---------------------------------------------------------------------------------

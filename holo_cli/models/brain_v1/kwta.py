@@ -77,7 +77,7 @@ class Free(FeedForward):
         self.dense = config.sparsity == "dense"
         self.k = self.units if self.dense else config.active_units(layer)
         self.dense_start = 0.0 if self.dense else config.dense_start
-        self.training_k = self.k  # winners in training now; see `reached`
+        self.training_k = self.k  # winners in training now; see `on_progress`
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)
@@ -106,10 +106,10 @@ class Free(FeedForward):
         total = sum(p.numel() for p in self.parameters())
         return total - (self.units - self.k) * self.down.in_features
 
-    def reached(self, share: float) -> None:
+    def on_progress(self, fraction: float) -> None:
         """Set the winners of training after this share of it: from all units geometrically down to
         k at `dense_start`, and k from there on."""
-        done = min(1.0, share / self.dense_start) if self.dense_start else 1.0
+        done = min(1.0, fraction / self.dense_start) if self.dense_start else 1.0
         self.training_k = max(self.k, round(self.units * (self.k / self.units) ** done))
 
     # -- the choice -------------------------------------------------------------------------------

@@ -144,10 +144,10 @@ class Model(Skeleton):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def reached(self, share: float) -> None:
+    def on_progress(self, fraction: float) -> None:
         for block in self.brain_blocks():
             if isinstance(block.mlp, Free):
-                block.mlp.reached(share)
+                block.mlp.on_progress(fraction)
 
     def hidden(self, tokens: Tensor) -> Hidden:
         x = self.embed(tokens)
