@@ -260,7 +260,7 @@ def _line(experiment: Experiment, entry: Entry) -> Line:
 
 
 def _own_settings(experiment: Experiment, entry: Entry) -> dict[str, Any]:
-    """The model's keys that are not at their defaults, without those of the common skeleton."""
+    """The model's keys that are not at their defaults, without those of the common backbone."""
     config = experiment.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {

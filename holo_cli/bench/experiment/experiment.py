@@ -372,7 +372,7 @@ class Experiment:
         """
         for row in self.rows:
             stored = row.get("data", {})
-            if not self.data.is_named(stored.get("fingerprint", "")):
+            if not self.data.matches_fingerprint(stored.get("fingerprint", "")):
                 name = stored.get("name", "unknown")
                 self.foreign[f"{name} ({stored.get('fingerprint', '')[:8]})"] += 1
             elif row["role"] == "pace":

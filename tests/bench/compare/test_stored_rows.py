@@ -41,7 +41,7 @@ class StoredData:
         self.vocab_size = about["vocab_size"]
         self.sizes = {"train": 10**6, "val": about["val_tokens"]}
 
-    def is_named(self, fingerprint: str) -> bool:
+    def matches_fingerprint(self, fingerprint: str) -> bool:
         return fingerprint == self.fingerprint
 
     def token_count(self, split: str) -> int:
