@@ -86,10 +86,11 @@ class LanguageModel(nn.Module, ABC):
         return logits
 
     def on_progress(self, fraction: float) -> None:
-        """Called before every training step with the completed fraction of the run, 0 to 1.
+        """Called before each training step with the fraction of the run's steps done, 0 to 1.
 
-        For what changes during training; a model that never gets the call is as at the end. The
-        effect must depend on the fraction alone, so that resume is exact. Default: nothing.
+        For models that change on a schedule (a sparsity that rises, say). Without a call a model
+        computes what it computes at 1. The effect must follow from the fraction alone, so that a
+        resumed run is bit-identical. Does nothing by default.
         """
 
     # -- decoding ---------------------------------------------------------------------------------

@@ -69,8 +69,8 @@ class Trainer:
     ) -> None:
         """`batches` None: plain windows of the training part. Without `stages` nothing grows.
 
-        `data` may be None for steps on `batches` alone, without evaluations. `fixed_progress` is a share
-        of training that the model is to take every step for; None: the one that is reached.
+        `data` may be None for steps on `batches` alone, without evaluations. `fixed_progress` is
+        passed to the model's `on_progress` at every step instead of the real fraction.
         """
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
@@ -207,10 +207,8 @@ class Trainer:
         """
         progress, config = self.progress, self.config
         self._grow()
-        reached = (
-            progress.step / config.steps if self.fixed_progress is None else self.fixed_progress
-        )
-        self.model.on_progress(reached)
+        fraction = progress.step / config.steps
+        self.model.on_progress(fraction if self.fixed_progress is None else self.fixed_progress)
         while progress.micro < config.grad_accum:
             if self.world.any(bool(self.stop)):
                 self.stop.ask("signal")

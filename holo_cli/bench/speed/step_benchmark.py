@@ -19,7 +19,7 @@ from holo_cli import registry
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import TrainBatches
 from holo_cli.errors import TrainingError
-from holo_cli.inference.generation.engine import Engine, Prefix
+from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.compile import compile_hidden
@@ -68,7 +68,7 @@ class _TimedOptimizer(Optimizer):
         self.seconds += watch.read()["seconds"]
 
 
-class TrainingProbe:
+class TrainingBenchmark:
     """Training steps of one config. Its batches have `batch_size` rows of T tokens."""
 
     def __init__(self, resolved: Resolved) -> None:
@@ -140,7 +140,7 @@ class TrainingProbe:
         }
 
 
-class DecodingProbe:
+class DecodingBenchmark:
     """One row that is written on, from any position up to T."""
 
     def __init__(self, resolved: Resolved) -> None:
@@ -153,7 +153,7 @@ class DecodingProbe:
         self.engine = Engine(self.model, dtype=dtype)
         vocab, context = self.model.config.vocab_size, self.model.config.context
         self.ids = np.random.default_rng(0).integers(vocab, size=context).tolist()
-        self.prefixes: dict[int, Prefix] = {}
+        self.prefixes: dict[int, PrefixCache] = {}
         self.built = watch.read()["seconds"]
 
     def warm(self, tokens: int = 4) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class DecodingProbe:
             "before_bytes": self.before,
         }
 
-    def _write(self, prefix: Prefix, tokens: int) -> tuple[dict[str, float], list[float]]:
+    def _write(self, prefix: PrefixCache, tokens: int) -> tuple[dict[str, float], list[float]]:
         """Seconds of all tokens but the first two, and of each of them."""
         config = SamplingConfig(max_new_tokens=tokens, temperature=1.0, seed=0)
         decoding = self.engine.generate(prefix.ids, config, [prefix])
@@ -220,9 +220,9 @@ def _build(resolved: Resolved) -> LanguageModel:
     return registry.build_model(resolved.model_name, resolved.model).to(device)
 
 
-PROBES: Mapping[str, type[TrainingProbe] | type[DecodingProbe]] = {
-    "training": TrainingProbe,
-    "decoding": DecodingProbe,
+BENCHMARKS: Mapping[str, type[TrainingBenchmark] | type[DecodingBenchmark]] = {
+    "training": TrainingBenchmark,
+    "decoding": DecodingBenchmark,
 }
 
 

@@ -12,11 +12,11 @@ from holo_cli.models.gated_deltanet.delta import ChannelGates, GatedDelta, HeadG
 from holo_cli.models.recurrent import RecurrentMixer
 from holo_cli.models.recurrent_reference import (
     Turn,
+    backbone_logits,
     disable,
     norm,
     recur,
     sigmoid,
-    skeleton_logits,
     unit,
 )
 
@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
     """(B, T) int64 -> (B, T, V), row by row."""
-    return skeleton_logits(model, tokens, _mix)
+    return backbone_logits(model, tokens, _mix)
 
 
 def _alpha(mixer: GatedDelta, head: int, logit: Tensor, bias: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _mix(mixer: RecurrentMixer, inputs: list[Tensor], turn: Turn) -> list[Tensor
             q, k, v = (x * sigmoid(x) for x in (w_q[at] @ u, w_k[at] @ u, w_v[at] @ u))
             q, k = turn(unit(q), t), turn(unit(k), t)
             if isinstance(mixer, HeadGates):
-                w_a, w_b = mixer.dials.weight.chunk(2)
+                w_a, w_b = mixer.decay_write.weight.chunk(2)
                 alpha = _alpha(mixer, h, w_a[h] @ u, mixer.decay_bias[h])
                 beta = sigmoid(w_b[h] @ u)
                 transitions.append(alpha * (eye - beta * torch.outer(k, k)))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
 from holo_cli.models.holographic.classic import Classic
 from holo_cli.models.holographic.config import Config
@@ -25,8 +25,8 @@ from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.views import watched
 
 
-class Model(Skeleton):
-    """The modern skeleton with holographic mixers and experts."""
+class Model(Backbone):
+    """The modern backbone with holographic mixers and experts."""
 
     config: Config
 
@@ -66,7 +66,7 @@ class Model(Skeleton):
                 shares.append(torch.bincount(chosen, minlength=part.experts) / chosen.numel())
                 continue
             if isinstance(part.memory, Memory):
-                rate = -part.memory.dial(x)[0].clamp_max(-1e-9)  # 0: never, in float32
+                rate = -part.memory.gates(x)[0].clamp_max(-1e-9)  # 0: never, in float32
                 lives.append((math.log(2) / rate).log().mean())
             if part.blend is not None:
                 blends.append(part.blend.gate(x).float().mean())
