@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.language import detect
 from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.data.windows import ChosenDocuments, TokenStream
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError, nearest
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 
 Ints = NDArray[np.int64]
 
@@ -38,7 +38,7 @@ def count_words(text: str) -> int:
 class Texts:
     """What is scored: documents one after the other in a stream. Arrays are (D,)."""
 
-    stream: TokenStream | ChosenDocuments
+    stream: TokenStream | DocumentSubset
     ends: Ints  # in the stream
     bytes: Ints
     words: Ints
@@ -51,7 +51,7 @@ class Texts:
 
 
 def prepared_texts(
-    loaded: Loaded,
+    loaded: LoadedModel,
     data: PreparedData,
     split: str = "val",
     *,
@@ -83,7 +83,7 @@ def prepared_texts(
             for i in chosen
         ]
         return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
-    own = ChosenDocuments(stream, starts[chosen], tokens[chosen])
+    own = DocumentSubset(stream, starts[chosen], tokens[chosen])
     return (
         Texts(
             stream if len(chosen) == len(records) else own,
@@ -98,7 +98,11 @@ def prepared_texts(
 
 
 def given_texts(
-    loaded: Loaded, texts: Sequence[str], *, lang: str | None = None, languages: Sequence[str] = ()
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    *,
+    lang: str | None = None,
+    languages: Sequence[str] = (),
 ) -> Texts:
     """Texts as documents of their own, as `holo prepare` would have them.
 
@@ -145,7 +149,7 @@ def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
     return tokens, np.cumsum(tokens) - tokens
 
 
-def _words(tokenizer: Tokenizer, stream: ChosenDocuments, records: NDArray[Any]) -> Ints:
+def _words(tokenizer: Tokenizer, stream: DocumentSubset, records: NDArray[Any]) -> Ints:
     """Words of each document, lines among them. Where the set was prepared without counting its
     words, its documents are decoded for it."""
     spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)

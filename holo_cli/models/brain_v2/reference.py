@@ -56,8 +56,8 @@ def mix(mixer: BrainMixer, inputs: Inputs) -> Vectors:
 
 def _state_space(ssm: StateSpace, inputs: Inputs) -> Vectors:
     width, heads = ssm.config.width, ssm.config.heads
-    gates = [ssm.inward.weight[:width] @ u for u in inputs]
-    values = [ssm.inward.weight[width:] @ u for u in inputs]
+    gates = [ssm.in_proj.weight[:width] @ u for u in inputs]
+    values = [ssm.in_proj.weight[width:] @ u for u in inputs]
     if isinstance(ssm, Scalar):
         read = _scalar(ssm, inputs, values)
     else:
@@ -75,7 +75,7 @@ def _codes(ssm: StateSpace, u: Tensor, t: int) -> tuple[Tensor, Tensor]:
     size = ssm.config.state_size
     rotated = round(size // 2 * ssm.config.rope_fraction)
     rates = [math.pi * ((i + 0.5) / rotated) ** 2 for i in range(rotated)]
-    b, c = (rotate(norm(weight @ u), t, rates) for weight in ssm.code.weight.chunk(2))
+    b, c = (rotate(norm(weight @ u), t, rates) for weight in ssm.bc_proj.weight.chunk(2))
     return b, c / math.sqrt(size)
 
 
@@ -88,7 +88,7 @@ def _scalar(ssm: Scalar, inputs: Inputs, values: Vectors) -> Vectors:
         b, c = _codes(ssm, u, t)
         heard = []
         for h in range(config.heads):
-            dt = softplus(ssm.step_size.weight[h] @ u + ssm.step_bias[h])
+            dt = softplus(ssm.dt_proj.weight[h] @ u + ssm.dt_bias[h])
             a = (-dt * ssm.log_rate[h].exp()).exp()
             states[h] = a * states[h] + torch.outer(b, dt * x[h * width : (h + 1) * width])
             heard.append(states[h].T @ c)
@@ -104,7 +104,7 @@ def _selective(ssm: Selective, inputs: Inputs, values: Vectors) -> Vectors:
     out = []
     for t, (u, x) in enumerate(zip(inputs, values, strict=True)):
         b, c = _codes(ssm, u, t)
-        dt = softplus(ssm.broad.weight @ (ssm.narrow.weight @ u) + ssm.step_bias)
+        dt = softplus(ssm.dt_up.weight @ (ssm.dt_down.weight @ u) + ssm.dt_bias)
         state = (-dt[:, None] * rate).exp() * state + torch.outer(dt * x, b)
         out.append(state @ c)
     return out
@@ -124,8 +124,8 @@ def _remembered(memory: EpisodicMemory, inputs: Inputs) -> Vectors:
         for u in inputs:
             q, k, v = (weight[at] @ u for weight in (q_all, k_all, v_all))
             q, k = unit(q), unit(k)
-            dials = memory.dials.weight @ u + memory.dials_bias
-            alpha, beta = 1 / (1 + dials[h].exp()), sigmoid(dials[heads + h])
+            raw = memory.gates_proj.weight @ u + memory.gates_bias
+            alpha, beta = 1 / (1 + raw[h].exp()), sigmoid(raw[heads + h])
             state = alpha * state
             old = state.T @ k if memory.delta else torch.zeros_like(v)
             state = state + beta * torch.outer(k, v - old)

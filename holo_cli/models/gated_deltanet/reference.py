@@ -44,7 +44,7 @@ def mix(mixer: HeadGates | ChannelGates, inputs: Inputs) -> Vectors:
             q, k, v = (silu(w[at] @ u) for w in (w_q, w_k, w_v))
             q, k = inputs.rotate(unit(q), t), inputs.rotate(unit(k), t)
             if isinstance(mixer, HeadGates):
-                w_a, w_b = mixer.dials.weight.chunk(2)
+                w_a, w_b = mixer.decay_write.weight.chunk(2)
                 alpha = _alpha(mixer, h, w_a[h] @ u, mixer.decay_bias[h])
                 beta = sigmoid(w_b[h] @ u)
                 transitions.append(alpha * (eye - beta * torch.outer(k, k)))

@@ -56,9 +56,9 @@ def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[Vectors]:
     assert isinstance(model, Model)
     d, points = model.config.dimensions, []
     for x in stream:
-        z: Tensor = model.start.origin
-        if model.start.token is not None:
-            z = z + model.start.token.weight @ x
+        z: Tensor = model.initial_coordinates.origin
+        if model.initial_coordinates.token is not None:
+            z = z + model.initial_coordinates.token.weight @ x
         points.append(_normal(list(z.split(d)), model.config.heads))
     return points
 
@@ -93,9 +93,9 @@ def _weight(
 
 def _share(config: Config, mixer: GravityMixer, head: int, squared: Tensor) -> Tensor:
     """What the radius leaves of another token's weight."""
-    if mixer.reach is None:
+    if mixer.radius_cutoff is None:
         return torch.ones_like(squared)
-    radius = mixer.reach.radius[head]
+    radius = mixer.radius_cutoff.radius[head]
     if config.radius_mode == "hard" and not mixer.training:
         return (squared <= radius**2).to(squared.dtype)
     return sigmoid((radius**2 - squared) / config.tau)
