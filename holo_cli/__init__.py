@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from holo_cli.inference.chat.session import ChatSession
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
     from holo_cli.inference.generation.sampling import SamplingConfig
     from holo_cli.models.base import LanguageModel
 
@@ -36,7 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ChatSession",
     "LanguageModel",
-    "Loaded",
+    "LoadedModel",
     "SamplingConfig",
     "__version__",
     "build",
@@ -47,7 +47,7 @@ __all__ = [
 _LAZY = {
     "ChatSession": "holo_cli.inference.chat.session",
     "LanguageModel": "holo_cli.models.base",
-    "Loaded": "holo_cli.inference.generation.loaded_model",
+    "LoadedModel": "holo_cli.inference.generation.loaded_model",
     "SamplingConfig": "holo_cli.inference.generation.sampling",
 }
 
@@ -71,7 +71,7 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     model: str | None = None,
-) -> Loaded:
+) -> LoadedModel:
     """A checkpoint by path, by run name, or (left out) the newest: `.model`, `.tokenizer`,
     `.config`, `.header`, `.generate(prompt, ...)`.
 

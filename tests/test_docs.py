@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from holo_cli.cli.app import app
-from holo_cli.config.model_schema import ModelConfig, SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig, ModelConfig
 from holo_cli.config.training_schema import DataConfig, TrainingConfig
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +145,7 @@ def test_flags_tables_of_a_group_are_those_of_help(command: tuple[str, str]) -> 
 
 
 SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
-    "model": (ModelConfig, SkeletonConfig),
+    "model": (ModelConfig, BackboneConfig),
     "training": (TrainingConfig,),
     "data": (DataConfig,),
 }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from holo_cli.data.dataset import PreparedData
     from holo_cli.inference.evaluation.eval_corpus import Texts
     from holo_cli.inference.evaluation.evaluate import Result
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 
 def evaluate(
@@ -215,7 +215,7 @@ def _read(file: Path, encoding: str | None) -> str:
 
 
 def _texts(
-    loaded: Loaded,
+    loaded: LoadedModel,
     given: list[str],
     files: Sequence[Path],
     data: str | None,

@@ -14,7 +14,7 @@ from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.early_exit import Calibration
-    from holo_cli.inference.generation.stream import Sample, Writing
+    from holo_cli.inference.generation.stream import Sample, TextGeneration
 
 FINISH = {
     "end": "ended by itself",
@@ -116,7 +116,7 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     return text.removesuffix("\n")  # the line end that editors and `echo` add
 
 
-def write(writing: Writing, out: Output) -> None:
+def write(writing: TextGeneration, out: Output) -> None:
     """Stream the first sample to stdout; others, which come alongside it, follow it whole."""
     many = len(writing.samples) > 1
     if many:

@@ -1,4 +1,4 @@
-"""What the skeleton asks of the two halves of a block: the token mixer and the feed-forward."""
+"""What the backbone asks of the two halves of a block: the token mixer and the feed-forward."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Part(nn.Module, ABC):
 
     @abstractmethod
     def finish_initialisation(self) -> None:
-        """Values beyond the skeleton's own (uniform linear layers): zero outputs, spreads, ..."""
+        """Values beyond the backbone's own (uniform linear layers): zero outputs, spreads, ..."""
 
     def active_parameters(self) -> int:
         """Parameters that take part in one token's output; all of them unless routed."""

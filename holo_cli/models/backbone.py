@@ -1,6 +1,6 @@
-"""The modern transformer skeleton: everything of a model but its mixing of tokens.
+"""The modern transformer backbone: everything of a model but its mixing of tokens.
 
-All models but vanilla's classic recipe are this skeleton with their own mixer in each block, so
+All models but vanilla's classic recipe are this backbone with their own mixer in each block, so
 that a comparison varies the mechanism and nothing else:
 
     x = norm(embedding(tokens))                        # (B, T, C), no positions added
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.errors import UsageError
 from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.embedding import Embedding
@@ -45,7 +45,7 @@ from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
 
 @dataclass(frozen=True)
-class SkeletonState(State):
+class BackboneState(State):
     """Position, each block's mixer state and convolution inputs, and the last token."""
 
     position: int
@@ -53,7 +53,7 @@ class SkeletonState(State):
     windows: tuple[tuple[Tensor, ...], ...]  # of each block's convolutions, each (B, K - 1, C)
     last: Tensor  # (B,) int64, -1 before the first token
 
-    def select(self, rows: Tensor) -> SkeletonState:
+    def select(self, rows: Tensor) -> BackboneState:
         return replace(
             self,
             mixers=tuple(m.select(rows) for m in self.mixers),
@@ -75,7 +75,7 @@ class Block(nn.Module):
     `read` and `feed` are what surrounds the mixer, for blocks whose mixer takes or gives more.
     """
 
-    def __init__(self, config: SkeletonConfig, mixer: Mixer, mlp: FeedForward) -> None:
+    def __init__(self, config: BackboneConfig, mixer: Mixer, mlp: FeedForward) -> None:
         super().__init__()
         width = config.width
         self.conv = ShortConv(width, config.conv) if config.conv else None
@@ -152,12 +152,12 @@ def add_aux(a: Aux, b: Aux) -> Aux:
     return a | b | {name: a[name] + b[name] for name in a.keys() & b.keys()}
 
 
-class Skeleton(LanguageModel):
+class Backbone(LanguageModel):
     """A model of `layers` blocks; a subclass says which mixer a layer gets."""
 
-    config: SkeletonConfig
+    config: BackboneConfig
 
-    def __init__(self, config: SkeletonConfig) -> None:
+    def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config)
         self.embedding = Embedding(config.vocab_size, config.width, config.bigrams)
         self.blocks = nn.ModuleList(self.make_block(layer) for layer in range(config.layers))
@@ -245,17 +245,17 @@ class Skeleton(LanguageModel):
 
     # -- decoding ---------------------------------------------------------------------------------
 
-    def init_state(self, batch: int = 1) -> SkeletonState:
+    def init_state(self, batch: int = 1) -> BackboneState:
         blocks = self._blocks()
-        return SkeletonState(
+        return BackboneState(
             position=0,
             mixers=tuple(b.mixer.init_state(batch) for b in blocks),
             windows=tuple(tuple(c.init_state(batch) for c in b.convolutions()) for b in blocks),
             last=torch.full((batch,), -1, dtype=torch.int64, device=self.device),
         )
 
-    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, SkeletonState]:
-        assert isinstance(state, SkeletonState)
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
+        assert isinstance(state, BackboneState)
         x = rms_norm(self.embedding(tokens, state.last))
         stream = self.value_stream(tokens, x)
         mixers: list[MixerState] = []
@@ -265,7 +265,7 @@ class Skeleton(LanguageModel):
             mixers.append(mixer)
             windows.append(seen)
         position = state.position + tokens.shape[1]
-        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(windows), tokens[:, -1])
+        return rms_norm(x), BackboneState(position, tuple(mixers), tuple(windows), tokens[:, -1])
 
     def state_bytes(self, length: int) -> int:
         size = self.head.weight.element_size()

@@ -85,11 +85,12 @@ class LanguageModel(nn.Module, ABC):
         logits: Tensor = self.head(self.hidden(tokens).x)
         return logits
 
-    def reached(self, share: float) -> None:
-        """Told before every training step what share of the run's steps is done, 0 to 1.
+    def on_progress(self, fraction: float) -> None:
+        """Called before each training step with the fraction of the run's steps done, 0 to 1.
 
-        For what changes while a model learns; a model that is not told is as at the end. It must
-        follow from the share alone, so that a resumed run goes on to the bit. Default nothing.
+        For models that change on a schedule (a sparsity that rises, say). Without a call a model
+        computes what it computes at 1. The effect must follow from the fraction alone, so that a
+        resumed run is bit-identical. Does nothing by default.
         """
 
     # -- decoding ---------------------------------------------------------------------------------

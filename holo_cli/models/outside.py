@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import ModuleType
 
-from holo_cli.config.model_schema import ModelConfig, SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig, ModelConfig
 from holo_cli.errors import UsageError
 from holo_cli.layers.interfaces import Mixer
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import LanguageModel
 
 
@@ -32,7 +32,7 @@ def config_and_builder(
             f"{where}: this class lacks {', '.join(lacking)}.",
             next_step="The contract is in holo_cli/models/README.md.",
         )
-    base = SkeletonConfig if issubclass(found, Mixer) else ModelConfig
+    base = BackboneConfig if issubclass(found, Mixer) else ModelConfig
     config = getattr(module, "Config", base)
     if not isinstance(config, type) or not issubclass(config, base):
         raise UsageError(
@@ -45,8 +45,8 @@ def config_and_builder(
     return config, _with_mixer(found) if issubclass(found, Mixer) else found
 
 
-def _with_mixer(mixer: type[Mixer]) -> type[Skeleton]:
-    class Model(Skeleton):
+def _with_mixer(mixer: type[Mixer]) -> type[Backbone]:
+    class Model(Backbone):
         """The backbone with a mixer from outside in every block."""
 
         def make_mixer(self, layer: int) -> Mixer:

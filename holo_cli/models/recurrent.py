@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.linear_recurrence import (
     chunk_flops,
@@ -24,7 +24,7 @@ from holo_cli.layers.linear_recurrence import (
     step_flops,
 )
 from holo_cli.layers.rope import Rope
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
 
 
@@ -78,7 +78,7 @@ class RecurrentMixer(Mixer):
     shifted = False  # whether the mixer reads the input of the position before as well
     out: nn.Linear
 
-    def __init__(self, config: SkeletonConfig, key_width: int) -> None:
+    def __init__(self, config: BackboneConfig, key_width: int) -> None:
         super().__init__()
         self.heads, self.key_width = config.heads, key_width
         self.value_width = config.width // config.heads
@@ -134,8 +134,8 @@ class RecurrentMixer(Mixer):
         return self.heads * step_flops(self.key_width, self.value_width, self.low_rank)
 
 
-class RecurrentModel(Skeleton):
-    """The skeleton with recurrent mixers: a decoded token costs the same wherever it stands."""
+class RecurrentModel(Backbone):
+    """The backbone with recurrent mixers: a decoded token costs the same wherever it stands."""
 
     def describe(self) -> Description:
         described, context = super().describe(), self.config.context

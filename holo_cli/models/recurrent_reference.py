@@ -1,4 +1,4 @@
-"""The slow obvious form of the skeleton around a recurrent mixer: the oracle of their tests.
+"""The slow obvious form of the backbone around a recurrent mixer: the oracle of their tests.
 
 One position and one layer at a time, by the formulas, in the dtype of the weights; shares no code
 with the fast path and reads only its weights. A model's `reference.py` adds its mixer.
@@ -27,7 +27,7 @@ def disable(model: LanguageModel) -> None:
             module.out.weight.requires_grad_(False)
 
 
-def skeleton_logits(model: LanguageModel, tokens: Tensor, mix: Mix) -> Tensor:
+def backbone_logits(model: LanguageModel, tokens: Tensor, mix: Mix) -> Tensor:
     """(B, T) int64 -> (B, T, V), row by row; `mix` gives what a mixer adds for its inputs, and
     is told how to rotate keys and queries."""
     assert isinstance(model, RecurrentModel)

@@ -208,7 +208,7 @@ class Loop:
         progress, config = self.progress, self.config
         self._grow()
         reached = progress.step / config.steps if self.held_at is None else self.held_at
-        self.model.reached(reached)
+        self.model.on_progress(reached)
         while progress.micro < config.grad_accum:
             if self.world.any(bool(self.stop)):
                 self.stop.ask("signal")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
     from holo_cli.visualize.page import Page, Section
 
 COMMON = {
@@ -131,7 +131,7 @@ def _look(
     return _file_name(name), Page(f"{name}: {pages[what]}", _facts(loaded, path), sections)
 
 
-def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
+def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]:
     import torch
 
     from holo_cli.models.views import Weights, residual_stream
@@ -161,7 +161,7 @@ def _sections(what: str, loaded: Loaded, text: str | None) -> list[Section]:
     return [reading.section(), *sections]
 
 
-def _facts(loaded: Loaded, path: Path) -> list[tuple[str, str]]:
+def _facts(loaded: LoadedModel, path: Path) -> list[tuple[str, str]]:
     header = loaded.header
     parameters = sum(p.numel() for p in loaded.model.parameters())
     recipe = header.config["model"].get("recipe")

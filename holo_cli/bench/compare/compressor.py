@@ -52,8 +52,8 @@ class Compressor(LanguageModel):
         rest = tokens.shape[1] - decoded.shape[1]
         return Hidden(nn.functional.pad(decoded, (0, 0, 0, rest)), aux)
 
-    def reached(self, share: float) -> None:
-        self.inner.reached(share)
+    def on_progress(self, fraction: float) -> None:
+        self.inner.on_progress(fraction)
 
     @property
     def context_limit(self) -> int | None:

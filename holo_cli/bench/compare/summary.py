@@ -258,7 +258,7 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
 
 
 def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
-    """The model's keys that are not at their defaults, without those of the common skeleton."""
+    """The model's keys that are not at their defaults, without those of the common backbone."""
     config = campaign.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {

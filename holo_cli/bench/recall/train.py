@@ -88,7 +88,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
     model = initial_model(resolved.model_name, first, config).to(device)
     # what is solved half-way by a model that is not yet as it is tested is not solved
-    changes = bool(stages) or type(model).reached is not LanguageModel.reached
+    changes = bool(stages) or type(model).on_progress is not LanguageModel.on_progress
     if exam.task.decoded:
         model = Compressor.of(model, max(case.items for case in exam.cases))
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)

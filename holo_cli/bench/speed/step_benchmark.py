@@ -19,7 +19,7 @@ from holo_cli import registry
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import TrainBatches
 from holo_cli.errors import TrainingError
-from holo_cli.inference.generation.engine import Engine, Prefix
+from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.compile import compiled
@@ -153,7 +153,7 @@ class DecodingProbe:
         self.engine = Engine(self.model, dtype=dtype)
         vocab, context = self.model.config.vocab_size, self.model.config.context
         self.ids = np.random.default_rng(0).integers(vocab, size=context).tolist()
-        self.prefixes: dict[int, Prefix] = {}
+        self.prefixes: dict[int, PrefixCache] = {}
         self.built = watch.read()["seconds"]
 
     def warm(self, tokens: int = 4) -> dict[str, Any]:
@@ -200,7 +200,7 @@ class DecodingProbe:
             "before_bytes": self.before,
         }
 
-    def _write(self, prefix: Prefix, tokens: int) -> tuple[dict[str, float], list[float]]:
+    def _write(self, prefix: PrefixCache, tokens: int) -> tuple[dict[str, float], list[float]]:
         """Seconds of all tokens but the first two, and of each of them."""
         config = SamplingConfig(max_new_tokens=tokens, temperature=1.0, seed=0)
         decoding = self.engine.generate(prefix.ids, config, [prefix])

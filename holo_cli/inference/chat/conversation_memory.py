@@ -22,17 +22,17 @@ import torch
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.files import atomic_write_json
 from holo_cli.inference.chat.conversation import Turn
-from holo_cli.inference.chat.knn_memory import EpisodeStore, Recall
+from holo_cli.inference.chat.knn_memory import KNNMemory, Recall
 
 if TYPE_CHECKING:
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 FORMAT = 1
 MARK = "holo_memory"  # the key that says a JSON file is one, and its format
 
 
 @dataclass(frozen=True)
-class Remembered:
+class SavedMemory:
     """What is saved with a conversation: whether its memory is on, how many of the first turns
     /memory clear let go of, and the texts that came from memory files."""
 
@@ -44,7 +44,7 @@ class Remembered:
         return {"on": self.on, "cleared": self.cleared, "texts": list(self.texts)}
 
     @staticmethod
-    def of(content: object, turns: int) -> Remembered | None:
+    def of(content: object, turns: int) -> SavedMemory | None:
         """From the "memory" of a conversation file with so many turns; None if there is none.
         Raises ValueError for anything that `as_dict` does not write."""
         if content is None:
@@ -56,22 +56,22 @@ class Remembered:
             raise ValueError("its memory has no 'on' or no right 'cleared'")
         if not isinstance(texts, list) or not are_texts(texts):
             raise ValueError("its memory has no list of texts")
-        return Remembered(on, cleared, tuple(texts))
+        return SavedMemory(on, cleared, tuple(texts))
 
 
-class Remembering:
+class ConversationMemory:
     """The memory of one conversation. On from the start for models with an episodic memory of
     their own, which this one carries on; off for others until it is asked for."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
-        self._store = EpisodeStore(loaded.engine)
+        self._store = KNNMemory(loaded.engine)
         self.saved = self.at_start()
         self.last: Recall | None = None  # what was asked for the last answer
 
-    def at_start(self) -> Remembered:
+    def at_start(self) -> SavedMemory:
         """What an empty conversation remembers."""
-        return Remembered(on="memory" in self._loaded.model.views())
+        return SavedMemory(on="memory" in self._loaded.model.views())
 
     def recall(self, turns: Sequence[Turn], dropped: int, asked: Sequence[int]) -> Recall | None:
         """What is to be mixed into the answer to `asked`, after these turns, the first `dropped`
@@ -95,14 +95,14 @@ class Remembering:
     def clear(self, turns: int) -> None:
         """Lets go of these first turns and of all loaded texts."""
         self._store.forget()
-        self.saved = Remembered(self.saved.on, turns)
+        self.saved = SavedMemory(self.saved.on, turns)
         self.last = None
 
     def set_on(self, on: bool) -> None:
         """Whether answers draw on the memory."""
-        self.saved = Remembered(on, self.saved.cleared, self.saved.texts)
+        self.saved = SavedMemory(on, self.saved.cleared, self.saved.texts)
 
-    def restore(self, saved: Remembered | None) -> None:
+    def restore(self, saved: SavedMemory | None) -> None:
         """Takes over what was saved with a conversation; None is an empty one."""
         self.clear(0)
         self.saved = saved or self.at_start()
@@ -117,7 +117,7 @@ class Remembering:
         """Adds the texts of a memory file; returns how many. Raises HoloError, changing nothing."""
         texts = read_memory(path, self._loaded)
         known = self.saved
-        self.saved = Remembered(known.on, known.cleared, (*known.texts, *texts))
+        self.saved = SavedMemory(known.on, known.cleared, (*known.texts, *texts))
         return len(texts)
 
 
@@ -134,7 +134,7 @@ def are_texts(value: object) -> bool:
 # -- memory files ---------------------------------------------------------------------------------
 
 
-def identity(loaded: Loaded) -> dict[str, Any]:
+def identity(loaded: LoadedModel) -> dict[str, Any]:
     """What a memory belongs to: the model, and a hash of all its weights."""
     digest = hashlib.sha256()
     for name, tensor in sorted(loaded.model.state_dict().items()):
@@ -146,7 +146,7 @@ def identity(loaded: Loaded) -> dict[str, Any]:
     return {**who, "weights": digest.hexdigest()[:16]}
 
 
-def write_memory(path: Path, loaded: Loaded, texts: Sequence[str]) -> Path:
+def write_memory(path: Path, loaded: LoadedModel, texts: Sequence[str]) -> Path:
     """Writes texts as JSON, whole or not at all, and returns the path, with .json if it had no
     suffix. An existing file is only replaced when it holds a memory. Raises HoloError."""
     path = path.expanduser()
@@ -169,7 +169,7 @@ def write_memory(path: Path, loaded: Loaded, texts: Sequence[str]) -> Path:
     return path
 
 
-def read_memory(path: Path, loaded: Loaded) -> list[str]:
+def read_memory(path: Path, loaded: LoadedModel) -> list[str]:
     """The texts of a memory file. Raises HoloError when it is none, or was saved with other
     weights: what a memory brings up depends on how its model sees text."""
     path = path.expanduser()

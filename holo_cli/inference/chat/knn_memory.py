@@ -84,7 +84,7 @@ class Recall:
         return torch.where(gate > 0, mixed, model)
 
 
-class EpisodeStore:
+class KNNMemory:
     """The episodes of one conversation, each under the text it comes from."""
 
     def __init__(self, engine: Engine) -> None:

@@ -21,11 +21,11 @@ from holo_cli.inference.chat.conversation import (
     read_json,
     save_conversation,
 )
-from holo_cli.inference.chat.conversation_memory import Remembered, Remembering
-from holo_cli.inference.generation.engine import Prefix
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.chat.conversation_memory import ConversationMemory, SavedMemory
+from holo_cli.inference.generation.engine import PrefixCache
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
-from holo_cli.inference.generation.stream import Writing, ids_of_text
+from holo_cli.inference.generation.stream import TextGeneration, ids_of_text
 
 SYSTEM_SHARE = 4  # the system text may take one part in this many of the context
 LANG = "lang"  # what /set takes beside the sampling options
@@ -50,7 +50,7 @@ class ChatSession:
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         sampling: SamplingConfig | None = None,
         system: str = "",
         lang: str | None = None,
@@ -61,9 +61,11 @@ class ChatSession:
         self.statistics = Statistics(context_limit=loaded.model.context_limit)
         self.system = ""
         self.lang: str | None = None
-        self._known: list[Prefix] = []  # states worth going on from: before and after an answer
+        self._known: list[
+            PrefixCache
+        ] = []  # states worth going on from: before and after an answer
         self._dropped = 0  # oldest turns that are no longer in the context
-        self.memory = Remembering(loaded)
+        self.memory = ConversationMemory(loaded)
         self._answers = 0  # given so far, so that every answer of a seeded chat has its own seed
         self.set_system(system)
         self.set_lang(lang)
@@ -104,7 +106,7 @@ class ChatSession:
             sampling = replace(sampling, seed=derive_seed(sampling.seed, self._answers))
         recall = self.memory.recall(before, dropped, turn.user_ids)
         decoding = engine.generate(ids, sampling, [prompt], recall)
-        writing = Writing(decoding, self.loaded.tokenizer, sampling.stop)
+        writing = TextGeneration(decoding, self.loaded.tokenizer, sampling.stop)
         figures = Statistics(
             read_tokens=len(ids) - kept,
             context_limit=self.loaded.model.context_limit,
@@ -114,7 +116,12 @@ class ChatSession:
         return self._answer(before, turn, writing, prompt, figures)
 
     def _answer(
-        self, before: list[Turn], turn: Turn, writing: Writing, prompt: Prefix, figures: Statistics
+        self,
+        before: list[Turn],
+        turn: Turn,
+        writing: TextGeneration,
+        prompt: PrefixCache,
+        figures: Statistics,
     ) -> Generator[str, None, None]:
         known = [prompt]
         try:
@@ -212,7 +219,7 @@ class ChatSession:
         """Forgets all turns; system text and options stay."""
         self.turns = []
         self._known, self._dropped, self._answers = [], 0, 0
-        self.memory.restore(Remembered(self.memory.saved.on))
+        self.memory.restore(SavedMemory(self.memory.saved.on))
         self.statistics = Statistics(context_limit=self.loaded.model.context_limit)
 
     def context_used(self) -> int:
@@ -247,7 +254,7 @@ class ChatSession:
             path = path.with_suffix(".json")
         system, lang, texts = load_conversation(path)
         try:
-            remembered = Remembered.of(read_json(path).get("memory"), len(texts))
+            remembered = SavedMemory.of(read_json(path).get("memory"), len(texts))
         except ValueError as error:
             raise damaged(path, str(error)) from error
         old = self.system, self.lang

@@ -16,7 +16,7 @@ from typing import TextIO
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat.commands import COMMANDS, count, parse_command, plain_text
 from holo_cli.inference.chat.session import ChatSession
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 
 PROMPT = "> "
@@ -67,7 +67,7 @@ def read_texts(read: ReadLine) -> Iterator[tuple[str, bool]]:
 
 
 def run_chat(
-    loaded: Loaded,
+    loaded: LoadedModel,
     sampling: SamplingConfig | None = None,
     system: str = "",
     lang: str | None = None,

@@ -19,7 +19,7 @@ from holo_cli.data.language import detect
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.windows import ChosenDocuments, TokenStream
 from holo_cli.errors import DataError, nearest
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 
 Ints = NDArray[np.int64]
 
@@ -51,7 +51,7 @@ class Texts:
 
 
 def prepared_texts(
-    loaded: Loaded,
+    loaded: LoadedModel,
     data: PreparedData,
     split: str = "val",
     *,
@@ -98,7 +98,11 @@ def prepared_texts(
 
 
 def given_texts(
-    loaded: Loaded, texts: Sequence[str], *, lang: str | None = None, languages: Sequence[str] = ()
+    loaded: LoadedModel,
+    texts: Sequence[str],
+    *,
+    lang: str | None = None,
+    languages: Sequence[str] = (),
 ) -> Texts:
     """Texts as documents of their own, as `holo prepare` would have them.
 

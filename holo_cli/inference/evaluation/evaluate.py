@@ -30,7 +30,7 @@ from holo_cli.data.batches import windows
 from holo_cli.data.windows import IGNORE
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import Texts
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
@@ -132,7 +132,7 @@ def _exp(x: float) -> float:
 
 
 def evaluate_texts(
-    loaded: Loaded,
+    loaded: LoadedModel,
     texts: Texts,
     *,
     context: int | None = None,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.precision import autocast
 
@@ -38,7 +38,7 @@ class _Request(NamedTuple):
 
 
 def continuations(
-    loaded: Loaded, pairs: Sequence[tuple[str, str]], rows: int = 0
+    loaded: LoadedModel, pairs: Sequence[tuple[str, str]], rows: int = 0
 ) -> list[Likelihood]:
     """The likelihood of each continuation after its context, in the order given.
 
@@ -51,7 +51,7 @@ def continuations(
     return _score(loaded, [_request(loaded, context, text) for context, text in pairs], rows)
 
 
-def rolling(loaded: Loaded, texts: Sequence[str], rows: int = 0) -> list[float]:
+def rolling(loaded: LoadedModel, texts: Sequence[str], rows: int = 0) -> list[float]:
     """The log-likelihood of each text by itself, from the beginning of a document.
 
     Every token is scored once, in windows of the model's context; the last window is moved back so
@@ -75,7 +75,7 @@ def rolling(loaded: Loaded, texts: Sequence[str], rows: int = 0) -> list[float]:
     return sums
 
 
-def until(loaded: Loaded, prompt: str, stop: Sequence[str], options: dict[str, Any]) -> str:
+def until(loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[str, Any]) -> str:
     """What the model writes after a prompt, up to any of `stop`.
 
     `options` are the harness's: max_gen_toks, do_sample, temperature, top_k, top_p. Raises
@@ -101,7 +101,7 @@ def until(loaded: Loaded, prompt: str, stop: Sequence[str], options: dict[str, A
     return text
 
 
-def _check_alphabet(loaded: Loaded, texts: Sequence[str]) -> None:
+def _check_alphabet(loaded: LoadedModel, texts: Sequence[str]) -> None:
     if missing := loaded.tokenizer.unknown("".join(texts)):
         raise UsageError(
             f"This model's alphabet lacks {' '.join(missing)}, which a text to be scored holds: "
@@ -111,13 +111,13 @@ def _check_alphabet(loaded: Loaded, texts: Sequence[str]) -> None:
         )
 
 
-def _beginning(loaded: Loaded, text: str) -> list[int]:
+def _beginning(loaded: LoadedModel, text: str) -> list[int]:
     """The ids a document in the text's language begins with, one at least."""
     prompts = loaded.prompts
     return prompts.start(prompts.language(text)) or [loaded.tokenizer.end]
 
 
-def _request(loaded: Loaded, context: str, text: str) -> _Request:
+def _request(loaded: LoadedModel, context: str, text: str) -> _Request:
     """Spaces between the two belong to the continuation: tokens mostly begin with theirs."""
     stripped = context.rstrip()
     context, text = stripped, context[len(stripped) :] + text
@@ -139,7 +139,7 @@ def _request(loaded: Loaded, context: str, text: str) -> _Request:
     return _Request(ids if limit is None else ids[-limit - 1 :], scored)
 
 
-def _score(loaded: Loaded, requests: Sequence[_Request], rows: int) -> list[Likelihood]:
+def _score(loaded: LoadedModel, requests: Sequence[_Request], rows: int) -> list[Likelihood]:
     found: dict[int, Likelihood] = {}
     model, dtype = loaded.model, loaded.dtype or torch.float32
     was_training = model.training

@@ -20,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from holo_cli.data.sources.hub.errors import reason, transfer_errors
 from holo_cli.errors import DataError, UsageError, nearest
 from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 
 
 class HoloLM(LM):
@@ -31,7 +31,7 @@ class HoloLM(LM):
     """
 
     def __init__(
-        self, loaded: Loaded, rows: int = 0, warn: Callable[[str], None] = lambda text: None
+        self, loaded: LoadedModel, rows: int = 0, warn: Callable[[str], None] = lambda text: None
     ) -> None:
         super().__init__()
         self.loaded, self.rows = loaded, rows
@@ -66,7 +66,7 @@ class HoloLM(LM):
 
 
 def run_tasks(
-    loaded: Loaded,
+    loaded: LoadedModel,
     names: Sequence[str],
     *,
     folder: Path | None = None,

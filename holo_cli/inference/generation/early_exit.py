@@ -25,7 +25,7 @@ from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
 
 if TYPE_CHECKING:
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 NEVER = 2.0  # above every confidence
 AUTO = "auto"
@@ -34,7 +34,7 @@ TRIALS = 7  # halvings of the range of thresholds
 
 
 @runtime_checkable
-class LeavesEarly(Protocol):
+class SupportsEarlyExit(Protocol):
     """What a model has whose tokens can leave early."""
 
     exit_threshold: float
@@ -61,7 +61,7 @@ def set_threshold(model: LanguageModel, threshold: float) -> None:
 
     Raises UsageError for a model without early exit and for a threshold of zero or less.
     """
-    if not isinstance(model, LeavesEarly):
+    if not isinstance(model, SupportsEarlyExit):
         raise UsageError(
             "The tokens of this model cannot leave early (--exit-threshold).",
             next_step="Leave the flag out; `brain-v1` is a model that has early exit.",
@@ -74,7 +74,7 @@ def set_threshold(model: LanguageModel, threshold: float) -> None:
     model.exit_threshold = threshold
 
 
-def choose_threshold(loaded: Loaded, wish: str) -> Calibration | None:
+def choose_threshold(loaded: LoadedModel, wish: str) -> Calibration | None:
     """Obey `--exit-threshold`: a number, or `auto`, which calibrates on the validation part of the
     data that the checkpoint was trained on. Raises UsageError, or DataError where that is gone."""
     if wish != AUTO:
@@ -161,7 +161,7 @@ def loss_at(
     `end` is the token before it. The model's threshold and mode stay as they were."""
     before, training = getattr(model, "exit_threshold", NEVER), model.training
     set_threshold(model, threshold)
-    assert isinstance(model, LeavesEarly)
+    assert isinstance(model, SupportsEarlyExit)
     rows = max(1, min(tokens, TOKENS) // model.config.context)
     x, y = next(val_batches(text, model.config.context, rows, end))
     x, y = x.to(model.device), y.to(model.device)

@@ -3,7 +3,7 @@
 Legend: A rows still going, S positions of one step, C width, V vocabulary.
 
 What is unusual:
-- A `Prefix` (tokens, the state after them, the logits after them) is a value: it can be kept,
+- A `PrefixCache` (tokens, the state after them, the logits after them) is a value: it can be kept,
   gone on from, and gone on from again. A conversation reads only what is new through it.
 - Text may grow past the model's context. The tokens that are read at a given length depend on
   that length alone (`window_start`), so decoding step by step equals starting anew at any point.
@@ -54,7 +54,7 @@ def window_start(length: int, limit: int | None) -> int:
 
 
 @dataclass(frozen=True)
-class Prefix:
+class PrefixCache:
     """Tokens that were read, and what the model made of them."""
 
     ids: tuple[int, ...]
@@ -90,7 +90,7 @@ class Engine:
         self,
         prompt: Sequence[int],
         config: SamplingConfig,
-        known: Iterable[Prefix] = (),
+        known: Iterable[PrefixCache] = (),
         recall: Recall | None = None,
     ) -> Decoding:
         """Reads the prompt (at least one token), then decodes `config.num_samples` rows.
@@ -100,7 +100,7 @@ class Engine:
         """
         return Decoding(self, prompt, config, self.read(prompt, known), recall)
 
-    def read(self, ids: Sequence[int], known: Iterable[Prefix] = ()) -> Prefix:
+    def read(self, ids: Sequence[int], known: Iterable[PrefixCache] = ()) -> PrefixCache:
         """What the model makes of `ids`, going on from the longest of the `known` prefixes."""
         vocabulary = self.model.config.vocab_size
         if not ids:
@@ -121,7 +121,7 @@ class Engine:
         read = 0 if best is None else len(best.ids)
         new = torch.tensor([view[read:]], device=self.model.device)  # (1, S)
         logits, hidden, state = self._advance(new, None if best is None else best.state)
-        return Prefix(view, state, logits, hidden)
+        return PrefixCache(view, state, logits, hidden)
 
     def hidden_states(self, ids: Sequence[int]) -> Tensor:
         """Hidden states of a text read by itself, (L, C); no token sees more than the context."""
@@ -188,7 +188,7 @@ class Decoding(Iterator[list[int | None]]):
         engine: Engine,
         prompt: Sequence[int],
         config: SamplingConfig,
-        prefix: Prefix,
+        prefix: PrefixCache,
         recall: Recall | None = None,
     ) -> None:
         rows = config.num_samples
@@ -243,12 +243,12 @@ class Decoding(Iterator[list[int | None]]):
         """The model's state after the last token read, of the rows that went on till then."""
         return self._state
 
-    def prefix(self) -> Prefix:
+    def prefix(self) -> PrefixCache:
         """What has been read of the only row, to go on from later; its last token may be unread."""
         assert len(self.ids) == 1, "a prefix belongs to one row"
         start = window_start(self._read, self._engine.model.context_limit)
         ids = tuple(self.ids[0][start : self._read])
-        return Prefix(ids, self._state, self._logits, self._hidden)
+        return PrefixCache(ids, self._state, self._logits, self._hidden)
 
     def _step(self, going: list[int]) -> None:
         """Reads the last token of the rows that go on; finished rows leave the batch."""

@@ -1,6 +1,6 @@
 """A checkpoint ready for use: the model with its tokenizer, and text in, text out.
 
-`holo.load(...)` returns a `Loaded`; `holo generate` and `holo chat` are thin over it.
+`holo.load(...)` returns a `LoadedModel`; `holo generate` and `holo chat` are thin over it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.chat.knn_memory import EpisodeStore
+from holo_cli.inference.chat.knn_memory import KNNMemory
 from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.prompt import PromptFormat, unsampled_ids
 from holo_cli.inference.generation.sampling import SamplingConfig
-from holo_cli.inference.generation.stream import Writing
+from holo_cli.inference.generation.stream import TextGeneration
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model, its tokenizer, and the header of the checkpoint that both came from."""
 
     model: LanguageModel
@@ -62,7 +62,7 @@ class Loaded:
         sampling: SamplingConfig,
         lang: str | None = None,
         remembered: Sequence[str] = (),
-    ) -> Writing:
+    ) -> TextGeneration:
         """Reads the prompt, then yields (row, text) pieces of all samples as they come.
 
         `remembered` are earlier texts that what is written may draw on (episodes.py).
@@ -70,9 +70,9 @@ class Loaded:
         ids = self.prompts.encode(prompt, lang)
         texts = [self.tokenizer.encode(text) for text in remembered]
         asked = self.tokenizer.encode(prompt)
-        recall = EpisodeStore(self.engine).recall(texts, asked) if texts else None
+        recall = KNNMemory(self.engine).recall(texts, asked) if texts else None
         decoding = self.engine.generate(ids, sampling, recall=recall)
-        return Writing(decoding, self.tokenizer, sampling.stop)
+        return TextGeneration(decoding, self.tokenizer, sampling.stop)
 
     def generate(
         self, prompt: str = "", *, stream: bool = False, lang: str | None = None, **sampling: Any
@@ -119,7 +119,7 @@ def load(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
-) -> Loaded:
+) -> LoadedModel:
     """A checkpoint by path, by run name ("ngt-shakespeare"), or the newest one.
 
     `device` is auto, cpu, cuda or mps; `dtype` None computes as the weights are (float32), another
@@ -130,4 +130,4 @@ def load(
     from holo_cli.training.precision import pick_device
 
     model, tokenizer, header = load_model(path_or_run, device=pick_device(device))
-    return Loaded(model, tokenizer, header, dtype)
+    return LoadedModel(model, tokenizer, header, dtype)

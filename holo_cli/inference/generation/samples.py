@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
@@ -22,7 +22,7 @@ def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, toke
     """
     was_training = model.training
     model.eval()
-    loaded = Loaded(model, tokenizer, header, dtype=torch.float32)
+    loaded = LoadedModel(model, tokenizer, header, dtype=torch.float32)
     languages = loaded.prompts.languages or (None,)
     texts = [
         str(loaded.generate("", lang=lang, max_new_tokens=tokens, seed=0)) for lang in languages

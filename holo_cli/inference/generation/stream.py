@@ -104,7 +104,7 @@ class Sample:
     finish: str
 
 
-class Writing(Iterator[Piece]):
+class TextGeneration(Iterator[Piece]):
     """Text pieces of all samples as they come; `samples` is complete when the iterator ends.
 
     `prompt_tokens` is the length of the prompt. `stop()` ends everything early: what was shown

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from holo_cli.errors import UsageError, nearest
 from holo_cli.inference.evaluation.likelihood import rolling
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
 
 CHANCE = 0.5
@@ -111,17 +111,17 @@ def _right(margin: NDArray[np.float64]) -> float:
     return float((margin > 0).sum() + 0.5 * (margin == 0).sum())
 
 
-def model_scorer(loaded: Loaded, rows: int = 0) -> Scorer:
+def model_scorer(loaded: LoadedModel, rows: int = 0) -> Scorer:
     """Log-likelihoods under a checkpoint; `rows` sentences at a time (0: as many as fit)."""
     return lambda texts: rolling(loaded, texts, rows)
 
 
-def token_counts(loaded: Loaded) -> Scorer:
+def token_counts(loaded: LoadedModel) -> Scorer:
     """How many tokens each text has."""
     return lambda texts: [len(loaded.tokenizer.encode(text)) for text in texts]
 
 
-def languages_of(loaded: Loaded, asked: str | None) -> list[str]:
+def languages_of(loaded: LoadedModel, asked: str | None) -> list[str]:
     """The languages to score: those asked for ("ko,en"), else those of the training data that have
     pairs, or all where the checkpoint does not say.
 

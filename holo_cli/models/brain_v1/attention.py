@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.norm import rms_norm
@@ -38,7 +38,7 @@ DENDRITE_STD = 0.1  # of u . c for a c of unit scale, at first
 class AttentionState:
     """Keys and values, and the sum of all inputs so far, (B, C); (B, 0) without dendrites."""
 
-    past: TimeCache
+    past: KVCache
     total: Tensor
 
     def select(self, rows: Tensor) -> AttentionState:
@@ -97,7 +97,7 @@ class BrainAttention(Attention):
         w = self.out.weight
         size = self.width if self.dendrites is not None else 0
         return AttentionState(
-            TimeCache(), torch.zeros(batch, size, dtype=_wide(w.dtype), device=w.device)
+            KVCache(), torch.zeros(batch, size, dtype=_wide(w.dtype), device=w.device)
         )
 
     def step(  # type: ignore[override]

@@ -106,10 +106,10 @@ class Free(FeedForward):
         total = sum(p.numel() for p in self.parameters())
         return total - (self.units - self.k) * self.down.in_features
 
-    def reached(self, share: float) -> None:
-        """Set the winners of training after this share of it: from all units geometrically down to
-        k at `dense_start`, and k from there on."""
-        done = min(1.0, share / self.dense_start) if self.dense_start else 1.0
+    def on_progress(self, fraction: float) -> None:
+        """Set the number of winners in training: from all units geometrically down to k at
+        `dense_start`, and k from there on."""
+        done = min(1.0, fraction / self.dense_start) if self.dense_start else 1.0
         self.training_k = max(self.k, round(self.units * (self.k / self.units) ** done))
 
     # -- the choice -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
 
-The modern skeleton with its feed-forward half made sparse (`columns.py`, `winners.py`), and around
+The modern backbone with its feed-forward half made sparse (`columns.py`, `winners.py`), and around
 it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
 (`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
 
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from holo_cli.layers.interfaces import Aux, FeedForward, ValueStream, Windows
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.backbone import Block, Skeleton, SkeletonState, add_aux
+from holo_cli.models.backbone import Backbone, BackboneState, Block, add_aux
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.brain_v1.adapters import LanguageAdapters, languages_of
 from holo_cli.models.brain_v1.attention import BrainAttention
@@ -38,7 +38,7 @@ from holo_cli.models.brain_v1.kwta import Free
 
 
 @dataclass(frozen=True)
-class BrainState(SkeletonState):
+class BrainState(BackboneState):
     """With the language each row speaks, and the layers its tokens passed, both (B,) int64."""
 
     language: Tensor
@@ -60,7 +60,7 @@ class BrainState(SkeletonState):
 
 
 class BrainBlock(Block):
-    """The skeleton's block with a language adapter after it, left out at random in training."""
+    """The backbone's block with a language adapter after it, left out at random in training."""
 
     mixer: BrainAttention
 
@@ -101,8 +101,8 @@ class BrainBlock(Block):
         return state, tuple(seen.after)
 
 
-class Model(Skeleton):
-    """The modern skeleton with sparse columns.
+class Model(Backbone):
+    """The modern backbone with sparse columns.
 
     `exit_threshold` starts as the config's and may be set at any time: evaluation and decoding let
     tokens leave early where it is at most 1, training never does.
@@ -144,10 +144,10 @@ class Model(Skeleton):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def reached(self, share: float) -> None:
+    def on_progress(self, fraction: float) -> None:
         for block in self.brain_blocks():
             if isinstance(block.mlp, Free):
-                block.mlp.reached(share)
+                block.mlp.on_progress(fraction)
 
     def hidden(self, tokens: Tensor) -> Hidden:
         x = self.embed(tokens)

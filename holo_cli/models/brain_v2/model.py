@@ -1,7 +1,7 @@
 """brain-v2: a state space with a state, a memory that learns from one example, attention for the
 tokens that matter, and more thought for harder tokens.
 
-The modern skeleton with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
+The modern backbone with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
 second layer, `attention.py` in every fourth; and with `ponder` above 1 the MLP of `ponder.py`.
 Mathematics: `docs/models/brain-v2.md`. Without attention the decoding state is constant and the
 past has no limit; with it a fourth of the layers keep keys and values of a tenth of the tokens.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
@@ -27,8 +27,8 @@ from holo_cli.models.brain_v2.ssm import StateSpace
 from holo_cli.models.views import watched
 
 
-class Model(Skeleton):
-    """The modern skeleton with the mixers and the MLP of this folder."""
+class Model(Backbone):
+    """The modern backbone with the mixers and the MLP of this folder."""
 
     config: Config
 

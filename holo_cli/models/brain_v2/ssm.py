@@ -8,7 +8,7 @@ dt comes from the token: large, it lets the state take the token in and forget t
 passes the token by. Unusual: b and c, the keys and queries of the state, are RMS-normalised and
 turned by position, so that what a token finds can depend on how far back it is. Turning pairs of b
 and c is the same as a state of complex numbers that turn as they fade (S4D, Gu et al. 2022), in
-real products. The short convolution in front is the skeleton's own (`conv`). Legend: B rows, T
+real products. The short convolution in front is the backbone's own (`conv`). Legend: B rows, T
 positions, C width, H heads, P = C / H, N numbers of state per channel.
 """
 

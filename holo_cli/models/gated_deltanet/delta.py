@@ -11,7 +11,7 @@ gates of Gated DeltaNet-2 (arXiv 2605.22791).
 
 Before a new value is written at a key, what the key brings up is taken away, so that a second value
 replaces the first. Deviation from the papers: one short convolution stands before the projections
-(the skeleton's `conv`) instead of one behind each of q, k and v; the norm has no gain; the output
+(the backbone's `conv`) instead of one behind each of q, k and v; the norm has no gain; the output
 gate of gdn2 is that of gdn (a full matrix and a silu), so that the two differ by the recurrence's
 gates only. Legend: B rows, S positions, C width, H heads, d = C / H.
 """

@@ -1,4 +1,4 @@
-"""gated-deltanet: the gated delta rule in the modern skeleton; the mechanism is in `delta.py`."""
+"""gated-deltanet: the gated delta rule in the modern backbone; the mechanism is in `delta.py`."""
 
 from __future__ import annotations
 

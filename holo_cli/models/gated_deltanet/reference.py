@@ -12,11 +12,11 @@ from holo_cli.models.gated_deltanet.delta import ChannelGates, GatedDelta, HeadG
 from holo_cli.models.recurrent import RecurrentMixer
 from holo_cli.models.recurrent_reference import (
     Turn,
+    backbone_logits,
     disable,
     norm,
     recur,
     sigmoid,
-    skeleton_logits,
     unit,
 )
 
@@ -33,7 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
     """(B, T) int64 -> (B, T, V), row by row."""
-    return skeleton_logits(model, tokens, _mix)
+    return backbone_logits(model, tokens, _mix)
 
 
 def _alpha(mixer: GatedDelta, head: int, logit: Tensor, bias: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""gla: gated linear attention in the modern skeleton; the mechanism is in `attention.py`."""
+"""gla: gated linear attention in the modern backbone; the mechanism is in `attention.py`."""
 
 from __future__ import annotations
 

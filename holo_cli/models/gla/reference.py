@@ -10,7 +10,7 @@ from torch import Tensor
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.gla.attention import GatedLinearAttention
 from holo_cli.models.recurrent import RecurrentMixer
-from holo_cli.models.recurrent_reference import Turn, disable, norm, recur, sigmoid, skeleton_logits
+from holo_cli.models.recurrent_reference import Turn, backbone_logits, disable, norm, recur, sigmoid
 
 __all__ = ["CASES", "disable", "logits"]
 
@@ -22,7 +22,7 @@ CASES: dict[str, dict[str, Any]] = {"gla": {"width": 32, "decay_rank": 4, "rope_
 
 def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
     """(B, T) int64 -> (B, T, V), row by row."""
-    return skeleton_logits(model, tokens, _mix)
+    return backbone_logits(model, tokens, _mix)
 
 
 def _mix(mixer: RecurrentMixer, inputs: list[Tensor], turn: Turn) -> list[Tensor]:

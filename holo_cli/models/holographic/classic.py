@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.attention import Attention
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.models.holographic.config import Config
@@ -35,9 +35,7 @@ class Classic(Attention):
         q, k, v = self._project(x, 0, extras)
         return self._mix(q, k, v, causal_attention(q, k, v)), {}
 
-    def step(
-        self, x: Tensor, state: TimeCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, TimeCache]:
+    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
         q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         keys, values = state.views()

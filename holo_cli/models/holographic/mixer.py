@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
@@ -40,7 +40,7 @@ class HoloState:
 
     position: int
     memory: Tensor  # the plates (B, H, 2, R, f), or the filter's modes (B, H, e, 2 M)
-    cache: TimeCache | None = None  # with `blend`: keys and values of the past
+    cache: KVCache | None = None  # with `blend`: keys and values of the past
     past: Past | None = None  # with `topology`
 
     def select(self, rows: Tensor) -> HoloState:
@@ -78,9 +78,7 @@ class Blend(nn.Module):
         nn.init.zeros_(self.share.weight)
         nn.init.constant_(self.share_bias, FIRST)
 
-    def attend(
-        self, x: Tensor, v: Tensor, cache: TimeCache | None
-    ) -> tuple[Tensor, TimeCache | None]:
+    def attend(self, x: Tensor, v: Tensor, cache: KVCache | None) -> tuple[Tensor, KVCache | None]:
         """x (B, S, C), v (B, S, H, e) -> (B, S, H, e) and the cache with these positions."""
         start = cache.length if cache is not None else 0
         qk = self.qk(x).view(*x.shape[:2], 2 * self.heads, -1)
@@ -144,7 +142,7 @@ class Holographic(Mixer):
         return HoloState(
             0,
             self.memory.init_state(batch),
-            TimeCache() if self.blend is not None else None,
+            KVCache() if self.blend is not None else None,
             self._no_past(batch) if self.topology is not None else None,
         )
 
@@ -178,8 +176,8 @@ class Holographic(Mixer):
         return no_past(batch, config.heads, config.head_width, config.topology_window, like)
 
     def _finish(
-        self, x: Tensor, v: Tensor, y: Tensor, cache: TimeCache | None, past: Past | None
-    ) -> tuple[Tensor, TimeCache | None, Past | None]:
+        self, x: Tensor, v: Tensor, y: Tensor, cache: KVCache | None, past: Past | None
+    ) -> tuple[Tensor, KVCache | None, Past | None]:
         """From what the memory says, (B, S, H, e), to what is added to the stream, (B, S, C)."""
         if self.blend is not None:
             attended, cache = self.blend.attend(x, v, cache)

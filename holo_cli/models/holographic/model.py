@@ -15,7 +15,7 @@ from torch import Tensor
 
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
 from holo_cli.models.holographic.classic import Classic
 from holo_cli.models.holographic.config import Config
@@ -25,8 +25,8 @@ from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.views import watched
 
 
-class Model(Skeleton):
-    """The modern skeleton with holographic mixers and experts."""
+class Model(Backbone):
+    """The modern backbone with holographic mixers and experts."""
 
     config: Config
 

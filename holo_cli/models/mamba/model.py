@@ -1,10 +1,10 @@
-"""Mamba-2 and Mamba-3 in the modern skeleton."""
+"""Mamba-2 and Mamba-3 in the modern backbone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
 from holo_cli.models.mamba.config import Config
 from holo_cli.models.mamba.mixer import StateSpaceMixer
@@ -12,8 +12,8 @@ from holo_cli.models.mamba.version2 import Mamba2
 from holo_cli.models.mamba.version3 import Mamba3
 
 
-class Model(Skeleton):
-    """The skeleton with a selective state space in every block."""
+class Model(Backbone):
+    """The backbone with a selective state space in every block."""
 
     config: Config
 

@@ -6,13 +6,13 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 POWER_LIMIT = 16.0  # above it the weights of far tokens would leave float32's range
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """Gravity between tokens. Coordinates are in units of their own root mean square.
 
     `rope_base` and `rope_fraction` turn the coordinates by position. Of the kernels, `gravity`

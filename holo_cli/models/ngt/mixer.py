@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.rope import Rope
@@ -170,12 +170,12 @@ class GravityMixer(Mixer):
 
     # -- decoding ---------------------------------------------------------------------------------
 
-    def init_state(self, batch: int) -> TimeCache:
-        return TimeCache()
+    def init_state(self, batch: int) -> KVCache:
+        return KVCache()
 
     def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: TimeCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, TimeCache]:
+        self, x: Tensor, z: Tensor, state: KVCache, extras: Extras = NOTHING
+    ) -> tuple[Tensor, Tensor, KVCache]:
         """As `forward` after what `state` holds: turned key coordinates, log masses, values."""
         z = self.moved(x, z)
         now = self.particles(x, z, self.masses(x), state.length, extras)

@@ -1,6 +1,6 @@
 """ngt, the Newton gravity transformer: tokens are masses in a space they move through.
 
-The skeleton with gravity as its mixer. What is different from the other models on it: beside the
+The backbone with gravity as its mixer. What is different from the other models on it: beside the
 residual stream x (B, T, C) runs a second one, the coordinates z (B, T, G, H d), which each block's
 mixer moves (`mixer.py`) and hands on. Legend of the sizes there.
 """
@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.interfaces import Aux, MixerState, ValueStream, Windows
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.backbone import Block, Skeleton, SkeletonState, add_aux
+from holo_cli.models.backbone import Backbone, BackboneState, Block, add_aux
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.mixer import GravityMixer, Start
 
 
 class GravityBlock(Block):
-    """The skeleton's block with coordinates that pass through its mixer."""
+    """The backbone's block with coordinates that pass through its mixer."""
 
     mixer: GravityMixer
 
@@ -38,10 +38,10 @@ class GravityBlock(Block):
         self,
         x: Tensor,
         z: Tensor,
-        state: TimeCache,
+        state: KVCache,
         windows: tuple[Tensor, ...],
         stream: ValueStream | None = None,
-    ) -> tuple[Tensor, Tensor, TimeCache, tuple[Tensor, ...]]:
+    ) -> tuple[Tensor, Tensor, KVCache, tuple[Tensor, ...]]:
         """`state`: the mixer's; `windows`: the last inputs of the block's convolutions."""
         seen = Windows(windows)
         y, z, state = self.mixer.step(self.read(x, seen), z, state, self.extras(stream, seen))
@@ -49,8 +49,8 @@ class GravityBlock(Block):
         return x, z, state, tuple(seen.after)
 
 
-class Model(Skeleton):
-    """Gravity in the modern skeleton."""
+class Model(Backbone):
+    """Gravity in the modern backbone."""
 
     config: Config
 
@@ -82,8 +82,8 @@ class Model(Skeleton):
 
     # -- decoding ---------------------------------------------------------------------------------
 
-    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, SkeletonState]:
-        assert isinstance(state, SkeletonState)
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
+        assert isinstance(state, BackboneState)
         x = rms_norm(self.embedding(tokens, state.last))
         stream = self.value_stream(tokens, x)
         z = self.start(x)
@@ -91,12 +91,12 @@ class Model(Skeleton):
         windows: list[tuple[Tensor, ...]] = []
         for layer, block in enumerate(self.gravity_blocks()):
             cache = state.mixers[layer]
-            assert isinstance(cache, TimeCache)
+            assert isinstance(cache, KVCache)
             x, z, cache, seen = block.step(x, z, cache, state.windows[layer], stream)
             mixers.append(cache)
             windows.append(seen)
         position = state.position + tokens.shape[1]
-        return rms_norm(x), SkeletonState(position, tuple(mixers), tuple(windows), tokens[:, -1])
+        return rms_norm(x), BackboneState(position, tuple(mixers), tuple(windows), tokens[:, -1])
 
     # -- what it is -------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""rwkv7: the time mixing of RWKV-7 in the modern skeleton; the mechanism is in `time_mix.py`."""
+"""rwkv7: the time mixing of RWKV-7 in the modern backbone; the mechanism is in `time_mix.py`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.recurrent import RecurrentMixer
-from holo_cli.models.recurrent_reference import Turn, disable, recur, sigmoid, skeleton_logits, unit
+from holo_cli.models.recurrent_reference import Turn, backbone_logits, disable, recur, sigmoid, unit
 from holo_cli.models.rwkv7.time_mix import TimeMix
 
 __all__ = ["CASES", "disable", "logits"]
@@ -22,7 +22,7 @@ CASES: dict[str, dict[str, Any]] = {"shift": {"rank": 4, "rope_fraction": 1.0}}
 
 def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
     """(B, T) int64 -> (B, T, V), row by row."""
-    return skeleton_logits(model, tokens, _mix)
+    return backbone_logits(model, tokens, _mix)
 
 
 def _group_norm(x: Tensor) -> Tensor:

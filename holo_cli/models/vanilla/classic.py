@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from holo_cli.errors import UsageError
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.head import Head
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
@@ -27,7 +27,7 @@ class ClassicState(State):
     """Keys and values of every block, (B, H, L, d) each."""
 
     position: int
-    caches: tuple[TimeCache, ...]
+    caches: tuple[KVCache, ...]
     batch: int
 
     def select(self, rows: Tensor) -> ClassicState:
@@ -54,7 +54,7 @@ class ClassicBlock(nn.Module):
         self.down = nn.Linear(hidden, width)
         self.drop = config.dropout
 
-    def forward(self, x: Tensor, cache: TimeCache | None = None) -> tuple[Tensor, TimeCache | None]:
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache | None]:
         """(B, S, C) after `cache` (None: nothing before, nothing kept) -> the same, the cache."""
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
@@ -115,12 +115,12 @@ class Classic(LanguageModel):
         return Hidden(self.norm(x), {})
 
     def init_state(self, batch: int = 1) -> ClassicState:
-        return ClassicState(0, tuple(TimeCache() for _ in self.blocks), batch)
+        return ClassicState(0, tuple(KVCache() for _ in self.blocks), batch)
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, ClassicState]:
         assert isinstance(state, ClassicState)
         x = self._embed(tokens, state.position)
-        caches: list[TimeCache] = []
+        caches: list[KVCache] = []
         for block, cache in zip(self.blocks, state.caches, strict=True):
             x, cache = block(x, cache)
             caches.append(cache)

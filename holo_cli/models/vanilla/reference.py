@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.mlp import MLP
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
 
@@ -77,7 +77,7 @@ def _rotate(x: Tensor, position: int, base: float, fraction: float) -> Tensor:
     return torch.cat((pair.real, pair.imag))
 
 
-def _modern(model: Skeleton, row: Tensor) -> Tensor:
+def _modern(model: Backbone, row: Tensor) -> Tensor:
     config = model.config
     heads, width = config.heads, config.width // config.heads
     table = model.embedding.token.weight

@@ -11,20 +11,20 @@ import torch
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat import conversation_memory
 from holo_cli.inference.chat.conversation_memory import read_memory, write_memory
-from holo_cli.inference.chat.knn_memory import LENGTH, MOST, NEAREST, EpisodeStore, Recall, unit
+from holo_cli.inference.chat.knn_memory import LENGTH, MOST, NEAREST, KNNMemory, Recall, unit
 from holo_cli.inference.chat.session import ChatSession
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from tests.inference.inference_fakes import Attentive, Chain, make_loaded
 
 SECRET = "the name is zorblax"
 
 
-def chain(seed: int = 0) -> Loaded:
+def chain(seed: int = 0) -> LoadedModel:
     return make_loaded(Chain(seed=seed, sharpness=1.0))
 
 
-def plain_chain() -> Loaded:
+def plain_chain() -> LoadedModel:
     """A chain that writes ASCII only: text is saved, and half a character would not come back."""
     loaded = chain()
     with torch.no_grad():
@@ -32,7 +32,7 @@ def plain_chain() -> Loaded:
     return loaded
 
 
-def session_of(loaded: Loaded, on: bool = True, tokens: int = 8) -> ChatSession:
+def session_of(loaded: LoadedModel, on: bool = True, tokens: int = 8) -> ChatSession:
     session = ChatSession(loaded, SamplingConfig(temperature=0, max_new_tokens=tokens))
     session.memory.set_on(on)
     return session
@@ -47,7 +47,7 @@ def say(session: ChatSession, text: str) -> str:
 
 def test_what_was_read_is_brought_back() -> None:
     """`Chain` sees two tokens: after 'zo' of a stored text its hidden state is the stored one."""
-    store = EpisodeStore(chain().engine)
+    store = KNNMemory(chain().engine)
     recall = store.recall([SECRET.encode()], b"zo")
     assert recall is not None
     prefix = chain().engine.read(list(b"xx zo"))
@@ -85,7 +85,7 @@ def test_mixing_is_the_formula() -> None:
 
 
 def test_the_nearest_episodes_are_asked() -> None:
-    store = EpisodeStore(chain().engine)
+    store = KNNMemory(chain().engine)
     texts = [bytes([65 + i]) * 20 for i in range(20)]
     recall = store.recall(texts, b"E" * 9)
     assert recall is not None
@@ -97,7 +97,7 @@ def test_the_nearest_episodes_are_asked() -> None:
 
 def test_long_texts_become_several_episodes_and_are_read_once() -> None:
     model = Attentive(limit=100)
-    store = EpisodeStore(make_loaded(model).engine)
+    store = KNNMemory(make_loaded(model).engine)
     text = bytes(range(65, 90)) * 10
     episodes = store.episodes(text)
     assert [len(e.next) for e in episodes] == [LENGTH, LENGTH, LENGTH, 57]
@@ -193,7 +193,7 @@ def test_a_conversation_saved_without_a_memory_loads(tmp_path: Path) -> None:
     del content["memory"]
     path.write_text(json.dumps(content), encoding="utf-8")
     session.load(path)
-    assert session.memory.saved == conversation_memory.Remembered(on=False)
+    assert session.memory.saved == conversation_memory.SavedMemory(on=False)
     for bad in ([], {"on": 1}, {"on": True, "cleared": 9, "texts": []}, {"on": True, "cleared": 0}):
         path.write_text(json.dumps(content | {"memory": bad}), encoding="utf-8")
         with pytest.raises(HoloError, match="its memory"):

@@ -12,7 +12,7 @@ from holo_cli.errors import HoloError, UsageError
 from holo_cli.inference.chat import conversation as conversation_module
 from holo_cli.inference.chat.conversation import Turn, encode_turns
 from holo_cli.inference.chat.session import ChatSession
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from tests.inference.inference_fakes import Attentive, ByteTokenizer, Chain, Scripted, make_loaded
 
@@ -24,15 +24,15 @@ def say(session: ChatSession, text: str) -> str:
     return "".join(session.reply(text))
 
 
-def chain() -> Loaded:
+def chain() -> LoadedModel:
     return make_loaded(Chain())
 
 
-def attentive(limit: int = 64, **data: object) -> Loaded:
+def attentive(limit: int = 64, **data: object) -> LoadedModel:
     return make_loaded(Attentive(vocab=262, limit=limit), MARKED, **data)
 
 
-def session_of(loaded: Loaded, system: str = "", **options: object) -> ChatSession:
+def session_of(loaded: LoadedModel, system: str = "", **options: object) -> ChatSession:
     options = {"seed": 1, "max_new_tokens": 8} | options
     return ChatSession(loaded, SamplingConfig.from_options(options), system)
 
@@ -162,7 +162,7 @@ def test_no_limit_drops_nothing() -> None:
 
 
 @pytest.mark.parametrize("make", [chain, attentive])
-def test_retry_replaces_the_last_answer(make: Callable[[], Loaded]) -> None:
+def test_retry_replaces_the_last_answer(make: Callable[[], LoadedModel]) -> None:
     session = session_of(make(), max_new_tokens=12, temperature=3)
     first = say(session, "one")
     second = say(session, "two")

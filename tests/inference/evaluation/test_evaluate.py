@@ -19,7 +19,7 @@ from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import count_words, given_texts, prepared_texts
 from holo_cli.inference.evaluation.evaluate import Score, evaluate_texts
 from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
 from holo_cli.training.evaluate import evaluate
@@ -197,7 +197,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedData:
     return PreparedData.open(folder / "both")
 
 
-def real(data: PreparedData, **changes: Any) -> Loaded:
+def real(data: PreparedData, **changes: Any) -> LoadedModel:
     """An untrained vanilla that belongs to the set."""
     tokenizer = load_tokenizer(data.path)
     config = config_class("vanilla")(
@@ -217,7 +217,7 @@ def real(data: PreparedData, **changes: Any) -> Loaded:
             markers=data.has_markers,
         ),
     )  # fmt: skip
-    return Loaded(model.eval(), tokenizer, header)
+    return LoadedModel(model.eval(), tokenizer, header)
 
 
 def test_a_prepared_set_scores_as_in_training(data: PreparedData) -> None:

@@ -14,7 +14,7 @@ from holo_cli import inference
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.evaluation.stand_in_lm_eval import PAGE, QUESTIONS, Evaluation, modules
 from tests.inference.inference_fakes import Chain, make_loaded
 
@@ -41,12 +41,12 @@ def harness(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
 
 
 @pytest.fixture
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     return make_loaded(Chain(), CharTokenizer("\n abc"))
 
 
 def test_every_kind_of_question_is_answered(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     asked: dict[str, Any] = {"limit": 3, "shots": 2, "rows": 2}
     found = harness.run_tasks(loaded, ["choosing", "paging", "writing"], **asked)
@@ -65,7 +65,7 @@ def test_every_kind_of_question_is_answered(
     assert found["lm_eval"] == "of lm_eval"
 
 
-def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: Loaded) -> None:
+def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: LoadedModel) -> None:
     tasks = harness.run_tasks(loaded, ["choosing", "paging", "writing"])["tasks"]
     # an error that was not estimated ("N/A") and the name to be shown are no measures
     assert set(tasks["choosing"]) == {"sample_len", "acc", "acc_stderr", "acc_norm"}
@@ -78,7 +78,7 @@ def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: Loaded) 
 
 
 def test_data_that_cannot_be_had(
-    harness: ModuleType, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    harness: ModuleType, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(**asked: Any) -> None:
         raise ConnectionError("Couldn't reach the hub\nand more")
@@ -88,7 +88,9 @@ def test_data_that_cannot_be_had(
         harness.run_tasks(loaded, ["choosing"])
 
 
-def test_tasks_of_a_folder_and_those_there_are_not(harness: ModuleType, loaded: Loaded) -> None:
+def test_tasks_of_a_folder_and_those_there_are_not(
+    harness: ModuleType, loaded: LoadedModel
+) -> None:
     with pytest.raises(UsageError, match="no task 'chosing'") as error:
         harness.run_tasks(loaded, ["chosing"])
     assert "Did you mean 'choosing'? --task-folder" in error.value.next_step
@@ -101,7 +103,7 @@ def test_tasks_of_a_folder_and_those_there_are_not(harness: ModuleType, loaded: 
 
 
 def test_characters_of_a_question_that_are_left_out_are_named_once(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     evaluation.questions = (("a강", "b"), ("물 b", "c"), ("강 c", "a"))
     warned: list[str] = []
@@ -111,7 +113,7 @@ def test_characters_of_a_question_that_are_left_out_are_named_once(
 
 
 def test_a_page_the_model_cannot_write_has_no_figure(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     evaluation.page = "abc 한글"
     with pytest.raises(UsageError, match="alphabet lacks 글 한, which a text to be scored holds"):

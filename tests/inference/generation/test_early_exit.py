@@ -17,7 +17,7 @@ from holo_cli.inference.generation.early_exit import (
     mean_depth,
     set_threshold,
 )
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
 
@@ -39,9 +39,9 @@ def some_data() -> Any:
     return SimpleNamespace(split=lambda _: [tokens], tokenizer=SimpleNamespace(end=0))
 
 
-def some_loaded(model: LanguageModel, path: str = "") -> Loaded:
+def some_loaded(model: LanguageModel, path: str = "") -> LoadedModel:
     header = SimpleNamespace(data=SimpleNamespace(path=path))
-    return Loaded(model, cast(Any, None), cast(Any, header))
+    return LoadedModel(model, cast(Any, None), cast(Any, header))
 
 
 def test_only_models_that_can_take_a_threshold() -> None:

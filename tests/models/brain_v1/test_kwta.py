@@ -118,7 +118,7 @@ def test_a_predictor_learns_who_wins() -> None:
     assert found() > 0.9
 
 
-def test_the_dense_twin_is_the_skeletons_mlp() -> None:
+def test_the_dense_twin_is_the_backbones_mlp() -> None:
     part, x = make_free(sparsity="dense"), inputs()
     u = F.linear(x, part.up.weight).clamp_min(0) ** 2
     torch.testing.assert_close(part(x)[0], 0.5 * u @ part.down.weight)  # 0.5: sqrt(16 / 64)
