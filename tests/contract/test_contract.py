@@ -173,7 +173,7 @@ def test_gradients_equal_those_of_the_reference(case: Case, model: LanguageModel
 def test_every_parameter_gets_a_gradient(case: Case) -> None:
     model = case.build(awake=False, dtype=torch.float32).train()
     optimizer = Optimizer(model, TrainingConfig(lr=0.01), fast_bf16=False)
-    optimizer.set_rates(1.0)
+    optimizer.set_lr(1.0)
     reached: set[str] = set()
     for seed in range(6):  # a few steps: zero initialisation blocks gradients at first
         tokens = torch.randint(0, VOCAB, (16, 33), generator=torch.Generator().manual_seed(seed))
@@ -224,7 +224,7 @@ def test_it_overfits_one_batch(case: Case) -> None:
     tokens = random_tokens(4, 17)
     loss = torch.tensor(float("inf"))
     for step in range(300):
-        optimizer.set_rates(min(1.0, (300 - step) / 100))
+        optimizer.set_lr(min(1.0, (300 - step) / 100))
         hidden, aux = model.hidden(tokens[:, :-1])
         loss = cross_entropy(hidden, model.head, tokens[:, 1:])
         (loss + sum(aux.values(), torch.zeros(()))).backward()
@@ -248,7 +248,7 @@ def test_without_its_mechanism_it_cannot_look_back(case: Case) -> None:
             case.reference.disable(model)
         optimizer = Optimizer(model, TrainingConfig(lr=0.02, adam_lr=0.01), fast_bf16=False)
         for step in range(200):
-            optimizer.set_rates(min(1.0, (200 - step) / 80))
+            optimizer.set_lr(min(1.0, (200 - step) / 80))
             seeded = torch.Generator().manual_seed(step)
             tokens = torch.randint(0, VOCAB, (16, 24), generator=seeded)
             target = tokens.roll(back, dims=1)

@@ -116,7 +116,7 @@ def test_it_recalls_a_marked_token_beyond_its_convolution(version: int) -> None:
     optimizer = Optimizer(model, TrainingConfig(lr=0.02, adam_lr=0.01), fast_bf16=False)
     loss = torch.tensor(float("inf"))
     for step in range(90):
-        optimizer.set_rates(min(1.0, (90 - step) / 30))
+        optimizer.set_lr(min(1.0, (90 - step) / 30))
         make = torch.Generator().manual_seed(step)
         tokens = torch.randint(0, 2, (16, 24), generator=make)
         marked = torch.randint(20, 29, (16,), generator=make)
