@@ -15,10 +15,10 @@ from torch import Tensor
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.models import oracle
-from holo_cli.models.holographic.binding import Phasor
-from holo_cli.models.holographic.classic import Classic
+from holo_cli.models.holographic.binding import PhasorBinding
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.fftconv import FFTConv
+from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.oracle import (
@@ -58,10 +58,12 @@ CLAIMS = {label: Claims(rounding=1e-12) for label in ("fftconv", "fftconv-blend"
 def mix(mixer: Attention | Holographic, inputs: Inputs) -> Vectors:
     if isinstance(mixer, Holographic):
         return _holographic(mixer, inputs)
-    return _classic(mixer, inputs) if isinstance(mixer, Classic) else vanilla.mix(mixer, inputs)
+    if isinstance(mixer, LegacyBinding):
+        return _legacy(mixer, inputs)
+    return vanilla.mix(mixer, inputs)
 
 
-def _classic(mixer: Classic, inputs: Inputs) -> Vectors:
+def _legacy(mixer: LegacyBinding, inputs: Inputs) -> Vectors:
     g = sigmoid(mixer.share)
     heads = []
     for q, k, v in vanilla.heads(mixer, inputs):
@@ -141,7 +143,7 @@ def _holographic(mixer: Holographic, inputs: Inputs) -> Vectors:
 def _remembered(mixer: Holographic, h: int, inputs: Inputs, v: Vectors) -> Vectors:
     memory, config = mixer.memory, mixer.config
     assert isinstance(memory, Memory)
-    code = _phasor_codes if isinstance(memory.binding, Phasor) else _hrr_codes
+    code = _phasor_codes if isinstance(memory.binding, PhasorBinding) else _hrr_codes
     half, plates = config.head_width // 2, config.plates
     held: list[Tensor | None] = [None] * plates
     out = []
@@ -149,7 +151,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Inputs, v: Vectors) -> Vecto
         decay = memory.gates_proj.weight[h] @ x + memory.gates_bias[h]
         entry = memory.gates_proj.weight[config.heads + h] @ x + memory.gates_bias[config.heads + h]
         a, b = 1 / (1 + decay.exp()), 1 / (1 + (-entry).exp())  # e^{-softplus(z)} = sigmoid(-z)
-        if isinstance(memory.binding, Phasor):
+        if isinstance(memory.binding, PhasorBinding):
             value = torch.complex(v[t][:half], v[t][half:])
         else:
             value = _spectrum(v[t], config.shape)
@@ -162,7 +164,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Inputs, v: Vectors) -> Vecto
             held[r] = plate
             seen.append(q.conj() * plate)
         y = total(seen) / plates
-        if isinstance(memory.binding, Phasor):
+        if isinstance(memory.binding, PhasorBinding):
             out.append(torch.cat((y.real, y.imag)))
         else:
             out.append(_signal(y, config.shape))
