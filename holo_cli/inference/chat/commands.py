@@ -153,7 +153,7 @@ def _remembered(session: ChatSession) -> str:
     limit, last = model.context_limit, session.memory.last
     sees = "all of it, fading" if limit is None else f"its last {limit} tokens"
     lines = [f"state: {session.state_bytes():,} bytes; the model sees {sees}"]
-    if "memory" in model.views():
+    if model.has_memory:
         lines[0] += "; its episodic memory is a part of that"
     lines.append(
         f"beyond that: {'on' if saved.on else 'off'}; {count(session.out_of_sight())} out of sight "

@@ -71,7 +71,7 @@ class ConversationMemory:
 
     def at_start(self) -> SavedMemory:
         """What an empty conversation remembers."""
-        return SavedMemory(on="memory" in self._loaded.model.views())
+        return SavedMemory(on=self._loaded.model.has_memory)
 
     def recall(self, turns: Sequence[Turn], dropped: int, asked: Sequence[int]) -> Recall | None:
         """What is to be mixed into the answer to `asked`, after these turns, the first `dropped`

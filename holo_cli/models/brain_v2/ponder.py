@@ -99,6 +99,10 @@ class Ponder(FeedForward):
             left = remain
         return Thought(out, divergence, steps, mean)
 
+    def flops(self) -> float:
+        """Of the steps after the first."""
+        return 2.0 * (self.expected_steps() - 1) * self.active_parameters()
+
     def expected_steps(self) -> float:
         """Steps taken at the prior: up to where what is left is small enough."""
         if self.rest == 0:

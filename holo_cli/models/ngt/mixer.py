@@ -16,7 +16,7 @@ kinds are one, else 2, queries first), d coordinates of a point.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,8 +73,10 @@ class InitialCoordinates(nn.Module):
 class GravityMixer(Mixer):
     """Every token takes the mean of the past's values, weighted by pull.
 
-    `forward` and `step` take and give the coordinates beside what a `Mixer` does.
+    The side stream holds the coordinates z (B, S, G, H d), which each layer moves.
     """
+
+    takes_extras: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -101,11 +103,9 @@ class GravityMixer(Mixer):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, Aux]:
-        """x (B, S, C), normalised, z (B, S, G, H d) -> what to add, the moved z, and repulsion."""
-        z = self.moved(x, z)
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        """x (B, S, C), normalised -> what to add, and repulsion."""
+        z = extras.side = self.moved(x, extras.side)
         m = self.masses(x)
         now = self.particles(x, z, m, 0, extras)
         aux: Aux = {}
@@ -113,7 +113,7 @@ class GravityMixer(Mixer):
             share = max(1, self.pairs // self.interval)
             loss = repulsion(self.pulling(z), m, share)
             aux["repulsion"] = loss * (self.repel / self.interval)
-        return self._join(self._pulled(now, now.k, now.m, None, now.v)), z, aux
+        return self._join(self._pulled(now, now.k, now.m, None, now.v)), aux
 
     def moved(self, x: Tensor, z: Tensor) -> Tensor:
         """(B, S, C), (B, S, G, H d) -> the coordinates in this layer, before they are turned."""
@@ -177,15 +177,13 @@ class GravityMixer(Mixer):
     def init_state(self, batch: int) -> KVCache:
         return KVCache()
 
-    def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: KVCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, KVCache]:
+    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
         """As `forward` after what `state` holds: turned key coordinates, log masses, values."""
-        z = self.moved(x, z)
+        z = extras.side = self.moved(x, extras.side)
         now = self.particles(x, z, self.masses(x), state.length, extras)
         state = state.append(now.k, now.m.log(), now.v)
         k, log_m, v = state.views()
-        return self._join(self._pulled(now, k, None, log_m, v)), z, state
+        return self._join(self._pulled(now, k, None, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()
