@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.columns import Columns
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
 
 # 64 hidden units in 8 columns, of which 2 are kept
@@ -214,7 +214,7 @@ def _largest(values: list[float], count: int) -> set[int]:
 
 def _feed(model: Model, block: BrainBlock, layer: int, x: Tensor) -> Tensor:
     mlp = block.mlp
-    assert isinstance(mlp, Columns | Free)
+    assert isinstance(mlp, Columns | KWTA)
     config = model.config
     sizes = config.columns, config.hidden // config.columns
     up, down = mlp.up.weight, mlp.down.weight  # (U, C) both
@@ -261,7 +261,7 @@ def _by_columns(model: Model, mlp: Columns, layer: int, up: Tensor, x: Tensor) -
     return torch.stack([u if n in wins else u * 0 for n, u in enumerate(units)])
 
 
-def _by_winning(model: Model, mlp: Free, layer: int, up: Tensor, x: Tensor) -> Tensor:
+def _by_winning(model: Model, mlp: KWTA, layer: int, up: Tensor, x: Tensor) -> Tensor:
     config = model.config
     u = up @ x
     sent = u.clamp_min(0) ** 2

@@ -54,7 +54,7 @@ def test_snapshots_agree_with_what_the_model_computes() -> None:
         model.hidden(tokens)
     with torch.no_grad():
         last = snapshots(model, tokens)[1]
-        torch.testing.assert_close(mixer._join(last.weights @ last.now.v), calls[0][1][0])
+        torch.testing.assert_close(mixer._join(last.weights @ last.particles.v), calls[0][1][0])
     assert isinstance(mixer, GravityMixer)
 
 
