@@ -21,7 +21,7 @@ from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
 
 C = TypeVar("C", bound=ModelConfig)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
 METADATA_KEY = "holo"
 
 
@@ -191,5 +191,6 @@ class Header(BaseModel):
             raise damaged(path, f"in its header {complaint(error)}") from error
 
     def weights_only(self) -> Header:
-        """The header of the same model without its training state."""
-        return self.model_copy(update={"kind": "weights", "state": {}})
+        """The header for a new file of the same model without its training state."""
+        changes = {"format": FORMAT_VERSION, "kind": "weights", "state": {}}
+        return self.model_copy(update=changes)

@@ -96,7 +96,7 @@ def resume(
     if changes:
         resolved = resolved.replace(changes)
     data = _open_data(resolved.data.path, resolved.data.verify)
-    if not data.is_named(header.data.fingerprint):
+    if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
             f"{data.path} is not what run '{header.run}' was trained on: it was prepared anew.",
             next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",

@@ -21,7 +21,7 @@ SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training",
           "config", "data/batches.py", "data/dataset.py", "data/windows.py",
           "bench/experiment/worker.py")  # fmt: skip
 # What a run of `holo bench recall` goes through beside that: its rows and how they are scored.
-RECALL = ("bench/tasks", "bench/recall/train.py", "bench/compare/compressor.py")
+RECALL = ("bench/tasks", "bench/recall/train.py", "bench/recall/compressor.py")
 
 
 def shared_code() -> str:

@@ -68,7 +68,7 @@ class _TimedOptimizer(Optimizer):
         self.seconds += watch.read()["seconds"]
 
 
-class TrainingProbe:
+class TrainingBenchmark:
     """Training steps of one config. Its batches have `batch_size` rows of T tokens."""
 
     def __init__(self, resolved: Resolved) -> None:
@@ -140,7 +140,7 @@ class TrainingProbe:
         }
 
 
-class DecodingProbe:
+class DecodingBenchmark:
     """One row that is written on, from any position up to T."""
 
     def __init__(self, resolved: Resolved) -> None:
@@ -220,9 +220,9 @@ def _build(resolved: Resolved) -> LanguageModel:
     return registry.build_model(resolved.model_name, resolved.model).to(device)
 
 
-PROBES: Mapping[str, type[TrainingProbe] | type[DecodingProbe]] = {
-    "training": TrainingProbe,
-    "decoding": DecodingProbe,
+BENCHMARKS: Mapping[str, type[TrainingBenchmark] | type[DecodingBenchmark]] = {
+    "training": TrainingBenchmark,
+    "decoding": DecodingBenchmark,
 }
 
 

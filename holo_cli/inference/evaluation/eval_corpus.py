@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.language import detect
 from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.data.windows import ChosenDocuments, TokenStream
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError, nearest
 from holo_cli.inference.generation.loaded_model import LoadedModel
 
@@ -38,7 +38,7 @@ def count_words(text: str) -> int:
 class Texts:
     """What is scored: documents one after the other in a stream. Arrays are (D,)."""
 
-    stream: TokenStream | ChosenDocuments
+    stream: TokenStream | DocumentSubset
     ends: Ints  # in the stream
     bytes: Ints
     words: Ints
@@ -83,7 +83,7 @@ def prepared_texts(
             for i in chosen
         ]
         return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
-    own = ChosenDocuments(stream, starts[chosen], tokens[chosen])
+    own = DocumentSubset(stream, starts[chosen], tokens[chosen])
     return (
         Texts(
             stream if len(chosen) == len(records) else own,
@@ -149,7 +149,7 @@ def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
     return tokens, np.cumsum(tokens) - tokens
 
 
-def _words(tokenizer: Tokenizer, stream: ChosenDocuments, records: NDArray[Any]) -> Ints:
+def _words(tokenizer: Tokenizer, stream: DocumentSubset, records: NDArray[Any]) -> Ints:
     """Words of each document, lines among them. Where the set was prepared without counting its
     words, its documents are decoded for it."""
     spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)

@@ -90,12 +90,12 @@ class Free(FeedForward):
             self.bias = nn.Parameter(torch.zeros(self.units))
         self.inhibition = Inhibition(self.columns) if config.inhibition else None
         self.candidates = self.units
-        self.guess_in: nn.Linear | None = None
-        self.guess_out: nn.Linear | None = None
+        self.predictor_down: nn.Linear | None = None
+        self.predictor_up: nn.Linear | None = None
         if config.predictor and self.k < self.units:
             self.candidates = max(self.k, round(config.predictor_share * self.units))
-            self.guess_in = nn.Linear(width, config.predictor, bias=False)
-            self.guess_out = nn.Linear(config.predictor, self.units, bias=False)
+            self.predictor_down = nn.Linear(width, config.predictor, bias=False)
+            self.predictor_up = nn.Linear(config.predictor, self.units, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def finish_initialisation(self) -> None:
@@ -124,9 +124,9 @@ class Free(FeedForward):
 
     def guess(self, x: Tensor) -> Tensor | None:
         """(N, C) -> the predictor's scores, (N, U); it learns from what it sees of x alone."""
-        if self.guess_in is None or self.guess_out is None:
+        if self.predictor_down is None or self.predictor_up is None:
             return None
-        scores: Tensor = self.guess_out(self.guess_in(x.detach()))
+        scores: Tensor = self.predictor_up(self.predictor_down(x.detach()))
         return scores
 
     def choose(self, u: Tensor, guess: Tensor | None, k: int) -> Tensor:

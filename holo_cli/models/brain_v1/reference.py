@@ -270,8 +270,8 @@ def _by_winning(model: Model, mlp: Free, layer: int, up: Tensor, x: Tensor) -> T
     score = u.detach().tolist()
     if mlp.bias is not None:
         score = [s + config.balance * b for s, b in zip(score, mlp.bias.tolist(), strict=True)]
-    if mlp.guess_in is not None and mlp.guess_out is not None:
-        guess = (mlp.guess_out.weight @ (mlp.guess_in.weight @ x)).tolist()
+    if mlp.predictor_down is not None and mlp.predictor_up is not None:
+        guess = (mlp.predictor_up.weight @ (mlp.predictor_down.weight @ x)).tolist()
         candidates = round(config.predictor_share * config.hidden)
         allowed = _largest(guess, max(config.active_units(layer), candidates))
         score = [s if n in allowed else -math.inf for n, s in enumerate(score)]

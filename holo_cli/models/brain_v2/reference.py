@@ -137,8 +137,8 @@ def _rotary(config: Config) -> list[float]:
 
 def _state_space(ssm: StateSpace, inputs: Sequence) -> Sequence:
     width, heads = ssm.config.width, ssm.config.heads
-    gates = [ssm.inward.weight[:width] @ u for u in inputs]
-    values = [ssm.inward.weight[width:] @ u for u in inputs]
+    gates = [ssm.in_proj.weight[:width] @ u for u in inputs]
+    values = [ssm.in_proj.weight[width:] @ u for u in inputs]
     if isinstance(ssm, Scalar):
         read = _scalar(ssm, inputs, values)
     else:
@@ -156,7 +156,7 @@ def _codes(ssm: StateSpace, u: Tensor, t: int) -> tuple[Tensor, Tensor]:
     size = ssm.config.state_size
     rotated = round(size // 2 * ssm.config.rope_fraction)
     rates = [math.pi * ((i + 0.5) / rotated) ** 2 for i in range(rotated)]
-    b, c = (_rotate(_norm(weight @ u), t, rates) for weight in ssm.code.weight.chunk(2))
+    b, c = (_rotate(_norm(weight @ u), t, rates) for weight in ssm.bc_proj.weight.chunk(2))
     return b, c / math.sqrt(size)
 
 
@@ -169,7 +169,7 @@ def _scalar(ssm: Scalar, inputs: Sequence, values: Sequence) -> Sequence:
         b, c = _codes(ssm, u, t)
         heard = []
         for h in range(config.heads):
-            dt = _softplus(ssm.step_size.weight[h] @ u + ssm.step_bias[h])
+            dt = _softplus(ssm.dt_proj.weight[h] @ u + ssm.dt_bias[h])
             a = (-dt * ssm.log_rate[h].exp()).exp()
             states[h] = a * states[h] + torch.outer(b, dt * x[h * width : (h + 1) * width])
             heard.append(states[h].T @ c)
@@ -185,7 +185,7 @@ def _selective(ssm: Selective, inputs: Sequence, values: Sequence) -> Sequence:
     out = []
     for t, (u, x) in enumerate(zip(inputs, values, strict=True)):
         b, c = _codes(ssm, u, t)
-        dt = _softplus(ssm.broad.weight @ (ssm.narrow.weight @ u) + ssm.step_bias)
+        dt = _softplus(ssm.dt_up.weight @ (ssm.dt_down.weight @ u) + ssm.dt_bias)
         state = (-dt[:, None] * rate).exp() * state + torch.outer(dt * x, b)
         out.append(state @ c)
     return out
@@ -205,8 +205,8 @@ def _remembered(memory: EpisodicMemory, inputs: Sequence) -> Sequence:
         for u in inputs:
             q, k, v = (weight[at] @ u for weight in (q_all, k_all, v_all))
             q, k = q / (q @ q).sqrt(), k / (k @ k).sqrt()
-            dials = memory.dials.weight @ u + memory.dials_bias
-            alpha, beta = 1 / (1 + dials[h].exp()), _sigmoid(dials[heads + h])
+            raw = memory.gates_proj.weight @ u + memory.gates_bias
+            alpha, beta = 1 / (1 + raw[h].exp()), _sigmoid(raw[heads + h])
             state = alpha * state
             old = state.T @ k if memory.delta else torch.zeros_like(v)
             state = state + beta * torch.outer(k, v - old)

@@ -53,7 +53,7 @@ def _mix(mixer: RecurrentMixer, inputs: list[Tensor], turn: Turn) -> list[Tensor
             q, k, v = (x * sigmoid(x) for x in (w_q[at] @ u, w_k[at] @ u, w_v[at] @ u))
             q, k = turn(unit(q), t), turn(unit(k), t)
             if isinstance(mixer, HeadGates):
-                w_a, w_b = mixer.dials.weight.chunk(2)
+                w_a, w_b = mixer.decay_write.weight.chunk(2)
                 alpha = _alpha(mixer, h, w_a[h] @ u, mixer.decay_bias[h])
                 beta = sigmoid(w_b[h] @ u)
                 transitions.append(alpha * (eye - beta * torch.outer(k, k)))

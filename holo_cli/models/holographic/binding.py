@@ -27,9 +27,9 @@ class Binding(nn.Module, ABC):
     def __init__(self, config: Config, plate_width: int) -> None:
         super().__init__()
         self.heads, self.plates = config.heads, config.plates
-        self.code = nn.Linear(config.width, 2 * self.plates * plate_width, bias=False)
+        self.qk_proj = nn.Linear(config.width, 2 * self.plates * plate_width, bias=False)
         # to Muon each plate is a matrix of its own
-        self.code.weight.splits = 2 * self.plates  # type: ignore[attr-defined]
+        self.qk_proj.weight.splits = 2 * self.plates  # type: ignore[attr-defined]
 
     @property
     def channels(self) -> int:
@@ -38,7 +38,7 @@ class Binding(nn.Module, ABC):
 
     def written(self, x: Tensor) -> Tensor:
         """(B, S, C) -> what queries and keys are made of, (2, R, H, p, B, S)."""
-        return positions_last(self.code, x).view(
+        return positions_last(self.qk_proj, x).view(
             2, self.plates, self.heads, -1, x.shape[0], x.shape[1]
         )
 

@@ -32,8 +32,8 @@ class FFTConv(nn.Module):
         super().__init__()
         self.config = config
         heads, modes = config.heads, config.fft_modes
-        self.code = nn.Linear(config.width, 2 * config.width, bias=False)
-        self.code.weight.splits = 2  # type: ignore[attr-defined]
+        self.qk_proj = nn.Linear(config.width, 2 * config.width, bias=False)
+        self.qk_proj.weight.splits = 2  # type: ignore[attr-defined]
         self.rate = nn.Parameter(torch.empty(heads, modes))  # log of r
         self.turn = nn.Parameter(torch.empty(heads, modes))  # w, radians per token
         self.mix = nn.Parameter(torch.empty(heads, config.head_width, 2 * modes))  # Re g | Im g
@@ -90,7 +90,7 @@ class FFTConv(nn.Module):
 
     def _signals(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """-> q and u = k * v, (H, e, B, S), float32 at least."""
-        code = positions_last(self.code, x).to(wide(x.dtype))
+        code = positions_last(self.qk_proj, x).to(wide(x.dtype))
         q, k = code.unflatten(0, (2, self.config.heads, -1))
         return q, k * v.permute(2, 3, 0, 1)
 

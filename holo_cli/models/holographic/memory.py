@@ -36,25 +36,25 @@ class Memory(nn.Module):
         self.config = config
         self.binding: Binding = Phasor(config) if config.binding == "phasor" else Reduced(config)
         self.plates, self.channels = config.plates, self.binding.channels
-        self.dials = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
-        self.dials.weight.no_muon = True  # type: ignore[attr-defined]
-        self.dials_bias = nn.Parameter(torch.zeros(2 * config.heads))
+        self.gates_proj = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
+        self.gates_proj.weight.no_muon = True  # type: ignore[attr-defined]
+        self.gates_bias = nn.Parameter(torch.zeros(2 * config.heads))
 
     def finish_initialisation(self) -> None:
         """Half-lives in a geometric series over the heads, the same for every token."""
-        nn.init.zeros_(self.dials.weight)
+        nn.init.zeros_(self.gates_proj.weight)
         heads = self.config.heads
         lives = half_lives(self.config.half_life_min, self.config.half_life_max, heads)
         with torch.no_grad():
             for head, life in enumerate(lives):
                 # the inverse of softplus at the rate wanted
-                self.dials_bias[head] = math.log(math.expm1(math.log(2) / life))
-            self.dials_bias[heads:] = 0.0
+                self.gates_bias[head] = math.log(math.expm1(math.log(2) / life))
+            self.gates_bias[heads:] = 0.0
 
-    def dial(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, C) -> log a < 0 and b in (0, 1), each (B, H, S)."""
         # the bias is added in full precision: bfloat16 would blur a half-life of thousands
-        raw = self.dials(x).to(wide(x.dtype)) + self.dials_bias.to(wide(x.dtype))
+        raw = self.gates_proj(x).to(wide(x.dtype)) + self.gates_bias.to(wide(x.dtype))
         decay, entry = raw.transpose(1, 2).chunk(2, dim=1)
         return -nn.functional.softplus(decay), entry.sigmoid()
 
@@ -67,7 +67,7 @@ class Memory(nn.Module):
         return self._run(x, v, state)
 
     def init_state(self, batch: int) -> Tensor:
-        w = self.dials.weight
+        w = self.gates_proj.weight
         size = (self.config.heads, 2, self.plates, self.channels)
         return torch.zeros(batch, *size, dtype=wide(w.dtype), device=w.device)
 
@@ -86,7 +86,7 @@ class Memory(nn.Module):
         # a compiler writes fused passes of its own, and a single position has nothing to fuse
         if torch.compiler.is_compiling() or x.shape[1] == 1:
             return self.plain(x, v, state)
-        log_a, b = (part.permute(1, 0, 2) for part in self.dial(x))  # (H, B, S)
+        log_a, b = (part.permute(1, 0, 2) for part in self.gates(x))  # (H, B, S)
         return sweep(
             self.binding.written(x), v.permute(2, 3, 0, 1), log_a, b, state, self.binding.front
         )
@@ -94,7 +94,7 @@ class Memory(nn.Module):
     def plain(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """As `forward` and `step`, in autograd's operations over the whole length."""
         q, k = self.binding.keys(x)
-        log_a, b = self.dial(x)
+        log_a, b = self.gates(x)
         with full_precision(x):
             value = self.binding.value(v)
             plates = store(k, Pair(value.re * b[..., None], value.im * b[..., None]), log_a, state)

@@ -66,7 +66,7 @@ class Model(Backbone):
                 shares.append(torch.bincount(chosen, minlength=part.experts) / chosen.numel())
                 continue
             if isinstance(part.memory, Memory):
-                rate = -part.memory.dial(x)[0].clamp_max(-1e-9)  # 0: never, in float32
+                rate = -part.memory.gates(x)[0].clamp_max(-1e-9)  # 0: never, in float32
                 lives.append((math.log(2) / rate).log().mean())
             if part.blend is not None:
                 blends.append(part.blend.gate(x).float().mean())

@@ -231,8 +231,8 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
     held: list[Tensor | None] = [None] * plates
     out = []
     for t, x in enumerate(inputs):
-        decay = memory.dials.weight[h] @ x + memory.dials_bias[h]
-        entry = memory.dials.weight[config.heads + h] @ x + memory.dials_bias[config.heads + h]
+        decay = memory.gates_proj.weight[h] @ x + memory.gates_bias[h]
+        entry = memory.gates_proj.weight[config.heads + h] @ x + memory.gates_bias[config.heads + h]
         a, b = 1 / (1 + decay.exp()), 1 / (1 + (-entry).exp())  # e^{-softplus(z)} = sigmoid(-z)
         if isinstance(memory.binding, Phasor):
             value = torch.complex(v[t][:half], v[t][half:])
@@ -257,7 +257,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
 def _rows(memory: Memory, h: int, r: int) -> tuple[Tensor, Tensor]:
     """The weights of a head's queries and keys for one plate."""
     config = memory.config
-    weights = memory.binding.code.weight.view(2, config.plates, config.heads, -1, config.width)
+    weights = memory.binding.qk_proj.weight.view(2, config.plates, config.heads, -1, config.width)
     return weights[0, r, h], weights[1, r, h]
 
 
@@ -304,7 +304,7 @@ def _filtered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequ
     conv, width = mixer.memory, mixer.config.head_width
     assert isinstance(conv, FFTConv)
     at = slice(h * width, (h + 1) * width)
-    q_all, k_all = conv.code.weight.chunk(2)
+    q_all, k_all = conv.qk_proj.weight.chunk(2)
     u = [(k_all[at] @ x) * value for x, value in zip(inputs, v, strict=True)]
     modes = mixer.config.fft_modes
     mix = torch.complex(conv.mix[h, :, :modes], conv.mix[h, :, modes:])

@@ -111,9 +111,9 @@ def _weight(
 
 def _share(model: Model, mixer: GravityMixer, head: int, squared: Tensor) -> Tensor:
     """What the radius leaves of another token's weight."""
-    if mixer.reach is None:
+    if mixer.radius_cutoff is None:
         return torch.ones_like(squared)
-    radius = mixer.reach.radius[head]
+    radius = mixer.radius_cutoff.radius[head]
     if model.config.radius_mode == "hard" and not model.training:
         return (squared <= radius**2).to(squared.dtype)
     return 1 / (1 + (-(radius**2 - squared) / model.config.tau).exp())
@@ -180,9 +180,9 @@ def _row(model: Model, row: Tensor) -> Tensor:
     stream = _embed(model, row)
     at: list[list[Tensor]] = []
     for x in stream:
-        z: Tensor = model.start.origin
-        if model.start.token is not None:
-            z = z + model.start.token.weight @ x
+        z: Tensor = model.initial_coordinates.origin
+        if model.initial_coordinates.token is not None:
+            z = z + model.initial_coordinates.token.weight @ x
         at.append(_normal([z[n : n + d] for n in range(0, len(z), d)], config.heads))
     for block in model.gravity_blocks():
         assert isinstance(block.mlp, MLP)

@@ -49,7 +49,7 @@ def test_one_item_comes_back_whole_and_a_wrong_key_reads_noise() -> None:
 @pytest.mark.parametrize("length", [64, 128, 256, 512])
 def test_the_first_token_still_counts_at_the_end(binding: str, length: int) -> None:
     memory = Memory(config(heads=4, width=32, binding=binding))
-    torch.nn.init.normal_(memory.binding.code.weight)
+    torch.nn.init.normal_(memory.binding.qk_proj.weight)
     memory.finish_initialisation()
     x, v = torch.randn(2, 1, length, 32, generator=torch.Generator().manual_seed(0))
     v = v.view(1, length, 4, 8).clone().requires_grad_()
@@ -66,7 +66,7 @@ def test_the_first_token_still_counts_at_the_end(binding: str, length: int) -> N
 def test_half_lives_are_spread_over_the_heads_from_short_to_long() -> None:
     memory = Memory(config(heads=4, width=32, half_life_min=4, half_life_max=4000)).double()
     memory.finish_initialisation()
-    log_a, b = memory.dial(randn(1, 5, 32))
+    log_a, b = memory.gates(randn(1, 5, 32))
     lives = -math.log(2) / log_a[0]
     expected = torch.tensor([4.0, 40.0, 400.0, 4000.0], dtype=torch.float64)
     torch.testing.assert_close(lives, expected[:, None].expand(4, 5))
@@ -75,7 +75,7 @@ def test_half_lives_are_spread_over_the_heads_from_short_to_long() -> None:
 
 def test_decay_and_input_gate_depend_on_the_token() -> None:
     memory = awake(Memory(config()))
-    log_a, b = memory.dial(randn(1, 9, 16))
+    log_a, b = memory.gates(randn(1, 9, 16))
     assert (log_a < 0).all()
     assert ((b > 0) & (b < 1)).all()
     assert log_a.std(2).min() > 1e-3

@@ -30,7 +30,7 @@ def test_hrr_keys_have_unit_magnitude_whatever_their_length() -> None:
     for pair in (q, k):
         torch.testing.assert_close(pair.re**2 + pair.im**2, torch.ones_like(pair.re))
     before = memory(x, v)
-    memory.binding.code.weight.data *= 10
+    memory.binding.qk_proj.weight.data *= 10
     torch.testing.assert_close(memory(x, v), before)
 
 

@@ -125,10 +125,10 @@ def test_gradients_of_decays_do_not_drift_with_the_length() -> None:
     memory = make(half_life_min=4.0, half_life_max=4.0)
     x, v, _ = inputs(memory, 1, 2000)
     loss_weight = randn(1, 2000, 2, 8, seed=7)
-    (exact,) = torch.autograd.grad((memory(x, v) * loss_weight).sum(), memory.dials_bias)
+    (exact,) = torch.autograd.grad((memory(x, v) * loss_weight).sum(), memory.gates_bias)
     single = memory.float()
     y = single(x.float(), v.float())
-    (got,) = torch.autograd.grad((y * loss_weight.float()).sum(), single.dials_bias)
+    (got,) = torch.autograd.grad((y * loss_weight.float()).sum(), single.gates_bias)
     torch.testing.assert_close(got.double(), exact, rtol=2e-4, atol=2e-4 * exact.abs().max().item())
 
 

@@ -25,7 +25,7 @@ MATCHES = ("parameters", "active", "time", "none")
 ALL = "all"  # in place of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
-CAMPAIGNS = {  # settings that a comparison gives its runs, and how to have a say in them
+RESERVED = {  # settings that a comparison gives its runs, and how to have a say in them
     "training.seed": "--seeds says how many there are, --first-seed where they start",
     "training.init_seed": "equal seeds start from the weights of that seed",
     "training.eval_every": "the plan's evaluations say how many there are",
@@ -54,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole campaign. The field names are the keys of a plan file."""
+    """A whole experiment. The field names are the keys of a plan file."""
 
     entries: tuple[Entry, ...] = ()
     title: str = ""
@@ -144,10 +144,10 @@ class Plan:
                     next_step="Rates are numbers above 0, each given once.",
                 )
         for key in (*self.base, *(key for e in self.entries for key in e.settings)):
-            if key in CAMPAIGNS:
+            if key in RESERVED:
                 raise UsageError(
                     f"{key} is set by the comparison itself.",
-                    next_step=f"Leave it out; {CAMPAIGNS[key]}.",
+                    next_step=f"Leave it out; {RESERVED[key]}.",
                 )
         if self.match == "time" and self.seconds <= 0:
             raise UsageError(
