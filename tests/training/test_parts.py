@@ -54,8 +54,7 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
         [*theirs.values(), *thirds], lr=0.1, weight_decay=0.05, momentum=0.9, nesterov=True,
         adjust_lr_fn="original",
     )  # fmt: skip
-    muon = Muon(ours, momentum=0.9, weight_decay=0.05)
-    muon.lr = 0.1
+    muon = Muon(ours.values(), lr=0.1, momentum=0.9, weight_decay=0.05)
     for step in range(4):
         generator = torch.Generator().manual_seed(step)
         for name, p in ours.items():
