@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.checkpoint.header import StageRow
@@ -28,6 +29,7 @@ class CheckpointWriter:
         config = self.resolved.to_dict()
         return Header(
             model=self.resolved.model_name,
+            needs=registry.needs(self.resolved.model_name),
             config=config["config"],
             preset=config["preset"],
             recipe=config["recipe"],

@@ -158,7 +158,7 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
                 "it with --force.",
             )
         return asked
-    base = name = f"{model}-{data.name}"
+    base = name = f"{registry.short_name(model)}-{data.name}"
     number = 1
     while name in existing and not force:
         number += 1

@@ -19,10 +19,10 @@ from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.layers.mlp import MLP
 from holo_cli.models.base import LanguageModel
-from holo_cli.models.holographic.binding import Phasor
-from holo_cli.models.holographic.classic import Classic
+from holo_cli.models.holographic.binding import PhasorBinding
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.fftconv import FFTConv
+from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.holographic.model import Model
@@ -148,7 +148,7 @@ def _attention_layer(mixer: Attention, inputs: Sequence, model: Model) -> Sequen
         if mixer.gain is not None:
             q = [1.5 * (4 * mixer.gain.log_gain[h]).exp() * x for x in q]
         y = _attend(q, k, v)
-        if isinstance(mixer, Classic):
+        if isinstance(mixer, LegacyBinding):
             g = 1 / (1 + (-mixer.share).exp())
             alone = [_formula(*qkv) for qkv in zip(q, k, v, strict=True)]
             y = [(1 - g) * a + g * b for a, b in zip(y, alone, strict=True)]
@@ -226,7 +226,7 @@ def _holographic(mixer: Holographic, inputs: Sequence) -> Sequence:
 def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequence:
     memory, config = mixer.memory, mixer.config
     assert isinstance(memory, Memory)
-    code = _phasor_codes if isinstance(memory.binding, Phasor) else _hrr_codes
+    code = _phasor_codes if isinstance(memory.binding, PhasorBinding) else _hrr_codes
     half, plates = config.head_width // 2, config.plates
     held: list[Tensor | None] = [None] * plates
     out = []
@@ -234,7 +234,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
         decay = memory.gates_proj.weight[h] @ x + memory.gates_bias[h]
         entry = memory.gates_proj.weight[config.heads + h] @ x + memory.gates_bias[config.heads + h]
         a, b = 1 / (1 + decay.exp()), 1 / (1 + (-entry).exp())  # e^{-softplus(z)} = sigmoid(-z)
-        if isinstance(memory.binding, Phasor):
+        if isinstance(memory.binding, PhasorBinding):
             value = torch.complex(v[t][:half], v[t][half:])
         else:
             value = _spectrum(v[t], config.shape)
@@ -247,7 +247,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
             held[r] = plate
             seen.append(q.conj() * plate)
         y = _sum(seen) / plates
-        if isinstance(memory.binding, Phasor):
+        if isinstance(memory.binding, PhasorBinding):
             out.append(torch.cat((y.real, y.imag)))
         else:
             out.append(_signal(y, config.shape))
