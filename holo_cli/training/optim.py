@@ -1,7 +1,7 @@
 """Muon for the matrices, AdamW for the rest, over parameters known by name.
 
-Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum by
-a nearly semi-orthogonal matrix, found with a few Newton-Schulz steps. Unlike `torch.optim.Muon`,
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum
+by a nearly semi-orthogonal matrix, found with a few Newton-Schulz steps. Unlike `torch.optim.Muon`,
 all matrices of one shape are orthogonalised as one batch (a tall matrix is transposed first), which
 makes it cheap for small models, and fused projections are split into their matrices first.
 `torch.optim.Muon` is the reference that the tests compare with.

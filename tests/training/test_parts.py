@@ -74,6 +74,33 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
     assert all(norm > 1 for norm in moved.values())
 
 
+def test_muon_is_a_torch_optimizer() -> None:
+    """Groups have learning rates of their own; the state goes through `state_dict` and back."""
+    torch.manual_seed(0)
+    a, b = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4))
+    muon = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.1)
+    kept, moved = a.detach().clone(), b.detach().clone()
+
+    def step(optimizer: Muon) -> None:
+        for p in (a, b):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+
+    step(muon)
+    assert torch.equal(a, kept)
+    assert not torch.equal(b, moved)
+    saved, start = muon.state_dict(), b.detach().clone()
+    assert saved["state"][1].keys() == {"momentum_buffer"}
+    step(muon)
+    after = b.detach().clone()
+    with torch.no_grad():
+        b.copy_(start)
+    other = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.5)
+    other.load_state_dict(saved)
+    step(other)
+    assert torch.equal(b, after)
+
+
 def test_clipping() -> None:
     p = nn.Parameter(torch.zeros(4))
     p.grad = torch.full((4,), 3.0)
