@@ -37,11 +37,11 @@ from benchmarks import synthetic_junk
 from benchmarks.near_duplicates import altered
 from holo_cli.data import segment
 from holo_cli.data.cleaning import Cleaner, CleaningSettings, fingerprint
+from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.cleaning.ngram import Reference
-from holo_cli.data.cleaning.screen import Screen
 from holo_cli.data.document import Document
 from holo_cli.data.language import detect
-from holo_cli.data.normalize import clean
+from holo_cli.data.normalize import normalize
 
 Row = dict[str, Any]
 WHAT = ("quality", "speed", "throughput", "line")
@@ -52,7 +52,7 @@ def documents_of(path: Path) -> list[str]:
     """The documents of a text file, normalised."""
     text = path.read_text(encoding="utf-8")
     whole = segment.count_separators([text]) >= segment.ENOUGH
-    return [clean(one, Counter()) for one in segment.documents([text], whole=whole)]
+    return [normalize(one, Counter()) for one in segment.documents([text], whole=whole)]
 
 
 def megabytes(texts: Sequence[str]) -> float:
@@ -73,7 +73,7 @@ def languages(path: Path) -> Row:
 
 def kept(path: Path, settings: CleaningSettings) -> Row:
     """How many documents of a good text the rules keep."""
-    screen, texts = Screen(settings), documents_of(path)
+    screen, texts = DocumentFilter(settings), documents_of(path)
     broken = Counter(screen.judge(Document(text)) for text in texts)
     share = broken.pop("", 0) / len(texts)
     return {
@@ -84,9 +84,9 @@ def kept(path: Path, settings: CleaningSettings) -> Row:
 
 def junk_dropped(settings: CleaningSettings, count: int, seed: int) -> Iterator[Row]:
     """How much made junk the rules drop, by kind."""
-    screen = Screen(settings)
+    screen = DocumentFilter(settings)
     for kind in synthetic_junk.KINDS:
-        texts = [clean(synthetic_junk.make(kind, n, seed), Counter()) for n in range(count)]
+        texts = [normalize(synthetic_junk.make(kind, n, seed), Counter()) for n in range(count)]
         broken = Counter(screen.judge(Document(text)) for text in texts)
         share = 1 - broken.pop("", 0) / count
         yield {
@@ -140,7 +140,7 @@ def near_duplicates(texts: Sequence[str], count: int, seed: int) -> Iterator[Row
 
 def speed(texts: Sequence[str], name: str) -> Iterator[Row]:
     """Each step alone, on one core, as CPU time."""
-    screen = Screen(CleaningSettings())
+    screen = DocumentFilter(CleaningSettings())
     folded = [fingerprint.folded(text) for text in texts]
     reference = Reference(text for text in texts)
 
@@ -153,7 +153,7 @@ def speed(texts: Sequence[str], name: str) -> Iterator[Row]:
     codes = [detect(text) for text in texts]
     pairs = list(zip(texts, codes, strict=True))
     steps: dict[str, Callable[[], object]] = {
-        "normalise": lambda: [clean(text, Counter()) for text in texts],
+        "normalise": lambda: [normalize(text, Counter()) for text in texts],
         "language": lambda: [detect(text) for text in texts],
         "rules": lambda: [screen.judge(Document(text, code)) for text, code in pairs],
         "perplexity": lambda: [reference.ratio(text, code) for text, code in pairs],

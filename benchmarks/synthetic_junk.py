@@ -26,7 +26,7 @@ _NOUNS = {
         "shoes price sale cheap discount hotel flight insurance loan casino mortgage phone "
         "battery charger laptop camera review download free online store watch jewelry dress "
         "jacket travel ticket deal coupon vitamin diet recipe garden furniture sofa lamp kitchen "
-        "knife bicycle helmet guitar piano lesson tutor exam school college degree job salary "
+        "knife bicycle helmet guitar piano lesson tutor exam school college degree options salary "
         "resume lawyer dentist clinic doctor pharmacy toy puzzle game poker bonus software "
         "license key server"
     ),

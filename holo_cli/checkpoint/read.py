@@ -20,6 +20,7 @@ from holo_cli.checkpoint.find import (
 )
 from holo_cli.checkpoint.header import Header, damaged, parse_json, printable
 from holo_cli.checkpoint.layout import Layout, holo_metadata, parse
+from holo_cli.checkpoint.renames import current_name
 from holo_cli.errors import CheckpointError, HoloError, nearest
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class TensorFile:
 
     Names carry the prefix of their part ("model/", "optimizer/", ...); an exported folder holds
     weights only, stored without prefix, and looks here as if it had one. A shared tensor answers
-    to each of its names. Use as a context manager. Raises CheckpointError.
+    to each of its names; names of older formats are today's (`renames.py`). Use as a context
+    manager. Raises CheckpointError.
     """
 
     def __init__(self, path: Path) -> None:
@@ -62,10 +64,18 @@ class TensorFile:
                 self.header = _folder_header(self.path)
             else:
                 self.header = Header.from_json(holo_metadata(self.layout, source), source)
+            model, version = self.header.model, self.header.format
             self._stored = {
-                (MODEL_PREFIX + name if exported else name): info
+                current_name(MODEL_PREFIX + name if exported else name, model, version): info
                 for name, info in self.layout.tensors.items()
             }
+            if len(self._stored) < len(self.layout.tensors):
+                raise damaged(source, "it has a tensor under its old name and under its new one")
+            shared = {
+                current_name(name, model, version): current_name(kept, model, version)
+                for name, kept in self.header.shared.items()
+            }
+            self.header = self.header.model_copy(update={"shared": shared})
             for name, kept in self.header.shared.items():
                 if kept not in self._stored or name in self._stored:
                     raise damaged(source, f"its tensor '{name}' should be '{kept}'")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -258,7 +259,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
     from holo_cli.data.dataset import ROOT
 
     trained, path = header.data, opened.path.as_posix()
-    same = opened.is_named(trained.fingerprint)
+    same = opened.matches_fingerprint(trained.fingerprint)
     if asked is not None:
         own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()
         if own and trained.fingerprint and not same:

@@ -32,6 +32,7 @@ def generate(
         Path | None, typer.Option("--file", metavar="FILE", help="Read the prompt from a file.")
     ] = None,
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,

@@ -18,12 +18,12 @@ from torch import Tensor
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.windows import (
     IGNORE,
-    ChosenDocuments,
-    DocumentRows,
+    DocumentSubset,
+    DocumentWindows,
     Ints,
-    Rows,
-    StreamRows,
+    StreamWindows,
     TokenStream,
+    Windows,
 )
 from holo_cli.errors import UsageError
 
@@ -31,14 +31,14 @@ SMALLEST_SHARE = 0.01  # of the tokens: a language below it is not worth, or not
 
 
 class TrainBatches:
-    """Rows in a seeded order; `position` counts rows given out.
+    """Windows in a seeded order; `position` counts rows given out.
 
     Over several `parts`, each run of as many rows has one of each, in a seeded order.
     """
 
     def __init__(self, shards: Sequence[NDArray[Any]], context: int, seed: int) -> None:
         """Windows of `context` + 1 tokens over all shards. Raises DataError for too few tokens."""
-        self._use([StreamRows(TokenStream(shards), context, [seed])], seed)
+        self._use([StreamWindows(TokenStream(shards), context, [seed])], seed)
 
     @classmethod
     def of(
@@ -63,23 +63,23 @@ class TrainBatches:
         groups = {"": np.arange(len(starts))}
         if balance:
             groups = by_language(data, lengths)
-        parts: list[Rows] = []
+        parts: list[Windows] = []
         for number, (code, chosen) in enumerate(groups.items()):
             own = [seed, number] if balance else [seed]
             if document_mask:
                 parts.append(
-                    DocumentRows(
+                    DocumentWindows(
                         stream, starts[chosen], lengths[chosen], context, data.tokenizer.end, own
                     )
                 )
             else:
-                texts = ChosenDocuments(stream, starts[chosen], lengths[chosen])
-                parts.append(StreamRows(texts, context, own, f"The training part in '{code}'"))
+                texts = DocumentSubset(stream, starts[chosen], lengths[chosen])
+                parts.append(StreamWindows(texts, context, own, f"The training part in '{code}'"))
         batches = cls.__new__(cls)
         batches._use(parts, seed)
         return batches
 
-    def _use(self, parts: list[Rows], seed: int) -> None:
+    def _use(self, parts: list[Windows], seed: int) -> None:
         self.parts, self.seed = parts, seed
         self.per_epoch = sum(part.per_epoch for part in parts)
         self.position = 0
@@ -114,7 +114,7 @@ class TrainBatches:
         """Share of the positions in all rows that are scored; below 1 where documents end rows."""
         return sum(part.filled * part.per_epoch for part in self.parts) / self.per_epoch
 
-    def _place(self, number: int) -> tuple[Rows, int]:
+    def _place(self, number: int) -> tuple[Windows, int]:
         """The part that a row is from, and its number there."""
         turn, index = divmod(number, len(self.parts))
         if len(self.parts) == 1:
@@ -172,7 +172,7 @@ def val_batches(
 
 
 def windows(
-    stream: TokenStream | ChosenDocuments, context: int, rows: int, first: int, stride: int = 0
+    stream: TokenStream | DocumentSubset, context: int, rows: int, first: int, stride: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Every token scored once, in order: (<= rows, context) inputs and targets.
 

@@ -79,7 +79,7 @@ class PreparedData:
                 digest.update(f"{split} {shard.sha256}\n".encode())
         return digest.hexdigest()
 
-    def is_named(self, fingerprint: str) -> bool:
+    def matches_fingerprint(self, fingerprint: str) -> bool:
         """Whether a fingerprint names this data, also one in the form of earlier versions."""
         if fingerprint == self.fingerprint:
             return True

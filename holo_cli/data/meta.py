@@ -58,7 +58,7 @@ class Shard(_Model):
     docs_sha256: str
 
 
-class Share(_Model):
+class LanguageTotals(_Model):
     """How much of a split is in one language."""
 
     documents: int
@@ -72,7 +72,7 @@ class Meta(_Model):
     format: int = FORMAT
     name: str
     sources: list[dict[str, Any]]
-    mixture: dict[str, int] = Field(default_factory=dict, description="bytes of each strand")
+    mixture: dict[str, int] = Field(default_factory=dict, description="bytes of each stream")
     settings: dict[str, Any]
     versions: dict[str, str]
     tokenizer: TokenizerMeta
@@ -80,7 +80,7 @@ class Meta(_Model):
     specials: dict[str, int]
     markers: bool
     shards: list[Shard]
-    languages: dict[Split, dict[str, Share]]
+    languages: dict[Split, dict[str, LanguageTotals]]
     source_names: list[str]
     dropped: dict[str, int]
     seed: int

@@ -1,10 +1,10 @@
-"""Several strands of documents as one stream: one after the other, or mixed by weight.
+"""Several streams of documents as one stream: one after the other, or mixed by weight.
 
 Strands form **groups**: the sources of a command, or the languages where the weights name those.
 The next document comes from the group that has given the fewest bytes for its weight, and within
-a group from the strand that has given the fewest. That is a rule without chance, so the stream is
-the same at every reading, any beginning of it has the mixture asked for, and a position in it is
-a handful of numbers. Bytes that cleaning drops afterwards are taken off again (`give_back`), so
+a group from the stream that has given the fewest. That is a rule without chance, so the stream is
+the same at every reader, any beginning of it has the mixture asked for, and a position in it is
+a handful of numbers. Bytes that cleaning drops afterwards are taken off again (`refund`), so
 that the weights hold for what is kept.
 
 - `sequence`: group after group, each in full (no weights).
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holo_cli.data.document import Document
-from holo_cli.data.sources.base import Chunk, Position, Source, Strand
+from holo_cli.data.sources.base import Chunk, Position, Source, Stream
 from holo_cli.errors import UsageError, nearest
 
 SEQUENCE, PROPORTIONAL, BALANCED = "sequence", "proportional", "balanced"
@@ -60,25 +60,25 @@ def names_languages(mix: str | dict[str, float], names: Sequence[str]) -> bool:
 
 
 @dataclass
-class _Reading:
-    """One strand while it is read: the chunk at hand, and how much was taken of it."""
+class _StreamReader:
+    """One stream while it is read: the chunk at hand, and how much was taken of it."""
 
-    strand: Strand
+    stream: Stream
     source: int
     position: Position = None  # where the chunk at hand begins
     offset: int = 0  # documents taken from it
     bytes: int = 0  # given so far, what was given back taken off
     done: bool = False
     chunk: Chunk | None = None
-    stream: Iterator[Chunk] | None = None
+    chunks: Iterator[Chunk] | None = None
 
     def next(self, counts: Counter[str]) -> Document | None:
         """The next document; None at the end."""
         while not self.done:
             if self.chunk is None:
-                if self.stream is None:
-                    self.stream = self.strand.chunks(self.position)
-                self.chunk = next(self.stream, None)
+                if self.chunks is None:
+                    self.chunks = self.stream.chunks(self.position)
+                self.chunk = next(self.chunks, None)
                 if self.chunk is None:
                     self.done = True
                     break
@@ -103,8 +103,8 @@ class _Reading:
 class _Group:
     name: str
     weight: float
-    readings: list[int] = field(default_factory=list)
-    balanced: bool = False  # ends with its shortest strand
+    readers: list[int] = field(default_factory=list)
+    balanced: bool = False  # ends with its shortest stream
 
 
 class Mixture:
@@ -117,74 +117,74 @@ class Mixture:
         state: dict[str, Any] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self._readings = [
-            _Reading(strand, number)
+        self._readers = [
+            _StreamReader(stream, number)
             for number, source in enumerate(sources)
-            for strand in source.strands
+            for stream in source.streams
         ]
         self._mode = mix if isinstance(mix, str) else BALANCED
-        self._groups = _groups(sources, self._readings, mix)
+        self._groups = _groups(sources, self._readers, mix)
         self._ended: set[int] = set()  # groups that have no more, by number
-        self._alone: int | None = None  # the strand that gives everything until it ends
+        self._alone: int | None = None  # the stream that gives everything until it ends
         if state is not None:
             self.counts.update(state["counts"])
             self._ended = set(state["ended"])
-            for reading, saved in zip(self._readings, state["strands"], strict=True):
-                reading.position, reading.offset = saved["position"], saved["offset"]
-                reading.bytes, reading.done = saved["bytes"], saved["done"]
+            for reader, saved in zip(self._readers, state["strands"], strict=True):
+                reader.position, reader.offset = saved["position"], saved["offset"]
+                reader.bytes, reader.done = saved["bytes"], saved["done"]
 
     def state(self) -> dict[str, Any]:
         """Where the stream is, as plain data; a Mixture made with it goes on from here."""
         return {
             "counts": dict(self.counts),
             "ended": sorted(self._ended),
-            "strands": [reading.state() for reading in self._readings],
+            "strands": [reader.state() for reader in self._readers],
         }
 
     def next(self) -> tuple[int, int, Document] | None:
-        """(strand, source, document), the next of the stream; None at its end."""
-        while (number := self._strand()) is not None:
-            reading = self._readings[number]
-            document = reading.next(self.counts)
+        """(stream, source, document), the next of the stream; None at its end."""
+        while (number := self._stream()) is not None:
+            reader = self._readers[number]
+            document = reader.next(self.counts)
             if document is not None:
-                reading.bytes += document.size
-                return number, reading.source, document
+                reader.bytes += document.size
+                return number, reader.source, document
             self._alone = None
-            group = next(g for g in self._groups if number in g.readings)
-            if group.balanced or all(self._readings[r].done for r in group.readings):
+            group = next(g for g in self._groups if number in g.readers)
+            if group.balanced or all(self._readers[r].done for r in group.readers):
                 self._ended.add(self._groups.index(group))
         return None
 
-    def _strand(self) -> int | None:
-        """The strand that the next document comes from."""
+    def _stream(self) -> int | None:
+        """The stream that the next document comes from."""
         if self._alone is not None:  # there is nothing to choose from
             return self._alone
         group = self._choose()
         if group is None:
             return None
-        live = [r for r in self._groups[group].readings if not self._readings[r].done]
+        live = [r for r in self._groups[group].readers if not self._readers[r].done]
         if len(live) == 1 and (self._mode == SEQUENCE or len(self._groups) == 1):
             self._alone = live[0]
-        return min(live, key=lambda r: (self._readings[r].bytes, r))
+        return min(live, key=lambda r: (self._readers[r].bytes, r))
 
-    def give_back(self, strand: int, size: int) -> None:
-        """Bytes of a strand that were read but not kept."""
-        self._readings[strand].bytes -= size
+    def refund(self, stream: int, size: int) -> None:
+        """Bytes of a stream that were read but not kept."""
+        self._readers[stream].bytes -= size
 
     def end(self, source: int) -> None:
         """A source has given as much as was asked of it."""
         self._alone = None
-        for reading in self._readings:
-            reading.done = reading.done or reading.source == source
+        for reader in self._readers:
+            reader.done = reader.done or reader.source == source
         for number, group in enumerate(self._groups):
-            if all(self._readings[r].done for r in group.readings):
+            if all(self._readers[r].done for r in group.readers):
                 self._ended.add(number)
 
     def shares(self) -> dict[str, int]:
-        """Bytes kept of each strand so far, by name."""
+        """Bytes kept of each stream so far, by name."""
         totals: Counter[str] = Counter()
-        for reading in self._readings:
-            totals[reading.strand.name] += reading.bytes
+        for reader in self._readers:
+            totals[reader.stream.name] += reader.bytes
         return dict(totals)
 
     def _choose(self) -> int | None:
@@ -196,19 +196,19 @@ class Mixture:
         return min(live, key=lambda n: (self._given(n) / self._groups[n].weight, n))
 
     def _given(self, group: int) -> int:
-        return sum(self._readings[r].bytes for r in self._groups[group].readings)
+        return sum(self._readers[r].bytes for r in self._groups[group].readers)
 
 
 def _groups(
-    sources: Sequence[Source], readings: Sequence[_Reading], mix: str | dict[str, float]
+    sources: Sequence[Source], readers: Sequence[_StreamReader], mix: str | dict[str, float]
 ) -> list[_Group]:
     names = [source.name for source in sources]
     if names_languages(mix, names) or (len(sources) == 1 and mix == BALANCED):
-        groups = _by_strand(readings, mix)
+        groups = _by_language(readers, mix)
     else:
         groups = [_Group(s.name, 1.0, balanced=s.balanced) for s in sources]
-        for number, reading in enumerate(readings):
-            groups[reading.source].readings.append(number)
+        for number, reader in enumerate(readers):
+            groups[reader.source].readers.append(number)
         if isinstance(mix, dict):
             _weigh(groups, mix)
         elif mix == PROPORTIONAL:
@@ -217,19 +217,19 @@ def _groups(
     return groups
 
 
-def _by_strand(readings: Sequence[_Reading], mix: str | dict[str, float]) -> list[_Group]:
+def _by_language(readers: Sequence[_StreamReader], mix: str | dict[str, float]) -> list[_Group]:
     """Strands grouped by language; each alone where nothing says its language."""
     groups: dict[str, _Group] = {}
-    for number, reading in enumerate(readings):
-        label = reading.strand.language
+    for number, reader in enumerate(readers):
+        label = reader.stream.language
         if not label and isinstance(mix, dict):
             raise UsageError(
-                f"'{reading.strand.name}' does not say which language it is in, so --mix cannot "
+                f"'{reader.stream.name}' does not say which language it is in, so --mix cannot "
                 "weigh it by language.",
                 next_step="Weigh by the names of the sources, or name the languages with --lang.",
             )
-        key = label or reading.strand.name or str(number)
-        groups.setdefault(key, _Group(key, 1.0)).readings.append(number)
+        key = label or reader.stream.name or str(number)
+        groups.setdefault(key, _Group(key, 1.0)).readers.append(number)
     found = list(groups.values())
     if isinstance(mix, dict):
         _weigh(found, mix)
@@ -257,7 +257,7 @@ def _weigh(groups: Sequence[_Group], mix: dict[str, float]) -> None:
 
 
 def _size(source: Source) -> int:
-    sizes = [strand.total_bytes for strand in source.strands]
+    sizes = [stream.total_bytes for stream in source.streams]
     known = source.total_bytes or sum(size or 0 for size in sizes)
     if not known:
         raise UsageError(

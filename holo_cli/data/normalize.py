@@ -17,7 +17,7 @@ UNDECODABLE = "\ufffd"
 DAMAGED = 0.05  # share of undecodable characters above which a text is beyond repair
 
 
-def clean(text: str, counts: Counter[str]) -> str:
+def normalize(text: str, counts: Counter[str]) -> str:
     """The text in NFC with "\\n" line ends and without control characters.
 
     `counts` grows by what was removed: "undecodable characters" (bytes that were not valid in the
@@ -35,7 +35,7 @@ def clean(text: str, counts: Counter[str]) -> str:
         text, removed = _CONTROL.subn("", text)
         if removed:
             counts["control characters"] += removed
-    return normalise(text)
+    return to_nfc(text)
 
 
 def _may_hold_controls(text: str) -> bool:
@@ -49,7 +49,7 @@ def _may_hold_controls(text: str) -> bool:
     return suspect or len(data.translate(None, _CONTROL_BYTES)) < len(data)
 
 
-def normalise(text: str) -> str:
+def to_nfc(text: str) -> str:
     """The text in NFC; what people type is brought to the form that models were trained on."""
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text

@@ -45,7 +45,7 @@ def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
         if not whole and size > 4 * LONGEST:
             text, at = "".join(held), 0
             while len(text) - at > 2 * LONGEST:
-                end = cut_point(text, at)
+                end = split_point(text, at)
                 yield text[at:end]
                 at = end
             held, size = [text[at:]], len(text) - at
@@ -116,14 +116,14 @@ def pieces(text: str) -> Iterator[str]:
     """Stretches of at most `LONGEST` characters whose concatenation is `text`."""
     at = 0
     while len(text) - at > LONGEST:
-        end = cut_point(text, at)
+        end = split_point(text, at)
         yield text[at:end]
         at = end
     if at < len(text):
         yield text[at:]
 
 
-def cut_point(text: str, start: int = 0) -> int:
+def split_point(text: str, start: int = 0) -> int:
     """Where to cut a long text first: after an empty line, a line, a word, or hard.
 
     What lies before `start` does not count.
@@ -135,7 +135,7 @@ def cut_point(text: str, start: int = 0) -> int:
     return start + LONGEST
 
 
-def cut_in_two(text: str, share: float) -> tuple[str, str]:
+def split_in_two(text: str, share: float) -> tuple[str, str]:
     """A single document as a train part and a validation part of about `share` at its end."""
     middle = min(max(round(len(text) * (1 - share)), 1), len(text) - 1)
     for mark in ("\n\n", "\n", " "):

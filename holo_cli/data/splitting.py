@@ -16,7 +16,7 @@ from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.meta import Split
-from holo_cli.data.segment import cut_in_two
+from holo_cli.data.segment import split_in_two
 from holo_cli.errors import DataError
 
 VAL_FRACTION = 0.05
@@ -31,7 +31,7 @@ def hash_fraction(text: str) -> float:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """How the documents of a set are divided. `cut`: each is divided in itself."""
 
     threshold: float
@@ -40,17 +40,17 @@ class Plan:
     languages: tuple[str, ...]  # those known to be in the set
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data; `Plan.of` gives it back."""
+        """As plain data; `SplitPlan.of` gives it back."""
         return {**asdict(self), "languages": list(self.languages)}
 
     @classmethod
-    def of(cls, data: dict[str, Any]) -> Plan:
+    def of(cls, data: dict[str, Any]) -> SplitPlan:
         return cls(**{**data, "languages": tuple(data["languages"])})
 
     def place(self, document: Document) -> Iterator[tuple[Split, Document]]:
         """The document with its split; two parts of it where the whole set is one text."""
         if self.cut:
-            head, tail = cut_in_two(document.text, self.fraction)
+            head, tail = split_in_two(document.text, self.fraction)
             yield "train", replace(document, text=head)
             yield "val", replace(document, text=tail)
         elif document.split:
@@ -60,7 +60,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DocumentStats:
     """What the plan needs to know of a document at the beginning of a set."""
 
     place: float | None  # of its hash; None where its source decides
@@ -69,29 +69,29 @@ class Seen:
     split: str
 
     @classmethod
-    def of(cls, document: Document) -> Seen:
+    def of(cls, document: Document) -> DocumentStats:
         place = None if document.split else hash_fraction(document.text)
         return cls(place, len(document.text), document.language, document.split)
 
 
-def peek(documents: Iterable[Document]) -> tuple[list[Seen], bool]:
+def peek(documents: Iterable[Document]) -> tuple[list[DocumentStats], bool]:
     """The beginning of a set, bounded; and whether that was all of it.
 
     However long they are, at least `PEEK_LEAST` documents are seen: from fewer, nothing follows
     for the share that their hashes put on one side.
     """
     stream = iter(documents)
-    begun: list[Seen] = []
+    begun: list[DocumentStats] = []
     size = 0
     for document in islice(stream, PEEK_DOCUMENTS):
-        begun.append(Seen.of(document))
+        begun.append(DocumentStats.of(document))
         size += len(document.text)
         if size > PEEK_CHARACTERS and len(begun) >= PEEK_LEAST:
             break
     return begun, next(stream, None) is None
 
 
-def plan(begun: Sequence[Seen], complete: bool, fraction: float) -> Plan:
+def plan_split(begun: Sequence[DocumentStats], complete: bool, fraction: float) -> SplitPlan:
     """A plan under which neither side is empty, for a set that begins with `begun`.
 
     DataError where there is not text enough for two sides.
@@ -113,10 +113,12 @@ def plan(begun: Sequence[Seen], complete: bool, fraction: float) -> Plan:
             "The source is too short to be divided into training and validation text.",
             next_step="Name a source with more text.",
         )
-    return Plan(threshold, one_text or one_side, fraction, languages)
+    return SplitPlan(threshold, one_text or one_side, fraction, languages)
 
 
-def _fit_small(begun: Sequence[Seen], threshold: float, fraction: float) -> tuple[float, bool]:
+def _fit_small(
+    begun: Sequence[DocumentStats], threshold: float, fraction: float
+) -> tuple[float, bool]:
     """(threshold, whether to cut every document) for a set that is known whole.
 
     A few long documents can put far too much on one side. The threshold is kept while validation

@@ -1,7 +1,7 @@
 """From a sequence of tokens to the rows that training reads: row n is a function of (seed, n).
 
-`StreamRows` cuts the sequence into windows wherever they fall, document borders and all;
-`DocumentRows` cuts each document by itself, so that no row holds two. Both go through all rows
+`StreamWindows` cuts the sequence into windows wherever they fall, document borders and all;
+`DocumentWindows` cuts each document by itself, so that no row holds two. Both go through all rows
 without replacement in a seeded order, anew in each epoch, and move the cuts from epoch to epoch.
 Legend: T the context, D documents.
 """
@@ -45,7 +45,7 @@ class TokenStream:
         return out
 
 
-class ChosenDocuments:
+class DocumentSubset:
     """Some documents of a stream, read as one sequence: those of one language, say."""
 
     def __init__(self, stream: TokenStream, starts: Ints, lengths: Ints) -> None:
@@ -69,8 +69,8 @@ class ChosenDocuments:
         return out
 
 
-class Rows(ABC):
-    """Rows without replacement: `per_epoch` of them in a seeded order, then in another one."""
+class Windows(ABC):
+    """Windows without replacement: `per_epoch` of them in a seeded order, then in another one."""
 
     per_epoch: int
 
@@ -111,7 +111,7 @@ class Rows(ABC):
         """Row `index` of the epoch, in the order of the text."""
 
 
-class StreamRows(Rows):
+class StreamWindows(Windows):
     """Windows of T + 1 tokens, the last one of each being the first of the next.
 
     The targets are the inputs one token on. A window may hold the end of one document and the
@@ -120,7 +120,7 @@ class StreamRows(Rows):
 
     def __init__(
         self,
-        stream: TokenStream | ChosenDocuments,
+        stream: TokenStream | DocumentSubset,
         context: int,
         seed: Sequence[int],
         what: str = "The training part",
@@ -149,7 +149,7 @@ class StreamRows(Rows):
         return tokens[:-1], tokens[1:]
 
 
-class DocumentRows(Rows):
+class DocumentWindows(Windows):
     """Each document by itself in pieces of at most T targets, every token a target once an epoch.
 
     The input before a document's first token is `first` (the end-of-text token), as in validation

@@ -98,7 +98,7 @@ class Muon:
 class Optimizer:
     """The optimizer of a run: Muon + AdamW, or AdamW alone, as the config says.
 
-    `set_rates(share)` sets every rate to its peak times `share` of the schedule. All state is
+    `set_lr` sets every learning rate to its peak times a multiplier. All state is
     tensors by parameter name, for the checkpoint.
     """
 
@@ -132,11 +132,11 @@ class Optimizer:
         """Under AdamW alone matrices decay; beside Muon nothing that AdamW holds does."""
         return config.optimizer == "adamw" and p.ndim >= 2
 
-    def set_rates(self, share: float) -> None:
+    def set_lr(self, multiplier: float) -> None:
         if self.muon is not None:
-            self.muon.lr = self.peak[0] * share
+            self.muon.lr = self.peak[0] * multiplier
         for group in self.adam.param_groups:
-            group["lr"] = self.peak[1] * share
+            group["lr"] = self.peak[1] * multiplier
 
     def step(self) -> None:
         if self.muon is not None:

@@ -12,7 +12,7 @@ import torch
 from holo_cli.data.batches import IGNORE, TokenStream, TrainBatches, shorten, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.meta import RECORD
-from holo_cli.data.windows import ChosenDocuments
+from holo_cli.data.windows import DocumentSubset
 from holo_cli.errors import DataError, UsageError
 
 
@@ -145,7 +145,7 @@ def batches_of(data: FakeData, seed: int = 3, **how: bool) -> TrainBatches:
 
 def test_chosen_documents_read_as_one_sequence() -> None:
     stream = TokenStream(shards(20, 13))
-    chosen = ChosenDocuments(stream, np.array([3, 18, 30]), np.array([4, 5, 3]))
+    chosen = DocumentSubset(stream, np.array([3, 18, 30]), np.array([4, 5, 3]))
     whole = [3, 4, 5, 6, 18, 19, 20, 21, 22, 30, 31, 32]
     assert chosen.length == 12
     for start in range(12):

@@ -6,15 +6,16 @@ import pytest
 
 from holo_cli.data import splitting
 from holo_cli.data.document import Document
-from holo_cli.data.splitting import Plan, Seen, hash_fraction, peek
+from holo_cli.data.splitting import DocumentStats, SplitPlan, hash_fraction, peek
 from holo_cli.errors import DataError
 
 
-def plan(begun: list[Document], complete: bool, fraction: float) -> Plan:
-    return splitting.plan([Seen.of(document) for document in begun], complete, fraction)
+def plan(begun: list[Document], complete: bool, fraction: float) -> SplitPlan:
+    stats = [DocumentStats.of(document) for document in begun]
+    return splitting.plan_split(stats, complete, fraction)
 
 
-def places(documents: list[Document], chosen: Plan) -> dict[str, list[str]]:
+def places(documents: list[Document], chosen: SplitPlan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"train": [], "val": []}
     for document in documents:
         for split, part in chosen.place(document):
@@ -95,14 +96,14 @@ def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
 def test_a_giant_document_at_the_beginning_does_not_decide_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Seen alone it had to validate, and with it every text whose hash is smaller."""
+    """DocumentStats alone it had to validate, and with it every text whose hash is smaller."""
     monkeypatch.setattr(splitting, "PEEK_CHARACTERS", 1000)
     giant = next(text for n in range(9) if hash_fraction(text := f"{n} " + "word " * 500) > 0.5)
     for count in (3, 400):
         many = [Document(giant), *documents(count)]
         begun, complete = peek(many)
         assert (len(begun), complete) == ((4, True) if count == 3 else (100, False))
-        found = places(many, splitting.plan(begun, complete, 0.05))
+        found = places(many, splitting.plan_split(begun, complete, 0.05))
         size = {split: sum(map(len, texts)) for split, texts in found.items()}
         assert giant not in found["val"]
         assert 0 < size["val"] < 0.11 * size["train"], count

@@ -24,7 +24,7 @@ from holo_cli.training.loss import cross_entropy, nats_per_token
 from holo_cli.training.memory_estimate import estimate, memory_parts
 from holo_cli.training.optim import Muon, clip_grad_norm, orthogonalise
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.schedule import context_at, rate_share
+from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.stopping import StopRequest
 
 # -- Muon -----------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def test_chunked_loss_passes_gradcheck() -> None:
 
 def test_constant_then_cooldown() -> None:
     config = TrainingConfig(steps=100, warmup=10, cooldown=0.4, min_lr=0.1)
-    shares = [rate_share(step, config) for step in range(100)]
+    shares = [lr_multiplier(step, config) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[9:60] == [1.0] * 51
     assert shares[60] == 1.0
@@ -134,9 +134,9 @@ def test_constant_then_cooldown() -> None:
 
 def test_cosine() -> None:
     config = TrainingConfig(steps=100, warmup=0, schedule="cosine", min_lr=0.1)
-    assert rate_share(0, config) == 1.0
-    assert rate_share(50, config) == pytest.approx(0.55)
-    assert rate_share(99, config) == pytest.approx(0.1, abs=0.001)
+    assert lr_multiplier(0, config) == 1.0
+    assert lr_multiplier(50, config) == pytest.approx(0.55)
+    assert lr_multiplier(99, config) == pytest.approx(0.1, abs=0.001)
 
 
 def test_context_ramp() -> None:

@@ -15,6 +15,7 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
+from tests.checkpoint.old_format import rewrite_as_format_1
 from tests.training.conftest import same_files, smallest
 
 Small = Callable[..., Resolved]
@@ -153,6 +154,18 @@ def test_every_model_resumes_to_the_bit(small: Small, home: Path, name: str) -> 
     train(config, run="whole", events=ignore)
     with pytest.raises(Stopped):
         train(config, run="parts", stop=StopAfter(10), events=ignore)
+    resume("parts", events=ignore)
+    same_files("whole", "parts")
+
+
+@pytest.mark.parametrize("name", ["holographic", "ngt"])
+def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
+    """Names of parameters have changed since format 1: gradients and optimizer state as well."""
+    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
+    train(config, run="whole", events=ignore)
+    with pytest.raises(Stopped):
+        train(config, run="parts", stop=StopAfter(10), events=ignore)
+    rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
     resume("parts", events=ignore)
     same_files("whole", "parts")
 

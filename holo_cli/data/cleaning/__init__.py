@@ -4,8 +4,8 @@
 
 `settings` reads what `--filter` says; `rules`, `measures`, `words` and `thresholds` judge a text by
 its words, lines and characters; `ngram` and `education` by what it is like; `fingerprint`, `index`
-and `duplicates` find what came before. `Screen` is all that looks at one document alone, `Cleaner`
-everything. Nothing here changes a text: `holo_cli.data.normalize` has done that already.
+and `deduplicator` find what came before. `DocumentFilter` judges one document alone, `Cleaner`
+does everything. Nothing here changes a text: `holo_cli.data.normalize` has done that already.
 """
 
 from holo_cli.data.cleaning.cleaner import Cleaner

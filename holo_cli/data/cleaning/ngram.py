@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from holo_cli.data import segment
 from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.language import detect
-from holo_cli.data.normalize import normalise
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import DataError
 
 ORDER = 5
@@ -143,7 +143,7 @@ def _documents(path: Path) -> Iterator[str]:
             if size >= REFERENCE_CHARACTERS:
                 return
             size += len(text)
-            yield normalise(text)
+            yield to_nfc(text)
 
 
 def _codes(text: str) -> NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""A job carried out in its workshop: tokenizer, shards, meta.json.
+"""A options carried out in its workshop: tokenizer, shards, meta.json.
 
 Text is read once for the tokenizer where it is made from the text, and once for the shards. Every
 few seconds the position in the text, what cleaning remembers, and what lies in the shards are
@@ -22,12 +22,12 @@ from holo_cli.data import splitting
 from holo_cli.data.document import Document, count_words
 from holo_cli.data.encode import Ids, encode, pieces
 from holo_cli.data.language import detect
-from holo_cli.data.meta import META, SPLITS, Meta, Shard, Share, Split, TokenizerMeta
+from holo_cli.data.meta import META, SPLITS, LanguageTotals, Meta, Shard, Split, TokenizerMeta
 from holo_cli.data.mixture import SEQUENCE, TURNS
 from holo_cli.data.prepare import staging
-from holo_cli.data.prepare.options import Job
-from holo_cli.data.prepare.pipeline import Flow
-from holo_cli.data.prepare.shards import Packer, languages_of
+from holo_cli.data.prepare.options import PrepareOptions
+from holo_cli.data.prepare.pipeline import Pipeline
+from holo_cli.data.prepare.shards import ShardWriter, languages_of
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer, needs_text
 from holo_cli.data.tokenizers.bpe import SAMPLE_BYTES
 from holo_cli.errors import DataError
@@ -45,12 +45,12 @@ _Placed = tuple[Split, Document]
 class _Work:
     """What is carried from batch to batch of one preparation."""
 
-    job: Job
-    plan: splitting.Plan
+    options: PrepareOptions
+    plan: splitting.SplitPlan
     tokenizer: Tokenizer
     markers: tuple[str, ...]
-    packer: Packer
-    flow: Flow
+    writer: ShardWriter
+    pipeline: Pipeline
     names: dict[str, int]  # of the sources of documents, numbered by their first one
     skip: int  # documents that come again after an interruption and are packed already
     bytes: int = 0
@@ -70,49 +70,49 @@ class _UnderWay:
         return sum(len(part.text) for _, part in self.placed)
 
 
-def build(job: Job, plan: splitting.Plan) -> tuple[Meta, bool]:
+def build(options: PrepareOptions, plan: splitting.SplitPlan) -> tuple[Meta, bool]:
     """Make the set, or what is missing of it, and publish it; whether work was gone on with."""
-    folder = staging.building(job.out)
-    settings = job.settings()
-    resumed = staging.check_resumable(job.out, settings)
+    folder = staging.staging_folder(options.out)
+    settings = options.settings()
+    resumed = staging.check_resumable(options.out, settings)
     if not resumed:
-        staging.clear(job.out)
+        staging.clear(options.out)
         folder.mkdir()
-    languages = job.languages or plan.languages
+    languages = options.languages or plan.languages
     markers = tuple(languages) if len(languages) > 1 else ()
-    tokenizer = load_tokenizer(folder) if resumed else trained_tokenizer(job, markers)
+    tokenizer = load_tokenizer(folder) if resumed else trained_tokenizer(options, markers)
     if not resumed:
         tokenizer.save(folder)
     dtype = "uint16" if tokenizer.vocab_size <= 65_536 else "uint32"
-    packer = Packer(folder, dtype, settings, job.shard_bytes, plan=plan.to_dict())
+    writer = ShardWriter(folder, dtype, settings, options.shard_bytes, plan=plan.to_dict())
     work: _Work | None = None
     try:
-        work = _begin(job, plan, tokenizer, markers, packer)
-        _pack(work)
-        shards = packer.finish()
+        work = _begin(options, plan, tokenizer, markers, writer)
+        _write_shards(work)
+        shards = writer.finish()
     finally:
-        packer.close()
+        writer.close()
         if work is not None:
-            work.flow.close()
+            work.pipeline.close()
     for split in SPLITS:
         if not any(shard.split == split for shard in shards):
             raise DataError(f"No document fell into {split}.", next_step="Use more text.")
     meta = _meta(work, dtype, shards)
     atomic_write_bytes(folder / META, meta.to_json())
-    staging.publish(job.out)
+    staging.publish(options.out)
     return meta, resumed
 
 
-def trained_tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
+def trained_tokenizer(options: PrepareOptions, markers: tuple[str, ...]) -> Tokenizer:
     """As asked for. `char` reads all the text, `bpe` a sample spread over all of it.
 
     Where the size of the text is not known beforehand the sample is its beginning, as much of each
     name as of the others where they follow one another.
     """
-    total = job.total_bytes()
-    share = 1.0 if job.tokenizer == "char" or total is None else SAMPLE_BYTES / max(total, 1)
-    seed = job.requests[0].seed
-    mix = TURNS if job.mix == SEQUENCE else job.mix
+    total = options.total_bytes()
+    share = 1.0 if options.tokenizer == "char" or total is None else SAMPLE_BYTES / max(total, 1)
+    seed = options.requests[0].seed
+    mix = TURNS if options.mix == SEQUENCE else options.mix
     chosen = None
     if share < 1:
 
@@ -121,46 +121,47 @@ def trained_tokenizer(job: Job, markers: tuple[str, ...]) -> Tokenizer:
 
     def texts() -> Iterator[str]:
         size = 0
-        for number, document in enumerate(job.documents(Counter(), chosen, mix), start=1):
+        for number, document in enumerate(options.documents(Counter(), chosen, mix), start=1):
             size += document.size
             yield from pieces(document.text)  # a giant text would take gigabytes
             if number % 1024 == 0:
-                job.tell("tokenizer", number, round(size / min(share, 1)))
+                options.tell("tokenizer", number, round(size / min(share, 1)))
 
     return make_tokenizer(
-        job.tokenizer,
+        options.tokenizer,
         texts=texts,
-        vocab_size=job.vocab_size,
+        vocab_size=options.vocab_size,
         languages=markers,
-        offline=job.requests[0].offline,
+        offline=options.requests[0].offline,
     )
 
 
 def _begin(
-    job: Job,
-    plan: splitting.Plan,
+    options: PrepareOptions,
+    plan: splitting.SplitPlan,
     tokenizer: Tokenizer,
     markers: tuple[str, ...],
-    packer: Packer,
+    writer: ShardWriter,
 ) -> _Work:
     """From the last noted moment, or from the beginning."""
-    mark, at = packer.mark or {}, packer.marked_at
+    mark, at = writer.mark or {}, writer.marked_at
+    folder = staging.staging_folder(options.out) / CLEANING
     return _Work(
-        job=job,
+        options=options,
         plan=plan,
         tokenizer=tokenizer,
         markers=markers,
-        packer=packer,
-        flow=job.flow(staging.building(job.out) / CLEANING, state=mark.get("flow")),
+        writer=writer,
+        pipeline=options.pipeline(folder, state=mark.get("flow")),
         names={name: number for number, name in enumerate(mark.get("names", []))},
-        skip=packer.position - at,
+        skip=writer.position - at,
         bytes=mark.get("bytes", 0),
         documents=at,
     )
 
 
-def _pack(work: _Work) -> None:
-    """Tokenize and write all documents that the packer does not have yet.
+def _write_shards(work: _Work) -> None:
+    """Tokenize and write all documents that the writer does not have yet.
 
     While some batches are tokenized the next is read and cleaned, and one before them is written.
     A moment that work can go on from lies between two batches: its mark is taken when the one is
@@ -169,7 +170,7 @@ def _pack(work: _Work) -> None:
     saved = time.monotonic()
     under_way: deque[_UnderWay] = deque()
     with ThreadPoolExecutor(TOKENIZING, "holo-tokenize") as pool:
-        for documents in work.flow:
+        for documents in work.pipeline:
             placed, mark = _placed(work, documents), None
             # not while documents are passed over: they are in the shards, and behind such a mark
             if not work.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -178,14 +179,14 @@ def _pack(work: _Work) -> None:
             under_way.append(_UnderWay(placed, pool.submit(_tokenize, work, placed), mark))
             while len(under_way) > AHEAD or sum(b.characters for b in under_way) > AT_MOST:
                 _write(work, under_way.popleft())
-            work.job.tell("packing", work.documents, work.bytes)
+            work.options.tell("packing", work.documents, work.bytes)
         while under_way:
             _write(work, under_way.popleft())
-        work.job.tell("packing", work.documents, work.bytes)
+        work.options.tell("packing", work.documents, work.bytes)
 
 
 def _mark(work: _Work) -> dict[str, Any]:
-    return {"flow": work.flow.state(), "names": list(work.names), "bytes": work.bytes}
+    return {"flow": work.pipeline.state(), "names": list(work.names), "bytes": work.bytes}
 
 
 def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
@@ -206,19 +207,19 @@ def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
 
 
 def _tokenize(work: _Work, placed: Sequence[_Placed]) -> list[Ids]:
-    if not needs_text(work.job.tokenizer):
+    if not needs_text(work.options.tokenizer):
         for _, part in placed:
             if lost := work.tokenizer.unknown(part.text):
                 raise DataError(
                     f"The tokenizer cannot write '{lost[0]}' (U+{ord(lost[0]):04X}), "
-                    f"which is in {part.source or work.job.name}.",
+                    f"which is in {part.source or work.options.name}.",
                     next_step="Use --tokenizer bpe, or char made anew from this text.",
                 )
     marker = work.tokenizer.marker
     return encode(
         work.tokenizer,
         [part.text for _, part in placed],
-        dtype=work.packer.dtype,
+        dtype=work.writer.dtype,
         opens=[marker(part.language) for _, part in placed] if work.markers else None,
         closes=work.tokenizer.end,
     )
@@ -226,7 +227,7 @@ def _tokenize(work: _Work, placed: Sequence[_Placed]) -> list[Ids]:
 
 def _write(work: _Work, batch: _UnderWay) -> None:
     for (split, part), ids in zip(batch.placed, batch.encoded.result(), strict=True):
-        work.packer.add(
+        work.writer.add(
             split,
             ids,
             part.size,
@@ -237,15 +238,15 @@ def _write(work: _Work, batch: _UnderWay) -> None:
             perplexity=part.perplexity,
         )
     if batch.mark is not None:
-        work.packer.checkpoint(batch.mark)
+        work.writer.checkpoint(batch.mark)
 
 
 def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
-    job, tokenizer = work.job, work.tokenizer
-    folder = staging.building(job.out)
+    options, tokenizer = work.options, work.tokenizer
+    folder = staging.staging_folder(options.out)
     languages = {
         split: {
-            code: Share(**share)
+            code: LanguageTotals(**share)
             for code, share in languages_of(
                 folder, [shard for shard in shards if shard.split == split]
             ).items()
@@ -253,10 +254,10 @@ def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
         for split in SPLITS
     }
     return Meta(
-        name=job.name,
-        sources=[source.description for source in job.sources],
-        mixture=work.flow.shares(),
-        settings=job.settings(),
+        name=options.name,
+        sources=[source.description for source in options.sources],
+        mixture=work.pipeline.shares(),
+        settings=options.settings(),
         versions=_versions(),
         tokenizer=TokenizerMeta(
             kind=tokenizer.kind,
@@ -269,9 +270,9 @@ def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
         shards=shards,
         languages=languages,
         source_names=list(work.names),
-        dropped=dict(sorted(work.flow.counts.items())),
-        seed=job.requests[0].seed,
-        seconds=round(time.monotonic() - job.started, 3),
+        dropped=dict(sorted(work.pipeline.counts.items())),
+        seed=options.requests[0].seed,
+        seconds=round(time.monotonic() - options.started, 3),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

@@ -13,15 +13,15 @@ from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.document import Document
 from holo_cli.data.meta import FORMAT
 from holo_cli.data.mixture import SEQUENCE
-from holo_cli.data.prepare.pipeline import LANGUAGE_CODE, Flow
+from holo_cli.data.prepare.pipeline import LANGUAGE_CODE, Pipeline
 from holo_cli.data.sources.base import Request, Source
 from holo_cli.data.tokenizers import spec_identity
 
-__all__ = ["LANGUAGE_CODE", "Job", "Progress"]
+__all__ = ["LANGUAGE_CODE", "PrepareOptions", "PrepareProgress"]
 
 
 @dataclass(frozen=True)
-class Progress:
+class PrepareProgress:
     """Where a preparation is. `total_bytes` is an estimate, None where there is none."""
 
     stage: str  # "tokenizer" or "packing"
@@ -36,7 +36,7 @@ class Progress:
 
 
 @dataclass
-class Job:
+class PrepareOptions:
     """One preparation: what was asked for, and the sources once they are open."""
 
     name: str
@@ -46,8 +46,8 @@ class Job:
     vocab_size: int
     val_fraction: float
     shard_bytes: int
-    report: Callable[[Progress], None]
-    scratch: Path  # gone when the job is done
+    report: Callable[[PrepareProgress], None]
+    scratch: Path  # gone when the options is done
     mix: str | dict[str, float] = SEQUENCE
     cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
     sources: list[Source] = field(default_factory=list)
@@ -91,24 +91,25 @@ class Job:
         now = time.monotonic()
         if self._stage[0] != stage:
             self._stage = (stage, now)
-        self.report(Progress(stage, documents, size, self.total_bytes(), now - self._stage[1]))
+        elapsed = now - self._stage[1]
+        self.report(PrepareProgress(stage, documents, size, self.total_bytes(), elapsed))
 
-    def flow(
+    def pipeline(
         self,
         folder: Path | None = None,
         *,
         sample: Callable[[str], bool] | None = None,
         mix: str | dict[str, float] | None = None,
         state: dict[str, Any] | None = None,
-    ) -> Flow:
-        """The documents, from the beginning or from a `state` of an earlier flow.
+    ) -> Pipeline:
+        """The documents, from the beginning or from a `state` of an earlier pipeline.
 
         `folder` is where cleaning keeps its memory, by default one that is thrown away.
         """
         if folder is None:
             self._passes += 1
             folder = self.scratch / f"pass{self._passes}"
-        return Flow(
+        return Pipeline(
             self.sources,
             self.requests,
             self.cleaning,
@@ -125,11 +126,11 @@ class Job:
         mix: str | dict[str, float] | None = None,
     ) -> Iterator[Document]:
         """All documents once, the same at every call; at their end `counts` has what is missing."""
-        flow = self.flow(sample=sample, mix=mix)
+        pipeline = self.pipeline(sample=sample, mix=mix)
         try:
-            for batch in flow:
+            for batch in pipeline:
                 yield from batch
             counts.clear()
-            counts.update(flow.counts)
+            counts.update(pipeline.counts)
         finally:
-            flow.close()
+            pipeline.close()

@@ -1,9 +1,9 @@
-"""The documents of a job as they go to the tokens: read, mixed, normalised, cleaned, bounded.
+"""The documents of a options as they go to the tokens: read, mixed, normalised, cleaned, bounded.
 
     mixture -> batch -> normalise -> language -> cleaning -> limits -> documents
 
 Work goes batch by batch. Where batches begin depends on nothing but the text, and `state()`
-between two of them is all that is needed to go on there: a flow made with it gives the same
+between two of them is all that is needed to go on there: a pipeline made with it gives the same
 documents that this one would have given.
 
 Unusual: what cleaning drops, and that a name has reached its limit, is told to the mixture not at
@@ -23,7 +23,7 @@ from typing import Any
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
 from holo_cli.data.document import Document, utf8_length
 from holo_cli.data.mixture import Mixture
-from holo_cli.data.normalize import clean
+from holo_cli.data.normalize import normalize
 from holo_cli.data.sources.base import Request, Source
 
 LANGUAGE_CODE = re.compile(r"[a-z]{2,3}")
@@ -33,7 +33,7 @@ LAG = 2
 
 @dataclass
 class _Batch:
-    """What was read together: (strand, source, document)."""
+    """What was read together: (stream, source, document)."""
 
     entries: list[tuple[int, int, Document]] = field(default_factory=list)
     characters: int = 0
@@ -42,7 +42,7 @@ class _Batch:
         return self.characters >= BATCH_CHARACTERS or len(self.entries) >= BATCH_DOCUMENTS
 
 
-class Flow:
+class Pipeline:
     """Batches of documents that are kept, in order. `counts`: what was left out, by rule."""
 
     def __init__(
@@ -58,7 +58,7 @@ class Flow:
     ) -> None:
         """`folder` is where cleaning keeps what it must remember. `sample` chooses some texts.
 
-        `state` is what an earlier flow over the same sources gave.
+        `state` is what an earlier pipeline over the same sources gave.
         """
         self._requests, self._sample = requests, sample
         self._cleaner = Cleaner(cleaning, folder)
@@ -91,7 +91,7 @@ class Flow:
         }
 
     def shares(self) -> dict[str, int]:
-        """Bytes kept of each strand of the mixture, once there is no batch left."""
+        """Bytes kept of each stream of the mixture, once there is no batch left."""
         while self._late:
             self._tell(self._late.popleft())
         return self._mixture.shares()
@@ -121,7 +121,7 @@ class Flow:
             text = entry[2].text
             if not text or text.isspace():
                 self._counts["empty documents"] += 1
-                self._mixture.give_back(entry[0], entry[2].size)
+                self._mixture.refund(entry[0], entry[2].size)
                 continue
             if self._sample is not None and not self._sample(text):
                 self._count(entry[1], entry[2])
@@ -138,13 +138,13 @@ class Flow:
         kept: list[Document] = []
         back: Counter[int] = Counter()
         ended: list[int] = []
-        for (strand, source, raw), document in zip(batch.entries, prepared, strict=True):
+        for (stream, source, raw), document in zip(batch.entries, prepared, strict=True):
             if document is not None:
                 document = next(checked)
             bounded = self._bounded(source, document, ended) if document is not None else None
             lost = raw.size - (bounded.size if bounded is not None else 0)
             if lost:
-                back[strand] += lost
+                back[stream] += lost
             if bounded is not None:
                 kept.append(bounded)
                 self._count(source, bounded)
@@ -152,7 +152,7 @@ class Flow:
         return kept
 
     def _normalised(self, source: int, document: Document) -> Document | None:
-        text = clean(document.text, self._counts)
+        text = normalize(document.text, self._counts)
         if not text or text.isspace():
             self._counts["empty documents"] += 1
             return None
@@ -191,8 +191,8 @@ class Flow:
         return replace(document, text=text)
 
     def _tell(self, late: dict[str, Any]) -> None:
-        for strand, size in late["back"]:
-            self._mixture.give_back(strand, size)
+        for stream, size in late["back"]:
+            self._mixture.refund(stream, size)
         for source in late["ended"]:
             self._mixture.end(source)
 

@@ -25,7 +25,7 @@ from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.build import build, trained_tokenizer
-from holo_cli.data.prepare.options import LANGUAGE_CODE, Job, Progress
+from holo_cli.data.prepare.options import LANGUAGE_CODE, PrepareOptions, PrepareProgress
 from holo_cli.data.prepare.shards import SHARD_BYTES
 from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
 from holo_cli.data.sources.base import Request
@@ -33,7 +33,7 @@ from holo_cli.data.sources.hub.subsets import LANGUAGE_AND_SCRIPT, short_code
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
 
-__all__ = ["PrepareResult", "Progress", "prepare"]
+__all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
@@ -89,7 +89,7 @@ def prepare(
     force: bool = False,
     tokenizer_only: bool = False,
     shard_bytes: int = SHARD_BYTES,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[PrepareProgress], None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> PrepareResult:
     """Prepare datasets of the table by `names`, or one's own text with `source`.
@@ -129,11 +129,11 @@ def prepare(
             seed=seed,
             offline=offline,
             workers=workers or os.cpu_count() or 1,
-            apart=names_languages(mixing, names) or (len(names) == 1 and mixing == BALANCED),
+            by_language=names_languages(mixing, names) or (len(names) == 1 and mixing == BALANCED),
             notice=notice or (lambda text: None),
             scratch=Path(scratch),
         )
-        job = Job(
+        options = PrepareOptions(
             name="-".join(names),
             requests=[replace(common, name=name) for name in names],
             out=Path(out) if out is not None else ROOT / "-".join(names),
@@ -146,7 +146,7 @@ def prepare(
             mix=mixing,
             cleaning=CleaningSettings.parse(filter or default_filter(names)),
         )
-        return _tokenizer_only(job, force) if tokenizer_only else _run(job, force)
+        return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
 
 
 def _check(
@@ -213,89 +213,89 @@ def _name_of(source: str) -> str:
     return _UNSAFE.sub("_", name).split(".")[0] or "text"
 
 
-def _run(job: Job, force: bool) -> PrepareResult:
-    local = job.requests[0].source is not None
-    resting = not staging.building(job.out).exists()
-    if not force and not local and resting and (meta := staging.existing(job.out)) is not None:
+def _run(options: PrepareOptions, force: bool) -> PrepareResult:
+    local = options.requests[0].source is not None
+    resting = not staging.staging_folder(options.out).exists()
+    if not force and not local and resting and (meta := staging.existing(options.out)) is not None:
         # What has no file here is known by its settings: no network is needed to see it is there.
-        return _already(job, meta, with_identity=False)
-    noted = {} if force else staging.interrupted(job.out)
-    _open(job, noted)
-    plan = splitting.Plan.of(noted["plan"]) if noted.get("plan") else _plan(job)
+        return _already(options, meta, with_identity=False)
+    noted = {} if force else staging.interrupted(options.out)
+    _open(options, noted)
+    plan = splitting.SplitPlan.of(noted["plan"]) if noted.get("plan") else _plan(options)
     entered = False
     try:
-        with clear_disk_errors(job.out), locked(job.out):
+        with clear_disk_errors(options.out), locked(options.out):
             entered = True
             if force:
-                staging.clear(job.out)
-            staging.recover(job.out)
-            meta = staging.existing(job.out)
+                staging.clear(options.out)
+            staging.recover(options.out)
+            meta = staging.existing(options.out)
             if meta is not None and not force:
-                return _already(job, meta, with_identity=True)
-            meta, resumed = build(job, plan)
-            return replace(_result(job.out, meta), resumed=resumed)
+                return _already(options, meta, with_identity=True)
+            meta, resumed = build(options, plan)
+            return replace(_result(options.out, meta), resumed=resumed)
     except HoloError:
         if entered:
-            staging.abandon(job.out)
+            staging.abandon(options.out)
         raise
 
 
-def _open(job: Job, noted: Mapping[str, Any]) -> None:
+def _open(options: PrepareOptions, noted: Mapping[str, Any]) -> None:
     """Open the sources; those of the hub at the revision an interrupted preparation began with."""
     pinned: dict[str, str] = {}
     for identity in noted.get("settings", {}).get("identity", []):
         pinned.update(identity.get("revisions", {}))
-    job.requests = [replace(request, pinned=pinned) for request in job.requests]
-    for request in job.requests:
+    options.requests = [replace(request, pinned=pinned) for request in options.requests]
+    for request in options.requests:
         if licence := licence_of(request.name):
             request.notice(f"Licence of {request.name}: {licence}.")
-    job.sources = [open_source(request) for request in job.requests]
+    options.sources = [open_source(request) for request in options.requests]
 
 
-def _plan(job: Job) -> splitting.Plan:
+def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     """How the documents are to be divided, from the beginning of them."""
     counts: Counter[str] = Counter()
-    begun, complete = splitting.peek(job.documents(counts))
+    begun, complete = splitting.peek(options.documents(counts))
     if not begun:
         left_out = ", ".join(f"{count} {rule}" for rule, count in sorted(counts.items()))
         raise DataError(
-            f"There is no text in {job.requests[0].source or job.name}"
+            f"There is no text in {options.requests[0].source or options.name}"
             + (f": left out were {left_out}." if left_out else "."),
             next_step="Name a source that holds text.",
         )
-    plan = splitting.plan(begun, complete, job.val_fraction)
-    known = {strand.language for source in job.sources for strand in source.strands}
+    plan = splitting.plan_split(begun, complete, options.val_fraction)
+    known = {stream.language for source in options.sources for stream in source.streams}
     return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
 
 
-def _tokenizer_only(job: Job, force: bool) -> PrepareResult:
+def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
     """The tokenizer of a set that is not made: tokenizer.json in a folder without meta.json."""
-    if (job.out / META).exists():
+    if (options.out / META).exists():
         raise DataError(
-            f"{job.out} holds a prepared set, whose tokenizer must stay as it is.",
+            f"{options.out} holds a prepared set, whose tokenizer must stay as it is.",
             next_step="Choose another --out.",
         )
-    if (job.out / FILE).exists() and not force:
+    if (options.out / FILE).exists() and not force:
         raise DataError(
-            f"{job.out / FILE} is there already.",
-            next_step="Use it with --tokenizer " + str(job.out) + ", or replace it with --force.",
+            f"{options.out / FILE} is there already.",
+            next_step=f"Use it with --tokenizer {options.out}, or replace it with --force.",
         )
-    _open(job, {})
-    languages = job.languages or _plan(job).languages
-    with clear_disk_errors(job.out):
-        made = trained_tokenizer(job, languages if len(languages) > 1 else ())
-        job.out.mkdir(parents=True, exist_ok=True)
-        made.save(job.out)
+    _open(options, {})
+    languages = options.languages or _plan(options).languages
+    with clear_disk_errors(options.out):
+        made = trained_tokenizer(options, languages if len(languages) > 1 else ())
+        options.out.mkdir(parents=True, exist_ok=True)
+        made.save(options.out)
     nothing: dict[str, int] = dict.fromkeys(SPLITS, 0)
     return PrepareResult(
-        data=job.out,
+        data=options.out,
         tokens=dict(nothing),
         bytes=dict(nothing),
         docs=dict(nothing),
         vocab_size=made.vocab_size,
         tokenizer=made.kind,
         dropped={},
-        seconds=time.monotonic() - job.started,
+        seconds=time.monotonic() - options.started,
     )
 
 
@@ -307,17 +307,17 @@ def _of_a_set(spec: str | None) -> str | None:
     return str(folder) if (folder / FILE).is_file() else spec
 
 
-def _already(job: Job, meta: Meta, *, with_identity: bool) -> PrepareResult:
+def _already(options: PrepareOptions, meta: Meta, *, with_identity: bool) -> PrepareResult:
     """The set is there: say so if it is the one asked for, refuse if it is another."""
-    before, now = dict(meta.settings), job.settings()
+    before, now = dict(meta.settings), options.settings()
     if not with_identity:
         before.pop("identity", None)
     if difference := staging.first_difference(before, now):
         raise DataError(
-            f"{job.out} already holds a set with other settings: {difference}.",
+            f"{options.out} already holds a set with other settings: {difference}.",
             next_step="Choose another --out, or replace it with --force.",
         )
-    return _result(job.out, meta, already=True)
+    return _result(options.out, meta, already=True)
 
 
 def _result(out: Path, meta: Meta, *, already: bool = False) -> PrepareResult:

@@ -140,7 +140,7 @@ class _OpenShard:
         )
 
 
-class Packer:
+class ShardWriter:
     """Writes the shards of a set into a folder. `position` counts the documents packed so far.
 
     `mark` is what was noted last with `checkpoint(mark)`, from before the interruption, and

@@ -22,14 +22,14 @@ BUILDING = ".building"
 LOCK = ".lock"
 
 
-def building(out: Path) -> Path:
+def staging_folder(out: Path) -> Path:
     """Where a set is made before it lies in `out`."""
     return out / BUILDING
 
 
 def publish(out: Path) -> None:
     """Move a complete set from its workshop into `out`, replacing the one there."""
-    workshop = building(out)
+    workshop = staging_folder(out)
     meta = read_meta(workshop)
     (out / META).unlink(missing_ok=True)
     shards = {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
@@ -49,9 +49,9 @@ def publish(out: Path) -> None:
 
 def recover(out: Path) -> None:
     """Finish a move that was interrupted, and clear away what no work can go on from."""
-    if (building(out) / META).exists():
+    if (staging_folder(out) / META).exists():
         publish(out)
-    elif not (building(out) / PROGRESS).exists():
+    elif not (staging_folder(out) / PROGRESS).exists():
         clear(out)
 
 
@@ -62,7 +62,7 @@ def existing(out: Path) -> Meta | None:
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
     """Whether an interrupted preparation can be gone on with; refuses one of other settings."""
-    progress = read_progress(building(out))
+    progress = read_progress(staging_folder(out))
     if progress is None:
         return False
     if difference := first_difference(progress["settings"], settings):
@@ -70,7 +70,7 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
             f"A preparation with other settings was interrupted in {out}: {difference}.",
             next_step="Give those settings to go on with it, or --force to begin anew.",
         )
-    if not (building(out) / FILE).exists():
+    if not (staging_folder(out) / FILE).exists():
         raise DataError(
             f"The interrupted preparation in {out} has lost its tokenizer.",
             next_step="Begin anew with --force.",
@@ -80,7 +80,7 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
 
 def interrupted(out: Path) -> dict[str, Any]:
     """What an interrupted preparation has noted; empty where there is none."""
-    return read_progress(building(out)) or {}
+    return read_progress(staging_folder(out)) or {}
 
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -102,12 +102,12 @@ def _shown(value: Any) -> str:
 
 def clear(out: Path) -> None:
     """Throw away what an interrupted preparation left."""
-    shutil.rmtree(building(out), ignore_errors=True)
+    shutil.rmtree(staging_folder(out), ignore_errors=True)
 
 
 def abandon(out: Path) -> None:
     """After a failure before the first document: leave nothing behind, not even a folder."""
-    progress = read_progress(building(out))
+    progress = read_progress(staging_folder(out))
     if progress is not None and progress["position"]:
         return
     clear(out)

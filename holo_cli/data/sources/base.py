@@ -3,10 +3,10 @@
 A row of the table in `holo_cli.data.sources.table` says what a dataset is and names the function
 that opens it: `open(request) -> Source`. Opening checks that the text can be had and costs little.
 
-A source is one or several **strands**: streams of documents that can be read from any noted
+A source is one or several **streams**: streams of documents that can be read from any noted
 position, so that a preparation that was killed goes on where it was without reading (or fetching)
-everything again. A strand is read in chunks; a position lies between two chunks and is plain data
-for JSON. Read from the same position, a strand must give the same documents in the same order.
+everything again. A stream is read in chunks; a position lies between two chunks and is plain data
+for JSON. Read from the same position, a stream must give the same documents in the same order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holo_cli.data.document import Document
 CHUNK_DOCUMENTS, CHUNK_CHARACTERS = 256, 1_000_000
 
 Position = Any
-"""A place in a strand, as plain data for JSON; None is the beginning."""
+"""A place in a stream, as plain data for JSON; None is the beginning."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Request:
     seed: int = 0
     offline: bool = False
     workers: int = 1  # files fetched at once
-    apart: bool = False  # one strand per language, where the source can
+    by_language: bool = False  # one stream per language, where the source can
     pinned: Mapping[str, str] = field(default_factory=dict)  # repository -> revision to go on with
     notice: Callable[[str], None] = lambda text: None  # what a person should know beforehand
     scratch: Path | None = None  # a folder for text that cannot be read twice (standard input)
@@ -58,7 +58,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Strand:
+class Stream:
     """A stream of documents. `chunks(position)` reads from there to the end."""
 
     chunks: Callable[[Position], Iterator[Chunk]]
@@ -69,19 +69,19 @@ class Strand:
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source. `whole`: its strands are in balance and end with the shortest."""
+    """An opened source. `whole`: its streams are in balance and end with the shortest."""
 
     name: str
-    strands: tuple[Strand, ...]
+    streams: tuple[Stream, ...]
     identity: dict[str, Any]  # changes when the text does; decides whether a set is up to date
     description: dict[str, Any] = field(default_factory=dict)  # licence, hub id ..., for meta.json
     total_bytes: int | None = None  # roughly how much it will give under its limits
     balanced: bool = False
 
     def documents(self, counts: Counter[str]) -> Iterator[Document]:
-        """All of it, strand by strand; `counts` grows by what reading leaves out, by rule."""
-        for strand in self.strands:
-            for chunk in strand.chunks(None):
+        """All of it, stream by stream; `counts` grows by what reading leaves out, by rule."""
+        for stream in self.streams:
+            for chunk in stream.chunks(None):
                 counts.update(chunk.counts)
                 yield from chunk.documents
 
@@ -124,7 +124,7 @@ class SourceRow:
 def counted(
     documents: Callable[[Counter[str]], Iterator[Document]],
 ) -> Callable[[Position], Iterator[Chunk]]:
-    """`Strand.chunks` of documents that are cheap to read again: a position is their number."""
+    """`Stream.chunks` of documents that are cheap to read again: a position is their number."""
 
     def chunks(position: Position) -> Iterator[Chunk]:
         left_out: Counter[str] = Counter()

@@ -23,7 +23,7 @@ from typing import Any
 from holo_cli.data.document import Document
 from holo_cli.data.language import detect
 from holo_cli.data.sources import readers
-from holo_cli.data.sources.base import Chunk, Position, Request, Source, Strand, counted
+from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, counted
 from holo_cli.data.sources.decoding import (
     NotText,
     check_encoding,
@@ -102,30 +102,30 @@ def open_local(request: Request) -> Source:
     total_bytes = _size([path for path, _, _ in files], request.max_bytes)
     return Source(
         name=request.name,
-        strands=_strands(request, read, total_bytes),
+        streams=_streams(request, read, total_bytes),
         identity={"files": _state(root, [path for path, _, _ in files], request.source)},
         description={"name": request.name, "source": request.source, "files": len(files)},
         total_bytes=total_bytes,
     )
 
 
-def _strands(
+def _streams(
     request: Request, read: Callable[[str, Position], Iterator[Chunk]], size: int | None
-) -> tuple[Strand, ...]:
-    """One strand, or one for each language where a mixture wants them apart.
+) -> tuple[Stream, ...]:
+    """One stream, or one for each language where a mixture wants them apart.
 
     Then each goes through all files and takes the documents of its language, so that nothing has
     to be kept of the others.
     """
     languages = request.languages
-    if request.apart and not languages:
+    if request.by_language and not languages:
         raise UsageError(
             f"--mix weighs languages, and those of {request.source} are not known.",
             next_step="Name them, as in --lang ko,en.",
         )
-    if not request.apart or len(languages) == 1:
-        return (Strand(partial(read, ""), request.name, _one(languages), size),)
-    return tuple(Strand(partial(read, code), f"{request.name} {code}", code) for code in languages)
+    if not request.by_language or len(languages) == 1:
+        return (Stream(partial(read, ""), request.name, _one(languages), size),)
+    return tuple(Stream(partial(read, code), f"{request.name} {code}", code) for code in languages)
 
 
 def _of_language(

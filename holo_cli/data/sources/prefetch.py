@@ -10,7 +10,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
+def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
     """The same items in the same order, at most `depth` of them read before they are asked for.
 
     Errors of `items` are raised where the item would have come. The thread ends with the items,
@@ -38,7 +38,7 @@ def ahead(items: Iterator[T], depth: int = 2) -> Iterator[T]:
             return
         put("end", None)
 
-    threading.Thread(target=work, name="holo-ahead", daemon=True).start()
+    threading.Thread(target=work, name="holo-prefetch", daemon=True).start()
     try:
         while True:
             kind, value = waiting.get()

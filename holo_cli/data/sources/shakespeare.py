@@ -17,7 +17,7 @@ from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
-from holo_cli.data.sources.base import Request, Source, Strand, counted
+from holo_cli.data.sources.base import Request, Source, Stream, counted
 from holo_cli.data.sources.local import read_whole
 from holo_cli.errors import DataError
 
@@ -50,7 +50,7 @@ def open_shakespeare(request: Request) -> Source:
 
     return Source(
         name=request.name,
-        strands=(Strand(counted(documents), request.name, "en"),),
+        streams=(Stream(counted(documents), request.name, "en"),),
         identity={"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()},
         description={"name": request.name, "licence": "public domain", **origin},
         total_bytes=len(text.encode("utf-8")),

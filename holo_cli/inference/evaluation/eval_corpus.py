@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.language import detect
 from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.data.windows import ChosenDocuments, TokenStream
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError, nearest
 from holo_cli.inference.generation.loaded_model import LoadedModel
 
@@ -37,7 +37,7 @@ def count_words(text: str) -> int:
 class Texts:
     """Documents concatenated into a token stream. Arrays are (D,)."""
 
-    stream: TokenStream | ChosenDocuments
+    stream: TokenStream | DocumentSubset
     ends: Ints  # position after each document in the stream
     bytes: Ints
     words: Ints
@@ -82,7 +82,7 @@ def prepared_texts(
             for i in chosen
         ]
         return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
-    own = ChosenDocuments(stream, starts[chosen], tokens[chosen])
+    own = DocumentSubset(stream, starts[chosen], tokens[chosen])
     return (
         Texts(
             stream if len(chosen) == len(records) else own,
@@ -148,7 +148,7 @@ def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
     return tokens, np.cumsum(tokens) - tokens
 
 
-def _words(tokenizer: Tokenizer, stream: ChosenDocuments, records: NDArray[Any]) -> Ints:
+def _words(tokenizer: Tokenizer, stream: DocumentSubset, records: NDArray[Any]) -> Ints:
     """Words of each document, line ends included. Documents of a set without word counts are
     decoded and counted."""
     spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)

@@ -77,7 +77,7 @@ class Free(FeedForward):
         self.dense = config.sparsity == "dense"
         self.k = self.units if self.dense else config.active_units(layer)
         self.dense_start = 0.0 if self.dense else config.dense_start
-        self.training_k = self.k  # winners in training now; see `reached`
+        self.training_k = self.k  # winners in training now; see `on_progress`
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)
@@ -90,12 +90,12 @@ class Free(FeedForward):
             self.bias = nn.Parameter(torch.zeros(self.units))
         self.inhibition = Inhibition(self.columns) if config.inhibition else None
         self.candidates = self.units
-        self.guess_in: nn.Linear | None = None
-        self.guess_out: nn.Linear | None = None
+        self.predictor_down: nn.Linear | None = None
+        self.predictor_up: nn.Linear | None = None
         if config.predictor and self.k < self.units:
             self.candidates = max(self.k, round(config.predictor_share * self.units))
-            self.guess_in = nn.Linear(width, config.predictor, bias=False)
-            self.guess_out = nn.Linear(config.predictor, self.units, bias=False)
+            self.predictor_down = nn.Linear(width, config.predictor, bias=False)
+            self.predictor_up = nn.Linear(config.predictor, self.units, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def finish_initialisation(self) -> None:
@@ -124,9 +124,9 @@ class Free(FeedForward):
 
     def guess(self, x: Tensor) -> Tensor | None:
         """(N, C) -> the predictor's scores, (N, U); it learns from what it sees of x alone."""
-        if self.guess_in is None or self.guess_out is None:
+        if self.predictor_down is None or self.predictor_up is None:
             return None
-        scores: Tensor = self.guess_out(self.guess_in(x.detach()))
+        scores: Tensor = self.predictor_up(self.predictor_down(x.detach()))
         return scores
 
     def choose(self, u: Tensor, guess: Tensor | None, k: int) -> Tensor:

@@ -121,22 +121,22 @@ class EpisodicMemory(Mixer):
         self.qkv = nn.Linear(config.width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
         self.gate = nn.Linear(config.width, width, bias=False)
-        self.dials = nn.Linear(config.width, 2 * self.heads, bias=False)  # forget, write
-        self.dials.weight.no_muon = True  # type: ignore[attr-defined]
-        self.dials_bias = nn.Parameter(torch.empty(2 * self.heads))
+        self.gates_proj = nn.Linear(config.width, 2 * self.heads, bias=False)  # forget, write
+        self.gates_proj.weight.no_muon = True  # type: ignore[attr-defined]
+        self.gates_bias = nn.Parameter(torch.empty(2 * self.heads))
         self.out = nn.Linear(width, config.width, bias=False)
 
     def finish_initialisation(self) -> None:
         """Nearly nothing is forgotten (half-life 693 tokens), half of each token is written."""
-        nn.init.zeros_(self.dials.weight)
+        nn.init.zeros_(self.gates_proj.weight)
         nn.init.zeros_(self.out.weight)
         with torch.no_grad():
-            self.dials_bias[: self.heads] = inverse_softplus(0.001)
-            self.dials_bias[self.heads :] = 0.0
+            self.gates_bias[: self.heads] = inverse_softplus(0.001)
+            self.gates_bias[self.heads :] = 0.0
 
-    def dial(self, u: Tensor) -> tuple[Tensor, Tensor]:
+    def gates(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, C) -> log alpha <= 0 and beta in (0, 1), each (B, H, S)."""
-        raw = self.dials(u).to(wide(u.dtype)) + self.dials_bias.to(wide(u.dtype))
+        raw = self.gates_proj(u).to(wide(u.dtype)) + self.gates_bias.to(wide(u.dtype))
         forget, write = raw.transpose(1, 2).chunk(2, dim=1)
         return -nn.functional.softplus(forget), write.sigmoid()
 
@@ -155,7 +155,7 @@ class EpisodicMemory(Mixer):
 
     def _around(self, u: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         q, k, v = self.keys(u)
-        log_alpha, beta = self.dial(u)
+        log_alpha, beta = self.gates(u)
         with torch.autocast(u.device.type, enabled=False):
             if memory is not None and u.shape[1] == 1:
                 o, memory = recall_one(q, k, v, log_alpha, beta, memory, delta=self.delta)

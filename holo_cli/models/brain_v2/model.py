@@ -78,7 +78,7 @@ class Model(Backbone):
             if isinstance(part, StateSpace):
                 states.append(part.rates(u).clamp_min(1e-9).log().mean())
             elif isinstance(part, EpisodicMemory):
-                memories.append((-part.dial(u)[0]).clamp_min(1e-9).log().mean())
+                memories.append((-part.gates(u)[0]).clamp_min(1e-9).log().mean())
             elif isinstance(part, SelectiveAttention):
                 found[f"selected_{layer}"] = part.selected(u).flat.numel() / tokens.numel()
             else:

@@ -78,10 +78,10 @@ class StateSpace(Mixer):
         super().__init__()
         self.config = config
         width = config.width
-        self.inward = nn.Linear(width, 2 * width, bias=False)  # z, x
-        self.inward.weight.splits = 2  # type: ignore[attr-defined]
-        self.code = nn.Linear(width, 2 * config.state_size, bias=False)  # b, c
-        self.code.weight.splits = 2  # type: ignore[attr-defined]
+        self.in_proj = nn.Linear(width, 2 * width, bias=False)  # z, x
+        self.in_proj.weight.splits = 2  # type: ignore[attr-defined]
+        self.bc_proj = nn.Linear(width, 2 * config.state_size, bias=False)  # b, c
+        self.bc_proj.weight.splits = 2  # type: ignore[attr-defined]
         self.turning = Turning(config.state_size, config.rope_base, config.rope_fraction)
         self.skip = nn.Parameter(torch.empty(width))  # D
         self.out = nn.Linear(width, width, bias=False)
@@ -124,12 +124,12 @@ class StateSpace(Mixer):
 
     def codes(self, u: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
         """(B, S, C), the positions after `state` -> b and c, (B, S, N), c divided by sqrt(N)."""
-        code = rms_norm(self.code(u).unflatten(2, (2, -1)))
+        code = rms_norm(self.bc_proj(u).unflatten(2, (2, -1)))
         b, c = self.turning(code, state.position if state is not None else 0).unbind(2)
         return b, c * self.config.state_size**-0.5
 
     def _around(self, u: Tensor, state: SSMState | None, extras: Extras) -> tuple[Tensor, Tensor]:
-        z, x = self.inward(u).chunk(2, dim=-1)
+        z, x = self.in_proj(u).chunk(2, dim=-1)
         x = extras.values(x)
         y, last = self.run(u, x, state)
         y = torch.addcmul(y.to(x.dtype), x, self.skip.to(x.dtype))
@@ -143,9 +143,9 @@ class Scalar(StateSpace):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         heads = config.heads
-        self.step_size = nn.Linear(config.width, heads, bias=False)
-        self.step_size.weight.no_muon = True  # type: ignore[attr-defined]
-        self.step_bias = nn.Parameter(torch.empty(heads))
+        self.dt_proj = nn.Linear(config.width, heads, bias=False)
+        self.dt_proj.weight.no_muon = True  # type: ignore[attr-defined]
+        self.dt_bias = nn.Parameter(torch.empty(heads))
         self.log_rate = nn.Parameter(torch.empty(heads))  # log A
 
     def finish_initialisation(self) -> None:
@@ -153,13 +153,13 @@ class Scalar(StateSpace):
         token; A = 1, so half-lives run from log 2 / dt_max to log 2 / dt_min."""
         super().finish_initialisation()
         config = self.config
-        nn.init.zeros_(self.step_size.weight)
+        nn.init.zeros_(self.dt_proj.weight)
         nn.init.zeros_(self.log_rate)
         ratio = config.dt_min / config.dt_max
         with torch.no_grad():
             for head in range(config.heads):
                 share = head / (config.heads - 1) if config.heads > 1 else 0.5
-                self.step_bias[head] = inverse_softplus(config.dt_max * ratio**share)
+                self.dt_bias[head] = inverse_softplus(config.dt_max * ratio**share)
 
     def state_shape(self) -> tuple[int, ...]:
         return (self.config.state_size, self.config.heads, self.config.head_width)
@@ -179,7 +179,7 @@ class Scalar(StateSpace):
     def steps(self, u: Tensor) -> Tensor:
         """(B, S, C) -> dt (B, S, H), in full precision."""
         # bfloat16 would blur a step of a thousandth beside a bias
-        raw = self.step_size(u).to(wide(u.dtype)) + self.step_bias.to(wide(u.dtype))
+        raw = self.dt_proj(u).to(wide(u.dtype)) + self.dt_bias.to(wide(u.dtype))
         return nn.functional.softplus(raw)
 
     def rates(self, u: Tensor) -> Tensor:
@@ -207,11 +207,11 @@ class Selective(StateSpace):
         super().__init__(config)
         size, width = config.state_size, config.width
         rank = max(1, width // 16)
-        self.narrow = nn.Linear(width, rank, bias=False)  # dt's projection, of low rank
-        self.broad = nn.Linear(rank, width, bias=False)
-        for part in (self.narrow, self.broad):
+        self.dt_down = nn.Linear(width, rank, bias=False)  # dt's projection, of low rank
+        self.dt_up = nn.Linear(rank, width, bias=False)
+        for part in (self.dt_down, self.dt_up):
             part.weight.no_muon = True  # type: ignore[attr-defined]
-        self.step_bias = nn.Parameter(torch.empty(width))
+        self.dt_bias = nn.Parameter(torch.empty(width))
         # log A, (C, N / 2), the same for both numbers of a pair, or turning it would not be turning
         # a complex number; one-dimensional, since optimizers let matrices decay
         self.log_rate = nn.Parameter(torch.empty(width * (size // 2)))
@@ -220,13 +220,13 @@ class Selective(StateSpace):
         """A = 1 .. N / 2 in every channel; dt log-uniform in [dt_min, dt_max]."""
         super().finish_initialisation()
         config = self.config
-        nn.init.zeros_(self.broad.weight)
+        nn.init.zeros_(self.dt_up.weight)
         with torch.no_grad():
             numbers = torch.arange(1, config.state_size // 2 + 1, device=self.log_rate.device)
             self.log_rate.copy_(numbers.log().repeat(config.width))
-            dt = torch.empty_like(self.step_bias)
+            dt = torch.empty_like(self.dt_bias)
             dt.uniform_(math.log(config.dt_min), math.log(config.dt_max)).exp_()
-            self.step_bias.copy_(dt.expm1().log())
+            self.dt_bias.copy_(dt.expm1().log())
 
     def state_shape(self) -> tuple[int, ...]:
         return (self.config.width, self.config.state_size)
@@ -241,7 +241,7 @@ class Selective(StateSpace):
 
     def steps(self, u: Tensor) -> Tensor:
         """(B, S, C) -> dt (B, S, C), in full precision."""
-        raw = self.broad(self.narrow(u)).to(wide(u.dtype)) + self.step_bias.to(wide(u.dtype))
+        raw = self.dt_up(self.dt_down(u)).to(wide(u.dtype)) + self.dt_bias.to(wide(u.dtype))
         return nn.functional.softplus(raw)
 
     def rates(self, u: Tensor) -> Tensor:

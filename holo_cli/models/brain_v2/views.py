@@ -44,7 +44,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         )
     written, read, bound, tables = {}, {}, {}, []
     for name, part, u in found:
-        log_alpha, beta = part.dial(u)  # (1, H, T)
+        log_alpha, beta = part.gates(u)  # (1, H, T)
         positions = range(u.shape[1])
         written[name] = [
             _line(f"head {h + 1}", positions, beta[0, h], h) for h in range(part.heads)
@@ -55,7 +55,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             _line(label, positions, values, i)
             for i, (label, values) in enumerate(binding(part, u).items())
         ]
-        tables.append(_dials(name, log_alpha[0].mean(1), beta[0].mean(1)))
+        tables.append(_gates_table(name, log_alpha[0].mean(1), beta[0].mean(1)))
     return [
         Picture(
             "What was written when",
@@ -97,7 +97,7 @@ def reading(part: EpisodicMemory, u: Tensor) -> list[Tensor]:
     import torch
 
     q, k, _ = part.keys(u)
-    total = part.dial(u)[0].cumsum(2)[..., None]  # (1, H, T, 1)
+    total = part.gates(u)[0].cumsum(2)[..., None]  # (1, H, T, 1)
     past = torch.ones(u.shape[1], u.shape[1], dtype=torch.bool, device=u.device).tril()
     left = (total - total.mT).masked_fill(~past, float("-inf")).exp()
     return list(((q @ k.mT) * left).masked_fill(~past, float("nan"))[0])
@@ -111,7 +111,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
     from holo_cli.models.brain_v2.episodic import recall
 
     q, k, v = part.keys(u)
-    log_alpha, beta = part.dial(u)
+    log_alpha, beta = part.gates(u)
 
     def asked(state: Tensor, at: slice) -> Tensor:
         back = k[:, :, at] @ state  # (1, H, ., d)
@@ -132,13 +132,13 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _dials(name: str, log_alpha: Tensor, beta: Tensor) -> Table:
+def _gates_table(name: str, log_alpha: Tensor, beta: Tensor) -> Table:
     lives = (0.6931471805599453 / -log_alpha).tolist()
     rows = [
         [h + 1, _short(life), _short(share)]
         for h, (life, share) in enumerate(zip(lives, beta.tolist(), strict=True))
     ]
-    return Table(f"{name}: dials", ["Head", "Half-life, tokens", "Mean share written"], rows)
+    return Table(f"{name}: gates", ["Head", "Half-life, tokens", "Mean share written"], rows)
 
 
 # -- attention ------------------------------------------------------------------------------------

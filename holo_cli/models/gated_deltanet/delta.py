@@ -88,10 +88,10 @@ class HeadGates(GatedDelta):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.heads)
-        self.dials = gate_map(config.width, 2 * config.heads)  # W_a, W_b
+        self.decay_write = gate_map(config.width, 2 * config.heads)  # W_a, W_b
 
     def gates(self, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decay, write = self.dials(u).chunk(2, dim=-1)
+        decay, write = self.decay_write(u).chunk(2, dim=-1)
         beta = self.split(write).sigmoid()  # (B, H, S, 1)
         return self.log_decay(decay), beta * k, beta * v
 

@@ -133,7 +133,7 @@ def _inside(part: Holographic, x: Tensor) -> tuple[Any, Any, Any, Tensor, Tensor
     memory = part.memory
     assert isinstance(memory, Memory)
     q, k = memory.binding.keys(x)
-    log_a, b = memory.dial(x)
+    log_a, b = memory.gates(x)
     v = memory.binding.value(part.values(x))
     plates = store(k, Pair(v.re * b[..., None], v.im * b[..., None]), log_a)
     return q, k, v, log_a, b, plates

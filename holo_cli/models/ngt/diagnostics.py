@@ -32,7 +32,7 @@ class Snapshot(NamedTuple):
 def snapshots(model: Model, tokens: Tensor) -> list[Snapshot]:
     """(B, T) int64 -> what each layer's kernel sees; O(T^2) memory per layer and head."""
     x = rms_norm(model.embedding(tokens))
-    z = model.start(x)
+    z = model.initial_coordinates(x)
     layers = []
     for block in model.gravity_blocks():
         mixer, u = block.mixer, block.read(x)
@@ -65,13 +65,13 @@ def measures(model: Model, tokens: Tensor) -> dict[str, float]:
             "mass_mean": layer.masses.mean(),
         }
         figures |= {key: value.mean() for key, value in mixer.kernel.figures().items()}
-        if mixer.reach is not None:
-            figures["radius"] = mixer.reach.radius.abs().mean()
+        if mixer.radius_cutoff is not None:
+            figures["radius"] = mixer.radius_cutoff.radius.abs().mean()
         if length > 1:
             past = layer.squared.new_ones(length, length).tril(-1).bool()
             figures["distance"] = layer.squared[..., past].sqrt().mean()
-            if mixer.reach is not None:
-                square = mixer.reach.radius.square()[:, None]
+            if mixer.radius_cutoff is not None:
+                square = mixer.radius_cutoff.radius.square()[:, None]
                 figures["beyond"] = (layer.squared[..., past] > square).double().mean()
             figures["repulsion"] = repulsion(mixer.pulling(layer.z), layer.masses, mixer.pairs)
         out |= {f"{name}/{key}": value.item() for key, value in figures.items()}

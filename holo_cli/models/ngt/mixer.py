@@ -27,7 +27,7 @@ from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import make_kernel
-from holo_cli.models.ngt.radius import Reach, attend, attend_within, weights
+from holo_cli.models.ngt.radius import RadiusCutoff, attend, attend_within, weights
 from holo_cli.models.ngt.repulsion import repulsion
 
 LEAST_MASS = 1e-4  # nobody weighs nothing: a row of weights always has a sum
@@ -42,7 +42,7 @@ class Particles(NamedTuple):
     v: Tensor  # (B, H, S, e)
 
 
-class Start(nn.Module):
+class InitialCoordinates(nn.Module):
     """The first coordinates: one learned point per head for all tokens, which their position then
     turns; with `position+token` a linear map of the embedding is added."""
 
@@ -89,7 +89,7 @@ class GravityMixer(Mixer):
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(self.coords, config.rope_base, config.rope_fraction)
         self.kernel = make_kernel(config)
-        self.reach = Reach(config) if config.radius_mode != "none" else None
+        self.radius_cutoff = RadiusCutoff(config) if config.radius_mode != "none" else None
         self.mass_in_value = config.mass_in_value
         self.interval = config.repulsion_interval
         self.pairs = config.repulsion_pairs
@@ -142,7 +142,7 @@ class GravityMixer(Mixer):
 
     def weights(self, now: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""
-        return weights(self.kernel, self.reach, now.q, now.k, now.m, now.m.log())
+        return weights(self.kernel, self.radius_cutoff, now.q, now.k, now.m, now.m.log())
 
     def _pulled(
         self, now: Particles, k: Tensor, m: Tensor | None, log_m: Tensor | None, v: Tensor
@@ -151,7 +151,7 @@ class GravityMixer(Mixer):
 
         One of `m` and `log_m`, each (B, H, L, 1), may be None.
         """
-        if self.reach is None and now.q.shape[2] > 1:
+        if self.radius_cutoff is None and now.q.shape[2] > 1:
             mass = log_m.exp() if m is None and log_m is not None else m
             assert mass is not None
             y = self.kernel.pull(now.q, k, mass, v)
@@ -160,9 +160,13 @@ class GravityMixer(Mixer):
         if log_m is None:
             assert m is not None
             log_m = m.log()
-        if self.reach is not None and self.reach.cuts and not torch.is_grad_enabled():
-            return attend_within(self.kernel, self.reach, now.q, k, now.m, log_m, v)
-        return attend(self.kernel, self.reach, now.q, k, now.m, log_m, v)
+        if (
+            self.radius_cutoff is not None
+            and self.radius_cutoff.cuts
+            and not torch.is_grad_enabled()
+        ):
+            return attend_within(self.kernel, self.radius_cutoff, now.q, k, now.m, log_m, v)
+        return attend(self.kernel, self.radius_cutoff, now.q, k, now.m, log_m, v)
 
     def _join(self, y: Tensor) -> Tensor:
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))

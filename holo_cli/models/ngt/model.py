@@ -19,7 +19,7 @@ from holo_cli.layers.norm import rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState, Block, add_aux
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.ngt.config import Config
-from holo_cli.models.ngt.mixer import GravityMixer, Start
+from holo_cli.models.ngt.mixer import GravityMixer, InitialCoordinates
 
 
 class GravityBlock(Block):
@@ -56,8 +56,8 @@ class Model(Backbone):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.start = Start(config)
-        self.start.initialise()
+        self.initial_coordinates = InitialCoordinates(config)
+        self.initial_coordinates.initialise()
 
     def make_mixer(self, layer: int) -> GravityMixer:
         return GravityMixer(self.config)
@@ -70,7 +70,7 @@ class Model(Backbone):
     def hidden(self, tokens: Tensor) -> Hidden:
         x = self.embed(tokens)
         stream = self.value_stream(tokens, x)
-        z = self.start(x)
+        z = self.initial_coordinates(x)
         total: Aux = {}
         for block in self.blocks:
             if self.grad_checkpoint and torch.is_grad_enabled():
@@ -86,7 +86,7 @@ class Model(Backbone):
         assert isinstance(state, BackboneState)
         x = rms_norm(self.embedding(tokens, state.last))
         stream = self.value_stream(tokens, x)
-        z = self.start(x)
+        z = self.initial_coordinates(x)
         mixers: list[MixerState] = []
         windows: list[tuple[Tensor, ...]] = []
         for layer, block in enumerate(self.gravity_blocks()):
@@ -102,7 +102,7 @@ class Model(Backbone):
 
     def describe(self) -> Description:
         described = super().describe()
-        start = sum(p.numel() for p in self.start.parameters())
+        start = sum(p.numel() for p in self.initial_coordinates.parameters())
         return replace(
             described,
             active_parameters=described.active_parameters + start,

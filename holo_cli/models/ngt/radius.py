@@ -20,7 +20,7 @@ from holo_cli.models.ngt.kernels import Kernel
 SIDE = 64  # tokens in a block that is visited or skipped as a whole
 
 
-class Reach(nn.Module):
+class RadiusCutoff(nn.Module):
     """A radius r per head beyond which tokens do not pull; a token itself always does.
 
     soft: log sigmoid((r^2 - d^2) / tau) is added to the log weight, so r has a gradient.
@@ -49,7 +49,7 @@ class Reach(nn.Module):
 
 
 def weights(
-    kernel: Kernel, reach: Reach | None, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor
+    kernel: Kernel, cutoff: RadiusCutoff | None, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor
 ) -> Tensor:
     """q (B, H, S, d), k (B, H, L, d), m (B, H, S, 1), log_m (B, H, L, 1) -> (B, H, S, L).
 
@@ -57,8 +57,8 @@ def weights(
     """
     squared = kernel.squared(q, k)
     score = kernel.score(squared, m, log_m)
-    if reach is not None:
-        score = reach.limit(score, squared)
+    if cutoff is not None:
+        score = cutoff.limit(score, squared)
     if q.shape[2] > 1:
         score = score.masked_fill(~_past(score), float("-inf"))
     return torch.softmax(score, dim=-1)
@@ -66,7 +66,7 @@ def weights(
 
 def attend(
     kernel: Kernel,
-    reach: Reach | None,
+    cutoff: RadiusCutoff | None,
     q: Tensor,
     k: Tensor,
     m: Tensor,
@@ -76,7 +76,7 @@ def attend(
     """Shapes as in `weights`, v (B, H, L, e) -> (B, H, S, e) in v's dtype; O(BLOCK L) memory."""
 
     def part(q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor) -> Tensor:
-        return weights(kernel, reach, q, k, m, log_m).to(v.dtype) @ v
+        return weights(kernel, cutoff, q, k, m, log_m).to(v.dtype) @ v
 
     parts = []
     spans = list(blocks(q.shape[2], k.shape[2]))
@@ -94,7 +94,7 @@ def attend(
 
 @torch.no_grad()
 def attend_within(
-    kernel: Kernel, reach: Reach, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor
+    kernel: Kernel, cutoff: RadiusCutoff, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor
 ) -> Tensor:
     """`attend` for a hard radius, with blocks of keys out of reach skipped; no gradient."""
     batch, count, length, _ = q.shape
@@ -106,7 +106,7 @@ def attend_within(
     balls = [_ball(kernel, flat[1][:, start:end], heads) for start, end in spans]
     for first in range(0, length, SIDE):
         last = min(first + SIDE, length)
-        here = _Sum(kernel, reach, [x[:, first:last] for x in (flat[0], flat[2])], heads)
+        here = _Sum(kernel, cutoff, [x[:, first:last] for x in (flat[0], flat[2])], heads)
         ball = _ball(kernel, flat[0][:, first:last], heads)
         for (start, end), other in zip(spans, balls, strict=True):
             if start >= before + last:
@@ -115,7 +115,7 @@ def attend_within(
             # keys from the first query's own on may be somebody's own: kept whatever their distance
             offset = before + first - start
             own = end > before + first
-            near = None if own else _within(kernel, reach, ball, other, heads)
+            near = None if own else _within(kernel, cutoff, ball, other, heads)
             here.add([x[:, start:end] for x in (flat[1], flat[3], flat[4])], near, offset)
         y[:, first:last] = here.mean().to(y.dtype)
     return y.unflatten(0, (batch, count))
@@ -124,10 +124,12 @@ def attend_within(
 class _Sum:
     """A running weighted mean of values for one block of queries, (N, S, .)."""
 
-    def __init__(self, kernel: Kernel, reach: Reach, given: list[Tensor], heads: Tensor) -> None:
+    def __init__(
+        self, kernel: Kernel, cutoff: RadiusCutoff, given: list[Tensor], heads: Tensor
+    ) -> None:
         self.kernel, self.heads = kernel, heads
         self.q, self.m = given
-        self.square = reach.radius.square()[heads][:, None, None]
+        self.square = cutoff.radius.square()[heads][:, None, None]
         self.top = torch.full_like(self.m, float("-inf"))
         self.total = torch.zeros_like(self.m)
         self.values: Tensor | None = None
@@ -183,10 +185,10 @@ def _ball(kernel: Kernel, points: Tensor, heads: Tensor) -> Ball:
     return centre, away.amax(-1, keepdim=True)
 
 
-def _within(kernel: Kernel, reach: Reach, a: Ball, b: Ball, heads: Tensor) -> Tensor:
+def _within(kernel: Kernel, cutoff: RadiusCutoff, a: Ball, b: Ball, heads: Tensor) -> Tensor:
     """Indices (n,) of the rows in which some point of one ball may be in reach of the other's."""
     apart = kernel.length(kernel.squared(a[0], b[0], heads), heads) - a[1] - b[1]
-    limit = kernel.length(reach.radius.square()[heads][:, None, None], heads)
+    limit = kernel.length(cutoff.radius.square()[heads][:, None, None], heads)
     # balls are computed in floating point: a thousandth more keeps whatever an exact one holds
     return (apart <= 1.001 * limit + 0.001).flatten().nonzero().flatten()
 

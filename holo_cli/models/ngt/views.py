@@ -164,17 +164,17 @@ def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) 
 
     variants, tables = {}, []
     for name, block, layer in zip(names, blocks, layers, strict=True):
-        kernel, reach = block.mixer.kernel, block.mixer.reach
+        kernel, cutoff = block.mixer.kernel, block.mixer.radius_cutoff
         far = layer.squared.max().sqrt().item()
         distance = torch.linspace(0, far, CURVE, device=layer.squared.device)
         squared = distance.square().to(layer.squared.dtype)[None, None, None]
         squared = squared.expand(1, block.mixer.heads, 1, -1)
         ones = squared.new_ones(1, block.mixer.heads, 1, 1)
         score = kernel.score(squared, ones, torch.zeros_like(squared).mT)
-        if reach is not None:
+        if cutoff is not None:
             # one more key, the token itself, which a radius leaves alone
             room = torch.nn.functional.pad
-            score = reach.limit(room(score, (0, 1)), room(squared, (0, 1)))[..., :-1]
+            score = cutoff.limit(room(score, (0, 1)), room(squared, (0, 1)))[..., :-1]
         share = (score - score.amax(-1, keepdim=True)).exp()[0, :, 0].tolist()
         variants[name] = [
             {
@@ -188,8 +188,8 @@ def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) 
             for h, curve in enumerate(share, start=1)
         ]
         figures = {key: value.tolist() for key, value in kernel.figures().items()}
-        if reach is not None:
-            figures["radius"] = reach.radius.abs().tolist()
+        if cutoff is not None:
+            figures["radius"] = cutoff.radius.abs().tolist()
         tables.append(
             Table(
                 f"{name}: what each head has learned",

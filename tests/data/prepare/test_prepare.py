@@ -10,7 +10,7 @@ import pytest
 
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.prepare import staging
-from holo_cli.data.prepare.options import Progress
+from holo_cli.data.prepare.options import PrepareProgress
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.errors import DataError
 from tests.data.prepared import corpus, texts
@@ -34,7 +34,7 @@ def test_the_text_is_all_there(tokenizer: str, size: int, source: Path, tmp_path
         assert data.token_count(split) == result.tokens[split] == sum(map(len, data.split(split)))
     assert data.dtype == np.dtype("<u2")
     assert not data.has_markers
-    assert not staging.building(result.data).exists()
+    assert not staging.staging_folder(result.data).exists()
 
 
 def test_the_result_has_the_keys_of_the_command(source: Path, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(source: Path, tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[PrepareProgress] = []
     result = prepare(source=str(source), out=tmp_path / "s", tokenizer="char", progress=told.append)
     assert told[-1].stage == "packing"
     assert told[-1].documents == sum(result.docs.values())

@@ -22,9 +22,9 @@ from tests.data.prepared import content, corpus
 CHILD = """
 import os, sys
 from pathlib import Path
-from holo_cli.data import build, flow
+from holo_cli.data.prepare import build, pipeline
 from holo_cli.data.prepare.prepare import prepare
-build.CHECKPOINT_SECONDS, flow.BATCH_DOCUMENTS = -1, 20
+build.CHECKPOINT_SECONDS, pipeline.BATCH_DOCUMENTS = -1, 20
 source, out, die_at, force = sys.argv[1:]
 calls = 0
 def count(function):
@@ -94,15 +94,15 @@ def test_a_kill_while_replacing_never_mixes_two_sets(source: Path, tmp_path: Pat
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """Fail as Ctrl-C does, after some documents, everything so far noted."""
-    add = shards.Packer.add
+    add = shards.ShardWriter.add
 
-    def failing(self: shards.Packer, *args: Any, **known: Any) -> None:
+    def failing(self: shards.ShardWriter, *args: Any, **known: Any) -> None:
         if self.position == after:
             self.checkpoint()
             raise KeyboardInterrupt
         add(self, *args, **known)
 
-    monkeypatch.setattr(shards.Packer, "add", failing)
+    monkeypatch.setattr(shards.ShardWriter, "add", failing)
 
 
 def test_only_the_same_settings_go_on(

@@ -290,19 +290,19 @@ def _wikipedia(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["wikipedia", "c4", "wikitext2", "korean"])
-def test_a_strand_goes_on_from_any_of_its_positions(
+def test_a_stream_goes_on_from_any_of_its_positions(
     name: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holo_cli.data.sources.hub.rows.CHUNK_DOCUMENTS", 47)
     monkeypatch.setattr("holo_cli.data.sources.base.CHUNK_DOCUMENTS", 5)
     serve(hub, name, tmp_path / "hub")
     languages = ("en",) if name == "wikipedia" else ()
-    for strand in open_source(Request(name, languages=languages)).strands[:1]:
-        chunks = list(strand.chunks(None))
+    for stream in open_source(Request(name, languages=languages)).streams[:1]:
+        chunks = list(stream.chunks(None))
         assert len(chunks) > 1
         for number, chunk in list(enumerate(chunks))[:3]:
             position = json.loads(json.dumps(chunk.after))
-            rest = [d for c in strand.chunks(position) for d in c.documents]
+            rest = [d for c in stream.chunks(position) for d in c.documents]
             assert rest == [d for c in chunks[number + 1 :] for d in c.documents]
 
 

@@ -109,7 +109,7 @@ def test_a_content_that_is_not_the_one_promised_is_fetched_again(hub: Hub, tmp_p
     layouts.wikitext(tmp_path / "wt", {"train": 60, "validation": 3})
     hub.add("Salesforce/wikitext", tmp_path / "wt")
     hub.faults = ["wrong"]
-    assert open_source(Request("wikitext2")).strands
+    assert open_source(Request("wikitext2")).streams
     again = [line for line in hub.contents() if "train-00000" in line]
     assert len(again) >= 2
 
@@ -153,16 +153,16 @@ def test_a_dataset_that_changes_meanwhile_is_gone_on_with_as_it_was(
     from holo_cli.data.prepare import shards
 
     whole = prepare(["wikipedia"], out=tmp_path / "whole", lang=["ko"], vocab_size=300)
-    add = shards.Packer.add
+    add = shards.ShardWriter.add
 
-    def stop(self: shards.Packer, *args: object, **known: object) -> None:
+    def stop(self: shards.ShardWriter, *args: object, **known: object) -> None:
         if self.position == 100:
             self.checkpoint()
             raise KeyboardInterrupt
         add(self, *args, **known)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards.Packer, "add", stop)
+        patch.setattr(shards.ShardWriter, "add", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(["wikipedia"], out=tmp_path / "s", lang=["ko"], vocab_size=300)
     before = hub.commits[REPOSITORY]

@@ -99,9 +99,9 @@ def test_with_a_predictor_decoding_computes_candidates_only() -> None:
 def test_a_predictor_learns_who_wins() -> None:
     part = make_free(dtype=torch.float32, predictor=12, predictor_share=0.5, balance=0.0).train()
     x = inputs(300, torch.float32)
-    assert part.guess_in is not None
-    assert part.guess_out is not None
-    optimizer = torch.optim.AdamW([part.guess_in.weight, part.guess_out.weight], lr=0.02)
+    assert part.predictor_down is not None
+    assert part.predictor_up is not None
+    optimizer = torch.optim.AdamW([part.predictor_down.weight, part.predictor_up.weight], lr=0.02)
 
     def found() -> float:
         guess = part.guess(x[0])

@@ -151,7 +151,7 @@ def test_memory_layers_and_heads() -> None:
     assert config(memory_heads=5).memory_head_count == 5
 
 
-def test_keys_have_length_one_and_dials_say_how_much() -> None:
+def test_keys_have_length_one_and_gates_say_how_much() -> None:
     """What a layer hands its memory: directions to look under, shares to write and to keep."""
     torch.manual_seed(0)
     fresh = EpisodicMemory(config())
@@ -160,11 +160,11 @@ def test_keys_have_length_one_and_dials_say_how_much() -> None:
     q, k, _ = fresh.keys(u)
     for turned in (q, k):
         torch.testing.assert_close(turned.norm(dim=-1), torch.ones(turned.shape[:3]))
-    log_alpha, beta = fresh.dial(u)
+    log_alpha, beta = fresh.gates(u)
     torch.testing.assert_close(beta, torch.full_like(beta, 0.5))  # half of each token at first
     torch.testing.assert_close(log_alpha, torch.full_like(log_alpha, -0.001), rtol=1e-3, atol=0)
     awake(fresh)
-    log_alpha, beta = fresh.dial(u)
+    log_alpha, beta = fresh.gates(u)
     assert 0 < beta.min() < beta.max() < 1
     assert log_alpha.max() < 0
 

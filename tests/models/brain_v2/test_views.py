@@ -39,7 +39,7 @@ def test_what_is_read_adds_up_to_what_the_memory_says() -> None:
     from holo_cli.models.brain_v2.episodic import recall
 
     q, k, v = part.keys(u)
-    log_alpha, beta = part.dial(u)
+    log_alpha, beta = part.gates(u)
     o, _ = recall(q, k, v, log_alpha, beta, delta=False)
     for h, weights in enumerate(views.reading(part, u)):
         assert weights[3, 4:].isnan().all()
@@ -52,8 +52,8 @@ def test_one_shot_binding_on_a_text() -> None:
     """Right after it was written a value is known, at beta 1 all of it."""
     made = model(memory_every=1)
     part = made._blocks()[0].mixer.memory
-    part.dials.weight.zero_()
-    part.dials_bias[:1], part.dials_bias[1:] = -20.0, 20.0  # forget nothing, write all
+    part.gates_proj.weight.zero_()
+    part.gates_bias[:1], part.gates_bias[1:] = -20.0, 20.0  # forget nothing, write all
     u = torch.randn(1, 30, 16, dtype=torch.float64)
     shown = views.binding(part, u)
     torch.testing.assert_close(shown["after"], torch.ones(30, dtype=torch.float64))

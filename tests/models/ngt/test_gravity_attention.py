@@ -171,8 +171,8 @@ def test_masses_radius_and_laws_get_gradients(label: str) -> None:
     model.hidden(tokens).x.pow(3).sum().backward()
     for block in model.gravity_blocks():
         wanted = [block.mixer.mass.weight, *block.mixer.kernel.parameters()]
-        if block.mixer.reach is not None:
-            wanted.append(block.mixer.reach.radius)
+        if block.mixer.radius_cutoff is not None:
+            wanted.append(block.mixer.radius_cutoff.radius)
         for p in wanted:
             assert p.grad is not None
             assert p.grad.isfinite().all()

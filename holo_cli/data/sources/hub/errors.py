@@ -19,7 +19,7 @@ from holo_cli.errors import DataError
 
 ATTEMPTS = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
-_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 T = TypeVar("T")
 
@@ -50,35 +50,35 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether trying again may help."""
     status = status_of(error)
     if status is not None:
-        return status in _PASSING
+        return status in _TRANSIENT
     return not isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError)
 
 
-def pause(failures: int) -> float:
+def backoff(failures: int) -> float:
     """Seconds to wait after so many failures in a row."""
     return float(min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
 
 
-def persistently(ask: Callable[[], T], what: str) -> T:
+def retry(ask: Callable[[], T], what: str) -> T:
     """The answer of `ask`, tried again while its failures may pass."""
     kinds = transfer_errors()
     for failures in range(1, ATTEMPTS + 1):
         try:
             return ask()
         except kinds as error:
-            if not passes(error):
-                raise refused(what, "", error) from error
+            if not is_transient(error):
+                raise permanent_error(what, "", error) from error
             if failures == ATTEMPTS:
-                raise given_up(what, error) from error
-            time.sleep(pause(failures))
+                raise retries_exhausted(what, error) from error
+            time.sleep(backoff(failures))
     raise AssertionError("unreachable")
 
 
-def given_up(what: str, error: BaseException) -> DataError:
+def retries_exhausted(what: str, error: BaseException) -> DataError:
     """After the last attempt."""
     return DataError(
         f"{what} could not be read any further: {reason(error)}.",
@@ -86,7 +86,7 @@ def given_up(what: str, error: BaseException) -> DataError:
     )
 
 
-def refused(what: str, code: str, error: BaseException) -> DataError:
+def permanent_error(what: str, code: str, error: BaseException) -> DataError:
     """An answer that will not change by itself."""
     status = status_of(error)
     if status in (401, 403):

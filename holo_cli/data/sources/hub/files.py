@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holo_cli.data.network import hub_endpoint
-from holo_cli.data.sources.hub.errors import persistently, refused
+from holo_cli.data.sources.hub.errors import permanent_error, retry
 from holo_cli.data.sources.hub.subsets import Part
 from holo_cli.errors import DataError
 
@@ -70,9 +70,9 @@ def on_the_hub(part: Part, code: str, pinned: str = "") -> Listing:
         return revision, found
 
     try:
-        revision, entries = persistently(ask, what=part.repository)
+        revision, entries = retry(ask, what=part.repository)
     except FileNotFoundError as error:  # a folder that is not there
-        raise refused(part.repository, code, error) from error
+        raise permanent_error(part.repository, code, error) from error
     files = [
         DataFile(
             path=entry.path,
@@ -97,7 +97,7 @@ def on_the_web(part: Part, code: str) -> Listing:
         answer.raise_for_status()
         return answer.text
 
-    names = persistently(ask, what=address).split()
+    names = retry(ask, what=address).split()
     if not names:
         raise DataError(f"{address} names no files.", next_step="Try again later.")
     revision = hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -190,7 +190,7 @@ def _fetch(part: Part, revision: str, file: DataFile) -> Path:
                 )
             )
 
-        path = Path(persistently(download, what=f"{part.repository}/{file.path}"))
+        path = Path(retry(download, what=f"{part.repository}/{file.path}"))
         if _as_promised(path, file):
             return path
     path.resolve().unlink()  # the content, which the name in the cache only points to

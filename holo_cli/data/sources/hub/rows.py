@@ -24,11 +24,11 @@ from holo_cli.data.network import hub_endpoint
 from holo_cli.data.sources.base import CHUNK_DOCUMENTS
 from holo_cli.data.sources.hub.errors import (
     ATTEMPTS,
-    given_up,
-    passes,
-    pause,
+    backoff,
+    is_transient,
+    permanent_error,
     reason,
-    refused,
+    retries_exhausted,
     transfer_errors,
 )
 from holo_cli.data.sources.hub.files import DataFile
@@ -63,11 +63,11 @@ def row_chunks(
                     f"{reason(error)}.",
                     next_step="Try again later; if it stays, use a copy (--source FOLDER).",
                 ) from error
-            if not passes(error):
-                raise refused(f"{what}: {file.path}", "", error) from error
+            if not is_transient(error):
+                raise permanent_error(f"{what}: {file.path}", "", error) from error
             if failures >= ATTEMPTS:
-                raise given_up(f"{file.path} of {what}", error) from error
-            time.sleep(pause(failures))
+                raise retries_exhausted(f"{file.path} of {what}", error) from error
+            time.sleep(backoff(failures))
 
 
 def _rows_from(

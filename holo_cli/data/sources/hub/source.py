@@ -2,7 +2,7 @@
 
 The files come from the hub (probed first: without an answer there is one sentence within
 seconds), from its cache (`--offline`, `HF_HUB_OFFLINE`, `HF_DATASETS_OFFLINE`), or from a copy in
-a folder (`--source`). Each part and language is a strand; several strands of one dataset take
+a folder (`--source`). Each part and language is a stream; several streams of one dataset take
 turns, so that any beginning of it holds something of each.
 """
 
@@ -20,12 +20,12 @@ from typing import Any
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
 from holo_cli.data.sources.articles import articles
-from holo_cli.data.sources.base import Chunk, Position, Request, Source, Strand, counted
+from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, counted
 from holo_cli.data.sources.hub import files as hub_files
 from holo_cli.data.sources.hub.files import DataFile, Listing
 from holo_cli.data.sources.hub.rows import row_chunks
 from holo_cli.data.sources.hub.subsets import BALANCED, DEFAULT_LANGUAGES, PARTS, Part
-from holo_cli.data.sources.prefetch import ahead
+from holo_cli.data.sources.prefetch import prefetch
 from holo_cli.errors import DataError, UsageError, nearest
 
 _TEXT_PER_BYTE = {".parquet": 1.7, ".gz": 2.6, ".csv": 1.0}  # of files, roughly, for progress
@@ -36,17 +36,17 @@ def open_hub(request: Request) -> Source:
     chosen = _choose(request)
     several = len({part.repository for part, _ in chosen}) > 1
     revisions: dict[str, str] = {}
-    strands: list[Strand] = []
+    streams: list[Stream] = []
     get = _way(request, [part for part, _ in chosen])
     for part, language in chosen:
         listing = get(part, _code(part, language, request), revisions.get(part.repository, ""))
         key = f"{part.repository} {language}".strip() if part.listing else part.repository
         revisions[key] = listing.revision
         name = part.repository if several else request.name
-        strands.append(_strand(part, language, listing, name, request))
+        streams.append(_stream(part, language, listing, name, request))
     return Source(
         name=request.name,
-        strands=tuple(strands),
+        streams=tuple(streams),
         identity={"revisions": revisions, "languages": [language for _, language in chosen]},
         description={
             "name": request.name,
@@ -54,7 +54,7 @@ def open_hub(request: Request) -> Source:
             "licences": {p.repository: p.licence for p, _ in chosen if p.licence},
             **({"source": request.source} if request.source else {}),
         },
-        total_bytes=_total(strands, request),
+        total_bytes=_total(streams, request),
         balanced=request.name in BALANCED,
     )
 
@@ -155,10 +155,10 @@ def _host(part: Part) -> str:
     return "/".join(part.listing.split("/")[:3]) if part.listing else hub_endpoint()
 
 
-# -- as strands -----------------------------------------------------------------------------------
+# -- as streams -----------------------------------------------------------------------------------
 
 
-def _strand(part: Part, language: str, listing: Listing, name: str, request: Request) -> Strand:
+def _stream(part: Part, language: str, listing: Listing, name: str, request: Request) -> Stream:
     texts = {
         column: known or language
         for column, known in part.texts.items()
@@ -216,9 +216,9 @@ def _strand(part: Part, language: str, listing: Listing, name: str, request: Req
                 yield document
 
     chunks = counted(whole) if part.articles or part.unique else read
-    streams = not part.keep and request.source is None
-    return Strand(
-        chunks=(lambda position: ahead(chunks(position))) if streams else chunks,
+    streamed = not part.keep and request.source is None
+    return Stream(
+        chunks=(lambda position: prefetch(chunks(position))) if streamed else chunks,
         name=" ".join(filter(None, (name, language))),
         language=language,
         total_bytes=_text_bytes(listing),
@@ -238,8 +238,8 @@ def _text_bytes(listing: Listing) -> int | None:
     return round(total)
 
 
-def _total(strands: list[Strand], request: Request) -> int | None:
-    sizes = [strand.total_bytes for strand in strands]
+def _total(streams: list[Stream], request: Request) -> int | None:
+    sizes = [stream.total_bytes for stream in streams]
     known = None if None in sizes else sum(size or 0 for size in sizes)
     if request.max_bytes is not None:
         return request.max_bytes if known is None else min(known, request.max_bytes)

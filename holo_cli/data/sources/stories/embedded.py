@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from holo_cli.data.document import Document
-from holo_cli.data.sources.base import Request, Source, Strand, counted
+from holo_cli.data.sources.base import Request, Source, Stream, counted
 from holo_cli.errors import UsageError
 
 LANGUAGES = ("en", "ko")
@@ -24,7 +24,7 @@ def open_stories(request: Request) -> Source:
     sized = request.max_docs is not None or request.max_bytes is not None
     max_bytes = request.max_bytes if sized else DEFAULT_BYTES
 
-    def strand(told: tuple[str, ...]) -> Strand:
+    def stream(told: tuple[str, ...]) -> Stream:
         def documents(counts: Counter[str]) -> Iterator[Document]:
             from holo_cli.data.sources.stories.grammar import stories
 
@@ -34,12 +34,12 @@ def open_stories(request: Request) -> Source:
 
         language = told[0] if len(told) == 1 else ""
         name = " ".join(filter(None, (request.name, language)))
-        return Strand(counted(documents), name, language)
+        return Stream(counted(documents), name, language)
 
-    groups = [(language,) for language in languages] if request.apart else [tuple(languages)]
+    groups = [(language,) for language in languages] if request.by_language else [tuple(languages)]
     return Source(
         name=request.name,
-        strands=tuple(strand(group) for group in groups),
+        streams=tuple(stream(group) for group in groups),
         identity={"languages": list(languages), "default_bytes": DEFAULT_BYTES},
         description={"name": request.name, "licence": "MIT", "made_by": "holo"},
         total_bytes=max_bytes,

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holo_cli.bench.controls import plan as bench
-from holo_cli.bench.controls.page import write_page
-from holo_cli.bench.controls.plan import (
-    APART,
+from holo_cli.bench.compare import controls as bench
+from holo_cli.bench.compare.controls import (
+    INIT_SEED_OFFSET,
     PLACEBO,
     Controls,
     ControlsPlan,
@@ -19,7 +18,8 @@ from holo_cli.bench.controls.plan import (
     plan_names,
     read_plan,
 )
-from holo_cli.bench.controls.summary import (
+from holo_cli.bench.compare.controls_page import write_page
+from holo_cli.bench.compare.controls_summary import (
     binomial_interval,
     placebo,
     sentences,
@@ -86,11 +86,11 @@ def test_plans_that_come_with_holo_are_sound(name: str) -> None:
 
 
 def test_the_placebo_differs_in_its_initial_weights_only(controls: Controls) -> None:
-    base, twin = (controls.finals(controls.entries[name]) for name in ("vanilla", PLACEBO))
+    base, twin = (controls.final_runs(controls.entries[name]) for name in ("vanilla", PLACEBO))
     assert len(base) == len(twin) == 6
     for run, other in zip(base, twin, strict=True):
         assert run.resolved.training.init_seed is None
-        assert other.resolved.training.init_seed == APART + run.seed
+        assert other.resolved.training.init_seed == INIT_SEED_OFFSET + run.seed
         same = other.resolved.replace({"training.init_seed": None})
         assert same.to_dict()["config"] == run.resolved.to_dict()["config"]
     keys = [run.key for run in controls.todo()]

@@ -1,6 +1,6 @@
-"""The runs of a ladder: one campaign for each rung and budget, and one file of rows for all.
+"""The runs of a ladder: one experiment for each rung and budget, and one file of rows for all.
 
-A campaign (`compare_campaign.Campaign`) sizes the entries, knows its runs and finds their rows. At
+An `Experiment` sizes the entries, knows its runs and finds their rows. At
 a swept rung each entry's learning rate is swept, once for each budget; at any other rung the rate
 found at the nearest swept rung for the same budget is used.
 """
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare.plan import Entry, Plan
-from holo_cli.bench.experiment.executor import Say, Watch, execute
-from holo_cli.bench.experiment.experiment import Campaign, Run, Sweep
+from holo_cli.bench.experiment.experiment import Experiment, Run, Sweep
 from holo_cli.bench.experiment.identity import resolve_entry
-from holo_cli.bench.experiment.result_log import Rows, rows_path
+from holo_cli.bench.experiment.plan import Entry, Plan
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.experiment.runner import Say, Watch, execute
 from holo_cli.bench.ladder.plan import LadderPlan, Rung
 from holo_cli.bench.machine import describe_machine
 from holo_cli.data.dataset import PreparedData
@@ -25,19 +25,19 @@ from holo_cli.training.stopping import StopRequest
 KIND = "ladder"
 
 
-class RungCampaign(Campaign):
+class RungExperiment(Experiment):
     """The comparison at one rung with one budget."""
 
     def __init__(
         self,
         plan: Plan,
         data: PreparedData,
-        rows: Rows,
+        rows: ResultLog,
         rung: Rung,
         budget: float,
-        rates_of: RungCampaign | None,
+        rates_of: RungExperiment | None,
     ) -> None:
-        """`rates_of` is the campaign whose rates are used; None: a sweep of its own."""
+        """`rates_of` is the experiment whose rates are used; None: a sweep of its own."""
         self.rung, self.budget, self.rates_of = rung, budget, rates_of
         labels = {"rung": rung.name, "tokens_per_parameter": budget}
         super().__init__(plan, data, rows, labels, where(rung, budget))
@@ -72,25 +72,25 @@ def where(rung: Rung, budget: float) -> str:
 class Ladder:
     """A ladder plan on a prepared set, with the rows it has so far."""
 
-    def __init__(self, plan: LadderPlan, data: PreparedData, rows: Rows) -> None:
+    def __init__(self, plan: LadderPlan, data: PreparedData, rows: ResultLog) -> None:
         """Sizes every entry at every rung. Raises UsageError and DataError for what cannot be."""
         self.plan, self.data, self.rows = plan.check(), data, rows
         self.forgotten: list[str] = []
         self.base = plan.shared.entries[0].name
-        self.campaigns: dict[tuple[str, float], RungCampaign] = {}
+        self.experiments: dict[tuple[str, float], RungExperiment] = {}
         for budget in plan.budgets:
             for rung in sorted(
                 plan.rungs, key=lambda r: r not in plan.swept_rungs
             ):  # swept ones first
-                self.campaigns[rung.name, budget] = self._opened(rung, budget)
-        self._campaign_of: dict[str, RungCampaign] = {}
+                self.experiments[rung.name, budget] = self._opened(rung, budget)
+        self._experiment_of: dict[str, RungExperiment] = {}
 
-    def _opened(self, rung: Rung, budget: float) -> RungCampaign:
+    def _opened(self, rung: Rung, budget: float) -> RungExperiment:
         swept = rung in self.plan.swept_rungs
-        source = None if swept else self.campaigns[self.plan.rates_from(rung).name, budget]
+        source = None if swept else self.experiments[self.plan.rates_from(rung).name, budget]
         try:
             plan = self._comparison(rung, budget)
-            return RungCampaign(plan, self.data, self.rows, rung, budget, source)
+            return RungExperiment(plan, self.data, self.rows, rung, budget, source)
         except UsageError as error:
             raise UsageError(
                 f"Rung {rung.name}: {error.message}", next_step=error.next_step
@@ -104,9 +104,9 @@ class Ladder:
         per_step = training.batch_size * training.grad_accum * resolved.model.context
         return self.plan.comparison(rung, max(1, round(budget * rung.parameters / per_step)))
 
-    def ordered(self, budget: float) -> list[RungCampaign]:
-        """The campaigns of a budget, smallest rung first."""
-        return [self.campaigns[rung.name, budget] for rung in self.plan.rungs]
+    def ordered(self, budget: float) -> list[RungExperiment]:
+        """The experiments of a budget, smallest rung first."""
+        return [self.experiments[rung.name, budget] for rung in self.plan.rungs]
 
     # -- what there is to do (`runs.Experiment`) --------------------------------------------------
 
@@ -115,27 +115,27 @@ class Ladder:
         found: dict[str, Run] = {}
         for rung in self.plan.rungs:
             for budget in self.plan.budgets:
-                campaign = self.campaigns[rung.name, budget]
-                for run in campaign.todo():
+                experiment = self.experiments[rung.name, budget]
+                for run in experiment.todo():
                     found.setdefault(run.key, run)
-                    self._campaign_of.setdefault(run.key, campaign)
+                    self._experiment_of.setdefault(run.key, experiment)
         return list(found.values())
 
     def left(self) -> int:
         """How many runs are still to do, as far as can be foreseen."""
-        return sum(campaign.left() for campaign in self.campaigns.values())
+        return sum(experiment.left() for experiment in self.experiments.values())
 
-    def campaign_of(self, run: Run) -> Campaign:
-        return self._campaign_of[run.key]
+    def experiment_of(self, run: Run) -> Experiment:
+        return self._experiment_of[run.key]
 
     def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
         """Do again what failed, or every run that these entries now have. Unknown entries raise
         UsageError."""
         # known for all before any is forgotten: a rung takes its rates from the sweep of another
-        again = {place: c.runs_of(entries) for place, c in self.campaigns.items()}
-        for place, campaign in self.campaigns.items():
-            campaign.forget_runs(again[place], failed=failed)
-        self.forgotten = [key for c in self.campaigns.values() for key in c.forgotten]
+        again = {place: c.runs_of(entries) for place, c in self.experiments.items()}
+        for place, experiment in self.experiments.items():
+            experiment.forget_runs(again[place], failed=failed)
+        self.forgotten = [key for c in self.experiments.values() for key in c.forgotten]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def open_ladder(plan: LadderPlan, options: Options) -> Ladder:
     """The ladder with its rows. Raises UsageError and DataError for what cannot be compared."""
     plan.check()
     data = PreparedData.open(plan.shared.data)
-    ladder = Ladder(plan, data, Rows(rows_path(options.page), KIND))
+    ladder = Ladder(plan, data, ResultLog(rows_path(options.page), KIND))
     ladder.forget(failed=options.retry_failed, entries=options.redo)
     return ladder
 
@@ -183,22 +183,22 @@ def sizes(ladder: Ladder) -> list[dict[str, Any]]:
     """What would be trained: a row for each rung, budget and entry, for --dry-run."""
     return [
         {
-            "rung": campaign.rung.name,
+            "rung": experiment.rung.name,
             "tokens_per_parameter": budget,
             "entry": name,
-            "parameters": campaign.described[name].parameters,
+            "parameters": experiment.described[name].parameters,
             "layers": resolved.model.layers,
             "width": resolved.model.width,
             "mlp_ratio": resolved.model.mlp_ratio,
             "steps": resolved.training.steps,
-            "tokens": campaign.tokens,
-            "epochs": campaign.epochs,
-            "train_flops": campaign.tokens * campaign.described[name].train_flops_per_token,
-            "rates_from": campaign.rung.name
-            if campaign.rates_of is None
-            else campaign.rates_of.rung.name,
+            "tokens": experiment.tokens,
+            "epochs": experiment.epochs,
+            "train_flops": experiment.tokens * experiment.described[name].train_flops_per_token,
+            "rates_from": experiment.rung.name
+            if experiment.rates_of is None
+            else experiment.rates_of.rung.name,
         }
         for budget in ladder.plan.budgets
-        for campaign in ladder.ordered(budget)
-        for name, resolved in campaign.configs.items()
+        for experiment in ladder.ordered(budget)
+        for name, resolved in experiment.configs.items()
     ]

@@ -15,7 +15,7 @@ from holo_cli.data.language import detect
 NO_LANGUAGE, PERPLEXITY, EDUCATION = "no language", "perplexity", "educational value"
 
 
-class Screen:
+class DocumentFilter:
     """Judges documents one by one; what it says depends on nothing but the document."""
 
     def __init__(self, settings: CleaningSettings) -> None:

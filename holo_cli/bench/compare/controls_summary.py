@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holo_cli.bench.compare.controls import PLACEBO, Controls
 from holo_cli.bench.compare.power import power
-from holo_cli.bench.controls.plan import PLACEBO, Controls
 from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
 
 Array = NDArray[np.float64]
@@ -103,7 +103,7 @@ def summarise_controls(controls: Controls) -> ControlsSummary:
     """From the rows there are so far."""
     plan = controls.controls
     failed = [
-        f"{run.words()}: {row['error']}"
+        f"{run.label()}: {row['error']}"
         for run in controls.wanted()
         if (row := controls.row(run)) is not None and row["status"] != "done"
     ]

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare.plan import Entry, Plan, check_types, load_plan
-from holo_cli.bench.experiment.executor import Say, Watch, execute
-from holo_cli.bench.experiment.experiment import Campaign, Run
+from holo_cli.bench.experiment.experiment import Experiment, Run
 from holo_cli.bench.experiment.identity import scaled
 from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.experiment.result_log import Rows, rows_path
+from holo_cli.bench.experiment.plan import Entry, Plan, check_types, load_plan
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.experiment.runner import Say, Watch, execute
 from holo_cli.bench.machine import describe_machine
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
@@ -26,8 +26,8 @@ from holo_cli.training.stopping import StopRequest
 
 KIND = "controls"
 PLACEBO = "placebo"
-APART = 1_000_003  # keeps the seeds of the placebo's weights off those of the runs
-OF_A_COMPARISON = {"match", "target", "seconds", "seeds", "first_seed", "extend", "sweep_share",
+INIT_SEED_OFFSET = 1_000_003  # keeps the seeds of the placebo's weights off those of the runs
+NOT_USED = {"match", "target", "seconds", "seeds", "first_seed", "extend", "sweep_share",
                    "vary"}  # fmt: skip
 
 
@@ -73,7 +73,7 @@ class ControlsPlan:
         if loose or PLACEBO in names or len(set(planted)) < len(planted):
             raise UsageError(
                 f"Entries after the baseline must each be in helps or in hurts, not "
-                f"{', '.join(loose) or 'in both'}; the name {PLACEBO} is taken."
+                f"{', '.join(loose) or 'in both'}; the name {PLACEBO} is reserved."
             )
         counts = (self.campaigns, self.series, self.campaign_seeds - 1, *(
             n - 1 for n in (*self.found_with, self.planted_seeds)
@@ -98,16 +98,16 @@ class ControlsPlan:
         return self
 
 
-class Controls(Campaign):
+class Controls(Experiment):
     """The runs of the controls; their differences follow from the rows."""
 
-    def __init__(self, plan: ControlsPlan, data: PreparedData, rows: Rows) -> None:
+    def __init__(self, plan: ControlsPlan, data: PreparedData, rows: ResultLog) -> None:
         self.controls = plan.check()
         base, *planted = plan.shared.entries
         entries = (base, replace(base, name=PLACEBO), *planted)
         super().__init__(replace(plan.shared, entries=entries, match="none"), data, rows)
 
-    def finals(self, entry: Entry) -> list[Run]:
+    def final_runs(self, entry: Entry) -> list[Run]:
         """As many seeds as the entry's role asks for."""
         of_placebo = entry.name in (self.base, PLACEBO)
         count = self.controls.pairs if of_placebo else self.controls.planted_seeds
@@ -120,13 +120,13 @@ class Controls(Campaign):
         found = scaled(resolved, rate, seed)
         if entry.name != PLACEBO:
             return found
-        return found.replace({"training.init_seed": APART + seed}, source="the placebo")
+        return found.replace({"training.init_seed": INIT_SEED_OFFSET + seed}, source="the placebo")
 
     def differences(self, name: str) -> dict[int, float]:
         """By seed: the loss of an entry minus the baseline's, of the pairs that are finished."""
         found = {}
         for entry in (name, self.base):
-            rows = [self.row(run) for run in self.finals(self.entries[entry])]
+            rows = [self.row(run) for run in self.final_runs(self.entries[entry])]
             done = [row for row in rows if row is not None and row["status"] == "done"]
             found[entry] = {row["seed"]: test_loss(row) for row in done}
         base = found[self.base]
@@ -137,7 +137,7 @@ def open_controls(plan: ControlsPlan, page: Path, *, retry_failed: bool = False)
     """The controls with the rows beside their page."""
     plan.check()
     data = PreparedData.open(plan.shared.data)
-    controls = Controls(plan, data, Rows(rows_path(page), KIND))
+    controls = Controls(plan, data, ResultLog(rows_path(page), KIND))
     controls.forget(failed=retry_failed)
     return controls
 
@@ -178,7 +178,7 @@ def named_plan(name: str) -> ControlsPlan:
 
 def read_plan(path: Path) -> ControlsPlan:
     """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
-    of_plan = {f.name for f in fields(Plan)} - {"entries"} - OF_A_COMPARISON
+    of_plan = {f.name for f in fields(Plan)} - {"entries"} - NOT_USED
     own = {f.name for f in fields(ControlsPlan)} - {"shared"}
     values, entries, _ = load_plan(path, of_plan | own)
     check_types(values, Plan, path)

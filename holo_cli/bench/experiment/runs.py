@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo_cli.bench.experiment.result_log import Row
-from holo_cli.bench.experiment.tuning import written
+from holo_cli.bench.experiment.search_space import written
 from holo_cli.config.resolve import Resolved
 
 if TYPE_CHECKING:
-    from holo_cli.bench.compare.tuning import Trial
+    from holo_cli.bench.experiment.tuning import Trial
 
 SWEEP_SEED = 0
 
@@ -25,10 +25,10 @@ class Run:
     seed: int
     resolved: Resolved
     key: str
-    where: str = ""  # in an experiment of several campaigns: which of them
+    where: str = ""  # in an experiment of several experiments: which of them
     trial: Trial | None = None  # whose settings it has, where the plan tunes
 
-    def words(self) -> str:
+    def label(self) -> str:
         """As it is named in progress and in tables."""
         name = f"{self.entry}, {self.where}" if self.where else self.entry
         if self.role == "pace":

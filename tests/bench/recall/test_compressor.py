@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from holo_cli.bench.compare.compressor import Compressor
-from holo_cli.bench.recall.plan import Exam, named_plan, resolve_exam
+from holo_cli.bench.recall.compressor import Compressor
+from holo_cli.bench.recall.plan import TaskSpec, named_plan, resolve_run
 from holo_cli.bench.recall.train import run
 from holo_cli.bench.tasks import Case
 from holo_cli.config.training_schema import TrainingConfig
@@ -19,8 +19,8 @@ from holo_cli.training.optim import Optimizer
 
 def inner(**settings: Any) -> LanguageModel:
     plan = named_plan("tiny")
-    exam = Exam("compression", 8, (Case(6, 4),))
-    resolved = resolve_exam(plan, plan.entries[0], exam, 1.0, 1)
+    spec = TaskSpec("compression", 8, (Case(6, 4),))
+    resolved = resolve_run(plan, plan.entries[0], spec, 1.0, 1)
     return build_model("vanilla", resolved.replace(settings).model)
 
 
@@ -57,10 +57,10 @@ def test_every_parameter_is_trained_once() -> None:
 
 def test_a_grown_model_keeps_its_decoder() -> None:
     plan = named_plan("tiny")
-    exam = Exam("compression", 8, (Case(6, 4),))
+    spec = TaskSpec("compression", 8, (Case(6, 4),))
     entry = replace(plan.entries[0], model="brain-v1", settings={"model.growth": [1],
                     "model.layers": 2})  # fmt: skip
-    shape = resolve_exam(plan, entry, exam, 1.0, 1).model
+    shape = resolve_run(plan, entry, spec, 1.0, 1).model
     small = Compressor.of(build_model("brain-v1", shape.at_depth(1)), 4)
     big, names = small.grown(2)
     assert isinstance(big, Compressor)
@@ -73,9 +73,9 @@ def test_a_grown_model_keeps_its_decoder() -> None:
 def test_a_short_string_is_learned() -> None:
     """Two tokens of six in a vector of 32 numbers: far above a chance of one in six."""
     plan = named_plan("tiny")
-    exam = Exam("compression", 8, (Case(4, 2),))
-    resolved = resolve_exam(plan, plan.entries[0], exam, 1.0, 1).replace(
+    spec = TaskSpec("compression", 8, (Case(4, 2),))
+    resolved = resolve_run(plan, plan.entries[0], spec, 1.0, 1).replace(
         {"training.steps": 250, "training.batch_size": 16, "training.dtype": "float32"}
     )
-    job = {"resolved": resolved.to_dict(), "exam": exam.to_dict(), "sequences": 64, "solved": 0.0}
+    job = {"resolved": resolved.to_dict(), "spec": spec.to_dict(), "sequences": 64, "solved": 0.0}
     assert run(job, lambda event: None)["cases"][0]["accuracy"] > 0.6

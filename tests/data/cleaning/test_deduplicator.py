@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.near_duplicates import altered
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
-from holo_cli.data.cleaning import duplicates as module
+from holo_cli.data.cleaning import deduplicator as module
 from holo_cli.data.document import Document
 from holo_cli.data.sources.stories.grammar import tell
 from holo_cli.errors import DataError

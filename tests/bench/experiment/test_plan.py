@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.compare.plan import (
+from holo_cli.bench.experiment.identity import agrees, identity, resolve_entry
+from holo_cli.bench.experiment.plan import (
     Entry,
     Plan,
     named_plan,
@@ -14,7 +15,6 @@ from holo_cli.bench.compare.plan import (
     plan_names,
     read_plan,
 )
-from holo_cli.bench.experiment.identity import agrees, identity, resolve_entry
 from holo_cli.bench.recall.plan import named_plan as named_recall
 from holo_cli.bench.recall.plan import plan_names as recall_names
 from holo_cli.bench.recall.plan import read_plan as read_recall

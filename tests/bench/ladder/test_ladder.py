@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from holo_cli.bench.experiment import worker_pool
-from holo_cli.bench.experiment.result_log import Rows, rows_path
-from holo_cli.bench.ladder import campaign as bench
-from holo_cli.bench.ladder.campaign import Ladder, Options, open_ladder, sizes
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.ladder import experiment as bench
+from holo_cli.bench.ladder.experiment import Ladder, Options, open_ladder, sizes
 from holo_cli.bench.ladder.page import write_page
 from holo_cli.bench.ladder.plan import LadderPlan, read_plan
 from holo_cli.bench.ladder.summary import summarise_ladder
@@ -140,7 +140,7 @@ def test_it_resumes_and_does_nothing_twice(plan: LadderPlan, tmp_path: Path) -> 
     assert "same command resumes" in caught.value.next_step
     ladder, rest = go(plan, page)
     assert (len(said), len(rest), len(ladder.rows)) == (5, 14, 19)
-    assert len(Rows(rows_path(page), "ladder")) == 19
+    assert len(ResultLog(rows_path(page), "ladder")) == 19
     assert go(plan, page)[1] == []
     again = open_ladder(plan, Options(page, redo=("ngt",)))
     assert len(again.forgotten) == 10
@@ -187,14 +187,14 @@ def test_an_entry_that_is_not_finished_gets_no_curve(ladder: Ladder, tmp_path: P
     assert any("one seed has no spread" in text for text in sentences(summary))
     row = next(r for r in one.rows if (r["entry"], r["rung"], r["role"]) == ("ngt", "l", "final"))
     failed = {**row, "status": "failed", "error": "out of memory", "kind": "crash"}
-    next(c for c in one.campaigns.values() if c.rung.name == "l").add(failed)
+    next(c for c in one.experiments.values() if c.rung.name == "l").add(failed)
     summary = summarise_ladder(one)
     assert summary.track("ngt", 1).against is None
     assert verdict_of(summary, "ngt") == "not known"
     assert any("no curve: l not finished or failed" in text for text in sentences(summary))
     assert one.todo() == []
     one.forget(failed=True)
-    assert [run.words() for run in one.todo()] == [
+    assert [run.label() for run in one.todo()] == [
         "ngt, l at 1 tokens/parameter, rate x4, final seed 1"
     ]
 

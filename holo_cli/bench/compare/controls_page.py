@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from holo_cli.bench.compare.controls import INIT_SEED_OFFSET, PLACEBO, Controls
+from holo_cli.bench.compare.controls_summary import DRAWS, ControlsSummary, sentences
 from holo_cli.bench.compare.power import power
-from holo_cli.bench.controls.plan import APART, PLACEBO, Controls
-from holo_cli.bench.controls.summary import DRAWS, ControlsSummary, sentences
 from holo_cli.bench.report import Report
 
 MOST = 12  # seeds on the plot
@@ -97,9 +97,9 @@ def _method(controls: Controls) -> str:
     return f"""The baseline is {controls.base} with \
 {controls.described[controls.base].parameters:,} parameters, trained for {training.steps} steps of \
 {tokens:,} tokens. The placebo has the same settings, batches and order of batches for each seed; \
-its initial weights come from another seed (`training.init_seed` = {APART:,} + the seed). \
-Verdicts are those of the paired t test of `holo bench compare` at 95 %, one comparison at a time, \
-without a sweep of the learning rate. Resampled shares are of {DRAWS:,} campaigns of \
+its initial weights come from another seed (`training.init_seed` = {INIT_SEED_OFFSET:,} + the \
+seed). Verdicts are those of the paired t test of `holo bench compare` at 95 %, one comparison at \
+a time, without a sweep of the learning rate. Resampled shares are of {DRAWS:,} campaigns of \
 {plan.campaign_seeds} seeds.
 
 What the controls do not cover: a learning rate chosen by a sweep, and text other than this.

@@ -38,7 +38,7 @@ _CHUNK = 8192  # records read at once while the index is made
 _MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 
 
-class Duplicates:
+class Deduplicator:
     """Remembers documents by their fingerprints. `count` is how many."""
 
     def __init__(self, folder: Path, near: float) -> None:
@@ -54,7 +54,7 @@ class Duplicates:
         self.least = near - DEVIATIONS * math.sqrt(near * (1 - near) / VALUES)
         self.count = 0
 
-    def admit(self, exact: Sequence[bytes], signatures: NDArray[np.uint16]) -> list[str]:
+    def add(self, exact: Sequence[bytes], signatures: NDArray[np.uint16]) -> list[str]:
         """For each document in order: EXACT, NEAR, or "" for one that is new and remembered now.
 
         `exact` are 16-byte hashes, `signatures` (documents, 192); rows of it mean nothing where

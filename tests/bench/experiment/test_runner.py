@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.compare import run as compare
-from holo_cli.bench.compare.plan import Plan
-from holo_cli.bench.compare.run import Options, open_campaign
+from holo_cli.bench.compare.run import Options, open_experiment
 from holo_cli.bench.experiment import worker, worker_pool
-from holo_cli.bench.experiment.executor import execute
-from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.identity import resolve_entry
+from holo_cli.bench.experiment.plan import Plan
+from holo_cli.bench.experiment.runner import execute
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
 from tests.bench.bench_lab import WORKER
@@ -46,20 +46,22 @@ say(event="result", parts=len(parts))
 """
 
 
-def go(plan: Plan, page: Path, series: int, jobs: int = 1, stop_after: int = 0) -> Campaign:
-    campaign, said, stop = open_campaign(plan, Options(page)), [], StopRequest()
+def go(plan: Plan, page: Path, series: int, jobs: int = 1, stop_after: int = 0) -> Experiment:
+    experiment, said, stop = open_experiment(plan, Options(page)), [], StopRequest()
 
     def say(text: str) -> None:
         said.append(text)
         if len(said) == stop_after:
             stop.ask("test")
 
-    execute(campaign, page, compare.describe_machine, say=say, jobs=jobs, series=series, stop=stop)
-    return campaign
+    execute(
+        experiment, page, compare.describe_machine, say=say, jobs=jobs, series=series, stop=stop
+    )
+    return experiment
 
 
-def losses(campaign: Campaign) -> dict[str, float]:
-    return {row["key"]: row["val_loss"] for row in campaign.rows}
+def losses(experiment: Experiment) -> dict[str, float]:
+    return {row["key"]: row["val_loss"] for row in experiment.rows}
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -80,7 +82,7 @@ def test_a_series_can_be_stopped_and_resumed(
     page = tmp_path / "page.html"
     with pytest.raises(Stopped):
         go(plan, page, 2, stop_after=2)
-    before = len(open_campaign(plan, Options(page)).rows)
+    before = len(open_experiment(plan, Options(page)).rows)
     assert 2 <= before < 11
     assert len(go(plan, page, 2).rows) == 11
 
@@ -90,11 +92,11 @@ def test_a_process_that_dies_fails_only_the_run_under_way(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(plan, rates=(1.0,))
-    runs = open_campaign(one, Options(tmp_path / "page.html")).todo()
+    runs = open_experiment(one, Options(tmp_path / "page.html")).todo()
     monkeypatch.setattr(worker_pool, "WORKER", [sys.executable, "-S", "-c", SERIES])
     monkeypatch.setenv("KILL", runs[1].key)
-    campaign = go(one, tmp_path / "page.html", 3)
-    status = [campaign.rows.get(run.key)["status"] for run in runs]  # type: ignore[index]
+    experiment = go(one, tmp_path / "page.html", 3)
+    status = [experiment.rows.get(run.key)["status"] for run in runs]  # type: ignore[index]
     # the run that never began is in the next series
     assert status == ["done", "failed", "done", "done"]
 
@@ -104,11 +106,11 @@ def test_a_process_that_dies_after_its_last_run_fails_none(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(plan, rates=(1.0,))
-    runs = open_campaign(one, Options(tmp_path / "page.html")).todo()
+    runs = open_experiment(one, Options(tmp_path / "page.html")).todo()
     monkeypatch.setattr(worker_pool, "WORKER", [sys.executable, "-S", "-c", SERIES])
     monkeypatch.setenv("KILL_AFTER", runs[-1].key)
-    campaign = go(one, tmp_path / "page.html", len(runs))
-    assert [row["status"] for row in campaign.rows] == ["done"] * len(runs)
+    experiment = go(one, tmp_path / "page.html", len(runs))
+    assert [row["status"] for row in experiment.rows] == ["done"] * len(runs)
 
 
 def test_the_real_worker_trains_a_series_to_the_same_losses(

@@ -15,11 +15,11 @@ from pydantic import BaseModel, Field
 from holo_cli import registry
 from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
-from holo_cli.bench.compare.plan import Entry, Plan
-from holo_cli.bench.compare.run import Options, best_rates, open_campaign
+from holo_cli.bench.compare.run import Options, best_rates, open_experiment
 from holo_cli.bench.compare.summary import summarise
-from holo_cli.bench.experiment.experiment import Campaign
-from holo_cli.bench.experiment.tuning import Told, own_knobs, propose, space_of
+from holo_cli.bench.experiment.experiment import Experiment
+from holo_cli.bench.experiment.plan import Entry, Plan
+from holo_cli.bench.experiment.search_space import FinishedTrial, own_knobs, propose, space_of
 from holo_cli.config.resolve import resolve
 from holo_cli.config.tunable import range_of, tunable, tunable_choices
 from holo_cli.errors import Stopped, UsageError
@@ -35,45 +35,45 @@ def tuned(plan: Plan) -> Plan:
     return replace(plan, tune=5, seeds=1)
 
 
-def trials(campaign: Campaign) -> dict[str, Any]:
-    return {row["key"]: row["tune"] for row in campaign.rows if row["role"] == "tune"}
+def trials(experiment: Experiment) -> dict[str, Any]:
+    return {row["key"]: row["tune"] for row in experiment.rows if row["role"] == "tune"}
 
 
 def test_every_entry_gets_the_same_budget_and_the_best_goes_on(tuned: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    campaign, said = go(tuned, page)
-    assert len(said) == len(campaign.rows) == 2 * 5 + 2
-    rows = [row for row in campaign.rows if row["role"] == "tune"]
+    experiment, said = go(tuned, page)
+    assert len(said) == len(experiment.rows) == 2 * 5 + 2
+    rows = [row for row in experiment.rows if row["role"] == "tune"]
     for name in ("vanilla", "ngt"):
         own = [row for row in rows if row["entry"] == name]
         assert sorted(row["tune"]["trial"] for row in own) == [1, 2, 3, 4, 5]
         assert [row["rate"] for row in own[:2]] == [0.5, 1.0]  # the sweep's, at the own settings
         assert own[0]["tune"]["settings"] == {"rate": 0.5}
         best = min(own, key=lambda row: row["val_loss"])
-        (final,) = [r for r in campaign.rows if (r["entry"], r["role"]) == (name, "final")]
+        (final,) = [r for r in experiment.rows if (r["entry"], r["role"]) == (name, "final")]
         assert final["tune"]["settings"] == best["tune"]["settings"]
         assert final["rate"] == best["rate"]
         wanted = {k: v for k, v in best["tune"]["settings"].items() if k.startswith("model.")}
         model = final["config"]["model"]
         assert {key: model[key.removeprefix("model.")] for key in wanted} == wanted
-        result = campaign.tuning.result(campaign.entries[name])  # type: ignore[union-attr]
+        result = experiment.tuning.result(experiment.entries[name])  # type: ignore[union-attr]
         default = min(row["val_loss"] for row in own[:2])
         assert result.gain == pytest.approx(default - best["val_loss"])
         assert result.to_dict()["trials"] == result.budget == 5
     for row in rows:  # tuning seed and length; sizes matched again
         assert row["seed"] == row["config"]["training"]["seed"] == 0
         assert row["steps"] == 10
-        assert abs(row["parameters"] - campaign.target) <= 0.02 * campaign.target
+        assert abs(row["parameters"] - experiment.target) <= 0.02 * experiment.target
         share = row["tune"]["settings"].get("training.warmup", 0.2)
         assert row["config"]["training"]["warmup"] == round(10 * share)
-    assert {r["seed"] for r in campaign.rows if r["role"] == "final"} == {1}
-    summary = summarise(campaign)
+    assert {r["seed"] for r in experiment.rows if r["role"] == "final"} == {1}
+    summary = summarise(experiment)
     text = " ".join(summary.sentences())
     assert "Each entry had 5 trials" in text
-    columns, shown = campaign.tuning.table()  # type: ignore[union-attr]
+    columns, shown = experiment.tuning.table()  # type: ignore[union-attr]
     assert [row[1] for row in shown] == ["5/5", "5/5"]
     assert all(len(row) == len(columns) for row in shown)
-    write_page(campaign, summary, page)
+    write_page(experiment, summary, page)
     assert "What tuning found" in page.read_text(encoding="utf-8")
     assert go(tuned, page, train=False)[1] == []
     with pytest.raises(UsageError, match="belong to the settings that were tuned"):
@@ -94,7 +94,7 @@ def test_a_stopped_campaign_resumes_with_the_same_trials(tuned: Plan, tmp_path: 
 
     less = replace(tuned, tune=4)
     with pytest.raises(Stopped, match="runs to do"):
-        compare.run(open_campaign(less, Options(page)), Options(page), say=say, stop=stop)
+        compare.run(open_experiment(less, Options(page)), Options(page), say=say, stop=stop)
     resumed, rest = go(tuned, page)
     assert len(rest) == 12 - 7
     assert trials(resumed) == trials(whole)
@@ -104,18 +104,18 @@ def test_a_stopped_campaign_resumes_with_the_same_trials(tuned: Plan, tmp_path: 
 def test_settings_that_cannot_be_built_are_replaced_by_others(
     tuned: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sized = Campaign.sized
+    sized = Experiment.sized
 
-    def fewer(self: Campaign, entry: Entry, changes: Any = None) -> Any:
+    def fewer(self: Experiment, entry: Entry, changes: Any = None) -> Any:
         if changes and changes.get("model.power", 8.0) < 8.0:
             raise UsageError("Too heavy.")
         return sized(self, entry, changes)
 
-    monkeypatch.setattr(Campaign, "sized", fewer)
-    campaign = open_campaign(replace(tuned, tune=6), Options(tmp_path / "page.html"))
-    assert campaign.tuning is not None
-    _finish_defaults(campaign)
-    found = campaign.tuning.trials(campaign.entries["ngt"])
+    monkeypatch.setattr(Experiment, "sized", fewer)
+    experiment = open_experiment(replace(tuned, tune=6), Options(tmp_path / "page.html"))
+    assert experiment.tuning is not None
+    _finish_defaults(experiment)
+    found = experiment.tuning.trials(experiment.entries["ngt"])
     assert len(found) == 6
     missed = [settings for trial in found for settings in trial.infeasible]
     assert missed
@@ -124,30 +124,30 @@ def test_settings_that_cannot_be_built_are_replaced_by_others(
     assert json.dumps([t.to_dict() for t in found])
     assert "infeasible" in found[-1].to_dict()
 
-    def never(self: Campaign, entry: Entry, changes: Any = None) -> Any:
+    def never(self: Experiment, entry: Entry, changes: Any = None) -> Any:
         if changes:
             raise UsageError("Never.")
         return sized(self, entry)
 
-    monkeypatch.setattr(Campaign, "sized", never)
-    campaign = open_campaign(tuned, Options(tmp_path / "page.html"))
-    assert campaign.tuning is not None
-    _finish_defaults(campaign)
-    assert len(campaign.tuning.trials(campaign.entries["ngt"])) == 2
-    assert campaign.tuning.result(campaign.entries["ngt"]).settled
-    text = " ".join(campaign.tuning.sentences())
+    monkeypatch.setattr(Experiment, "sized", never)
+    experiment = open_experiment(tuned, Options(tmp_path / "page.html"))
+    assert experiment.tuning is not None
+    _finish_defaults(experiment)
+    assert len(experiment.tuning.trials(experiment.entries["ngt"])) == 2
+    assert experiment.tuning.result(experiment.entries["ngt"]).settled
+    text = " ".join(experiment.tuning.sentences())
     assert "No further settings could be built or matched in size for ngt" in text
     assert "budgets are not equal" in text
 
 
-def _finish_defaults(campaign: Campaign) -> None:
-    """Rows for the trials known so far, without running them."""
-    for run in campaign.todo():
+def _finish_defaults(experiment: Experiment) -> None:
+    """ResultLog for the trials known so far, without running them."""
+    for run in experiment.todo():
         row = {
             "key": run.key, "status": "done", "entry": run.entry, "role": "tune",
             "val_loss": 3.0, "rate": run.rate, "seed": 0,
         }  # fmt: skip
-        campaign._stored[run.key] = row
+        experiment._stored[run.key] = row
 
 
 def test_a_trial_that_breaks_off_leaves_no_best_until_it_is_done_again(
@@ -156,15 +156,15 @@ def test_a_trial_that_breaks_off_leaves_no_best_until_it_is_done_again(
     page = tmp_path / "page.html"
     short = replace(tuned, tune=2)
     monkeypatch.setenv("BREAK", "ngt x1 seed 0")
-    campaign, _ = go(short, page)
-    vanilla, ngt = summarise(campaign).lines
+    experiment, _ = go(short, page)
+    vanilla, ngt = summarise(experiment).lines
     assert (vanilla.status, ngt.status) == ("done", "failed")
     assert "its trials 2 broke off; --retry-failed" in ngt.note
     monkeypatch.setenv("BREAK", "")
     assert len(go(short, page, retry_failed=True)[1]) == 2
     monkeypatch.setenv("DIVERGE", "ngt x1 seed 0")
-    campaign, _ = go(short, tmp_path / "other.html")
-    result = campaign.tuning.result(campaign.entries["ngt"])  # type: ignore[union-attr]
+    experiment, _ = go(short, tmp_path / "other.html")
+    result = experiment.tuning.result(experiment.entries["ngt"])  # type: ignore[union-attr]
     assert (result.diverged, result.broken) == (1, ())
     assert result.best is not None
     assert result.best.number == 1
@@ -172,13 +172,13 @@ def test_a_trial_that_breaks_off_leaves_no_best_until_it_is_done_again(
 
 def test_tuning_at_equal_time_measures_the_speed_of_each_shape(tuned: Plan, tmp_path: Path) -> None:
     timed = replace(tuned, match="time", seconds=9.0, tune=3, entries=tuned.entries[1:])
-    campaign, _ = go(timed, tmp_path / "page.html")
-    roles = [row["role"] for row in campaign.rows]
+    experiment, _ = go(timed, tmp_path / "page.html")
+    roles = [row["role"] for row in experiment.rows]
     assert roles.count("tune") == 3
     assert roles.count("pace") == 4  # the own shape, the proposed one, the best one twice more
-    (final,) = [row for row in campaign.rows if row["role"] == "final"]
+    (final,) = [row for row in experiment.rows if row["role"] == "final"]
     assert final["steps"] == 20
-    assert campaign.left() == 0
+    assert experiment.left() == 0
 
 
 # -- what is tuned --------------------------------------------------------------------------------
@@ -227,8 +227,8 @@ def test_rival_models_have_settings_of_their_own_to_tune(model: str, keys: set[s
 def test_proposals_are_those_of_their_seed_and_of_what_was_told() -> None:
     space = space_of(resolve("ngt", env={}), [1.0, 2.0], ())
     first = islice(propose(space, "x", 0, []), 9)
-    told = [Told(settings, float(i)) for i, settings in enumerate(first)]
-    told.append(Told({"rate": 2.0}, None))
+    told = [FinishedTrial(settings, float(i)) for i, settings in enumerate(first)]
+    told.append(FinishedTrial({"rate": 2.0}, None))
     one, two = (list(islice(propose(space, "x", 1, told), 3)) for _ in range(2))
     assert one == two
     assert one != list(islice(propose(space, "y", 1, told), 3))
@@ -242,14 +242,14 @@ def test_what_an_entry_sets_itself_is_not_tuned(plan: Plan, tmp_path: Path) -> N
         Entry("textbook", "vanilla", recipe="classic"),
     )
     shared = replace(plan, entries=entries, tune=2, base={**plan.base, "model.soft_cap": 15.0})
-    campaign = open_campaign(shared, Options(tmp_path / "page.html"))
-    assert campaign.tuning is not None
-    spaces = campaign.tuning.spaces
+    experiment = open_experiment(shared, Options(tmp_path / "page.html"))
+    assert experiment.tuning is not None
+    spaces = experiment.tuning.spaces
     assert "model.power" in spaces["ngt"]
     assert "model.power" not in spaces["ngt-4"]
     assert all("model.soft_cap" not in space for space in spaces.values())
     assert not own_knobs(spaces["textbook"])
-    (note,) = campaign.tuning.notes()
+    (note,) = experiment.tuning.notes()
     assert note.startswith("textbook has no settings of the model to tune")
 
 
@@ -259,7 +259,7 @@ def test_an_empty_range_is_refused_with_its_entry(
     eps = registry.config_class("ngt").model_fields["eps"]
     monkeypatch.setattr(eps, "json_schema_extra", tunable(0.3, 0.1))
     with pytest.raises(UsageError, match=r"Entry ngt: model\.eps declares an empty range.*0\.3"):
-        open_campaign(replace(plan, tune=2), Options(tmp_path / "page.html"))
+        open_experiment(replace(plan, tune=2), Options(tmp_path / "page.html"))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_without_optuna_one_sentence_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Optuna, which is not installed") as caught:
-        open_campaign(replace(plan, tune=2), Options(tmp_path / "page.html"))
+        open_experiment(replace(plan, tune=2), Options(tmp_path / "page.html"))
     assert "holo-cli[tune]" in caught.value.next_step
 
 

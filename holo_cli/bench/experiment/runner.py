@@ -1,7 +1,8 @@
 """Executes the training runs of an experiment in worker processes and appends a row for each.
 
-An experiment (`Campaign`, `Ladder`) says which runs are missing; this module turns them into jobs,
-and what the workers report into rows. A run normally has a process of its own. Where runs take
+An experiment (`Experiment`, `Ladder`) knows which runs are missing; this module turns
+them into jobs and what the workers report into rows. A run normally has a process of its own.
+Where runs take
 seconds, starting the process costs as much as the run, so several may share one (`series`): the
 losses are the same, but peak memory and processor time are then not known and stay out of the row.
 """
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.experiment import Campaign, Run
+from holo_cli.bench.experiment.experiment import Experiment, Run
 from holo_cli.bench.experiment.losses import test_bpb, test_loss, tune_loss
-from holo_cli.bench.experiment.result_log import Row, Rows, beside
-from holo_cli.bench.experiment.worker_pool import DONE, Event, Job, Told, carry_out
+from holo_cli.bench.experiment.result_log import ResultLog, Row, beside
+from holo_cli.bench.experiment.worker_pool import DONE, Event, Job, WorkerEvent, run_jobs
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
 
@@ -27,21 +28,21 @@ Say = Callable[[str], None]
 Watch = Callable[[str, Event], None]  # the name of a run, and an event of it
 
 
-class Experiment(Protocol):
-    """What can be executed: runs that are missing, and the campaign each of them belongs to."""
+class Runnable(Protocol):
+    """What can be executed: runs that are missing, and the experiment each of them belongs to."""
 
-    rows: Rows
+    rows: ResultLog
     forgotten: list[str]
 
     def todo(self) -> list[Run]: ...
 
     def left(self) -> int: ...
 
-    def campaign_of(self, run: Run) -> Campaign: ...
+    def experiment_of(self, run: Run) -> Experiment: ...
 
 
 def execute(
-    experiment: Experiment,
+    experiment: Runnable,
     page: Path,
     machine: Callable[[], dict[str, Any]],
     *,
@@ -66,7 +67,7 @@ def execute(
         return
     desk = _Desk(experiment, machine(), say, watch, jobs, series, left)
     with stop.on_signals():
-        done = carry_out(desk.todo, desk.heard, beside(page, ".work"), jobs, lambda: bool(stop))
+        done = run_jobs(desk.todo, desk.heard, beside(page, ".work"), jobs, lambda: bool(stop))
     if not done:
         raise Stopped(
             f"Stopped with about {experiment.left()} runs to do; what was done is in "
@@ -94,7 +95,7 @@ class _Series:
 class _Desk:
     """Turns runs into jobs, and events into rows."""
 
-    experiment: Experiment
+    experiment: Runnable
     machine: dict[str, Any]
     say: Say
     watch: Watch | None
@@ -118,13 +119,13 @@ class _Desk:
             # reached only when the pool wants a further job, so the one above is running
 
     def _job(self, key: str, chunk: list[Run]) -> Job:
-        jobs = [_job(self.experiment.campaign_of(run), run) for run in chunk]
+        jobs = [_job(self.experiment.experiment_of(run), run) for run in chunk]
         if not key.startswith("series-"):
             return jobs[0]
         parts = [{"key": job.key, "task": job.task, **job.settings} for job in jobs]
         return Job(key, "series", {"resolved": parts[0]["resolved"], "parts": parts})
 
-    def heard(self, told: Told) -> None:
+    def heard(self, told: WorkerEvent) -> None:
         series, event = self.known[told.job.key], told.event
         if event["event"] == "begin":
             series.current = series.runs[event["key"]]
@@ -141,36 +142,36 @@ class _Desk:
             if lost is not None:
                 self._ended(lost, event)
         elif self.watch is not None and (alone or not told.ended):
-            self.watch(series.current.words(), event)
+            self.watch(series.current.label(), event)
 
     def _ended(self, run: Run, event: Event) -> None:
         if self.watch is not None:
-            self.watch(run.words(), event)
-        campaign = self.experiment.campaign_of(run)
-        row = _row(campaign, run, event, self.machine)
+            self.watch(run.label(), event)
+        experiment = self.experiment.experiment_of(run)
+        row = _row(experiment, run, event, self.machine)
         if run.key in self.began and not row.get("resumed"):  # it had a process of its own
             row["wall_seconds"] = round(time.monotonic() - self.began[run.key], 2)
-        campaign.add(row)
+        experiment.add(row)
         runs = self.experiment.left()
         self.say(f"{_outcome(row, run)}  ({runs} run{'' if runs == 1 else 's'} left{self.left()})")
 
 
-def _job(campaign: Campaign, run: Run) -> Job:
-    # decided once, here: a process that decided for itself might find another format
+def _job(experiment: Experiment, run: Run) -> Job:
+    # with_dtype once, here: a process that with_dtype for itself might find another format
     asked = run.resolved.training.dtype
-    dtype = campaign.dtype if asked == "auto" else asked
+    dtype = experiment.dtype if asked == "auto" else asked
     resolved = run.resolved.replace({"training.dtype": dtype}, source="the experiment").to_dict()
     if run.role == "pace":
-        settings = {"resolved": resolved, "seconds": campaign.plan.seconds}
+        settings = {"resolved": resolved, "seconds": experiment.plan.seconds}
         return Job(run.key, "pace", settings)
     return Job(run.key, "train", {"resolved": resolved})
 
 
-def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> Row:
+def _row(experiment: Experiment, run: Run, told: Event, machine: dict[str, Any]) -> Row:
     """Everything that is known of a finished run, with all its settings."""
     event = {key: value for key, value in told.items() if key != "event"}
-    described = campaign.size(run.resolved)
-    data = campaign.data
+    described = experiment.size(run.resolved)
+    data = experiment.data
     row: Row = {
         "key": run.key,
         "status": "done" if told["event"] == DONE else "failed",
@@ -179,7 +180,7 @@ def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> 
         "role": run.role,
         "rate": run.rate,
         "seed": run.seed,
-        **campaign.labels,
+        **experiment.labels,
     }
     costs = {
         "parameters": described.parameters,
@@ -195,7 +196,7 @@ def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> 
             "name": data.name,
             "fingerprint": data.fingerprint,
             "tokenizer": data.tokenizer.fingerprint,
-            "vocab_size": campaign.vocab,
+            "vocab_size": experiment.vocab,
             "val_tokens": data.token_count("val"),
             "val_bytes": data.byte_count("val"),
         },
@@ -210,15 +211,15 @@ def _row(campaign: Campaign, run: Run, told: Event, machine: dict[str, Any]) -> 
 
 def _outcome(row: Row, run: Run) -> str:
     if row["status"] != "done":
-        return f"{run.words()}: failed: {row['error']}"
+        return f"{run.label()}: failed: {row['error']}"
     if run.role == "pace":
-        return f"{run.words()}: {row['steps']} steps in the time given"
+        return f"{run.label()}: {row['steps']} steps in the time given"
     if run.role == "tune":
         return (
-            f"{run.words()}: {tune_loss(row):.4f} nats per token on the tune half, "
+            f"{run.label()}: {tune_loss(row):.4f} nats per token on the tune half, "
             f"{row['train_seconds']:.0f} s"
         )
     return (
-        f"{run.words()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
+        f"{run.label()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
         f"{row['train_seconds']:.0f} s"
     )
