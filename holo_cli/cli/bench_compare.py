@@ -218,7 +218,7 @@ def _plan(
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
-    plan = plan.selected(None if models is None else bench_options.names(models), more)
+    plan = plan.selected(None if models is None else bench_options.models(models), more)
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 

@@ -139,7 +139,7 @@ def _plan(
     plan = plan.with_entries(more)
     if models is not None:
         own = [entry.name for entry in more]
-        plan = plan.select(bench_options.chosen(bench_options.names(models), own))
+        plan = plan.select(bench_options.chosen(bench_options.models(models), own))
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options, table_layout
-from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, names, sink
+from holo_cli.cli import bench_options, complete, options, table_layout
+from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, sink
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
 
@@ -259,8 +259,9 @@ def _entries(
     from holo_cli.bench.experiment.entries import resolve_entries
 
     return resolve_entries(
-        names(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
-        device=device or "auto", dtype=dtype or "auto", reserved=reserved, **shape,
+        bench_options.models(models), variants or (), preset=preset, sets=sets or (),
+        vocab_size=vocab_size, device=device or "auto", dtype=dtype or "auto", reserved=reserved,
+        **shape,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import holo_cli
+from holo_cli import plugins
 from holo_cli.errors import DataError
 from holo_cli.files import try_lock
 
@@ -192,7 +193,7 @@ class WorkerPool:
         return {"event": "failed", "kind": "crash", "error": why, "stderr": said[-15:]}
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
+        environment = {**os.environ, **plugins.environment()}
         # the tree this process runs from, installed or not
         tree = str(Path(holo_cli.__file__).resolve().parents[1])
         paths = [tree, environment.get("PYTHONPATH", "")]

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from holo_cli import plugins
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError
 
@@ -57,7 +58,12 @@ class ModelProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "holo_cli.bench.speed.model_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": _import_path(), **(environment or {})},
+            env={
+                **os.environ,
+                **plugins.environment(),
+                "PYTHONPATH": _import_path(),
+                **(environment or {}),
+            },
         )  # fmt: skip
         self._send({"probe": probe, "config": resolved.to_dict()})
 
