@@ -63,7 +63,7 @@ class _TimedOptimizer(Optimizer):
     seconds = 0.0
 
     def step(self) -> None:
-        watch = Stopwatch(next(iter(self.rest.values())).device)
+        watch = Stopwatch(self.adam.param_groups[0]["params"][0].device)
         super().step()
         self.seconds += watch.read()["seconds"]
 
