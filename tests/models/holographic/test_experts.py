@@ -24,7 +24,7 @@ def test_sorting_tokens_is_the_loop_over_experts(experts: int, top: int) -> None
     part = make_experts(experts=experts, experts_top_k=top)
     x = randn(2, 21, 16)
     expected = torch.stack(
-        [torch.stack([reference._feed(part, token) for token in row]) for row in x]
+        [torch.stack([reference.expert_output(part, token) for token in row]) for row in x]
     )
     torch.testing.assert_close(part(x)[0], expected)
 

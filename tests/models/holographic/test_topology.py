@@ -22,7 +22,7 @@ def test_topology_is_the_plain_loop_and_goes_on_from_a_state() -> None:
     whole = features(v)
     for row in range(2):
         for h in range(3):
-            plain = reference._topology(list(v[row, :, h]), 6)
+            plain = reference.topology_features(list(v[row, :, h]), 6)
             torch.testing.assert_close(whole[row, :, h], torch.stack(plain))
     past = init_topology(2, 3, 5, 6, v)
     parts = []
