@@ -20,9 +20,9 @@ from safetensors.torch import save_file
 import holo_cli as holo
 from holo_cli import plugins, registry
 from holo_cli.__main__ import main
-from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.bench.experiment.code_fingerprint import code_of
 from holo_cli.bench.experiment.identity import identity_of_row
+from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.errors import CheckpointError, ModelError, UsageError
