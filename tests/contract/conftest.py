@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from holo_cli import registry
+from holo_cli.models import oracle
 from holo_cli.models.base import LanguageModel
 
 VOCAB, CONTEXT = 29, 64
@@ -35,6 +36,14 @@ class Case:
     @property
     def reference(self) -> ModuleType:
         return registry.part(self.name, "reference")
+
+    @property
+    def claims(self) -> oracle.Claims:
+        return oracle.claims(self.reference, self.label.split(":")[1])
+
+    def logits(self, model: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+        """The slow obvious form."""
+        return oracle.logits(self.reference, model, tokens)
 
     def build(self, *, awake: bool = True, dtype: torch.dtype = torch.float64) -> LanguageModel:
         """A seeded model in eval mode; `awake`: nothing is left at the zeros of initialisation."""
