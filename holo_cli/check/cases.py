@@ -65,7 +65,7 @@ class Case:
             reason = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
             raise UsageError(
                 f"{self.name}: its config refuses the shape of the checks ({reason}).",
-                next_step='Give it one that fits: CASES = {"small": {"width": 32}} in reference.py.',
+                next_step='Name one that fits: CASES = {"small": {"width": 32}} in reference.py.',
             ) from None
         model = registry.build_model(self.name, config)
         if noisy:

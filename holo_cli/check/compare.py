@@ -17,7 +17,10 @@ def need(condition: object, message: str) -> None:
 
 def close(found: Tensor, wanted: Tensor, what: str, atol: float, rtol: float = 0.0) -> float:
     """The largest difference. Raises CheckFailed where one is above atol + rtol |wanted|."""
-    need(found.shape == wanted.shape, f"{what}: shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
+    need(
+        found.shape == wanted.shape,
+        f"{what}: shape {tuple(found.shape)}, not {tuple(wanted.shape)}",
+    )
     difference = (found - wanted).abs()
     largest = difference.max().item() if difference.numel() else 0.0
     if not (difference <= atol + rtol * wanted.abs()).all():

@@ -31,6 +31,10 @@ from holo_cli.training.run import resume, train
 FILE_TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
+def _config(**values: float) -> TrainingConfig:
+    return TrainingConfig.model_validate(values)
+
+
 def _train_step(model: LanguageModel, tokens: Tensor, target: Tensor) -> Tensor:
     """The loss, after its gradients were added to the parameters'."""
     hidden, aux = model.hidden(tokens)
@@ -41,8 +45,8 @@ def _train_step(model: LanguageModel, tokens: Tensor, target: Tensor) -> Tensor:
 
 def every_parameter_trained(case: Case) -> str:
     model = case.build(noisy=False, dtype=torch.float32).train()
-    optimizer = Optimizer(model, TrainingConfig(lr=0.01), fast_bf16=False)
-    optimizer.set_rates(1.0)
+    optimizer = Optimizer(model, _config(lr=0.01), fast_bf16=False)
+    optimizer.set_lr(1.0)
     names = [name for name, _ in model.named_parameters()]
     trained: set[str] = set()
     for seed in range(6):  # a few steps: zero initialisation blocks gradients at first
@@ -95,11 +99,11 @@ def gradient_checkpointing(case: Case) -> str:
 
 def overfits_a_batch(case: Case) -> str:
     model = case.build(noisy=False, dtype=torch.float32).train()
-    optimizer = Optimizer(model, TrainingConfig(lr=0.02, adam_lr=0.02), fast_bf16=False)
+    optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.02), fast_bf16=False)
     tokens = random_tokens(4, 17)
     loss = math.inf
     for step in range(300):
-        optimizer.set_rates(min(1.0, (300 - step) / 100))
+        optimizer.set_lr(min(1.0, (300 - step) / 100))
         loss = _train_step(model, tokens[:, :-1], tokens[:, 1:]).item()
         optimizer.step()
         model.zero_grad()
@@ -118,9 +122,9 @@ def mixer_is_needed(case: Case) -> str:
         model = case.build(noisy=False, dtype=torch.float32).train()
         if disabled:
             model.disable()
-        optimizer = Optimizer(model, TrainingConfig(lr=0.02, adam_lr=0.01), fast_bf16=False)
+        optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.01), fast_bf16=False)
         for step in range(200):
-            optimizer.set_rates(min(1.0, (200 - step) / 80))
+            optimizer.set_lr(min(1.0, (200 - step) / 80))
             generator = torch.Generator().manual_seed(step)
             tokens = torch.randint(0, VOCAB, (16, 24), generator=generator)
             target = tokens.roll(back, dims=1)

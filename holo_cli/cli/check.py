@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from holo_cli.cli import bench_options, complete, options
-from holo_cli.cli.output import Output
 from holo_cli.errors import CheckError, UsageError, nearest
 
 
