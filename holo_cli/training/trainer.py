@@ -299,7 +299,7 @@ class Trainer:
                 "tokens": progress.tokens,
                 "epoch": round(self.batches.epoch, 4),
                 "loss": progress.train_loss,
-                "lr": self.optimizer.peak[0] * lr_multiplier(progress.step - 1, config),
+                "lr": config.lr * lr_multiplier(progress.step - 1, config),
                 "grad_norm": self._norm,
                 "tokens_per_second": round(speed, 1),
                 "seconds": round(progress.train_seconds, 3),

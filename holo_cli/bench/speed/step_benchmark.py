@@ -63,7 +63,7 @@ class _TimedOptimizer(Optimizer):
     seconds = 0.0
 
     def step(self) -> None:
-        watch = Stopwatch(next(iter(self.rest.values())).device)
+        watch = Stopwatch(self.adam.param_groups[0]["params"][0].device)
         super().step()
         self.seconds += watch.read()["seconds"]
 
@@ -159,7 +159,7 @@ class DecodingBenchmark:
     def warm(self, tokens: int = 4) -> dict[str, Any]:
         """The first tokens, whose time is of building and first use; what it is."""
         watch = Stopwatch(self.model.device)
-        self._write(self.engine.read(self.ids[:1]), tokens)
+        self._write(self.engine.prefill(self.ids[:1]), tokens)
         described = self.model.describe()
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         per_weight = weights / described.parameters
@@ -181,7 +181,7 @@ class DecodingBenchmark:
         start = max(before, default=0)
         watch = Stopwatch(self.model.device)
         known = [self.prefixes[start]] if start else []
-        prefix = self.engine.read(self.ids[:position], known)
+        prefix = self.engine.prefill(self.ids[:position], known)
         self.prefixes[position] = prefix
         return watch.read() | {
             "tokens": position - start,

@@ -70,13 +70,13 @@ class BrainBlock(Block):
             return x
         return x + self.adapters(rms_norm(x), side.languages if side is not None else None)[0]
 
-    def remember(
+    def append_to_cache(
         self, x: Tensor, state: Any, windows: tuple[Tensor, ...], stream: ValueStream | None
     ) -> tuple[Any, tuple[Tensor, ...]]:
         """The states after tokens that left below this layer."""
         seen = Windows(windows)
         extras = Extras(seen, stream, self.residual_gain, self.embedding_gain)
-        state = self.mixer.remember(self.read(x, seen), state, extras)
+        state = self.mixer.append_to_cache(self.read(x, seen), state, extras)
         return state, tuple(seen.after)
 
 

@@ -13,7 +13,7 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.brain_v1.attention import causal_weights
 from holo_cli.models.brain_v1.block import brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.views import watched
 
 
@@ -27,9 +27,9 @@ def without_exits(model: Any) -> Iterator[None]:
         model.exit_threshold = before
 
 
-def feeding(model: Backbone, tokens: Tensor) -> list[tuple[Columns | Free, Tensor]]:
+def feeding(model: Backbone, tokens: Tensor) -> list[tuple[Columns | KWTA, Tensor]]:
     """Each layer's sparse MLP and its inputs for (B, T) tokens, (N, C)."""
-    parts = [b.mlp for b in brain_blocks(model) if isinstance(b.mlp, Columns | Free)]
+    parts = [b.mlp for b in brain_blocks(model) if isinstance(b.mlp, Columns | KWTA)]
     with watched(parts) as calls, without_exits(model):
         model.hidden(tokens)
     return [(part, x.flatten(0, 1)) for part, (x, _) in zip(parts, calls, strict=True)]

@@ -32,10 +32,10 @@ from holo_cli.models.brain_v1.exits import (
     exit_loss,
     exit_weight,
     keep_probability,
-    may_leave_after,
+    may_exit_after,
 )
 from holo_cli.models.brain_v1.growth import grow
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Model(Backbone):
         return BrainAttention(self.config)
 
     def make_mlp(self, layer: int) -> FeedForward:
-        form = Columns if self.config.sparsity in ("columns", "both") else Free
+        form = Columns if self.config.sparsity in ("columns", "both") else KWTA
         return form(self.config, layer)
 
     def make_block(self, layer: int) -> BrainBlock:
@@ -82,7 +82,7 @@ class Model(Backbone):
 
     def on_progress(self, fraction: float) -> None:
         for block in self.brain_blocks():
-            if isinstance(block.mlp, Free):
+            if isinstance(block.mlp, KWTA):
                 block.mlp.on_progress(fraction)
 
     def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Side:
@@ -130,7 +130,7 @@ class Model(Backbone):
                 continue
             x = torch.where(left[..., None], x, y)
             passed = passed + ~left
-            if may_leave_after(self.config, layer):
+            if may_exit_after(self.config, layer):
                 left = left | self._is_sure(x, ~left)
                 everyone = bool(left.all())
         return x, passed
@@ -199,7 +199,7 @@ class Model(Backbone):
         def through(layer: int, x: Tensor, left: bool) -> Tensor:
             block, mixer, seen = blocks[layer], mixers[layer], windows[layer]
             if left:
-                mixers[layer], windows[layer] = block.remember(x, mixer, seen, stream)
+                mixers[layer], windows[layer] = block.append_to_cache(x, mixer, seen, stream)
             else:
                 x, _, mixers[layer], windows[layer] = block.step(x, mixer, seen, stream, side)
             return x
@@ -244,7 +244,7 @@ class Model(Backbone):
         """
         found: dict[str, float] = {}
         for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
-            sent, could = part.sent(x)
+            sent, could = part.unit_outputs(x)
             found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
             found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
             if not could.all():

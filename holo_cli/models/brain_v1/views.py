@@ -35,7 +35,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 
     sends, rows, tables = {}, [], []
     for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
-        sent, could = part.sent(x)
+        sent, could = part.unit_outputs(x)
         energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
         sends[name] = [heat(energy.T, "column %{y}, position %{x}: %{z}")]
         firing = (sent != 0).float().mean(1)  # (T,)

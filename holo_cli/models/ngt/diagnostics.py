@@ -1,4 +1,4 @@
-"""What the particles do while a model reads: per-layer snapshots, and the figures logged of them.
+"""Per-layer snapshots of the particles, and the figures that training logs of them.
 
 Legend: B rows, T positions, H heads, G sets of points per token, d coordinates.
 """
@@ -14,14 +14,14 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.ngt.mixer import GravityMixer, Particles
 from holo_cli.models.ngt.repulsion import repulsion
 
-SAMPLE = 256  # positions looked at by `measures`: weights are T^2 per head
+SAMPLE = 256  # positions that `measures` uses: weights are T^2 per head
 
 
 class Snapshot(NamedTuple):
-    """The particles in one layer."""
+    """One layer's particles and weights."""
 
-    now: Particles
-    z: Tensor  # (B, T, G, H d), before turning
+    particles: Particles
+    z: Tensor  # (B, T, G, H d), before rotation
     masses: Tensor  # (B, T, H)
     squared: Tensor  # (B, H, T, T), squared distances of the kernel
     weights: Tensor  # (B, H, T, T), rows sum to one
@@ -33,7 +33,7 @@ def gravity_mixers(model: Backbone) -> list[GravityMixer]:
 
 
 def snapshots(model: Backbone, tokens: Tensor) -> list[Snapshot]:
-    """(B, T) int64 -> what each layer's kernel sees; O(T^2) memory per layer and head."""
+    """(B, T) int64 -> a snapshot per layer; O(T^2) memory per layer and head."""
     x = rms_norm(model.embedding(tokens))
     z = model.side_stream(tokens, x, None)
     stream = model.value_stream(tokens, x)
@@ -42,9 +42,9 @@ def snapshots(model: Backbone, tokens: Tensor) -> list[Snapshot]:
         u = block.read(x)
         x, z, _ = block(x, stream, z)
         masses = mixer.masses(u)
-        now = mixer.particles(u, z, masses, 0)
-        squared = mixer.kernel.squared(now.q, now.k)
-        layers.append(Snapshot(now, z, masses, squared, mixer.weights(now)))
+        particles = mixer.particles(u, z, masses, 0)
+        squared = mixer.kernel.squared(particles.q, particles.k)
+        layers.append(Snapshot(particles, z, masses, squared, mixer.weights(particles)))
     return layers
 
 
@@ -76,6 +76,6 @@ def measures(model: Backbone, tokens: Tensor) -> dict[str, float]:
             if mixer.radius_cutoff is not None:
                 square = mixer.radius_cutoff.radius.square()[:, None]
                 figures["beyond"] = (layer.squared[..., past] > square).double().mean()
-            figures["repulsion"] = repulsion(mixer.pulling(layer.z), layer.masses, mixer.pairs)
+            figures["repulsion"] = repulsion(mixer.key_points(layer.z), layer.masses, mixer.pairs)
         out |= {f"{name}/{key}": value.item() for key, value in figures.items()}
     return out
