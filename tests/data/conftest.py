@@ -43,6 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         at_once = types.SimpleNamespace(sleep=lambda seconds: None)
         monkeypatch.setattr(client, "time", at_once)  # its pauses between attempts
-        monkeypatch.setattr(errors, "FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(errors, "LONGEST_PAUSE", 0.01)
+        monkeypatch.setattr(errors, "FIRST_BACKOFF", 0.001)
+        monkeypatch.setattr(errors, "MAX_BACKOFF", 0.01)
         yield hub

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holo_cli.data.document import Document
-from holo_cli.data.mixture import TURNS, Mixture, parse_mix
-from holo_cli.data.sources.base import Source, Stream, counted
+from holo_cli.data.mixture import ROUND_ROBIN, Mixture, parse_mix
+from holo_cli.data.sources.base import Source, Stream, numbered_chunks
 from holo_cli.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def stream(name: str, count: int, size: int, language: str = "") -> Stream:
                 counts["bad lines"] += 1
             yield Document(f"{name}{number}".ljust(size, "."), language, name)
 
-    return Stream(counted(documents), name, language, count * size)
+    return Stream(numbered_chunks(documents), name, language, count * size)
 
 
 def source(name: str, *streams: Stream, balanced: bool = False) -> Source:
@@ -89,7 +89,7 @@ def test_streams_of_one_source_take_turns() -> None:
 
 
 def test_turns_give_as_much_of_each_and_all_of_it() -> None:
-    found = read(Mixture(two(), TURNS))
+    found = read(Mixture(two(), ROUND_ROBIN))
     assert shares(found) == {"a": 6000, "b": 9000}
     assert shares(found[:120])["a"] == pytest.approx(shares(found[:120])["b"], abs=110)
 
@@ -151,7 +151,7 @@ def test_mixes_that_mean_nothing(mix: str, says: str) -> None:
     [
         ("a=0.5,c=0.5", "names 'c', which is not in this mixture"),
         ("fr=0.5", "names 'fr'"),
-        ("a=1", "leaves nothing for b"),
+        ("a=1", "leaves no share for b"),
     ],
 )
 def test_mixes_that_do_not_fit(mix: str, says: str) -> None:
@@ -160,5 +160,5 @@ def test_mixes_that_do_not_fit(mix: str, says: str) -> None:
 
 
 def test_a_text_of_unknown_language_cannot_be_weighed_by_it() -> None:
-    with pytest.raises(UsageError, match="does not say which language"):
+    with pytest.raises(UsageError, match="language of 'mine' is unknown"):
         Mixture([source("mine", stream("mine", 3, 9))], parse_mix("ko=0.5"))

@@ -18,7 +18,7 @@ def plan(begun: list[Document], complete: bool, fraction: float) -> SplitPlan:
 def places(documents: list[Document], chosen: SplitPlan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"train": [], "val": []}
     for document in documents:
-        for split, part in chosen.place(document):
+        for split, part in chosen.assign(document):
             found[split].append(part.text)
     return found
 

@@ -28,7 +28,7 @@ def test_the_same_again_is_there_already(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tokenizer was char and is bpe now"):
         again(tokenizer="bpe")
     source.write_text(corpus(50), encoding="utf-8")
-    with pytest.raises(DataError, match="the source has changed"):
+    with pytest.raises(DataError, match="whose source has changed"):
         again()
     assert content(tmp_path / "set") == before
     result = again(force=True)

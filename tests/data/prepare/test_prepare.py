@@ -151,6 +151,6 @@ def test_a_tokenizer_of_another_text(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("the keeper\n\n\nthe lamp", encoding="utf-8")
     one = prepare(source=str(other), out=tmp_path / "one", tokenizer="char")
-    with pytest.raises(DataError, match=r"cannot write '.' \(U\+[0-9A-F]{4,}\)"):
+    with pytest.raises(DataError, match=r"cannot encode '.' \(U\+[0-9A-F]{4,}\)"):
         prepare(source=str(source), out=tmp_path / "two", tokenizer=str(one.data))
     assert not (tmp_path / "two").exists()

@@ -15,8 +15,8 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.document import Document
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import open_source
-from holo_cli.data.sources.articles import articles, is_title
 from holo_cli.data.sources.base import Request
+from holo_cli.data.sources.hub.articles import articles, is_title
 from holo_cli.data.sources.hub.subsets import PARTS, Part
 from holo_cli.errors import DataError, UsageError
 from tests.data.sources import hub_layouts as layouts
@@ -193,7 +193,7 @@ def test_the_subsets_of_fineweb(name: str, hub: Hub, tmp_path: Path) -> None:
     assert "Did you mean 'sample-10BT'" in caught.value.next_step
     result = prepare([name], out=tmp_path / "set", subset="sample-100BT", tokenizer="char")
     assert sum(result.docs.values()) == 2
-    with pytest.raises(DataError, match="subset was sample-100BT and is not given now"):
+    with pytest.raises(DataError, match="subset was sample-100BT and is none now"):
         prepare([name], out=tmp_path / "set", tokenizer="char")
     for other in ("fineweb2", "stories"):
         with pytest.raises(UsageError, match=f"{other} has no subset"):
@@ -205,7 +205,7 @@ def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> Non
     found, _ = documents("fineweb2", languages=("de",))
     assert found[0].text == layouts.german(0)
     assert {d.language for d in found} == {"de"}
-    with pytest.raises(UsageError, match="not known here to have 'xx'"):
+    with pytest.raises(UsageError, match="has no language 'xx'"):
         documents("fineweb2", languages=("xx",))
     layouts.parquet(tmp_path / "hub/data/gsw_Latn/train/000.parquet", {"text": ["Grüezi"] * 9})
     serve(hub, "fineweb2", tmp_path / "hub")
@@ -220,7 +220,7 @@ def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="two scripts of one language"):
         prepare(["fineweb2"], out=tmp_path / "u", lang=["uzn_Latn", "uzn_Cyrl"])
     for name in ("fineweb2", "wikipedia"):
-        with pytest.raises(UsageError, match="comes by language, and none was asked for"):
+        with pytest.raises(UsageError, match="needs --lang"):
             documents(name)
 
 
@@ -262,7 +262,7 @@ def test_redpajama_from_the_list_on_the_web_and_from_a_folder(
     records = np.concatenate(PreparedData.open(result.data).records("train"))
     assert 100 <= records["perplexity"].min() < records["perplexity"].max() < 160
     assert np.isnan(records["score"]).all()
-    with pytest.raises(UsageError, match="not known here to have 'ko'"):
+    with pytest.raises(UsageError, match="has no language 'ko'"):
         documents("redpajama", languages=("ko",))
 
 
@@ -344,7 +344,9 @@ def test_no_answer_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match=r"wikipedia has to be fetched from .*does not answer") as e:
+    with pytest.raises(
+        DataError, match=r"wikipedia has to be downloaded from .*does not respond"
+    ) as e:
         documents("wikipedia", languages=("ko",))
     assert "\n" not in str(e.value)
     for way in ("--offline", "--source FOLDER", "holo prepare stories"):

@@ -52,7 +52,7 @@ def test_without_a_network_one_sentence_at_once(
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
     begun = time.monotonic()
-    with pytest.raises(DataError, match="does not answer") as caught:
+    with pytest.raises(DataError, match="does not respond") as caught:
         prepare(["shakespeare"], out=tmp_path / "set")
     assert time.monotonic() - begun < 5
     assert "--source FILE" in caught.value.next_step

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from holo_cli.data.tokenizers.streaming import ByteStream, stable_length
+from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, stable_length
 from tests.data.tokenizers.test_tokenizers import CORPUS, HARD, KINDS, made
 
 
-def by_bytes() -> ByteStream:
-    return ByteStream(lambda token: bytes([token]))
+def by_bytes() -> ByteStreamDecoder:
+    return ByteStreamDecoder(lambda token: bytes([token]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

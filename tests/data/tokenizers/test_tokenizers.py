@@ -322,7 +322,7 @@ def test_tiktoken_without_its_file_is_one_quick_sentence(
     with pytest.raises(DataError, match="TIKTOKEN_CACHE_DIR"):
         make_tokenizer("tiktoken:gpt2", offline=True)
     monkeypatch.setattr(tiktoken_, "reachable", lambda url: False)
-    with pytest.raises(DataError, match="cannot be fetched"):
+    with pytest.raises(DataError, match="does not respond"):
         make_tokenizer("tiktoken:o200k_base")
 
 
@@ -347,6 +347,6 @@ def test_tiktoken_keeps_the_ids_and_appends_specials(monkeypatch: pytest.MonkeyP
     assert tokenizer.decode([259, 260]) == ""  # an unused id and the encoding's own special
     data = tokenizer.to_dict()
     assert tokenizer_from_dict(data).fingerprint == tokenizer.fingerprint
-    with pytest.raises(DataError, match="not those that were used"):
+    with pytest.raises(DataError, match="differ from those in use"):
         tokenizer_from_dict({**data, "ranks_sha256": "0"})
     tiktoken_.ranks_sha256.cache_clear()
