@@ -17,7 +17,7 @@ from holo_cli.errors import DataError, UsageError
 
 
 def shards(*lengths: int) -> list[np.ndarray]:
-    """Token i of the whole stream is i, so that a window shows where it came from."""
+    """Token i of the stream is i, so that a window shows its position."""
     whole = np.arange(sum(lengths), dtype=np.uint16)
     return np.split(whole, np.cumsum(lengths)[:-1])
 
@@ -212,7 +212,7 @@ def test_rare_languages_go_with_the_largest() -> None:
 def test_one_language_cannot_be_balanced() -> None:
     with pytest.raises(UsageError, match=r"at least two languages; .* has: en"):
         batches_of(FakeData([("en", 40), ("", 50)], split_after=1), balance=True)
-    with pytest.raises(DataError, match=r"in 'ko' has 8 tokens; a context of 8 needs 9"):
+    with pytest.raises(DataError, match=r"8 tokens in 'ko'; a context of 8 needs 9"):
         batches_of(FakeData([("en", 40), ("ko", 8)], split_after=1), balance=True)
 
 

@@ -1,4 +1,4 @@
-"""Opening a prepared set: what does not fit is refused, each in one sentence."""
+"""Opening a prepared set, and the errors for damaged sets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def cut_short(path: Path) -> None:
 
 
 def high_token(folder: Path) -> None:
-    """A token outside the vocabulary, with hashes that fit: only looking finds it."""
+    """A token outside the vocabulary with matching hashes: only reading the tokens finds it."""
     path = folder / "train_00000.bin"
     tokens = np.fromfile(path, dtype="<u2")
     tokens[7] = 60_000

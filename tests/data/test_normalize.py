@@ -1,4 +1,4 @@
-"""Cleaning changes what it must, counts it, and nothing else."""
+"""Normalisation changes and counts what it must, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_jamo_become_syllables() -> None:
 
 
 def test_every_control_character_is_found() -> None:
-    """Looking at bytes first must miss none of them, and may suspect others in vain."""
+    """The check of bytes finds every control character; false alarms are allowed."""
     codes = [*range(0x100), 0x2028, 0xAC00, 0xD7A3, 0xD800, 0xDFFF, 0xFEFF, 0x1F600]
     taken = {*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0xD800, 0xDFFF, 0xFEFF}
     for code in codes:

@@ -1,4 +1,4 @@
-"""Train or validation: by the text alone, and never an empty side."""
+"""The split depends on the text alone, and neither part is empty."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_peek_is_bounded_and_knows_the_end() -> None:
 
 @pytest.mark.parametrize("lengths", [[8000, 2000], [8000] * 3, [5000, 100, 9000], [300_000, 40]])
 def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
-    """One small file, cut into a few pieces, must not go mostly to validation."""
+    """Most of a small file, split into a few pieces, must be training text."""
     texts = [f"{i} " + "word " * (n // 5) for i, n in enumerate(lengths)]
     many = [Document(text) for text in texts]
     found = places(many, plan(many, True, 0.05))
@@ -96,7 +96,7 @@ def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
 def test_a_giant_document_at_the_beginning_does_not_decide_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """DocumentStats alone it had to validate, and with it every text whose hash is smaller."""
+    """Were only the first document read, it and every text with a smaller hash would validate."""
     monkeypatch.setattr(splitting, "PEEK_CHARACTERS", 1000)
     giant = next(text for n in range(9) if hash_fraction(text := f"{n} " + "word " * 500) > 0.5)
     for count in (3, 400):

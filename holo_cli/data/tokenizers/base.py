@@ -130,7 +130,7 @@ class Tokenizer(ABC):
         return ByteStreamDecoder(self.token_bytes)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """The text of each token, for pages: special tokens by name, partial characters as \\xNN."""
+        """The text of each token, for pages: special tokens by name, other bytes as \\xNN."""
         names = {i: name for name, i in self.specials.items()}
         return [names.get(i) or self._piece(i) for i in ids]
 

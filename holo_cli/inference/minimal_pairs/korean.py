@@ -1,7 +1,7 @@
 """Korean: particles by the last sound of a word, and honorific agreement.
 
 After a consonant 은, 이, 을, 과, 으로 and 아, after a vowel 는, 가, 를, 와, 로 and 야; (으)로
-counts ㄹ as a vowel. Which form is right is computed (`data/sources/korean.py`), not written down.
+counts ㄹ as a vowel. Which form is right is computed (`stories/josa.py`), not written down.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""All of cleaning together."""
+"""The whole of cleaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents that came before are found: exactly, nearly, in any batches, after any kill."""
+"""Exact and near duplicates are found, in batches of any size and after a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONLY = CleaningSettings.parse("rules=off")
 
 
 def made(count: int, seed: int = 0) -> list[str]:
-    """Long enough to be altered finely, with nothing in common but what stories have."""
+    """Texts that are long enough to be altered finely and share no paragraphs."""
     return [
         " ".join(tell(5 * n + k, ("en", "ko")[n % 2], seed).text for k in range(5))
         for n in range(count)
@@ -29,7 +29,7 @@ def made(count: int, seed: int = 0) -> list[str]:
 
 
 def mixed(count: int) -> list[str]:
-    """Originals, copies with other spaces, and copies of many similarities, shuffled."""
+    """Originals, copies with other white space, and copies of many similarities, shuffled."""
     rng = random.Random(7)
     texts = made(count)
     texts += ["\n".join(text.upper().split()) for text in texts[::5]]
@@ -64,7 +64,7 @@ def expected(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> list
     return kept(cleaner, texts, [len(texts)])
 
 
-def test_exact_copies_go_and_are_counted(tmp_path: Path) -> None:
+def test_exact_copies_are_dropped_and_counted(tmp_path: Path) -> None:
     cleaner = Cleaner(ONLY, tmp_path)
     assert cleaner.check(Document("The same text.")) is not None
     assert cleaner.check(Document("the SAME\n text.")) is None

@@ -1,4 +1,4 @@
-"""Educational value: the dataset's own where there is one, else the outward signs."""
+"""Educational value: the score of the dataset, else the heuristic."""
 
 from __future__ import annotations
 

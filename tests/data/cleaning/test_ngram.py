@@ -1,4 +1,4 @@
-"""The character model against counting by hand, and what it tells apart."""
+"""The character model against plain counting, and the texts that it separates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each rule falls on what it is for and on nothing beside it; good text stays, junk goes."""
+"""Each rule drops its own kind of junk and no good text."""
 
 from __future__ import annotations
 

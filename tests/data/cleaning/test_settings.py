@@ -1,4 +1,4 @@
-"""`--filter` is read, refused by name, and told apart by what it decides."""
+"""Parsing of `--filter`, its errors, and its stored form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run by test_killed.py in a process of its own: prepare, be killed (SIGKILL), prepare again.
+"""A subprocess of test_killed.py: prepare, be killed (SIGKILL), prepare again.
 
 Children are forked from this process, in which everything was imported and used once, so that each
 starts in milliseconds and is killed at a random moment of its work, not of its imports. Prints one

@@ -1,4 +1,4 @@
-"""A folder that holds a set already: left as it is, refused, or replaced whole."""
+"""An existing set is kept, refused, or replaced as a whole."""
 
 from __future__ import annotations
 

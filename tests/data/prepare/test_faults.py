@@ -1,4 +1,4 @@
-"""Bad input and bad luck with files of one's own, each with one sentence or none at all."""
+"""Invalid input and failures with local files."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_languages_of_ones_own_text_in_balance(tmp_path: Path) -> None:
         prepare(out=tmp_path / "b", lang=["ko", "en"], **weighed).data
     ).meta.mixture
     assert shares["both ko"] / sum(shares.values()) == pytest.approx(0.2, abs=0.05)
-    with pytest.raises(UsageError, match="weighs languages") as caught:
+    with pytest.raises(UsageError, match="weights languages") as caught:
         prepare(out=tmp_path / "c", **common)
     assert "--lang" in caught.value.next_step
 

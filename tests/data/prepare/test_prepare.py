@@ -1,4 +1,4 @@
-"""Preparing sets: what comes out of a text."""
+"""The sets that preparing texts gives."""
 
 from __future__ import annotations
 

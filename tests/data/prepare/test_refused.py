@@ -1,4 +1,4 @@
-"""What cannot be prepared: one sentence each, and nothing left behind."""
+"""Invalid requests raise one sentence and leave nothing behind."""
 
 from __future__ import annotations
 

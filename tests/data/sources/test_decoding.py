@@ -1,4 +1,4 @@
-"""Bytes as the text they are, with nothing replaced."""
+"""Strict decoding of whole texts."""
 
 from __future__ import annotations
 

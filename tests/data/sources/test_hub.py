@@ -290,7 +290,7 @@ def _wikipedia(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["wikipedia", "c4", "wikitext2", "korean"])
-def test_a_stream_goes_on_from_any_of_its_positions(
+def test_a_stream_resumes_from_any_of_its_positions(
     name: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holo_cli.data.sources.hub.rows.CHUNK_DOCUMENTS", 47)

@@ -1,4 +1,4 @@
-"""A bad network: errors that pass, errors that do not, cut and changed files, a long silence."""
+"""A bad network: transient and permanent errors, truncated and altered files, no response."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_passes_is_waited_out(path: str, fault: str | int, hub: Hub, folder
 def test_more_failures_than_the_client_bears_go_on_at_the_position(
     path: str, status: int, hub: Hub, folder: Path
 ) -> None:
-    """The client itself gives up after six failures in a row; reading then begins again there."""
+    """The client stops after six failures in a row; reading then resumes at the same row."""
     hub.faults = [status] * 14
     assert read(path) == EXPECTED
     assert hub.faults == []

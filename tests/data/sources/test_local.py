@@ -1,4 +1,4 @@
-"""Local files of every kind: what is read, what is counted, what is refused and how."""
+"""Local files of every kind: documents, counts of invalid rows, errors."""
 
 from __future__ import annotations
 

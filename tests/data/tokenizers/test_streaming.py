@@ -1,4 +1,4 @@
-"""Streams show whole characters only, and all of the text in the end."""
+"""Streaming decoders emit complete characters only, and all of the text in the end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def by_bytes() -> ByteStreamDecoder:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pushes_and_flush_are_the_decoded_text(kind: str) -> None:
-    """For sequences no model was ever taught to write, too."""
+    """Also for sequences of tokens that are not valid text."""
     tokenizer = made(kind)
     stream = tokenizer.stream()
     random_ = random.Random(3)

@@ -1,4 +1,4 @@
-"""Every kind of tokenizer: text comes back exactly, specials are never text, values survive."""
+"""Every kind of tokenizer: exact round trips, special tokens, storage."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def sentencepiece_model() -> bytes:
 
 @cache
 def foreign_json(style: str) -> str:
-    """A tokenizer.json as other projects write it, first-space habits and all."""
+    """A tokenizer.json as other projects write it, which adds a space before the first word."""
     from tokenizers import Tokenizer as Library
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
