@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of
-from holo_cli.data.meta import META, RECORD, SPLITS, Meta, Shard, read_meta
+from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
 
@@ -190,6 +190,3 @@ def _locate(path_or_name: str | Path) -> Path:
         f"There is no prepared set '{path_or_name}'.",
         next_step=f"{hint} Prepare one with `holo prepare NAME`.".strip(),
     )
-
-
-__all__ = ["RECORD", "ROOT", "PreparedData", "find_prepared"]

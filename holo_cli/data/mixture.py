@@ -134,6 +134,7 @@ class Mixture:
 
     def state(self) -> dict[str, Any]:
         """The position as plain data; a Mixture made with it resumes here."""
+        # "strands" is the stored name of the streams in progress files
         return {
             "counts": dict(self.counts),
             "ended": sorted(self._ended),
@@ -263,14 +264,3 @@ def _size(source: Source) -> int:
             next_step="Use --mix balanced, or weights by name.",
         )
     return known
-
-
-__all__ = [
-    "BALANCED",
-    "PROPORTIONAL",
-    "ROUND_ROBIN",
-    "SEQUENCE",
-    "Mixture",
-    "names_languages",
-    "parse_mix",
-]

@@ -46,7 +46,7 @@ def test_an_epoch_has_every_window_once_and_targets_are_one_ahead() -> None:
     assert batches.epoch == pytest.approx(2.0)
 
 
-def test_the_position_alone_says_what_comes_next() -> None:
+def test_the_position_alone_determines_the_next_window() -> None:
     one = TrainBatches(shards(300), context=8, seed=1)
     for count in (5, 3, 40, 17):
         one.take(count)
@@ -153,7 +153,7 @@ def test_chosen_documents_read_as_one_sequence() -> None:
             assert chosen.read(start, count).tolist() == whole[start : start + count]
 
 
-def test_masked_rows_hold_one_document_and_every_token_is_scored_once_an_epoch(
+def test_masked_windows_hold_one_document_and_every_token_is_scored_once_per_epoch(
     fake: FakeData,
 ) -> None:
     batches = batches_of(fake, document_mask=True)
@@ -224,7 +224,7 @@ def test_one_language_cannot_be_balanced() -> None:
         {"balance": True, "document_mask": True},
     ],
 )
-def test_the_position_says_what_comes_next_however_rows_are_made(
+def test_the_position_determines_the_next_window_in_every_mode(
     fake: FakeData, how: dict[str, bool]
 ) -> None:
     one = batches_of(fake, **how)

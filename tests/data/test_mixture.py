@@ -94,7 +94,7 @@ def test_turns_give_as_much_of_each_and_all_of_it() -> None:
     assert shares(found[:120])["a"] == pytest.approx(shares(found[:120])["b"], abs=110)
 
 
-def test_what_is_given_back_is_made_up_for() -> None:
+def test_refunded_bytes_are_made_up_for() -> None:
     mixture = Mixture(two(), "balanced")
     kept: Counter[str] = Counter()
     while (entry := mixture.next()) is not None:
@@ -118,7 +118,7 @@ def test_a_source_that_has_given_enough() -> None:
 
 
 @pytest.mark.parametrize("mix", ["sequence", "balanced", "proportional", "a=0.3,b=0.7"])
-def test_a_mixture_goes_on_from_any_place(mix: str) -> None:
+def test_a_mixture_resumes_from_any_position(mix: str) -> None:
     how: Any = mix if mix == "sequence" else parse_mix(mix)
     whole = Mixture(two(), how)
     found = read(whole)
@@ -141,7 +141,7 @@ def test_a_mixture_goes_on_from_any_place(mix: str) -> None:
         ("a=nan,b=1", "is not valid"),
     ],
 )
-def test_mixes_that_mean_nothing(mix: str, says: str) -> None:
+def test_invalid_mixes(mix: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_mix(mix)
 
@@ -159,6 +159,6 @@ def test_mixes_that_do_not_fit(mix: str, says: str) -> None:
         Mixture(two(), parse_mix(mix))
 
 
-def test_a_text_of_unknown_language_cannot_be_weighed_by_it() -> None:
+def test_a_text_of_unknown_language_has_no_weight_by_language() -> None:
     with pytest.raises(UsageError, match="language of 'mine' is unknown"):
         Mixture([source("mine", stream("mine", 3, 9))], parse_mix("ko=0.5"))

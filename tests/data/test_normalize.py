@@ -8,7 +8,7 @@ from collections import Counter
 from holo_cli.data.normalize import normalize, to_nfc
 
 
-def test_a_clean_text_goes_through_untouched() -> None:
+def test_a_normalised_text_is_unchanged() -> None:
     counts: Counter[str] = Counter()
     text = "한글 text,\n\n\ttabs  spaces \n👨‍👩‍👧 \u200b\u2028 ½"
     assert normalize(text, counts) == text
@@ -21,7 +21,7 @@ def test_what_is_removed_is_counted_by_rule() -> None:
     assert counts == {"control characters": 5, "undecodable characters": 2}
 
 
-def test_line_ends_become_one_kind_uncounted() -> None:
+def test_line_ends_are_unified_and_not_counted() -> None:
     counts: Counter[str] = Counter()
     assert normalize("a\r\nb\rc\n", counts) == "a\nb\nc\n"
     assert not counts

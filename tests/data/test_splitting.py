@@ -27,7 +27,7 @@ def documents(count: int) -> list[Document]:
     return [Document(f"document number {i}") for i in range(count)]
 
 
-def test_the_share_is_about_what_was_asked_for() -> None:
+def test_the_share_is_about_the_requested_one() -> None:
     found = places(documents(5000), plan(documents(1000), False, 0.05))
     assert len(found["val"]) == pytest.approx(250, rel=0.25)
 
@@ -76,7 +76,7 @@ def test_too_little_text_is_refused() -> None:
         plan([Document("a")], True, 0.1)
 
 
-def test_peek_is_bounded_and_knows_the_end() -> None:
+def test_peek_is_bounded_and_detects_the_end() -> None:
     begun, complete = peek(documents(5))
     assert (len(begun), complete) == (5, True)
     begun, complete = peek(documents(5000))

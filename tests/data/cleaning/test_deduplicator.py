@@ -107,7 +107,7 @@ def test_back_to_an_earlier_moment(
     cleaner = Cleaner(ONLY, tmp_path)
     first = kept(cleaner, texts[:40], [8])
     state = cleaner.state()
-    kept(cleaner, texts[40 : 40 + further], [3])  # written, and never noted
+    kept(cleaner, texts[40 : 40 + further], [3])  # written after the last checkpoint
     again = Cleaner(ONLY, tmp_path)  # as after a kill: nobody closed the first
     again.restore(state)
     assert first + kept(again, texts[40:], [9]) == expected
@@ -126,7 +126,7 @@ def test_a_fresh_start_over_old_files(
     assert kept(again, texts[30:], [10]) == expected[30:]
 
 
-def test_lost_records_are_told(tmp_path: Path) -> None:
+def test_lost_records_are_an_error(tmp_path: Path) -> None:
     cleaner = Cleaner(ONLY, tmp_path)
     kept(cleaner, made(3), [3])
     state = cleaner.state()

@@ -39,7 +39,7 @@ def child(settings: dict[str, Any], out: Path) -> int:
     try:
         prepare(out=out, **settings)
         code = 0
-    except BaseException as error:  # noqa: BLE001 - told, and the parent sees the code
+    except BaseException as error:  # noqa: BLE001 - printed, and the parent checks the exit code
         print(type(error).__name__, error, file=sys.stderr, flush=True)
     os._exit(code)
 

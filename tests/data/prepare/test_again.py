@@ -15,7 +15,7 @@ from holo_cli.errors import DataError
 from tests.data.prepared import content, corpus
 
 
-def test_the_same_again_is_there_already(source: Path, tmp_path: Path) -> None:
+def test_the_same_set_is_not_prepared_again(source: Path, tmp_path: Path) -> None:
     def again(**settings: Any) -> PrepareResult:
         given = {"source": str(source), "out": tmp_path / "set", "tokenizer": "char", **settings}
         return prepare(**given)

@@ -144,7 +144,7 @@ def test_interrupted_again_while_skipping(
     """A checkpoint while documents are skipped would repeat some of them."""
     settings: dict[str, Any] = {"source": str(source), "tokenizer": "char", "shard_bytes": 3000}
     monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 20)
-    for after, seconds in ((70, 1e9), (71, -1)):  # never noted; noted after every batch
+    for after, seconds in ((70, 1e9), (71, -1)):  # no checkpoint; one after every batch
         with monkeypatch.context() as patch:
             patch.setattr(build, "CHECKPOINT_SECONDS", seconds)
             interrupt(patch, after)

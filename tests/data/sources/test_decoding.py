@@ -11,7 +11,7 @@ KOREAN = "옛 글이다.\n둘째 줄.\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp949"])
-def test_the_text_comes_as_it_is(encoding: str) -> None:
+def test_the_text_is_decoded_unchanged(encoding: str) -> None:
     data = KOREAN.replace("\n", "\r\n").encode(encoding)
     assert whole_text(data, "a.txt", "cp949") == KOREAN
 

@@ -80,7 +80,7 @@ def test_the_hub_and_a_copy_in_a_folder_give_the_same(
     assert documents(name, languages=languages, source=str(folder)) == (from_hub, left_out)
     assert {document.language for document in from_hub} <= {"ko", "en", "de"}
     assert all(document.source for document in from_hub)
-    # parquet and json.gz are streamed by ranges; what is small is fetched whole into the cache
+    # parquet and json.gz are streamed by ranges; small datasets are downloaded into the cache
     ranged = [line for line in hub.contents() if "bytes=" in line]
     assert bool(ranged) != all(part.keep for part in PARTS[name])
 
@@ -147,7 +147,7 @@ def test_simple_is_balanced_and_ends_with_the_shorter(hub: Hub, tmp_path: Path) 
     assert sum(result.docs.values()) < 320
 
 
-def test_korean_says_each_text_once_and_names_its_repositories(hub: Hub, tmp_path: Path) -> None:
+def test_korean_has_each_text_once_and_names_its_repositories(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "korean", tmp_path / "hub")
     found, counts = documents("korean")
     assert counts == {"repeated texts": 40 + 59 + 45}  # mrc, nli's hypotheses, KorQuAD
@@ -309,7 +309,7 @@ def test_a_stream_resumes_from_any_of_its_positions(
 # -- without a network ----------------------------------------------------------------------------
 
 
-def test_what_was_fetched_is_found_again_without_a_network(hub: Hub, tmp_path: Path) -> None:
+def test_downloads_are_found_again_offline(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "wikitext2", tmp_path / "hub")
     found, _ = documents("wikitext2")
     hub.repositories.clear()
@@ -331,7 +331,7 @@ def test_the_environment_forbids_the_network_too(
     assert hub.asked == []
 
 
-def test_a_cache_with_some_of_the_files_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_an_incomplete_cache_is_reported(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "wikitext2", tmp_path / "hub")
     documents("wikitext2")
     (one,) = (tmp_path / "hub cache").rglob("snapshots/*/*/train-00001-of-00002.parquet")

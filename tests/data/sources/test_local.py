@@ -253,7 +253,7 @@ def test_unknown_names() -> None:
         datasets_table("storys")
 
 
-def test_the_table_says_what_people_need_to_know() -> None:
+def test_the_table_is_complete() -> None:
     rows = datasets_table()
     assert {"stories", "shakespeare"} <= {row["name"] for row in rows}
     for row in rows:

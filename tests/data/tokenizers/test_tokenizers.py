@@ -135,7 +135,7 @@ KINDS = [*EXACT, "wordpiece"]
 
 @pytest.mark.parametrize("kind", EXACT)
 @pytest.mark.parametrize("text", [*HARD, *CORPUS[:3]])
-def test_text_comes_back_exactly(kind: str, text: str) -> None:
+def test_decoding_inverts_encoding(kind: str, text: str) -> None:
     if kind in ("llama", "metaspace") and "▁" in text:
         pytest.skip("such files write a space and ▁ with the same piece")
     tokenizer = made(kind)
@@ -145,7 +145,7 @@ def test_text_comes_back_exactly(kind: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bpe", "sentencepiece"])
-def test_any_unicode_comes_back(kind: str) -> None:
+def test_any_unicode_is_decoded_exactly(kind: str) -> None:
     random_ = random.Random(7)
     tokenizer = made(kind)
     for _ in range(200):
@@ -230,7 +230,7 @@ def test_pieces_can_be_read_alone() -> None:
     assert made("sentencepiece").pieces(made("sentencepiece").encode(" the"))[0].startswith(" ")
 
 
-def test_characters_never_seen_are_left_out_and_named() -> None:
+def test_unknown_characters_are_dropped_and_listed() -> None:
     tokenizer = CharTokenizer.train(["abc"])
     assert tokenizer.decode(tokenizer.encode("a한b글c")) == "abc"
     assert tokenizer.unknown("a한b글") == ["글", "한"]
