@@ -79,7 +79,7 @@ def add_noise(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(1)
     for p in model.parameters():
         scale = 0.3 / (p.shape[-1] ** 0.5) if p.ndim > 1 else 0.1
-        p += scale * torch.randn(p.shape, generator=generator)
+        p.add_(scale * torch.randn(p.shape, generator=generator))
 
 
 def cases_of(name: str) -> list[Case]:

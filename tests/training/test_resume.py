@@ -15,7 +15,8 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
-from tests.training.conftest import same_files
+from tests.checkpoint.old_format import rewrite_as_format_1
+from tests.training.conftest import same_files, smallest
 
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")
