@@ -104,7 +104,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
     before s, just after it, and at the end."""
     import torch
 
-    from holo_cli.models.brain_v2.episodic import recall
+    from holo_cli.models.brain_v2.episodic import chunk_delta_rule
 
     q, k, v = part.keys(u)
     log_alpha, beta = part.gates(u)
@@ -119,7 +119,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
         at = slice(t, t + 1)
         before.append(asked(state, at))
         now = (q[:, :, at], k[:, :, at], v[:, :, at], log_alpha[:, :, at], beta[:, :, at])
-        _, state = recall(*now, state=state, delta=part.delta)
+        _, state = chunk_delta_rule(*now, state=state, delta=part.delta)
         after.append(asked(state, at))
     return {
         "before": torch.cat(before),
@@ -220,18 +220,18 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "This model does not ponder (model.ponder is 1): every token takes one step.",
             next_step="Train with --set model.ponder=4.",
         )
-    thoughts = [(name, part.think(u[0])) for name, part, u in found]
+    results = [(name, part.ponder(u[0])) for name, part, u in found]
     positions = range(len(tokens))
     taken = {
         name: [
-            bar("steps taken", positions, thought.steps.tolist(), 0),
-            line("steps by weight", positions, thought.mean, 1),
+            bar("steps taken", positions, result.steps.tolist(), 0),
+            line("steps by weight", positions, result.mean, 1),
         ]
-        for name, thought in thoughts
+        for name, result in results
     }  # fmt: skip
     rows = [
-        [name, short(thought.steps.float().mean().item()), short(thought.mean.mean().item())]
-        for name, thought in thoughts
+        [name, short(result.steps.float().mean().item()), short(result.mean.mean().item())]
+        for name, result in results
     ]
     return [
         Picture(
