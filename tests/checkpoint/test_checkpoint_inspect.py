@@ -26,7 +26,7 @@ def test_it_says_what_there_is(tmp_path: Path, run: Run) -> None:
     found = inspect_checkpoint(path)
     assert json.loads(json.dumps(found)) == found
     assert (found["model"], found["step"], found["val_loss"]) == ("vanilla", 7, 1.5)
-    assert (found["run"], found["kind"], found["format"]) == ("small", "last", 1)
+    assert (found["run"], found["kind"], found["format"]) == ("small", "last", 2)
     assert found["parameters"] == sum(p.numel() for p in run.model.parameters())
     assert found["bytes"] == 4 * (found["parameters"] + 100)
     assert found["config"]["model"]["layers"] == 2
