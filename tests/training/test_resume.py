@@ -161,6 +161,18 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
         resume("a", events=ignore)
 
 
+@pytest.mark.parametrize("name", ["holographic", "ngt"])
+def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
+    """Names of parameters have changed since format 1: gradients and optimizer state as well."""
+    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
+    train(config, run="whole", events=ignore)
+    with pytest.raises(Stopped):
+        train(config, run="parts", stop=StopAfter(10), events=ignore)
+    rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
+    resume("parts", events=ignore)
+    same_files("whole", "parts")
+
+
 def test_the_classic_recipe_trains_and_resumes(small: Small, home: Path) -> None:
     config = small().replace({"model.recipe": "classic", "training.optimizer": "adamw"})
     train(config, run="whole", events=ignore)
