@@ -34,11 +34,11 @@ from holo_cli.inference.generation.early_exit import (
     mean_depth,
     set_threshold,
 )
-from holo_cli.inference.generation.loaded_model import Loaded, load
+from holo_cli.inference.generation.loaded_model import LoadedModel, load
 
 
 @torch.inference_mode()
-def decoded(loaded: Loaded, tokens: Tensor, threshold: float) -> tuple[float, float, float]:
+def decoded(loaded: LoadedModel, tokens: Tensor, threshold: float) -> tuple[float, float, float]:
     """Wall seconds, processor seconds and layers per token of reading (1, T) token by token."""
     set_threshold(loaded.model, threshold)
     state = loaded.model.init_state(1)
@@ -64,7 +64,7 @@ def halves(shards: Shards) -> tuple[Shards, Shards]:
 
 
 def measure(
-    loaded: Loaded, data: PreparedData, tolerances: list[float], *, tokens: int, repeats: int
+    loaded: LoadedModel, data: PreparedData, tolerances: list[float], *, tokens: int, repeats: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each tolerance."""
     model, end = loaded.model, data.tokenizer.end

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.bench.machine import describe_machine
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.layers.attention import Attention
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import Memory
@@ -51,7 +51,7 @@ def mixers(asked: argparse.Namespace, length: int) -> dict[str, nn.Module]:
             if length <= asked.plain_until:
                 found[f"plain: {name}"] = Plain(config)
     if length <= asked.attention_until:
-        found["attention"] = Attention(SkeletonConfig(**shape, context=length))
+        found["attention"] = Attention(BackboneConfig(**shape, context=length))
     for mixer in found.values():
         for module in mixer.modules():
             if isinstance(module, Memory):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
-from holo_cli.models.backbone import SkeletonState
+from holo_cli.models.backbone import BackboneState
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.mixer import BrainState
 from holo_cli.models.brain_v2.model import Model
@@ -86,7 +86,7 @@ def train(
     optimizer = Optimizer(model, TrainingConfig(**rates), fast_bf16=False)
     model.train()
     for step in range(steps):
-        optimizer.set_rates(min(1.0, (step + 1) / 20, (steps - step) / (0.4 * steps)))
+        optimizer.set_lr(min(1.0, (step + 1) / 20, (steps - step) / (0.4 * steps)))
         filler = 2 + int((longest - 2) * min(1.0, step / (0.7 * steps)))
         tokens, answers = task.draw(rows, filler, seed=seed * 1_000_000 + step)
         target = torch.full_like(tokens, IGNORE)
@@ -99,7 +99,7 @@ def train(
         yield loss.item()
 
 
-def without(state: SkeletonState, part: str) -> SkeletonState:
+def without(state: BackboneState, part: str) -> BackboneState:
     """The same state with the memories ("memory") or the state spaces ("ssm") at zero."""
     mixers = []
     for mixer in state.mixers:
@@ -120,7 +120,7 @@ def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> d
     model.eval()
     tokens, answers = task.draw(rows, filler, seed=-1 - seed)
     _, state = model.step(tokens[:, :-2], model.init_state(rows))
-    assert isinstance(state, SkeletonState)
+    assert isinstance(state, BackboneState)
     found = {}
     states = {
         "accuracy": state,

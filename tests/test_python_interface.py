@@ -76,12 +76,12 @@ def test_wrong_names_are_named() -> None:
 
 def test_lazy_names() -> None:
     from holo_cli.inference.chat.session import ChatSession
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
     from holo_cli.inference.generation.sampling import SamplingConfig
     from holo_cli.models.base import LanguageModel
 
     assert holo.ChatSession is ChatSession
-    assert holo.Loaded is Loaded
+    assert holo.LoadedModel is LoadedModel
     assert holo.SamplingConfig is SamplingConfig
     assert holo.LanguageModel is LanguageModel
     assert dir(holo) == sorted(holo.__all__)

@@ -21,7 +21,7 @@ from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
 
 C = TypeVar("C", bound=ModelConfig)
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
 METADATA_KEY = "holo"
 
 
@@ -118,6 +118,10 @@ class Header(BaseModel):
 
     format: int = FORMAT_VERSION
     model: str
+    needs: dict[str, str] = Field(
+        default_factory=dict,
+        description="where a model from outside comes from: file and class, or package and version",
+    )
     config: dict[str, Any]
     preset: str | None = None
     recipe: str = "modern"
@@ -191,5 +195,6 @@ class Header(BaseModel):
             raise damaged(path, f"in its header {complaint(error)}") from error
 
     def weights_only(self) -> Header:
-        """The header of the same model without its training state."""
-        return self.model_copy(update={"kind": "weights", "state": {}})
+        """The header for a new file of the same model without its training state."""
+        changes = {"format": FORMAT_VERSION, "kind": "weights", "state": {}}
+        return self.model_copy(update=changes)

@@ -12,8 +12,8 @@ from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.compare.plan import Plan
-    from holo_cli.bench.experiment.experiment import Campaign
+    from holo_cli.bench.experiment.experiment import Experiment
+    from holo_cli.bench.experiment.plan import Plan
     from holo_cli.bench.experiment.result_log import Row
     from holo_cli.cli.output import Output
 
@@ -184,16 +184,16 @@ def compare(
         _power(power, power_from, page, plan, out)
         return
     chosen = bench.Options(page, jobs, retry_failed, tuple(redo or ()), not report_only)
-    campaign = bench.open_campaign(plan, chosen)
-    _announce(campaign, out)
+    experiment = bench.open_experiment(plan, chosen)
+    _announce(experiment, out)
     if dry_run:
         from holo_cli.bench.experiment.time_estimate import TimeEstimate
 
-        expected = TimeEstimate(campaign, jobs)
+        expected = TimeEstimate(experiment, jobs)
         expected.announce(None, out.note)
         out.document(
             {
-                "entries": [line.to_dict() for line in summarise(campaign).lines],
+                "entries": [line.to_dict() for line in summarise(experiment).lines],
                 "estimate": expected.to_dict(),
             }
         )
@@ -201,8 +201,8 @@ def compare(
     if not report_only:
         from holo_cli.cli.bench_progress import Watch
 
-        bench.run(campaign, chosen, say=out.note, watch=Watch(out), estimate=True)
-    _report(campaign, page, out)
+        bench.run(experiment, chosen, say=out.note, watch=Watch(out), estimate=True)
+    _report(experiment, page, out)
     if open_page:
         import webbrowser
 
@@ -213,12 +213,12 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[Plan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare.plan import named_plan, parse_variant, read_plan
+    from holo_cli.bench.experiment.plan import named_plan, parse_variant, read_plan
 
     bench_options.one_plan(preset, file)
     plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
     more = [parse_variant(text) for text in variants or ()]
-    plan = plan.selected(None if models is None else bench_options.names(models), more)
+    plan = plan.selected(None if models is None else bench_options.models(models), more)
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
@@ -273,80 +273,80 @@ def _power(
     out.document({"power": found})
 
 
-def _announce(campaign: Campaign, out: Output) -> None:
+def _announce(experiment: Experiment, out: Output) -> None:
     """What is compared, in a few lines on stderr."""
     from holo_cli.bench.compare.summary import UNMATCHED
 
-    plan = campaign.plan
+    plan = experiment.plan
     what = {"parameters": "parameters", "active": "active parameters", "time": "training time"}
     matched = f", {what[plan.match]} matched" if plan.match in what else ""
-    if campaign.target:
-        matched += f" to {count(campaign.target)} within {plan.tolerance:.0%}"
-    if any(campaign.is_matched(name) is False for name in campaign.described):
+    if experiment.target:
+        matched += f" to {count(experiment.target)} within {plan.tolerance:.0%}"
+    if any(experiment.is_matched(name) is False for name in experiment.described):
         matched += " but for those marked *"
-    out.note(f"Comparing on {campaign.data.path}{matched}:")
-    for name, described in campaign.described.items():
-        config, rates = campaign.configs[name].model, campaign.entries[name].rates
+    out.note(f"Comparing on {experiment.data.path}{matched}:")
+    for name, described in experiment.described.items():
+        config, rates = experiment.configs[name].model, experiment.entries[name].rates
         rate = f", rate x{rates[0]:g}" if rates is not None and len(rates) == 1 else ""
         out.note(
             f"  {name}: {count(described.parameters)}"
-            f"{UNMATCHED if campaign.is_matched(name) is False else ''} parameters, "
+            f"{UNMATCHED if experiment.is_matched(name) is False else ''} parameters, "
             f"{count(described.active_parameters)} active; {config.layers} layers, "
             f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
-    if campaign.tuning is not None:
-        for name, space in campaign.tuning.spaces.items():
+    if experiment.tuning is not None:
+        for name, space in experiment.tuning.spaces.items():
             knobs = ", ".join(key.rpartition(".")[2] for key in space)
-            out.note(f"  {name}: {campaign.tuning.budget} trials over {knobs}")
-        for note in campaign.tuning.notes():
+            out.note(f"  {name}: {experiment.tuning.budget} trials over {knobs}")
+        for note in experiment.tuning.notes():
             out.note(f"  {note}")
-    done = sum(row["status"] == "done" for row in campaign.rows)
+    done = sum(row["status"] == "done" for row in experiment.rows)
     known = f"; {done} done before" if done else ""
-    left = campaign.left()
+    left = experiment.left()
     out.note(f"{'About ' if left else ''}{left} runs to do{known}.")
 
 
-def _tuned(campaign: Campaign) -> list[dict[str, Any]] | None:
+def _tuned(experiment: Experiment) -> list[dict[str, Any]] | None:
     """For --json: each entry's budget and what it found; None without --tune."""
-    if campaign.tuning is None:
+    if experiment.tuning is None:
         return None
-    return [campaign.tuning.result(entry).to_dict() for entry in campaign.plan.entries]
+    return [experiment.tuning.result(entry).to_dict() for entry in experiment.plan.entries]
 
 
-def _report(campaign: Campaign, page: Path, out: Output) -> None:
+def _report(experiment: Experiment, page: Path, out: Output) -> None:
     from holo_cli.bench.compare.page import write_page
     from holo_cli.bench.compare.summary import costs, summarise, table
 
-    summary = summarise(campaign)
-    nbytes = write_page(campaign, summary, page)
+    summary = summarise(experiment)
+    nbytes = write_page(experiment, summary, page)
     for columns, rows in (table(summary), costs(summary, count, size)):
         out.table(columns, rows, table_layout.WIDTH)
         out.text("", end="" if out.markdown else "\n")
-    if campaign.tuning is not None:
-        out.table(*campaign.tuning.table(), table_layout.WIDTH)
+    if experiment.tuning is not None:
+        out.table(*experiment.tuning.table(), table_layout.WIDTH)
         out.text("", end="" if out.markdown else "\n")
     sentences = summary.sentences()
     if sentences:
         out.sentences(sentences)
-    machine: Row = next((row["machine"] for row in reversed(list(campaign.rows))), {})
+    machine: Row = next((row["machine"] for row in reversed(list(experiment.rows))), {})
     bench_options.machine_of(machine, out)
     document: dict[str, Any] = {
-        "title": campaign.plan.title,
-        "data": campaign.data.path,
+        "title": experiment.plan.title,
+        "data": experiment.data.path,
         "entries": [line.to_dict() for line in summary.lines],
         "differences": [difference.to_dict() for difference in summary.differences],
         "findings": sentences,
-        "tuning": _tuned(campaign),
+        "tuning": _tuned(experiment),
         "rows": [
             {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
-            for row in campaign.rows
+            for row in experiment.rows
         ],
         "machine": machine,
         "page": page,
         "bytes": nbytes,
-        "rows_file": campaign.rows.path,
+        "rows_file": experiment.rows.path,
     }
     out.document(document)
-    seconds = sum(row.get("train_seconds", 0.0) for row in campaign.rows)
+    seconds = sum(row.get("train_seconds", 0.0) for row in experiment.rows)
     wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training in all."
     out.end(wrote, "open it in a browser")

@@ -11,7 +11,7 @@ from holo_cli.cli import bench_options, complete, options
 from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
-    from holo_cli.bench.controls.plan import Controls, ControlsPlan
+    from holo_cli.bench.compare.controls import Controls, ControlsPlan
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "small"
@@ -60,7 +60,7 @@ def controls(
     Examples: holo bench controls --preset tiny --data stories; holo bench controls --jobs 2
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.controls import plan as bench
+    from holo_cli.bench.compare import controls as bench
 
     bench_options.one_plan(preset, plan_file)
     name = plan_file.stem if plan_file is not None else preset or DEFAULT_PLAN
@@ -71,7 +71,7 @@ def controls(
     opened = bench.open_controls(plan, page, retry_failed=retry_failed)
     _announce(opened, out)
     if dry_run:
-        out.document({"runs": [run.words() for run in opened.todo()]})
+        out.document({"runs": [run.label() for run in opened.todo()]})
         return
     if not report_only:
         from holo_cli.cli.bench_progress import Watch
@@ -104,8 +104,8 @@ def _announce(controls: Controls, out: Output) -> None:
 
 
 def _report(controls: Controls, page: Path, out: Output) -> None:
-    from holo_cli.bench.controls.page import write_page
-    from holo_cli.bench.controls.summary import sentences, summarise_controls, table
+    from holo_cli.bench.compare.controls_page import write_page
+    from holo_cli.bench.compare.controls_summary import sentences, summarise_controls, table
 
     summary = summarise_controls(controls)
     nbytes = write_page(controls, summary, page)

@@ -12,7 +12,7 @@ from holo_cli.cli.output import count, duration, size
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.ladder.campaign import Ladder
+    from holo_cli.bench.ladder.experiment import Ladder
     from holo_cli.bench.ladder.plan import LadderPlan
     from holo_cli.bench.ladder.summary import Axis
     from holo_cli.cli.output import Output
@@ -91,7 +91,7 @@ def ladder(
     vanilla,ngt --budgets 10,20 --seeds 3; holo bench ladder --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.ladder import campaign as bench
+    from holo_cli.bench.ladder import experiment as bench
 
     plan, name = _plan(models, variants, preset, plan_file)
     shared = {"training.device": device, "training.dtype": dtype}
@@ -130,7 +130,7 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[LadderPlan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare.plan import parse_variant
+    from holo_cli.bench.experiment.plan import parse_variant
     from holo_cli.bench.ladder.plan import named_plan, read_plan
 
     bench_options.one_plan(preset, file)
@@ -139,7 +139,7 @@ def _plan(
     plan = plan.with_entries(more)
     if models is not None:
         own = [entry.name for entry in more]
-        plan = plan.select(bench_options.chosen(bench_options.names(models), own))
+        plan = plan.select(bench_options.chosen(bench_options.models(models), own))
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
@@ -166,14 +166,14 @@ def _announce(ladder: Ladder, out: Output) -> None:
     names = ", ".join(entry.name for entry in plan.shared.entries)
     out.note(f"A ladder on {ladder.data.path}: {names}.")
     for budget in plan.budgets:
-        for campaign in ladder.ordered(budget):
-            rung, source = campaign.rung, plan.rates_from(campaign.rung)
+        for experiment in ladder.ordered(budget):
+            rung, source = experiment.rung, plan.rates_from(experiment.rung)
             rates = "rates swept" if source == rung else f"rates of {source.name}"
-            steps = campaign.configs[ladder.base].training.steps
-            epochs = f", {campaign.epochs:.1f} epochs" if campaign.epochs > 1 else ""
+            steps = experiment.configs[ladder.base].training.steps
+            epochs = f", {experiment.epochs:.1f} epochs" if experiment.epochs > 1 else ""
             out.note(
                 f"  {rung.name} ({count(rung.parameters)} parameters), {budget:g} tokens per "
-                f"parameter: {count(campaign.tokens)} tokens in {steps} steps{epochs}; {rates}"
+                f"parameter: {count(experiment.tokens)} tokens in {steps} steps{epochs}; {rates}"
             )
     left = ladder.left()
     out.note(f"{'About ' if left else ''}{left} runs to do.")
@@ -181,7 +181,7 @@ def _announce(ladder: Ladder, out: Output) -> None:
 
 def _sizes(ladder: Ladder, out: Output) -> None:
     """--dry-run: the runs that would be made."""
-    from holo_cli.bench.ladder.campaign import sizes
+    from holo_cli.bench.ladder.experiment import sizes
 
     found = sizes(ladder)
     columns = ("rung", "budget", "entry", "parameters", "width", "steps", "tokens", "epochs",

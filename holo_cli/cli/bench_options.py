@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from holo_cli import registry
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
 
@@ -49,6 +50,11 @@ def sink(json: bool, markdown: bool, verbosity: bool | None) -> Output:
     if json and markdown:
         raise UsageError("--json and --markdown both say how to print.", next_step="Leave one out.")
     return Output(json=json, markdown=markdown, verbosity=verbosity)
+
+
+def models(text: str | None) -> list[str]:
+    """The models and entries that a person named; a class in a file may be run from here on."""
+    return [registry.use(name) for name in names(text)]
 
 
 def names(text: str | None) -> list[str]:

@@ -89,7 +89,7 @@ def _plan(
     models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
 ) -> tuple[RecallPlan, str]:
     """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.compare.plan import parse_variant
+    from holo_cli.bench.experiment.plan import parse_variant
     from holo_cli.bench.recall.plan import named_plan, read_plan
 
     bench_options.one_plan(preset, file)
@@ -98,14 +98,14 @@ def _plan(
     plan = plan.with_entries(more)
     if models is not None:
         own = [entry.name for entry in more]
-        plan = plan.select(bench_options.chosen(bench_options.names(models), own))
+        plan = plan.select(bench_options.chosen(bench_options.models(models), own))
     return plan, file.stem if file is not None else preset or DEFAULT_PLAN
 
 
 def _changed(
     plan: RecallPlan, shared: dict[str, object], sets: list[str], seeds: int | None
 ) -> RecallPlan:
-    from holo_cli.bench.compare.plan import shared_settings
+    from holo_cli.bench.experiment.plan import shared_settings
 
     base = shared_settings(plan.base, shared, sets)
     return replace(plan, base=base, seeds=plan.seeds if seeds is None else seeds)
@@ -116,8 +116,8 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
 
     scores = recall.scores()
     nbytes = write_page(recall, scores, page)
-    for exam in recall.plan.exams:
-        _table(recall, [s for s in scores if s.exam == exam], out)
+    for spec in recall.plan.tasks:
+        _table(recall, [s for s in scores if s.spec == spec], out)
     found = findings(recall, scores)
     out.sentences(found)
     machine: Row = next((row["machine"] for row in reversed(list(recall.rows))), {})
@@ -164,7 +164,7 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     from holo_cli.bench.recall.page import columns, explained
     from holo_cli.bench.recall.run import accuracy
 
-    exam = scores[0].exam
+    spec = scores[0].spec
     rows = []
     for entry in recall.entries:
         own = [s for s in scores if s.entry == entry]
@@ -178,9 +178,9 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
                 "; ".join(dict.fromkeys(s.why for s in own if s.why)),
             )
         )
-    longest = exam.cases[-1].length
-    out.heading(exam.task.title, explained(exam))
-    names = ["model", "parameters", *columns(exam), f"state at {longest}", "remarks"]
+    longest = spec.cases[-1].length
+    out.heading(spec.task.title, explained(spec))
+    names = ["model", "parameters", *columns(spec), f"state at {longest}", "remarks"]
     if not any(row[-1] for row in rows):
         names, rows = names[:-1], [row[:-1] for row in rows]
     out.table(names, rows, table_layout.WIDTH)
@@ -188,8 +188,8 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     if recall.plan.widths:
         from holo_cli.bench.recall.sizes import cases_shown, size_table
 
-        for case in cases_shown(exam):
-            title = f"{exam.task.title}, {case.length} tokens with {case.items}"
+        for case in cases_shown(spec):
+            title = f"{spec.task.title}, {case.length} tokens with {case.items}"
             out.heading(title, "Right answers at bytes of state.")
             out.table(*size_table(recall, scores, case, size))
             out.text("")

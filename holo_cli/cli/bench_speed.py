@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options, table_layout
-from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, names, sink
+from holo_cli.cli import bench_options, complete, options, table_layout
+from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, sink
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.experiment.entries import Log, Subject
+    from holo_cli.bench.experiment.entries import Log, ResolvedEntry
     from holo_cli.bench.report import Report
     from holo_cli.cli.output import Output
 
@@ -89,7 +89,7 @@ def speed(
     from holo_cli.bench.speed import page
     from holo_cli.bench.speed import speed as library
 
-    subjects = _line_up(
+    subjects = _entries(
         models, variants, preset, sets, vocab_size, device, dtype,
         context=context, batch_size=batch_size,
     )  # fmt: skip
@@ -140,8 +140,8 @@ def scaling(
     from holo_cli.bench.speed import scaling as library
     from holo_cli.bench.speed import scaling_page as page
 
-    taken = {"model.context": "--lengths", "training.batch_size": "--tokens"}
-    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
+    reserved = {"model.context": "--lengths", "training.batch_size": "--tokens"}
+    subjects = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
     found = library.measure(
         subjects, bench.log(), lengths=asked, tokens=tokens, repeats=repeats or 1,
         seconds=seconds, tell=bench.out.note,
@@ -183,8 +183,8 @@ def decode(
     asked = _numbers("--positions", positions or POSITIONS.get(preset, USUAL_POSITIONS))
     from holo_cli.bench.speed import decode as library
 
-    taken = {"model.context": "--positions"}
-    subjects = _line_up(models, variants, preset, sets, vocab_size, device, dtype, taken)
+    reserved = {"model.context": "--positions"}
+    subjects = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
     found = library.measure(
         subjects, bench.log(), positions=asked, tokens=tokens, repeats=repeats or 1,
         tell=bench.out.note,
@@ -245,7 +245,7 @@ class _Bench:
             raise HoloError("Every model failed; the rows say why.", next_step=f"See {self.raw}.")
 
 
-def _line_up(
+def _entries(
     models: str | None,
     variants: list[str] | None,
     preset: str,
@@ -253,14 +253,15 @@ def _line_up(
     vocab_size: int | None,
     device: str | None,
     dtype: str | None,
-    taken: Mapping[str, str] = {},
+    reserved: Mapping[str, str] = {},
     **shape: int | None,
-) -> list[Subject]:
-    from holo_cli.bench.experiment.entries import line_up
+) -> list[ResolvedEntry]:
+    from holo_cli.bench.experiment.entries import resolve_entries
 
-    return line_up(
-        names(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
-        device=device or "auto", dtype=dtype or "auto", taken=taken, **shape,
+    return resolve_entries(
+        bench_options.models(models), variants or (), preset=preset, sets=sets or (),
+        vocab_size=vocab_size, device=device or "auto", dtype=dtype or "auto", reserved=reserved,
+        **shape,
     )  # fmt: skip
 
 

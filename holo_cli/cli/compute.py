@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from holo_cli.cli.output import Output
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -30,7 +30,7 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
     return dtype
 
 
-def load(checkpoint: str | None, device: str | None, dtype: str | None) -> Loaded:
+def load(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
     """The checkpoint a person named, ready to write. Checks the flags before anything is read."""
     kind = torch_dtype(dtype)
     from holo_cli.inference.generation.loaded_model import load as load_checkpoint
@@ -38,7 +38,7 @@ def load(checkpoint: str | None, device: str | None, dtype: str | None) -> Loade
     return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
 
 
-def tell_newest(checkpoint: str | None, loaded: Loaded, out: Output) -> None:
+def tell_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:
     """Say which checkpoint was taken where none was named."""
     if checkpoint is None:
         header = loaded.header

@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from holo_cli.data.dataset import PreparedData
     from holo_cli.inference.evaluation.eval_corpus import Texts
     from holo_cli.inference.evaluation.evaluate import Result
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 
 def evaluate(
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -214,7 +215,7 @@ def _read(file: Path, encoding: str | None) -> str:
 
 
 def _texts(
-    loaded: Loaded,
+    loaded: LoadedModel,
     given: list[str],
     files: Sequence[Path],
     data: str | None,
@@ -258,7 +259,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
     from holo_cli.data.dataset import ROOT
 
     trained, path = header.data, opened.path.as_posix()
-    same = opened.is_named(trained.fingerprint)
+    same = opened.matches_fingerprint(trained.fingerprint)
     if asked is not None:
         own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()
         if own and trained.fingerprint and not same:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holo_cli.cli.output import Output
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 PAIRS = "minimal-pairs"
 # shorthands for tasks of lm-evaluation-harness
@@ -53,7 +53,7 @@ def check_suite(
 
 
 def run_pairs(
-    loaded: Loaded,
+    loaded: LoadedModel,
     lang: str | None,
     pairs: int | None,
     rows: int,

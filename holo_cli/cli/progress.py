@@ -17,7 +17,7 @@ from holo_cli.cli.output import Output, count, duration, is_terminal, size, visi
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from holo_cli.data.prepare.prepare import Progress as Preparation
+    from holo_cli.data.prepare.prepare import PrepareProgress
 
 LINE_EVERY = 10.0  # seconds between plain lines of training
 EMPTY = " " * 4
@@ -221,7 +221,7 @@ class Preparing:
         if self._bar:
             self._bar.close()
 
-    def __call__(self, now: Preparation) -> None:
+    def __call__(self, now: PrepareProgress) -> None:
         facts = prepare_facts(now)
         if self._bar:
             self._bar.update(now.bytes, now.total_bytes, facts)
@@ -230,7 +230,7 @@ class Preparing:
             self.out.note(facts)
 
 
-def prepare_facts(now: Preparation) -> str:
+def prepare_facts(now: PrepareProgress) -> str:
     """Stage, amount, speed and time left of a preparation."""
     facts = [STAGES.get(now.stage, now.stage), f"{now.documents:,} documents", size(now.bytes)]
     if now.bytes_per_second:

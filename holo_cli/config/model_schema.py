@@ -93,8 +93,8 @@ class ModelConfig(BaseModel):
         return self.model_copy(update={"layers": layers})
 
 
-class SkeletonConfig(ModelConfig):
-    """The keys of the modern skeleton that vanilla and all the other models are built on."""
+class BackboneConfig(ModelConfig):
+    """The keys of the modern backbone that vanilla and all the other models are built on."""
 
     # where this model can have Canon convolutions, and whether its mixers have values to add to
     canon_places: ClassVar[str] = "ACD"
@@ -138,7 +138,7 @@ class SkeletonConfig(ModelConfig):
     )
 
     @model_validator(mode="after")
-    def _heads_are_even(self) -> SkeletonConfig:
+    def _heads_are_even(self) -> BackboneConfig:
         if self.width // self.heads % 2:
             raise ValueError(
                 f"model.width / model.heads ({self.width} / {self.heads}) must be even: rotary "
@@ -147,7 +147,7 @@ class SkeletonConfig(ModelConfig):
         return self
 
     @model_validator(mode="after")
-    def _switches_apply(self) -> SkeletonConfig:
+    def _switches_apply(self) -> BackboneConfig:
         for place in self.canon:
             if place not in self.canon_places:
                 raise ValueError(

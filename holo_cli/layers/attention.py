@@ -16,8 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from holo_cli.config.model_schema import SkeletonConfig
-from holo_cli.layers.cache import TimeCache
+from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.gain import QueryGain
@@ -31,7 +31,7 @@ class Attention(Mixer):
 
     takes_extras: ClassVar[bool] = True
 
-    def __init__(self, config: SkeletonConfig) -> None:
+    def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         width = config.width
         self.heads = config.heads
@@ -41,9 +41,6 @@ class Attention(Mixer):
         self.gain = QueryGain(config.heads) if config.query_gain else None
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
-
-    def finish_initialisation(self) -> None:
-        nn.init.zeros_(self.out.weight)
 
     def convolutions(self) -> list[ShortConv]:
         return [] if self.canon is None else [self.canon]
@@ -67,12 +64,10 @@ class Attention(Mixer):
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         return self._join(causal_attention(*self._project(x, 0, extras))), {}
 
-    def init_state(self, batch: int) -> TimeCache:
-        return TimeCache()
+    def init_state(self, batch: int) -> KVCache:
+        return KVCache()
 
-    def step(
-        self, x: Tensor, state: TimeCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, TimeCache]:
+    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
         q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         k, v = state.views()

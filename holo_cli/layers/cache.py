@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 
-class TimeCache:
+class KVCache:
     """Tensors (B, H, L, d_i) that share B, H and L. `length` of them belong to this state."""
 
     def __init__(self, buffers: list[Tensor] | None = None, length: int = 0) -> None:
         self._store = _Store(buffers or [], length)
         self.length = length
 
-    def append(self, *new: Tensor) -> TimeCache:
+    def append(self, *new: Tensor) -> KVCache:
         """A cache with `new`, each (B, H, S, d_i), after the present end; self stays valid."""
-        grown = TimeCache.__new__(TimeCache)
+        grown = KVCache.__new__(KVCache)
         grown.length = self.length + new[0].shape[2]
         store = self._store
         if store.filled != self.length or not store.fits(grown.length):
@@ -37,9 +37,9 @@ class TimeCache:
         """The tensors up to `length`, without a copy."""
         return [b[:, :, : self.length] for b in self._store.buffers]
 
-    def select(self, rows: Tensor) -> TimeCache:
+    def select(self, rows: Tensor) -> KVCache:
         """The cache of the given rows, (R,) int64."""
-        return TimeCache([v.index_select(0, rows) for v in self.views()], self.length)
+        return KVCache([v.index_select(0, rows) for v in self.views()], self.length)
 
     def tensors(self) -> Iterator[Tensor]:
         yield from self.views()

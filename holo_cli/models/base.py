@@ -8,7 +8,6 @@ hidden states, decoding state is an explicit object. Nothing is stashed on the m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,6 +16,9 @@ from torch import Tensor, nn
 
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.layers.head import Head
+from holo_cli.layers.interfaces import Mixer
+from holo_cli.layers.measure import state_nbytes
+from holo_cli.layers.state import DataState
 
 
 class Hidden(NamedTuple):
@@ -30,26 +32,19 @@ class Hidden(NamedTuple):
     aux: dict[str, Tensor]
 
 
-class State(ABC):
+@dataclass(frozen=True)
+class State(DataState):
     """What a model remembers of each row while decoding. A value: `step` returns a new one.
 
     A state may be kept and stepped again (to retry an answer, say): implementations that write in
     place copy first when the same buffer was already continued by another state.
     """
 
-    position: int
-
-    @abstractmethod
-    def select(self, rows: Tensor) -> State:
-        """The state of the given rows, (R,) int64, repeated or reordered: a copy."""
-
-    @abstractmethod
-    def tensors(self) -> Iterator[Tensor]:
-        """Every tensor that belongs to the state at its present position."""
+    position: int  # tokens so far
 
     def nbytes(self) -> int:
         """Measured size in bytes of everything remembered so far."""
-        return sum(t.numel() * t.element_size() for t in self.tensors())
+        return state_nbytes(self)
 
 
 @dataclass
@@ -85,11 +80,12 @@ class LanguageModel(nn.Module, ABC):
         logits: Tensor = self.head(self.hidden(tokens).x)
         return logits
 
-    def reached(self, share: float) -> None:
-        """Told before every training step what share of the run's steps is done, 0 to 1.
+    def on_progress(self, fraction: float) -> None:
+        """Called before each training step with the fraction of the run's steps done, 0 to 1.
 
-        For what changes while a model learns; a model that is not told is as at the end. It must
-        follow from the share alone, so that a resumed run goes on to the bit. Default nothing.
+        For models that change on a schedule (a sparsity that rises, say). Without a call a model
+        computes what it computes at 1. The effect must follow from the fraction alone, so that a
+        resumed run is bit-identical. Does nothing by default.
         """
 
     # -- decoding ---------------------------------------------------------------------------------
@@ -118,6 +114,11 @@ class LanguageModel(nn.Module, ABC):
 
     # -- what it is -------------------------------------------------------------------------------
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether the decoding state has an episodic memory, which outlasts the context."""
+        return False
+
     @abstractmethod
     def describe(self) -> Description:
         """Parameters, FLOPs and state size, by formula; tests check them against counts."""
@@ -126,9 +127,11 @@ class LanguageModel(nn.Module, ABC):
         """Per-model figures worth logging at an evaluation, from a sample (B, T). Default none."""
         return {}
 
-    def views(self) -> tuple[str, ...]:
-        """Names of the `holo visualize` pages that this model can fill, beside the common ones."""
-        return ()
+    def disable(self) -> None:
+        """Switch the mixing of tokens off, for good, as tests and ablations do."""
+        for module in self.modules():
+            if isinstance(module, Mixer):
+                module.disable()
 
     def matrices(self) -> dict[str, nn.Parameter]:
         """The weights Muon may orthogonalise, by name: 2-D weights inside the blocks.

@@ -102,7 +102,7 @@ def residual_stream(model: LanguageModel, tokens: Tensor) -> Coordinates:
 
     Each vector is divided by its root mean square, as the next block reads it: lengths grow from
     layer to layer, and a few long vectors would be all that a picture shows. Of any model whose
-    `blocks` take and give the stream first, as the skeleton's do.
+    `blocks` take and give the stream first, as the backbone's do.
     """
     from holo_cli.layers.norm import rms_norm
 

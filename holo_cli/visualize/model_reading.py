@@ -19,7 +19,7 @@ from holo_cli.visualize.page import Section
 
 if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer
-    from holo_cli.inference.generation.loaded_model import Loaded
+    from holo_cli.inference.generation.loaded_model import LoadedModel
 
 # Read where no text is given, in each of these languages that the model knows.
 SENTENCES = {
@@ -97,7 +97,7 @@ class Reading:
         return Section("What the model reads", " ".join(notes), pieces=pieces)
 
 
-def read_text(loaded: Loaded, text: str | None, most: int) -> Reading:
+def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     """Encode a text the way the model's documents begin, cut to `most` tokens and its context.
 
     Without a text: a sentence in each language of the training data. Raises UsageError for an

@@ -1,4 +1,4 @@
-"""A prepared set, and workers that answer by formula: a whole campaign in a second."""
+"""A prepared set, and workers that answer by formula: a whole experiment in a second."""
 
 from __future__ import annotations
 

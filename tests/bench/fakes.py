@@ -10,7 +10,7 @@ import pytest
 
 from holo_cli.bench.experiment.entries import Spread
 from holo_cli.bench.speed import decode, scaling, speed
-from holo_cli.bench.speed.model_process import ChildFailed
+from holo_cli.bench.speed.model_process import ModelProcessError
 from holo_cli.config.resolve import Resolved
 
 Seconds = Callable[[str, int], float]  # of a token, by name and context or position
@@ -65,7 +65,7 @@ class FakeChild:
             return {"seconds": 0.5, "cpu_seconds": 0.5, "tokens": position, "state_bytes": state}
         broken = self.play.broken.get(self.name)
         if broken is not None and self.context >= broken:
-            raise ChildFailed("it broke")
+            raise ModelProcessError("it broke")
         at = arguments.get("position", self.context)
         tokens = arguments.get("tokens", self.rows * self.context)
         seconds = self.play.seconds(self.name, at) * tokens
@@ -80,7 +80,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, seconds: Seconds) -> Pretence:
     """Put fakes in place of the processes and of the probes of the machine."""
     play = Pretence(seconds)
     for module in (speed, scaling, decode):
-        monkeypatch.setattr(module, "Child", play.child)
+        monkeypatch.setattr(module, "ModelProcess", play.child)
         monkeypatch.setattr(module, "describe_machine", lambda: {"cpu": "pretended"})
     monkeypatch.setattr(speed, "product_rate", lambda dtype, seconds: 2.0)
     monkeypatch.setattr(decode, "read_rate", lambda nbytes, seconds=0.0: 8e6)

@@ -13,20 +13,20 @@ from benchmarks import early_exit
 from benchmarks.early_exit import decoded, halves, measure
 from holo_cli.errors import DataError
 from holo_cli.inference.generation.early_exit import NEVER
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.registry import build_model, config_class
 
 VOCAB, LAYERS = 29, 3
 
 
-def some_loaded() -> Loaded:
+def some_loaded() -> LoadedModel:
     shape = {"vocab_size": VOCAB, "layers": LAYERS, "heads": 2, "width": 16, "context": 32}
     torch.manual_seed(0)
     model = build_model("brain-v1", config_class("brain-v1")(**shape))
     with torch.no_grad():
         for p in model.parameters():
             p += 0.1 * torch.randn_like(p)
-    return Loaded(model.eval(), cast(Any, None), cast(Any, SimpleNamespace(run="mine")))
+    return LoadedModel(model.eval(), cast(Any, None), cast(Any, SimpleNamespace(run="mine")))
 
 
 def some_data() -> Any:

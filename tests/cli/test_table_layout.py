@@ -9,7 +9,7 @@ import pytest
 
 from holo_cli.bench.compare import summary as compare_summary
 from holo_cli.bench.compare.summary import Line, Summary
-from holo_cli.bench.experiment.entries import Log, line_up
+from holo_cli.bench.experiment.entries import Log, resolve_entries
 from holo_cli.bench.experiment.significance import Difference
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
 from holo_cli.bench.speed import page as speed_page
@@ -86,7 +86,7 @@ def test_the_measuring_benches_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     pretend(monkeypatch, lambda name, at: 1e-6 * at)
     models = ["vanilla", "holographic", "ngt", "brain-v1", "brain-v2"]
     variants = ["holographic-blend=holographic,blend=true"]
-    subjects = line_up(models, variants)
+    subjects = resolve_entries(models, variants)
     check(*listed(speed_page.table(speed.measure(subjects, Log("now"), repeats=2))))
     lengths = [128, 256, 512, 1024, 2048, 4096, 8192]
     grown = scaling.measure(subjects, Log("now"), lengths=lengths, repeats=2)

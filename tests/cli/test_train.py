@@ -329,8 +329,8 @@ def test_bars_move_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_of_preparing_data(capsys: pytest.CaptureFixture[str]) -> None:
-    from holo_cli.data.prepare.prepare import Progress
+    from holo_cli.data.prepare.prepare import PrepareProgress
 
-    now = Progress("packing", 1200, 3_000_000, 9_000_000, 2.0)
+    now = PrepareProgress("packing", 1200, 3_000_000, 9_000_000, 2.0)
     facts = "Packing tokens  1,200 documents  3 MB  1.5 MB/s  4.0 s left"
     assert progress.prepare_facts(now) == facts

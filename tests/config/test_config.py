@@ -11,13 +11,13 @@ import pytest
 from pydantic import Field
 
 from holo_cli import registry
-from holo_cli.config.model_schema import ModelConfig, SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig, ModelConfig
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.config.sources import scalar
 from holo_cli.errors import UsageError
 
 
-class Vanilla(SkeletonConfig):
+class Vanilla(BackboneConfig):
     norm: Literal["rms", "layer"] = "rms"
 
 

@@ -1,4 +1,4 @@
-"""Cutting text files: at empty lines or into pieces, nothing lost and nothing changed."""
+"""Text files are split at empty lines or into pieces, without loss or change."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def test_a_single_text_is_cut_in_two_near_the_share() -> None:
     random_ = random.Random(0)
     for _ in range(100):
         text = "".join(random_.choice("ab \n") for _ in range(random_.randint(2, 400)))
-        head, tail = segment.cut_in_two(text, 0.1)
+        head, tail = segment.split_in_two(text, 0.1)
         assert head
         assert tail
         assert head + tail == text
-    head, tail = segment.cut_in_two("word " * 1000, 0.1)
+    head, tail = segment.split_in_two("word " * 1000, 0.1)
     assert len(tail) == pytest.approx(500, abs=10)

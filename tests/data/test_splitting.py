@@ -1,4 +1,4 @@
-"""Train or validation: by the text alone, and never an empty side."""
+"""The split depends on the text alone, and neither part is empty."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import pytest
 
 from holo_cli.data import splitting
 from holo_cli.data.document import Document
-from holo_cli.data.splitting import Plan, Seen, hash_fraction, peek
+from holo_cli.data.splitting import DocumentStats, SplitPlan, hash_fraction, peek
 from holo_cli.errors import DataError
 
 
-def plan(begun: list[Document], complete: bool, fraction: float) -> Plan:
-    return splitting.plan([Seen.of(document) for document in begun], complete, fraction)
+def plan(begun: list[Document], complete: bool, fraction: float) -> SplitPlan:
+    stats = [DocumentStats.of(document) for document in begun]
+    return splitting.plan_split(stats, complete, fraction)
 
 
-def places(documents: list[Document], chosen: Plan) -> dict[str, list[str]]:
+def places(documents: list[Document], chosen: SplitPlan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"train": [], "val": []}
     for document in documents:
-        for split, part in chosen.place(document):
+        for split, part in chosen.assign(document):
             found[split].append(part.text)
     return found
 
@@ -26,7 +27,7 @@ def documents(count: int) -> list[Document]:
     return [Document(f"document number {i}") for i in range(count)]
 
 
-def test_the_share_is_about_what_was_asked_for() -> None:
+def test_the_share_is_about_the_requested_one() -> None:
     found = places(documents(5000), plan(documents(1000), False, 0.05))
     assert len(found["val"]) == pytest.approx(250, rel=0.25)
 
@@ -75,7 +76,7 @@ def test_too_little_text_is_refused() -> None:
         plan([Document("a")], True, 0.1)
 
 
-def test_peek_is_bounded_and_knows_the_end() -> None:
+def test_peek_is_bounded_and_detects_the_end() -> None:
     begun, complete = peek(documents(5))
     assert (len(begun), complete) == (5, True)
     begun, complete = peek(documents(5000))
@@ -84,7 +85,7 @@ def test_peek_is_bounded_and_knows_the_end() -> None:
 
 @pytest.mark.parametrize("lengths", [[8000, 2000], [8000] * 3, [5000, 100, 9000], [300_000, 40]])
 def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
-    """One small file, cut into a few pieces, must not go mostly to validation."""
+    """Most of a small file, split into a few pieces, must be training text."""
     texts = [f"{i} " + "word " * (n // 5) for i, n in enumerate(lengths)]
     many = [Document(text) for text in texts]
     found = places(many, plan(many, True, 0.05))
@@ -95,14 +96,14 @@ def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
 def test_a_giant_document_at_the_beginning_does_not_decide_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Seen alone it had to validate, and with it every text whose hash is smaller."""
+    """Were only the first document read, it and every text with a smaller hash would validate."""
     monkeypatch.setattr(splitting, "PEEK_CHARACTERS", 1000)
     giant = next(text for n in range(9) if hash_fraction(text := f"{n} " + "word " * 500) > 0.5)
     for count in (3, 400):
         many = [Document(giant), *documents(count)]
         begun, complete = peek(many)
         assert (len(begun), complete) == ((4, True) if count == 3 else (100, False))
-        found = places(many, splitting.plan(begun, complete, 0.05))
+        found = places(many, splitting.plan_split(begun, complete, 0.05))
         size = {split: sum(map(len, texts)) for split, texts in found.items()}
         assert giant not in found["val"]
         assert 0 < size["val"] < 0.11 * size["train"], count

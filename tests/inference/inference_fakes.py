@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.data.tokenizers.base import Tokenizer, append_specials
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.layers.head import Head
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
@@ -164,10 +164,12 @@ class Scripted(Fake):
         return self.script[place] if 0 <= place < len(self.script) else self.after
 
 
-def make_loaded(model: LanguageModel, tokenizer: Tokenizer | None = None, **data: Any) -> Loaded:
-    """A `Loaded` around a fake, with a header that has only what inference reads."""
+def make_loaded(
+    model: LanguageModel, tokenizer: Tokenizer | None = None, **data: Any
+) -> LoadedModel:
+    """A `LoadedModel` around a fake, with a header that has only what inference reads."""
     facts = {"documents": 0, "languages": {}, "markers": False} | data
     header = SimpleNamespace(
         model="fake", run="run", step=7, data=SimpleNamespace(**facts), config={}
     )
-    return Loaded(model, tokenizer or ByteTokenizer(), header)  # type: ignore[arg-type]
+    return LoadedModel(model, tokenizer or ByteTokenizer(), header)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.gain import RATE, START, QueryGain
 
@@ -25,7 +25,7 @@ def test_the_gain_is_what_lets_attention_look_at_one_token_alone() -> None:
     length = 128
 
     def sharpest(gain: float | None) -> float:
-        attention = Attention(SkeletonConfig(width=32, heads=1, query_gain=gain is not None))
+        attention = Attention(BackboneConfig(width=32, heads=1, query_gain=gain is not None))
         with torch.no_grad():
             # queries equal to keys, and keys of one token opposite to those of all others
             weight = torch.zeros(96, 32)
@@ -44,5 +44,5 @@ def test_the_gain_is_what_lets_attention_look_at_one_token_alone() -> None:
 
 
 def test_a_switched_off_gain_leaves_no_parameter() -> None:
-    config = SkeletonConfig(width=16, heads=2, query_gain=False)
+    config = BackboneConfig(width=16, heads=2, query_gain=False)
     assert "gain.log_gain" not in dict(Attention(config).named_parameters())

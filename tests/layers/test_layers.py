@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from holo_cli.layers import causal
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.embedding import Embedding
 from holo_cli.layers.mlp import relu_squared
@@ -138,7 +138,7 @@ def test_bigram_rows_are_one_per_pair_where_they_fit_and_continue_across_steps()
 
 
 def test_a_cache_is_a_value() -> None:
-    first = TimeCache().append(randn(1, 2, 60, 3))
+    first = KVCache().append(randn(1, 2, 60, 3))
     a, b = randn(1, 2, 2, 3, seed=1), randn(1, 2, 9, 3, seed=2)
     with_a, with_b = first.append(a), first.append(b)
     torch.testing.assert_close(with_a.views()[0][:, :, 60:], a)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from holo_cli import registry
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.errors import UsageError
 from holo_cli.models.base import LanguageModel
 
@@ -26,7 +26,7 @@ OWN: dict[str, dict[str, Any]] = {
 def switched(name: str) -> dict[str, Any]:
     """Every switch that the model has."""
     kind = registry.config_class(name)
-    if not issubclass(kind, SkeletonConfig):
+    if not issubclass(kind, BackboneConfig):
         return {}
     values = {"value_residual": True, "value_embedding": True} if kind.takes_values else {}
     return {"canon": kind.canon_places, **values}

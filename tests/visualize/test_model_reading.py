@@ -8,15 +8,15 @@ from holo_cli.checkpoint import Header
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.visualize.model_reading import SENTENCES, SPECIAL, grouped, read_text, token_languages
 from tests.visualize.conftest import MIXED, make_model
 
 
-def loaded(tokenizer: Tokenizer, languages: tuple[str, ...] = ("en", "ko")) -> Loaded:
+def loaded(tokenizer: Tokenizer, languages: tuple[str, ...] = ("en", "ko")) -> LoadedModel:
     data = {"languages": dict.fromkeys(languages, 5), "markers": True, "documents": 10}
     header = Header(model="vanilla", config={"model": {}}, tokenizer={}, data=data)
-    return Loaded(make_model(tokenizer.vocab_size), tokenizer, header)
+    return LoadedModel(make_model(tokenizer.vocab_size), tokenizer, header)
 
 
 def test_parts_of_a_character_are_named_by_it(tokenizer: Tokenizer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.bench.compare.summary import Line, Summary, bits_per_nat, verdict
-from holo_cli.bench.experiment.experiment import SWEEP_SEED, Campaign
+from holo_cli.bench.experiment.experiment import SWEEP_SEED, Experiment
 from holo_cli.bench.experiment.losses import test_bpb, test_loss
 from holo_cli.bench.experiment.significance import t_quantile
 from holo_cli.bench.report import Report
@@ -25,10 +25,10 @@ TUNING_NOTE = (
 IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
 
-def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
+def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
     """Write the page, whole or not at all; its size in bytes."""
-    plan, data = campaign.plan, campaign.data
-    machines = [row["machine"] for row in campaign.rows]
+    plan, data = experiment.plan, experiment.data
+    machines = [row["machine"] for row in experiment.rows]
     machine = dict(machines[-1]) if machines else {}
     report = Report(
         plan.title or f"Which model learns {data.name} best?",
@@ -38,9 +38,9 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
         "difference counts only where it is larger than the difference between random seeds.",
         machine,
     )
-    report.prose(_findings(campaign, summary), "What was found")
-    _results(report, campaign, summary)
-    _tuning(report, campaign)
+    report.prose(_findings(experiment, summary), "What was found")
+    _results(report, experiment, summary)
+    _tuning(report, experiment)
     _plot(
         report,
         "Where each model ends",
@@ -48,7 +48,7 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
         _axes("", BITS),
         "Each mark is a seed; the bar is the 95 % interval of the mean, which needs two seeds.",
     )
-    share = bits_per_nat(campaign)
+    share = bits_per_nat(experiment)
     _plot(
         report,
         "Against tokens",
@@ -68,15 +68,15 @@ def write_page(campaign: Campaign, summary: Summary, path: Path) -> int:
     _plot(
         report,
         "The learning rates",
-        [t for line in summary.lines for t in _sweep(campaign, line)],
+        [t for line in summary.lines for t in _sweep(experiment, line)],
         _axes("factor on the model's rates", "nats per token", log=True),
         f"Loss on the tune half of the validation text after a run of {plan.sweep_share:.0%} of "
         f"the steps, seed {SWEEP_SEED}. The reported runs of a model use the rate of its lowest "
         "point. Rates that failed have no mark.",
     )
-    _shapes(report, campaign, summary)
-    _runs(report, campaign)
-    report.prose(_method(campaign), "How it was made")
+    _shapes(report, experiment, summary)
+    _runs(report, experiment)
+    report.prose(_method(experiment), "How it was made")
     return report.write(path)
 
 
@@ -88,7 +88,7 @@ def _plot(
         report.plot(caption, traces, layout, note)
 
 
-def _findings(campaign: Campaign, summary: Summary) -> str:
+def _findings(experiment: Experiment, summary: Summary) -> str:
     sentences = summary.sentences(missing=False)
     lines = [line for line in summary.lines if line.bits is not None]
     best = min(lines, key=lambda line: line.bits or 0.0) if lines else None
@@ -98,7 +98,7 @@ def _findings(campaign: Campaign, summary: Summary) -> str:
             f"The lowest mean, which by itself decides nothing: {best.entry}, "
             f"{best.bits:.4f} {BITS} ({best.loss:.4f} nats per token)."
         ]
-    missing = _not_run(campaign)
+    missing = _not_run(experiment)
     if missing:
         first.append(f"Not run yet, and shown nowhere as a number: {', '.join(missing)}.")
     return (
@@ -107,19 +107,19 @@ def _findings(campaign: Campaign, summary: Summary) -> str:
     )
 
 
-def _not_run(campaign: Campaign) -> list[str]:
+def _not_run(experiment: Experiment) -> list[str]:
     """What the plan asks for and no row has."""
     missing = []
-    for entry in campaign.plan.entries:
-        finals = campaign.finals(entry)
-        if not campaign.sweep(entry).settled:
+    for entry in experiment.plan.entries:
+        final_runs = experiment.final_runs(entry)
+        if not experiment.sweep(entry).settled:
             missing.append(f"{entry.name} (its sweep is not finished)")
-        elif some := [f"seed {r.seed}" for r in finals if campaign.row(r) is None]:
+        elif some := [f"seed {r.seed}" for r in final_runs if experiment.row(r) is None]:
             missing.append(f"{entry.name} ({', '.join(some)})")
     return missing
 
 
-def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
+def _results(report: Report, experiment: Experiment, summary: Summary) -> None:
     rows = []
     for line in summary.lines:
         difference = summary.difference(line.entry)
@@ -147,7 +147,7 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
         peak = line.median("peak_rss_bytes")
         costs.append((
             line.entry, line.parameters, line.matched, line.active_parameters, line.state_bytes,
-            campaign.final_size(line.entry).train_flops_per_token,
+            experiment.final_size(line.entry).train_flops_per_token,
             None if line.rate is None else f"x{line.rate:g}", line.median("tokens"),
             line.median("train_seconds"), line.median("tokens_per_second"),
             None if peak is None else peak / 1e6,
@@ -167,10 +167,10 @@ def _results(report: Report, campaign: Campaign, summary: Summary) -> None:
     )
 
 
-def _tuning(report: Report, campaign: Campaign) -> None:
+def _tuning(report: Report, experiment: Experiment) -> None:
     """The budget of each entry and what it found."""
-    if campaign.tuning is not None:
-        columns, rows = campaign.tuning.table()
+    if experiment.tuning is not None:
+        columns, rows = experiment.tuning.table()
         report.table("What tuning found", columns, rows, TUNING_NOTE)
 
 
@@ -237,8 +237,8 @@ def _curve(line: Line, against: str, share: float) -> list[Trace]:
     ]
 
 
-def _sweep(campaign: Campaign, line: Line) -> list[Trace]:
-    sweep = campaign.sweep(campaign.entries[line.entry])
+def _sweep(experiment: Experiment, line: Line) -> list[Trace]:
+    sweep = experiment.sweep(experiment.entries[line.entry])
     found = [(rate, loss) for rate, loss in sorted(sweep.losses.items())]
     if len(found) < 2:
         return []
@@ -254,10 +254,10 @@ def _sweep(campaign: Campaign, line: Line) -> list[Trace]:
     ]
 
 
-def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
+def _shapes(report: Report, experiment: Experiment, summary: Summary) -> None:
     rows = []
     for line in summary.lines:
-        resolved = campaign.final_config(line.entry)
+        resolved = experiment.final_config(line.entry)
         model, training = resolved.model, resolved.training
         own = ", ".join(f"{k} = {v}" for k, v in line.settings.items() if k not in IN_COLUMNS)
         rows.append((
@@ -271,10 +271,10 @@ def _shapes(report: Report, campaign: Campaign, summary: Summary) -> None:
     report.table("What was trained", columns, rows)
 
 
-def _runs(report: Report, campaign: Campaign) -> None:
+def _runs(report: Report, experiment: Experiment) -> None:
     rows = []
-    for run in campaign.wanted():
-        row = campaign.row(run)
+    for run in experiment.wanted():
+        row = experiment.row(run)
         if run.role == "pace":
             continue
         if row is None:
@@ -304,25 +304,25 @@ def _runs(report: Report, campaign: Campaign) -> None:
     )
 
 
-def _method(campaign: Campaign) -> str:
-    plan, data = campaign.plan, campaign.data
-    first = next(iter(campaign.configs.values()))
+def _method(experiment: Experiment) -> str:
+    plan, data = experiment.plan, experiment.data
+    first = next(iter(experiment.configs.values()))
     training, context = first.training, first.model.context
     sizes = {
-        "parameters": f"Widths (then MLP units) are set so that each has {campaign.target:,} "
+        "parameters": f"Widths (then MLP units) are set so that each has {experiment.target:,} "
         f"parameters within {plan.tolerance:.0%}.",
-        "active": f"Widths (then MLP units) are set so that a token meets {campaign.target:,} "
+        "active": f"Widths (then MLP units) are set so that a token meets {experiment.target:,} "
         f"parameters within {plan.tolerance:.0%}; how many there are in all differs.",
         "time": f"Each trains for about {plan.seconds:g} seconds: the number of steps is set from "
         "its measured speed, so that its schedule reaches its end.",
         "none": "Sizes are as the plan gives them, not matched.",
     }[plan.match]
-    exempt = [name for name in campaign.configs if campaign.is_matched(name) is False]
+    exempt = [name for name in experiment.configs if experiment.is_matched(name) is False]
     if exempt:
         sizes += f" This does not hold for {', '.join(exempt)}, which keep their own."
     tokens = training.batch_size * training.grad_accum * context
     steps = "" if plan.match == "time" else f"{training.steps} steps of "
-    convs = {getattr(r.model, "conv", 0) for r in campaign.configs.values()}
+    convs = {getattr(r.model, "conv", 0) for r in experiment.configs.values()}
     short = (
         f"a short convolution of width {convs.pop()} for all"
         if len(convs) == 1 and convs != {0}
@@ -332,10 +332,10 @@ def _method(campaign: Campaign) -> str:
     )
     last = plan.first_seed + plan.seeds - 1
     return f"""{sizes} The same for all: {steps}{training.batch_size * training.grad_accum} x \
-{context} tokens ({tokens:,}), {short}, the same tokenizer ({campaign.vocab:,} tokens), and for \
+{context} tokens ({tokens:,}), {short}, the same tokenizer ({experiment.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-{_choice(campaign)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
+{_choice(experiment)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
 made by the loss on one half of the validation text, and the loss on the other half is reported.
 
 What counts is the loss after the last step, never the best on the way. Windows of {context} \
@@ -351,10 +351,10 @@ this length of training.
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
 
 
-def _choice(campaign: Campaign) -> str:
+def _choice(experiment: Experiment) -> str:
     """How the settings of the reported runs were chosen."""
-    plan = campaign.plan
-    if campaign.tuning is None:
+    plan = experiment.plan
+    if experiment.tuning is None:
         return (
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
             f"{SWEEP_SEED}"
@@ -371,7 +371,7 @@ def _choice(campaign: Campaign) -> str:
         "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
         "over the rates, the training settings common to all and those of the model for which its "
         "config declares a range, but for what the plan or the entry sets. "
-        + " ".join(campaign.tuning.notes())
+        + " ".join(experiment.tuning.notes())
     ).strip()
 
 

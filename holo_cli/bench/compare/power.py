@@ -18,7 +18,7 @@ from statistics import NormalDist, stdev
 from typing import Any
 
 from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.experiment.result_log import Row, Rows, rows_path
+from holo_cli.bench.experiment.result_log import ResultLog, Row, rows_path
 from holo_cli.bench.experiment.significance import LEVEL, t_quantile
 from holo_cli.errors import DataError, UsageError
 
@@ -121,7 +121,7 @@ def spread_in(page: Path, kind: str, base: str) -> Spread | None:
         return None
     groups: dict[tuple[Any, ...], dict[str, dict[int, Row]]] = {}
     newest: dict[tuple[Any, ...], str] = {}
-    for row in Rows(path, kind):
+    for row in ResultLog(path, kind):
         if row["role"] != "final" or row["status"] != "done":
             continue
         group = groups.setdefault(_group(row), {})

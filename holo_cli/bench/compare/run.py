@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from holo_cli.bench.compare.plan import Plan
-from holo_cli.bench.experiment.executor import Say, Watch, execute
-from holo_cli.bench.experiment.experiment import Campaign
-from holo_cli.bench.experiment.result_log import Rows, beside, rows_path
+from holo_cli.bench.experiment.experiment import Experiment
+from holo_cli.bench.experiment.plan import Plan
+from holo_cli.bench.experiment.result_log import ResultLog, beside, rows_path
+from holo_cli.bench.experiment.runner import Say, Watch, execute
 from holo_cli.bench.experiment.time_estimate import TimeEstimate
 from holo_cli.bench.machine import describe_machine
 from holo_cli.data.dataset import PreparedData
@@ -27,7 +27,7 @@ KIND = "compare"
 
 @dataclass(frozen=True)
 class Options:
-    """How a campaign is run, as against what it is."""
+    """How an experiment is run, as against what it is."""
 
     page: Path
     jobs: int = 1
@@ -36,17 +36,17 @@ class Options:
     train: bool = True  # False: only report what the rows say
 
 
-def open_campaign(plan: Plan, options: Options) -> Campaign:
-    """The campaign with its rows. Raises UsageError and DataError for what cannot be compared."""
+def open_experiment(plan: Plan, options: Options) -> Experiment:
+    """The experiment with its rows. Raises UsageError and DataError for what cannot be compared."""
     data = PreparedData.open(plan.data)
-    rows = Rows(rows_path(options.page), KIND)
-    campaign = Campaign(plan, data, rows)
-    campaign.forget(failed=options.retry_failed, entries=options.redo)
-    return campaign
+    rows = ResultLog(rows_path(options.page), KIND)
+    experiment = Experiment(plan, data, rows)
+    experiment.forget(failed=options.retry_failed, entries=options.redo)
+    return experiment
 
 
 def run(
-    campaign: Campaign,
+    experiment: Experiment,
     options: Options,
     *,
     say: Say,
@@ -59,28 +59,28 @@ def run(
     With `estimate` it first says how long that will take, which may need a short measurement.
     """
     stop = StopRequest() if stop is None else stop
-    expected = TimeEstimate(campaign, options.jobs)
-    if estimate and campaign.todo():
+    expected = TimeEstimate(experiment, options.jobs)
+    if estimate and experiment.todo():
         folder = beside(options.page, ".work")
         expected.announce(lambda: expected.measure(folder, stop), say)
     execute(
-        campaign,
+        experiment,
         options.page,
         describe_machine,
         say=say,
         jobs=options.jobs,
         watch=watch,
         stop=stop,
-        left=expected.words,
+        left=expected.label,
         again="The same command resumes there" + (", without --redo." if options.redo else "."),
     )
 
 
 def best_rates(page: Path) -> dict[str, float]:
-    """Of an earlier campaign: the rate of each entry's reported runs, for a plan that takes the
+    """Of an earlier experiment: the rate of each entry's reported runs, for a plan that takes the
     rates as found at another size.
 
-    Those runs stand for a sweep that was finished; where a file holds several campaigns, the
+    Those runs stand for a sweep that was finished; where a file holds several experiments, the
     newest run of an entry says. An entry whose sweep is under way has no rate yet.
     """
     found: dict[str, tuple[str, float]] = {}
@@ -91,7 +91,7 @@ def best_rates(page: Path) -> dict[str, float]:
             next_step="Name the page that an earlier `holo bench compare` wrote with --rates-from.",
         )
     try:
-        rows = Rows(path, KIND)
+        rows = ResultLog(path, KIND)
     except DataError as error:
         next_step = "Name the page of a `holo bench compare` with --rates-from."
         raise DataError(error.message, next_step=next_step) from error

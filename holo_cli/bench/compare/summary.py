@@ -1,4 +1,4 @@
-"""What a campaign's rows say: a line for each entry, and which differences are real.
+"""What an experiment's rows say: a line for each entry, and which differences are real.
 
 Nothing here is filled in: an entry without finished runs has no figures, only the reason.
 """
@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.bench.compare.plan import Entry
-from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.identity import default_of
 from holo_cli.bench.experiment.losses import is_split, test_bpb, test_loss
+from holo_cli.bench.experiment.plan import Entry
 from holo_cli.bench.experiment.result_log import Row
 from holo_cli.bench.experiment.significance import Difference, against
 
@@ -132,27 +132,27 @@ class Summary:
         return [" ".join(said)]
 
 
-def summarise(campaign: Campaign) -> Summary:
-    lines = [_line(campaign, entry) for entry in campaign.plan.entries]
+def summarise(experiment: Experiment) -> Summary:
+    lines = [_line(experiment, entry) for entry in experiment.plan.entries]
     losses = {line.entry: {} if line.failed else line.by_seed() for line in lines}
-    remarks = [*_unmatched(campaign, lines), *_remarks(lines)]
-    if campaign.tuning is not None:
-        remarks += campaign.tuning.sentences()
-    for name, number in campaign.foreign.items():
-        data = campaign.data
+    remarks = [*_unmatched(experiment, lines), *_remarks(lines)]
+    if experiment.tuning is not None:
+        remarks += experiment.tuning.sentences()
+    for name, number in experiment.foreign.items():
+        data = experiment.data
         remarks.append(
-            f"{number} rows of {campaign.rows.path} are of the prepared set {name}, not of "
+            f"{number} rows of {experiment.rows.path} are of the prepared set {name}, not of "
             f"{data.name} ({data.fingerprint[:8]}), and are not used."
         )
-    return Summary(campaign.base, lines, against(campaign.base, losses), remarks)
+    return Summary(experiment.base, lines, against(experiment.base, losses), remarks)
 
 
-def _unmatched(campaign: Campaign, lines: Sequence[Line]) -> list[str]:
+def _unmatched(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
     """Which entries differ from the others in what the plan holds equal."""
     names = [line for line in lines if line.matched is False]
     if not names:
         return []
-    plan = campaign.plan
+    plan = experiment.plan
     if plan.match == "time":
         return [
             f"Trained for a number of steps of their own instead of {plan.seconds:g} seconds: "
@@ -164,8 +164,8 @@ def _unmatched(campaign: Campaign, lines: Sequence[Line]) -> list[str]:
         for line in names
     )
     return [
-        f"{UNMATCHED} Not matched in {'active ' if active else ''}parameters ({campaign.target:,} "
-        f"within {plan.tolerance:.0%}): {sizes}."
+        f"{UNMATCHED} Not matched in {'active ' if active else ''}parameters "
+        f"({experiment.target:,} within {plan.tolerance:.0%}): {sizes}."
     ]
 
 
@@ -196,25 +196,27 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
     return remarks
 
 
-def _line(campaign: Campaign, entry: Entry) -> Line:
-    runs = campaign.finals(entry)
-    rows = [row for run in runs if (row := campaign.row(run)) is not None]
+def _line(experiment: Experiment, entry: Entry) -> Line:
+    runs = experiment.final_runs(entry)
+    rows = [row for run in runs if (row := experiment.row(run)) is not None]
     done = [row for row in rows if row["status"] == "done"]
-    sweep = campaign.sweep(entry)
-    described = campaign.final_size(entry.name)
-    paces = [row for run in campaign.paces(entry) if (row := campaign.row(run)) is not None]
-    failures = [row for row in [*paces, *rows] if row["status"] != "done"]
-    tuning = campaign.tuning
+    sweep = experiment.sweep(entry)
+    described = experiment.final_size(entry.name)
+    throughput_runs = [
+        row for run in experiment.throughput_runs(entry) if (row := experiment.row(run)) is not None
+    ]
+    failures = [row for row in [*throughput_runs, *rows] if row["status"] != "done"]
+    tuning = experiment.tuning
     if tuning is not None and sweep.settled and sweep.best is None:
         failures += tuning.failures(entry)
     elif sweep.settled and sweep.best is None:
         failures += [
             row
             for rate in sweep.rates
-            if (row := campaign.row(campaign.sweep_run(entry, rate))) is not None
+            if (row := experiment.row(experiment.sweep_run(entry, rate))) is not None
             and row["status"] != "done"
         ]
-    seeds = campaign.plan.seeds
+    seeds = experiment.plan.seeds
     if len(done) == seeds:
         status = "done"
     elif failures:
@@ -250,16 +252,16 @@ def _line(campaign: Campaign, entry: Entry) -> Line:
         parameters=described.parameters,
         active_parameters=described.active_parameters,
         state_bytes=described.state_bytes,
-        settings=_own_settings(campaign, entry),
-        matched=campaign.is_matched(entry.name),
+        settings=_own_settings(experiment, entry),
+        matched=experiment.is_matched(entry.name),
         note="; ".join(notes),
         rows=done,
     )
 
 
-def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
-    """The model's keys that are not at their defaults, without those of the common skeleton."""
-    config = campaign.final_config(entry.name).model
+def _own_settings(experiment: Experiment, entry: Entry) -> dict[str, Any]:
+    """The model's keys that are not at their defaults, without those of the common backbone."""
+    config = experiment.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {
         key: value
@@ -268,9 +270,9 @@ def _own_settings(campaign: Campaign, entry: Entry) -> dict[str, Any]:
     }
 
 
-def bits_per_nat(campaign: Campaign) -> float:
+def bits_per_nat(experiment: Experiment) -> float:
     """Bits per byte of one nat per token: the same for all models on the same tokens."""
-    data = campaign.data
+    data = experiment.data
     return data.token_count("val") / (math.log(2) * data.byte_count("val"))
 
 

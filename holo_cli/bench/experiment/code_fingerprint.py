@@ -21,7 +21,7 @@ SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training",
           "config", "data/batches.py", "data/dataset.py", "data/windows.py",
           "bench/experiment/worker.py")  # fmt: skip
 # What a run of `holo bench recall` goes through beside that: its rows and how they are scored.
-RECALL = ("bench/tasks", "bench/recall/train.py", "bench/compare/compressor.py")
+RECALL = ("bench/tasks", "bench/recall/train.py", "bench/recall/compressor.py")
 
 
 def shared_code() -> str:
@@ -32,9 +32,8 @@ def shared_code() -> str:
 def code_of(model: str, job: str = "train") -> str:
     """Of a model's own folder, all layers, and of what all share; for a job "recall" also of the
     tasks and of what trains and tests on them."""
-    own = ROOT / Path(*registry.module_name(model).split(".")[1:])
     patterns = ("layers", *SHARED, *(RECALL if job == "recall" else ()))
-    return _digest([*own.rglob("*.py"), *(f for p in patterns for f in _files(p))])
+    return _digest([*registry.code_files(model), *(f for p in patterns for f in _files(p))])
 
 
 def _files(pattern: str) -> Iterable[Path]:
@@ -45,6 +44,7 @@ def _files(pattern: str) -> Iterable[Path]:
 def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(set(files)):
-        digest.update(path.relative_to(ROOT).as_posix().encode("utf-8"))
+        inside = path.is_relative_to(ROOT)
+        digest.update((path.relative_to(ROOT).as_posix() if inside else path.name).encode("utf-8"))
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare.plan import Entry, check_model, parse_variant
-from holo_cli.bench.experiment.result_log import Row, Rows
+from holo_cli.bench.experiment.plan import Entry, check_model, parse_variant
+from holo_cli.bench.experiment.result_log import ResultLog, Row
 from holo_cli.config.resolve import Resolved, default_preset, resolve
 from holo_cli.config.sources import read_sets
 from holo_cli.errors import UsageError
@@ -28,7 +28,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Subject:
+class ResolvedEntry:
     """A model in the shape in which it is measured; `resolved` holds vocabulary and batch too."""
 
     name: str
@@ -38,12 +38,12 @@ class Subject:
     def model(self) -> str:
         return self.resolved.model_name
 
-    def with_settings(self, changes: dict[str, Any]) -> Subject:
+    def with_settings(self, changes: dict[str, Any]) -> ResolvedEntry:
         """The same with some dotted keys changed. Raises UsageError for values out of range."""
-        return Subject(self.name, self.resolved.replace(changes, source="bench"))
+        return ResolvedEntry(self.name, self.resolved.replace(changes, source="bench"))
 
 
-def line_up(
+def resolve_entries(
     models: Sequence[str],
     variants: Sequence[str] = (),
     *,
@@ -54,16 +54,17 @@ def line_up(
     vocab_size: int | None = None,
     device: str = "auto",
     dtype: str = "auto",
-    taken: Mapping[str, str] = {},
-) -> list[Subject]:
+    reserved: Mapping[str, str] = {},
+) -> list[ResolvedEntry]:
     """The subjects in the order given, models first; every model there is where none is named.
 
     `variants` are "NAME=MODEL,KEY=VALUE,..."; `sets` are "key=value" for all subjects, over the
-    common shape and under a variant's own keys. `taken` are keys that a bench sets itself, with the
+    common shape and under a variant's own keys. `reserved` are keys that a bench sets,
+    with the
     flags that they have. Raises UsageError for those, for unknown models, presets and keys, for
     values out of range, and for a name that is used twice.
     """
-    taken = {"model.vocab_size": "--vocab-size", **taken}
+    reserved = {"model.vocab_size": "--vocab-size", **reserved}
     entries = [Entry(name, check_model(name)) for name in models]
     entries += [parse_variant(text) for text in variants]
     entries = entries or [Entry(name, name) for name in registry.model_names()]
@@ -84,10 +85,10 @@ def line_up(
     for_all = {given.key: given.value for given in read_sets(sets)}
     for source, settings in (("--set", for_all), *((e.name, e.settings) for e in entries)):
         for key in settings:
-            if key in taken:
+            if key in reserved:
                 raise UsageError(
                     f"{key} of {source} would be without effect: here it is the same for all.",
-                    next_step=f"Use {taken[key]}.",
+                    next_step=f"Use {reserved[key]}.",
                 )
     subjects = []
     for entry in entries:
@@ -95,11 +96,11 @@ def line_up(
         resolved = resolve(entry.model, preset if known else default_preset(entry.model))
         changes = {**common, **for_all, **entry.settings}
         changes["model.vocab_size"] = vocab_size or VOCABULARY.get(preset, USUAL_VOCABULARY)
-        subjects.append(Subject(entry.name, resolved.replace(changes, source="bench")))
+        subjects.append(ResolvedEntry(entry.name, resolved.replace(changes, source="bench")))
     return subjects
 
 
-def baseline_of(subjects: Sequence[Subject]) -> str:
+def baseline_of(subjects: Sequence[ResolvedEntry]) -> str:
     """The subject that ratios are taken to: plain vanilla, else the first vanilla, else the
     first."""
     named = [s.name for s in subjects if s.name == BASELINE]
@@ -107,7 +108,7 @@ def baseline_of(subjects: Sequence[Subject]) -> str:
     return (named or of_model or [subjects[0].name])[0]
 
 
-def decided(subject: Subject) -> Subject:
+def with_dtype(subject: ResolvedEntry) -> ResolvedEntry:
     """With the number format that training would choose here, found once for all processes."""
     from holo_cli.training.precision import pick_device, pick_dtype
 
@@ -162,13 +163,13 @@ class Log:
     given. `run` names this run of the command in the file, which may hold others."""
 
     run: str
-    rows: Rows | None = None
+    rows: ResultLog | None = None
     kept: list[Row] = field(default_factory=list)
 
     @classmethod
     def to(cls, path: Path | None, bench: str, run: str) -> Log:
         """Raises DataError where the file holds rows of another bench or version."""
-        return cls(run, None if path is None else Rows(path, bench))
+        return cls(run, None if path is None else ResultLog(path, bench))
 
     def add(self, *place: object, **figures: Any) -> None:
         """`place` says what was measured: phase, name, round, ..."""

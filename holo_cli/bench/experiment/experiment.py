@@ -1,7 +1,7 @@
 """Which runs a comparison is made of, and which of them come next.
 
-A campaign keeps no state of its own: what comes next follows from the plan and from the rows that
-are there, so stopping and going on is nothing special. Each entry goes through a sweep of its
+An experiment keeps no state of its own: what comes next follows from the plan and from the rows
+that are there, so stopping and going on is nothing special. Each entry goes through a sweep of its
 learning rate, which moves on past an edge that is best, and then through its seeds at the best
 rate. The sweep has a seed of its own: the rate is not chosen on the runs that are reported.
 Entries take turns, so that a machine that gets slower or busier does so for all of them.
@@ -16,9 +16,6 @@ from itertools import zip_longest
 from typing import Any
 
 from holo_cli.bench.compare.checks import check_equal, check_text
-from holo_cli.bench.compare.plan import Entry, Plan
-from holo_cli.bench.compare.runs import SWEEP_SEED, Run, Sweep, diverged
-from holo_cli.bench.compare.tuning import Trial, Tuning
 from holo_cli.bench.experiment.identity import (
     evaluated,
     identity,
@@ -29,29 +26,32 @@ from holo_cli.bench.experiment.identity import (
 )
 from holo_cli.bench.experiment.losses import tune_loss
 from holo_cli.bench.experiment.param_matching import count, describe, fit
-from holo_cli.bench.experiment.result_log import Row, Rows, key_of
+from holo_cli.bench.experiment.plan import Entry, Plan
+from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of
+from holo_cli.bench.experiment.runs import SWEEP_SEED, Run, Sweep, diverged
+from holo_cli.bench.experiment.tuning import Trial, Tuning
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
 
-PACES = 3  # how often the speed of an entry is measured, for match = "time"
+THROUGHPUT_RUNS = 3  # how often the speed of an entry is measured, for match = "time"
 
 
-class Campaign:
+class Experiment:
     """A plan on a prepared set, with the rows it has so far."""
 
     def __init__(
         self,
         plan: Plan,
         data: PreparedData,
-        rows: Rows,
+        rows: ResultLog,
         labels: Mapping[str, Any] | None = None,
         where: str = "",
     ) -> None:
         """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be.
 
-        Where an experiment has several campaigns, `labels` go into each row of this one and
+        Where an experiment has several experiments, `labels` go into each row of this one and
         `where` into the names of its runs.
         """
         self.labels, self.where = dict(labels or {}), where
@@ -62,7 +62,7 @@ class Campaign:
         self.described: dict[str, Description] = {}
         self.target = 0
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
-        self._paces: dict[tuple[str, int, int], Run] = {}
+        self._throughput_runs: dict[tuple[str, int, int], Run] = {}
         self._sizes: dict[str, Description] = {}
         self._stored: dict[str, Row] = {}  # rows by what their settings mean today
         self.foreign: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
@@ -126,7 +126,7 @@ class Campaign:
         tuning = self.tuning
         return {e.name: tuning.unasked(e) for e in self.plan.entries} if tuning else {}
 
-    def outlook(self) -> Iterator[tuple[str, int | None, int]]:
+    def pending(self) -> Iterator[tuple[str, int | None, int]]:
         """Entry, steps (None: not known yet) and evaluations of each run that is to be done, as
         far as can be foreseen."""
         for run in self.todo():
@@ -182,18 +182,18 @@ class Campaign:
                 yield from self.tuning.runs(entry, trial)
             best = self.tuned(entry.name)
             if best is not None:
-                yield from self.paces(entry, best.shape)
-            yield from self.finals(entry)
+                yield from self.throughput_runs(entry, best.shape)
+            yield from self.final_runs(entry)
             return
-        yield from self.paces(entry)
+        yield from self.throughput_runs(entry)
         if self.steps(entry) is None:
             return
         sweep = self.sweep(entry)
         if len(sweep.rates) > 1:
             yield from (self.sweep_run(entry, rate) for rate in sweep.rates)
-        yield from self.finals(entry)
+        yield from self.final_runs(entry)
 
-    def finals(self, entry: Entry) -> list[Run]:
+    def final_runs(self, entry: Entry) -> list[Run]:
         """The runs that are reported, one for each seed; none before the sweep is settled."""
         sweep = self.sweep(entry)
         seeds = range(self.plan.first_seed, self.plan.first_seed + self.plan.seeds)
@@ -263,8 +263,8 @@ class Campaign:
 
     # -- matching by time -------------------------------------------------------------------------
 
-    def paces(
-        self, entry: Entry, resolved: Resolved | None = None, times: int = PACES
+    def throughput_runs(
+        self, entry: Entry, resolved: Resolved | None = None, times: int = THROUGHPUT_RUNS
     ) -> list[Run]:
         """Measurements of speed, of the entry's config or another one of it; none unless runs are
         as long as a given time."""
@@ -275,19 +275,19 @@ class Campaign:
 
     def _pace(self, entry: Entry, resolved: Resolved, number: int) -> Run:
         known = (entry.name, id(resolved), number)  # the run keeps the config, so its id, in use
-        if known not in self._paces:
+        if known not in self._throughput_runs:
             settings = identity(resolved, self.data.fingerprint)
             key = key_of(settings | {"seconds": self.plan.seconds, "pace": number})
-            self._paces[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
-        return self._paces[known]
+            self._throughput_runs[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
+        return self._throughput_runs[known]
 
     def steps(
-        self, entry: Entry, resolved: Resolved | None = None, times: int = PACES
+        self, entry: Entry, resolved: Resolved | None = None, times: int = THROUGHPUT_RUNS
     ) -> int | None:
         """Steps of a whole run; None while the speed that decides them is not known."""
         if not self._timed(entry):
             return self.configs[entry.name].training.steps
-        rows = [self.row(run) for run in self.paces(entry, resolved, times)]
+        rows = [self.row(run) for run in self.throughput_runs(entry, resolved, times)]
         steps = [row["steps"] for row in rows if row is not None and row["status"] == "done"]
         return round(statistics.median(steps)) if len(steps) == times else None
 
@@ -325,8 +325,8 @@ class Campaign:
         """The config of a run from its entry's: with its learning rates and its seed."""
         return scaled(resolved, rate, seed)
 
-    def campaign_of(self, run: Run) -> Campaign:
-        """The campaign itself: all runs are its own."""
+    def experiment_of(self, run: Run) -> Experiment:
+        """The experiment itself: all runs are its own."""
         return self
 
     # -- rows -------------------------------------------------------------------------------------
@@ -372,7 +372,7 @@ class Campaign:
         """
         for row in self.rows:
             stored = row.get("data", {})
-            if not self.data.is_named(stored.get("fingerprint", "")):
+            if not self.data.matches_fingerprint(stored.get("fingerprint", "")):
                 name = stored.get("name", "unknown")
                 self.foreign[f"{name} ({stored.get('fingerprint', '')[:8]})"] += 1
             elif row["role"] == "pace":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.bench.compare.plan import Entry, Plan
+from holo_cli.bench.experiment.plan import Entry, Plan
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError
 
@@ -28,7 +28,7 @@ def resolve_entry(plan: Plan, entry: Entry, data: Path) -> Resolved:
         **plan.base,
         **entry.settings,
         "data.path": data.resolve().as_posix(),
-        "data.verify": False,  # once, by the campaign, is enough
+        "data.verify": False,  # once, by the experiment, is enough
         "training.sample_tokens": 0,
     }
     if "training.warmup" not in changes and "training.steps" in changes:
@@ -72,7 +72,7 @@ def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
     Left out are keys without effect, and those at the value that a config without them stands for:
     so a key which a later version adds does not make every older run another one. The number format
     is left out where it was not asked for: an experiment computes in one format, see
-    `Campaign.dtype`.
+    `Experiment.dtype`.
     """
     unread = {f"model.{key}" for key in resolved.model.without_effect()}
     return {

@@ -1,6 +1,6 @@
-"""The raw rows of a campaign: one JSON object a line, appended as runs finish, never rewritten.
+"""The raw rows of an experiment: one JSON object a line, appended as runs finish, never rewritten.
 
-The first line says which kind of campaign and which version of the format the file has. Later rows
+The first line names the bench and the version of the format. Later rows
 of a key replace earlier ones when read, so a run that is repeated leaves its first answer on
 record. A last line that a crash cut off is passed over.
 """
@@ -26,7 +26,7 @@ def key_of(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
-class Rows:
+class ResultLog:
     """The rows of one file, and new ones added to it. `kind` is the bench that writes them."""
 
     def __init__(self, path: Path, kind: str) -> None:

@@ -1,6 +1,6 @@
 """How long a comparison will take: from rows of finished runs on this machine, else measured.
 
-A run costs its process's start, its steps and its evaluations. Rows of the same entry at the same
+A run costs its process's start, its steps and its evaluations. Rows of the same entry and
 size tell all three; an entry without such rows is measured for a few steps in a worker process, as
 many at a time as the comparison will run, so that they share the cores as the runs will. A sweep
 that has to be extended, and other work on the machine, are not foreseen.
@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.result_log import Row
-from holo_cli.bench.experiment.worker_pool import DONE, Job, Told, carry_out
+from holo_cli.bench.experiment.worker_pool import DONE, Job, WorkerEvent, run_jobs
 from holo_cli.errors import Stopped
 from holo_cli.hardware import cpu_name
 from holo_cli.training.stopping import StopRequest
@@ -46,13 +46,13 @@ class Cost:
 class TimeEstimate:
     """What is known of the entries' costs. `measured` are costs found by `measure`."""
 
-    campaign: Campaign
+    experiment: Experiment
     jobs: int = 1
     measured: dict[str, Cost] = field(default_factory=dict)
 
     def cost(self, entry: str) -> Cost | None:
         """From the newest finished runs of an entry, else measured; None where neither is."""
-        rows = [row for row in self.campaign.rows if self._tells(row, entry)][-RECENT:]
+        rows = [row for row in self.experiment.rows if self._tells(row, entry)][-RECENT:]
         if not rows:
             return self.measured.get(entry)
         known = self.measured.get(entry)
@@ -73,9 +73,9 @@ class TimeEstimate:
         """Whether a row's times hold for runs of this entry here."""
         if row["entry"] != entry or row["status"] != "done" or "train_seconds" not in row:
             return False
-        resolved, machine = self.campaign.configs[entry], row["machine"]
+        resolved, machine = self.experiment.configs[entry], row["machine"]
         training = row["config"]["training"]
-        size = self.campaign.described[entry].parameters
+        size = self.experiment.described[entry].parameters
         return (
             (machine.get("cpu"), machine.get("cores")) == (cpu_name(), os.cpu_count())
             and machine.get("threads") == _threads(self.jobs)
@@ -88,13 +88,13 @@ class TimeEstimate:
 
     def unknown(self) -> list[str]:
         """Entries with runs to do whose cost is not known."""
-        waiting = dict.fromkeys(entry for entry, _, _ in self.campaign.outlook())
+        waiting = dict.fromkeys(entry for entry, _, _ in self.experiment.pending())
         return [entry for entry in waiting if self.cost(entry) is None]
 
     def is_short(self, entries: Sequence[str]) -> bool:
         """Whether these entries' runs are so short that measuring first would not pay."""
-        steps = [self.campaign.configs[entry].training.steps for entry in entries]
-        return self.campaign.plan.match != "time" and max(steps, default=0) <= SHORT
+        steps = [self.experiment.configs[entry].training.steps for entry in entries]
+        return self.experiment.plan.match != "time" and max(steps, default=0) <= SHORT
 
     def measure(self, folder: Path, stop: StopRequest) -> None:
         """Measure every unknown entry. Raises Stopped after a request to stop.
@@ -107,9 +107,9 @@ class TimeEstimate:
         def todo() -> Iterator[Job]:
             for key, entry in list(waiting.items()):
                 began.setdefault(key, time.monotonic())
-                yield Job(key, "cost", {"resolved": self.campaign.configs[entry].to_dict()})
+                yield Job(key, "cost", {"resolved": self.experiment.configs[entry].to_dict()})
 
-        def heard(told: Told) -> None:
+        def heard(told: WorkerEvent) -> None:
             if not told.ended:
                 return
             entry = waiting.pop(told.job.key)
@@ -122,26 +122,26 @@ class TimeEstimate:
                 )
 
         with stop.on_signals():
-            done = carry_out(todo, heard, folder, self.jobs, lambda: bool(stop))
+            done = run_jobs(todo, heard, folder, self.jobs, lambda: bool(stop))
         if not done:
             raise Stopped("Stopped before the first run.", next_step="Give the command again.")
 
     def seconds(self) -> float | None:
         """Seconds until everything is done; None while the cost of an entry is not known."""
         total, count = 0.0, 0
-        for entry, steps, evaluations in self.campaign.outlook():
+        for entry, steps, evaluations in self.experiment.pending():
             cost = self.cost(entry)
             if cost is None:
                 return None
-            if steps is None or self.campaign.is_timed(entry):
-                share = 1.0 if evaluations > 1 else self.campaign.plan.sweep_share
-                total += cost.run(0, evaluations) + share * self.campaign.plan.seconds
+            if steps is None or self.experiment.is_timed(entry):
+                share = 1.0 if evaluations > 1 else self.experiment.plan.sweep_share
+                total += cost.run(0, evaluations) + share * self.experiment.plan.seconds
             else:
                 total += cost.run(steps, evaluations)
             count += 1
         return total / max(1, min(self.jobs, count))
 
-    def words(self) -> str:
+    def label(self) -> str:
         """ ", about 12 minutes" for what is left to do; "" where it is not known."""
         seconds = self.seconds()
         return "" if not seconds else f", about {minutes(seconds)}"
@@ -149,7 +149,7 @@ class TimeEstimate:
     def announce(self, measure: Callable[[], None] | None, say: Callable[[str], None]) -> None:
         """Say how long it will take, calling `measure` for what no row tells; None (in a dry run)
         says what is known."""
-        runs = self.campaign.left()
+        runs = self.experiment.left()
         if not runs:
             return
         unknown = self.unknown()
@@ -161,7 +161,7 @@ class TimeEstimate:
         side = f", {self.jobs} at a time" if self.jobs > 1 else ""
         if seconds is not None:
             how = "by earlier runs on this machine" if from_rows else "by a short measurement"
-            more = "" if self.campaign.tuning else "; more if a sweep has to go beyond its rates"
+            more = "" if self.experiment.tuning else "; more if a sweep has to go beyond its rates"
             say(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
         elif self.is_short(unknown):
             say(
@@ -183,7 +183,7 @@ class TimeEstimate:
         """For --json."""
         seconds = self.seconds()
         return {
-            "runs": self.campaign.left(),
+            "runs": self.experiment.left(),
             "jobs": self.jobs,
             "minutes": None if seconds is None else round(seconds / 60, 1),
             "not_known": self.unknown(),
@@ -199,7 +199,7 @@ def minutes(seconds: float) -> str:
 
 
 def _threads(jobs: int) -> int:
-    """Threads of a worker when so many run side by side; see `work.Crew`."""
+    """Threads of a worker when so many run side by side; see `work.WorkerPool`."""
     import torch
 
     return torch.get_num_threads() if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)

@@ -1,142 +1,352 @@
-"""What is tuned of an entry, and which trials are proposed: Optuna's sampler, by ask and tell.
+"""The trials of a comparison with `--tune`: which there are, which come next, and what they found.
 
-Knobs are the entry's learning rates, the training keys common to all models, and the keys for which
-the model's config declares a range (`holo_cli/config/tunable.py`). A key that the plan or the entry
-sets is what that entry is about: it is not tuned.
-
-Proposals come in rounds of ROUND. A round is a function of the entry, its number and the losses of
-the rounds before it: so the trials are the same however many run at a time, and an experiment that
-is resumed finds them again from its rows. The sampler is TPE, Optuna's default (Bergstra et al.
-2011, "Algorithms for Hyper-Parameter Optimization", NeurIPS; Akiba et al. 2019, arXiv 1907.10902).
+Every entry gets the same number of trials. The first ones are the plan's learning rates with
+everything else at the entry's own settings, so that "default" below is what a sweep of the rate
+alone finds; the rest are proposed (`tuning.py`). A trial runs the sweep's share of the steps with
+the sweep's seed and counts by its loss on the tune half of the validation text. A size that is
+matched is matched again for each trial; settings that cannot be built or matched are infeasible,
+cost no training, and another is asked for. Nothing is stored here: all follows from the rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.bench.experiment.identity import evaluated, identity, scaled, shortened
+from holo_cli.bench.experiment.losses import tune_loss
+from holo_cli.bench.experiment.plan import Entry
+from holo_cli.bench.experiment.result_log import Row, key_of
+from holo_cli.bench.experiment.runs import SWEEP_SEED, Run, diverged
+from holo_cli.bench.experiment.search_space import (
+    ADAM_RATE,
+    RATE,
+    ROUND,
+    FinishedTrial,
+    Settings,
+    Space,
+    changes,
+    own_knobs,
+    propose,
+    require_optuna,
+    space_of,
+    written,
+)
 from holo_cli.config.resolve import Resolved
-from holo_cli.config.tunable import Range, range_of
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
+    from holo_cli.bench.experiment.experiment import Experiment
 
-RATE, ADAM_RATE = "rate", "adam_rate"  # factors: on both peak rates; on AdamW's beside Muon's
-ROUND = 4  # trials that are proposed from the same results
-STARTUP = 8  # results before the sampler stops drawing at random
-BEYOND = 2.0  # factor by which the rates may leave the plan's on both sides
-ADAM_RANGE = Range(low=0.25, high=4.0, log=True)
-
-Settings = dict[str, Any]
-Space = dict[str, Range]
+TRIES = 60  # proposals for a round before its entry is said to have no more that can be built
+TRIAL_THROUGHPUT_RUNS = 1  # measurements of a trial's speed, for match = "time"
 
 
 @dataclass(frozen=True)
-class Told:
-    """A finished trial: its settings and its loss on the tune part; None where it diverged or
-    could not be built."""
+class Trial:
+    """Settings to try. `shape` has the model's settings, sized; `infeasible` are the proposals that
+    were passed over just before this one."""
 
+    number: int  # from 1
     settings: Settings
-    loss: float | None
+    shape: Resolved
+    infeasible: tuple[Settings, ...] = ()
 
+    @property
+    def rate(self) -> float:
+        return float(self.settings[RATE])
 
-def require_optuna() -> None:
-    """Raises UsageError where the extra is not installed."""
-    if importlib.util.find_spec("optuna") is None:
-        raise UsageError(
-            "--tune needs Optuna, which is not installed.",
-            next_step="Install it with: pip install 'holo-cli[tune]'",
-        )
-
-
-def space_of(resolved: Resolved, rates: Sequence[float], fixed: Collection[str]) -> Space:
-    """The knobs of an entry; `fixed` are dotted keys that keep their value.
-
-    Raises UsageError for a declared range with nothing in it.
-    """
-    space = {RATE: Range(low=min(rates) / BEYOND, high=max(rates) * BEYOND, log=True)}
-    if resolved.training.optimizer == "muon":
-        space[ADAM_RATE] = ADAM_RANGE
-    return space | {key: found for key, found in _declared(resolved) if key not in fixed}
-
-
-def own_knobs(space: Space) -> list[str]:
-    """The model's own keys among the knobs."""
-    return [key for key in space if key.startswith("model.")]
-
-
-def _declared(resolved: Resolved) -> Iterator[tuple[str, Range]]:
-    unread = resolved.model.without_effect()
-    for section, config in (("training", resolved.training), ("model", resolved.model)):
-        values = config.model_dump()
-        for name, field in type(config).model_fields.items():
-            found = range_of(f"{section}.{name}", field, values)
-            if found is not None and not (section == "model" and name in unread):
-                yield f"{section}.{name}", found
-
-
-def propose(space: Space, name: str, number: int, told: Sequence[Told]) -> Iterator[Settings]:
-    """Settings of round `number` of an entry, without end: those that cannot be built are skipped
-    by the caller. The same arguments give the same settings."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    digest = hashlib.sha256(f"{name}/{number}".encode()).digest()
-    sampler = optuna.samplers.TPESampler(
-        seed=int.from_bytes(digest[:4], "big"), n_startup_trials=STARTUP
-    )
-    study = optuna.create_study(sampler=sampler)
-    spread = {key: _distribution(found) for key, found in space.items()}
-    for trial in told:
-        known = {
-            key: value
-            for key, value in trial.settings.items()
-            if key in space and space[key].contains(value)
+    def to_dict(self) -> dict[str, Any]:
+        """For the trial's row."""
+        return {
+            "trial": self.number,
+            "settings": self.settings,
+            "infeasible": list(self.infeasible),
         }
-        state = optuna.trial.TrialState
-        study.add_trial(
-            optuna.trial.create_trial(
-                params=known,
-                distributions={key: spread[key] for key in known},
-                value=trial.loss,
-                state=state.COMPLETE if trial.loss is not None else state.PRUNED,
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What is known of an entry's trials. `settled` when no more are to come."""
+
+    entry: str
+    budget: int
+    done: int
+    settled: bool
+    best: Trial | None
+    loss: float | None  # of the best trial, nats per token on the tune half
+    default: float | None  # of the best trial of the plan's rates alone
+    infeasible: list[Settings] = field(default_factory=list)
+    diverged: int = 0
+    broken: tuple[int, ...] = ()  # trials that ended by something that says nothing about them
+    own: tuple[str, ...] = ()  # the model's own knobs
+
+    @property
+    def gain(self) -> float | None:
+        """By how much the best trial is better than the default, in nats per token."""
+        if self.loss is None or self.default is None:
+            return None
+        return self.default - self.loss
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "entry": self.entry,
+            "budget": self.budget,
+            "trials": self.done,
+            "infeasible": len(self.infeasible),
+            "infeasible_settings": self.infeasible,
+            "diverged": self.diverged,
+            "broken": len(self.broken),
+            "own_knobs": list(self.own),
+            "best_trial": None if self.best is None else self.best.number,
+            "found": None if self.best is None else self.best.settings,
+            "tune_loss": self.loss,
+            "default_tune_loss": self.default,
+            "gain": self.gain,
+        }
+
+
+class Tuning:
+    """The trials of every entry of an experiment whose plan asks for them."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        """Raises UsageError without Optuna, and for an entry with an empty range."""
+        require_optuna()
+        self.experiment = experiment
+        self.budget = experiment.plan.tune
+        self.spaces: dict[str, Space] = {}
+        self._trials: dict[str, list[Trial]] = {}
+        self._exhausted: set[str] = set()
+        self._runs: dict[tuple[str, int, int], Run] = {}
+        for entry in experiment.plan.entries:
+            # a warm-up in the plan's base is a default for its number of steps
+            fixed = ({*experiment.plan.base} - {"training.warmup"}) | {*entry.settings}
+            try:
+                self.spaces[entry.name] = space_of(
+                    experiment.configs[entry.name], self._rates(entry), fixed
+                )
+            except UsageError as error:
+                raise UsageError(
+                    f"Entry {entry.name}: {error.message}", next_step=error.next_step
+                ) from error
+
+    def _rates(self, entry: Entry) -> list[float]:
+        return sorted(entry.rates or self.experiment.plan.rates)
+
+    def notes(self) -> list[str]:
+        """Which entries have nothing of their own to tune."""
+        bare = [name for name, space in self.spaces.items() if not own_knobs(space)]
+        if not bare:
+            return []
+        has = "has" if len(bare) == 1 else "have"
+        return [
+            f"{', '.join(bare)} {has} no settings of the model to tune: tuned on learning rates, "
+            "weight decay and warm-up alone."
+        ]
+
+    # -- trials -----------------------------------------------------------------------------------
+
+    def trials(self, entry: Entry) -> list[Trial]:
+        """The trials that can be named now; a round follows when all before it have ended."""
+        known = self._trials.setdefault(entry.name, self._defaults(entry))
+        while len(known) < self.budget and entry.name not in self._exhausted:
+            told = [self._told(entry, trial) for trial in known]
+            number, inside = divmod(len(known) - len(self._rates(entry)), ROUND)
+            before = len(known) - inside
+            if any(ended is None for ended in told[:before]):
+                break
+            self._ask(entry, number, inside, [t for t in told[:before] if t is not None])
+        return known[: self.budget]
+
+    def _defaults(self, entry: Entry) -> list[Trial]:
+        shape = self.experiment.configs[entry.name]
+        rates = enumerate(self._rates(entry)[: self.budget], start=1)
+        return [Trial(number, {RATE: rate}, shape) for number, rate in rates]
+
+    def _ask(self, entry: Entry, number: int, inside: int, told: list[FinishedTrial]) -> None:
+        """The rest of a round, its first `inside` trials being known."""
+        known = self._trials[entry.name]
+        found = 0
+        missed: list[Settings] = []
+        proposals = propose(self.spaces[entry.name], entry.name, number, told)
+        for tries, settings in enumerate(proposals):
+            if tries == TRIES:
+                self._exhausted.add(entry.name)
+                return
+            shape = self._shape(entry, settings)
+            if shape is None:
+                missed.append(settings)
+                continue
+            found += 1
+            if found > inside:
+                known.append(Trial(len(known) + 1, settings, shape, tuple(missed)))
+            missed = []
+            if found == ROUND or len(known) == self.budget:
+                return
+
+    def _shape(self, entry: Entry, settings: Settings) -> Resolved | None:
+        """The model with these settings, sized; None where it cannot be built or matched."""
+        wanted = changes(settings, self.spaces[entry.name], "model")
+        if not wanted:
+            return self.experiment.configs[entry.name]
+        try:
+            return self.experiment.sized(entry, wanted)
+        except UsageError:
+            return None
+
+    def _told(self, entry: Entry, trial: Trial) -> FinishedTrial | None:
+        """How a trial ended; None while it has not. One that broke off tells the sampler what one
+        that diverged does: nothing to look for here."""
+        loss = self._loss(entry, trial)
+        if loss is None and not self._ended(entry, trial):
+            return None
+        return FinishedTrial(trial.settings, loss)
+
+    def _loss(self, entry: Entry, trial: Trial) -> float | None:
+        run = self.run(entry, trial)
+        row = None if run is None else self.experiment.row(run)
+        return tune_loss(row) if row is not None and row["status"] == "done" else None
+
+    def _ended(self, entry: Entry, trial: Trial) -> bool:
+        runs = self.runs(entry, trial)
+        rows = [self.experiment.row(run) for run in runs]
+        if any(row is not None and row["status"] != "done" for row in rows):
+            return True
+        return self.run(entry, trial) is not None and all(row is not None for row in rows)
+
+    # -- runs -------------------------------------------------------------------------------------
+
+    def runs(self, entry: Entry, trial: Trial) -> list[Run]:
+        """What a trial takes: for match = "time" a measurement of its speed, then its run."""
+        throughput_runs = self.experiment.throughput_runs(entry, trial.shape, TRIAL_THROUGHPUT_RUNS)
+        run = self.run(entry, trial)
+        return [*throughput_runs, *([] if run is None else [run])]
+
+    def run(self, entry: Entry, trial: Trial) -> Run | None:
+        """A trial's training run; None while its number of steps is not known."""
+        steps = self.experiment.steps(entry, trial.shape, TRIAL_THROUGHPUT_RUNS)
+        if steps is None:
+            return None
+        known = (entry.name, trial.number, steps)
+        if known not in self._runs:
+            whole = self._trained(entry, trial, steps)
+            short = shortened(whole, self.experiment.plan.sweep_share)
+            resolved = self._warmed(scaled(short, trial.rate, SWEEP_SEED), trial)
+            key = key_of(identity(resolved, self.experiment.data.fingerprint))
+            self._runs[known] = Run(
+                entry.name,
+                "tune",
+                trial.rate,
+                SWEEP_SEED,
+                resolved,
+                key,
+                self.experiment.where,
+                trial,
             )
+        return self._runs[known]
+
+    def final(self, entry: Entry, trial: Trial, steps: int, seed: int) -> Resolved:
+        """The config of a reported run with a trial's settings."""
+        whole = evaluated(self._trained(entry, trial, steps), self.experiment.plan.evaluations)
+        return self._warmed(scaled(whole, trial.rate, seed), trial)
+
+    def _trained(self, entry: Entry, trial: Trial, steps: int) -> Resolved:
+        """A trial's shape with its settings of the training and these steps."""
+        resolved = self.experiment.with_steps(trial.shape, steps)
+        wanted = changes(trial.settings, self.spaces[entry.name], "training")
+        factor = trial.settings.get(ADAM_RATE)
+        if factor is not None:
+            wanted["training.adam_lr"] = resolved.training.adam_lr * factor
+        return resolved.replace(wanted, source="tuned") if wanted else resolved
+
+    def _warmed(self, resolved: Resolved, trial: Trial) -> Resolved:
+        """With the warm-up as a share of this run's own steps, where it is tuned."""
+        share = trial.settings.get("training.warmup")
+        if share is None:
+            return resolved
+        steps = round(share * resolved.training.steps)
+        return resolved.replace({"training.warmup": steps}, source="tuned")
+
+    def forget(self) -> None:
+        """Discard proposals that follow from rows which no longer count."""
+        self._trials.clear()
+        self._exhausted.clear()
+
+    def failures(self, entry: Entry) -> list[Row]:
+        """The rows of an entry's trials that failed."""
+        rows = [
+            self.experiment.row(run)
+            for trial in self.trials(entry)
+            for run in self.runs(entry, trial)
+        ]
+        return [row for row in rows if row is not None and row["status"] != "done"]
+
+    # -- what was found ---------------------------------------------------------------------------
+
+    def unasked(self, entry: Entry) -> int:
+        """Trials that are still to be proposed."""
+        if entry.name in self._exhausted:
+            return 0
+        return self.budget - len(self.trials(entry))
+
+    def result(self, entry: Entry) -> Tuned:
+        trials = self.trials(entry)
+        losses = {t.number: self._loss(entry, t) for t in trials}
+        ended = [t for t in trials if self._ended(entry, t)]
+        failed = {
+            t.number: row
+            for t in ended
+            for run in self.runs(entry, t)
+            if (row := self.experiment.row(run)) is not None and row["status"] != "done"
+        }
+        broken = tuple(number for number, row in failed.items() if not diverged(row))
+        good = [t for t in trials if losses[t.number] is not None]
+        settled = len(ended) == len(trials) and not self.unasked(entry)
+        best = min(good, key=lambda t: losses[t.number] or 0.0) if good else None
+        if not settled or broken:  # the best one may be among those that broke off
+            best = None
+        plain = [losses[t.number] for t in good if t.settings.keys() == {RATE}]
+        return Tuned(
+            entry.name,
+            self.budget,
+            len(ended),
+            settled,
+            best,
+            None if best is None else losses[best.number],
+            min((loss for loss in plain if loss is not None), default=None),
+            [settings for trial in trials for settings in trial.infeasible],
+            len(failed) - len(broken),
+            broken,
+            tuple(own_knobs(self.spaces[entry.name])),
         )
-    while True:
-        yield {key: _rounded(value) for key, value in study.ask(spread).params.items()}
 
+    def sentences(self) -> list[str]:
+        """What the reader of a result should know of the trials."""
+        found = [
+            f"Each entry had {self.budget} trials over its learning rates, the training settings "
+            "common to all and the model's own settings; they were chosen by the tune half of the "
+            "validation text with a seed that is not reported."
+        ]
+        results = [self.result(entry) for entry in self.experiment.plan.entries]
+        short = [f"{r.entry} ({r.done} of {r.budget})" for r in results if r.done < r.budget]
+        if short:
+            found.append(f"Trials are not finished, so budgets are not equal: {', '.join(short)}.")
+        if self._exhausted:
+            names = ", ".join(sorted(self._exhausted))
+            found.append(f"No further settings could be built or matched in size for {names}.")
+        return [*found, *self.notes()]
 
-def _rounded(value: Any) -> Any:
-    """Three significant digits: settings that a person can type."""
-    return float(f"{value:.3g}") if isinstance(value, float) else value
-
-
-def _distribution(found: Range) -> BaseDistribution:
-    from optuna import distributions
-
-    if found.choices:
-        return distributions.CategoricalDistribution(found.choices)
-    if found.whole:
-        return distributions.IntDistribution(int(found.low), int(found.high), log=found.log)
-    return distributions.FloatDistribution(found.low, found.high, log=found.log)
-
-
-def changes(settings: Mapping[str, Any], space: Space, section: str) -> dict[str, Any]:
-    """The settings of a section, as keys of a config; shares of the steps and rates left out."""
-    return {
-        key: value
-        for key, value in settings.items()
-        if key.startswith(f"{section}.") and not space[key].share
-    }
-
-
-def written(settings: Mapping[str, Any]) -> str:
-    """For a person: "rate x2.1, adam_rate x0.7, eps 0.03"."""
-    return ", ".join(
-        f"{key} x{value:.3g}" if key in (RATE, ADAM_RATE) else f"{key.partition('.')[2]} {value}"
-        for key, value in settings.items()
-    )
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows for a reader."""
+        columns = ["model", "trials", "infeasible", "default, nats", "tuned, nats", "gain", "found"]
+        rows = []
+        for entry in self.experiment.plan.entries:
+            r = self.result(entry)
+            rows.append([
+                r.entry, f"{r.done}/{r.budget}", str(len(r.infeasible)),
+                "" if r.default is None else f"{r.default:.4f}",
+                "" if r.loss is None else f"{r.loss:.4f}",
+                "" if r.gain is None else f"{r.gain:.4f}",
+                "" if r.best is None else written(r.best.settings),
+            ])  # fmt: skip
+        return columns, rows

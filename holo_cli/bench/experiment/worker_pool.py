@@ -1,8 +1,8 @@
 """Runs jobs in processes of their own, some side by side, until they end or a stop is asked for.
 
 A job is plain data and has a key; its working folder is named after the key, so that a job that was
-stopped finds what it left there. `Crew` starts jobs and tells what came of them; `carry_out` asks
-anew what is to do each time a place is free. Needs no torch.
+stopped finds what it left there. `WorkerPool` starts jobs and returns their events; `run_jobs`
+asks again what there is to do each time a worker is free. Needs no torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import holo_cli
+from holo_cli import plugins
 from holo_cli.errors import DataError
 from holo_cli.files import try_lock
 
 Event = dict[str, Any]
 DONE = "result"
 STOPPED = 3  # a worker's exit code after a stop on request
-GRACE = 120.0  # seconds that stopped workers have to save
-LISTEN = 0.2  # seconds between looks at a request to stop
+STOP_SECONDS = 120.0  # seconds that stopped workers have to save
+POLL_SECONDS = 0.2  # seconds between looks at a request to stop
 LOCK = ".lock"
 WORKER = [sys.executable, "-m", "holo_cli.bench.experiment.worker"]
 
@@ -48,7 +49,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Told:
+class WorkerEvent:
     """Something a job said. `event["event"]` is one of training's, or one of these three:
     "result" (ended well), "failed" (with "kind" and "error"), "stopped"."""
 
@@ -60,7 +61,7 @@ class Told:
         return self.event["event"] in (DONE, "failed", "stopped")
 
 
-class Crew:
+class WorkerPool:
     """At most `size` workers. Use as a context manager: leaving it ends those that still run.
 
     With more than one worker each is given `cores // size` threads, at least one.
@@ -71,9 +72,9 @@ class Crew:
         self.running: dict[str, subprocess.Popen[str]] = {}
         self._lock: IO[bytes] | None = None
         self._stopping = False
-        self._heard: queue.Queue[Told] = queue.Queue()
+        self._heard: queue.Queue[WorkerEvent] = queue.Queue()
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         """Raises DataError when another process works in this folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / LOCK).open("a+b")
@@ -129,7 +130,7 @@ class Crew:
         self.running[job.key] = process
         threading.Thread(target=self._listen, args=(job, process), daemon=True).start()
 
-    def hear(self, timeout: float) -> Told | None:
+    def next_event(self, timeout: float) -> WorkerEvent | None:
         """The next thing a worker said; None if none did within `timeout` seconds."""
         try:
             told = self._heard.get(timeout=timeout)
@@ -139,7 +140,7 @@ class Crew:
             self.running.pop(told.job.key, None)
         return told
 
-    def tidy(self, told: Told) -> None:
+    def tidy(self, told: WorkerEvent) -> None:
         """Delete what a job left that ended, once what it said is safe. A stopped one goes on."""
         if told.ended and told.event["event"] != "stopped":
             shutil.rmtree(self.folder / told.job.key, ignore_errors=True)
@@ -151,7 +152,7 @@ class Crew:
             process.terminate()
         for process in self.running.values():
             try:
-                process.wait(timeout=GRACE)
+                process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -171,12 +172,12 @@ class Crew:
             if event["event"] in (DONE, "failed"):
                 end = event
             else:
-                self._heard.put(Told(job, event))
+                self._heard.put(WorkerEvent(job, event))
         code = process.wait()
         if end is None:
             asked = code == STOPPED or self._stopping
             end = {"event": "stopped"} if asked else self._crash(job, code)
-        self._heard.put(Told(job, end))
+        self._heard.put(WorkerEvent(job, end))
 
     def _crash(self, job: Job, code: int) -> Event:
         """A worker that ended without a word: its last line on stderr says most."""
@@ -192,7 +193,7 @@ class Crew:
         return {"event": "failed", "kind": "crash", "error": why, "stderr": said[-15:]}
 
     def _environment(self) -> dict[str, str]:
-        environment = dict(os.environ)
+        environment = {**os.environ, **plugins.environment()}
         # the tree this process runs from, installed or not
         tree = str(Path(holo_cli.__file__).resolve().parents[1])
         paths = [tree, environment.get("PYTHONPATH", "")]
@@ -204,9 +205,9 @@ class Crew:
         return environment
 
 
-def carry_out(
+def run_jobs(
     todo: Callable[[], Iterable[Job]],
-    heard: Callable[[Told], None],
+    heard: Callable[[WorkerEvent], None],
     folder: Path,
     size: int,
     stop: Callable[[], bool],
@@ -216,7 +217,7 @@ def carry_out(
     `todo` names all that is not done, in order. It may be slow, so it is asked only at the start
     and when a job has ended; `heard` must see to it that such a job is not named again.
     """
-    with Crew(folder, size) as crew:
+    with WorkerPool(folder, size) as crew:
         look = True
         while True:
             waiting = iter(todo() if look else ())
@@ -231,7 +232,7 @@ def carry_out(
             if not crew.running:
                 crew.clear()
                 return True
-            while (told := crew.hear(LISTEN)) is None and not stop():
+            while (told := crew.next_event(POLL_SECONDS)) is None and not stop():
                 pass
             if told is not None:
                 heard(told)

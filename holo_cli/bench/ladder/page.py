@@ -9,7 +9,7 @@ import numpy as np
 
 from holo_cli.bench.experiment.experiment import SWEEP_SEED
 from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.ladder.campaign import Ladder, sizes
+from holo_cli.bench.ladder.experiment import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
 from holo_cli.bench.ladder.words import ranged, sentences
 from holo_cli.bench.report import Report
@@ -165,16 +165,16 @@ def _curves(report: Report, summary: LadderSummary) -> None:
 def _runs(report: Report, ladder: Ladder) -> None:
     rows = [
         (
-            campaign.rung.name, f"{budget:g}", run.entry, run.role, f"x{run.rate:g}", run.seed,
+            experiment.rung.name, f"{budget:g}", run.entry, run.role, f"x{run.rate:g}", run.seed,
             "not run" if row is None else row["status"] if row["status"] == "done"
             else row["error"],
             test_loss(row) if row and row["status"] == "done" else None, row and row.get("steps"),
             row and row.get("train_seconds"), row and row["code"], row and row["date"],
         )
         for budget in ladder.plan.budgets
-        for campaign in ladder.ordered(budget)
-        for run in campaign.wanted()
-        for row in [campaign.row(run)]
+        for experiment in ladder.ordered(budget)
+        for run in experiment.wanted()
+        for row in [experiment.row(run)]
     ]  # fmt: skip
     columns = (
         "rung", "tokens per parameter", "entry", "role", "rate", "seed", "status", "nats per token",

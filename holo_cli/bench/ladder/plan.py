@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare.plan import (
-    CAMPAIGNS,
+from holo_cli.bench.experiment.plan import (
+    RESERVED,
     Entry,
     Plan,
     check_types,
@@ -28,7 +28,7 @@ from holo_cli.errors import UsageError, nearest
 
 LEAST_RUNGS = 3  # E, A and alpha are three unknowns
 # what a ladder sets for each rung, or what has no meaning for it
-OF_A_COMPARISON = {"match", "target", "seconds"}
+NOT_USED = {"match", "target", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,12 @@ class LadderPlan:
                 )
         every = (self.shared.base, self.typed, *(e.settings for e in self.shared.entries),
                  *(r.settings for r in self.rungs))  # fmt: skip
-        taken = {**CAMPAIGNS, "training.steps": "it follows from the budgets"}
+        reserved = {**RESERVED, "training.steps": "it follows from the budgets"}
         for key in (key for settings in every for key in settings):
-            if key in taken:
+            if key in reserved:
                 raise UsageError(
-                    f"{key} is set by the ladder itself.", next_step=f"Leave it out; {taken[key]}."
+                    f"{key} is set by the ladder itself.",
+                    next_step=f"Leave it out; {reserved[key]}.",
                 )
         replace(self.shared, match="parameters").check()
         return self
@@ -173,7 +174,7 @@ def named_plan(name: str) -> LadderPlan:
 
 def read_plan(path: Path) -> LadderPlan:
     """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
-    of_plan = {f.name for f in fields(Plan)} - {"entries"} - OF_A_COMPARISON
+    of_plan = {f.name for f in fields(Plan)} - {"entries"} - NOT_USED
     own = {f.name for f in fields(LadderPlan)} - {"shared", "rungs", "typed"}
     values, entries, rungs = load_plan(path, of_plan | own, "rung")
     check_types(values, Plan, path)

@@ -19,7 +19,7 @@ import numpy as np
 
 from holo_cli.bench.compare.summary import Line, Summary, summarise
 from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
-from holo_cli.bench.ladder.campaign import Ladder, RungCampaign
+from holo_cli.bench.ladder.experiment import Ladder, RungExperiment
 from holo_cli.bench.ladder.fit import Fitted, fit_together
 
 Axis = Literal["compute", "tokens", "parameters"]
@@ -142,13 +142,13 @@ def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
     plan, remarks = ladder.plan, dict.fromkeys(_remarks_on_text(ladder))
     budgets: dict[float, list[Track]] = {}
     for budget in plan.budgets:
-        campaigns = ladder.ordered(budget)
-        summaries = [summarise(campaign) for campaign in campaigns]
+        experiments = ladder.ordered(budget)
+        summaries = [summarise(experiment) for experiment in experiments]
         remarks |= dict.fromkeys(remark for s in summaries for remark in s.remarks)
         tracks = [
             Track(entry.name, budget, [
-                _point(campaign, summary, number, axis)
-                for campaign, summary in zip(campaigns, summaries, strict=True)
+                _point(experiment, summary, number, axis)
+                for experiment, summary in zip(experiments, summaries, strict=True)
             ])
             for number, entry in enumerate(plan.shared.entries)
         ]  # fmt: skip
@@ -161,7 +161,7 @@ def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
 
 def _remarks_on_text(ladder: Ladder) -> list[str]:
     """Where a run reads its text more than once, said once, for the longest run."""
-    longest = max(ladder.campaigns.values(), key=lambda campaign: campaign.epochs)
+    longest = max(ladder.experiments.values(), key=lambda experiment: experiment.epochs)
     if longest.epochs <= 1:
         return []
     return [
@@ -170,16 +170,16 @@ def _remarks_on_text(ladder: Ladder) -> list[str]:
     ]
 
 
-def _point(campaign: RungCampaign, summary: Summary, number: int, axis: Axis) -> Point:
+def _point(experiment: RungExperiment, summary: Summary, number: int, axis: Axis) -> Point:
     line = summary.lines[number]
-    tokens = line.median("tokens") or float(campaign.tokens)
+    tokens = line.median("tokens") or float(experiment.tokens)
     x = {
-        "compute": tokens * campaign.described[line.entry].train_flops_per_token,
+        "compute": tokens * experiment.described[line.entry].train_flops_per_token,
         "tokens": tokens,
         "parameters": float(line.parameters),
     }[axis]
     difference = summary.difference(line.entry)
-    return Point(campaign.rung.name, line, difference, x if line.losses else None)
+    return Point(experiment.rung.name, line, difference, x if line.losses else None)
 
 
 def _fit(tracks: list[Track], ladder: Ladder) -> None:
@@ -276,8 +276,8 @@ def _edges(ladder: Ladder, track: Track) -> list[str]:
     """Sweeps whose best rate is the last one tried, with the rungs that take that rate over."""
     plan, said = ladder.plan, []
     for rung in plan.swept_rungs:
-        campaign = ladder.campaigns[rung.name, track.budget]
-        sweep = campaign.sweep(campaign.entries[track.entry])
+        experiment = ladder.experiments[rung.name, track.budget]
+        sweep = experiment.sweep(experiment.entries[track.entry])
         if not (sweep.settled and sweep.at_edge):
             continue
         users = [r.name for r in plan.rungs if r is not rung and plan.rates_from(r) is rung]

@@ -41,23 +41,23 @@ def estimate(recall: Recall) -> list[Estimate]:
     for run in recall.runs:
         row = recall.row(run)
         if row is None:
-            left[run.exam.name].append(run)
+            left[run.spec.name].append(run)
         elif row["status"] == "done":
             # older rows say only how long training took, not the test and the start
             taken = float(row["seconds" if "seconds" in row else "train_seconds"])
-            for place in ((run.entry, run.exam.name), ("", run.exam.name), ("", "")):
+            for place in ((run.entry, run.spec.name), ("", run.spec.name), ("", "")):
                 seconds[place].append(taken)
 
     def expected(run: Run) -> float:
-        places = ((run.entry, run.exam.name), ("", run.exam.name), ("", ""))
+        places = ((run.entry, run.spec.name), ("", run.spec.name), ("", ""))
         return statistics.mean(next(seconds[place] for place in places if seconds[place]))
 
     found = []
-    for exam in recall.plan.exams:
-        runs = sum(run.exam == exam for run in recall.runs)
-        todo = left[exam.name]
+    for spec in recall.plan.tasks:
+        runs = sum(run.spec == spec for run in recall.runs)
+        todo = left[spec.name]
         needed = sum(map(expected, todo)) if seconds["", ""] or not todo else None
-        found.append(Estimate(exam.name, runs, runs - len(todo), needed))
+        found.append(Estimate(spec.name, runs, runs - len(todo), needed))
     needs = [e.seconds for e in found if e.seconds is not None]
     total = sum(needs) if len(needs) == len(found) else None
     found.append(Estimate("all", sum(e.runs for e in found), sum(e.done for e in found), total))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.recall.plan import Exam
+from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.recall.run import Recall, Score, accuracy
 from holo_cli.bench.recall.sizes import add_plots
 from holo_cli.bench.report import Report
@@ -25,10 +25,10 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
         dict(machines[-1]) if machines else {},
     )
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
-    for exam in plan.exams:
-        own = [s for s in scores if s.exam == exam]
-        _exam(report, recall, exam, own)
-        add_plots(report, recall, exam, own)
+    for spec in plan.tasks:
+        own = [s for s in scores if s.spec == spec]
+        _task_section(report, recall, spec, own)
+        add_plots(report, recall, spec, own)
     _runs(report, recall)
     report.prose(_method(recall), "How it was made")
     return report.write(path)
@@ -37,12 +37,12 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
 def findings(recall: Recall, scores: list[Score]) -> list[str]:
     """For each task: who solves its hardest trained case, who keeps it up at greater length."""
     found = []
-    for exam in recall.plan.exams:
-        own = [s for s in scores if s.exam == exam]
-        hardest = max(exam.train, key=lambda case: (case.items, case.length))
+    for spec in recall.plan.tasks:
+        own = [s for s in scores if s.spec == spec]
+        hardest = max(spec.train, key=lambda case: (case.items, case.length))
         here = [s for s in own if s.case == hardest and s.accuracy is not None]
         if not here:
-            found.append(f"{exam.task.title}: not run.")
+            found.append(f"{spec.task.title}: not run.")
             continue
         solvers = [s for s in here if (s.accuracy or 0.0) >= SOLVED]
         good = [s.entry for s in solvers]
@@ -52,10 +52,10 @@ def findings(recall: Recall, scores: list[Score]) -> list[str]:
         if rest:
             parts.append(f"not by {others}" if good else f"solved by none: {others}")
         if rest and min(s.accuracy or 0.0 for s in rest) < LOST:
-            parts.append(f"guessing gives {100 * exam.task.chance:.2g} %")
-        text = f"{exam.task.title}, {_case(hardest)}: {'; '.join(parts)}."
-        if exam.test:
-            longest = max(exam.test)
+            parts.append(f"guessing gives {100 * spec.task.chance:.2g} %")
+        text = f"{spec.task.title}, {_case(hardest)}: {'; '.join(parts)}."
+        if spec.test:
+            longest = max(spec.test)
             kept = [
                 s.entry for s in own
                 if s.case == longest and s.entry in good and (s.accuracy or 0.0) >= SOLVED
@@ -77,22 +77,22 @@ def _case(case: Any) -> str:
     return f"{case.length} tokens with {case.items}"
 
 
-def columns(exam: Exam) -> list[str]:
+def columns(spec: TaskSpec) -> list[str]:
     """Names of the cases: length/items, a star for lengths that were not trained on."""
-    stars = {case: "" if case in exam.train else "*" for case in exam.cases}
+    stars = {case: "" if case in spec.train else "*" for case in spec.cases}
     return [f"{case.length}/{case.items}{star}" for case, star in stars.items()]
 
 
-def explained(exam: Exam) -> str:
+def explained(spec: TaskSpec) -> str:
     """What the task asks, and how its table is read."""
     return (
-        f"{exam.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
-        f"on. Guessing gives {100 * exam.task.chance:.2g} %."
+        f"{spec.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
+        f"on. Guessing gives {100 * spec.task.chance:.2g} %."
     )
 
 
-def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> None:
-    first, last = exam.cases[0].length, exam.cases[-1].length
+def _task_section(report: Report, recall: Recall, spec: TaskSpec, scores: list[Score]) -> None:
+    first, last = spec.cases[0].length, spec.cases[-1].length
     entries = list(recall.entries)
     rows = []
     for entry in entries:
@@ -104,13 +104,13 @@ def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> No
         rows.append((entry, own[0].parameters, *cells, *ends, why))
     at_last = [] if first == last else [f"state at {last}, bytes"]
     report.table(
-        exam.task.title,
+        spec.task.title,
         (
-            "model", "parameters", *(f"{name} %" for name in columns(exam)),
+            "model", "parameters", *(f"{name} %" for name in columns(spec)),
             f"state at {first}, bytes", *at_last, "remarks",
         ),
         rows,
-        explained(exam),
+        explained(spec),
     )  # fmt: skip
     traces = []
     for entry in entries:
@@ -122,13 +122,13 @@ def _exam(report: Report, recall: Recall, exam: Exam, scores: list[Score]) -> No
                     "x": [s.state_bytes for s in own],
                     "y": [100 * (s.accuracy or 0.0) for s in own],
                     "mode": "markers",
-                    "text": [name for s in own for name in columns(exam)
+                    "text": [name for s in own for name in columns(spec)
                              if name.rstrip("*") == f"{s.case.length}/{s.case.items}"],
                 }
             )  # fmt: skip
     if traces:
         report.plot(
-            f"{exam.task.title}: accuracy against state",
+            f"{spec.task.title}: accuracy against state",
             traces,
             {
                 "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},
@@ -145,12 +145,12 @@ def _runs(report: Report, recall: Recall) -> None:
         row = recall.row(run)
         if row is None:
             rows.append(
-                (run.entry, run.exam.name, f"x{run.rate:g}", run.seed, "not run", *[None] * 5)
+                (run.entry, run.spec.name, f"x{run.rate:g}", run.seed, "not run", *[None] * 5)
             )
             continue
         done = row["status"] == "done"
         rows.append((
-            run.entry, run.exam.name, f"x{run.rate:g}", run.seed,
+            run.entry, run.spec.name, f"x{run.rate:g}", run.seed,
             row["stopped_by"] if done else row["error"],
             row["steps"] if done else None, row["losses"][-1][1] if done else None,
             row["train_seconds"] if done else None, row["code"], row["date"],

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.compare.plan import Entry, check_types, load_plan, select_entries
+from holo_cli.bench.experiment.plan import Entry, check_types, load_plan, select_entries
 from holo_cli.bench.tasks import TASKS, Case, Task
 from holo_cli.bench.tasks.needle import Needle
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
 
 # settings that a recall bench makes itself or has no use for, and what to do instead
-TAKEN = {
+RESERVED = {
     "model.context": "It is the longest trained length of a task: train = [[LENGTH, ITEMS], ...].",
     "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
     "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
@@ -27,7 +27,7 @@ TAKEN = {
     "training.time_limit": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
     "training.target_loss": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
 }
-OF_A_COMPARISON = {
+NOT_USED = {
     "rates": "The plan's own `rates` are for all entries; for one of its own, make another plan.",
     "match": "Set the size in [entry.NAME.set], or the plan's `widths`.",
     "vary": "Set the size in [entry.NAME.set], or the plan's `widths`.",
@@ -35,7 +35,7 @@ OF_A_COMPARISON = {
 
 
 @dataclass(frozen=True)
-class Exam:
+class TaskSpec:
     """A task as a plan sets it: its vocabulary, the cases trained on, and those only tested."""
 
     name: str
@@ -72,7 +72,7 @@ class Exam:
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Exam:
+    def from_dict(cls, stored: Mapping[str, Any]) -> TaskSpec:
         train, test = (tuple(Case(*c) for c in stored[k]) for k in ("train", "test"))
         return cls(stored["task"], stored["vocab_size"], train, test, stored.get("depth"))
 
@@ -82,7 +82,7 @@ class RecallPlan:
     """A whole recall bench. The field names are the keys of a plan file."""
 
     entries: tuple[Entry, ...] = ()
-    exams: tuple[Exam, ...] = ()
+    tasks: tuple[TaskSpec, ...] = ()
     title: str = ""
     base: Mapping[str, Any] = field(default_factory=dict)
     widths: tuple[int, ...] = ()  # every entry at each of these widths; none: as it is
@@ -97,11 +97,11 @@ class RecallPlan:
 
     def select_tasks(self, names: Sequence[str]) -> RecallPlan:
         """Only these tasks. Raises UsageError for one that the plan does not set."""
-        known = {exam.name: exam for exam in self.exams}
+        known = {spec.name: spec for spec in self.tasks}
         for name in names:
             if name not in known:
                 raise UsageError(f"There is no task '{name}'.", next_step=nearest(name, known))
-        return replace(self, exams=tuple(known[name] for name in dict.fromkeys(names)))
+        return replace(self, tasks=tuple(known[name] for name in dict.fromkeys(names)))
 
     def with_entries(self, more: Sequence[Entry]) -> RecallPlan:
         entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
@@ -114,21 +114,21 @@ class RecallPlan:
                 "No model to test.",
                 next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
             )
-        if not self.exams:
+        if not self.tasks:
             raise UsageError("No task to test with.", next_step=f"Tasks: {', '.join(TASKS)}.")
         if self.seeds < 1 or self.sequences < 1 or not self.rates or min(self.rates) <= 0:
             raise UsageError("Seeds, sequences and rates of a recall bench must be above 0.")
         self._check_settings("the plan", self.base)
         for entry in self.entries:
             self._check_settings(f"entry {entry.name}", entry.settings)
-        for exam in self.exams:
-            for case in exam.cases:
-                exam.task.check(case)
+        for spec in self.tasks:
+            for case in spec.cases:
+                spec.task.check(case)
         return self
 
     def _check_settings(self, where: str, settings: Mapping[str, Any]) -> None:
         """Raises UsageError for one that would be without effect."""
-        taken = TAKEN | (
+        reserved = RESERVED | (
             {"model.width": "Leave it out, or the plan's `widths`."} if self.widths else {}
         )
         for key in settings:
@@ -137,9 +137,9 @@ class RecallPlan:
                     f"A recall bench reads no text: {key} of {where} cannot be set.",
                     next_step="Leave it out; what is read are the tasks of the plan.",
                 )
-            if key in taken:
+            if key in reserved:
                 raise UsageError(
-                    f"A recall bench does not take {key} from {where}.", next_step=taken[key]
+                    f"A recall bench does not take {key} from {where}.", next_step=reserved[key]
                 )
 
     def spread_out(self) -> tuple[Entry, ...]:
@@ -180,22 +180,22 @@ def named_plan(name: str) -> RecallPlan:
 
 def read_plan(path: Path) -> RecallPlan:
     """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
-    known = {f.name for f in fields(RecallPlan)} - {"entries", "exams"}
-    values, entries, tasks = load_plan(path, known, "task")
+    known = {f.name for f in fields(RecallPlan)} - {"entries", "tasks"}
+    values, entries, tables = load_plan(path, known, "task")
     check_types(values, RecallPlan, path)
     for entry in entries:
-        for key, instead in OF_A_COMPARISON.items():
+        for key, instead in NOT_USED.items():
             if getattr(entry, key) is not None:
                 raise UsageError(
                     f"{path}: {key} of [entry.{entry.name}] is for a comparison; a recall bench "
                     "has no use for it.",
                     next_step=instead,
                 )
-    exams = tuple(_read_exam(path, name, given) for name, given in tasks.items())
-    return RecallPlan(**values, entries=entries, exams=exams)
+    tasks = tuple(_read_spec(path, name, given) for name, given in tables.items())
+    return RecallPlan(**values, entries=entries, tasks=tasks)
 
 
-def _read_exam(path: Path, name: str, given: Any) -> Exam:
+def _read_spec(path: Path, name: str, given: Any) -> TaskSpec:
     where = f"{path}: [task.{name}]"
     if name not in TASKS:
         raise UsageError(f"{where}: there is no such task.", next_step=nearest(name, TASKS))
@@ -207,9 +207,9 @@ def _read_exam(path: Path, name: str, given: Any) -> Exam:
         raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
     try:
         train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
-        exam = Exam(name, given["vocab"], train, test, given.get("depth"))
-        assert exam.train
-        numbers = (exam.vocab_size, *(n for case in exam.cases for n in case))
+        spec = TaskSpec(name, given["vocab"], train, test, given.get("depth"))
+        assert spec.train
+        numbers = (spec.vocab_size, *(n for case in spec.cases for n in case))
         whole = all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
     except (TypeError, AssertionError):
         whole = False
@@ -218,12 +218,12 @@ def _read_exam(path: Path, name: str, given: Any) -> Exam:
             f"{where}: vocab is a whole number; train and test are lists of [LENGTH, ITEMS], "
             "whole numbers."
         )
-    if not isinstance(exam.depth, int | float | None) or isinstance(exam.depth, bool):
+    if not isinstance(spec.depth, int | float | None) or isinstance(spec.depth, bool):
         raise UsageError(f"{where}: depth is a number from 0 to 1.")
-    return exam
+    return spec
 
 
-def resolve_exam(plan: RecallPlan, entry: Entry, exam: Exam, rate: float, seed: int) -> Resolved:
+def resolve_run(plan: RecallPlan, entry: Entry, spec: TaskSpec, rate: float, seed: int) -> Resolved:
     """The config of one run. Raises UsageError naming the entry."""
     found = resolve(entry.model, entry.preset, entry.recipe)
     steps = plan.base.get("training.steps", found.training.steps)
@@ -231,8 +231,8 @@ def resolve_exam(plan: RecallPlan, entry: Entry, exam: Exam, rate: float, seed: 
         "training.warmup": min(found.training.warmup, steps // 10),
         **plan.base,
         **entry.settings,
-        "model.context": exam.context,
-        "model.vocab_size": exam.vocab_size,
+        "model.context": spec.context,
+        "model.vocab_size": spec.vocab_size,
         "training.seed": seed,
     }
     found = found.replace(changes, source=f"entry {entry.name}")

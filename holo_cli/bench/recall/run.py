@@ -16,14 +16,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare.plan import Entry
 from holo_cli.bench.experiment.code_fingerprint import code_of
 from holo_cli.bench.experiment.identity import agrees, identity
 from holo_cli.bench.experiment.param_matching import describe
-from holo_cli.bench.experiment.result_log import Row, Rows, beside, key_of, rows_path
-from holo_cli.bench.experiment.worker_pool import DONE, Job, Told, carry_out
+from holo_cli.bench.experiment.plan import Entry
+from holo_cli.bench.experiment.result_log import ResultLog, Row, beside, key_of, rows_path
+from holo_cli.bench.experiment.worker_pool import DONE, Job, WorkerEvent, run_jobs
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.recall.plan import Exam, RecallPlan, resolve_exam
+from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, resolve_run
 from holo_cli.bench.tasks import Case
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import Stopped
@@ -41,14 +41,14 @@ class Run:
     """One entry on one task, with one rate and seed."""
 
     entry: str
-    exam: Exam
+    spec: TaskSpec
     rate: float
     seed: int
     resolved: Resolved
     key: str
 
-    def words(self) -> str:
-        return f"{self.entry}, {self.exam.name}, rate x{self.rate:g}, seed {self.seed}"
+    def label(self) -> str:
+        return f"{self.entry}, {self.spec.name}, rate x{self.rate:g}, seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Score:
     """
 
     entry: str
-    exam: Exam
+    spec: TaskSpec
     case: Case
     accuracies: list[float]
     state_bytes: int | None
@@ -73,7 +73,7 @@ class Score:
 
     @property
     def trained(self) -> bool:
-        return self.case in self.exam.train
+        return self.case in self.spec.train
 
     @property
     def accuracy(self) -> float | None:
@@ -88,13 +88,13 @@ class Score:
         return {
             "entry": self.entry,
             "width": self.width,
-            "task": self.exam.name,
+            "task": self.spec.name,
             "length": self.case.length,
             "items": self.case.items,
             "trained": self.trained,
             "accuracy": self.accuracy,
             "accuracies": self.accuracies,
-            "chance": self.exam.task.chance,
+            "chance": self.spec.task.chance,
             "state_bytes": self.state_bytes,
             "parameters": self.parameters,
             "rate": self.rate,
@@ -106,7 +106,7 @@ class Score:
 class Recall:
     """A plan with the rows it has so far; what is to do follows from them."""
 
-    def __init__(self, plan: RecallPlan, rows: Rows) -> None:
+    def __init__(self, plan: RecallPlan, rows: ResultLog) -> None:
         """Resolves and builds (on the meta device) every entry for every task. Raises UsageError
         for what cannot be."""
         self.plan, self.rows = plan.check(), rows
@@ -117,20 +117,20 @@ class Recall:
         self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
         seeds = range(FIRST_SEED, FIRST_SEED + plan.seeds)
         # all entries take a task in turn, so that a page that is not finished compares them
-        for exam, rate, seed, entry in product(
-            plan.exams, plan.rates, seeds, self.entries.values()
+        for spec, rate, seed, entry in product(
+            plan.tasks, plan.rates, seeds, self.entries.values()
         ):
-            self.runs.append(self._run(entry, exam, rate, seed))
-        for entry, exam in product(self.entries.values(), plan.exams):
-            resolved = resolve_exam(plan, entry, exam, 1.0, 0)
-            described = describe(resolved, exam.vocab_size)
-            self.parameters[entry.name, exam.name] = described.parameters
+            self.runs.append(self._run(entry, spec, rate, seed))
+        for entry, spec in product(self.entries.values(), plan.tasks):
+            resolved = resolve_run(plan, entry, spec, 1.0, 0)
+            described = describe(resolved, spec.vocab_size)
+            self.parameters[entry.name, spec.name] = described.parameters
 
-    def _run(self, entry: Entry, exam: Exam, rate: float, seed: int) -> Run:
-        resolved = resolve_exam(self.plan, entry, exam, rate, seed)
+    def _run(self, entry: Entry, spec: TaskSpec, rate: float, seed: int) -> Run:
+        resolved = resolve_run(self.plan, entry, spec, rate, seed)
         asked = {"sequences": self.plan.sequences, "solved": self.plan.solved}
-        key = key_of(identity(resolved, "synthetic") | exam.to_dict() | asked)
-        return Run(entry.name, exam, rate, seed, resolved, key)
+        key = key_of(identity(resolved, "synthetic") | spec.to_dict() | asked)
+        return Run(entry.name, spec, rate, seed, resolved, key)
 
     def row(self, run: Run) -> Row | None:
         """The row of a run, if it was made with settings that still mean the same."""
@@ -170,30 +170,30 @@ class Recall:
         """Every case of every task for every entry, in the plan's order."""
         return [
             score
-            for exam in self.plan.exams
+            for spec in self.plan.tasks
             for entry in self.entries.values()
-            for score in self._scores(entry, exam)
+            for score in self._scores(entry, spec)
         ]
 
-    def _scores(self, entry: Entry, exam: Exam) -> Iterator[Score]:
-        runs = [r for r in self.runs if (r.entry, r.exam) == (entry.name, exam)]
+    def _scores(self, entry: Entry, spec: TaskSpec) -> Iterator[Score]:
+        runs = [r for r in self.runs if (r.entry, r.spec) == (entry.name, spec)]
         tried = {rate: _Tried.of(rate, runs, self.row) for rate in self.plan.rates}
         best = _best(list(tried.values()))
         chosen = best.done if best else []
         remarks = _remarks(list(tried.values())) if best else []
         errors = sorted({row["error"] for t in tried.values() for row in t.failed.values()})
-        for number, case in enumerate(exam.cases):
+        for number, case in enumerate(spec.cases):
             found = [row["cases"][number] for row in chosen]
             accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
             refused = [f["error"] for f in found if "error" in f]
             missing = [] if accuracies else refused or errors or ["not run"]
             yield Score(
                 entry.name,
-                exam,
+                spec,
                 case,
                 accuracies,
                 found[0]["state_bytes"] if found else None,
-                self.parameters[entry.name, exam.name],
+                self.parameters[entry.name, spec.name],
                 best.rate if best else None,
                 "; ".join(dict.fromkeys([*missing, *remarks])),
                 len(best.failed) if best else 0,
@@ -263,7 +263,7 @@ def open_recall(
     plan: RecallPlan, page: Path, *, retry_failed: bool = False, redo: tuple[str, ...] = ()
 ) -> Recall:
     """The bench with the rows beside its page."""
-    recall = Recall(plan, Rows(rows_path(page), KIND))
+    recall = Recall(plan, ResultLog(rows_path(page), KIND))
     recall.forget(failed=retry_failed, entries=redo)
     return recall
 
@@ -289,23 +289,23 @@ def run(
             dtype = {"training.dtype": recall.chosen(run)["dtype"]}
             settings = {
                 "resolved": run.resolved.replace(dtype, source="this machine").to_dict(),
-                "exam": run.exam.to_dict(),
+                "spec": run.spec.to_dict(),
                 "sequences": recall.plan.sequences,
                 "solved": recall.plan.solved,
             }
             yield Job(run.key, "recall", settings)
 
-    def heard(told: Told) -> None:
+    def heard(told: WorkerEvent) -> None:
         run = here[told.job.key]
         if watch is not None:
-            watch(run.words(), told.event)
+            watch(run.label(), told.event)
         if told.event["event"] in (DONE, "failed"):
             row = _row(run, told, machine) | recall.chosen(run)
             recall.rows.add(row)
             say(f"{_outcome(row, run)}  ({len(recall.todo())} left)")
 
     with stop.on_signals():
-        done = carry_out(todo, heard, beside(page, ".work"), jobs, lambda: bool(stop))
+        done = run_jobs(todo, heard, beside(page, ".work"), jobs, lambda: bool(stop))
     if not done:
         raise Stopped(
             f"Stopped with {len(recall.todo())} runs to do; what was done is in "
@@ -314,7 +314,7 @@ def run(
         )
 
 
-def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
+def _row(run: Run, told: WorkerEvent, machine: dict[str, Any]) -> Row:
     event = {key: value for key, value in told.event.items() if key != "event"}
     return {
         "key": run.key,
@@ -323,7 +323,7 @@ def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
         "model": run.resolved.model_name,
         "rate": run.rate,
         "seed": run.seed,
-        **run.exam.to_dict(),
+        **run.spec.to_dict(),
         "machine": machine | {"threads": event.pop("threads", machine["threads"])},
         **event,
         "config": run.resolved.to_dict()["config"],
@@ -334,11 +334,11 @@ def _row(run: Run, told: Told, machine: dict[str, Any]) -> Row:
 
 def _outcome(row: Row, run: Run) -> str:
     if row["status"] != "done":
-        return f"{run.words()}: failed: {row['error']}"
+        return f"{run.label()}: failed: {row['error']}"
     cases = ", ".join(
         f"{case['length']}/{case['items']}: {accuracy(case['accuracy'])}" for case in row["cases"]
     )
-    return f"{run.words()}: {cases} in {row['train_seconds']:.0f} s"
+    return f"{run.label()}: {cases} in {row['train_seconds']:.0f} s"
 
 
 def accuracy(value: float | None) -> str:

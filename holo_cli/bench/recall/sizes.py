@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from holo_cli.bench.recall.plan import Exam
+from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.recall.run import Recall, Score, accuracy
 from holo_cli.bench.report import Report
 from holo_cli.bench.tasks import Case
@@ -19,10 +19,10 @@ class Size(NamedTuple):
     accuracy: float | None
 
 
-def cases_shown(exam: Exam) -> list[Case]:
+def cases_shown(spec: TaskSpec) -> list[Case]:
     """The hardest case that was trained on, and the longest that was only tested."""
-    hardest = max(exam.train, key=lambda case: (case.items, case.length))
-    return [hardest, max(exam.test)] if exam.test else [hardest]
+    hardest = max(spec.train, key=lambda case: (case.items, case.length))
+    return [hardest, max(spec.test)] if spec.test else [hardest]
 
 
 def by_size(recall: Recall, scores: Sequence[Score], case: Case) -> dict[str, list[Size]]:
@@ -35,9 +35,9 @@ def by_size(recall: Recall, scores: Sequence[Score], case: Case) -> dict[str, li
     return {family: sorted(sizes) for family, sizes in found.items()}
 
 
-def add_plots(report: Report, recall: Recall, exam: Exam, scores: Sequence[Score]) -> None:
+def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[Score]) -> None:
     """A figure for each case that is shown: logarithmic in bytes, a mark for each width."""
-    for case in cases_shown(exam):
+    for case in cases_shown(spec):
         traces: list[dict[str, Any]] = []
         for family, sizes in by_size(recall, scores, case).items():
             run = [s for s in sizes if s.accuracy is not None]
@@ -53,7 +53,7 @@ def add_plots(report: Report, recall: Recall, exam: Exam, scores: Sequence[Score
                 )
         if traces:
             report.plot(
-                f"{exam.task.title}, {case.length} tokens with {case.items}: what state buys",
+                f"{spec.task.title}, {case.length} tokens with {case.items}: what state buys",
                 traces,
                 {
                     "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},

@@ -17,21 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holo_cli.bench.compare.compressor import Compressor
-from holo_cli.bench.recall.plan import Exam
+from holo_cli.bench.recall.compressor import Compressor
+from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.tasks import Case
 from holo_cli.bench.tasks.base import Allowed
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
 from holo_cli.errors import Stopped, UsageError
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer, new_model
 from holo_cli.training.memory_estimate import peak_rss_bytes
-from holo_cli.training.optim import Optimizer
-from holo_cli.training.precision import autocast, pick_device, pick_dtype
-from holo_cli.training.run import initial_model
-from holo_cli.training.state import Progress
-from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Loop
+from holo_cli.training.precision import autocast
 
 TRAIN, TEST = 0, 1  # streams of random numbers that never meet
 WINDOW = 20  # steps over which the loss must stay low for a task to be solved
@@ -41,16 +37,16 @@ Events = Callable[[dict[str, Any]], None]
 
 
 class TaskBatches(TrainBatches):
-    """Rows of an exam's trained cases, the cases taking turns from batch to batch."""
+    """Rows of an spec's trained cases, the cases taking turns from batch to batch."""
 
-    def __init__(self, exam: Exam, seed: int, batch: int) -> None:
-        super().__init__([np.zeros(exam.context + 1, dtype=np.int64)], exam.context, seed)
-        self.exam, self.batch = exam, batch
+    def __init__(self, spec: TaskSpec, seed: int, batch: int) -> None:
+        super().__init__([np.zeros(spec.context + 1, dtype=np.int64)], spec.context, seed)
+        self.spec, self.batch = spec, batch
         self._made: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
     def _case(self, number: int) -> Case:
         """The case of row `number`."""
-        return self.exam.train[number // self.batch % len(self.exam.train)]
+        return self.spec.train[number // self.batch % len(self.spec.train)]
 
     def scored(self, first: int, count: int) -> int:
         """Answers asked for in rows first .. first + count - 1, which begin and end a batch."""
@@ -70,7 +66,7 @@ class TaskBatches(TrainBatches):
         its batches have before it takes them."""
         if first not in self._made:
             rng = np.random.default_rng([TRAIN, self.seed, first])
-            x, y = self.exam.task.sample(rng, self.batch, self._case(first))
+            x, y = self.spec.task.sample(rng, self.batch, self._case(first))
             self._made[first] = torch.from_numpy(x), torch.from_numpy(y)
             if len(self._made) > KEPT:
                 self._made.popitem(last=False)
@@ -78,34 +74,27 @@ class TaskBatches(TrainBatches):
 
 
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
-    """Train and test one entry on one exam. Raises Stopped on request: such a run begins anew."""
+    """Train and test one entry on one spec. Raises Stopped on request: such a run begins anew."""
     started = time.perf_counter()
-    resolved, exam = Resolved.from_dict(job["resolved"]), Exam.from_dict(job["exam"])
+    resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
     config = resolved.training
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
-    stages = resolved.model.stages()
-    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = initial_model(resolved.model_name, first, config).to(device)
+    model = new_model(resolved)
     # what is solved half-way by a model that is not yet as it is tested is not solved
-    changes = bool(stages) or type(model).reached is not LanguageModel.reached
-    if exam.task.decoded:
-        model = Compressor.of(model, max(case.items for case in exam.cases))
-    optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
-    stop, progress = StopRequest(), Progress()
-    loop = Loop(
-        model, optimizer, None, config, dtype, progress, events=events,
-        save=lambda kind, loop: None, stop=stop, stages=stages,
-        batches=TaskBatches(exam, config.seed, config.batch_size),
-    )  # fmt: skip
-    model.train()
+    changes = (
+        bool(resolved.model.stages()) or type(model).on_progress is not LanguageModel.on_progress
+    )
+    if spec.task.decoded:
+        model = Compressor.of(model, max(case.items for case in spec.cases))
+    batches = TaskBatches(spec, config.seed, config.batch_size)
+    trainer = build_trainer(resolved, model, batches, events=events)
+    progress = trainer.progress
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
-    with stop.on_signals():
+    with trainer.stop.on_signals():
         while progress.step < config.steps:
             before = progress.logged_loss
-            if not loop.step():
+            if not trainer.step():
                 raise Stopped("Stopped.")
             recent.append(progress.logged_loss - before)
             if progress.step % config.log_every == 0 or progress.step == config.steps:
@@ -117,9 +106,10 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
             if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
-    model = loop.model  # which may have grown
+    model = trainer.model  # which may have grown
     cases = [
-        examine(model, exam, case, job["sequences"], config.seed, dtype) for case in exam.cases
+        evaluate(model, spec, case, job["sequences"], config.seed, trainer.dtype)
+        for case in spec.cases
     ]
     described = model.describe()
     return {
@@ -138,26 +128,26 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
 
 
 def fresh_rows(
-    exam: Exam, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: Case, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
-    for x, y, _ in _graded_rows(exam, case, sequences, seed):
+    for x, y, _ in _graded_rows(spec, case, sequences, seed):
         yield x, y
 
 
 def _graded_rows(
-    exam: Exam, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: Case, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
     """x and y of `fresh_rows`, and what counts as right beside y: (B, T, V) or None."""
     rng = np.random.default_rng([TEST, seed, *case])
     rows = max(1, TEST_TOKENS // case.length)
     for start in range(0, sequences, rows):
-        x, y, allowed = exam.task.graded(rng, min(rows, sequences - start), case)
+        x, y, allowed = spec.task.graded(rng, min(rows, sequences - start), case)
         yield torch.from_numpy(x), torch.from_numpy(y), allowed
 
 
-def examine(
-    model: LanguageModel, exam: Exam, case: Case, sequences: int, seed: int, dtype: torch.dtype
+def evaluate(
+    model: LanguageModel, spec: TaskSpec, case: Case, sequences: int, seed: int, dtype: torch.dtype
 ) -> dict[str, Any]:
     """Share of right answers over the test's rows of a case, as a plain row.
 
@@ -166,7 +156,7 @@ def examine(
     row: dict[str, Any] = {
         "length": case.length,
         "items": case.items,
-        "trained": case in exam.train,
+        "trained": case in spec.train,
         "state_bytes": model.state_bytes(case.length),
         "accuracy": None,
     }
@@ -174,7 +164,7 @@ def examine(
     model.eval()
     try:
         with torch.inference_mode(), autocast(model.device, dtype):
-            for x, y, allowed in _graded_rows(exam, case, sequences, seed):
+            for x, y, allowed in _graded_rows(spec, case, sequences, seed):
                 x, y = x.to(model.device), y.to(model.device)
                 scored = y != IGNORE
                 # only where an answer is wanted: logits of all positions would be large

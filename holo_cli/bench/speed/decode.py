@@ -15,10 +15,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Log, Spread, Subject, Tell, baseline_of, spread_text
+from holo_cli.bench.experiment.entries import (
+    Log,
+    ResolvedEntry,
+    Spread,
+    Tell,
+    baseline_of,
+    spread_text,
+)
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.report import Report
-from holo_cli.bench.speed.model_process import Answer, Child, ChildFailed, in_turn
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
 from holo_cli.bench.speed.step_benchmark import copy_rate, read_rate
 from holo_cli.errors import UsageError
 
@@ -96,7 +103,7 @@ class Decodings:
 
 
 def measure(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ResolvedEntry],
     log: Log,
     *,
     positions: Sequence[int],
@@ -128,16 +135,16 @@ def measure(
     with ExitStack() as stack:
         children = []
         for subject in subjects:
-            child = stack.enter_context(Child(subject.name, "decoding", subject.resolved))
+            child = stack.enter_context(ModelProcess(subject.name, "decoding", subject.resolved))
             try:
                 found[subject.name].warm = child.ask("warm")
-            except ChildFailed as error:
+            except ModelProcessError as error:
                 failed(subject.name, str(error))
                 continue
             log.add(subject.name, "warm", name=subject.name, **found[subject.name].warm)
             children.append(child)
 
-        def work(child: Child, number: int) -> None:
+        def work(child: ModelProcess, number: int) -> None:
             writing = found[child.name]
             for position in positions:
                 if position not in writing.reading:

@@ -27,20 +27,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from holo_cli import plugins
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError
 
-PATIENCE = 900.0  # seconds that one answer may take
+ANSWER_SECONDS = 900.0  # seconds that one answer may take
 TAIL = 400  # characters of a dead process's last words
 
 Answer = dict[str, Any]
 
 
-class ChildFailed(Exception):
+class ModelProcessError(Exception):
     """A process that could not answer; the message says why, in a line."""
 
 
-class Child:
+class ModelProcess:
     """A process with one model. Use as a context manager: it ends with the block."""
 
     def __init__(
@@ -49,22 +50,27 @@ class Child:
         probe: str,
         resolved: Resolved,
         *,
-        patience: float = PATIENCE,
+        timeout: float = ANSWER_SECONDS,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name, self.patience = name, patience
+        self.name, self.timeout = name, timeout
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process = subprocess.Popen(
             [sys.executable, "-m", "holo_cli.bench.speed.model_process"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": _import_path(), **(environment or {})},
+            env={
+                **os.environ,
+                **plugins.environment(),
+                "PYTHONPATH": _import_path(),
+                **(environment or {}),
+            },
         )  # fmt: skip
         self._send({"probe": probe, "config": resolved.to_dict()})
 
     def ask(self, call: str, **arguments: Any) -> Answer:
-        """Call a method of the probe and wait for what it returns. Raises ChildFailed."""
+        """Call a method of the probe and wait for what it returns. Raises ModelProcessError."""
         if not self._send({"call": call, **arguments}):
-            raise ChildFailed(self._last_words())
+            raise ModelProcessError(self._last_words())
         assert self._process.stdout is not None
         late = threading.Event()
 
@@ -72,19 +78,19 @@ class Child:
             late.set()
             self._process.kill()
 
-        watch = threading.Timer(self.patience, give_up)
+        watch = threading.Timer(self.timeout, give_up)
         watch.start()
         try:
             line = self._process.stdout.readline()
         finally:
             watch.cancel()
         if late.is_set():
-            raise ChildFailed(f"no answer within {self.patience:.0f} seconds")
+            raise ModelProcessError(f"no answer within {self.timeout:.0f} seconds")
         if not line:
-            raise ChildFailed(self._last_words())
+            raise ModelProcessError(self._last_words())
         answer: Answer = json.loads(line)
         if "error" in answer:
-            raise ChildFailed(answer["error"])
+            raise ModelProcessError(answer["error"])
         return answer
 
     def close(self) -> None:
@@ -100,7 +106,7 @@ class Child:
             self._process.wait()
         self._errors.close()
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ModelProcess:
         return self
 
     def __exit__(
@@ -135,10 +141,10 @@ class Child:
 
 
 def in_turn(
-    children: Sequence[Child],
+    children: Sequence[ModelProcess],
     rounds: int,
-    work: Callable[[Child, int], None],
-    failed: Callable[[Child, str], None],
+    work: Callable[[ModelProcess, int], None],
+    failed: Callable[[ModelProcess, str], None],
     between: Callable[[int], None] | None = None,
 ) -> None:
     """Round after round, `work(child, round)` for each child that has not failed, one at a time.
@@ -156,7 +162,7 @@ def in_turn(
                 continue
             try:
                 work(child, number)
-            except ChildFailed as error:
+            except ModelProcessError as error:
                 gone.add(child.name)
                 failed(child, str(error))
                 child.close()
@@ -187,9 +193,9 @@ def serve(lines: Iterable[str], answer: Callable[[Answer], None]) -> None:
     asked = iter(lines)
     first = json.loads(next(asked))
     try:
-        from holo_cli.bench.speed.step_benchmark import PROBES
+        from holo_cli.bench.speed.step_benchmark import BENCHMARKS
 
-        probe = PROBES[first["probe"]](Resolved.from_dict(first["config"]))
+        probe = BENCHMARKS[first["probe"]](Resolved.from_dict(first["config"]))
         for line in asked:
             message = json.loads(line)
             answer(getattr(probe, message.pop("call"))(**message))

@@ -18,9 +18,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Log, Spread, Subject, Tell, baseline_of, decided
+from holo_cli.bench.experiment.entries import (
+    Log,
+    ResolvedEntry,
+    Spread,
+    Tell,
+    baseline_of,
+    with_dtype,
+)
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.speed.model_process import Answer, Child, ChildFailed
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError
 from holo_cli.errors import UsageError
 
 
@@ -137,7 +144,7 @@ class Scaling:
 
 
 def measure(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ResolvedEntry],
     log: Log,
     *,
     lengths: Sequence[int],
@@ -160,7 +167,7 @@ def measure(
     step = max(tokens or lengths[-1], lengths[-1])
     growths = {s.name: Growth(s.name, s.model) for s in subjects}
     at_length = {
-        length: [_at(decided(s), length, step) for s in subjects] for length in lengths
+        length: [_at(with_dtype(s), length, step) for s in subjects] for length in lengths
     }  # refuses here what cannot be
     visit = _Visit(growths, log, tell, seconds=seconds, warm=warm)
     for number in range(repeats):
@@ -179,7 +186,7 @@ def measure(
     )  # fmt: skip
 
 
-def _at(subject: Subject, length: int, tokens: int) -> Subject:
+def _at(subject: ResolvedEntry, length: int, tokens: int) -> ResolvedEntry:
     rows = max(1, tokens // length)
     return subject.with_settings({"model.context": length, "training.batch_size": rows})
 
@@ -194,11 +201,13 @@ class _Visit:
     seconds: float
     warm: int
 
-    def __call__(self, length: int, number: int, subjects: Sequence[Subject]) -> None:
+    def __call__(self, length: int, number: int, subjects: Sequence[ResolvedEntry]) -> None:
         with ExitStack() as stack:
             children = []
             for subject in subjects:
-                child = stack.enter_context(Child(subject.name, "training", subject.resolved))
+                child = stack.enter_context(
+                    ModelProcess(subject.name, "training", subject.resolved)
+                )
                 answer = self._ask(child, length, number, "warm", steps=self.warm)
                 if answer is not None:
                     children.append(child)
@@ -213,14 +222,14 @@ class _Visit:
                     )
 
     def _ask(
-        self, child: Child, length: int, number: int, call: str, **arguments: Any
+        self, child: ModelProcess, length: int, number: int, call: str, **arguments: Any
     ) -> Answer | None:
         """The answer, also written to the log; None where it failed, which is written too."""
         place = (length, child.name, number if call == "measure" else f"warm-{number}")
         about = {"name": child.name, "length": length, "round": number}
         try:
             answer = child.ask(call, **arguments)
-        except ChildFailed as error:
+        except ModelProcessError as error:
             self.growths[child.name].failed[length] = str(error)
             self.log.add(length, child.name, f"failed-{number}", **about, failed=str(error))
             self.tell(f"{child.name} failed at {length:,} tokens: {error}")

@@ -17,14 +17,14 @@ import torch
 
 from holo_cli.bench.experiment.entries import (
     Log,
+    ResolvedEntry,
     Spread,
-    Subject,
     Tell,
     baseline_of,
-    decided,
+    with_dtype,
 )  # fmt: skip
 from holo_cli.bench.machine import describe_machine, product_rate
-from holo_cli.bench.speed.model_process import Answer, Child, ChildFailed, in_turn
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
 from holo_cli.errors import UsageError
 
 PHASES = ("training", "decoding")
@@ -79,7 +79,7 @@ class Speeds:
 
 
 def measure(
-    subjects: Sequence[Subject],
+    subjects: Sequence[ResolvedEntry],
     log: Log,
     *,
     repeats: int = 5,
@@ -95,7 +95,7 @@ def measure(
     Raises UsageError, before anything is measured, for more tokens than there is room for.
     """
     middle, tokens = _room(min(s.resolved.model.context for s in subjects), tokens)
-    training = [decided(subject) for subject in subjects]
+    training = [with_dtype(subject) for subject in subjects]
     found = {s.name: Figures(s.name, s.model) for s in subjects}
     rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     machine = describe_machine()
@@ -110,7 +110,7 @@ def measure(
         with ExitStack() as stack:
             children = _start(stack, phase, lined_up, found, middle, warm, log, tell)
 
-            def work(child: Child, number: int, phase: str = phase) -> None:
+            def work(child: ModelProcess, number: int, phase: str = phase) -> None:
                 if phase == "training":
                     answer = child.ask("measure", seconds=seconds)
                 else:
@@ -120,7 +120,7 @@ def measure(
                 rate = answer["tokens"] / answer["seconds"]
                 tell(f"{phase} {number + 1}/{repeats}: {child.name} {rate:,.0f} tokens/s")
 
-            def failed(child: Child, reason: str, phase: str = phase) -> None:
+            def failed(child: ModelProcess, reason: str, phase: str = phase) -> None:
                 _failed(found[child.name], phase, reason, log, tell)
 
             in_turn(children, repeats, work, failed, products if phase == "training" else None)
@@ -162,17 +162,17 @@ def _room(context: int, tokens: int | None) -> tuple[int, int]:
 def _start(
     stack: ExitStack,
     phase: str,
-    subjects: Sequence[Subject],
+    subjects: Sequence[ResolvedEntry],
     found: Mapping[str, Figures],
     position: int,
     warm: int,
     log: Log,
     tell: Tell,
-) -> list[Child]:
+) -> list[ModelProcess]:
     """A process for each subject, one after the other, each past its first steps."""
     children = []
     for subject in subjects:
-        child = stack.enter_context(Child(subject.name, phase, subject.resolved))
+        child = stack.enter_context(ModelProcess(subject.name, phase, subject.resolved))
         figures = found[subject.name]
         try:
             answer = child.ask("warm", **({"steps": warm} if phase == "training" else {}))
@@ -180,7 +180,7 @@ def _start(
                 read = child.ask("read", position=position)
                 rate = read["tokens"] / read["seconds"]
                 answer |= {"state_bytes": read["state_bytes"], "prefill_rate": rate}
-        except ChildFailed as error:
+        except ModelProcessError as error:
             _failed(figures, phase, str(error), log, tell)
             continue
         figures.warm[phase] = answer

@@ -1,4 +1,4 @@
-"""A sample of text from a model under training, for the log at evaluations."""
+"""Sample text from a model during training, for the log of evaluations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 
 def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, tokens: int) -> str:
-    """What the model writes of itself now, once per language it has a marker for.
+    """Text from an empty prompt, once per language with a marker.
 
-    The same seed every time, so that samples of a run can be compared; draws nothing from the
-    global random state, so that sampling never changes the training that follows.
-    """
+    The seed is always the same, so that samples of a run can be compared. The global random state
+    is not used, so that sampling does not change training."""
     was_training = model.training
     model.eval()
-    loaded = Loaded(model, tokenizer, header, dtype=torch.float32)
+    loaded = LoadedModel(model, tokenizer, header, dtype=torch.float32)
     languages = loaded.prompts.languages or (None,)
     texts = [
         str(loaded.generate("", lang=lang, max_new_tokens=tokens, seed=0)) for lang in languages

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig, Stage
+from holo_cli.config.model_schema import BackboneConfig, Stage
 from holo_cli.config.tunable import tunable, tunable_choices
 
 NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
@@ -16,8 +16,8 @@ Sparsity = Literal["columns", "kwta", "both", "dense"]
 _SPARSE = ["columns", "kwta", "both"]
 
 
-class Config(SkeletonConfig):
-    """Sparse columns in the modern skeleton, and the other habits of a cortex, each by its key."""
+class Config(BackboneConfig):
+    """Sparse columns in the modern backbone, and the other habits of a cortex, each by its key."""
 
     mechanism: ClassVar[str] = "attention; an MLP of columns, of which 5 % fires at once"
     canon_places: ClassVar[str] = "AB"

@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
-    """State space, selective attention, episodic memory and pondering in the modern skeleton."""
+class Config(BackboneConfig):
+    """State space, selective attention, episodic memory and pondering in the modern backbone."""
 
     mechanism: ClassVar[str] = "state space, episodic memory, attention for the tokens that matter"
     takes_values: ClassVar[bool] = True

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable_choices
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """Gated DeltaNet, with its own gates or those of Gated DeltaNet-2. The order of
     tokens enters by the decay and the convolution, unless `rope_fraction` rotates keys and queries.
     """

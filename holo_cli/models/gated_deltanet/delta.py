@@ -11,7 +11,7 @@ gates of Gated DeltaNet-2 (arXiv 2605.22791).
 
 Before a new value is written at a key, what the key brings up is taken away, so that a second value
 replaces the first. Deviation from the papers: one short convolution stands before the projections
-(the skeleton's `conv`) instead of one behind each of q, k and v; the norm has no gain; the output
+(the backbone's `conv`) instead of one behind each of q, k and v; the norm has no gain; the output
 gate of gdn2 is that of gdn (a full matrix and a silu), so that the two differ by the recurrence's
 gates only. Legend: B rows, S positions, C width, H heads, d = C / H.
 """
@@ -88,10 +88,10 @@ class HeadGates(GatedDelta):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.heads)
-        self.dials = gate_map(config.width, 2 * config.heads)  # W_a, W_b
+        self.decay_write = gate_map(config.width, 2 * config.heads)  # W_a, W_b
 
     def gates(self, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        decay, write = self.dials(u).chunk(2, dim=-1)
+        decay, write = self.decay_write(u).chunk(2, dim=-1)
         beta = self.split(write).sigmoid()  # (B, H, S, 1)
         return self.log_decay(decay), beta * k, beta * v
 

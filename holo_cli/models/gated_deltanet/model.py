@@ -1,13 +1,13 @@
-"""gated-deltanet: the gated delta rule in the modern skeleton; the mechanism is in `delta.py`."""
+"""gated-deltanet: the gated delta rule in the modern backbone; the mechanism is in `delta.py`."""
 
 from __future__ import annotations
 
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.gated_deltanet.config import Config
 from holo_cli.models.gated_deltanet.delta import ChannelGates, GatedDelta, HeadGates
-from holo_cli.models.recurrent import RecurrentModel
 
 
-class Model(RecurrentModel):
+class Model(Backbone):
     """The gated delta rule in every block, with the gates that the config names."""
 
     config: Config

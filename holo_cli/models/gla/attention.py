@@ -4,8 +4,8 @@
     alpha_t = sigmoid(W_2 W_1 u_t + c)^(1 / temperature)          per channel of the keys
     out = W_o [ RMSNorm(o) * silu(W_g u) ]                        norm per head, without a gain
 
-Deviation from the paper: the norm has no gain, as everywhere in the skeleton, and the feed-forward
-half is the skeleton's. Legend: B rows, S positions, C width, H heads, K and V = C / H widths of a
+Deviation from the paper: the norm has no gain, as everywhere in the backbone, and the feed-forward
+half is the backbone's. Legend: B rows, S positions, C width, H heads, K and V = C / H widths of a
 key and a value.
 """
 

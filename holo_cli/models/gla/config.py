@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """Gated linear attention (Yang et al. 2023). The order of tokens enters by the decay, unless
     `rope_fraction` rotates keys and queries."""
 

@@ -1,13 +1,13 @@
-"""gla: gated linear attention in the modern skeleton; the mechanism is in `attention.py`."""
+"""gla: gated linear attention in the modern backbone; the mechanism is in `attention.py`."""
 
 from __future__ import annotations
 
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.gla.attention import GatedLinearAttention
 from holo_cli.models.gla.config import Config
-from holo_cli.models.recurrent import RecurrentModel
 
 
-class Model(RecurrentModel):
+class Model(Backbone):
     """Gated linear attention in every block."""
 
     config: Config

@@ -7,12 +7,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
-    """Holographic memory in the modern skeleton, its variants, and category experts."""
+class Config(BackboneConfig):
+    """Holographic memory in the modern backbone, its variants, and category experts."""
 
     mechanism: ClassVar[str] = "holographic memory: interference of phases"
     takes_values: ClassVar[bool] = True

@@ -8,32 +8,34 @@ mathematics. Without attention anywhere the decoding state is constant and the p
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
-from holo_cli.models.backbone import Skeleton
-from holo_cli.models.base import Description
-from holo_cli.models.holographic.classic import Classic
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.experts import Experts
+from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.views import watched
 
 
-class Model(Skeleton):
-    """The modern skeleton with holographic mixers and experts."""
+class Model(Backbone):
+    """The modern backbone with holographic mixers and experts."""
 
     config: Config
 
     def make_mixer(self, layer: int) -> Mixer:
         if self.config.is_plain_attention(layer):
             return Attention(self.config)
-        return Classic(self.config) if self.config.mixer == "classic" else Holographic(self.config)
+        return (
+            LegacyBinding(self.config)
+            if self.config.mixer == "classic"
+            else Holographic(self.config)
+        )
 
     def make_mlp(self, layer: int) -> FeedForward:
         return Experts(self.config) if self.config.experts > 1 else super().make_mlp(layer)
@@ -44,14 +46,6 @@ class Model(Skeleton):
         config = self.config
         attention = any(config.has_attention(layer) for layer in range(config.layers))
         return config.context if attention else None
-
-    def describe(self) -> Description:
-        """Decoding goes on from a state, without a chunk's products."""
-        described = super().describe()
-        context = self.config.context
-        mixers = [b.mixer for b in self._blocks() if isinstance(b.mixer, Holographic)]
-        saved = sum(m.flops(context) - m.decode_flops(context) for m in mixers)
-        return replace(described, decode_flops_per_token=described.decode_flops_per_token - saved)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
         """The memories' half-life in tokens (geometric mean), their share in blends, and the
@@ -66,7 +60,7 @@ class Model(Skeleton):
                 shares.append(torch.bincount(chosen, minlength=part.experts) / chosen.numel())
                 continue
             if isinstance(part.memory, Memory):
-                rate = -part.memory.dial(x)[0].clamp_max(-1e-9)  # 0: never, in float32
+                rate = -part.memory.gates(x)[0].clamp_max(-1e-9)  # 0: never, in float32
                 lives.append((math.log(2) / rate).log().mean())
             if part.blend is not None:
                 blends.append(part.blend.gate(x).float().mean())

@@ -6,11 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """A selective state space with one decay per head, in two versions."""
 
     mechanism: ClassVar[str] = "selective state space: Mamba-2 or Mamba-3"

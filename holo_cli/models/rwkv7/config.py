@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """The time mixing of RWKV-7. The order of tokens enters by the decay and by the token
     shift or the convolution, unless `rope_fraction` rotates keys and queries."""
 

@@ -11,9 +11,9 @@
     g = G_2 sigmoid(G_1 x_g)                                    output gate
     h = (k * e) / |k * e|,   k~ = k * (1 + (a - 1) * f)         what is erased, what is written
 
-Deviations from the paper: no value residual (the stream of the skeleton carries nothing but x from
-block to block); with the skeleton's short convolution on, no token shift (x_i = u). The
-feed-forward half is the skeleton's, so that a comparison varies the mixer only. The recurrence lets
+Deviations from the paper: no value residual (the stream of the backbone carries nothing but x from
+block to block); with the backbone's short convolution on, no token shift (x_i = u). The
+feed-forward half is the backbone's, so that a comparison varies the mixer only. The recurrence lets
 its row `b` read the decayed state; h / w gives the same, and w is never below 0.54. Legend: B rows,
 S positions, C width, H heads, d = C / H.
 """

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.config.model_schema import SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """vanilla's attention over a bounded part of the past."""
 
     mechanism: ClassVar[str] = "softmax attention over the last tokens and the first ones"

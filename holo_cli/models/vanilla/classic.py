@@ -7,7 +7,6 @@ initialisation of std 0.02 with residual projections scaled by 1/sqrt(2 layers) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from holo_cli.errors import UsageError
-from holo_cli.layers.cache import TimeCache
+from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.head import Head
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
@@ -27,16 +26,7 @@ class ClassicState(State):
     """Keys and values of every block, (B, H, L, d) each."""
 
     position: int
-    caches: tuple[TimeCache, ...]
-    batch: int
-
-    def select(self, rows: Tensor) -> ClassicState:
-        caches = tuple(c.select(rows) if c.length else c for c in self.caches)
-        return replace(self, caches=caches, batch=len(rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        for cache in self.caches:
-            yield from cache.tensors()
+    caches: tuple[KVCache, ...]
 
 
 class ClassicBlock(nn.Module):
@@ -54,7 +44,7 @@ class ClassicBlock(nn.Module):
         self.down = nn.Linear(hidden, width)
         self.drop = config.dropout
 
-    def forward(self, x: Tensor, cache: TimeCache | None = None) -> tuple[Tensor, TimeCache | None]:
+    def forward(self, x: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache | None]:
         """(B, S, C) after `cache` (None: nothing before, nothing kept) -> the same, the cache."""
         batch, length, _ = x.shape
         qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1)
@@ -115,12 +105,12 @@ class Classic(LanguageModel):
         return Hidden(self.norm(x), {})
 
     def init_state(self, batch: int = 1) -> ClassicState:
-        return ClassicState(0, tuple(TimeCache() for _ in self.blocks), batch)
+        return ClassicState(0, tuple(KVCache() for _ in self.blocks))
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, ClassicState]:
         assert isinstance(state, ClassicState)
         x = self._embed(tokens, state.position)
-        caches: list[TimeCache] = []
+        caches: list[KVCache] = []
         for block, cache in zip(self.blocks, state.caches, strict=True):
             x, cache = block(x, cache)
             caches.append(cache)
@@ -130,6 +120,13 @@ class Classic(LanguageModel):
     def state_bytes(self, length: int) -> int:
         size = self.head.weight.element_size()
         return 2 * length * self.config.width * self.config.layers * size
+
+    def disable(self) -> None:
+        for block in self.blocks:
+            assert isinstance(block, ClassicBlock)
+            for parameter in block.out.parameters():
+                nn.init.zeros_(parameter)
+                parameter.requires_grad_(False)
 
     def describe(self) -> Description:
         config = self.config

@@ -6,14 +6,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.config.model_schema import ModelConfig, Recipe, SkeletonConfig
+from holo_cli.config.model_schema import BackboneConfig, ModelConfig, Recipe
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """The baseline in two recipes.
 
     `classic` reads the shared keys (layers, heads, width, mlp_ratio, dropout, context) and leaves
-    the skeleton's own (rope_base, soft_cap, conv, ...) unused.
+    the backbone's own (rope_base, soft_cap, conv, ...) unused.
     """
 
     mechanism: ClassVar[str] = "softmax attention"
@@ -25,4 +25,4 @@ class Config(SkeletonConfig):
     def without_effect(self) -> frozenset[str]:
         if self.recipe == "modern":
             return frozenset()
-        return frozenset(SkeletonConfig.model_fields.keys() - ModelConfig.model_fields.keys())
+        return frozenset(BackboneConfig.model_fields.keys() - ModelConfig.model_fields.keys())

@@ -1,19 +1,19 @@
 """vanilla: the plain GPT that every other model is held against.
 
-`Model(config)` is the modern recipe (the skeleton with attention in every block) or, for
+`Model(config)` is the modern recipe (the backbone with attention in every block) or, for
 `recipe = "classic"`, the textbook one of `classic.py`.
 """
 
 from __future__ import annotations
 
 from holo_cli.layers.attention import Attention
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.vanilla.classic import Classic
 from holo_cli.models.vanilla.config import Config
 
 
-class Modern(Skeleton):
-    """Softmax attention with QK-norm and rotary positions in the modern skeleton."""
+class Modern(Backbone):
+    """Softmax attention with QK-norm and rotary positions in the modern backbone."""
 
     config: Config
 

@@ -1,4 +1,4 @@
-"""A campaign: what it runs, in which order, how it goes on, and what it says in the end."""
+"""An experiment: what it runs, in which order, how it goes on, and what it says in the end."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
-from holo_cli.bench.compare.plan import Entry, Plan, read_plan
-from holo_cli.bench.compare.run import Options, best_rates, open_campaign
+from holo_cli.bench.compare.run import Options, best_rates, open_experiment
 from holo_cli.bench.compare.summary import summarise, table
 from holo_cli.bench.experiment import worker, worker_pool
 from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.identity import resolve_entry
-from holo_cli.bench.experiment.result_log import Rows, rows_path
+from holo_cli.bench.experiment.plan import Entry, Plan, read_plan
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
 from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training.run import train
 from holo_cli.training.stopping import StopRequest
@@ -45,48 +45,50 @@ def plan(tmp_path: Path, data: Path) -> Plan:
     return read_plan(path).changed({"data": str(data)})
 
 
-def go(plan: Plan, page: Path, **options: Any) -> tuple[Campaign, list[str]]:
-    """Run a plan to its end; the campaign and what was said."""
+def go(plan: Plan, page: Path, **options: Any) -> tuple[Experiment, list[str]]:
+    """Run a plan to its end; the experiment and what was said."""
     said: list[str] = []
     chosen = Options(page, **options)
-    campaign = open_campaign(plan, chosen)
-    compare.run(campaign, chosen, say=said.append)
-    return campaign, said
+    experiment = open_experiment(plan, chosen)
+    compare.run(experiment, chosen, say=said.append)
+    return experiment, said
 
 
-def runs_of(campaign: Campaign, entry: str, role: str) -> list[tuple[float, int]]:
-    return [(r["rate"], r["seed"]) for r in campaign.rows
+def runs_of(experiment: Experiment, entry: str, role: str) -> list[tuple[float, int]]:
+    return [(r["rate"], r["seed"]) for r in experiment.rows
             if (r["entry"], r["role"]) == (entry, role)]  # fmt: skip
 
 
 def test_sweeps_go_past_an_edge_that_is_best_and_seeds_follow(plan: Plan, tmp_path: Path) -> None:
     """vanilla is best at 1 (tried: 0.5, 1, then 2 beyond the edge), ngt at 4."""
-    campaign, said = go(plan, tmp_path / "page.html")
-    assert runs_of(campaign, "vanilla", "sweep") == [(0.5, 0), (1.0, 0), (2.0, 0)]
-    assert runs_of(campaign, "vanilla", "final") == [(1.0, 1), (1.0, 2)]
-    assert runs_of(campaign, "ngt", "sweep") == [(0.5, 0), (1.0, 0), (2.0, 0), (4.0, 0)]
-    assert runs_of(campaign, "ngt", "final") == [(4.0, 1), (4.0, 2)]
-    assert len(said) == len(campaign.rows) == 11
-    assert campaign.sweep(campaign.entries["ngt"]).at_edge  # and that is said in the summary
-    assert not campaign.sweep(campaign.entries["vanilla"]).at_edge
+    experiment, said = go(plan, tmp_path / "page.html")
+    assert runs_of(experiment, "vanilla", "sweep") == [(0.5, 0), (1.0, 0), (2.0, 0)]
+    assert runs_of(experiment, "vanilla", "final") == [(1.0, 1), (1.0, 2)]
+    assert runs_of(experiment, "ngt", "sweep") == [(0.5, 0), (1.0, 0), (2.0, 0), (4.0, 0)]
+    assert runs_of(experiment, "ngt", "final") == [(4.0, 1), (4.0, 2)]
+    assert len(said) == len(experiment.rows) == 11
+    assert experiment.sweep(experiment.entries["ngt"]).at_edge  # and that is said in the summary
+    assert not experiment.sweep(experiment.entries["vanilla"]).at_edge
     assert best_rates(tmp_path / "page.html") == {"vanilla": 1.0, "ngt": 4.0}
 
 
 def test_everything_but_the_model_is_equal(plan: Plan, tmp_path: Path) -> None:
-    campaign, _ = go(plan, tmp_path / "page.html")
-    finals = [row for row in campaign.rows if row["role"] == "final"]
+    experiment, _ = go(plan, tmp_path / "page.html")
+    final_runs = [row for row in experiment.rows if row["role"] == "final"]
     mine = ("lr", "adam_lr", "seed")
-    shared = [{k: v for k, v in r["config"]["training"].items() if k not in mine} for r in finals]
+    shared = [
+        {k: v for k, v in r["config"]["training"].items() if k not in mine} for r in final_runs
+    ]
     assert all(s == shared[0] for s in shared)
-    assert {r["config"]["training"]["seed"] for r in finals} == {1, 2}
-    for row in finals:
+    assert {r["config"]["training"]["seed"] for r in final_runs} == {1, 2}
+    for row in final_runs:
         assert row["config"]["training"]["adam_lr"] == pytest.approx(0.003 * row["rate"])
         assert row["config"]["model"]["context"] == 16
-        assert abs(row["parameters"] - campaign.target) <= 0.02 * campaign.target
+        assert abs(row["parameters"] - experiment.target) <= 0.02 * experiment.target
         assert row["machine"]["cpu"] == "a test's"
         assert row["code"]
         assert row["date"]
-    sweep = next(row for row in campaign.rows if row["role"] == "sweep")
+    sweep = next(row for row in experiment.rows if row["role"] == "sweep")
     assert sweep["config"]["training"]["steps"] == 10  # half of them, to the end of its schedule
 
 
@@ -110,15 +112,15 @@ def test_a_stopped_campaign_goes_on_where_it_was(plan: Plan, tmp_path: Path) -> 
         if len(said) == 4:
             stop.ask("test")
 
-    campaign = open_campaign(plan, Options(page))
+    experiment = open_experiment(plan, Options(page))
     with pytest.raises(Stopped, match="runs to do") as caught:
-        compare.run(campaign, Options(page), say=say, stop=stop)
+        compare.run(experiment, Options(page), say=say, stop=stop)
     assert "same command" in caught.value.next_step
     _, rest = go(plan, page)
     assert (len(said), len(rest)) == (4, 7)
     whole, _ = go(plan, tmp_path / "other.html")
     losses = {row["key"]: row["val_loss"] for row in whole.rows}
-    assert losses == {row["key"]: row["val_loss"] for row in Rows(rows_path(page), "compare")}
+    assert losses == {row["key"]: row["val_loss"] for row in ResultLog(rows_path(page), "compare")}
 
 
 def test_more_seeds_and_more_entries_add_to_what_is_there(plan: Plan, tmp_path: Path) -> None:
@@ -155,12 +157,12 @@ def test_a_model_that_fails_has_rows_that_say_so_and_the_others_go_on(
         Entry("broken", "ngt", settings={"model.kernel": "lorentz"}),
         Entry("wild", "ngt", settings={"model.kernel": "gaussian"}),
     ]
-    campaign, said = go(plan.with_entries(more), page)
-    summary = summarise(campaign)
+    experiment, said = go(plan.with_entries(more), page)
+    summary = summarise(experiment)
     broken, wild = summary.lines[2:]
     assert (broken.status, broken.losses) == ("failed", [])
     assert "diverged at step 3" in broken.note
-    assert runs_of(campaign, "broken", "final") == []
+    assert runs_of(experiment, "broken", "final") == []
     # a rate that fails is a rate that is not the best, and no way to go on
     assert (wild.status, wild.rate, len(wild.losses)) == ("done", 1.0, 2)
     assert summary.lines[0].status == "done"
@@ -179,7 +181,7 @@ def test_an_entry_can_be_done_again(plan: Plan, tmp_path: Path) -> None:
     assert go(twin, page)[1] == []
     assert len(go(twin, page, redo=("twin",))[1]) == 6
     with pytest.raises(UsageError, match="no entry 'x'"):
-        open_campaign(plan, Options(page, redo=("x",)))
+        open_experiment(plan, Options(page, redo=("x",)))
 
 
 def test_runs_go_side_by_side_to_the_same_rows(plan: Plan, tmp_path: Path) -> None:
@@ -191,30 +193,30 @@ def test_runs_go_side_by_side_to_the_same_rows(plan: Plan, tmp_path: Path) -> No
 
 
 def test_a_single_rate_needs_no_sweep(plan: Plan, tmp_path: Path) -> None:
-    campaign, _ = go(plan.with_rates({"vanilla": 1.0, "ngt": 2.0}, "there"), tmp_path / "p.html")
-    assert {row["role"] for row in campaign.rows} == {"final"}
-    assert runs_of(campaign, "ngt", "final") == [(2.0, 1), (2.0, 2)]
+    experiment, _ = go(plan.with_rates({"vanilla": 1.0, "ngt": 2.0}, "there"), tmp_path / "p.html")
+    assert {row["role"] for row in experiment.rows} == {"final"}
+    assert runs_of(experiment, "ngt", "final") == [(2.0, 1), (2.0, 2)]
     with pytest.raises(UsageError, match="there has no best rate for 'ngt'"):
         plan.with_rates({"vanilla": 1.0}, "there")
 
 
 def test_matching_by_time_sets_steps_by_measured_speed(plan: Plan, tmp_path: Path) -> None:
     timed = replace(plan, match="time", seconds=9.0)
-    campaign, _ = go(timed, tmp_path / "page.html")
-    steps = {row["entry"]: row["steps"] for row in campaign.rows if row["role"] == "final"}
+    experiment, _ = go(timed, tmp_path / "page.html")
+    steps = {row["entry"]: row["steps"] for row in experiment.rows if row["role"] == "final"}
     assert steps == {"vanilla": 40, "ngt": 20}
-    assert sum(row["role"] == "pace" for row in campaign.rows) == 6
-    for row in campaign.rows:  # every schedule reaches its end
+    assert sum(row["role"] == "pace" for row in experiment.rows) == 6
+    for row in experiment.rows:  # every schedule reaches its end
         if row["role"] == "final":
             assert row["config"]["training"]["steps"] == row["steps"]
             assert row["config"]["training"]["time_limit"] is None
 
 
 def test_the_findings_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
-    campaign, _ = go(replace(plan, seeds=3), tmp_path / "page.html")
-    summary = summarise(campaign)
+    experiment, _ = go(replace(plan, seeds=3), tmp_path / "page.html")
+    summary = summarise(experiment)
     vanilla, ngt = summary.lines
-    rows = [r for r in campaign.rows if (r["entry"], r["role"]) == ("ngt", "final")]
+    rows = [r for r in experiment.rows if (r["entry"], r["role"]) == ("ngt", "final")]
     assert ngt.losses == [row["val_loss"] for row in rows]
     assert ngt.loss == pytest.approx(sum(ngt.losses) / 3)
     difference = summary.difference("ngt")
@@ -229,19 +231,19 @@ def test_the_findings_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_page_shows_all_and_invents_nothing(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    campaign = open_campaign(plan, Options(page))
-    write_page(campaign, summarise(campaign), page)
+    experiment = open_experiment(plan, Options(page))
+    write_page(experiment, summarise(experiment), page)
     empty = page.read_text(encoding="utf-8")
     assert "not run" in empty
     assert 'data-kind="picture"' not in empty  # nothing to draw
-    campaign, _ = go(plan, page)
-    assert write_page(campaign, summarise(campaign), page) < 6_000_000
+    experiment, _ = go(plan, page)
+    assert write_page(experiment, summarise(experiment), page) < 6_000_000
     text = page.read_text(encoding="utf-8")
     for title in ("The result", "What it cost", "Against tokens", "Against time", "Every run"):
         assert f"<h2>{title}</h2>" in text
     assert text.count('data-kind="picture"') == 4
     assert ">not run<" not in text
-    for row in campaign.rows:  # every loss can be read as text, with four digits
+    for row in experiment.rows:  # every loss can be read as text, with four digits
         assert f"{float(format(row['val_loss'], '.4g')):.10g}" in text
 
 
@@ -250,8 +252,10 @@ def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_pa
         Entry("plain", "brain-v1"),
         Entry("free", "brain-v1", settings={"model.sparsity": "kwta"}),
     )
-    campaign = open_campaign(replace(plan, entries=entries, match="none"), Options(tmp_path / "p"))
-    plain, free = (line.settings for line in summarise(campaign).lines)
+    experiment = open_experiment(
+        replace(plan, entries=entries, match="none"), Options(tmp_path / "p")
+    )
+    plain, free = (line.settings for line in summarise(experiment).lines)
     assert free == {**plain, "sparsity": "kwta"}
     assert not {"languages", "growth", "language_tokens"} & plain.keys()  # lists in JSON
 
@@ -259,14 +263,14 @@ def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_pa
 def test_what_cannot_be_compared_is_said_before_anything_runs(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     with pytest.raises(DataError, match="one context of 90000"):
-        open_campaign(plan.changed({}, {"model.context": 90_000}), Options(page))
+        open_experiment(plan.changed({}, {"model.context": 90_000}), Options(page))
     with pytest.raises(UsageError, match="Entry ngt: ngt cannot have"):
-        open_campaign(replace(plan, target=20_000, vary=("model.width",)), Options(page))
+        open_experiment(replace(plan, target=20_000, vary=("model.width",)), Options(page))
     with pytest.raises(DataError, match="no prepared set 'nothing'"):
-        open_campaign(plan.changed({"data": "nothing"}), Options(page))
+        open_experiment(plan.changed({"data": "nothing"}), Options(page))
     rows_path(page).write_text('{"bench": "compare", "format": 99}\n', encoding="utf-8")
     with pytest.raises(DataError, match="format 99"):
-        open_campaign(plan, Options(page))
+        open_experiment(plan, Options(page))
 
 
 def test_an_empty_validation_text_is_refused(
@@ -276,7 +280,7 @@ def test_an_empty_validation_text_is_refused(
 
     monkeypatch.setattr(PreparedData, "token_count", lambda self, split: 0)
     with pytest.raises(DataError, match="no validation text"):
-        open_campaign(plan, Options(tmp_path / "page.html"))
+        open_experiment(plan, Options(tmp_path / "page.html"))
 
 
 # -- the real worker ------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from holo_cli.bench.compare.power import (
     spread_in,
     upper_spread,
 )
-from holo_cli.bench.experiment.result_log import Rows, rows_path
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
 from holo_cli.bench.experiment.significance import paired, t_quantile
 from holo_cli.errors import DataError, UsageError
 
@@ -68,7 +68,7 @@ def test_the_upper_limit_of_a_spread_is_that_of_the_chi_square_table() -> None:
 
 
 def write(page: Path, losses: dict[str, list[float]], steps: int = 10, date: str = "1") -> None:
-    rows = Rows(rows_path(page), "compare")
+    rows = ResultLog(rows_path(page), "compare")
     for entry, values in losses.items():
         for seed, loss in enumerate(values, 1):
             row: dict[str, Any] = {

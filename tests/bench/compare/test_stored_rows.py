@@ -11,11 +11,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from holo_cli.bench.compare.plan import Plan, named_plan
 from holo_cli.bench.compare.summary import summarise, table
-from holo_cli.bench.experiment.experiment import Campaign
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.identity import identity_of_row
-from holo_cli.bench.experiment.result_log import Rows
+from holo_cli.bench.experiment.plan import Plan, named_plan
+from holo_cli.bench.experiment.result_log import ResultLog
 from holo_cli.data.dataset import PreparedData
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
@@ -41,7 +41,7 @@ class StoredData:
         self.vocab_size = about["vocab_size"]
         self.sizes = {"train": 10**6, "val": about["val_tokens"]}
 
-    def is_named(self, fingerprint: str) -> bool:
+    def matches_fingerprint(self, fingerprint: str) -> bool:
         return fingerprint == self.fingerprint
 
     def token_count(self, split: str) -> int:
@@ -54,7 +54,7 @@ class StoredData:
 def report(path: Path, plan: Plan) -> dict[str, tuple[str, ...]]:
     """The cells of the printed table, by entry."""
     data = cast(PreparedData, StoredData(rows_of(path)[0]))
-    summary = summarise(Campaign(plan, data, Rows(path, "compare")))
+    summary = summarise(Experiment(plan, data, ResultLog(path, "compare")))
     _, lines = table(summary)
     return {line[0]: tuple(line) for line in lines}
 
@@ -123,6 +123,6 @@ def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     data = StoredData(rows_of(path)[0])
     data.fingerprint, data.name = "0" * 64, "other"
     plan = replace(named_plan("1m-bpe").select(["vanilla"]), data="stored")
-    campaign = Campaign(plan, cast(PreparedData, data), Rows(path, "compare"))
-    (remark,) = [r for r in summarise(campaign).remarks if "not used" in r]
+    experiment = Experiment(plan, cast(PreparedData, data), ResultLog(path, "compare"))
+    (remark,) = [r for r in summarise(experiment).remarks if "not used" in r]
     assert "of the prepared set docs (ce4c1f75), not of other (00000000)" in remark

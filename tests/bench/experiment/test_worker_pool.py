@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.experiment import worker_pool
-from holo_cli.bench.experiment.worker_pool import Job, Told, carry_out
+from holo_cli.bench.experiment.worker_pool import Job, WorkerEvent, run_jobs
 from holo_cli.errors import DataError
 
 # a worker that does what its job says, without torch
@@ -42,14 +42,14 @@ class Desk:
 
     def __init__(self, *jobs: Job) -> None:
         self.jobs = {job.key: job for job in jobs}
-        self.heard: list[Told] = []
+        self.heard: list[WorkerEvent] = []
         self.asked = 0
 
     def todo(self) -> list[Job]:
         self.asked += 1
         return list(self.jobs.values())
 
-    def hear(self, told: Told) -> None:
+    def next_event(self, told: WorkerEvent) -> None:
         self.heard.append(told)
         if told.ended:
             del self.jobs[told.job.key]
@@ -65,7 +65,7 @@ def jobs(count: int) -> list[Job]:
 @pytest.mark.parametrize("size", [1, 2])
 def test_jobs_are_done_and_leave_nothing(tmp_path: Path, size: int) -> None:
     desk = Desk(*jobs(3))
-    assert carry_out(desk.todo, desk.hear, tmp_path / "w", size, lambda: False)
+    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", size, lambda: False)
     assert {k: e["answer"] for k, e in desk.ends().items()} == {"k0": 0, "k1": 2, "k2": 4}
     assert sum(told.event["event"] == "train" for told in desk.heard) == 3
     assert not (tmp_path / "w").exists()
@@ -74,7 +74,7 @@ def test_jobs_are_done_and_leave_nothing(tmp_path: Path, size: int) -> None:
 
 def test_a_job_that_dies_says_why_and_the_others_go_on(tmp_path: Path) -> None:
     desk = Desk(Job("bad", "die", {}), *jobs(1))
-    assert carry_out(desk.todo, desk.hear, tmp_path / "w", 1, lambda: False)
+    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", 1, lambda: False)
     assert desk.ends()["bad"]["error"] == "ValueError: no such plate"
     assert desk.ends()["k0"]["answer"] == 0
 
@@ -82,7 +82,7 @@ def test_a_job_that_dies_says_why_and_the_others_go_on(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal 9")
 def test_a_job_that_is_killed_is_told_from_one_that_was_stopped(tmp_path: Path) -> None:
     desk = Desk(Job("bad", "kill", {}))
-    assert carry_out(desk.todo, desk.hear, tmp_path / "w", 1, lambda: False)
+    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", 1, lambda: False)
     event = desk.ends()["bad"]
     assert event["event"] == "failed"
     assert "out of memory?" in str(event["error"])
@@ -91,15 +91,15 @@ def test_a_job_that_is_killed_is_told_from_one_that_was_stopped(tmp_path: Path) 
 def test_a_stop_keeps_what_a_job_has_left(tmp_path: Path) -> None:
     desk = Desk(Job("slow", "wait", {}))
     folder = tmp_path / "w"
-    assert not carry_out(desk.todo, desk.hear, folder, 1, lambda: bool(desk.heard))
+    assert not run_jobs(desk.todo, desk.next_event, folder, 1, lambda: bool(desk.heard))
     assert (folder / "slow" / "kept").exists()
     assert desk.ends() == {}
     # when nothing is left to do, what stopped jobs of other settings left goes too
     later = Desk(*jobs(1))
-    assert carry_out(later.todo, later.hear, folder, 1, lambda: False)
+    assert run_jobs(later.todo, later.next_event, folder, 1, lambda: False)
     assert not folder.exists()
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path: Path) -> None:
-    with worker_pool.Crew(tmp_path / "w"), pytest.raises(DataError, match="at work"):
-        worker_pool.Crew(tmp_path / "w").__enter__()
+    with worker_pool.WorkerPool(tmp_path / "w"), pytest.raises(DataError, match="at work"):
+        worker_pool.WorkerPool(tmp_path / "w").__enter__()

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.bench.compare.plan import parse_variant
 from holo_cli.bench.experiment import code_fingerprint, worker_pool
+from holo_cli.bench.experiment.plan import parse_variant
 from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall import train as recall_run
 from holo_cli.bench.recall.page import findings, write_page
-from holo_cli.bench.recall.plan import Exam, RecallPlan, named_plan, read_plan, resolve_exam
+from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, named_plan, read_plan, resolve_run
 from holo_cli.bench.recall.run import FIRST_SEED, Recall, open_recall
-from holo_cli.bench.recall.train import TaskBatches, examine, fresh_rows, run
+from holo_cli.bench.recall.train import TaskBatches, evaluate, fresh_rows, run
 from holo_cli.bench.tasks import TASKS, Case
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Hidden
 from holo_cli.registry import build_model
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
 
 PLAN = """
 sequences = 64
@@ -61,34 +61,34 @@ def plan(tmp_path: Path) -> RecallPlan:
 
 
 def job(plan: RecallPlan, entry: int = 0, **changes: Any) -> tuple[Resolved, dict[str, Any]]:
-    exam = plan.exams[0]
-    resolved = resolve_exam(plan, plan.entries[entry], exam, 1.0, FIRST_SEED).replace(changes)
+    spec = plan.tasks[0]
+    resolved = resolve_run(plan, plan.entries[entry], spec, 1.0, FIRST_SEED).replace(changes)
     asked = {"sequences": plan.sequences, "solved": plan.solved}
-    return resolved, {"resolved": resolved.to_dict(), "exam": exam.to_dict(), **asked}
+    return resolved, {"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}
 
 
 def test_batches_take_turns_and_are_functions_of_their_number(plan: RecallPlan) -> None:
-    exam = plan.exams[0]
-    batches = TaskBatches(exam, 1, 16)
+    spec = plan.tasks[0]
+    batches = TaskBatches(spec, 1, 16)
     first, second, third = (batches.take(16) for _ in range(3))
     assert [x.shape[1] for x, _ in (first, second, third)] == [16, 20, 16]
     assert not torch.equal(first[0], third[0])
-    again = TaskBatches(exam, 1, 16)
+    again = TaskBatches(spec, 1, 16)
     again.skip(16)
     assert torch.equal(again.take(16)[0], second[0])
-    assert not torch.equal(TaskBatches(exam, 2, 16).take(16)[0], first[0])
+    assert not torch.equal(TaskBatches(spec, 2, 16).take(16)[0], first[0])
     for start, (_, y) in ((0, first), (16, second)):
         assert batches.scored(start, 16) == int((y != IGNORE).sum())
 
 
-def shared_rows(exam: Exam, sequences: int, batches: int, batch: int) -> int:
+def shared_rows(spec: TaskSpec, sequences: int, batches: int, batch: int) -> int:
     """How many of the tested rows are among those of so many batches of training."""
-    made = TaskBatches(exam, FIRST_SEED, batch)
+    made = TaskBatches(spec, FIRST_SEED, batch)
     trained = {row.tobytes() for _ in range(batches) for row in made.take(batch)[0].numpy()}
     return sum(
         row.tobytes() in trained
-        for case in exam.train
-        for x, _ in fresh_rows(exam, case, sequences, FIRST_SEED)
+        for case in spec.train
+        for x, _ in fresh_rows(spec, case, sequences, FIRST_SEED)
         for row in x.numpy()
     )
 
@@ -97,24 +97,24 @@ def shared_rows(exam: Exam, sequences: int, batches: int, batch: int) -> int:
 def test_the_plan_small_tests_no_row_that_it_trained(task: str) -> None:
     """A quarter of its steps; the rows that are possible are many more than are ever made."""
     small = named_plan("small")
-    (exam,) = small.select_tasks([task]).exams
+    (spec,) = small.select_tasks([task]).tasks
     batches, batch = small.base["training.steps"] // 4, small.base["training.batch_size"]
-    assert shared_rows(exam, small.sequences, batches, batch) == 0
+    assert shared_rows(spec, small.sequences, batches, batch) == 0
 
 
 def test_with_few_possible_rows_some_are_met_again() -> None:
     """So nothing says that they are not: 3 keys by 3 values by 3 places are 27 rows."""
-    few = Exam("mqar", 7, (Case(5, 1),))
+    few = TaskSpec("mqar", 7, (Case(5, 1),))
     assert shared_rows(few, 64, 4, 16) > 32
 
 
 def test_the_rows_of_a_test_are_the_same_in_any_batches(
     plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exam = plan.exams[0]
-    whole = torch.cat([x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)])
+    spec = plan.tasks[0]
+    whole = torch.cat([x for x, _ in fresh_rows(spec, spec.train[0], 20, 1)])
     monkeypatch.setattr(recall_run, "TEST_TOKENS", 16 * 3)
-    parts = [x for x, _ in fresh_rows(exam, exam.train[0], 20, 1)]
+    parts = [x for x, _ in fresh_rows(spec, spec.train[0], 20, 1)]
     assert [len(x) for x in parts] == [3] * 6 + [2]
     assert torch.equal(torch.cat(parts), whole)
 
@@ -138,7 +138,7 @@ class TestCounting:
 
         model.hidden = hidden  # type: ignore[method-assign]
         model.head = Head()  # type: ignore[assignment]
-        return examine(model, plan.exams[0], Case(20, 2), 64, 1, torch.float32)
+        return evaluate(model, plan.tasks[0], Case(20, 2), 64, 1, torch.float32)
 
     def test_an_oracle_is_always_right(self, plan: RecallPlan) -> None:
         def oracle(row: Tensor) -> Tensor:
@@ -182,25 +182,27 @@ def test_what_changes_while_a_model_learns_changes_here_too(
     plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
-    from holo_cli.models.brain_v1.kwta import Free
+    from holo_cli.models.brain_v1.kwta import KWTA
 
     entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
     entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
-    exam = plan.exams[0]
-    resolved = resolve_exam(plan, entry, exam, 1.0, 1).replace(
+    spec = plan.tasks[0]
+    resolved = resolve_run(plan, entry, spec, 1.0, 1).replace(
         {"training.steps": 4, "training.warmup": 0}
     )
     fired: list[list[int]] = []
-    micro = Loop._micro_step
+    micro = Trainer._micro_step
 
-    def watched(loop: Loop) -> None:
-        fired.append([part.training_k for part in loop.model.modules() if isinstance(part, Free)])
-        micro(loop)
+    def watched(trainer: Trainer) -> None:
+        fired.append(
+            [part.training_k for part in trainer.model.modules() if isinstance(part, KWTA)]
+        )
+        micro(trainer)
 
-    monkeypatch.setattr(Loop, "_micro_step", watched)
+    monkeypatch.setattr(Trainer, "_micro_step", watched)
     asked = {"sequences": 8, "solved": 100.0}
     monkeypatch.setattr(recall_run, "WINDOW", 1)
-    result = run({"resolved": resolved.to_dict(), "exam": exam.to_dict(), **asked}, lambda e: None)
+    result = run({"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}, lambda e: None)
     assert fired == [[160], [80], [40, 40], [40, 40]]
     assert result["parameters"] == build_model("brain-v1", resolved.model).describe().parameters
     assert (result["steps"], result["stopped_by"]) == (4, "steps")  # solved half-way is not solved
@@ -214,7 +216,7 @@ def test_a_length_that_a_model_cannot_read_is_no_score(plan: RecallPlan) -> None
     assert "positions" in result["cases"][2]["error"]
 
 
-# -- the campaign ---------------------------------------------------------------------------------
+# -- the experiment -------------------------------------------------------------------------------
 
 WORKER = """
 import json, sys
@@ -225,10 +227,10 @@ if model["recipe"] == "classic":
     print(json.dumps(dict(event="failed", kind="x", error="No room for the plates.")))
     sys.exit(1)
 good = 1.0 if rate < 0.02 else 0.5
-exam = job["exam"]
-cases = [dict(length=t, items=n, trained=[t, n] in exam["train"], state_bytes=t * 10,
+spec = job["spec"]
+cases = [dict(length=t, items=n, trained=[t, n] in spec["train"], state_bytes=t * 10,
               accuracy=good if t < 30 else None, **({} if t < 30 else {"error": "Too long."}))
-         for t, n in exam["train"] + exam["test"]]
+         for t, n in spec["train"] + spec["test"]]
 print(json.dumps(dict(event="result", cases=cases, losses=[[10, 0.1, 1.0]], steps=10,
     stopped_by="steps", train_seconds=1.0, threads=1)))
 """
@@ -268,8 +270,8 @@ def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -
             continue
         accuracy = outcomes[made.rate, made.seed]
         cases = [
-            {"accuracy": accuracy, "trained": c in made.exam.train, "state_bytes": 1}
-            for c in made.exam.cases
+            {"accuracy": accuracy, "trained": c in made.spec.train, "state_bytes": 1}
+            for c in made.spec.cases
         ]
         row = {
             "key": made.key, "entry": made.entry, "rate": made.rate,
@@ -383,7 +385,7 @@ def test_what_would_be_without_effect_is_refused(
 
 
 def test_tasks_are_chosen_by_name(plan: RecallPlan) -> None:
-    assert plan.select_tasks(["mqar"]).exams == plan.exams
+    assert plan.select_tasks(["mqar"]).tasks == plan.tasks
     with pytest.raises(UsageError, match="no task 'mqra'"):
         plan.select_tasks(["mqra"])
 
@@ -393,12 +395,12 @@ def test_a_needle_may_have_a_depth(tmp_path: Path) -> None:
     needle = PLAN.replace("task.mqar", "task.needle-en").replace("vocab = 16", "vocab = 200")
     needle = needle.replace("[[16, 1], [20, 2]]", "[[64, 1]]").replace("[[32, 2]]", "[[90, 2]]")
     path.write_text(needle, encoding="utf-8")
-    (anywhere,) = read_plan(path).check().exams
+    (anywhere,) = read_plan(path).check().tasks
     assert "depth" not in anywhere.to_dict()
     path.write_text(f"{needle}depth = 0.25", encoding="utf-8")
-    (exam,) = read_plan(path).check().exams
-    assert getattr(exam.task, "depth", None) == 0.25
-    assert Exam.from_dict(exam.to_dict()) == exam
+    (spec,) = read_plan(path).check().tasks
+    assert getattr(spec.task, "depth", None) == 0.25
+    assert TaskSpec.from_dict(spec.to_dict()) == spec
     for depth, message in (("2.0", "from 0 to 1, not 2"), ('"deep"', "a number from 0 to 1")):
         path.write_text(f"{needle}depth = {depth}", encoding="utf-8")
         with pytest.raises(UsageError, match=message):
@@ -417,8 +419,8 @@ def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
 
 
 def test_an_exam_survives_being_written(plan: RecallPlan) -> None:
-    exam = plan.exams[0]
-    assert Exam.from_dict(exam.to_dict()) == exam
+    spec = plan.tasks[0]
+    assert TaskSpec.from_dict(spec.to_dict()) == spec
 
 
 def test_code_of_a_recall_run_covers_its_tasks(
@@ -434,7 +436,7 @@ def test_code_of_a_recall_run_covers_its_tasks(
         code_fingerprint.code_of("vanilla", "recall"),
     )
     assert trained != recalled
-    for changed in ("tasks/mqar.py", "recall/train.py", "compare/compressor.py"):
+    for changed in ("tasks/mqar.py", "recall/train.py", "recall/compressor.py"):
         path = root / "bench" / changed
         path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
         assert code_fingerprint.code_of("vanilla") == trained

@@ -54,7 +54,7 @@ def add(recall: Recall, run: Run, accuracy: float, trained: float, **more: Any) 
             "length": c.length, "items": c.items, "accuracy": accuracy, "trained": True,
             "state_bytes": 10 * width,
         }
-        for c in run.exam.cases
+        for c in run.spec.cases
     ]  # fmt: skip
     row = {
         "key": run.key, "entry": run.entry, "model": run.resolved.model_name, "status": "done",
@@ -69,10 +69,10 @@ def test_sizes_of_a_family_stand_together(recall: Recall, tmp_path: Path) -> Non
     for run in recall.runs:
         if run.entry != "gravity 64":
             add(recall, run, 0.25 if run.resolved.model.width == 32 else 0.75, 1.0)
-    scores = [s for s in recall.scores() if s.exam.name == "mqar"]
+    scores = [s for s in recall.scores() if s.spec.name == "mqar"]
     assert [s.to_dict()["width"] for s in scores[:6]] == [32] * 3 + [64] * 3
-    assert cases_shown(recall.plan.exams[0]) == [Case(20, 2), Case(32, 2)]
-    assert cases_shown(recall.plan.exams[1]) == [Case(16, 2)]
+    assert cases_shown(recall.plan.tasks[0]) == [Case(20, 2), Case(32, 2)]
+    assert cases_shown(recall.plan.tasks[1]) == [Case(16, 2)]
     lines = by_size(recall, scores, Case(20, 2))
     assert lines["attention"] == [(32, 320, 0.25), (64, 640, 0.75)]
     assert lines["gravity"] == [(32, 320, 0.25), (64, None, None)]
@@ -92,7 +92,7 @@ def test_a_plan_without_widths_has_no_sizes(tmp_path: Path) -> None:
         "attention": ("attention", None),
         "convolution": ("convolution", None),
     }
-    assert by_size(opened, opened.scores(), opened.plan.exams[0].train[0]) == {}
+    assert by_size(opened, opened.scores(), opened.plan.tasks[0].train[0]) == {}
     write_page(opened, opened.scores(), tmp_path / "tiny.html")
     assert "what state buys" not in (tmp_path / "tiny.html").read_text(encoding="utf-8")
 
@@ -102,7 +102,7 @@ def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:
     assert [(e.task, e.runs, e.done, e.left, e.seconds) for e in nothing] == [
         ("mqar", 4, 0, 4, None), ("copying", 4, 0, 4, None), ("all", 8, 0, 8, None),
     ]  # fmt: skip
-    mqar = [run for run in recall.runs if run.exam.name == "mqar"]
+    mqar = [run for run in recall.runs if run.spec.name == "mqar"]
     add(recall, mqar[0], 1.0, 5.0, seconds=10.0)
     add(recall, mqar[1], 1.0, 30.0)  # an older row, without the time of the whole run
     found = {e.task: e for e in estimate(recall)}
@@ -132,10 +132,10 @@ def test_a_page_has_one_number_format(recall: Recall, monkeypatch: pytest.Monkey
 def test_every_task_is_in_the_large_plans_and_each_case_can_be_made() -> None:
     for name in ("small", "full"):
         plan = named_plan(name).check()
-        assert {exam.name for exam in plan.exams} == set(TASKS)
+        assert {spec.name for spec in plan.tasks} == set(TASKS)
         assert plan.seeds == 3
         assert len(plan.rates) >= 2
     sizes = named_plan("memory-size").check()
     assert sizes.widths == (32, 64, 128)
-    assert [exam.name for exam in sizes.exams] == ["mqar"]
+    assert [spec.name for spec in sizes.tasks] == ["mqar"]
     named_plan("tiny").check()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.experiment.entries import Log, Spread, baseline_of, line_up
+from holo_cli.bench.experiment.entries import Log, Spread, baseline_of, resolve_entries
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
 from holo_cli.bench.speed import page as speed_page
-from holo_cli.bench.speed.model_process import ChildFailed
+from holo_cli.bench.speed.model_process import ModelProcessError
 from holo_cli.errors import DataError, UsageError
 from tests.bench.fakes import pretend
 from tests.visualize.test_page import Parsed
@@ -26,7 +26,7 @@ def microseconds(name: str, at: int) -> float:
 
 
 def test_all_get_the_shape_of_the_baseline() -> None:
-    lined_up = line_up(["ngt", "vanilla"], ["deep=vanilla,layers=6,conv=4"], batch_size=3)
+    lined_up = resolve_entries(["ngt", "vanilla"], ["deep=vanilla,layers=6,conv=4"], batch_size=3)
     shapes = {s.name: s.resolved for s in lined_up}
     assert list(shapes) == ["ngt", "vanilla", "deep"]
     for name in ("ngt", "vanilla"):
@@ -35,15 +35,17 @@ def test_all_get_the_shape_of_the_baseline() -> None:
     assert shapes["deep"].model.layers == 6
     assert {s.training.batch_size for s in shapes.values()} == {3}
     assert baseline_of(lined_up) == "vanilla"
-    assert baseline_of(line_up(["ngt"])) == "ngt"
-    assert baseline_of(line_up(["ngt"], ["v=vanilla"])) == "v"
+    assert baseline_of(resolve_entries(["ngt"])) == "ngt"
+    assert baseline_of(resolve_entries(["ngt"], ["v=vanilla"])) == "v"
 
 
 def test_settings_of_all_stand_under_those_of_a_variant() -> None:
-    lined_up = line_up(["vanilla"], ["b=vanilla,width=64"], sets=["model.width=32"], context=16)
+    lined_up = resolve_entries(
+        ["vanilla"], ["b=vanilla,width=64"], sets=["model.width=32"], context=16
+    )
     assert [s.resolved.model.width for s in lined_up] == [32, 64]
     assert lined_up[0].resolved.model.context == 16
-    big = line_up(["vanilla"], preset="25m")[0].resolved
+    big = resolve_entries(["vanilla"], preset="25m")[0].resolved
     assert (big.model.layers, big.model.width, big.model.context) == (8, 512, 512)
     assert (big.model.vocab_size, big.training.batch_size) == (8192, 2)
 
@@ -61,7 +63,7 @@ def test_settings_of_all_stand_under_those_of_a_variant() -> None:
 )
 def test_who_cannot_be_measured(models: list[str], variants: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        line_up(models, variants)
+        resolve_entries(models, variants)
 
 
 def test_a_spread_is_median_least_and_most() -> None:
@@ -85,7 +87,7 @@ def test_rows_of_several_runs_lie_in_one_file(tmp_path: Path) -> None:
 
 def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     play = pretend(monkeypatch, microseconds)
-    subjects = line_up(["vanilla", "holographic", "ngt"])
+    subjects = resolve_entries(["vanilla", "holographic", "ngt"])
     log = Log.to(tmp_path / "rows.jsonl", "speed", "now")
     found = speed.measure(subjects, log, repeats=3, tokens=8)
     vanilla, holographic, ngt = found.rows()
@@ -124,7 +126,7 @@ def test_writing_has_room_behind_the_middle(monkeypatch: pytest.MonkeyPatch) -> 
     pretend(monkeypatch, microseconds)
 
     def written(context: int, tokens: int | None) -> int:
-        subjects = line_up(["vanilla"], [f"b=vanilla,context={context}"])
+        subjects = resolve_entries(["vanilla"], [f"b=vanilla,context={context}"])
         log = Log("now")
         speed.measure(subjects, log, repeats=1, tokens=tokens)
         (count,) = {
@@ -146,7 +148,7 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
     play = pretend(monkeypatch, microseconds)
     play.broken["ngt"] = 0
     log = Log("now")
-    found = speed.measure(line_up(["vanilla", "ngt"]), log, repeats=2)
+    found = speed.measure(resolve_entries(["vanilla", "ngt"]), log, repeats=2)
     vanilla, ngt = found.rows()
     assert vanilla["training"]["tokens_per_second"]["count"] == 2
     assert (ngt["status"], ngt["training"], ngt["failed"]["training"]) == (
@@ -165,7 +167,7 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, microseconds)  # answers with half the processor time
-    found = speed.measure(line_up(["vanilla", "ngt"]), Log("now"), repeats=1)
+    found = speed.measure(resolve_entries(["vanilla", "ngt"]), Log("now"), repeats=1)
     assert "50% of the time" in speed_page.busy_note(found)
     assert any("one round has no spread" in sentence for sentence in speed_page.findings(found))
 
@@ -178,7 +180,9 @@ LENGTHS = [64, 128, 256, 1024, 2048]
 def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend(monkeypatch, microseconds)
     log = Log("now")
-    found = scaling.measure(line_up(["vanilla", "holographic"]), log, lengths=LENGTHS, repeats=2)
+    found = scaling.measure(
+        resolve_entries(["vanilla", "holographic"]), log, lengths=LENGTHS, repeats=2
+    )
     vanilla, holographic = found.growths
     assert scaling.exponent(vanilla.medians()) == pytest.approx(1.0)
     assert scaling.exponent(holographic.medians()) == pytest.approx(0.0, abs=1e-9)
@@ -206,7 +210,9 @@ def test_a_model_that_failed_is_not_tried_at_longer_lengths(
 ) -> None:
     play = pretend(monkeypatch, microseconds)
     play.broken["vanilla"] = 256
-    found = scaling.measure(line_up(["vanilla", "ngt"]), Log("now"), lengths=LENGTHS, repeats=2)
+    found = scaling.measure(
+        resolve_entries(["vanilla", "ngt"]), Log("now"), lengths=LENGTHS, repeats=2
+    )
     rows = {
         row["length"]: row for row in found.rows() if row["name"] == "vanilla" and "length" in row
     }
@@ -230,7 +236,7 @@ def test_lengths_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) ->
         return times[at][order.count(at) - 1]
 
     pretend(monkeypatch, seconds)
-    found = scaling.measure(line_up(["vanilla"]), Log("now"), lengths=[16, 64], repeats=3)
+    found = scaling.measure(resolve_entries(["vanilla"]), Log("now"), lengths=[16, 64], repeats=3)
     assert order == [16, 64, 64, 16, 16, 64]  # up, down, up: drift falls on both sides
     assert found.growths[0].growth() == Spread(2.0, 1.0, 4.0, 3)  # 12 / 3 of the medians is not
     last = found.rows()[-1]
@@ -248,11 +254,13 @@ def test_a_length_that_fails_in_a_later_round_counts_as_failed(
         tried.append(at)
         if at == 128 and tried.count(128) == 2:
             play.broken["vanilla"] = 128
-            raise ChildFailed("it broke late")
+            raise ModelProcessError("it broke late")
         return 1e-6
 
     play = pretend(monkeypatch, seconds)
-    found = scaling.measure(line_up(["vanilla"]), Log("now"), lengths=[64, 128, 256], repeats=3)
+    found = scaling.measure(
+        resolve_entries(["vanilla"]), Log("now"), lengths=[64, 128, 256], repeats=3
+    )
     assert tried == [64, 128, 256, 256, 128, 64, 64]
     rows = {row["length"]: row for row in found.rows() if "length" in row}
     assert rows[128]["status"] == "failed"
@@ -272,7 +280,7 @@ def test_curves_within_the_noise_do_not_cross(monkeypatch: pytest.MonkeyPatch) -
 
     pretend(monkeypatch, seconds)
     found = scaling.measure(
-        line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=4
+        resolve_entries(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=4
     )
     assert found.crossings() == []
     said = scaling_page.findings(found)
@@ -292,7 +300,7 @@ def test_faster_at_some_lengths_is_not_faster_at_all(monkeypatch: pytest.MonkeyP
 
     pretend(monkeypatch, seconds)
     found = scaling.measure(
-        line_up(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=2
+        resolve_entries(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=2
     )
     (sentence,) = (s for s in scaling_page.findings(found) if "is faster than vanilla" in s)
     assert sentence.startswith("holographic is faster than vanilla at 128 and 256 tokens;")
@@ -312,7 +320,7 @@ def test_where_curves_cross() -> None:
 @pytest.mark.parametrize("lengths", [[128], [], [1, 64], [64, 64]])
 def test_lengths_that_make_no_curve(lengths: list[int]) -> None:
     with pytest.raises(UsageError, match="two lengths"):
-        scaling.measure(line_up(["vanilla"]), Log("now"), lengths=lengths)
+        scaling.measure(resolve_entries(["vanilla"]), Log("now"), lengths=lengths)
 
 
 # -- decoding -------------------------------------------------------------------------------------
@@ -320,7 +328,7 @@ def test_lengths_that_make_no_curve(lengths: list[int]) -> None:
 
 def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend(monkeypatch, microseconds)
-    subjects = line_up(["vanilla", "holographic"])
+    subjects = resolve_entries(["vanilla", "holographic"])
     found = decode.measure(subjects, Log("now"), positions=[16, 256], tokens=8, repeats=3)
     vanilla, holographic = found.writings
     assert vanilla.flatness() == Spread(*[pytest.approx(1 / 16)] * 3, 3)
@@ -358,7 +366,9 @@ def test_positions_and_models_are_compared_within_a_round(
         return times[name, at][number]
 
     pretend(monkeypatch, seconds)
-    found = decode.measure(line_up(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=3)
+    found = decode.measure(
+        resolve_entries(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=3
+    )
     vanilla, ngt = found.writings
     for clock in ("seconds", "cpu_seconds"):
         assert vanilla.flatness(clock) == Spread(0.5, 0.25, 1.0, 3)  # of the medians: 3 / 12
@@ -386,10 +396,12 @@ def test_positions_and_models_are_compared_within_a_round(
 def test_decoding_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     play = pretend(monkeypatch, microseconds)
     play.broken["ngt"] = 0
-    found = decode.measure(line_up(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=1)
+    found = decode.measure(
+        resolve_entries(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=1
+    )
     ngt = [row for row in found.rows() if row["name"] == "ngt"]
     assert [row["status"] for row in ngt] == ["failed"] * 2
     assert "ngt failed: it broke." in decode.findings(found)
     assert decode.table(found)[1][1][1] == "failed"
     with pytest.raises(UsageError, match="Positions begin with 1"):
-        decode.measure(line_up(["vanilla"]), Log("now"), positions=[0, 4])
+        decode.measure(resolve_entries(["vanilla"]), Log("now"), positions=[0, 4])

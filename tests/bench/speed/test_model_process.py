@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.bench.experiment.entries import line_up
-from holo_cli.bench.speed.model_process import Child, ChildFailed, in_turn, serve
+from holo_cli.bench.experiment.entries import resolve_entries
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, in_turn, serve
 from holo_cli.bench.speed.step_benchmark import copy_rate, peak_bytes, read_rate
 from holo_cli.config.resolve import Resolved
 
@@ -27,7 +27,7 @@ SMALL = ["model.layers=1", "model.width=16", "model.heads=2", "model.context=32"
 
 def small(variant: str = "", **changes: Any) -> Resolved:
     """A config of milliseconds."""
-    subjects = line_up(
+    subjects = resolve_entries(
         [] if variant else ["vanilla"], [f"v=vanilla,{variant}"] if variant else [], sets=SMALL,
         batch_size=2, vocab_size=64, dtype="float32",
     )  # fmt: skip
@@ -81,7 +81,7 @@ def test_what_goes_wrong_is_the_last_answer() -> None:
     (answer,) = served("training", small(), {"call": "fly"})
     assert "fly" in answer["error"]
     (*_, answer) = served("training", small(), {"call": "measure", "seconds": "soon"})
-    assert re.search(r"TypeError: .+ \(probe\.py, line \d+\)$", answer["error"])
+    assert re.search(r"TypeError: .+ \(step_benchmark\.py, line \d+\)$", answer["error"])
     resolved = small("training.lr=1e30,training.warmup=0")
     answers = served(
         "training", resolved, {"call": "warm", "steps": 1}, {"call": "measure", "seconds": 1.0}
@@ -93,33 +93,33 @@ def test_what_goes_wrong_is_the_last_answer() -> None:
 def test_a_process_answers_and_is_given_up_when_it_takes_too_long() -> None:
     held = torch.ones(60_000_000)  # 240 MB that the child must not be charged with
     own = peak_bytes(torch.device("cpu"))
-    with Child("v", "decoding", small()) as child:
+    with ModelProcess("v", "decoding", small()) as child:
         assert child.ask("warm")["parameters"] > 0
         child.ask("read", position=8)
         peak = child.ask("measure", position=8, tokens=3)["peak_bytes"]
         if sys.platform == "linux":
             assert own is not None
             assert peak < own - held.nbytes // 2
-        child.patience = 0.2
-        with pytest.raises(ChildFailed, match=r"no answer within 0 seconds"):
+        child.timeout = 0.2
+        with pytest.raises(ModelProcessError, match=r"no answer within 0 seconds"):
             child.ask("warm", tokens=10**6)
-        with pytest.raises(ChildFailed):
+        with pytest.raises(ModelProcessError):
             child.ask("warm")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 def test_a_process_that_is_killed_says_so() -> None:
-    with Child("v", "training", small()) as child:
+    with ModelProcess("v", "training", small()) as child:
         os.kill(child._process.pid, signal.SIGKILL)
-        with pytest.raises(ChildFailed, match=r"SIGKILL \(out of memory, most likely\)"):
+        with pytest.raises(ModelProcessError, match=r"SIGKILL \(out of memory, most likely\)"):
             child.ask("warm")
 
 
 ORPHAN = """
-from holo_cli.bench.speed.model_process import Child
-from holo_cli.bench.experiment.entries import line_up
-subject = line_up(["vanilla"], sets={sets}, batch_size=2, vocab_size=64, dtype="float32")[0]
-child = Child("v", "training", subject.resolved)
+from holo_cli.bench.speed.model_process import ModelProcess
+from holo_cli.bench.experiment.entries import resolve_entries
+subject = resolve_entries(["vanilla"], sets={sets}, batch_size=2, vocab_size=64, dtype="float32")[0]
+child = ModelProcess("v", "training", subject.resolved)
 child.ask("warm", steps=1)
 print(child._process.pid, flush=True)
 child.ask("measure", seconds=600.0)
@@ -164,7 +164,7 @@ def test_turns_rotate_and_failed_ones_are_left_out() -> None:
     def work(child: Any, number: int) -> None:
         order.append(child.name)
         if (child.name, number) == ("b", 1):
-            raise ChildFailed("why")
+            raise ModelProcessError("why")
 
     in_turn(
         turns,  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The character model against counting by hand, and what it tells apart."""
+"""The character model against plain counting, and the texts that it separates."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import CleaningSettings
+from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.cleaning.ngram import ORDER, CharacterModel, Reference, load_reference
-from holo_cli.data.cleaning.screen import Screen
 from holo_cli.data.document import Document
 from holo_cli.data.sources.stories.grammar import tell
 from holo_cli.errors import DataError
@@ -69,14 +69,14 @@ def test_nothing_is_said_about_a_language_the_reference_lacks(reference: Referen
 def test_the_filter_drops_what_the_reference_finds_strange(tmp_path: Path) -> None:
     path = tmp_path / "좋은 글.txt"
     path.write_text("\n\n\n".join(tell(n, "ko").text for n in range(300)), encoding="utf-8")
-    screen = Screen(CleaningSettings.parse(f"none,reference={path}"))
+    screen = DocumentFilter(CleaningSettings.parse(f"none,reference={path}"))
     assert screen.judge(Document(tell(900, "ko").text)) == ""
     assert screen.judge(Document(synthetic_junk.make("random", 5), "ko")) == "perplexity"
-    lax = Screen(CleaningSettings.parse(f"none,reference={path},perplexity=1000"))
+    lax = DocumentFilter(CleaningSettings.parse(f"none,reference={path},perplexity=1000"))
     assert lax.judge(Document(synthetic_junk.make("random", 5), "ko")) == ""
 
 
-def test_a_reference_that_is_too_short_or_no_text_is_told(tmp_path: Path) -> None:
+def test_a_reference_that_is_too_short_or_not_text_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("A line.", encoding="utf-8")
     with pytest.raises(DataError, match="too short"):

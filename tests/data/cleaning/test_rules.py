@@ -1,4 +1,4 @@
-"""Each rule falls on what it is for and on nothing beside it; good text stays, junk goes."""
+"""Each rule drops its own kind of junk and no good text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import CleaningSettings, rules
-from holo_cli.data.cleaning.screen import Screen
+from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.document import Document
-from holo_cli.data.normalize import clean
+from holo_cli.data.normalize import normalize
 from holo_cli.data.sources.stories.grammar import generate, tell
 
 ENGLISH = [tell(n, "en").text for n in range(40)]
@@ -19,7 +19,7 @@ KOREAN = [tell(n, "ko").text for n in range(40)]
 
 
 def judge(text: str, language: str = "", filters: str = "default") -> str:
-    return Screen(CleaningSettings.parse(filters)).judge(Document(text, language))
+    return DocumentFilter(CleaningSettings.parse(filters)).judge(Document(text, language))
 
 
 def lines(
@@ -105,8 +105,8 @@ def test_rules_off_lets_everything_through() -> None:
 
 
 @pytest.mark.parametrize("kind", synthetic_junk.KINDS)
-def test_made_junk_goes(kind: str) -> None:
-    texts = [clean(synthetic_junk.make(kind, n, seed=11), Counter()) for n in range(40)]
+def test_synthetic_junk_is_dropped(kind: str) -> None:
+    texts = [normalize(synthetic_junk.make(kind, n, seed=11), Counter()) for n in range(40)]
     assert sum(bool(judge(text)) for text in texts) >= 38
     # and where a person has said what language all of it is in
     assert sum(bool(judge(t, ("en", "ko")[n % 2])) for n, t in enumerate(texts)) >= 38
@@ -118,7 +118,7 @@ def test_junk_is_the_same_for_the_same_seed() -> None:
 
 
 def test_what_is_decided_does_not_depend_on_what_came_before() -> None:
-    screen = Screen(CleaningSettings())
+    screen = DocumentFilter(CleaningSettings())
     texts = [d.text for d in islice(generate(3), 30)] + [
         text for _, text in synthetic_junk.documents(6)
     ]

@@ -1,4 +1,4 @@
-"""The shards on disk: their layout, and going on from what a crash left."""
+"""The layout of shards, and resuming after a crash."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from holo_cli.data.meta import RECORD
-from holo_cli.data.prepare.shards import Packer, languages_of
+from holo_cli.data.prepare.shards import ShardWriter, languages_of
 from holo_cli.errors import DataError
 
 
 def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
-    packer = Packer(tmp_path, "uint16", {})
-    packer.add("train", [1, 2, 3], 10, "ko", 0, words=2, score=3.5)
-    packer.add("train", [4, 500], 7, "en", 3, perplexity=250.5)
-    packer.add("val", [65_535], 1)
-    shards = packer.finish()
+    writer = ShardWriter(tmp_path, "uint16", {})
+    writer.add("train", [1, 2, 3], 10, "ko", 0, words=2, score=3.5)
+    writer.add("train", [4, 500], 7, "en", 3, perplexity=250.5)
+    writer.add("val", [65_535], 1)
+    shards = writer.finish()
     assert [(s.name, s.tokens, s.documents, s.bytes, s.words) for s in shards] == [
         ("train_00000", 5, 2, 17, 2),
         ("val_00000", 1, 1, 1, 0),
@@ -45,21 +45,21 @@ def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
 
 
 def test_a_document_longer_than_a_shard_has_its_own(tmp_path: Path) -> None:
-    packer = Packer(tmp_path, "uint32", {}, shard_bytes=40)
+    writer = ShardWriter(tmp_path, "uint32", {}, shard_bytes=40)
     for length in (4, 50, 4, 4, 4):
-        packer.add("train", [7] * length, length)
-    assert [shard.tokens for shard in packer.finish()] == [4, 50, 8, 4]
+        writer.add("train", [7] * length, length)
+    assert [shard.tokens for shard in writer.finish()] == [4, 50, 8, 4]
 
 
 def test_what_was_written_after_the_last_checkpoint_is_cut_off(tmp_path: Path) -> None:
-    packer = Packer(tmp_path, "uint16", {})
-    packer.add("train", [1, 2], 2)
-    packer.checkpoint()
-    packer.add("train", [3, 4, 5], 3)
-    packer.close()
+    writer = ShardWriter(tmp_path, "uint16", {})
+    writer.add("train", [1, 2], 2)
+    writer.checkpoint()
+    writer.add("train", [3, 4, 5], 3)
+    writer.close()
     with (tmp_path / "train_00000.idx.part").open("ab") as file:
         file.write(b"torn")
-    again = Packer(tmp_path, "uint16", {})
+    again = ShardWriter(tmp_path, "uint16", {})
     assert again.position == 1
     again.add("train", [9], 1)
     (shard,) = again.finish()
@@ -68,13 +68,13 @@ def test_what_was_written_after_the_last_checkpoint_is_cut_off(tmp_path: Path) -
 
 
 def test_files_shorter_than_noted_are_refused(tmp_path: Path) -> None:
-    packer = Packer(tmp_path, "uint16", {})
-    packer.add("train", [1, 2], 2)
-    packer.checkpoint()
-    packer.close()
+    writer = ShardWriter(tmp_path, "uint16", {})
+    writer.add("train", [1, 2], 2)
+    writer.checkpoint()
+    writer.close()
     (tmp_path / "train_00000.bin.part").write_bytes(b"\1")
-    with pytest.raises(DataError, match="shorter than the progress file says"):
-        Packer(tmp_path, "uint16", {})
+    with pytest.raises(DataError, match=r"shorter than progress\.json says"):
+        ShardWriter(tmp_path, "uint16", {})
     (tmp_path / "progress.json").write_text(json.dumps({})[:1], encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
-        Packer(tmp_path, "uint16", {})
+        ShardWriter(tmp_path, "uint16", {})

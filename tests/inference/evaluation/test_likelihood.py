@@ -8,31 +8,31 @@ from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
 from holo_cli.inference.evaluation import likelihood
 from holo_cli.inference.evaluation.likelihood import continuations, rolling
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.inference_fakes import Attentive, Chain, make_loaded
 
 LETTERS = CharTokenizer("\n abc")
 
 
 @pytest.fixture
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     return make_loaded(Chain(), LETTERS)
 
 
-def test_a_text_is_not_scored_without_the_characters_it_needs(loaded: Loaded) -> None:
+def test_a_text_is_not_scored_without_the_characters_it_needs(loaded: LoadedModel) -> None:
     assert rolling(loaded, ["abc"])[0] < 0
-    with pytest.raises(UsageError, match="alphabet lacks 글 한, which") as error:
+    with pytest.raises(UsageError, match="contains 글 한, which the tokenizer") as error:
         rolling(loaded, ["abc", "abc한글한글"])
     assert "--tokenizer bpe" in error.value.next_step
 
 
 @pytest.mark.parametrize("choice", [" a한", "한글"])
-def test_nor_is_a_choice(loaded: Loaded, choice: str) -> None:
-    with pytest.raises(UsageError, match=r"alphabet lacks .*한"):
+def test_nor_is_a_choice(loaded: LoadedModel, choice: str) -> None:
+    with pytest.raises(UsageError, match=r"contains .*한, which the tokenizer"):
         continuations(loaded, [("a", " b"), ("a", choice)])
 
 
-def test_a_question_is_read_without_them(loaded: Loaded) -> None:
+def test_a_question_is_read_without_them(loaded: LoadedModel) -> None:
     known, unknown = continuations(loaded, [("a b", " c"), ("a한 b글", " c")])
     assert unknown == known
 

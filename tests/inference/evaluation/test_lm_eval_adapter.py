@@ -14,7 +14,7 @@ from holo_cli import inference
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.evaluation.stand_in_lm_eval import PAGE, QUESTIONS, Evaluation, modules
 from tests.inference.inference_fakes import Chain, make_loaded
 
@@ -41,12 +41,12 @@ def harness(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch) -> ModuleTy
 
 
 @pytest.fixture
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     return make_loaded(Chain(), CharTokenizer("\n abc"))
 
 
 def test_every_kind_of_question_is_answered(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     asked: dict[str, Any] = {"limit": 3, "shots": 2, "rows": 2}
     found = harness.run_tasks(loaded, ["choosing", "paging", "writing"], **asked)
@@ -65,7 +65,7 @@ def test_every_kind_of_question_is_answered(
     assert found["lm_eval"] == "of lm_eval"
 
 
-def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: Loaded) -> None:
+def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: LoadedModel) -> None:
     tasks = harness.run_tasks(loaded, ["choosing", "paging", "writing"])["tasks"]
     # an error that was not estimated ("N/A") and the name to be shown are no measures
     assert set(tasks["choosing"]) == {"sample_len", "acc", "acc_stderr", "acc_norm"}
@@ -78,41 +78,45 @@ def test_measures_lose_the_harness_s_marks(harness: ModuleType, loaded: Loaded) 
 
 
 def test_data_that_cannot_be_had(
-    harness: ModuleType, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    harness: ModuleType, loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(**asked: Any) -> None:
         raise ConnectionError("Couldn't reach the hub\nand more")
 
     monkeypatch.setattr(harness, "simple_evaluate", no_network)
-    with pytest.raises(DataError, match="The data of choosing could not be read: Couldn't reach"):
+    with pytest.raises(
+        DataError, match="The data of choosing could not be downloaded: Couldn't reach"
+    ):
         harness.run_tasks(loaded, ["choosing"])
 
 
-def test_tasks_of_a_folder_and_those_there_are_not(harness: ModuleType, loaded: Loaded) -> None:
+def test_tasks_of_a_folder_and_those_there_are_not(
+    harness: ModuleType, loaded: LoadedModel
+) -> None:
     with pytest.raises(UsageError, match="no task 'chosing'") as error:
         harness.run_tasks(loaded, ["chosing"])
-    assert "Did you mean 'choosing'? --task-folder" in error.value.next_step
+    assert "Did you mean 'choosing'?" in error.value.next_step
     with pytest.raises(UsageError, match="no task 'zzz'") as error:
         harness.run_tasks(loaded, ["zzz"])
-    assert "`lm-eval ls tasks` lists them." in error.value.next_step
+    assert "List the tasks with: lm-eval ls tasks." in error.value.next_step
     with pytest.raises(UsageError, match="no task 'tasks/ow'") as error:
         harness.run_tasks(loaded, ["tasks/ow"], folder=Path("tasks"))
     assert "'tasks/own'" in error.value.next_step
 
 
-def test_characters_of_a_question_that_are_left_out_are_named_once(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+def test_characters_of_a_prompt_that_are_skipped_are_named_once(
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     evaluation.questions = (("a강", "b"), ("물 b", "c"), ("강 c", "a"))
     warned: list[str] = []
     found = harness.run_tasks(loaded, ["choosing", "writing"], warn=warned.append)
-    assert warned == ["the model's alphabet lacks 강 물: left out of the questions."]
+    assert warned == ["Skipped characters of prompts that the tokenizer cannot encode: 강 물"]
     assert 0 <= found["tasks"]["choosing"]["acc"] <= 1
 
 
 def test_a_page_the_model_cannot_write_has_no_figure(
-    harness: ModuleType, evaluation: Evaluation, loaded: Loaded
+    harness: ModuleType, evaluation: Evaluation, loaded: LoadedModel
 ) -> None:
     evaluation.page = "abc 한글"
-    with pytest.raises(UsageError, match="alphabet lacks 글 한, which a text to be scored holds"):
+    with pytest.raises(UsageError, match="contains 글 한, which the tokenizer cannot"):
         harness.run_tasks(loaded, ["paging"])

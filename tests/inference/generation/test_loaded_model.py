@@ -7,18 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.loaded_model import Loaded
+from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.inference_fakes import ByteTokenizer, Chain, Scripted, make_loaded
 
 MARKED = ByteTokenizer(["<|en|>", "<|ko|>"])
 
 
 @pytest.fixture
-def loaded() -> Loaded:
+def loaded() -> LoadedModel:
     return make_loaded(Chain(vocab=262), MARKED, markers=True, documents=100)
 
 
-def test_text_pieces_and_lists_agree(loaded: Loaded) -> None:
+def test_text_pieces_and_lists_agree(loaded: LoadedModel) -> None:
     options = {"max_new_tokens": 30, "seed": 1, "temperature": 1.2}
     text = loaded.generate("안녕", **options)
     assert isinstance(text, str)
@@ -34,13 +34,13 @@ def test_text_pieces_and_lists_agree(loaded: Loaded) -> None:
     assert set(full["samples"][0]) == {"text", "tokens", "tokens_per_second", "finish"}
 
 
-def test_language_decides_the_marker(loaded: Loaded) -> None:
+def test_language_decides_the_marker(loaded: LoadedModel) -> None:
     english, korean = (loaded.write("hi", _greedy(), lang).decoding.ids[0] for lang in ("en", "ko"))
     assert english[:4] == [256, 257, *b"hi"]
     assert korean[:4] == [256, 258, *b"hi"]
 
 
-def test_markers_and_padding_are_never_sampled(loaded: Loaded) -> None:
+def test_markers_and_padding_are_never_sampled(loaded: LoadedModel) -> None:
     loaded.model.head.weight.data[257:] = 0
     loaded.model.head.weight.data[257:] += 100 * loaded.model.table.data.mean(0)
     writing = loaded.write("hi", _greedy(temperature=9.0, max_new_tokens=200))
@@ -54,7 +54,7 @@ def test_end_ends_the_text() -> None:
     assert said.generate("hi", temperature=0) == "bye"
 
 
-def test_wrong_options(loaded: Loaded) -> None:
+def test_wrong_options(loaded: LoadedModel) -> None:
     with pytest.raises(UsageError, match="Did you mean 'max_new_tokens'"):
         loaded.generate("hi", max_new_token=3)
     with pytest.raises(UsageError, match="one sample"):
@@ -63,7 +63,7 @@ def test_wrong_options(loaded: Loaded) -> None:
         loaded.generate("hi", lang="xx")
 
 
-def test_config_is_the_models(loaded: Loaded) -> None:
+def test_config_is_the_models(loaded: LoadedModel) -> None:
     assert loaded.config is loaded.model.config
     assert loaded.only_continues
     assert not make_loaded(Chain(), chat=True).only_continues

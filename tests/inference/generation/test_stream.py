@@ -10,18 +10,18 @@ import torch
 
 from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.sampling import SamplingConfig
-from holo_cli.inference.generation.stream import StopFilter, TextStream, Writing, ids_of_text
+from holo_cli.inference.generation.stream import StopFilter, TextGeneration, TextStream, ids_of_text
 from tests.inference.inference_fakes import ByteTokenizer, Chain, Scripted
 
 KOREAN = "안녕하세요, 홀로그램! 👩‍👩‍👧‍👦 café 🇰🇷👍🏽 끝."
 
 
-def write(text: str, n: int = 1, **options: object) -> Writing:
+def write(text: str, n: int = 1, **options: object) -> TextGeneration:
     """A writing whose model says the bytes of a text, then the end."""
     script = [*text.encode("utf-8"), 256]
     config = SamplingConfig.from_options({"temperature": 0, "num_samples": n, **options})
     engine = Engine(Scripted(script, prompt=1), end=256)
-    return Writing(engine.generate([1], config), ByteTokenizer(), config.stop)
+    return TextGeneration(engine.generate([1], config), ByteTokenizer(), config.stop)
 
 
 def stopped_at(text: str, stops: tuple[str, ...]) -> str | None:
@@ -105,8 +105,8 @@ def test_a_stopped_row_stops_the_model_and_not_the_others() -> None:
     model, tokenizer = Chain(), ByteTokenizer()
     engine = Engine(model, end=256, banned=[*range(128, 256), 257, 258])
 
-    def run(stop: tuple[str, ...]) -> Writing:
-        writing = Writing(engine.generate([1], config), tokenizer, stop)
+    def run(stop: tuple[str, ...]) -> TextGeneration:
+        writing = TextGeneration(engine.generate([1], config), tokenizer, stop)
         pieces: dict[int, str] = dict.fromkeys(range(5), "")
         for piece in writing:
             pieces[piece.row] += piece.text

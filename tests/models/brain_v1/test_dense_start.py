@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import Model
 
 UNITS = 80
@@ -25,9 +25,9 @@ def make(**given: Any) -> Model:
     return model
 
 
-def part(model: Model) -> Free:
+def part(model: Model) -> KWTA:
     mlp = model.brain_blocks()[0].mlp
-    assert isinstance(mlp, Free)
+    assert isinstance(mlp, KWTA)
     return mlp
 
 
@@ -50,7 +50,7 @@ def test_winners_fall_from_all_units_to_k() -> None:
     model = make(dense_start=0.5)
     counts = []
     for share in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0):
-        model.reached(share)
+        model.on_progress(share)
         counts.append(fired(model))
     assert counts[0] == UNITS
     # geometrically: halfway to 4 of 80 is sqrt(80 * 4)
@@ -63,23 +63,23 @@ def test_the_beginning_is_the_dense_twin() -> None:
     sparse, dense = make(dense_start=0.5, balance=0.0), make(sparsity="dense")
     dense.load_state_dict(sparse.state_dict())
     tokens = torch.arange(8)[None]
-    sparse.reached(0.0)
+    sparse.on_progress(0.0)
     assert torch.equal(sparse.train().hidden(tokens).x, dense.train().hidden(tokens).x)
-    sparse.reached(1.0)
+    sparse.on_progress(1.0)
     assert not torch.equal(sparse.hidden(tokens).x, dense.hidden(tokens).x)
 
 
 def test_evaluation_has_k_winners_from_the_start() -> None:
     model, plain = make(dense_start=0.5), make()
     tokens = torch.arange(8)[None]
-    model.reached(0.0)
+    model.on_progress(0.0)
     assert torch.equal(model.eval().hidden(tokens).x, plain.eval().hidden(tokens).x)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_without_it_nothing_changes(share: float) -> None:
     model = make()
-    model.reached(share)
+    model.on_progress(share)
     assert fired(model) == 4
 
 

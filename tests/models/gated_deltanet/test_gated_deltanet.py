@@ -22,7 +22,7 @@ def test_channel_gates_that_are_equal_are_head_gates() -> None:
         for name in ("qkv", "gate", "out"):
             getattr(channels, name).weight.copy_(getattr(heads, name).weight)
         # every channel of a head gets the head's row of the map
-        decay, write = (x.repeat_interleave(8, dim=0) for x in heads.dials.weight.chunk(2))
+        decay, write = (x.repeat_interleave(8, dim=0) for x in heads.decay_write.weight.chunk(2))
         channels.erase_write.weight.copy_(torch.cat((write, write)))
         left, size, right = torch.linalg.svd(decay, full_matrices=False)
         channels.decay_up.weight.copy_(left[:, :8] * size[:8])  # rank 2 at most: 8 are enough

@@ -92,7 +92,7 @@ def test_muon_gets_each_plate_as_a_matrix_and_no_dial() -> None:
         "mixer.value.weight": 1,
         "mixer.gate.weight": 1,
         "mixer.out.weight": 1,
-        "mixer.memory.binding.code.weight": 6,
+        "mixer.memory.binding.qk_proj.weight": 6,
         "mixer.blend.qk.weight": 2,
         "mlp.up.weight": 4,
         "mlp.down.weight": 4,
@@ -158,7 +158,7 @@ def test_loudness_is_the_share_of_what_is_read() -> None:
     memory = awake(Memory(config(heads=1, width=16, plates=3)))
     x = randn(1, 7, 16)
     q, k = memory.binding.keys(x)
-    log_a, b = memory.dial(x)
+    log_a, b = memory.gates(x)
     loud = loudness(q, k, log_a, b)[0]
     for t, s in ((6, 6), (6, 2), (3, 0)):
         table = (q.re[0, 0, t] - 1j * q.im[0, 0, t]) * (k.re[0, 0, s] + 1j * k.im[0, 0, s])

@@ -43,7 +43,7 @@ def test_without_padding_the_future_wraps_in_and_the_causality_check_sees_it() -
 @pytest.mark.parametrize("pieces", [[1] * 90, [90], [40, 1, 1, 48], [5, 45, 40]])
 def test_the_modes_step_by_step_are_the_convolution(pieces: list[int]) -> None:
     conv = FFTConv(config(mixer="fftconv", fft_modes=6)).double()
-    torch.nn.init.normal_(conv.code.weight)
+    torch.nn.init.normal_(conv.qk_proj.weight)
     conv.finish_initialisation()
     x, v = randn(2, 90, 16), randn(2, 90, 2, 8, seed=1)
     state, position, out = conv.init_state(2), 0, []

@@ -6,16 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.ngt import radius as reach_module
+from holo_cli.models.ngt import radius as radius_module
 from holo_cli.models.ngt.kernels import Kernel
 from holo_cli.models.ngt.model import Model
-from holo_cli.models.ngt.radius import Reach, attend, attend_within, weights
+from holo_cli.models.ngt.radius import (
+    RadiusCutoff,
+    attention_within_radius,
+    general_attention,
+    weights,
+)
 from tests.models.ngt.particles import ATTRACTING, D, E, H, T, config, kernel_of, particles
 
 
-def reach_of(mode: str, radius: float, tau: float = 1.0) -> Reach:
+def cutoff_of(mode: str, radius: float, tau: float = 1.0) -> RadiusCutoff:
     made = config(heads=H, width=H * 8, radius_mode=mode, radius=radius, tau=tau)
-    return Reach(made).double()
+    return RadiusCutoff(made).double()
 
 
 @pytest.mark.parametrize("name", ATTRACTING)
@@ -23,10 +28,10 @@ def test_a_hard_radius_cuts_the_far_and_keeps_the_self(name: str) -> None:
     kernel = kernel_of(name)
     q, k, m, _ = particles()
     q = q + 50  # every token is out of its own reach too
-    w = weights(kernel, reach_of("hard", 1.0).eval(), q, k, m, m.log())
+    w = weights(kernel, cutoff_of("hard", 1.0).eval(), q, k, m, m.log())
     torch.testing.assert_close(w, torch.eye(T, dtype=w.dtype).expand_as(w))
     q, k, m, _ = particles()
-    w = weights(kernel, reach_of("hard", 2.0).eval(), q, k, m, m.log())
+    w = weights(kernel, cutoff_of("hard", 2.0).eval(), q, k, m, m.log())
     past = torch.ones(T, T).tril(-1).bool()
     far = kernel.squared(q, k) > 4.0
     assert (w[far & past] == 0).all()
@@ -39,15 +44,15 @@ def test_a_soft_radius_cuts_the_weight_and_not_the_score() -> None:
     kernel = kernel_of("gravity")
     q, k, m, _ = particles()
     free = weights(kernel, None, q, k, m, m.log())
-    soft = weights(kernel, reach_of("soft", 2.0), q, k, m, m.log())
+    soft = weights(kernel, cutoff_of("soft", 2.0), q, k, m, m.log())
     past = torch.ones(T, T).tril(-1).bool()
     far = (kernel.squared(q, k) > 16.0) & past
     assert far.any()
     odds_free = free / free.diagonal(dim1=-2, dim2=-1)[..., None]
     odds_soft = soft / soft.diagonal(dim1=-2, dim2=-1)[..., None]
     assert (odds_soft[far] < 1e-4 * odds_free[far]).all()
-    narrow = weights(kernel, reach_of("soft", 2.0, tau=1e-6), q, k, m, m.log())
-    hard = weights(kernel, reach_of("hard", 2.0).eval(), q, k, m, m.log())
+    narrow = weights(kernel, cutoff_of("soft", 2.0, tau=1e-6), q, k, m, m.log())
+    hard = weights(kernel, cutoff_of("hard", 2.0).eval(), q, k, m, m.log())
     torch.testing.assert_close(narrow, hard, rtol=0, atol=1e-6)
 
 
@@ -56,20 +61,21 @@ def test_a_soft_radius_cuts_the_weight_and_not_the_score() -> None:
 @pytest.mark.parametrize("radius", [0.0, 0.7, 2.0, 4.0, 100.0])
 @pytest.mark.parametrize("name", ATTRACTING)
 def test_skipping_blocks_changes_nothing(name: str, radius: float, queries: int) -> None:
-    kernel, reach = kernel_of(name), reach_of("hard", radius).eval()
+    kernel, cutoff = kernel_of(name), cutoff_of("hard", radius).eval()
     q, k, m, v = particles(queries=queries, spread=2.0)
     given = (q, k, m[:, :, -queries:], m.log(), v)
     with torch.no_grad():
         torch.testing.assert_close(
-            attend_within(kernel, reach, *given), attend(kernel, reach, *given)
+            attention_within_radius(kernel, cutoff, *given),
+            general_attention(kernel, cutoff, *given),
         )
 
 
 @pytest.mark.parametrize("name", ATTRACTING)
 def test_blocks_out_of_reach_are_really_skipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text in five far-apart clusters, a block each: only the diagonal is worked on."""
-    monkeypatch.setattr(reach_module, "SIDE", 8)
-    kernel, reach = kernel_of(name), reach_of("hard", 3.0).eval()
+    monkeypatch.setattr(radius_module, "TILE", 8)
+    kernel, cutoff = kernel_of(name), cutoff_of("hard", 3.0).eval()
     torch.manual_seed(0)
     axes = torch.cat((torch.eye(D), -torch.eye(D)[:1])).double()
     z = 30 * axes.repeat_interleave(8, dim=0) + 0.3 * torch.randn(1, H, 40, D).double()
@@ -84,16 +90,16 @@ def test_blocks_out_of_reach_are_really_skipped(name: str, monkeypatch: pytest.M
         return squared(self, q, k, heads)
 
     monkeypatch.setattr(type(kernel), "squared", count)
-    y = attend_within(kernel, reach, z, z, m, m.log(), v)
+    y = attention_within_radius(kernel, cutoff, z, z, m, m.log(), v)
     assert pairs == H * 5 * 8 * 8
-    torch.testing.assert_close(y, attend(kernel, reach, z, z, m, m.log(), v))
+    torch.testing.assert_close(y, general_attention(kernel, cutoff, z, z, m, m.log(), v))
 
 
 def test_the_model_evaluates_with_skipping_as_without() -> None:
     """A prompt of several blocks: no_grad skips, grad mode does not."""
     torch.manual_seed(0)
     model = Model(config(radius_mode="hard", radius=2.0, context=200)).double().eval()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         torch.nn.init.normal_(block.mixer.out.weight, std=0.3)
     tokens = torch.randint(0, 29, (2, 150))
     plain = model(tokens)

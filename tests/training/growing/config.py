@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from holo_cli.config.model_schema import SkeletonConfig, Stage
+from holo_cli.config.model_schema import BackboneConfig, Stage
 
 
-class Config(SkeletonConfig):
+class Config(BackboneConfig):
     """`depths[i]` blocks from share `at[i]` of the schedule on."""
 
     mechanism: ClassVar[str] = "attention, deeper by stages"

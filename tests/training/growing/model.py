@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from holo_cli.layers.attention import Attention
-from holo_cli.models.backbone import Skeleton
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import LanguageModel
 
 
-class Model(Skeleton):
+class Model(Backbone):
     """identity: new blocks as initialised, which add nothing; copy: each is a copy of one below."""
 
     config: Any

@@ -1,0 +1,187 @@
+"""What the controls train: a baseline, its placebo, and planted changes.
+
+The placebo is the baseline with other initial weights and the same batches in the same order, so a
+difference between the two is chance. Planted changes are entries that are known to help or to hurt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from holo_cli import registry
+from holo_cli.bench.experiment.experiment import Experiment, Run
+from holo_cli.bench.experiment.identity import scaled
+from holo_cli.bench.experiment.losses import test_loss
+from holo_cli.bench.experiment.plan import Entry, Plan, check_types, load_plan
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.experiment.runner import Say, Watch, execute
+from holo_cli.bench.machine import describe_machine
+from holo_cli.config.resolve import Resolved
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import UsageError, nearest
+from holo_cli.training.stopping import StopRequest
+
+KIND = "controls"
+PLACEBO = "placebo"
+INIT_SEED_OFFSET = 1_000_003  # keeps the seeds of the placebo's weights off those of the runs
+NOT_USED = {"match", "target", "seconds", "seeds", "first_seed", "extend", "sweep_share",
+                   "vary"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ControlsPlan:
+    """`shared` holds what a comparison has too; its first entry is the baseline.
+
+    The placebo has `campaigns` x `campaign_seeds` pairs of runs, a planted change
+    `planted_seeds`.
+    """
+
+    shared: Plan = field(default_factory=Plan)
+    campaigns: int = 20
+    campaign_seeds: int = 3
+    planted_seeds: int = 12
+    found_with: tuple[int, ...] = (2, 3, 5)  # numbers of seeds to find a planted change with
+    helps: tuple[str, ...] = ()  # entries known to be better than the baseline
+    hurts: tuple[str, ...] = ()  # and known to be worse
+    series: int = 1  # how many runs may share a process
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a run and its placebo."""
+        return self.campaigns * self.campaign_seeds
+
+    def changed(
+        self, shared: Mapping[str, Any], own: Mapping[str, Any], sets: Iterable[str] = ()
+    ) -> ControlsPlan:
+        """With fields of the comparison and of the controls replaced, and settings as typed."""
+        return replace(self, shared=self.shared.changed(shared, {}, sets), **own)
+
+    def check(self) -> ControlsPlan:
+        """The plan itself, or UsageError for what makes no sense."""
+        planted, names = (*self.helps, *self.hurts), [e.name for e in self.shared.entries]
+        for name in planted:
+            if name not in names[1:]:
+                raise UsageError(
+                    f"The plan names '{name}' as a planted change, but has no such entry after "
+                    "the baseline.",
+                    next_step=nearest(name, names),
+                )
+        loose = [name for name in names[1:] if name not in planted]
+        if loose or PLACEBO in names or len(set(planted)) < len(planted):
+            raise UsageError(
+                f"Entries after the baseline must each be in helps or in hurts, not "
+                f"{', '.join(loose) or 'in both'}; the name {PLACEBO} is reserved."
+            )
+        counts = (self.campaigns, self.series, self.campaign_seeds - 1, *(
+            n - 1 for n in (*self.found_with, self.planted_seeds)
+        ))  # fmt: skip
+        if min(counts) < 1 or not self.found_with:
+            raise UsageError(
+                "Controls need at least one campaign, and two seeds in each comparison.",
+                next_step="Look at campaigns, campaign_seeds, planted_seeds and found_with.",
+            )
+        if max(self.found_with) > self.planted_seeds or self.planted_seeds > self.pairs:
+            raise UsageError(
+                f"found_with ({max(self.found_with)}) cannot exceed planted_seeds "
+                f"({self.planted_seeds}), nor planted_seeds the pairs of the placebo "
+                f"({self.pairs} = campaigns x campaign_seeds)."
+            )
+        for rates in (self.shared.rates, *(entry.rates for entry in self.shared.entries)):
+            if rates is not None and len(rates) != 1:
+                raise UsageError(
+                    "Controls take learning rates as they are, without a sweep.",
+                    next_step="Give one rate, as in rates = [1.0].",
+                )
+        return self
+
+
+class Controls(Experiment):
+    """The runs of the controls; their differences follow from the rows."""
+
+    def __init__(self, plan: ControlsPlan, data: PreparedData, rows: ResultLog) -> None:
+        self.controls = plan.check()
+        base, *planted = plan.shared.entries
+        entries = (base, replace(base, name=PLACEBO), *planted)
+        super().__init__(replace(plan.shared, entries=entries, match="none"), data, rows)
+
+    def final_runs(self, entry: Entry) -> list[Run]:
+        """As many seeds as the entry's role asks for."""
+        of_placebo = entry.name in (self.base, PLACEBO)
+        count = self.controls.pairs if of_placebo else self.controls.planted_seeds
+        rate = (entry.rates or self.plan.rates)[0]
+        seeds = range(self.plan.first_seed, self.plan.first_seed + count)
+        return [self._run(entry, "final", rate, seed) for seed in seeds]
+
+    def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:
+        """The placebo starts from weights of a seed that no other run has."""
+        found = scaled(resolved, rate, seed)
+        if entry.name != PLACEBO:
+            return found
+        return found.replace({"training.init_seed": INIT_SEED_OFFSET + seed}, source="the placebo")
+
+    def differences(self, name: str) -> dict[int, float]:
+        """By seed: the loss of an entry minus the baseline's, of the pairs that are finished."""
+        found = {}
+        for entry in (name, self.base):
+            rows = [self.row(run) for run in self.final_runs(self.entries[entry])]
+            done = [row for row in rows if row is not None and row["status"] == "done"]
+            found[entry] = {row["seed"]: test_loss(row) for row in done}
+        base = found[self.base]
+        return {seed: loss - base[seed] for seed, loss in found[name].items() if seed in base}
+
+
+def open_controls(plan: ControlsPlan, page: Path, *, retry_failed: bool = False) -> Controls:
+    """The controls with the rows beside their page."""
+    plan.check()
+    data = PreparedData.open(plan.shared.data)
+    controls = Controls(plan, data, ResultLog(rows_path(page), KIND))
+    controls.forget(failed=retry_failed)
+    return controls
+
+
+def run(
+    controls: Controls,
+    page: Path,
+    *,
+    jobs: int = 1,
+    say: Say,
+    watch: Watch | None = None,
+    stop: StopRequest | None = None,
+) -> None:
+    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
+    execute(
+        controls, page, describe_machine, say=say, jobs=jobs, series=controls.controls.series,
+        watch=watch, stop=stop,
+    )  # fmt: skip
+
+
+# -- plan files -----------------------------------------------------------------------------------
+
+
+def plan_names() -> list[str]:
+    """The control plans that come with holo."""
+    folder = registry.configs_folder() / "bench" / "controls"
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def named_plan(name: str) -> ControlsPlan:
+    """A control plan that comes with holo."""
+    if name not in plan_names():
+        raise UsageError(
+            f"There is no plan '{name}' for controls.", next_step=nearest(name, plan_names())
+        )
+    return read_plan(registry.configs_folder() / "bench" / "controls" / f"{name}.toml")
+
+
+def read_plan(path: Path) -> ControlsPlan:
+    """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
+    of_plan = {f.name for f in fields(Plan)} - {"entries"} - NOT_USED
+    own = {f.name for f in fields(ControlsPlan)} - {"shared"}
+    values, entries, _ = load_plan(path, of_plan | own)
+    check_types(values, Plan, path)
+    check_types(values, ControlsPlan, path)
+    shared = Plan(**{k: v for k, v in values.items() if k in of_plan}, entries=entries)
+    return ControlsPlan(shared=shared, **{k: v for k, v in values.items() if k in own})

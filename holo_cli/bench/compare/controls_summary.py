@@ -1,0 +1,283 @@
+"""What the controls found: how often chance gets a verdict, and how often a real change does."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from holo_cli.bench.compare.controls import PLACEBO, Controls
+from holo_cli.bench.compare.power import power
+from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
+
+Array = NDArray[np.float64]
+DRAWS = 20_000  # campaigns resampled from the pool
+OUTER, INNER = 200, 4000  # of the interval of their share
+MOST_SUBSETS = 20_000  # up to which every subset of seeds is looked at
+
+
+@dataclass(frozen=True)
+class Placebo:
+    """`false` of `campaigns` separate campaigns had a verdict; `resampled` is the share among
+    campaigns resampled from the pool, with the interval that other pairs could have given."""
+
+    seeds: int
+    pairs: int
+    sd: float | None
+    campaigns: int
+    better: int
+    worse: int
+    interval: tuple[float, float]
+    resampled: float | None
+    resampled_interval: tuple[float, float] | None
+
+    @property
+    def false(self) -> int:
+        return self.better + self.worse
+
+    @property
+    def as_stated(self) -> bool:
+        """Whether the share is in keeping with the confidence that is stated."""
+        low, high = self.interval
+        return low <= 1 - LEVEL <= high
+
+
+@dataclass(frozen=True)
+class Found:
+    """With so many seeds: shares of right and of wrong verdicts, and what theory predicts."""
+
+    seeds: int
+    right: float
+    wrong: float
+    predicted: float
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A change known to help (or hurt): its paired differences and how often it is found."""
+
+    entry: str
+    helps: bool
+    pairs: int
+    effect: float | None
+    sd: float | None
+    found: list[Found]
+
+
+@dataclass(frozen=True)
+class ControlsSummary:
+    base: str
+    placebo: Placebo
+    planted: list[Planted]
+    failed: list[str]  # runs that failed, in words
+
+    def to_dict(self) -> dict[str, Any]:
+        """For --json."""
+        p = self.placebo
+        return {
+            "placebo": {
+                "seeds": p.seeds, "pairs": p.pairs, "sd": p.sd, "campaigns": p.campaigns,
+                "better": p.better, "worse": p.worse, "expected_share": 1 - LEVEL,
+                "share": p.false / p.campaigns if p.campaigns else None, "interval": p.interval,
+                "resampled_share": p.resampled, "resampled_interval": p.resampled_interval,
+            },
+            "planted": [
+                {
+                    "entry": c.entry, "known_to": "help" if c.helps else "hurt",
+                    "pairs": c.pairs, "effect": c.effect, "sd": c.sd,
+                    "found": [vars(f) for f in c.found],
+                }
+                for c in self.planted
+            ],
+            "failed": self.failed,
+        }  # fmt: skip
+
+
+def summarise_controls(controls: Controls) -> ControlsSummary:
+    """From the rows there are so far."""
+    plan = controls.controls
+    failed = [
+        f"{run.label()}: {row['error']}"
+        for run in controls.wanted()
+        if (row := controls.row(run)) is not None and row["status"] != "done"
+    ]
+    planted = [
+        _planted(name, name in plan.helps, controls.differences(name), plan.found_with)
+        for name in (*plan.helps, *plan.hurts)
+    ]
+    pool = controls.differences(PLACEBO)
+    return ControlsSummary(controls.base, placebo(pool, plan.campaign_seeds), planted, failed)
+
+
+def placebo(pool: dict[int, float], seeds: int) -> Placebo:
+    """Verdicts of placebo campaigns of `seeds` seeds each, made of a pool of differences by seed.
+
+    Separate campaigns share no run, so their number of verdicts is binomial. Resampled ones draw
+    their seeds from the whole pool, and for each which of the two runs is called the placebo, as
+    the two are exchangeable.
+    """
+    order = sorted(pool)
+    verdicts = []
+    for at in range(0, len(order) - seeds + 1, seeds):
+        own = order[at : at + seeds]
+        found = compare(PLACEBO, "base", {s: pool[s] for s in own}, dict.fromkeys(own, 0.0))
+        assert found is not None
+        verdicts.append(found.verdict)
+    better, worse = (verdicts.count(word) for word in ("better", "worse"))
+    values = np.array([pool[s] for s in order])
+    resampled = around = None
+    rng = np.random.default_rng(0)  # a report is the same each time it is written
+    if len(values) >= 2 * seeds:
+        resampled = _false_share(values, seeds, DRAWS, rng)
+    if len(values) >= 4 * seeds:
+        # halves of a pool differ from it as a pool of its size does from the truth (delete-half
+        # jackknife, Shao & Wu 1989), and hold no pair twice
+        half = len(values) // 2
+        others = [
+            _false_share(rng.choice(values, half, replace=False), seeds, INNER, rng)
+            for _ in range(OUTER)
+        ]
+        low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        around = float(low), float(high)
+    return Placebo(
+        seeds, len(order), stdev(pool.values()) if len(pool) > 1 else None, len(verdicts), better,
+        worse, binomial_interval(better + worse, len(verdicts)), resampled, around,
+    )  # fmt: skip
+
+
+def _false_share(values: Array, seeds: int, draws: int, rng: np.random.Generator) -> float:
+    """Share of verdicts among campaigns drawn from a pool, without a pair twice in one."""
+    chosen = rng.random((draws, len(values))).argpartition(seeds - 1, axis=1)[:, :seeds]
+    signs = rng.choice([-1.0, 1.0], size=chosen.shape)
+    return float((np.abs(_t(values[chosen] * signs)) > t_quantile(LEVEL, seeds - 1)).mean())
+
+
+def _t(draws: Array) -> Array:
+    """Student's statistic of each row of differences, (N, n) -> (N,)."""
+    n = draws.shape[1]
+    error = draws.std(1, ddof=1) / math.sqrt(n)
+    middle = draws.mean(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(error > 0, middle / error, np.where(middle == 0, 0.0, np.inf * middle))
+
+
+def _planted(entry: str, helps: bool, pool: dict[int, float], found_with: Sequence[int]) -> Planted:
+    values = np.array([pool[s] for s in sorted(pool)])
+    effect = float(values.mean()) if len(values) else None
+    sd = stdev(pool.values()) if len(pool) > 1 else None
+    found = []
+    for seeds in found_with:
+        if len(values) < seeds or sd is None or effect is None:
+            continue
+        t, bound = _t(_subsets(values, seeds)), t_quantile(LEVEL, seeds - 1)
+        low, high = float((t < -bound).mean()), float((t > bound).mean())
+        right, wrong = (low, high) if helps else (high, low)
+        as_known = (effect < 0) == helps
+        predicted = power(effect, sd, seeds) if as_known else 0.0
+        found.append(Found(seeds, right, wrong, predicted))
+    return Planted(entry, helps, len(values), effect, sd, found)
+
+
+def _subsets(values: Array, size: int) -> Array:
+    """Every subset of this size, or many random ones where there are too many, (N, size)."""
+    if math.comb(len(values), size) <= MOST_SUBSETS:
+        return values[np.array(list(itertools.combinations(range(len(values)), size)))]
+    rng = np.random.default_rng(0)
+    return values[rng.random((MOST_SUBSETS, len(values))).argpartition(size - 1)[:, :size]]
+
+
+def binomial_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a share (Clopper & Pearson 1934)."""
+    if not trials:
+        return 0.0, 1.0
+    tail = (1 - level) / 2
+
+    def at_least(k: int, p: float) -> float:
+        return sum(
+            math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k, trials + 1)
+        )
+
+    def root(k: int, wanted: float) -> float:
+        """The p with which k or more hits have the probability `wanted`."""
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at_least(k, middle) < wanted else (low, middle)
+        return (low + high) / 2
+
+    lower = root(hits, tail) if hits else 0.0
+    upper = root(hits + 1, 1 - tail) if hits < trials else 1.0
+    return lower, upper
+
+
+# -- in words -------------------------------------------------------------------------------------
+
+
+def sentences(summary: ControlsSummary) -> list[str]:
+    """The findings."""
+    p, said = summary.placebo, []
+    if not p.campaigns:
+        said.append(f"No placebo campaign of {p.seeds} seeds is finished.")
+    else:
+        low, high = p.interval
+        said.append(
+            f"Placebo: {p.false} of {p.campaigns} campaigns of {p.seeds} seeds had a verdict "
+            f"({p.better} better, {p.worse} worse), {p.false / p.campaigns:.1%} "
+            f"({low:.1%} to {high:.1%}, exact); {1 - LEVEL:.0%} are expected. That is "
+            + ("in keeping with" if p.as_stated else "not in keeping with")
+            + " the stated confidence."
+        )
+    if p.resampled is not None:
+        around = ""
+        if p.resampled_interval is not None:
+            low, high = p.resampled_interval
+            around = f" ({low:.1%} to {high:.1%}, by the pairs there happen to be)"
+        said.append(
+            f"Resampled from all {p.pairs} placebo pairs: {p.resampled:.1%} of campaigns had a "
+            f"verdict{around}."
+        )
+    for change in summary.planted:
+        known = "help" if change.helps else "hurt"
+        if change.effect is None or change.sd is None:
+            said.append(f"{change.entry}, known to {known}: not run.")
+            continue
+        shares = ", ".join(
+            f"{f.right:.0%} with {f.seeds} seeds (theory {f.predicted:.0%})" for f in change.found
+        )
+        wrong = max((f.wrong for f in change.found), default=0.0)
+        unlike = "" if (change.effect < 0) == change.helps else ", which is not what was known"
+        said.append(
+            f"{change.entry}, known to {known}: {change.effect:+.4f} nats per token{unlike} "
+            f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict "
+            f"in at most {wrong:.0%}."
+        )
+    return said + [f"Failed: {text}." for text in summary.failed]
+
+
+def table(summary: ControlsSummary) -> tuple[Sequence[str], list[Sequence[str]]]:
+    """As text, within 80 columns."""
+    p = summary.placebo
+    rows: list[Sequence[str]] = []
+    if p.campaigns:
+        rows.append((
+            PLACEBO, "nothing", "" if p.sd is None else f"{p.sd:.4f}", str(p.seeds),
+            f"{p.false / p.campaigns:.0%} of {p.campaigns}",
+            "" if p.resampled is None else f"{p.resampled:.1%}", f"{1 - LEVEL:.0%}",
+        ))  # fmt: skip
+    for change in summary.planted:
+        for number, found in enumerate(change.found):
+            first = number == 0 and change.effect is not None
+            rows.append((
+                change.entry if first else "",
+                f"{change.effect:+.4f}" if first else "",
+                f"{change.sd:.4f}" if first else "",
+                str(found.seeds), "", f"{found.right:.0%}", f"{found.predicted:.0%}",
+            ))  # fmt: skip
+    columns = ("entry", "effect", "sd", "seeds", "verdicts", "resampled", "expected")
+    return columns, rows

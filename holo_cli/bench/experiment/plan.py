@@ -1,0 +1,360 @@
+"""What a comparison trains: entries (a model and its settings), what they share, and how often.
+
+A plan is a TOML file (`configs/bench/*.toml`, or one of yours) or is made of command-line words. A
+variant of one model is an entry like any other. Everything that could stop a run is found here,
+before anything is trained: unknown names and keys, values out of range, sizes that cannot be met, a
+context longer than the text.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holo_cli import plugins, registry
+from holo_cli.config.sources import SECTIONS, read_sets, scalar
+from holo_cli.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    pass
+
+MATCHES = ("parameters", "active", "time", "none")
+ALL = "all"  # in place of names of entries
+CHECKPOINT_SUFFIX = ".safetensors"
+
+RESERVED = {  # settings that a comparison gives its runs, and how to have a say in them
+    "training.seed": "--seeds says how many there are, --first-seed where they start",
+    "training.init_seed": "equal seeds start from the weights of that seed",
+    "training.eval_every": "the plan's evaluations say how many there are",
+    "model.vocab_size": "it follows from the tokenizer",
+    "data.path": "--data names the prepared set",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that is compared. `settings` are dotted keys laid over the plan's base.
+
+    `rates` (None: the plan's) are factors on both peak rates; a single one is taken as it is,
+    without a sweep. `match` and `vary` (None: the plan's) say whether and by what its size is met.
+    """
+
+    name: str
+    model: str
+    preset: str | None = None
+    recipe: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] | None = None
+    match: str | None = None
+    vary: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole experiment. The field names are the keys of a plan file."""
+
+    entries: tuple[Entry, ...] = ()
+    title: str = ""
+    data: str = ""
+    base: Mapping[str, Any] = field(default_factory=dict)  # dotted keys that all entries share
+    match: str = "parameters"
+    target: int = 0  # parameters to match; 0: those of the first entry
+    seconds: float = 0.0  # of training, for match = "time"
+    tolerance: float = 0.02
+    vary: tuple[str, ...] = ("model.width", "model.mlp_ratio")
+    rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    extend: int = 2  # how far a sweep may go on beyond an edge that is best
+    sweep_share: float = 0.5  # of the steps, in a run of the sweep
+    seeds: int = 3
+    first_seed: int = 1  # of the reported runs; others than before confirm a result
+    evaluations: int = 10  # of a final run, evenly over its steps
+    tune: int = 0  # trials of each entry over its settings; 0: the rates alone are swept
+    main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
+
+    def selected(self, names: Sequence[str] | None, variants: Sequence[Entry] = ()) -> Plan:
+        """The plan with the entries asked for: those of `names`, "all", or, for None, the main
+        ones; then the variants."""
+        plan = self.with_entries(variants)
+        if names is not None and list(names) == [ALL]:
+            return plan
+        wanted = list(names) if names is not None else [*self.main]
+        more = [entry.name for entry in variants]
+        if not wanted:
+            return plan
+        return plan.select([*wanted, *(name for name in more if name not in wanted)])
+
+    def select(self, names: Sequence[str]) -> Plan:
+        """Only these entries; see `select_entries`."""
+        return replace(self, entries=select_entries(self.entries, names))
+
+    def with_entries(self, more: Iterable[Entry]) -> Plan:
+        """With entries added; one of a name that is there replaces it."""
+        entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
+        return replace(self, entries=tuple(entries.values()))
+
+    def changed(
+        self,
+        values: Mapping[str, Any],
+        base: Mapping[str, Any] | None = None,
+        sets: Iterable[str] = (),
+    ) -> Plan:
+        """With fields replaced and keys laid over the base: `base` dotted, `sets` as typed."""
+        return replace(self, base=shared_settings(self.base, base or {}, sets), **values)
+
+    def with_rates(self, rates: Mapping[str, float], source: str) -> Plan:
+        """Each entry at one rate, found elsewhere. Raises UsageError where one is missing."""
+        for entry in self.entries:
+            if entry.name not in rates:
+                raise UsageError(
+                    f"{source} has no best rate for '{entry.name}'.",
+                    next_step=f"It has some for: {', '.join(sorted(rates)) or 'nothing'}; choose "
+                    "with --models.",
+                )
+        entries = (replace(e, rates=(rates[e.name],)) for e in self.entries)
+        return replace(self, entries=tuple(entries))
+
+    def check(self) -> Plan:
+        """The plan itself, or UsageError for numbers that make no sense."""
+        wrong = {
+            f"match '{self.match}'": self.match not in MATCHES,
+            f"seeds {self.seeds}": self.seeds < 1,
+            f"first_seed {self.first_seed}": self.first_seed < 1,
+            f"evaluations {self.evaluations}": self.evaluations < 1,
+            f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
+            f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
+            f"target {self.target}": self.target < 0,
+            f"{self.tune} trials": self.tune < 0,
+            f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
+        }
+        for what, is_wrong in wrong.items():
+            if is_wrong:
+                raise UsageError(
+                    f"A comparison cannot have {what}.",
+                    next_step=f"match is one of {', '.join(MATCHES)}; seeds, first_seed, "
+                    "evaluations and rates are above 0, no rate twice; tune is a number of trials; "
+                    "sweep_share and tolerance are shares.",
+                )
+        for entry in self.entries:
+            if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):
+                raise UsageError(
+                    f"Entry {entry.name} cannot have the rates {list(entry.rates)}.",
+                    next_step="Rates are numbers above 0, each given once.",
+                )
+        for key in (*self.base, *(key for e in self.entries for key in e.settings)):
+            if key in RESERVED:
+                raise UsageError(
+                    f"{key} is set by the comparison itself.",
+                    next_step=f"Leave it out; {RESERVED[key]}.",
+                )
+        if self.match == "time" and self.seconds <= 0:
+            raise UsageError(
+                "Matching by time needs to know how long a run may train.",
+                next_step="Add --time-limit SECONDS.",
+            )
+        if not self.entries:
+            raise UsageError(
+                "Nothing to compare.",
+                next_step=f"Add --models, of: {', '.join(registry.model_names())}.",
+            )
+        return self
+
+
+def _are_rates(rates: Sequence[Any]) -> bool:
+    numbers = [r for r in rates if isinstance(r, int | float) and not isinstance(r, bool) and r > 0]
+    return len(set(numbers)) == len(rates)
+
+
+def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entry, ...]:
+    """Entries by their names or their models'; unknown names fail.
+
+    A registered model without an entry is added as it is.
+    """
+    chosen: list[Entry] = []
+    for name in names:
+        own = [e for e in entries if e.name == name]
+        model = registry.canonical(name)
+        found = own or [e for e in entries if e.model == model]
+        if not found and model is not None:
+            found = [Entry(name, check_model(name))]
+        if not found:
+            raise _unknown_model(name, [e.name for e in entries])
+        chosen += [e for e in found if e not in chosen]
+    return tuple(chosen)
+
+
+def parse_variant(text: str) -> Entry:
+    """`NAME=MODEL,KEY=VALUE,...` -> an entry.
+
+    A key without a section is the model's: `ngt-8=ngt,coords=8` sets `model.coords`.
+    """
+    head, *settings = text.split(",")
+    name, equals, model = head.partition("=")
+    if not equals or not name.strip() or not model.strip():
+        raise UsageError(
+            f"--variant {text}: not of the form NAME=MODEL,KEY=VALUE,...",
+            next_step="For example: --variant ngt-8=ngt,coords=8",
+        )
+    given: dict[str, Any] = {}
+    for item in settings:
+        key, equals, value = item.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"--variant {text}: '{item}' is not of the form key=value.",
+                next_step="For example: --variant ngt-8=ngt,coords=8",
+            )
+        given[key.strip()] = scalar(value.strip())
+    return Entry(name.strip(), check_model(registry.use(model.strip())), settings=dotted(given))
+
+
+def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Bare keys become the model's; nested tables [base.model] become dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in SECTIONS and isinstance(value, Mapping):
+            flat |= {f"{key}.{leaf}": item for leaf, item in value.items()}
+        else:
+            flat[key if "." in key else f"model.{key}"] = value
+    return flat
+
+
+def shared_settings(
+    plan: Mapping[str, Any], given: Mapping[str, Any], sets: Iterable[str]
+) -> dict[str, Any]:
+    """A plan's base under dotted settings and under "key=value" as typed. A warm-up that is long
+    for a number of steps given here is shortened with it."""
+    shared = dict(plan) | dict(given)
+    typed = dotted({item.key: item.value for item in read_sets(sets)})
+    steps, warmup = given.get("training.steps"), shared.get("training.warmup")
+    if steps is not None and warmup is not None and warmup > steps // 5:
+        shared["training.warmup"] = steps // 10
+    return shared | typed
+
+
+def check_model(name: str) -> str:
+    """A registered model's name as the registry has it. A checkpoint is told apart from a typo."""
+    known = registry.canonical(name)
+    if known is not None:
+        return known
+    raise _unknown_model(name, [])
+
+
+def _unknown_model(name: str, entries: list[str]) -> UsageError:
+    if plugins.is_file(name):  # of a plan: only what was typed may be run
+        return UsageError(
+            f"The model '{name}' is a class in a Python file that was not named.",
+            next_step=f"Set {plugins.VARIABLE}=path/to/{Path(name).name} in the environment.",
+        )
+    if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
+        return UsageError(
+            f"'{name}' is a file; what is compared here is trained anew, from a model's name.",
+            next_step=f"Use names of models: {', '.join(registry.model_names())}. "
+            "`holo eval` scores checkpoints.",
+        )
+    known = list(dict.fromkeys([*entries, *registry.model_names()]))
+    return UsageError(f"There is no model '{name}'.", next_step=nearest(name, known))
+
+
+# -- plan files -----------------------------------------------------------------------------------
+
+
+def plan_names() -> list[str]:
+    """The plans that come with holo."""
+    return sorted(path.stem for path in (registry.configs_folder() / "bench").glob("*.toml"))
+
+
+def named_plan(name: str) -> Plan:
+    """A plan that comes with holo."""
+    if name not in plan_names():
+        raise UsageError(
+            f"There is no plan '{name}' for a comparison.", next_step=nearest(name, plan_names())
+        )
+    return read_plan(registry.configs_folder() / "bench" / f"{name}.toml")
+
+
+def read_plan(path: Path) -> Plan:
+    """Parse a plan file. Raises UsageError naming the file and the key that is wrong."""
+    values, entries, _ = load_plan(path, {f.name for f in fields(Plan)} - {"entries"})
+    check_types(values, Plan, path)
+    own = [entry.name for entry in entries]
+    for name in values.get("main", ()):
+        if name not in own:
+            raise UsageError(
+                f"{path}: main names '{name}', and there is no [entry.{name}].",
+                next_step=nearest(str(name), own),
+            )
+    return Plan(**values, entries=entries)
+
+
+def load_plan(
+    path: Path, known: set[str], tables: str = ""
+) -> tuple[dict[str, Any], tuple[Entry, ...], dict[str, Any]]:
+    """The plain keys of a plan file, which must be `known`; its entries; and the tables of one
+    more kind, [TABLES.NAME], as they are. Lists become tuples, the base dotted keys."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UsageError(f"There is no plan file '{path}'.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, OSError) as error:
+        raise UsageError(f"{path}: not a plan in TOML: {error}.") from None
+    entries, more = table.pop("entry", {}), table.pop(tables, {})
+    for key in table:
+        if key not in known:
+            raise UsageError(
+                f"{path}: unknown key '{key}'.",
+                next_step=nearest(key, filter(None, {*known, "entry", tables})),
+            )
+    if not isinstance(entries, Mapping) or not isinstance(more, Mapping):
+        raise UsageError(f"{path}: entries are tables, as in [entry.vanilla].")
+    values = {k: _tuples(v) for k, v in table.items()}
+    values["base"] = dotted(values.get("base", {}))
+    return values, tuple(_read_entry(path, n, given) for n, given in entries.items()), dict(more)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def check_types(values: Mapping[str, Any], plan: type, path: Path) -> None:
+    """Kinds of values as a plan's defaults have them; whole numbers pass as numbers."""
+    for f in fields(plan):
+        if f.name not in values or f.name == "base":
+            continue
+        expected = type(f.default)
+        allowed = (int, float) if expected is float else expected
+        if not isinstance(values[f.name], allowed) or isinstance(values[f.name], bool):
+            raise UsageError(f"{path}: {f.name} cannot be {values[f.name]!r}.")
+
+
+def _read_entry(path: Path, name: str, given: Any) -> Entry:
+    known = ("model", "preset", "recipe", "set", "rates", "match", "vary")
+    if not isinstance(given, Mapping):
+        raise UsageError(f"{path}: [entry.{name}] must be a table.")
+    for key in given:
+        if key not in known:
+            raise UsageError(
+                f"{path}: unknown key '{key}' in [entry.{name}].", next_step=nearest(key, known)
+            )
+    match = given.get("match")
+    if match not in (None, "none"):
+        raise UsageError(
+            f'{path}: match of [entry.{name}] can only be "none": the plan\'s own, or not.'
+        )
+    return Entry(
+        name,
+        check_model(str(given.get("model", name))),
+        preset=given.get("preset"),
+        recipe=given.get("recipe"),
+        settings=dotted(given.get("set", {})),
+        rates=_list_of(path, name, given, "rates"),
+        match=match,
+        vary=_list_of(path, name, given, "vary"),
+    )
+
+
+def _list_of(path: Path, name: str, given: Mapping[str, Any], key: str) -> tuple[Any, ...] | None:
+    if key in given and not isinstance(given[key], list):
+        raise UsageError(f"{path}: {key} of [entry.{name}] must be a list, as in [{given[key]!r}].")
+    return tuple(given[key]) if key in given else None

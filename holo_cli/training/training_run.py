@@ -1,0 +1,203 @@
+"""A run in this process: its trainer, events, log, lock and checkpoints.
+
+`run.py` decides what is trained, from which state and under which name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from holo_cli import registry
+from holo_cli.checkpoint import Header, RunLock, run_path
+from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
+from holo_cli.config.resolve import Resolved
+from holo_cli.data.dataset import PreparedData
+from holo_cli.data.tokenizers import Tokenizer
+from holo_cli.errors import Stopped
+from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer, train_batches
+from holo_cli.training.checkpointing import CheckpointWriter, Kind
+from holo_cli.training.distributed import World, process_group
+from holo_cli.training.growth import first_step
+from holo_cli.training.memory_estimate import (
+    at_full_depth,
+    available_bytes,
+    memory_parts,
+    memory_warning,
+    peak_rss_bytes,
+)
+from holo_cli.training.metrics import MetricsLog
+from holo_cli.training.state import Progress, restore_training_state
+from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trainer import Event, Events, Trainer
+
+RUNS = Path("runs")
+# generates sample text with the model in training: (model, tokenizer, header, tokens) -> text
+Sampler = Callable[[LanguageModel, Tokenizer, Header, int], str]
+
+
+class TrainingRun:
+    """A run in this process, which may be one of several processes."""
+
+    world = World()
+
+    def __init__(
+        self,
+        resolved: Resolved,
+        data: PreparedData,
+        name: str,
+        model: LanguageModel,
+        progress: Progress,
+        events: Events,
+        sampler: Sampler | None,
+    ) -> None:
+        self.resolved, self.data, self.name = resolved, data, name
+        self.progress, self.emit, self.sampler = progress, events, sampler
+        self.config = resolved.training
+        self.log: MetricsLog | None = None
+        self.writer = CheckpointWriter(resolved, data, name, replaces=progress.step == 0)
+        self.trainer = build_trainer(
+            resolved,
+            model,
+            train_batches(resolved, data),
+            data=data,
+            progress=progress,
+            events=self._event,
+            save=self._save,
+            sample=self._sample if sampler else None,
+        )
+
+    def run(
+        self,
+        *,
+        tensors: Mapping[str, torch.Tensor] | None,
+        stop: StopRequest | None,
+        stop_at: int | None,
+    ) -> Event:
+        """Train, from the state in `tensors` or from the start; returns the final event.
+
+        Raises Stopped where a signal or `stop_at` ended it, after saving.
+        """
+        trainer, progress = self.trainer, self.progress
+        trainer.stop_at = stop_at
+        if stop is not None:
+            trainer.stop = stop
+        with ExitStack() as stack:
+            self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
+            if self.world.is_main:
+                stack.enter_context(RunLock(CHECKPOINTS, self.name))
+                layers = trainer.model.config.layers
+                self.log = MetricsLog(RUNS / self.name, progress.step, layers)
+                stack.callback(self.log.close)
+            stack.enter_context(trainer.stop.on_signals())
+            if self.world.size > 1 and tensors is None:
+                torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
+            self._start()
+            if tensors is not None:
+                restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
+            reason = trainer.run()
+            done = self._done(reason)
+            self._event(done)
+        if reason in ("signal", "stop-at"):
+            raise Stopped(
+                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
+                next_step=f"Resume with: holo resume {self.name}",
+            )
+        return done
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _event(self, event: Event) -> None:
+        if self.world.is_main:
+            if self.log is not None:
+                self.log.write(event)
+            self.emit(event)
+
+    def _start(self) -> None:
+        trainer, config = self.trainer, self.config
+        parts = memory_parts(trainer.model, config, trainer.dtype)
+        needed, free = sum(parts.values()), available_bytes(trainer.model.device)
+        growth: Event = {}
+        if trainer.stages:
+            with torch.device("meta"):  # shapes only
+                full = registry.build_model(self.resolved.model_name, self.resolved.model)
+            growth = {
+                "layers": trainer.model.config.layers,
+                "stages": [
+                    {"step": first_step(stage, config.steps), "layers": stage.layers}
+                    for stage in trainer.stages
+                ],
+                "full_memory_bytes": sum(
+                    at_full_depth(parts, trainer.model, full, config).values()
+                ),
+            }
+        filled = trainer.batches.filled
+        windows = config.batch_size * config.grad_accum * self.world.size
+        self._event(
+            {
+                "event": "start",
+                "run": self.name,
+                "model": self.resolved.model_name,
+                "preset": self.resolved.preset,
+                "recipe": self.resolved.recipe,
+                "data": self.data.name,
+                "parameters": trainer.model.describe().parameters,
+                "step": self.progress.step,
+                "steps": config.steps,
+                "tokens_per_step": windows * trainer.context,
+                "epochs": round(config.steps * windows / trainer.batches.per_epoch, 2),
+                "device": str(trainer.model.device),
+                "dtype": str(trainer.dtype).removeprefix("torch."),
+                "memory_bytes": needed,
+                "available_bytes": free,
+            }
+            | growth
+            | ({"filled": round(filled, 4)} if filled < 1 else {})
+        )
+        warning = memory_warning(growth.get("full_memory_bytes", needed), free)
+        if warning:
+            trainer.warn(warning)
+        if filled < 0.5:
+            trainer.warn(
+                f"Documents fill {filled:.0%} of the rows; the rest of the computation is wasted. "
+                "Try a smaller --context, or data.document_mask=false."
+            )
+
+    def _done(self, reason: str) -> Event:
+        progress = self.progress
+        best = run_path(CHECKPOINTS, self.name, "best")
+        seconds = max(progress.train_seconds, 1e-9)
+        return {
+            "event": "done",
+            "run": self.name,
+            "best": best.as_posix() if best.exists() else None,
+            "last": run_path(CHECKPOINTS, self.name, "last").as_posix(),
+            "val_loss": progress.val_loss,
+            "best_val_loss": progress.best_val,
+            "bpb": progress.bpb,
+            "step": progress.step,
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "train_seconds": round(progress.train_seconds, 3),
+            "eval_seconds": round(progress.eval_seconds, 3),
+            "tokens_per_second": round(progress.tokens / seconds, 1),
+            "peak_rss_bytes": peak_rss_bytes(),
+            "parameters": self.trainer.model.describe().parameters,
+            "stopped_by": reason,
+        }
+
+    # -- called by the trainer --------------------------------------------------------------------
+
+    def _save(self, kind: Kind, trainer: Trainer) -> None:
+        path = self.writer.save(kind, trainer)
+        step = self.progress.step
+        self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
+
+    def _sample(self, model: LanguageModel) -> str:
+        assert self.sampler is not None
+        header = self.writer.header("weights", self.progress)
+        return self.sampler(model, self.data.tokenizer, header, self.config.sample_tokens)
