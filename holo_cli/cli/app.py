@@ -16,6 +16,7 @@ import typer
 from holo_cli.cli import (
     bench,
     chat,
+    check,
     datasets,
     demo,
     eval,
@@ -23,6 +24,7 @@ from holo_cli.cli import (
     generate,
     inspect,
     models,
+    new_model,
     prepare,
     resume,
     train,
@@ -68,6 +70,8 @@ app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("models")(models.models)
+app.command("check")(check.check)
+app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)

@@ -54,8 +54,7 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
         [*theirs.values(), *thirds], lr=0.1, weight_decay=0.05, momentum=0.9, nesterov=True,
         adjust_lr_fn="original",
     )  # fmt: skip
-    muon = Muon(ours, momentum=0.9, weight_decay=0.05)
-    muon.lr = 0.1
+    muon = Muon(ours.values(), lr=0.1, momentum=0.9, weight_decay=0.05)
     for step in range(4):
         generator = torch.Generator().manual_seed(step)
         for name, p in ours.items():
@@ -73,6 +72,33 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
     torch.testing.assert_close(ours["fused"], torch.cat(thirds), rtol=0, atol=0.02)
     moved = {n: (ours[n] - torch.zeros(1)).norm() for n in ours}
     assert all(norm > 1 for norm in moved.values())
+
+
+def test_muon_is_a_torch_optimizer() -> None:
+    """Groups have learning rates of their own; the state goes through `state_dict` and back."""
+    torch.manual_seed(0)
+    a, b = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4))
+    muon = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.1)
+    kept, moved = a.detach().clone(), b.detach().clone()
+
+    def step(optimizer: Muon) -> None:
+        for p in (a, b):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+
+    step(muon)
+    assert torch.equal(a, kept)
+    assert not torch.equal(b, moved)
+    saved, start = muon.state_dict(), b.detach().clone()
+    assert saved["state"][1].keys() == {"momentum_buffer"}
+    step(muon)
+    after = b.detach().clone()
+    with torch.no_grad():
+        b.copy_(start)
+    other = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.5)
+    other.load_state_dict(saved)
+    step(other)
+    assert torch.equal(b, after)
 
 
 def test_clipping() -> None:
