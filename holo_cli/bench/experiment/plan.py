@@ -12,14 +12,11 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holo_cli import registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
-
-if TYPE_CHECKING:
-    pass
 
 MATCHES = ("parameters", "active", "time", "none")
 ALL = "all"  # in place of names of entries
@@ -253,18 +250,29 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
 # -- plan files -----------------------------------------------------------------------------------
 
 
-def plan_names() -> list[str]:
-    """The plans that come with holo."""
-    return sorted(path.stem for path in (registry.configs_folder() / "bench").glob("*.toml"))
+def _plans_folder(kind: str) -> Path:
+    folder = registry.configs_folder() / "bench"
+    return folder if kind == "compare" else folder / kind
+
+
+def plan_names(kind: str) -> list[str]:
+    """The plans that come with holo for `holo bench KIND`."""
+    return sorted(path.stem for path in _plans_folder(kind).glob("*.toml"))
+
+
+def plan_path(kind: str, name: str) -> Path:
+    """The file of a plan that comes with holo. Raises UsageError for an unknown name."""
+    names = plan_names(kind)
+    if name not in names:
+        raise UsageError(
+            f"There is no plan '{name}' for `holo bench {kind}`.", next_step=nearest(name, names)
+        )
+    return _plans_folder(kind) / f"{name}.toml"
 
 
 def named_plan(name: str) -> Plan:
     """A plan that comes with holo."""
-    if name not in plan_names():
-        raise UsageError(
-            f"There is no plan '{name}' for a comparison.", next_step=nearest(name, plan_names())
-        )
-    return read_plan(registry.configs_folder() / "bench" / f"{name}.toml")
+    return read_plan(plan_path("compare", name))
 
 
 def read_plan(path: Path) -> Plan:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from holo_cli.bench.experiment.experiment import SWEEP_SEED
-from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.ladder.experiment import Ladder, sizes
+from holo_cli.bench.experiment.result_log import test_loss
+from holo_cli.bench.ladder.plan import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
 from holo_cli.bench.ladder.words import ranged, sentences
 from holo_cli.bench.report import Report

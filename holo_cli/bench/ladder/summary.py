@@ -19,8 +19,8 @@ import numpy as np
 
 from holo_cli.bench.compare.summary import Line, Summary, summarise
 from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
-from holo_cli.bench.ladder.experiment import Ladder, RungExperiment
 from holo_cli.bench.ladder.fit import Fitted, fit_together
+from holo_cli.bench.ladder.plan import Ladder, RungExperiment
 
 Axis = Literal["compute", "tokens", "parameters"]
 AXES: dict[Axis, str] = {

@@ -15,17 +15,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.bench.experiment.entries import (
-    Log,
-    ResolvedEntry,
-    Spread,
-    Tell,
-    baseline_of,
-    spread_text,
-)
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.report import Report
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
+    ResolvedEntry,
+    Spread,
+    baseline_of,
+    error_bars,
+    spread_text,
+)
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.bench.speed.step_benchmark import copy_rate, read_rate
 from holo_cli.errors import UsageError
 
@@ -104,13 +105,13 @@ class Decodings:
 
 def measure(
     subjects: Sequence[ResolvedEntry],
-    log: Log,
+    log: MeasurementLog,
     *,
     positions: Sequence[int],
     tokens: int = 16,
     repeats: int = 3,
     probe_bytes: int = 1 << 28,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Decodings:
     """Measure all subjects at all positions, in turn. The context is made to hold the last one.
 
@@ -130,7 +131,7 @@ def measure(
     def failed(name: str, reason: str) -> None:
         found[name].failed = reason
         log.add(name, "failed", name=name, failed=reason)
-        tell(f"{name} failed: {reason}")
+        notify(f"{name} failed: {reason}")
 
     with ExitStack() as stack:
         children = []
@@ -160,14 +161,14 @@ def measure(
                 )  # fmt: skip
             speed = writing.speed(positions[-1])
             assert speed is not None
-            tell(f"{number + 1}/{repeats}: {child.name} {speed.median:,.0f} tokens/s at the end")
+            notify(f"{number + 1}/{repeats}: {child.name} {speed.median:,.0f} tokens/s at the end")
 
         def probe(number: int) -> None:
             memory["read"].append(read_rate(probe_bytes))
             memory["copy"].append(copy_rate(probe_bytes))
             log.add("machine", number, read=memory["read"][-1], copy=memory["copy"][-1])
 
-        in_turn(children, repeats, work, lambda child, why: failed(child.name, why), probe)
+        run_rounds(children, repeats, work, failed, probe)
     shape = subjects[0].resolved.model
     return Decodings(
         list(found.values()), baseline_of(subjects), list(positions),
@@ -333,16 +334,11 @@ def report(decodings: Decodings, title: str = "Decoding") -> Report:
 
 def _speed_trace(writing: Writing) -> dict[str, Any]:
     spreads = {p: s for p in writing.answers if (s := writing.speed(p))}
-    bars = [spread.bars() for spread in spreads.values()]
     return {
         "name": writing.name,
         "x": list(spreads),
         "y": [spread.median for spread in spreads.values()],
-        "error_y": {
-            "type": "data",
-            "array": [up for up, _ in bars],
-            "arrayminus": [down for _, down in bars],
-        },
+        "error_y": error_bars(spreads.values()),
     }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Spread, megabytes, spread_text
 from holo_cli.bench.report import Report
+from holo_cli.bench.speed.measurements import Spread, megabytes, spread_text
 from holo_cli.bench.speed.speed import PHASES, Speeds
 
 COLUMNS = (

@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from holo_cli.bench.experiment.entries import (
-    Log,
+from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
     ResolvedEntry,
     Spread,
-    Tell,
     baseline_of,
-    with_dtype,
 )
-from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError
 from holo_cli.errors import UsageError
 
@@ -145,14 +144,14 @@ class Scaling:
 
 def measure(
     subjects: Sequence[ResolvedEntry],
-    log: Log,
+    log: MeasurementLog,
     *,
     lengths: Sequence[int],
     tokens: int | None = None,
     repeats: int = 3,
     seconds: float = 0.3,
     warm: int = 1,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Scaling:
     """Measure all subjects at all lengths; `tokens` a step (None: the longest length).
 
@@ -167,9 +166,9 @@ def measure(
     step = max(tokens or lengths[-1], lengths[-1])
     growths = {s.name: Growth(s.name, s.model) for s in subjects}
     at_length = {
-        length: [_at(with_dtype(s), length, step) for s in subjects] for length in lengths
+        length: [_at(s.with_dtype(), length, step) for s in subjects] for length in lengths
     }  # refuses here what cannot be
-    visit = _Visit(growths, log, tell, seconds=seconds, warm=warm)
+    visit = _Visit(growths, log, notify, seconds=seconds, warm=warm)
     for number in range(repeats):
         for length in lengths if number % 2 == 0 else reversed(lengths):
             lined_up = [
@@ -196,8 +195,8 @@ class _Visit:
     """One stop of a round: all subjects at one length, warmed first and then measured in turn."""
 
     growths: Mapping[str, Growth]
-    log: Log
-    tell: Tell
+    log: MeasurementLog
+    notify: Notify
     seconds: float
     warm: int
 
@@ -216,7 +215,7 @@ class _Visit:
                 if answer is not None:
                     self.growths[child.name].answers.setdefault(length, {})[number] = answer
                     each = answer["seconds"] / answer["tokens"]
-                    self.tell(
+                    self.notify(
                         f"Round {number + 1}, {length:,} tokens: {child.name} "
                         f"{each * 1e6:,.1f} microseconds a token"
                     )
@@ -232,7 +231,7 @@ class _Visit:
         except ModelProcessError as error:
             self.growths[child.name].failed[length] = str(error)
             self.log.add(length, child.name, f"failed-{number}", **about, failed=str(error))
-            self.tell(f"{child.name} failed at {length:,} tokens: {error}")
+            self.notify(f"{child.name} failed at {length:,} tokens: {error}")
             return None
         self.log.add(*place, **about, **answer)
         return answer

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Spread
 from holo_cli.bench.report import Report
+from holo_cli.bench.speed.measurements import Spread, error_bars
 from holo_cli.bench.speed.scaling import Growth, Scaling, row_of, summary
 
 
@@ -132,16 +132,11 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
 
 def _time_trace(growth: Growth) -> dict[str, Any]:
     spreads = {length: growth.time(length) for length in growth.lengths()}
-    bars = [spread.bars() for spread in spreads.values()]
     return {
         "name": growth.name,
         "x": list(spreads),
         "y": [spread.median * 1e6 for spread in spreads.values()],
-        "error_y": {
-            "type": "data",
-            "array": [up * 1e6 for up, _ in bars],
-            "arrayminus": [down * 1e6 for _, down in bars],
-        },
+        "error_y": error_bars(spreads.values(), 1e6),
     }
 
 

@@ -15,16 +15,15 @@ from typing import Any
 
 import torch
 
-from holo_cli.bench.experiment.entries import (
-    Log,
+from holo_cli.bench.machine import describe_machine, product_rate
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
     ResolvedEntry,
     Spread,
-    Tell,
     baseline_of,
-    with_dtype,
 )  # fmt: skip
-from holo_cli.bench.machine import describe_machine, product_rate
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.errors import UsageError
 
 PHASES = ("training", "decoding")
@@ -80,13 +79,13 @@ class Speeds:
 
 def measure(
     subjects: Sequence[ResolvedEntry],
-    log: Log,
+    log: MeasurementLog,
     *,
     repeats: int = 5,
     seconds: float = 0.5,
     tokens: int | None = None,
     warm: int = 2,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Speeds:
     """Measure all subjects: `repeats` rounds of training for `seconds` each, after `warm` steps,
     then as many rounds of writing `tokens` tokens from the middle of the context (None: the usual
@@ -95,7 +94,7 @@ def measure(
     Raises UsageError, before anything is measured, for more tokens than there is room for.
     """
     middle, tokens = _room(min(s.resolved.model.context for s in subjects), tokens)
-    training = [with_dtype(subject) for subject in subjects]
+    training = [subject.with_dtype() for subject in subjects]
     found = {s.name: Figures(s.name, s.model) for s in subjects}
     rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     machine = describe_machine()
@@ -108,7 +107,7 @@ def measure(
 
     for phase, lined_up in zip(PHASES, (training, list(subjects)), strict=True):
         with ExitStack() as stack:
-            children = _start(stack, phase, lined_up, found, middle, warm, log, tell)
+            children = _start(stack, phase, lined_up, found, middle, warm, log, notify)
 
             def work(child: ModelProcess, number: int, phase: str = phase) -> None:
                 if phase == "training":
@@ -118,12 +117,12 @@ def measure(
                 found[child.name].rounds[phase][number] = answer
                 log.add(phase, child.name, number, phase=phase, name=child.name, **answer)
                 rate = answer["tokens"] / answer["seconds"]
-                tell(f"{phase} {number + 1}/{repeats}: {child.name} {rate:,.0f} tokens/s")
+                notify(f"{phase} {number + 1}/{repeats}: {child.name} {rate:,.0f} tokens/s")
 
-            def failed(child: ModelProcess, reason: str, phase: str = phase) -> None:
-                _failed(found[child.name], phase, reason, log, tell)
+            def failed(name: str, reason: str, phase: str = phase) -> None:
+                _failed(found[name], phase, reason, log, notify)
 
-            in_turn(children, repeats, work, failed, products if phase == "training" else None)
+            run_rounds(children, repeats, work, failed, products if phase == "training" else None)
     shape = subjects[0].resolved
     return Speeds(
         list(found.values()),
@@ -166,8 +165,8 @@ def _start(
     found: Mapping[str, Figures],
     position: int,
     warm: int,
-    log: Log,
-    tell: Tell,
+    log: MeasurementLog,
+    notify: Notify,
 ) -> list[ModelProcess]:
     """A process for each subject, one after the other, each past its first steps."""
     children = []
@@ -181,19 +180,19 @@ def _start(
                 rate = read["tokens"] / read["seconds"]
                 answer |= {"state_bytes": read["state_bytes"], "prefill_rate": rate}
         except ModelProcessError as error:
-            _failed(figures, phase, str(error), log, tell)
+            _failed(figures, phase, str(error), log, notify)
             continue
         figures.warm[phase] = answer
         log.add(phase, subject.name, "warm", phase=phase, name=subject.name, **answer)
-        tell(f"{phase}: {subject.name} is warm after {answer['warm_seconds']:.1f} s")
+        notify(f"{phase}: {subject.name} is warm after {answer['warm_seconds']:.1f} s")
         children.append(child)
     return children
 
 
-def _failed(figures: Figures, phase: str, reason: str, log: Log, tell: Tell) -> None:
+def _failed(figures: Figures, phase: str, reason: str, log: MeasurementLog, notify: Notify) -> None:
     figures.failed[phase] = reason
     log.add(phase, figures.name, "failed", phase=phase, name=figures.name, failed=reason)
-    tell(f"{phase}: {figures.name} failed: {reason}")
+    notify(f"{phase}: {figures.name} failed: {reason}")
 
 
 def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dict[str, Any]:

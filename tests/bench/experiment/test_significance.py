@@ -94,7 +94,7 @@ def test_one_seed_claims_nothing() -> None:
     difference = compared("a", "b", [1.0], [9.0])
     assert difference.verdict == "not known"
     assert difference.half is None
-    assert "nothing is claimed" in difference.sentence("nats")
+    assert "no verdict is given" in difference.sentence("nats")
 
 
 def test_equal_runs_are_no_division_by_zero() -> None:
