@@ -86,7 +86,7 @@ def train(
     optimizer = Optimizer(model, TrainingConfig(**rates), fast_bf16=False)
     model.train()
     for step in range(steps):
-        optimizer.set_rates(min(1.0, (step + 1) / 20, (steps - step) / (0.4 * steps)))
+        optimizer.set_lr(min(1.0, (step + 1) / 20, (steps - step) / (0.4 * steps)))
         filler = 2 + int((longest - 2) * min(1.0, step / (0.7 * steps)))
         tokens, answers = task.draw(rows, filler, seed=seed * 1_000_000 + step)
         target = torch.full_like(tokens, IGNORE)

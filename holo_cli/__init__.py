@@ -66,12 +66,23 @@ models.__class__ = _CallablePackage
 
 
 def load(
-    path_or_run: str | Path | None = None, *, device: str = "auto", dtype: torch.dtype | None = None
+    path_or_run: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: torch.dtype | None = None,
+    model: str | None = None,
 ) -> LoadedModel:
     """A checkpoint by path, by run name, or (left out) the newest: `.model`, `.tokenizer`,
-    `.config`, `.header`, `.generate(prompt, ...)`. Raises CheckpointError."""
-    from holo_cli.inference.generation.loaded_model import load as load_checkpoint
+    `.config`, `.header`, `.generate(prompt, ...)`.
 
+    `model`: "path/to/mixer.py:ClassName" where the checkpoint needs a class in a file, which is
+    then run; no checkpoint runs one by itself. Raises CheckpointError, UsageError for `model`.
+    """
+    from holo_cli.inference.generation.loaded_model import load as load_checkpoint
+    from holo_cli.registry import use
+
+    if model is not None:
+        use(model)
     return load_checkpoint(path_or_run, device=device, dtype=dtype)
 
 
@@ -83,14 +94,16 @@ def build(
     recipe: str | None = None,
     **overrides: Any,
 ) -> LanguageModel:
-    """A freshly initialised model. `overrides` are keys of `model.`: layers=4, width=128, ...
+    """A freshly initialised model. `name` is one of `models()`, or "path/to/mixer.py:ClassName",
+    which runs that file. `overrides` are keys of `model.`: layers=4, width=128, ...
 
     HOLO_* variables of the environment are not read: the arguments say everything. Seed with
     `torch.manual_seed`. Raises UsageError for names, keys and values that do not exist or fit.
     """
     from holo_cli.config.resolve import resolve
-    from holo_cli.registry import build_model
+    from holo_cli.registry import build_model, use
 
+    name = use(name)
     flags = {f"model.{key}": value for key, value in overrides.items()}
     config = resolve(name, preset=preset, recipe=recipe, flags=flags, env={}).model
     return build_model(name, config.model_copy(update={"vocab_size": vocab_size}))

@@ -31,6 +31,12 @@ class UsageError(HoloError):
     exit_code = 2
 
 
+class ModelError(UsageError):
+    """A model from outside cannot be imported, or its name is taken."""
+
+    exit_code = 1
+
+
 class DataError(HoloError):
     """A source, a prepared set or a tokenizer is missing, damaged or unusable."""
 

@@ -118,6 +118,10 @@ class Header(BaseModel):
 
     format: int = FORMAT_VERSION
     model: str
+    needs: dict[str, str] = Field(
+        default_factory=dict,
+        description="where a model from outside comes from: file and class, or package and version",
+    )
     config: dict[str, Any]
     preset: str | None = None
     recipe: str = "modern"

@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from holo_cli import registry
+from holo_cli import plugins, registry
 from holo_cli.checkpoint.find import ROOT, find_checkpoint
 from holo_cli.checkpoint.header import Header, complaint, damaged, printable
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.config.model_schema import ModelConfig
-from holo_cli.errors import CheckpointError, HoloError, UsageError, nearest
+from holo_cli.errors import CheckpointError, HoloError, nearest
 
 if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer
@@ -89,15 +89,8 @@ def check(file: TensorFile) -> ModelConfig:
 
 
 def _config(path: Path, header: Header) -> ModelConfig:
-    try:
-        kind = registry.config_class(header.model)
-    except UsageError as error:
-        raise CheckpointError(
-            f"The checkpoint {path} holds a model '{printable(header.model)}', "
-            "which this holo does not have.",
-            next_step=f"{nearest(header.model, registry.model_names())} "
-            "A newer holo may know it: pip install --upgrade holo-cli",
-        ) from error
+    need_model(path, header)
+    kind = registry.config_class(header.model)
     try:
         return header.at_depth(kind.from_stored(header.config["model"]))
     except ValidationError as error:
@@ -109,6 +102,18 @@ def _config(path: Path, header: Header) -> ModelConfig:
         ) from error
     except ValueError as error:
         raise damaged(path, f"its model is {error}") from error
+
+
+def need_model(path: Path, header: Header) -> None:
+    """Raises CheckpointError, with what is needed, where the model of a header is not here."""
+    if registry.canonical(header.model) is not None:
+        return
+    what, hint = plugins.missing(header.model, header.needs)
+    hint = hint or (
+        f"{nearest(header.model, registry.model_names())} "
+        "A newer holo may know it: pip install --upgrade holo-cli"
+    )
+    raise CheckpointError(f"The checkpoint {path} {printable(what)}.", next_step=printable(hint))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -1,7 +1,8 @@
 """Names of parameters in files of older formats, and what they are called today.
 
-Format 1 -> 2: the names below. Each is a part of a parameter's path; the same table serves weights,
-gradients and optimizer state, since all of them are stored under the parameter's path. No torch.
+Format 1 -> 2: the names below, and those of Muon's state. Each is a part of a parameter's path; the
+same table serves weights, gradients and optimizer state, since all of them are stored under the
+parameter's path. No torch.
 """
 
 from __future__ import annotations
@@ -51,4 +52,6 @@ def current_name(name: str, model: str, version: int) -> str:
         name, found = re.subn(rf"(?<![^./]){re.escape(old)}(?![^./])", new, name)
         if found:
             break
-    return name
+    # Muon's state was a bare tensor before Muon was a torch.optim.Optimizer with a state_dict
+    bare = name.startswith("optimizer/muon/") and not name.endswith("/momentum_buffer")
+    return f"{name}/momentum_buffer" if bare else name

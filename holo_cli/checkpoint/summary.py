@@ -23,6 +23,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
         "path": str(path),
         "format": header.format,
         "model": header.model,
+        "needs": header.needs,
         "preset": header.preset,
         "recipe": header.recipe,
         "run": header.run,

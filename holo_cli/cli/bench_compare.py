@@ -140,7 +140,7 @@ def compare(
         _check_tune(tune, rates_from)
     plan, name = bench_options.read_plan(preset, plan_file, DEFAULT_PLAN, named_plan, read)
     plan = plan.selected(
-        None if models is None else bench_options.names(models),
+        None if models is None else bench_options.models(models),
         [parse_variant(text) for text in variants or ()],
     )
     shared = {

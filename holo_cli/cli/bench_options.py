@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from holo_cli import registry
 from holo_cli.cli import complete
 from holo_cli.cli.output import Output, duration, size
 from holo_cli.errors import UsageError
@@ -97,6 +98,11 @@ def names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def models(text: str | None) -> list[str]:
+    """The models and entries that a person named; a class in a file may be run from here on."""
+    return [registry.use(name) for name in names(text or "")]
+
+
 def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     """The numbers between commas. Raises UsageError for anything else."""
     if text is None:
@@ -131,15 +137,15 @@ class _HasEntries(Protocol):
     def with_entries(self, more: list[Entry]) -> Any: ...
 
 
-def with_variants(plan: _HasEntries, models: str | None, variants: list[str] | None) -> Any:
+def with_variants(plan: _HasEntries, asked: str | None, variants: list[str] | None) -> Any:
     """The plan with the variants, and only the entries of --models beside them."""
     from holo_cli.bench.experiment.plan import parse_variant
 
     more = [parse_variant(text) for text in variants or ()]
     plan = plan.with_entries(more)
-    if models is None:
+    if asked is None:
         return plan
-    chosen = names(models)
+    chosen = models(asked)
     return plan.select([*chosen, *(e.name for e in more if e.name not in chosen)])  # type: ignore[attr-defined]
 
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import complete, options, table_layout
+from holo_cli.cli import bench_options, complete, options, table_layout
 from holo_cli.cli.bench_options import (
     Markdown,
     Open,
     Sets,
     Variants,
     machine_of,
-    names,
     open_in_browser,
     sink,
 )
@@ -281,7 +280,7 @@ def _entries(
     from holo_cli.bench.speed.measurements import resolve_entries
 
     return resolve_entries(
-        names(models or ""), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
+        bench_options.models(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
         device=device or "auto", dtype=dtype or "auto", reserved=reserved, **shape,
     )  # fmt: skip
 

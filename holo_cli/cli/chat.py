@@ -12,6 +12,7 @@ from holo_cli.cli.output import Output
 
 def chat(
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     system: Annotated[
         str | None, typer.Option("--system", metavar="TEXT", help="What comes before all turns.")
     ] = None,

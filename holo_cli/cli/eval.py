@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     data: Annotated[
         str | None,
         typer.Option(

@@ -12,6 +12,7 @@ from holo_cli.cli.output import Output, size
 
 def export(
     checkpoint: options.CheckpointArgument = None,
+    model: options.ModelFile = None,
     to: Annotated[
         str,
         typer.Option(

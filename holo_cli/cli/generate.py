@@ -32,6 +32,7 @@ def generate(
         Path | None, typer.Option("--file", metavar="FILE", help="Read the prompt from a file.")
     ] = None,
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_k: options.TopK = None,
@@ -65,7 +66,7 @@ def generate(
     from dataclasses import asdict
 
     from holo_cli.cli.compute import load, tell_newest
-    from holo_cli.inference.chat.conversation_memory import read_memory
+    from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
     from holo_cli.inference.generation.early_exit import choose_threshold, mean_depth
     from holo_cli.inference.generation.sampling import SamplingConfig
 
@@ -89,7 +90,8 @@ def generate(
         out.note(calibrated(found))
     if missing := loaded.tokenizer.unknown(text):
         out.warn(f"the model's alphabet lacks {' '.join(missing)}: left out.")
-    writing = loaded.write(text, sampling, lang, read_memory(memory, loaded) if memory else ())
+    mixer = recall_from(loaded, read_memory(memory, loaded), text) if memory else None
+    writing = loaded.write(text, sampling, lang, mixer)
     write(writing, out)
     samples = writing.samples
     result = {"samples": [asdict(s) for s in samples], "prompt_tokens": writing.prompt_tokens}

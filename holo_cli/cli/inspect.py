@@ -60,6 +60,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
     return [
         ("checkpoint", found["path"]),
         ("model", f"{found['model']}, preset {found['preset'] or 'none'}"),
+        *(("needs", f"{key} {value}") for key, value in found["needs"].items()),
         ("parameters", count(found["parameters"])),
         ("size", size(found["bytes"])),
         ("run", f"{found['run'] or 'none'} ({found['kind']})"),

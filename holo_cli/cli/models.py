@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from holo_cli import registry
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, size
+from holo_cli.errors import ModelError
+from holo_cli.plugins import is_file
 
 COSTS = (
     ("parameters", "parameters", count),
@@ -23,7 +26,10 @@ def models(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="One model, with its costs.", autocompletion=complete.models
+            metavar="[NAME]",
+            callback=options.use_model,
+            help="One model, with its costs; also path/to/mixer.py:ClassName.",
+            autocompletion=complete.models,
         ),
     ] = None,
     vocab_size: Annotated[
@@ -45,7 +51,7 @@ def models(
     """
     out = Output(json=json, verbosity=verbosity)
     if name is None:
-        rows = overview()
+        rows = overview(out)
         out.document({"models": rows})
         out.table(
             ("model", "mechanism", "presets"),
@@ -62,29 +68,38 @@ def models(
     ]
     out.table(("preset", *(title for _, title, _ in COSTS)), table)
     out.note(f"For a vocabulary of {vocab_size:,} and each preset's own context.")
-    out.end("", f"holo train --model {row['name']} --preset {row['presets'][0]}")
+    typed = str(registry.find(row["name"])) if is_file(row["name"]) else row["name"]
+    preset = f" --preset {row['presets'][0]}" if row["presets"] else ""
+    out.end("", f"holo train --model {typed}{preset}")
 
 
-def overview() -> list[dict[str, Any]]:
-    """Name, mechanism and presets of every model; imports no torch."""
+def overview(out: Output) -> list[dict[str, Any]]:
+    """Name, mechanism and presets of every model, with a warning for each that cannot be used;
+    imports no torch, unless a model from outside does."""
     from holo_cli.registry import model_names
 
-    return [one(name) for name in model_names()]
+    rows = []
+    for name in model_names():
+        try:
+            rows.append(one(name))
+        except ModelError as error:
+            out.warn(str(error))
+    return rows
 
 
 def one(name: str) -> dict[str, Any]:
-    """Name, mechanism and presets of one model; imports no torch."""
-    from holo_cli.registry import config_class, preset_names
-
+    """Name, mechanism and presets of one model."""
+    found = registry.find(name).name
     return {
-        "name": name.replace("_", "-"),
-        "mechanism": config_class(name).mechanism,
-        "presets": preset_names(name),
+        "name": found,
+        "mechanism": registry.mechanism(found),
+        "presets": registry.preset_names(found),
     }
 
 
 def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str, Any]]:
-    """What each preset costs, by name: `Description` and the memory estimate in one dict.
+    """What each preset costs, by name: `Description` and the memory estimate in one dict. A model
+    without presets has one row, "defaults".
 
     HOLO_ variables, which would change what a preset is, do not count here.
     """
@@ -97,10 +112,14 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
     from holo_cli.training.memory_estimate import estimate
 
     found = {}
-    for preset in preset_names(name):
+    presets: list[str | None] = [*preset_names(name)]
+    for preset in presets or [None]:
         resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
         with torch.device("meta"):  # shapes only: a preset of any size, in no memory
             described = build_model(name, resolved.model).describe()
         memory = estimate(resolved, vocab_size)["total_bytes"]
-        found[preset] = {**dataclasses.asdict(described), "train_memory_bytes": memory}
+        found[preset or "defaults"] = {
+            **dataclasses.asdict(described),
+            "train_memory_bytes": memory,
+        }
     return found

@@ -31,6 +31,15 @@ Verbosity = Annotated[
 ]
 Debug = Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks of errors.")]
 
+
+def use_model(value: str | None) -> str | None:
+    """Callback of options that name a model: one in a file may be run from here on, as it was typed
+    by the person at the keyboard."""
+    from holo_cli.registry import use
+
+    return None if value is None else use(value)
+
+
 # -- where and how to compute ---------------------------------------------------------------------
 
 Device = Annotated[
@@ -53,6 +62,16 @@ Checkpoint = Annotated[
 CheckpointArgument = Annotated[
     str | None,
     typer.Argument(metavar="[CHECKPOINT]", help=CHECKPOINT_HELP, autocompletion=complete.runs),
+]
+ModelFile = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="FILE:CLASS",
+        callback=use_model,
+        help="Model file that the checkpoint needs, as in path/to/mixer.py:ClassName "
+        "(default: none; built-in and installed models are found by name).",
+    ),
 ]
 Run = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the run's files.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]

@@ -19,6 +19,7 @@ def resume(
             autocompletion=complete.runs,
         ),
     ] = None,
+    model: options.ModelFile = None,
     run: Annotated[
         str | None, typer.Option("--run", metavar="NAME", help="Go on under another name.")
     ] = None,

@@ -18,7 +18,12 @@ def train(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", "-m", metavar="NAME", help="See holo models.", autocompletion=complete.models
+            "--model",
+            "-m",
+            metavar="NAME",
+            callback=options.use_model,
+            help="Model to train, one of `holo models`, or path/to/mixer.py:ClassName.",
+            autocompletion=complete.models,
         ),
     ] = None,
     data: Annotated[
@@ -114,7 +119,7 @@ def train(
         "training.dtype": dtype,
     }
     resolved = resolve(model, preset, recipe, config, sets or (), flags)
-    if resolved.provenance["preset"] == "default":
+    if resolved.provenance["preset"] == "default" and resolved.preset:
         out.note(f"No --preset: using '{resolved.preset}'.")
     if dry_run:
         from holo_cli.cli.dry_run import show

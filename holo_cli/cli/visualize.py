@@ -37,6 +37,7 @@ def visualize(
         ),
     ] = None,
     checkpoint: options.Checkpoint = None,
+    model: options.ModelFile = None,
     text: Annotated[
         str | None, typer.Option("--text", metavar="TEXT", help="What the model reads.")
     ] = None,

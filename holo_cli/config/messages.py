@@ -74,7 +74,8 @@ def _owner(key: str, model_name: str) -> str | None:
     section, _, leaf = key.partition(".")
     if section != "model":
         return None
-    others = [name for name in registry.model_names() if name != model_name]
+    known = registry.built_in()  # not those of packages, which would be imported for a hint
+    others = [name for name in registry.model_names() if name in known and name != model_name]
     return next((n for n in others if leaf in registry.config_class(n).model_fields), None)
 
 

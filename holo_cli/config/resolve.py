@@ -151,7 +151,7 @@ def resolve(
             next_step=f"Add --model, one of: {', '.join(registry.model_names())}.",
         )
     schema = check.schema_of(registry.config_class(model_name))
-    model_name = model_name.replace("_", "-")
+    model_name = registry.canonical(model_name) or model_name
     if config_file:
         _check_model(config_file, model_name, str(file))
         if preset is None and config_file.preset:
@@ -200,7 +200,8 @@ def _read_preset(model_name: str, preset: str | None) -> ConfigFile | None:
     if preset is None:
         return None
     path = registry.preset_path(model_name, preset)
-    shown = path.relative_to(registry.configs_folder().parent).as_posix()
+    root = registry.configs_folder().parent
+    shown = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
     parsed = read_file(path, f"preset {preset} ({shown})")
     _check_model(parsed, model_name, shown)
     return parsed
@@ -222,7 +223,7 @@ def _check_recipe(recipe: str, place: str) -> None:
 
 
 def _check_model(config_file: ConfigFile, model_name: str, shown: str) -> None:
-    if config_file.name and config_file.name.replace("_", "-") != model_name:
+    if config_file.name and registry.canonical(config_file.name) != model_name:
         raise UsageError(
             f"{shown} is a config of model '{config_file.name}', not of '{model_name}'.",
             next_step=f"Use --model {config_file.name}, or another --config.",

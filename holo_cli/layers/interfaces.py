@@ -131,6 +131,16 @@ class Mixer(Part):
     def state_bytes(self, length: int) -> int:
         """Bytes of state for one row after `length` tokens, in the weights' dtype."""
 
+    def disable(self) -> None:
+        """Switch the mixing of tokens off, for good: nothing is written into the stream.
+
+        Zeroes and freezes `out`, the last matrix; a mixer made of mixers has none of its own.
+        """
+        out = getattr(self, "out", None)
+        for parameter in out.parameters() if isinstance(out, nn.Module) else ():
+            nn.init.zeros_(parameter)
+            parameter.requires_grad_(False)
+
     @abstractmethod
     def flops(self, length: float) -> float:
         """Forward FLOPs of one token that looks back on `length` tokens, without its weights'."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.layers.head import Head
+from holo_cli.layers.interfaces import Mixer
 
 
 class Hidden(NamedTuple):
@@ -130,6 +131,12 @@ class LanguageModel(nn.Module, ABC):
     def views(self) -> tuple[str, ...]:
         """Names of the `holo visualize` pages that this model can fill, beside the common ones."""
         return ()
+
+    def disable(self) -> None:
+        """Switch the mixing of tokens off, for good, as tests and ablations do."""
+        for module in self.modules():
+            if isinstance(module, Mixer):
+                module.disable()
 
     def matrices(self) -> dict[str, nn.Parameter]:
         """The weights Muon may orthogonalise, by name: 2-D weights inside the blocks.

@@ -18,9 +18,9 @@ from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
-from holo_cli.training.process import training_rows
 from holo_cli.training.state import Progress
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
+from holo_cli.training.training_run import training_rows
 
 WARM, TIMED = 3, 8  # steps thrown away (first-use costs), and steps timed
 EVALUATED = 1.0  # seconds of evaluation after which the rest of the text is extrapolated
@@ -56,26 +56,26 @@ def seconds_of(resolved: Resolved, *, evaluation: bool = True) -> tuple[float, f
         model = registry.build_model(resolved.model_name, first).to(device)
         dtype = pick_dtype(config.dtype, device)
         optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
-        loop = Loop(
+        trainer = Trainer(
             model, optimizer, data, config.model_copy(update={"eval_every": 10**9}), dtype,
-            Progress(), events=lambda event: None, save=lambda kind, loop: None,
+            Progress(), events=lambda event: None, save=lambda kind, trainer: None,
             stages=stages, batches=training_rows(resolved, data),
         )  # fmt: skip
         model.train()
         for _ in range(WARM):
-            loop.step()
-        before = loop.progress.train_seconds
+            trainer.step()
+        before = trainer.progress.train_seconds
         for _ in range(TIMED):
-            loop.step()
-        step = (loop.progress.train_seconds - before) / TIMED
-        return step, _evaluation(loop, data, dtype) if evaluation else 0.0
+            trainer.step()
+        step = (trainer.progress.train_seconds - before) / TIMED
+        return step, _evaluation(trainer, data, dtype) if evaluation else 0.0
 
 
-def _evaluation(loop: Loop, data: PreparedData, dtype: torch.dtype) -> float:
+def _evaluation(trainer: Trainer, data: PreparedData, dtype: torch.dtype) -> float:
     """Seconds of scoring the validation text, extrapolated from its first EVALUATED seconds."""
-    model = loop.model
+    model = trainer.model
     context = model.config.context
-    rows = loop.config.eval_batch_size or max(1, TOKENS_PER_BATCH // context)
+    rows = trainer.config.eval_batch_size or max(1, TOKENS_PER_BATCH // context)
     model.eval()
     scored, started = 0, time.perf_counter()
     with torch.inference_mode(), autocast(model.device, dtype):

@@ -5,18 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.checkpoint.header import StageRow
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.training.state import Progress, training_tensors
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
 
 Kind = Literal["best", "last", "weights"]
 
 
-class RunFiles:
+class CheckpointWriter:
     """Writes `checkpoints/RUN_best` and `RUN_last` of one run."""
 
     def __init__(self, resolved: Resolved, data: PreparedData, name: str, replaces: bool) -> None:
@@ -28,6 +29,7 @@ class RunFiles:
         config = self.resolved.to_dict()
         return Header(
             model=self.resolved.model_name,
+            needs=registry.needs(self.resolved.model_name),
             config=config["config"],
             preset=config["preset"],
             recipe=config["recipe"],
@@ -56,13 +58,13 @@ class RunFiles:
             state=progress.to_dict() if kind == "last" else {},
         )
 
-    def save(self, kind: Kind, loop: Loop) -> Path:
+    def save(self, kind: Kind, trainer: Trainer) -> Path:
         """Write one of the run's files; the path."""
-        tensors = model_tensors(loop.model)
+        tensors = model_tensors(trainer.model)
         if kind == "last":
-            tensors |= training_tensors(loop.model, loop.optimizer, loop.random)
+            tensors |= training_tensors(trainer.model, trainer.optimizer, trainer.random)
         path = run_path(CHECKPOINTS, self.name, kind)
-        save(path, self.header(kind, loop.progress), tensors)
+        save(path, self.header(kind, trainer.progress), tensors)
         if self.replaces:
             other = run_path(CHECKPOINTS, self.name, "last" if kind == "best" else "best")
             other.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from holo_cli.models.base import Hidden, LanguageModel
 Forward = Callable[[Tensor], Hidden]
 
 
-def compiled(model: LanguageModel) -> tuple[Forward, str | None]:
+def compile_hidden(model: LanguageModel) -> tuple[Forward, str | None]:
     """`model.hidden` compiled, or as it is with the reason why not."""
     from torch._dynamo.exc import TorchDynamoException
     from torch._inductor.exc import InductorError

@@ -46,7 +46,7 @@ class World:
         dist.all_reduce(total)
         return total.item() / self.size
 
-    def gather(self, tensor: Tensor) -> list[Tensor]:
+    def all_gather(self, tensor: Tensor) -> list[Tensor]:
         """The tensor of each process, of one shape everywhere, by rank."""
         if self.size == 1:
             return [tensor]
@@ -55,7 +55,7 @@ class World:
         dist.all_gather(found, mine)
         return [t.to(tensor.device) for t in found]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Go on when all processes have come here."""
         if self.size > 1:
             dist.barrier()
@@ -68,7 +68,7 @@ class World:
         dist.all_reduce(asked, op=dist.ReduceOp.MAX)
         return bool(asked.item())
 
-    def share(self, value: float | None) -> float | None:
+    def broadcast(self, value: float | None) -> float | None:
         """The first process's value, on every process."""
         if self.size == 1:
             return value

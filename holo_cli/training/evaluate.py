@@ -106,7 +106,9 @@ def _score(
     return HalfEvaluation(nats / tokens, nats / (math.log(2) * size), tokens)
 
 
-def own_measures(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> dict[str, float]:
+def model_measures(
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype
+) -> dict[str, float]:
     """The model's own figures on the first validation window; leaves it in eval mode."""
     x = torch.from_numpy(data.split("val")[0][: model.config.context].astype("int64"))
     model.eval()

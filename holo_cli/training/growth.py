@@ -74,7 +74,7 @@ def grow(
     assert all(was is None or new[name].shape == old[was].shape for name, was in names.items())
     assert deeper.config.layers == layers
     deeper.grad_checkpoint = model.grad_checkpoint
-    return deeper.train(model.training), optimizer.carried_to(deeper, names)
+    return deeper.train(model.training), optimizer.for_grown_model(deeper, names)
 
 
 @torch.inference_mode()

@@ -1,15 +1,17 @@
 """Muon for the matrices, AdamW for the rest, over parameters known by name.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest semi-orthogonal matrix, found
-with a few Newton-Schulz steps. Unusual here: all matrices of one shape are orthogonalised together
-as one batch (wide and tall ones too: a tall matrix is worked on transposed), which is what makes it
-cheap for small models; fused projections are split into their matrices first.
-`torch.optim.Muon` is the slow reference that the tests hold this against.
+Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum
+by a nearly semi-orthogonal matrix, found with a few Newton-Schulz steps. Unlike `torch.optim.Muon`,
+all matrices of one shape are orthogonalised as one batch (a tall matrix is transposed first), which
+makes it cheap for small models, and fused projections are split into their matrices first.
+`torch.optim.Muon` is the reference that the tests compare with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +21,14 @@ from holo_cli.models.base import LanguageModel
 
 # x <- a x + b (x x^T) x + c (x x^T)^2 x, tuned for the steepest slope at zero (Jordan et al. 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MOMENTUM = "momentum_buffer"
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
     """(N, r, c) with r <= c -> nearly semi-orthogonal matrices of the same shape, in `dtype`.
 
-    Singular values land in about [0.7, 1.2], which is all that Muon needs.
+    Singular values end in about [0.7, 1.2], which is all that Muon needs.
     """
     a, b, c = NEWTON_SCHULZ
     x = matrices.to(dtype)
@@ -37,164 +40,187 @@ def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.f
     return x
 
 
-class Muon:
-    """Muon with Nesterov momentum and decoupled weight decay over named 2-D parameters.
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov momentum and decoupled weight decay over 2-D parameters.
 
-    One step with rate lr: m <- momentum m + (1 - momentum) g; u = orthogonalise(lerp(g, m));
-    w <- w (1 - lr decay) - lr sqrt(max(1, rows / columns)) u.
+    One step with learning rate lr:
+
+        m <- momentum m + (1 - momentum) g;  u = orthogonalise(lerp(g, m, momentum))
+        w <- w (1 - lr decay) - lr sqrt(max(1, rows / columns)) u
+
+    A parameter with an attribute `splits` is that many matrices, stacked along its rows.
+    Orthogonalisation computes in `dtype`. Parameter groups have `lr`, `momentum`, `weight_decay`;
+    the state of a parameter is its `momentum_buffer`.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], momentum: float, weight_decay: float
+        self,
+        params: Iterable[Any],
+        lr: float = 0.02,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.lr = 0.0
-        self.dtype = torch.float32
-        self.parameters = dict(parameters)
-        self.buffers = {name: torch.zeros_like(p) for name, p in self.parameters.items()}
-        groups: dict[tuple[int, int, float], list[str]] = {}
-        for name, p in self.parameters.items():
-            rows, columns = p.shape[0] // getattr(p, "splits", 1), p.shape[1]
-            scale = max(1.0, rows / columns) ** 0.5
-            groups.setdefault((min(rows, columns), max(rows, columns), scale), []).append(name)
-        # several scales may share a shape: they still go through one batch
-        shapes: dict[tuple[int, int], list[tuple[str, float]]] = {}
-        for (small, large, scale), names in groups.items():
-            shapes.setdefault((small, large), []).extend((name, scale) for name in names)
-        self.shapes = list(shapes.values())
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p][MOMENTUM] = torch.zeros_like(p)
 
     @torch.no_grad()
-    def step(self) -> None:
-        for members in self.shapes:
-            names = [name for name, _ in members]
-            parameters = [self.parameters[n] for n in names]
-            grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-            moments = [self.buffers[n] for n in names]
-            torch._foreach_lerp_(moments, grads, 1 - self.momentum)
-            ahead = torch._foreach_lerp(grads, moments, self.momentum)
-            stacked = torch.cat(
-                [self._as_batch(u, p) for u, p in zip(ahead, parameters, strict=True)]
-            )
-            ortho = orthogonalise(stacked, dtype=self.dtype)
-            at = 0
-            for p, (_, scale) in zip(parameters, members, strict=True):
-                splits = getattr(p, "splits", 1)
-                update = ortho[at : at + splits]
-                at += splits
-                if p.shape[0] // splits > p.shape[1]:
-                    update = update.mT
-                if self.weight_decay:
-                    p.mul_(1 - self.lr * self.weight_decay)
-                p.add_(update.reshape(p.shape).to(p.dtype), alpha=-self.lr * scale)
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update; a parameter without a gradient counts as one with a gradient of zeros."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameters in _by_shape(group["params"]):
+                self._update(parameters, group)
+        return loss
 
-    @staticmethod
-    def _as_batch(update: Tensor, p: nn.Parameter) -> Tensor:
-        """(splits * r, c) -> (splits, min, max)."""
-        batch = update.view(getattr(p, "splits", 1), -1, update.shape[1])
-        return batch.mT if batch.shape[1] > batch.shape[2] else batch
+    def _update(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
+        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        moments = [self.state[p][MOMENTUM] for p in parameters]
+        torch._foreach_lerp_(moments, grads, 1 - momentum)
+        nesterov = torch._foreach_lerp(grads, moments, momentum)
+        batch = torch.cat([_as_batch(u, p) for u, p in zip(nesterov, parameters, strict=True)])
+        updates = orthogonalise(batch, dtype=self.dtype).split([_splits(p) for p in parameters])
+        for p, update in zip(parameters, updates, strict=True):
+            rows, columns = _matrix_shape(p)
+            if rows > columns:
+                update = update.mT
+            if decay:
+                p.mul_(1 - lr * decay)
+            p.add_(update.reshape(p.shape).to(p.dtype), alpha=-lr * _scale(p))
+
+
+def _splits(p: nn.Parameter) -> int:
+    return getattr(p, "splits", 1)
+
+
+def _matrix_shape(p: nn.Parameter) -> tuple[int, int]:
+    """(rows, columns) of each matrix of a parameter."""
+    return p.shape[0] // _splits(p), p.shape[1]
+
+
+def _scale(p: nn.Parameter) -> float:
+    rows, columns = _matrix_shape(p)
+    return max(1.0, rows / columns) ** 0.5
+
+
+def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """The parameters whose matrices have one shape, up to transposition, together."""
+    # sorted by scale inside a shape, in order of appearance: the order of a batch decides its bits
+    groups: dict[tuple[int, int], dict[float, list[nn.Parameter]]] = defaultdict(dict)
+    for p in parameters:
+        rows, columns = _matrix_shape(p)
+        scales = groups[min(rows, columns), max(rows, columns)]
+        scales.setdefault(_scale(p), []).append(p)
+    return [[p for same in scales.values() for p in same] for scales in groups.values()]
+
+
+def _as_batch(update: Tensor, p: nn.Parameter) -> Tensor:
+    """(splits * r, c) -> (splits, min(r, c), max(r, c))."""
+    batch = update.view(_splits(p), -1, update.shape[1])
+    return batch.mT if batch.shape[1] > batch.shape[2] else batch
 
 
 class Optimizer:
-    """The optimizer of a run: Muon + AdamW, or AdamW alone, as the config says.
+    """The optimizer of a run: Muon and AdamW, or AdamW alone, as the config says.
 
-    `set_rates(share)` sets every rate to its peak times `share` of the schedule. All state is
-    tensors by parameter name, for the checkpoint.
+    `set_lr` sets every learning rate to its peak times a multiplier. All state is tensors by
+    parameter name, for the checkpoint.
     """
 
     def __init__(self, model: LanguageModel, config: TrainingConfig, fast_bf16: bool) -> None:
         self.config, self.fast_bf16 = config, fast_bf16
-        named = dict(model.named_parameters())  # a tied matrix appears once
         matrices = model.matrices() if config.optimizer == "muon" else {}
-        rest = {name: p for name, p in named.items() if name not in matrices}
-        self.muon = Muon(matrices, config.momentum, config.weight_decay) if matrices else None
-        if self.muon is not None and fast_bf16:
-            self.muon.dtype = torch.bfloat16
-        self.names = list(rest)
-        adam_lr = config.adam_lr if config.optimizer == "muon" else config.lr
-        decay = [rest[n] for n in self.names if self._decays(n, rest[n], config)]
-        keep = [rest[n] for n in self.names if not self._decays(n, rest[n], config)]
+        rest = {n: p for n, p in model.named_parameters() if n not in matrices}  # tied: once
+        # Under AdamW alone matrices decay; beside Muon nothing that AdamW holds does.
+        decayed = {n: p for n, p in rest.items() if config.optimizer == "adamw" and p.ndim >= 2}
+        kept = {n: p for n, p in rest.items() if n not in decayed}
         groups = [
-            {"params": decay, "weight_decay": config.weight_decay},
-            {"params": keep, "weight_decay": 0.0},
+            {"params": list(named.items()), "weight_decay": decay}
+            for named, decay in ((decayed, config.weight_decay), (kept, 0.0))
+            if named
         ]
         self.adam = torch.optim.AdamW(
-            [g for g in groups if g["params"]],
-            lr=adam_lr,
+            groups,
+            lr=config.adam_lr if config.optimizer == "muon" else config.lr,
             betas=(config.beta1, config.beta2),
             fused=model.device.type in ("cpu", "cuda", "mps"),
         )
-        self.rest = rest
-        self.peak = (config.lr, adam_lr)
+        self.parts: dict[str, torch.optim.Optimizer] = {"adam": self.adam}
+        if matrices:
+            dtype = torch.bfloat16 if fast_bf16 else torch.float32
+            muon = Muon(matrices.items(), config.lr, config.momentum, config.weight_decay, dtype)
+            self.parts = {"muon": muon, "adam": self.adam}
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["initial_lr"] = group["lr"]
 
-    @staticmethod
-    def _decays(name: str, p: nn.Parameter, config: TrainingConfig) -> bool:
-        """Under AdamW alone matrices decay; beside Muon nothing that AdamW holds does."""
-        return config.optimizer == "adamw" and p.ndim >= 2
-
-    def set_rates(self, share: float) -> None:
-        if self.muon is not None:
-            self.muon.lr = self.peak[0] * share
-        for group in self.adam.param_groups:
-            group["lr"] = self.peak[1] * share
+    def set_lr(self, multiplier: float) -> None:
+        for part in self.parts.values():
+            for group in part.param_groups:
+                group["lr"] = group["initial_lr"] * multiplier
 
     def step(self) -> None:
-        if self.muon is not None:
-            self.muon.step()
-        self.adam.step()
+        for part in self.parts.values():
+            part.step()
 
-    def carried_to(self, model: LanguageModel, names: Mapping[str, str | None]) -> Optimizer:
+    def for_grown_model(self, model: LanguageModel, names: Mapping[str, str | None]) -> Optimizer:
         """An optimizer for a grown model.
 
-        `names` maps each of its parameters to the one here whose moments it goes on with, or to
-        None for a fresh start: no momentum, and AdamW's bias correction from its first step on.
+        `names` maps each of its parameters to the one here whose moments it continues, or to None
+        for a fresh start: no momentum, and AdamW's bias correction from its first step on.
         """
         grown = Optimizer(model, self.config, self.fast_bf16)
+        state = grown.state_tensors()  # Muon's buffers, zero before any step
         old = self.state_tensors()
-        carried: dict[str, Tensor] = {}
         for name, was in names.items():
-            if was is None:
-                continue
-            for key in ("muon/{}", *(f"adam/{{}}/{k}" for k in ADAM_STATE)):
-                if key.format(was) in old:
-                    carried[key.format(name)] = old[key.format(was)]
-        for key, fresh in grown.state_tensors().items():  # Muon's buffers, zero before any step
-            carried.setdefault(key, fresh)
-        grown.load_state_tensors(carried)
+            for key in (f"muon/{{}}/{MOMENTUM}", *(f"adam/{{}}/{k}" for k in ADAM_STATE)):
+                if was is not None and key.format(was) in old:
+                    state[key.format(name)] = old[key.format(was)]
+        grown.load_state_tensors(state)
         return grown
 
     # -- the checkpoint's view --------------------------------------------------------------------
 
+    def _entries(self) -> Iterator[tuple[str, nn.Parameter, torch.optim.Optimizer]]:
+        """Every parameter as ("muon/NAME" or "adam/NAME", parameter, its optimizer)."""
+        for kind, part in self.parts.items():
+            for group in part.param_groups:
+                for name, p in zip(group["param_names"], group["params"], strict=True):
+                    yield f"{kind}/{name}", p, part
+
     def state_tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the state: `muon/NAME`, `adam/NAME/exp_avg`, `.../exp_avg_sq`, `step`."""
-        out: dict[str, Tensor] = {}
-        if self.muon is not None:
-            out |= {f"muon/{name}": t for name, t in self.muon.buffers.items()}
-        for name, p in self.rest.items():
-            for key, value in self.adam.state.get(p, {}).items():
-                out[f"adam/{name}/{key}"] = value
-        return out
+        """Every tensor of the state: `muon/NAME/momentum_buffer`, `adam/NAME/exp_avg`, ..."""
+        return {
+            f"{entry}/{key}": value
+            for entry, p, part in self._entries()
+            for key, value in part.state.get(p, {}).items()
+        }
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """The inverse of `state_tensors`; a name or shape that does not fit raises KeyError or
-        RuntimeError, which the checkpoint reader turns into its own sentence."""
-        if self.muon is not None:
-            for name, buffer in self.muon.buffers.items():
-                buffer.copy_(tensors[f"muon/{name}"])
-        for name, p in self.rest.items():
-            keys = [k for k in ADAM_STATE if f"adam/{name}/{k}" in tensors]
-            if keys:
-                self.adam.state[p] = {
-                    k: tensors[f"adam/{name}/{k}"].clone().to(p.device) for k in keys
-                }
+        """The inverse of `state_tensors`. A missing momentum raises KeyError and a shape that does
+        not fit RuntimeError; the checkpoint reader turns both into one sentence."""
+        for entry, p, part in self._entries():
+            if isinstance(part, Muon):
+                part.state[p][MOMENTUM].copy_(tensors[f"{entry}/{MOMENTUM}"])
+                continue
+            found = {k: tensors[f"{entry}/{k}"] for k in ADAM_STATE if f"{entry}/{k}" in tensors}
+            if any(t.shape != p.shape for key, t in found.items() if key != "step"):
+                raise RuntimeError(f"the moments of {entry} have another shape than the parameter")
+            if found:
+                part.state[p] = {key: t.clone().to(p.device) for key, t in found.items()}
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Norm of all gradients together, a scalar; above `limit` (0: off) they are scaled down."""
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(grads, foreach=None)
+    with_grad = [p for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in with_grad if p.grad is not None])
     if limit > 0:
-        torch.nn.utils.clip_grads_with_norm_(
-            [p for p in parameters if p.grad is not None], limit, norm
-        )
+        torch.nn.utils.clip_grads_with_norm_(with_grad, limit, norm)
     return norm

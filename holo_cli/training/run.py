@@ -1,7 +1,7 @@
 """A whole run: from a resolved config, or a checkpoint, to trained checkpoints on the disk.
 
 `train` and `resume` are what the commands of the same names call. They find the data, the name and
-the state to begin with, and refuse what cannot be; `process.py` trains.
+the state to begin with, and refuse what cannot be; `training_run.py` trains.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.process import Events, Process, Sampler, training_rows
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
 from holo_cli.training.trainer import Event
+from holo_cli.training.training_run import Events, Sampler, TrainingRun, training_rows
 
 
 def train(
@@ -61,7 +61,7 @@ def train(
     stages = resolved.model.stages()
     first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
     model = initial_model(resolved.model_name, first, resolved.training).to(device)
-    return Process(resolved, data, name, model, Progress(), events, sampler).go(
+    return TrainingRun(resolved, data, name, model, Progress(), events, sampler).run(
         tensors=None, stop=stop, stop_at=stop_at
     )
 
@@ -113,7 +113,7 @@ def resume(
     with torch.no_grad():
         for key, target in model.state_dict().items():
             target.copy_(tensors[f"model/{key}"])
-    return Process(resolved, data, name, model, progress, events, sampler).go(
+    return TrainingRun(resolved, data, name, model, progress, events, sampler).run(
         tensors=tensors, stop=stop, stop_at=stop_at
     )
 
@@ -158,7 +158,7 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
                 "it with --force.",
             )
         return asked
-    base = name = f"{model}-{data.name}"
+    base = name = f"{registry.short_name(model)}-{data.name}"
     number = 1
     while name in existing and not force:
         number += 1

@@ -7,7 +7,7 @@ import math
 from holo_cli.config.training_schema import TrainingConfig
 
 
-def rate_share(step: int, config: TrainingConfig) -> float:
+def lr_multiplier(step: int, config: TrainingConfig) -> float:
     """Share of the peak rate for step 0 .. steps - 1.
 
     Linear warm-up, then either constant with a linear cooldown over the last `cooldown` of the

@@ -55,7 +55,7 @@ class Progress:
             ) from error
 
 
-def random_states() -> dict[str, Tensor]:
+def rng_states() -> dict[str, Tensor]:
     """The states of the generators of this process, by device."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -86,7 +86,7 @@ def _random(device: str, rank: int) -> str:
     return f"rng/{device}/{rank}" if rank else f"rng/{device}"
 
 
-def restore_training(
+def restore_training_state(
     model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor], rank: int = 0
 ) -> None:
     """The inverse of `training_tensors`, for the process of that rank.

@@ -1,4 +1,4 @@
-"""The training loop: the only one, for every model.
+"""The training loop, the only one, for every model.
 
 A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can be stopped
 between any two micro-steps and goes on from its saved state to the same bits. Non-finite losses
@@ -23,17 +23,17 @@ from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.allocator import keep_freed_memory
-from holo_cli.training.compile import Forward, compiled
+from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import evaluate, own_measures
+from holo_cli.training.evaluate import evaluate, model_measures
 from holo_cli.training.failures import diverged, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.precision import autocast
-from holo_cli.training.schedule import context_at, rate_share
-from holo_cli.training.state import Progress, random_states
+from holo_cli.training.schedule import context_at, lr_multiplier
+from holo_cli.training.state import Progress, rng_states
 from holo_cli.training.stopping import StopRequest
 
 Event = dict[str, Any]
@@ -42,10 +42,10 @@ Event = dict[str, Any]
 class Saver(Protocol):
     """Writes the run's checkpoints: `best` weights, or `last` with the whole state."""
 
-    def __call__(self, kind: Literal["best", "last"], loop: Loop) -> None: ...
+    def __call__(self, kind: Literal["best", "last"], trainer: Trainer) -> None: ...
 
 
-class Loop:
+class Trainer:
     """Trains `model` until something says stop; `run` returns what that was."""
 
     def __init__(
@@ -65,12 +65,12 @@ class Loop:
         stop_at: int | None = None,
         stages: Sequence[Stage] = (),
         batches: TrainBatches | None = None,
-        held_at: float | None = None,
+        fixed_progress: float | None = None,
     ) -> None:
         """`batches` None: plain windows of the training part. Without `stages` nothing grows.
 
-        `data` may be None for steps on `batches` alone, without evaluations. `held_at` is a share
-        of training that the model is to take every step for; None: the one that is reached.
+        `data` may be None for steps on `batches` alone, without evaluations. `fixed_progress` is
+        passed to the model's `on_progress` at every step instead of the real fraction.
         """
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
@@ -80,7 +80,7 @@ class Loop:
         self.world = world or World()
         self.stop_at = stop_at
         self.context = model.config.context
-        self.held_at = held_at
+        self.fixed_progress = fixed_progress
         if batches is None:
             batches = TrainBatches(self._text.split("train"), self.context, config.seed)
         self.batches = batches
@@ -152,7 +152,7 @@ class Loop:
         """Compile the forward pass where this machine can; where it cannot, say so and go on."""
         if not self.config.compile:
             return
-        self.hidden, problem = compiled(self.model)
+        self.hidden, problem = compile_hidden(self.model)
         if problem:
             self.warn(f"torch.compile does not work here ({problem}); going on without it.")
 
@@ -207,8 +207,8 @@ class Loop:
         """
         progress, config = self.progress, self.config
         self._grow()
-        reached = progress.step / config.steps if self.held_at is None else self.held_at
-        self.model.on_progress(reached)
+        fraction = progress.step / config.steps
+        self.model.on_progress(fraction if self.fixed_progress is None else self.fixed_progress)
         while progress.micro < config.grad_accum:
             if self.world.any(bool(self.stop)):
                 self.stop.ask("signal")
@@ -217,11 +217,11 @@ class Loop:
             self._micro_step()
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
-        loss = self._meet()
+        loss = self._all_reduce()
         norm = clip_grad_norm(self.parameters, config.clip).item()
         if not (math.isfinite(norm) and math.isfinite(loss)):
             raise diverged(progress, config, loss, norm)
-        self.optimizer.set_rates(rate_share(progress.step, config))
+        self.optimizer.set_lr(lr_multiplier(progress.step, config))
         self.optimizer.step()
         for p in self.parameters:
             p.grad = None
@@ -234,7 +234,7 @@ class Loop:
         self._norm = norm
         return True
 
-    def _meet(self) -> float:
+    def _all_reduce(self) -> float:
         """Gradients and loss of the accumulation so far become their means over the processes."""
         if self.world.size > 1:
             for p in self.parameters:  # a part that one process did not use, others may have
@@ -299,7 +299,7 @@ class Loop:
                 "tokens": progress.tokens,
                 "epoch": round(self.batches.epoch, 4),
                 "loss": progress.train_loss,
-                "lr": self.optimizer.peak[0] * rate_share(progress.step - 1, config),
+                "lr": config.lr * lr_multiplier(progress.step - 1, config),
                 "grad_norm": self._norm,
                 "tokens_per_second": round(speed, 1),
                 "seconds": round(progress.train_seconds, 3),
@@ -312,7 +312,7 @@ class Loop:
         progress = self.progress
         if not self.world.is_main:
             # only the first process evaluates; the others wait for what it found
-            progress.val_loss = self.world.share(None)
+            progress.val_loss = self.world.broadcast(None)
             return
         started = time.perf_counter()
         result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
@@ -322,7 +322,7 @@ class Loop:
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = own_measures(self.model, self._text, self.dtype)
+        measures = model_measures(self.model, self._text, self.dtype)
         text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
         self.model.train()
         seconds = time.perf_counter() - started
@@ -350,18 +350,18 @@ class Loop:
         )
         if best:
             self._save("best")
-        self.world.share(progress.val_loss)
+        self.world.broadcast(progress.val_loss)
 
     def _save(self, kind: Literal["best", "last"]) -> None:
         """The first process writes. For `last` the others give it what is theirs, and wait."""
         if kind == "last":
             if self.progress.micro:
-                self._meet()
-            self.random = {name: self.world.gather(t) for name, t in random_states().items()}
+                self._all_reduce()
+            self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
         if self.world.is_main:
             self.save(kind, self)
         if kind == "last":
-            self.world.wait()
+            self.world.barrier()
 
     def warn(self, message: str) -> None:
         """Tell something that goes against expectation."""

@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 import time
 from collections.abc import Sequence
@@ -31,10 +29,9 @@ FOLDER = Path("pages")
 
 def views_of(model: str) -> ModuleType | None:
     """The `views.py` of a model; None for a model without one."""
-    from holo_cli.registry import module_name
+    from holo_cli.registry import part
 
-    name = module_name(model) + ".views"
-    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+    return part(model, "views")
 
 
 def pages_of(model: str) -> dict[str, str]:
@@ -112,10 +109,13 @@ def _look(
     what: str, checkpoint: str | Path | None, text: str | None, device: str
 ) -> tuple[str, Page]:
     from holo_cli.checkpoint import find_checkpoint, read_header
+    from holo_cli.checkpoint.rebuild import need_model
     from holo_cli.visualize.page import Page
 
     path = find_checkpoint(checkpoint)
-    model = read_header(path).model
+    header = read_header(path)
+    need_model(path, header)
+    model = header.model
     pages = pages_of(model)
     if what not in pages:
         raise UsageError(

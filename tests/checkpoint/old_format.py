@@ -14,9 +14,9 @@ def rewrite_as_format_1(path: Path) -> None:
     header, tensors = load_training(path)
 
     def old(name: str) -> str:
-        for before, now in RENAMED_SINCE_1[header.model].items():
+        for before, now in RENAMED_SINCE_1.get(header.model, {}).items():
             name = re.sub(rf"(?<![^./]){re.escape(now)}(?![^./])", before, name)
-        return name
+        return name.removesuffix("/momentum_buffer")
 
     renamed = {old(name): tensor for name, tensor in tensors.items()}
     save(path, header.model_copy(update={"format": 1}), renamed)

@@ -173,10 +173,10 @@ def test_what_is_not_text_throughout(holo: Holo, text: str, data: bytes, message
     [
         (("--file", "empty.txt"), 1, "empty.txt holds no text"),
         (("--file", "nope.txt"), 1, "There is no file 'nope.txt'"),
-        (("--file", "text.txt", "--context", "25"), 2, "cannot take a context of 25 tokens"),
+        (("--file", "text.txt", "--context", "25"), 2, "does not support a context of 25 tokens"),
         (("--file", "text.txt", "--context", "0"), 2, "--context must be at least 1"),
         (("--file", "text.txt", "--stride", "99"), 2, "--stride must be from 1"),
-        (("--file", "text.txt", "--carry"), 2, "cannot carry its state"),
+        (("--file", "text.txt", "--carry"), 2, "does not support --carry"),
         (("--file", "text.txt", "--data", "x"), 2, "exclude each other"),
         (("--file", "text.txt", "--context", "-3"), 2, "--context must be at least 1, not -3"),
         (("--file", "text.txt", "--stride", "0"), 2, "--stride must be at least 1"),

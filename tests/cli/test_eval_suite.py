@@ -58,7 +58,7 @@ def test_an_alphabet_that_is_too_small(holo: Holo) -> None:
     make_checkpoint(CHECKPOINT)
     ran = holo("eval", "--suite", "minimal-pairs")
     assert (ran.code, ran.out) == (2, "")
-    assert "cannot score the pairs in 'en'" in ran.err
+    assert "The pairs in 'en' contain" in ran.err
     assert "--tokenizer bpe" in ran.err
 
 
@@ -69,7 +69,7 @@ def test_an_alphabet_that_is_too_small(holo: Holo) -> None:
         (("--suite", "blimp", "--tasks", "x"), "--suite and --tasks exclude each other"),
         (("--suite", "minimal-pairs", "--pairs", "3"), "an even number of at least 2, not 3"),
         (("--suite", "minimal-pairs", "--pairs", "0"), "an even number of at least 2, not 0"),
-        (("--suite", "minimal-pairs", "--lang", "fr"), "no minimal pairs in 'fr'"),
+        (("--suite", "minimal-pairs", "--lang", "fr"), "no minimal pairs in the language 'fr'"),
         (("--suite", "minimal-pairs", "--limit", "3"), "--limit would do nothing"),
         (("--suite", "minimal-pairs", "--file", "x"), "--file would do nothing"),
         (("--suite", "korean", "--pairs", "4"), "--suite korean brings its own texts: --pairs"),

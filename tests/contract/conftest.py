@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from holo_cli import registry
+from holo_cli.models import oracle
 from holo_cli.models.base import LanguageModel
 
 VOCAB, CONTEXT = 29, 64
@@ -35,7 +35,15 @@ class Case:
 
     @property
     def reference(self) -> ModuleType:
-        return importlib.import_module(registry.module_name(self.name) + ".reference")
+        return registry.part(self.name, "reference")
+
+    @property
+    def claims(self) -> oracle.Claims:
+        return oracle.claims(self.reference, self.label.split(":")[1])
+
+    def logits(self, model: LanguageModel, tokens: torch.Tensor) -> torch.Tensor:
+        """The slow obvious form."""
+        return oracle.logits(self.reference, model, tokens)
 
     def build(self, *, awake: bool = True, dtype: torch.dtype = torch.float64) -> LanguageModel:
         """A seeded model in eval mode; `awake`: nothing is left at the zeros of initialisation."""
@@ -58,7 +66,7 @@ def awaken(model: nn.Module) -> None:
 
 def cases() -> Iterator[Case]:
     for name in registry.model_names():
-        module = importlib.import_module(registry.module_name(name) + ".reference")
+        module = registry.part(name, "reference")
         for label, overrides in module.CASES.items():
             yield Case(name, f"{name}:{label}", overrides)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -62,7 +61,7 @@ SMALL = {
 
 def smallest(model: str) -> dict[str, Any]:
     """What a model needs to be as small as SMALL, from its own list of configurations."""
-    cases = importlib.import_module(registry.module_name(model) + ".reference").CASES
+    cases = registry.part(model, "reference").CASES
     return {f"model.{key}": value for key, value in next(iter(cases.values())).items()}
 
 

@@ -1,4 +1,4 @@
-"""Growth in stages, driven by the loop: nothing jumps or is lost, any stop is gone on from."""
+"""Growth in stages, driven by the trainer: nothing jumps or is lost, any stop is gone on from."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from holo_cli.training import trainer as loop_module
 from holo_cli.training.calibrate import steps_within
 from holo_cli.training.growth import first_step, grow, layers_due, steps_left
 from holo_cli.training.optim import Optimizer
-from holo_cli.training.process import training_rows
 from holo_cli.training.run import resume, train
 from holo_cli.training.state import Progress
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
+from holo_cli.training.training_run import training_rows
 from tests.training.conftest import same_files, smallest
 from tests.training.growing import register
 from tests.training.test_resume import CHECKPOINTS, StopAfter, ignore
@@ -81,23 +81,23 @@ def test_steps_made_without_run_grow_and_tell_how_far_training_is(
     config = config.replace({"model.vocab_size": data.tokenizer.vocab_size}, source="test")
     model = registry.build_model("growing", config.model.at_depth(1))
     told: list[float] = []
-    monkeypatch.setattr(type(model), "reached", lambda self, share: told.append(share))
+    monkeypatch.setattr(type(model), "on_progress", lambda self, share: told.append(share))
     events: list[dict[str, Any]] = []
-    loop = Loop(
+    trainer = Trainer(
         model, Optimizer(model, config.training, fast_bf16=False), None, config.training,
-        torch.float32, Progress(), events=events.append, save=lambda kind, loop: None,
+        torch.float32, Progress(), events=events.append, save=lambda kind, trainer: None,
         stages=config.model.stages(), batches=training_rows(config, data),
     )  # fmt: skip
     depths = []
     for _ in range(config.training.steps):
-        assert loop.step()
-        depths.append(loop.model.config.layers)
+        assert trainer.step()
+        depths.append(trainer.model.config.layers)
     assert depths == [1] * 3 + [2] * 3 + [4] * 6
     assert told == [step / 12 for step in range(12)]
     assert [event["stage"] for event in events] == [1, 2, 3]
     assert not any("loss_before" in event for event in events)  # there is no text to take it on
-    loop.held_at = 1.0
-    loop.step()
+    trainer.fixed_progress = 1.0
+    trainer.step()
     assert told[-1] == 1.0
 
 
@@ -105,14 +105,14 @@ def test_calibration_goes_through_the_depths(
     growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     depths = []
-    step = Loop.step
+    step = Trainer.step
 
-    def watched(loop: Loop) -> bool:
-        done = step(loop)
-        depths.append(loop.model.config.layers)
+    def watched(trainer: Trainer) -> bool:
+        done = step(trainer)
+        depths.append(trainer.model.config.layers)
         return done
 
-    monkeypatch.setattr(Loop, "step", watched)
+    monkeypatch.setattr(Trainer, "step", watched)
     assert steps_within(growing(), 1.0) >= 1
     assert depths == [1] * 3 + [2] * 3 + [4] * 5
 
@@ -120,20 +120,20 @@ def test_calibration_goes_through_the_depths(
 # -- the passage from one depth to the next -------------------------------------------------------
 
 
-def trained(config: Resolved, steps: int) -> Loop:
+def trained(config: Resolved, steps: int) -> Trainer:
     """A loop that has made some steps at the depth it began with."""
     data = PreparedData.open(config.data.path)
     config = config.replace({"model.vocab_size": data.tokenizer.vocab_size}, source="test")
     torch.manual_seed(0)
     model = registry.build_model("growing", config.model.at_depth(2))
-    loop = Loop(
+    trainer = Trainer(
         model, Optimizer(model, config.training, fast_bf16=False), data, config.training,
-        torch.float32, Progress(), events=ignore, save=lambda kind, loop: None,
+        torch.float32, Progress(), events=ignore, save=lambda kind, trainer: None,
     )  # fmt: skip
     model.train()
     for _ in range(steps):
-        loop.step()
-    return loop
+        trainer.step()
+    return trainer
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -141,10 +141,10 @@ def trained(config: Resolved, steps: int) -> Loop:
 def test_moments_are_carried_by_name_and_new_ones_are_fresh(
     growing: Growing, home: Path, how: str, optimizer: str
 ) -> None:
-    loop = trained(growing(**{"model.how": how, "training.optimizer": optimizer}), 3)
-    old = {name: t.clone() for name, t in loop.optimizer.state_tensors().items()}
+    trainer = trained(growing(**{"model.how": how, "training.optimizer": optimizer}), 3)
+    old = {name: t.clone() for name, t in trainer.optimizer.state_tensors().items()}
     before = torch.get_rng_state()
-    model, optim = grow(loop.model, loop.optimizer, 4, seed=0)
+    model, optim = grow(trainer.model, trainer.optimizer, 4, seed=0)
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     new = optim.state_tensors()
@@ -156,7 +156,7 @@ def test_moments_are_carried_by_name_and_new_ones_are_fresh(
             was = name.replace("blocks.2.", "blocks.0.").replace("blocks.3.", "blocks.1.")
         if was == name or how == "copy":
             assert torch.equal(tensor, old[was]), name
-            assert tensor.data_ptr() != loop.optimizer.state_tensors()[was].data_ptr()
+            assert tensor.data_ptr() != trainer.optimizer.state_tensors()[was].data_ptr()
         else:
             assert not tensor.any(), name  # Muon's buffers; AdamW begins without any
     names = {name.split("/")[1] for name in new}
@@ -167,19 +167,20 @@ def test_moments_are_carried_by_name_and_new_ones_are_fresh(
         assert unborn == grown - by_muon
     else:
         assert not unborn
-    loop._train_with(model, optim)
-    assert loop.step()  # and the deeper model trains, new blocks too
+    trainer._train_with(model, optim)
+    assert trainer.step()  # and the deeper model trains, new blocks too
     assert all(p.isfinite().all() for p in model.parameters())
-    assert set(optim.rest) == {n.split("/")[1] for n in optim.state_tensors() if n[:4] == "adam"}
+    by_adam = {n.split("/")[1] for n in optim.state_tensors() if n[:4] == "adam"}
+    assert by_adam == {n for group in optim.adam.param_groups for n in group["param_names"]}
 
 
 def test_growing_draws_the_same_wherever_the_random_state_is(growing: Growing, home: Path) -> None:
-    loop = trained(growing(), 1)
+    trainer = trained(growing(), 1)
     torch.manual_seed(1)
-    one, _ = grow(loop.model, loop.optimizer, 4, seed=0)
+    one, _ = grow(trainer.model, trainer.optimizer, 4, seed=0)
     torch.manual_seed(2)
-    two, _ = grow(loop.model, loop.optimizer, 4, seed=0)
-    other, _ = grow(loop.model, loop.optimizer, 4, seed=1)
+    two, _ = grow(trainer.model, trainer.optimizer, 4, seed=0)
+    other, _ = grow(trainer.model, trainer.optimizer, 4, seed=1)
     name = "blocks.3.mlp.up.weight"
     values = [dict(m.named_parameters())[name] for m in (one, two, other)]
     assert torch.equal(values[0], values[1])
@@ -369,7 +370,7 @@ def test_growing_with_compile_compiles_anew(
         asked.append(model.config.layers)
         return model.hidden, None
 
-    monkeypatch.setattr("holo_cli.training.trainer.compiled", fake)
+    monkeypatch.setattr("holo_cli.training.trainer.compile_hidden", fake)
     train(growing(**{"training.compile": True}), run="a", events=ignore)
     assert asked == [1, 2, 4]
 

@@ -24,7 +24,7 @@ from holo_cli.training.loss import cross_entropy, nats_per_token
 from holo_cli.training.memory_estimate import estimate, memory_parts
 from holo_cli.training.optim import Muon, clip_grad_norm, orthogonalise
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.schedule import context_at, rate_share
+from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.stopping import StopRequest
 
 # -- Muon -----------------------------------------------------------------------------------------
@@ -54,8 +54,7 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
         [*theirs.values(), *thirds], lr=0.1, weight_decay=0.05, momentum=0.9, nesterov=True,
         adjust_lr_fn="original",
     )  # fmt: skip
-    muon = Muon(ours, momentum=0.9, weight_decay=0.05)
-    muon.lr = 0.1
+    muon = Muon(ours.values(), lr=0.1, momentum=0.9, weight_decay=0.05)
     for step in range(4):
         generator = torch.Generator().manual_seed(step)
         for name, p in ours.items():
@@ -73,6 +72,33 @@ def test_muon_in_batches_equals_torch_muon_matrix_by_matrix() -> None:
     torch.testing.assert_close(ours["fused"], torch.cat(thirds), rtol=0, atol=0.02)
     moved = {n: (ours[n] - torch.zeros(1)).norm() for n in ours}
     assert all(norm > 1 for norm in moved.values())
+
+
+def test_muon_is_a_torch_optimizer() -> None:
+    """Groups have learning rates of their own; the state goes through `state_dict` and back."""
+    torch.manual_seed(0)
+    a, b = nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(6, 4))
+    muon = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.1)
+    kept, moved = a.detach().clone(), b.detach().clone()
+
+    def step(optimizer: Muon) -> None:
+        for p in (a, b):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+
+    step(muon)
+    assert torch.equal(a, kept)
+    assert not torch.equal(b, moved)
+    saved, start = muon.state_dict(), b.detach().clone()
+    assert saved["state"][1].keys() == {"momentum_buffer"}
+    step(muon)
+    after = b.detach().clone()
+    with torch.no_grad():
+        b.copy_(start)
+    other = Muon([{"params": [("a", a)], "lr": 0.0}, {"params": [("b", b)]}], lr=0.5)
+    other.load_state_dict(saved)
+    step(other)
+    assert torch.equal(b, after)
 
 
 def test_clipping() -> None:
@@ -123,7 +149,7 @@ def test_chunked_loss_passes_gradcheck() -> None:
 
 def test_constant_then_cooldown() -> None:
     config = TrainingConfig(steps=100, warmup=10, cooldown=0.4, min_lr=0.1)
-    shares = [rate_share(step, config) for step in range(100)]
+    shares = [lr_multiplier(step, config) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)
     assert shares[9:60] == [1.0] * 51
     assert shares[60] == 1.0
@@ -134,9 +160,9 @@ def test_constant_then_cooldown() -> None:
 
 def test_cosine() -> None:
     config = TrainingConfig(steps=100, warmup=0, schedule="cosine", min_lr=0.1)
-    assert rate_share(0, config) == 1.0
-    assert rate_share(50, config) == pytest.approx(0.55)
-    assert rate_share(99, config) == pytest.approx(0.1, abs=0.001)
+    assert lr_multiplier(0, config) == 1.0
+    assert lr_multiplier(50, config) == pytest.approx(0.55)
+    assert lr_multiplier(99, config) == pytest.approx(0.1, abs=0.001)
 
 
 def test_context_ramp() -> None:

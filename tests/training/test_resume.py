@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from holo_cli import registry
 from holo_cli.checkpoint import load_model, read_header
@@ -53,6 +54,20 @@ def test_stop_and_resume_equals_not_stopping(
     done = resume("halves", events=ignore)
     assert done["stopped_by"] == "steps"
     same_files("whole", "halves")
+
+
+@pytest.mark.parametrize("model", ["vanilla", "gated-deltanet"])
+def test_a_run_of_format_1_resumes(small: Small, home: Path, model: str) -> None:
+    """Muon's state was a bare tensor under the parameter's name."""
+    config = small(model, **smallest(model))
+    train(config, run="whole", events=ignore)
+    with pytest.raises(Stopped):
+        train(config, run="old", stop_at=7, events=ignore)
+    rewrite_as_format_1(CHECKPOINTS / "old_last.safetensors")
+    with safe_open(CHECKPOINTS / "old_last.safetensors", "pt") as file:
+        assert not [name for name in file.keys() if "momentum_buffer" in name]  # noqa: SIM118
+    resume("old", events=ignore)
+    same_files("whole", "old")
 
 
 class StopAfter(StopRequest):

@@ -17,8 +17,8 @@ from holo_cli.visualize.page import MISSING
 Trace = dict[str, Any]
 BITS = "bits per byte"
 TUNING_NOTE = (
-    "Trials: finished trials of the budget. Infeasible: settings that could not be built or matched "
-    "in size and were replaced. Default and tuned: the lowest loss, in nats per token on the tune "
+    "Trials: finished trials of the budget. Infeasible: settings that could not be built or "
+    "matched in size and were replaced. Default and tuned: the lowest loss, in nats per token on the tune "
     "half, of the plan's learning rates alone and of all trials; the gain is their difference. It "
     "is the best of many trials on that text: the table above shows the loss on the other half."
 )
@@ -336,8 +336,8 @@ def _method(experiment: Experiment) -> str:
 equal seeds the same batches in the same order.
 
 {_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not used \
-for any choice. Choices are made by the loss on one half of the validation text, and the loss on the \
-other half is reported.
+for any choice. Choices are made by the loss on one half of the validation text, and the loss on \
+the other half is reported.
 
 Reported is the loss after the last step, never the best on the way. Windows of {context} \
 tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
@@ -345,8 +345,8 @@ x {data.byte_count("val"):,} bytes of text), so they can be compared across toke
 
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
 t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
-correction for the number of comparisons. With two or three seeds the interval is wide and its width \
-itself uncertain: "no difference seen" does not mean that there is none. The results hold for this \
+correction for the number of comparisons. With two or three seeds the interval is wide and its \
+width itself uncertain: "no difference seen" does not mean that there is none. The results hold for this \
 text, this size and this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
@@ -360,8 +360,8 @@ def _choice(experiment: Experiment) -> str:
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
             f"{SWEEP_SEED}"
             + (
-                f"; a sweep whose lowest or highest rate is best is extended, {plan.extend} times at "
-                "most."
+                f"; a sweep whose lowest or highest rate is best is extended, {plan.extend} times "
+                "at most."
                 if plan.extend
                 else "."
             )

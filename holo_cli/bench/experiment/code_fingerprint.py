@@ -32,9 +32,8 @@ def shared_fingerprint() -> str:
 def code_fingerprint(model: str, task: str = "train") -> str:
     """Of a model's own folder, all layers, and the shared code; for the worker's task "recall" also
     of the synthetic tasks and of the code that trains and tests on them."""
-    own = ROOT / Path(*registry.module_name(model).split(".")[1:])
     patterns = ("layers", *SHARED, *(RECALL if task == "recall" else ()))
-    return _digest([*own.rglob("*.py"), *(f for p in patterns for f in _files(p))])
+    return _digest([*registry.code_files(model), *(f for p in patterns for f in _files(p))])
 
 
 def _files(pattern: str) -> Iterable[Path]:
@@ -45,6 +44,7 @@ def _files(pattern: str) -> Iterable[Path]:
 def _digest(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(set(files)):
-        digest.update(path.relative_to(ROOT).as_posix().encode("utf-8"))
+        inside = path.is_relative_to(ROOT)
+        digest.update((path.relative_to(ROOT).as_posix() if inside else path.name).encode("utf-8"))
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli import registry
+from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
 
@@ -172,8 +172,9 @@ def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entr
     chosen: list[Entry] = []
     for name in names:
         own = [e for e in entries if e.name == name]
-        found = own or [e for e in entries if e.model == name.replace("_", "-")]
-        if not found and name.replace("_", "-") in registry.model_names():
+        model = registry.canonical(name)
+        found = own or [e for e in entries if e.model == model]
+        if not found and model is not None:
             found = [Entry(name, check_model(name))]
         if not found:
             raise _unknown_model(name, [e.name for e in entries])
@@ -202,7 +203,7 @@ def parse_variant(text: str) -> Entry:
                 next_step="For example: --variant ngt-8=ngt,coords=8",
             )
         given[key.strip()] = scalar(value.strip())
-    return Entry(name.strip(), check_model(model.strip()), settings=dotted(given))
+    return Entry(name.strip(), check_model(registry.use(model.strip())), settings=dotted(given))
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,12 +232,18 @@ def shared_settings(
 
 def check_model(name: str) -> str:
     """A registered model's name as the registry has it. A checkpoint is told apart from a typo."""
-    if name.replace("_", "-") in registry.model_names():
-        return name.replace("_", "-")
+    known = registry.canonical(name)
+    if known is not None:
+        return known
     raise _unknown_model(name, [])
 
 
 def _unknown_model(name: str, entries: list[str]) -> UsageError:
+    if plugins.is_file(name):  # of a plan: only what was typed may be run
+        return UsageError(
+            f"The model '{name}' is a class in a Python file that was not named.",
+            next_step=f"Set {plugins.VARIABLE}=path/to/{Path(name).name} in the environment.",
+        )
     if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
         return UsageError(
             f"'{name}' is a file; what is compared here is trained anew, from a model's name.",

@@ -63,8 +63,8 @@ class Difference:
         side = "better" if self.value < 0 else "worse"
         if self.half is None:
             return (
-                f"{self.a} against {self.b}: {size:.4f} {unit} {side}, with {seeds}: one seed has no "
-                "spread, so no verdict is given."
+                f"{self.a} against {self.b}: {size:.4f} {unit} {side}, with {seeds}: one seed has "
+                "no spread, so no verdict is given."
             )
         pair = f"{size:.4f} ± {self.half:.4f} {unit}"
         if self.verdict == "no difference seen":

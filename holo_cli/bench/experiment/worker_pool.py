@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import holo_cli
+from holo_cli import plugins
 from holo_cli.errors import DataError
 from holo_cli.files import try_lock
 
@@ -112,7 +113,7 @@ class WorkerProcess:
 
 
 def _environment(threads: int | None) -> dict[str, str]:
-    environment = dict(os.environ)
+    environment = {**os.environ, **plugins.environment()}
     # import the tree that this process runs from, whether it is installed or not
     tree = str(Path(holo_cli.__file__).resolve().parents[1])
     paths = [tree, environment.get("PYTHONPATH", "")]

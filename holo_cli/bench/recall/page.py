@@ -21,8 +21,8 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     plan = recall.plan
     report = Report(
         plan.title or "Recall",
-        "Small models are trained from scratch on tasks whose answers depend on earlier tokens, and "
-        "tested on new rows. The tables show the share of correct answers, at lengths that were "
+        "Small models are trained from scratch on tasks whose answers depend on earlier tokens, "
+        "and tested on new rows. The tables show the share of correct answers, at lengths that were "
         "trained on and at longer ones, and the bytes of state that decoding keeps at that length. "
         f"A case counts as solved with {SOLVED:.0%} correct answers or more.",
         dict(machines[-1]) if machines else {},
@@ -138,8 +138,8 @@ def _task_section(report: Report, recall: Recall, spec: TaskSpec, scores: list[S
                 "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},
                 "yaxis": {"title": {"text": "correct answers, %"}, "range": [-3, 103]},
             },
-            "One mark for each case. A cache grows with the text, so its marks move to the right; a "
-            "recurrent state has the same size at every length.",
+            "One mark for each case. A cache grows with the text, so its marks move to the right; "
+            "a recurrent state has the same size at every length.",
         )
 
 
@@ -191,8 +191,8 @@ The cases of a task alternate from batch to batch. Only answers are scored, in t
 test, which has {plan.sequences} rows for each case, from a random stream of its own. {rates} \
 Seeds: {plan.seeds}; with several seeds, figures are means of those that did not fail.
 
-A model that does not solve a task here is not shown to be unable to solve it: it had this size and \
-this much training, and the seed can decide whether it finds the solution in time."""
+A model that does not solve a task here is not shown to be unable to solve it: it had this size \
+and this much training, and the seed can decide whether it finds the solution in time."""
 
 
 # -- plans with widths: accuracy against bytes of state -------------------------------------------
@@ -240,8 +240,9 @@ def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[S
                     }
                 )
         if traces:
+            title = f"{spec.task.title}, {case.length} tokens and {case.items} items"
             report.plot(
-                f"{spec.task.title}, {case.length} tokens and {case.items} items: accuracy by state size",
+                f"{title}: accuracy by state size",
                 traces,
                 {
                     "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},

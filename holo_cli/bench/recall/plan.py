@@ -20,7 +20,7 @@ from holo_cli.errors import UsageError, nearest
 
 # settings that the bench sets itself or has no use for, and what to do instead
 RESERVED = {
-    "model.context": "It is the longest trained length of a task; set train = [[LENGTH, ITEMS], ...].",
+    "model.context": "It follows from the tasks: train = [[LENGTH, ITEMS], ...].",
     "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
     "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
     "training.compile": "Nothing is compiled in this bench; leave it out.",

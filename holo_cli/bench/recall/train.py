@@ -31,7 +31,7 @@ from holo_cli.training.precision import autocast, pick_device, pick_dtype
 from holo_cli.training.run import initial_model
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
 
 TRAIN, TEST = 0, 1  # separate random streams
 WINDOW = 20  # steps over which the loss must stay low before a run ends early
@@ -93,9 +93,9 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
         model = Compressor.of(model, max(case.items for case in spec.cases))
     optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
     stop, progress = StopRequest(), Progress()
-    loop = Loop(
+    trainer = Trainer(
         model, optimizer, None, config, dtype, progress, events=events,
-        save=lambda kind, loop: None, stop=stop, stages=stages,
+        save=lambda kind, trainer: None, stop=stop, stages=stages,
         batches=TaskBatches(spec, config.seed, config.batch_size),
     )  # fmt: skip
     model.train()
@@ -105,7 +105,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     with stop.on_signals():
         while progress.step < config.steps:
             before = progress.logged_loss
-            if not loop.step():
+            if not trainer.step():
                 raise Stopped("Stopped.")
             recent.append(progress.logged_loss - before)
             if progress.step % config.log_every == 0 or progress.step == config.steps:
@@ -117,7 +117,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
             if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
-    model = loop.model  # it may have grown
+    model = trainer.model  # it may have grown
     cases = [
         evaluate(model, spec, case, job["sequences"], config.seed, dtype) for case in spec.cases
     ]

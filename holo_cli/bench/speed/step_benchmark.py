@@ -1,6 +1,6 @@
 """What is measured in one process: the real training step and real decoding of one model.
 
-Training runs `training.loop.Loop`, the loop of `holo train`, on random tokens: chunked loss,
+Training runs `training.trainer.Trainer`, the loop of `holo train`, on random tokens: chunked loss,
 autocast, gradient clipping and the optimizer's update are those of a run. Decoding runs the
 `Engine` of `holo generate`, sampling included. Both give wall-clock and processor seconds; on a
 machine with other work the second say more. Legend: T context, p position, V vocabulary.
@@ -22,12 +22,12 @@ from holo_cli.errors import TrainingError
 from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
-from holo_cli.training.compile import compiled
+from holo_cli.training.compile import compile_hidden
 from holo_cli.training.memory_estimate import peak_rss_bytes, rss_bytes
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.state import Progress
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
 
 FOREVER = 10**9  # steps: a schedule that a measurement never leaves
 WINDOWS = 64  # of random tokens, read again and again
@@ -63,7 +63,7 @@ class _TimedOptimizer(Optimizer):
     seconds = 0.0
 
     def step(self) -> None:
-        watch = Stopwatch(next(iter(self.rest.values())).device)
+        watch = Stopwatch(self.adam.param_groups[0]["params"][0].device)
         super().step()
         self.seconds += watch.read()["seconds"]
 
@@ -84,7 +84,7 @@ class TrainingBenchmark:
         self.dtype = pick_dtype(config.dtype, self.model.device)
         self.optimizer = _TimedOptimizer(self.model, config, self.dtype == torch.bfloat16)
         shape = self.model.config
-        self.loop = Loop(
+        self.trainer = Trainer(
             model=self.model,
             optimizer=self.optimizer,
             data=None,  # is for evaluations, and there are none
@@ -93,11 +93,11 @@ class TrainingBenchmark:
             dtype=self.dtype,
             progress=Progress(),
             events=lambda event: None,
-            save=lambda kind, loop: None,
-            held_at=1.0,  # what changes while a model learns is measured as it ends
+            save=lambda kind, trainer: None,
+            fixed_progress=1.0,  # what changes while a model learns is measured as it ends
         )
         if config.compile:
-            self.loop.hidden, problem = compiled(self.model)
+            self.trainer.hidden, problem = compile_hidden(self.model)
             if problem:
                 raise TrainingError(f"torch.compile does not work here: {problem}.")
         self.model.train()
@@ -108,7 +108,7 @@ class TrainingBenchmark:
         times = []
         for _ in range(max(1, steps)):
             watch = Stopwatch(self.model.device)
-            self.loop.step()
+            self.trainer.step()
             times.append(watch.read()["seconds"])
         described = self.model.describe()
         return {
@@ -126,14 +126,14 @@ class TrainingBenchmark:
     def measure(self, seconds: float = 0.0) -> dict[str, Any]:
         """Steps until `seconds` have passed, one at least."""
         watch = Stopwatch(self.model.device)
-        steps, tokens, updating = 0, self.loop.progress.tokens, self.optimizer.seconds
+        steps, tokens, updating = 0, self.trainer.progress.tokens, self.optimizer.seconds
         end = time.perf_counter() + seconds
         while not steps or time.perf_counter() < end:
-            self.loop.step()
+            self.trainer.step()
             steps += 1
         return watch.read() | {
             "steps": steps,
-            "tokens": self.loop.progress.tokens - tokens,
+            "tokens": self.trainer.progress.tokens - tokens,
             "optimizer_seconds": self.optimizer.seconds - updating,
             "peak_bytes": peak_bytes(self.model.device),
             "before_bytes": self.before,
@@ -159,7 +159,7 @@ class DecodingBenchmark:
     def warm(self, tokens: int = 4) -> dict[str, Any]:
         """The first tokens, whose time is of building and first use; what it is."""
         watch = Stopwatch(self.model.device)
-        self._write(self.engine.read(self.ids[:1]), tokens)
+        self._write(self.engine.prefill(self.ids[:1]), tokens)
         described = self.model.describe()
         weights = sum(p.numel() * p.element_size() for p in self.model.parameters())
         per_weight = weights / described.parameters
@@ -181,7 +181,7 @@ class DecodingBenchmark:
         start = max(before, default=0)
         watch = Stopwatch(self.model.device)
         known = [self.prefixes[start]] if start else []
-        prefix = self.engine.read(self.ids[:position], known)
+        prefix = self.engine.prefill(self.ids[:position], known)
         self.prefixes[position] = prefix
         return watch.read() | {
             "tokens": position - start,

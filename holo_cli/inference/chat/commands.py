@@ -1,7 +1,7 @@
-"""The chat's commands: one table, each with a Korean name, and nothing about terminals.
+"""The chat commands in one table, each with an English and a Korean name.
 
-A line that begins with "/" is a command; "//..." is text that begins with a slash. A command
-yields an `Outcome`: something to show, an answer that comes in pieces, or the end of the session.
+A line that starts with "/" is a command; "//..." is text that starts with a slash. A command
+returns an `Outcome`: a message, an answer as an iterator of pieces, or the end of the session.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from holo_cli.inference.chat.session import ChatSession
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command did."""
+    """The result of a command."""
 
     message: str = ""
-    pieces: Generator[str, None, None] | None = None  # an answer to be shown as it comes
+    pieces: Generator[str, None, None] | None = None  # an answer, as it is decoded
     leave: bool = False
 
 
 @dataclass(frozen=True)
 class Command:
-    """One row of the table."""
+    """A row of the command table."""
 
     name: str
     korean: str
-    argument: str  # how it is written in the help; "" for none
+    argument: str  # as written in the help; "" for none
     help: str
     run: Callable[[ChatSession, str], Outcome]
 
 
 def parse_command(line: str) -> tuple[Command, str] | None:
-    """The command of a line and the rest of the line; None when the line is text.
+    """The command of a line and its argument; None if the line is text.
 
-    Raises UsageError for a command that does not exist, with the nearest that does.
+    Raises UsageError for an unknown command, naming the nearest known one.
     """
     stripped = line.strip()
     if not stripped.startswith("/") or stripped.startswith("//"):
@@ -48,16 +48,16 @@ def parse_command(line: str) -> tuple[Command, str] | None:
         names = [c.name if word.isascii() else c.korean for c in COMMANDS]
         raise UsageError(
             f"There is no command '/{word}'.",
-            next_step=f"{nearest(word.lower(), names)} Write //{word} for text.",
+            next_step=f"{nearest(word.lower(), names)} To send it as text, type //{word}.",
         )
     argument = argument.strip()
     if argument and not found.argument:
-        raise UsageError(f"/{found.name} takes nothing after it.", next_step=f"Type /{found.name}.")
+        raise UsageError(f"/{found.name} takes no argument.", next_step=f"Type /{found.name}.")
     return found, argument
 
 
 def plain_text(line: str) -> str:
-    """The text of a line that is no command: a doubled slash at its head is a single one."""
+    """The text of a line that is not a command: a leading // becomes a single slash."""
     head = line.lstrip()
     return head[1:] if head.startswith("//") else line
 
@@ -69,14 +69,16 @@ def _help(session: ChatSession, argument: str) -> Outcome:
     rows = [(f"/{c.name} {c.argument}".strip(), f"/{c.korean}", c.help) for c in COMMANDS]
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}  {help}  ({korean})" for name, korean, help in rows]
-    lines.append('"""opens and closes a text of several lines; // writes a text that begins with /')
-    lines.append("Ctrl-C stops an answer, Ctrl-D leaves.")
+    lines.append(
+        'Type """ before and after a text of several lines, // for a text starting with /.'
+    )
+    lines.append("Ctrl-C stops an answer. Ctrl-D ends the chat.")
     return Outcome("\n".join(lines))
 
 
 def _clear(session: ChatSession, argument: str) -> Outcome:
     session.clear()
-    return Outcome("The conversation is empty again.")
+    return Outcome("The conversation was cleared.")
 
 
 def _set(session: ChatSession, argument: str) -> Outcome:
@@ -91,15 +93,16 @@ def _show(session: ChatSession, argument: str) -> Outcome:
     header, loaded = session.loaded.header, session.loaded
     parameters = sum(p.numel() for p in loaded.model.parameters())
     limit = loaded.model.context_limit
-    kind = "continues text" if session.only_continues else "was trained on conversations"
-    dropped = session.statistics.dropped_turns
-    turns = count(len(session.turns)) + (f", the oldest {dropped} left out" if dropped else "")
+    kind = "base model" if session.only_continues else "chat model"
+    turns, dropped = len(session.turns), session.statistics.dropped_turns
+    used = session.context_used()
     lines = [
-        f"model: {header.model}, {parameters:,} parameters, step {header.step:,}; {kind}",
-        f"context: {session.context_used()} of {limit or 'unlimited'} tokens, {turns}",
+        f"model: {header.model}, {parameters:,} parameters, step {header.step:,} ({kind})",
+        f"context: {used} of {limit} tokens" if limit else f"context: {used} tokens (unlimited)",
+        f"turns: {turns}, of which {dropped} no longer fit in the context",
         f"state: {session.state_bytes():,} bytes",
         f"system: {session.system or '(none)'}",
-        f"language: {session.lang or '(found in each text)'}",
+        f"language: {session.lang or '(detected in each text)'}",
         _settings(session),
     ]
     return Outcome("\n".join(lines))
@@ -113,7 +116,8 @@ def _save(session: ChatSession, argument: str) -> Outcome:
 def _load(session: ChatSession, argument: str) -> Outcome:
     path = Path(_required(argument, "load", "FILE"))
     session.load(path)
-    return Outcome(f"Loaded {path}: {count(len(session.turns))}.")
+    turns = len(session.turns)
+    return Outcome(f"Loaded {turns} turn{'' if turns == 1 else 's'} from {path}.")
 
 
 def _retry(session: ChatSession, argument: str) -> Outcome:
@@ -133,35 +137,37 @@ def _memory(session: ChatSession, argument: str) -> Outcome:
         if word == "save":
             return Outcome(f"Saved to {session.memory.save(path, session.turns)}.")
         texts = session.memory.load(path)
-        note = "" if session.memory.saved.on else " /memory on makes answers draw on them."
-        return Outcome(f"Loaded {texts} text{'' if texts == 1 else 's'} from {path}.{note}")
+        message = f"Loaded {texts} text{'' if texts == 1 else 's'} from {path}."
+        off = "" if session.memory.saved.on else "\nThe memory is off. Turn it on with: /memory on"
+        return Outcome(message + off)
     if name or word not in ("", "on", "off", "clear"):
         raise UsageError(
-            f"/memory does not know '{argument}'.",
-            next_step="Type /memory alone, or with on, off, clear, save FILE or load FILE.",
+            f"/memory has no action '{argument}'.",
+            next_step="Type /memory, or /memory with on, off, clear, save FILE or load FILE.",
         )
     if word == "clear":
         session.memory.clear(len(session.turns))
     elif word:
         session.memory.set_on(word == "on")
-    return Outcome(_remembered(session))
+    return Outcome(_memory_status(session))
 
 
-def _remembered(session: ChatSession) -> str:
-    """What is remembered where: the state, what is in sight, and the store beyond it."""
-    model, saved = session.loaded.model, session.memory.saved
-    limit, last = model.context_limit, session.memory.last
-    sees = "all of it, fading" if limit is None else f"its last {limit} tokens"
-    lines = [f"state: {session.state_bytes():,} bytes; the model sees {sees}"]
+def _memory_status(session: ChatSession) -> str:
+    """The three places of memory: the decoding state, the context, and the kNN memory."""
+    model, memory = session.loaded.model, session.memory
+    limit, outside, texts = model.context_limit, session.turns_outside_context(), memory.saved.texts
+    lines = [f"state: {session.state_bytes():,} bytes"]
     if "memory" in model.views():
-        lines[0] += "; its episodic memory is a part of that"
-    lines.append(
-        f"beyond that: {'on' if saved.on else 'off'}; {count(session.out_of_sight())} out of sight "
-        f"and {len(saved.texts)} loaded {'text' if len(saved.texts) == 1 else 'texts'} "
-        "can be recalled"
-    )
-    if last is not None:
-        lines.append(f"last answer: recalled something for {last.opened} of {last.steps} tokens")
+        lines.append("The state includes the model's episodic memory.")
+    if limit is None:
+        lines.append("context: unlimited, older text fades")
+    else:
+        lines.append(f"context: the last {limit} tokens")
+    lines.append("memory: on" if memory.saved.on else "memory: off")
+    lines.append(f"can be recalled: {outside} turns outside the context, {len(texts)} loaded texts")
+    if memory.last is not None:
+        steps, mixed = memory.last.steps, memory.last.mixed_steps
+        lines.append(f"last answer: the memory changed {mixed} of {steps} tokens")
     return "\n".join(lines)
 
 
@@ -169,14 +175,9 @@ def _exit(session: ChatSession, argument: str) -> Outcome:
     return Outcome(leave=True)
 
 
-def count(turns: int) -> str:
-    """A number of turns in words: "1 turn", "3 turns"."""
-    return f"{turns} turn{'' if turns == 1 else 's'}"
-
-
 def _required(argument: str, command: str, what: str) -> str:
     if not argument:
-        raise UsageError(f"/{command} needs a name.", next_step=f"Type /{command} {what}.")
+        raise UsageError(f"/{command} needs a file name.", next_step=f"Type /{command} {what}.")
     return argument
 
 
@@ -187,21 +188,23 @@ def _settings(session: ChatSession) -> str:
 
 
 COMMANDS = (
-    Command("help", "도움말", "", "this list", _help),
-    Command("clear", "지우기", "", "forget the conversation", _clear),
+    Command("help", "도움말", "", "list the commands", _help),
+    Command("clear", "지우기", "", "remove all turns", _clear),
     Command("set", "설정", "NAME VALUE", "change a setting: /set temperature 0.5", _set),
-    Command("show", "보기", "", "the model, the context and the settings", _show),
-    Command("save", "저장", "FILE", "write the conversation to a file", _save),
-    Command("load", "불러오기", "FILE", "go on with a saved conversation", _load),
-    Command("retry", "다시", "", "answer the last text again", _retry),
-    Command("system", "시스템", "TEXT", 'a text before the first turn; "" removes it', _system),
+    Command("show", "보기", "", "show the model, the context and the settings", _show),
+    Command("save", "저장", "FILE", "save the conversation to a file", _save),
+    Command("load", "불러오기", "FILE", "continue a saved conversation", _load),
+    Command("retry", "다시", "", "generate the last answer again", _retry),
+    Command(
+        "system", "시스템", "TEXT", 'set the text before the first turn; "" removes it', _system
+    ),
     Command(
         "memory",
         "기억",
-        "[WHAT]",
-        "what is remembered; on, off, clear, save FILE, load FILE",
+        "[ACTION]",
+        "show the memory, or: on, off, clear, save FILE, load FILE",
         _memory,
     ),
-    Command("exit", "종료", "", "leave", _exit),
+    Command("exit", "종료", "", "end the chat", _exit),
 )
 BY_NAME = {name: c for c in COMMANDS for name in (c.name, c.korean)}

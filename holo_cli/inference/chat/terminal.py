@@ -1,8 +1,8 @@
-"""The terminal side of a conversation: lines in, pieces out.
+"""The terminal side of a conversation: reads lines, writes the pieces of answers.
 
-On a terminal a line editor with history (prompt_toolkit in its line mode: the terminal itself
-composes Korean, nothing here sees single keys); off a terminal plain lines of standard input.
-Answers go to stdout as they come, everything else to stderr.
+On a terminal it uses a line editor with history (prompt_toolkit in line mode, so the terminal's
+input method composes Korean); otherwise it reads plain lines of standard input. Answers go to
+stdout as they are decoded, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from holo_cli.errors import HoloError
-from holo_cli.inference.chat.commands import COMMANDS, count, parse_command, plain_text
+from holo_cli.inference.chat.commands import COMMANDS, parse_command, plain_text
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
@@ -27,8 +27,8 @@ ReadLine = Callable[[str], str]  # prompt -> line; raises EOFError at the end, K
 
 
 def add_line(open_lines: list[str] | None, line: str) -> tuple[list[str] | None, str | None]:
-    """Collects lines between triple quotes: (lines of an open text or None, a complete text or
-    None).
+    """Collects lines between triple quotes: (lines of an unfinished text or None, a complete text
+    or None).
 
     >>> add_line(None, "hello")
     (None, 'hello')
@@ -47,9 +47,9 @@ def add_line(open_lines: list[str] | None, line: str) -> tuple[list[str] | None,
 
 
 def read_texts(read: ReadLine) -> Iterator[tuple[str, bool]]:
-    """Complete texts until the end of the input, and whether each was written between quotes.
+    """Complete texts until the end of input, and whether each was written between triple quotes.
 
-    A text that is still open at the end of the input is complete there.
+    A text that is unfinished at the end of input is returned as it is.
     """
     open_lines: list[str] | None = None
     quoted = False
@@ -76,63 +76,65 @@ def run_chat(
     stdin: TextIO | None = None,
     history: Path | None = None,
 ) -> int:
-    """Talks until Ctrl-D, /exit or the end of the input; returns the exit code.
+    """Chats until Ctrl-D, /exit or the end of input; returns the exit code.
 
-    `quiet` leaves out greeting and statistics. On a terminal errors are shown and the conversation
-    goes on; with piped input too, and the first error's exit code is returned at the end. Ctrl-C
-    stops an answer on a terminal; with piped input it ends everything (KeyboardInterrupt).
+    `quiet` omits greeting and statistics. An error is shown and the conversation continues; with
+    piped input the exit code of the first error is returned at the end. Ctrl-C stops the answer on
+    a terminal; with piped input it raises KeyboardInterrupt.
     """
     stdin = stdin or sys.stdin
     session = ChatSession(loaded, sampling, system, lang)
     interactive = is_interactive(stdin)
     read = _editor(history or history_file()) if interactive else _lines(stdin)
     if not quiet:
-        _say(greeting(session))
+        say(greeting(session))
     failed = 0
     for text, quoted in _texts(read, interactive):
         try:
-            if _take(session, text, quoted, interactive, quiet):
+            if _handle(session, text, quoted, interactive, quiet):
                 break
         except HoloError as error:
-            _say(str(error))
+            say(str(error))
             failed = failed or error.exit_code
-        except KeyboardInterrupt:  # while a text or a file was read: nothing has happened yet
+        except KeyboardInterrupt:  # during prefill or a command: nothing has changed
             if not interactive:
                 raise
-            _say("Stopped.")
+            say("Interrupted.")
     return 0 if interactive else failed
 
 
 def is_interactive(stdin: TextIO) -> bool:
-    """Whether a person sits at both ends; answers may go to a file meanwhile."""
+    """Whether input and one of the outputs are a terminal; stdout may be a file."""
     return stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
 
 
 def greeting(session: ChatSession) -> str:
-    """One or two lines: who is there and what it can do."""
+    """The model, what it does, and where to find help."""
     header = session.loaded.header
-    words = [f"{header.model}{f' ({header.run})' if header.run else ''}, step {header.step:,}."]
+    name = f"{header.model} ({header.run})" if header.run else header.model
+    lines = [f"Model: {name}, step {header.step:,}"]
     if session.only_continues:
-        words.append("It was trained on plain text: it does not answer, it goes on from your text.")
-    return " ".join([*words, "/help (/도움말) lists the commands."])
+        lines.append("This is a base model: it continues your text.")
+    return "\n".join([*lines, "Type /help (/도움말) for the commands."])
 
 
 def summary(session: ChatSession) -> str:
-    """The line of figures after an answer."""
+    """The statistics after an answer."""
     s = session.statistics
     used = f"{s.context_used} of {s.context_limit}" if s.context_limit else str(s.context_used)
-    line = f"{s.tokens} tokens, {s.tokens_per_second:.1f} tokens/s, context {used}"
-    if s.finish != "end":
-        line += f", finish: {s.finish}"
+    finish = s.finish or "end"
+    lines = [
+        f"[{s.tokens} tokens, {s.tokens_per_second:.1f} tokens/s, context {used}, finish: {finish}]"
+    ]
     if s.dropped_turns:
-        line += f", the oldest {count(s.dropped_turns)} left out"
+        lines.append(f"[Turns that no longer fit in the context: {s.dropped_turns}]")
     if s.cut:
-        line += ", the beginning of your text did not fit"
-    return f"[{line}]"
+        lines.append("[Your text is longer than the context: its beginning was dropped.]")
+    return "\n".join(lines)
 
 
 def history_file() -> Path:
-    """Where this system keeps a program's state: the lines typed in earlier chats."""
+    """The file of the lines typed in earlier chats, in the system's folder for program state."""
     home = Path.home()
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -146,29 +148,29 @@ def history_file() -> Path:
 # -- one text -------------------------------------------------------------------------------------
 
 
-def _take(session: ChatSession, text: str, quoted: bool, interactive: bool, quiet: bool) -> bool:
-    """Runs a command or answers a text; True to leave."""
+def _handle(session: ChatSession, text: str, quoted: bool, interactive: bool, quiet: bool) -> bool:
+    """Runs a command or answers a text; True ends the chat."""
     command = None if quoted else parse_command(text)
     if command is not None:
         outcome = command[0].run(session, command[1])
         if outcome.message:
-            _say(outcome.message)
+            say(outcome.message)
         if outcome.pieces is not None:
             _show(session, outcome.pieces, interactive, quiet)
         return outcome.leave
     if not text.strip():
         return False
-    said = text if quoted else plain_text(text)
-    if missing := session.loaded.tokenizer.unknown(said):
-        _say(f"The model's alphabet lacks {' '.join(missing)}: left out.")
-    _show(session, session.reply(said), interactive, quiet)
+    plain = text if quoted else plain_text(text)
+    if missing := session.loaded.tokenizer.unknown(plain):
+        say(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
+    _show(session, session.reply(plain), interactive, quiet)
     return False
 
 
 def _show(
     session: ChatSession, pieces: Generator[str, None, None], interactive: bool, quiet: bool
 ) -> None:
-    """Writes an answer as it comes; Ctrl-C on a terminal ends the answer and nothing else."""
+    """Writes an answer as it is decoded; Ctrl-C on a terminal stops only the answer."""
     try:
         for piece in pieces:
             sys.stdout.write(piece)
@@ -180,10 +182,11 @@ def _show(
     sys.stdout.write("\n")
     sys.stdout.flush()
     if not quiet:
-        _say(summary(session))
+        say(summary(session))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Writes a line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -191,7 +194,7 @@ def _say(text: str) -> None:
 
 
 def _texts(read: ReadLine, interactive: bool) -> Iterator[tuple[str, bool]]:
-    """As `read_texts`; on a terminal Ctrl-C at the prompt only drops what was being typed."""
+    """As `read_texts`; Ctrl-C at the prompt of a terminal discards the current line only."""
     while True:
         try:
             yield from read_texts(read)
@@ -199,7 +202,7 @@ def _texts(read: ReadLine, interactive: bool) -> Iterator[tuple[str, bool]]:
         except KeyboardInterrupt:
             if not interactive:
                 raise
-            _say("(Ctrl-D or /exit leaves)")
+            say("Press Ctrl-D or type /exit to end the chat.")
 
 
 def _lines(stdin: TextIO) -> ReadLine:
@@ -213,7 +216,7 @@ def _lines(stdin: TextIO) -> ReadLine:
 
 
 def _editor(history: Path) -> ReadLine:
-    """A line editor with history and completion of commands by Tab."""
+    """A line editor with history and Tab completion of commands."""
     from prompt_toolkit import PromptSession
     from prompt_toolkit.completion import WordCompleter
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -225,7 +228,7 @@ def _editor(history: Path) -> ReadLine:
         history.touch()
         kept = FileHistory(str(history))
     except OSError as error:
-        _say(f"Typed lines will not be remembered: {history}: {error.strerror}.")
+        say(f"The input history cannot be saved to {history}: {error.strerror}.")
     names = [f"/{name}" for c in COMMANDS for name in (c.name, c.korean)]
     session: PromptSession[str] = PromptSession(
         history=kept,

@@ -1,8 +1,7 @@
-"""What `holo eval` scores: documents of a prepared set or given texts, as one stream of tokens.
+"""The corpus that `holo eval` scores: documents of a prepared set, or given texts, as one stream.
 
-Documents follow each other as in training: each has its language marker (where the checkpoint has
-such), its text and an end token. Markers and ends stand for no bytes and no words. Legend: D
-documents.
+Documents follow each other as in training: language marker (if the checkpoint has any), text, end
+token. Markers and end tokens count as no bytes and no words. Legend: D documents.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Ints = NDArray[np.int64]
 
 
 def count_words(text: str) -> int:
-    """Words as WikiText's perplexities count them: a line's end is one too.
+    """Words as WikiText perplexities count them: each line end counts as a word.
 
     >>> count_words("a b\\n\\nc"), count_words("a b\\n")
     (6, 3)
@@ -36,14 +35,14 @@ def count_words(text: str) -> int:
 
 @dataclass(frozen=True)
 class Texts:
-    """What is scored: documents one after the other in a stream. Arrays are (D,)."""
+    """Documents concatenated into a token stream. Arrays are (D,)."""
 
     stream: TokenStream | DocumentSubset
-    ends: Ints  # in the stream
+    ends: Ints  # position after each document in the stream
     bytes: Ints
     words: Ints
     languages: NDArray[np.str_]
-    first: int  # the token before the very first
+    first: int  # the token before the stream
 
     @property
     def tokens(self) -> Ints:
@@ -58,10 +57,10 @@ def prepared_texts(
     lang: str | None = None,
     max_docs: int | None = None,
 ) -> tuple[Texts, bool]:
-    """A split of a prepared set, or its documents in one language; and whether the checkpoint's
-    own tokenizer had to read it anew, because the set was prepared with another one.
+    """A split of a prepared set, or its documents in one language, and whether it was tokenized
+    again with the checkpoint's tokenizer because the set was prepared with another one.
 
-    Raises DataError where no document is in that language.
+    Raises DataError if no document is in that language.
     """
     records = np.concatenate([np.asarray(r) for r in data.records(split)])
     languages = np.char.decode(records["language"], "utf-8")
@@ -72,8 +71,8 @@ def prepared_texts(
         if not len(chosen):
             known = sorted(code for code in set(languages.tolist()) if code)
             raise DataError(
-                f"The {split} part of {data.path} has no documents in '{lang}'.",
-                next_step=nearest(lang, known) or "It says of no document what language it is in.",
+                f"The {split} split of {data.path} has no documents in the language '{lang}'.",
+                next_step=nearest(lang, known) or "The set has no languages. Omit --lang.",
             )
     chosen = chosen[:max_docs]
     stream = TokenStream(data.split(split))
@@ -104,21 +103,21 @@ def given_texts(
     lang: str | None = None,
     languages: Sequence[str] = (),
 ) -> Texts:
-    """Texts as documents of their own, as `holo prepare` would have them.
+    """Each text as a document, encoded as `holo prepare` would.
 
-    `lang` names their language, `languages` that of each; else it is found. Bytes and words are
-    those of the characters that the tokenizer has. Raises DataError for no text at all, UsageError
-    for a language the checkpoint has no marker for.
+    `lang` is the language of all texts, `languages` that of each; otherwise it is detected. Bytes
+    and words exclude characters that the tokenizer lacks. Raises DataError if there is no text,
+    UsageError for a language that the checkpoint has no marker for.
     """
-    spoken: Sequence[str | None] = languages or [lang] * len(texts)
-    pairs = [(text, said) for text, said in zip(texts, spoken, strict=True) if text]
+    named: Sequence[str | None] = languages or [lang] * len(texts)
+    pairs = [(text, code) for text, code in zip(texts, named, strict=True) if text]
     if not any(text.strip() for text, _ in pairs):
-        raise DataError("There is no text to score.", next_step="Name a file that is not empty.")
+        raise DataError("There is no text to score.", next_step="Give a file that is not empty.")
     known = loaded.prompts.languages
     ids: list[list[int]] = []
     found: list[str] = []
-    for text, said in pairs:
-        language = lang or (detect(text) if said is None else said)
+    for text, code in pairs:
+        language = lang or (detect(text) if code is None else code)
         asked = language if language in known or lang is not None else None
         marked = loaded.prompts.language(text, asked)
         marker = None if marked is None else loaded.tokenizer.marker(marked)
@@ -142,7 +141,7 @@ def _known_part(tokenizer: Tokenizer, text: str) -> str:
 
 
 def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
-    """Tokens of each document, and where it starts in the split's stream."""
+    """Tokens of each document, and its start in the split's stream."""
     tokens = np.concatenate(
         [np.diff(ends.astype(np.int64), prepend=0) for ends in data.document_ends(split)]
     )
@@ -150,8 +149,8 @@ def _documents(data: PreparedData, split: str) -> tuple[Ints, Ints]:
 
 
 def _words(tokenizer: Tokenizer, stream: DocumentSubset, records: NDArray[Any]) -> Ints:
-    """Words of each document, lines among them. Where the set was prepared without counting its
-    words, its documents are decoded for it."""
+    """Words of each document, line ends included. Documents of a set without word counts are
+    decoded and counted."""
     spans = zip([0, *stream.ends[:-1].tolist()], stream.ends.tolist(), strict=True)
     counted = "words" in (records.dtype.names or ()) and records["words"].any()
     if not counted:

@@ -1,16 +1,16 @@
-"""How well a checkpoint predicts a text: nats per document, and the figures made of them.
+"""How well a checkpoint predicts a text: nats per document, and the metrics derived from them.
 
-What is scored (`scored_texts.py`) is a sequence of tokens in which documents follow each other as
-in training, each with its marker and its end. Every token is scored once. Markers and ends count in
-the loss but stand for no bytes and no words.
+The corpus (`eval_corpus.py`) is a token stream in which documents follow each other as in training,
+each with its marker and end token. Every token is scored once. Markers and end tokens contribute
+to the loss but not to bytes and words.
 
     loss             nats / tokens
     bits per byte    nats / (ln 2 x UTF-8 bytes)      comparable between tokenizers
     perplexity       exp(loss)
     word perplexity  exp(nats / words)                comparable between tokenizers
 
-Words are counted as papers on WikiText do: what white space separates, and one `<eos>` for each
-line. Legend: T context, S stride, D documents.
+Words are counted as in papers on WikiText: separated by white space, plus one `<eos>` per line.
+Legend: T context, S stride, D documents.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
 
-Progress = Callable[[int, int], None]  # tokens scored so far, and in all
+Progress = Callable[[int, int], None]  # tokens scored so far, tokens in total
 
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over some documents, and the figures made of them."""
+    """Sums over some documents, and the metrics derived from them."""
 
     nats: float
     tokens: int
@@ -56,7 +56,7 @@ class Score:
 
     @property
     def bpb(self) -> float:
-        """Bits per UTF-8 byte; not a number for texts without bytes."""
+        """Bits per UTF-8 byte; NaN for texts without bytes."""
         return self.nats / (math.log(2) * self.bytes) if self.bytes else math.nan
 
     @property
@@ -66,7 +66,7 @@ class Score:
 
     @property
     def word_perplexity(self) -> float:
-        """Per word of the text, line ends counted as words."""
+        """Per word of the text; line ends count as words."""
         return _exp(self.nats / self.words) if self.words else math.nan
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,12 +84,12 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """A text's score. `nats` are those of each document, (D,)."""
+    """The scores of a corpus. `nats` are per document, (D,)."""
 
     texts: Texts
     nats: NDArray[np.float64]
     context: int
-    stride: int | None  # None: the state was carried through
+    stride: int | None  # None: the state was carried through the corpus
     seconds: float
 
     @cached_property
@@ -98,7 +98,7 @@ class Result:
 
     @cached_property
     def per_language(self) -> dict[str, Score]:
-        """By ISO 639-1 code, the largest first; "" are documents of unknown language."""
+        """By ISO 639-1 code, most tokens first; "" holds documents of unknown language."""
         codes = np.unique(self.texts.languages).tolist()
         scores = {code: self._of(self.texts.languages == code) for code in codes}
         return dict(sorted(scores.items(), key=lambda item: -item[1].tokens))
@@ -114,7 +114,7 @@ class Result:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `holo eval --json` that are about the text."""
+        """The keys of `holo eval --json` about the corpus."""
         return {
             **self.total.to_dict(),
             "context": self.context,
@@ -141,14 +141,13 @@ def evaluate_texts(
     rows: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> Result:
-    """Score all of `texts`.
+    """Scores all of `texts`.
 
-    `context` is T (None: what the model was trained with). Windows of T tokens begin S = `stride`
-    tokens apart (None: T) and each scores its last S. With `carry` there are no windows: the state
-    goes through the whole text, as only models without a limit to their context can. `rows` windows
-    go through the model at a time (0: about 16k tokens). Raises UsageError for a context or stride
-    that the model cannot take.
-    """
+    `context` is T (default: the training context). Windows of T tokens start S = `stride` tokens
+    apart (default: T), and each scores its last S. With `carry` there are no windows: the state is
+    carried through the whole text, which only models of unlimited context support. `rows` windows
+    form a batch (0: about 16k tokens). Raises UsageError for a context or stride that the model
+    does not support."""
     model = loaded.model
     context = model.config.context if context is None else context
     _check(model, context, stride, carry, rows)
@@ -177,9 +176,9 @@ def evaluate_texts(
     assert done == total, "every token is scored once"
     if not np.isfinite(nats).all():
         raise DataError(
-            "The model's loss on this text is not a number: its weights come from a run that "
-            "diverged.",
-            next_step="Take an earlier checkpoint.",
+            "The model's loss on this text is NaN or infinity: its weights come from a training "
+            "run that diverged.",
+            next_step="Use an earlier checkpoint.",
         )
     return Result(texts, nats, context, None if carry else stride, time.perf_counter() - begun)
 
@@ -188,25 +187,26 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
     limit = model.context_limit
     if carry and limit is not None:
         raise UsageError(
-            f"This model cannot carry its state through a text: it holds {limit} tokens at most.",
-            next_step=f"Leave --carry out; --stride {max(1, limit // 2)} gives every token a past.",
+            f"This model does not support --carry: its context is limited to {limit} tokens.",
+            next_step=f"Use --stride {max(1, limit // 2)} instead of --carry.",
         )
     if carry and stride is not None:
-        raise UsageError("--carry has no windows, so no --stride.", next_step="Leave one out.")
+        raise UsageError("--carry and --stride cannot be combined.", next_step="Omit one of them.")
     if rows < 0:
         raise UsageError(
-            f"--batch-size must be at least 0, not {rows}.", next_step="0 takes as many as fit."
+            f"--batch-size must be at least 0, not {rows}.", next_step="0 chooses it automatically."
         )
     if context < 1 or (limit is not None and context > limit):
-        most = "any number above 0" if limit is None else f"1 to {limit}"
         raise UsageError(
-            f"This model cannot take a context of {context} tokens.",
-            next_step=f"--context takes {most}.",
+            f"This model does not support a context of {context} tokens.",
+            next_step="--context must be at least 1."
+            if limit is None
+            else f"--context must be from 1 to {limit}.",
         )
     if stride is not None and not 1 <= stride <= context:
         raise UsageError(
             f"--stride must be from 1 to the context of {context} tokens, not {stride}.",
-            next_step="Small strides take longer and give every token a longer past.",
+            next_step="A smaller stride takes longer and gives every token more context.",
         )
 
 

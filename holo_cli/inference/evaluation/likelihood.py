@@ -1,12 +1,12 @@
-"""Log-likelihoods of given continuations, and greedy text up to a stop: what benchmarks ask for.
+"""Log-likelihoods of given continuations, and generation up to a stop string, for benchmarks.
 
-Continuations of many prompts go through the model together, filled up at their ends: a causal
-model's earlier positions cannot see the filling. Only the scored positions get logits.
+Continuations of many prompts form a batch padded on the right: the earlier positions of a causal
+model do not see the padding. Logits are computed at the scored positions only.
 
-Texts to be scored that hold characters the tokenizer lacks are refused. Without those characters,
-as a prompt is read, a text would be the likelier the less of it the model knows; and with the true
-probability, zero, benchmarks give figures that only seem to mean something: of choices that are all
-impossible the harness takes the first. Legend: R requests of a batch, T positions, C width.
+Texts with characters that the tokenizer lacks are rejected. If those characters were skipped, as in
+prompts, a text would be the more likely the fewer of its characters the tokenizer has. With their
+true probability, zero, benchmarks report meaningless figures: among choices that are all impossible
+lm-evaluation-harness picks the first. Legend: R requests of a batch, T positions, C width.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ MAX_NEW_TOKENS = 256
 
 
 class Likelihood(NamedTuple):
-    """Natural logarithm of the probability, and whether each token was the likeliest one."""
+    """Natural logarithm of the probability, and whether every token was the most likely one."""
 
     logprob: float
     greedy: bool
 
 
 class _Request(NamedTuple):
-    ids: list[int]  # what is read, and the tokens that are scored at its end
-    scored: int
+    ids: list[int]  # context, then the scored tokens
+    scored: int  # number of scored tokens
 
 
 def continuations(
     loaded: LoadedModel, pairs: Sequence[tuple[str, str]], rows: int = 0
 ) -> list[Likelihood]:
-    """The likelihood of each continuation after its context, in the order given.
+    """The likelihood of each continuation after its context, as (context, continuation) pairs.
 
-    Contexts are cut at their beginning where the model cannot hold them, and read without the
-    characters that the tokenizer lacks. `rows` go through the model at a time (0: about 16k
-    tokens). Raises UsageError for a continuation that does not fit at all, has no tokens, or has a
-    character that the tokenizer lacks.
+    Contexts longer than the model's context lose their beginning, and characters that the tokenizer
+    lacks are skipped in them. `rows` requests form a batch (0: about 16k tokens). Raises UsageError
+    for a continuation that exceeds the model's context, has no tokens, or has a character that the
+    tokenizer lacks.
     """
     _check_alphabet(loaded, [text for _, text in pairs])
     return _score(loaded, [_request(loaded, context, text) for context, text in pairs], rows)
 
 
 def rolling(loaded: LoadedModel, texts: Sequence[str], rows: int = 0) -> list[float]:
-    """The log-likelihood of each text by itself, from the beginning of a document.
+    """The log-likelihood of each text as a document of its own.
 
-    Every token is scored once, in windows of the model's context; the last window is moved back so
-    that it is full, as lm-evaluation-harness does it. Raises UsageError for a text with a character
+    Every token is scored once, in windows of the model's context; the last window is shifted back
+    so that it is full, as in lm-evaluation-harness. Raises UsageError for a text with a character
     that the tokenizer lacks.
     """
     _check_alphabet(loaded, texts)
@@ -76,16 +76,16 @@ def rolling(loaded: LoadedModel, texts: Sequence[str], rows: int = 0) -> list[fl
 
 
 def until(loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[str, Any]) -> str:
-    """What the model writes after a prompt, up to any of `stop`.
+    """The model's continuation of a prompt up to any of `stop`.
 
-    `options` are the harness's: max_gen_toks, do_sample, temperature, top_k, top_p. Raises
-    UsageError for others.
+    `options` are those of lm-evaluation-harness: max_gen_toks, do_sample, temperature, top_k,
+    top_p. Raises UsageError for others.
     """
     known = {"max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
     if unknown := sorted(options.keys() - known):
         raise UsageError(
-            f"A task asks for generation with {', '.join(unknown)}, which holo does not have.",
-            next_step=f"Known: {', '.join(sorted(known))}.",
+            f"A task needs generation options that holo does not support: {', '.join(unknown)}.",
+            next_step=f"Supported: {', '.join(sorted(known))}.",
         )
     sampled = options.get("do_sample", options.get("temperature", 0) > 0)
     sampling: dict[str, Any] = {"temperature": options.get("temperature", 1.0) if sampled else 0.0}
@@ -104,21 +104,20 @@ def until(loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[s
 def _check_alphabet(loaded: LoadedModel, texts: Sequence[str]) -> None:
     if missing := loaded.tokenizer.unknown("".join(texts)):
         raise UsageError(
-            f"This model's alphabet lacks {' '.join(missing)}, which a text to be scored holds: "
-            "its probability would be zero.",
-            next_step="Leave that task out, or train with a tokenizer that writes every "
-            "character: holo prepare --tokenizer bpe.",
+            f"A text to be scored contains {' '.join(missing)}, which the tokenizer cannot encode.",
+            next_step="Omit that task, or train with a tokenizer for all characters: "
+            "holo prepare --tokenizer bpe.",
         )
 
 
 def _beginning(loaded: LoadedModel, text: str) -> list[int]:
-    """The ids a document in the text's language begins with, one at least."""
+    """The ids before a document in the text's language, at least one."""
     prompts = loaded.prompts
     return prompts.start(prompts.language(text)) or [loaded.tokenizer.end]
 
 
 def _request(loaded: LoadedModel, context: str, text: str) -> _Request:
-    """Spaces between the two belong to the continuation: tokens mostly begin with theirs."""
+    # Spaces between the two belong to the continuation, since tokens usually start with a space.
     stripped = context.rstrip()
     context, text = stripped, context[len(stripped) :] + text
     begun = loaded.tokenizer.encode(context)
@@ -126,14 +125,15 @@ def _request(loaded: LoadedModel, context: str, text: str) -> _Request:
     scored = len(whole) - len(begun)
     if scored < 1:
         raise UsageError(
-            f"The continuation '{text}' has no tokens of its own.",
-            next_step="The tokenizer joins it with its context. Leave that task out.",
+            f"The continuation '{text}' has no tokens of its own: the tokenizer merges it with its "
+            "context.",
+            next_step="Omit that task.",
         )
     limit = loaded.model.context_limit
     if limit is not None and scored > limit:
         raise UsageError(
-            f"A continuation of {scored} tokens does not fit this model's context of {limit}.",
-            next_step="Leave that task out.",
+            f"A continuation has {scored} tokens, more than this model's context of {limit}.",
+            next_step="Omit that task.",
         )
     ids = _beginning(loaded, context + text) + whole
     return _Request(ids if limit is None else ids[-limit - 1 :], scored)
@@ -161,14 +161,15 @@ def _score(loaded: LoadedModel, requests: Sequence[_Request], rows: int) -> list
 
 
 def _likelihood(logits: Tensor, tokens: list[int]) -> Likelihood:
-    """(scored, V) logits and the tokens that came."""
-    goal = torch.tensor(tokens, device=logits.device)
-    logprobs = torch.log_softmax(logits.float(), dim=-1).gather(1, goal[:, None])
-    return Likelihood(float(logprobs.double().sum()), bool((logits.argmax(dim=-1) == goal).all()))
+    targets = torch.tensor(tokens, device=logits.device)
+    logprobs = torch.log_softmax(logits.float(), dim=-1).gather(1, targets[:, None])
+    return Likelihood(
+        float(logprobs.double().sum()), bool((logits.argmax(dim=-1) == targets).all())
+    )
 
 
 def _batches(requests: Sequence[_Request], asked: int) -> Iterator[list[int]]:
-    """Numbers of requests of about one length, longest first, so many as were asked or fit."""
+    """Indices of requests of similar length, longest first; `asked` per batch or as many as fit."""
     order = sorted(range(len(requests)), key=lambda n: -len(requests[n].ids))
     while order:
         rows = asked or max(1, TOKENS_PER_BATCH // len(requests[order[0]].ids))

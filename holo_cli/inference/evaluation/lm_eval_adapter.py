@@ -1,8 +1,8 @@
-"""`holo eval --tasks`: a checkpoint as a model of lm-evaluation-harness.
+"""`holo eval --tasks`: adapter from a checkpoint to lm-evaluation-harness.
 
-The harness brings tasks, prompts and metrics; it asks for likelihoods of continuations, rolling
-likelihoods of whole texts, and generation up to a stop (`likelihood.py`). It is not needed for
-anything else, so it comes with the extra `eval`, and this file is imported when tasks are run.
+lm-evaluation-harness provides tasks, prompts and metrics and requests likelihoods of continuations,
+rolling likelihoods of whole texts, and generation up to a stop string (`likelihood.py`). It is an
+optional dependency (extra `eval`), so this module is imported only when tasks are run.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 
 
 class HoloLM(LM):
-    """A checkpoint as the harness sees it. Answers come in the order of the requests.
+    """A checkpoint with the model interface of lm-evaluation-harness.
 
-    `rows` requests go through the model at a time (0: as many as fit). Characters of questions that
-    the model's alphabet lacks are left out, and told to `warn`, each once.
+    `rows` requests form a batch (0: as many as fit). Characters of prompts that the tokenizer lacks
+    are skipped and reported to `warn`, each once.
     """
 
     def __init__(
@@ -35,31 +35,33 @@ class HoloLM(LM):
     ) -> None:
         super().__init__()
         self.loaded, self.rows = loaded, rows
-        self._warn, self._told = warn, set[str]()
+        self._warn, self._reported = warn, set[str]()
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """(log-probability, whether greedy decoding would give it) of each (context, text)."""
-        self._tell_unknown([r.args[0] for r in requests])
+        """(log-probability, whether greedy decoding gives it) of each (context, continuation)."""
+        self._report_unknown([r.args[0] for r in requests])
         found = continuations(self.loaded, [r.args for r in requests], self.rows)
         return [(one.logprob, one.greedy) for one in found]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Log-probability of each (text,), from the beginning of a document."""
+        """Log-probability of each (text,) as a document of its own."""
         return rolling(self.loaded, [r.args[0] for r in requests], self.rows)
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """What follows each (context, options), `options["until"]` left out."""
-        self._tell_unknown([r.args[0] for r in requests])
-        return [self._write(*r.args) for r in requests]
+        """The continuation of each (context, options) up to, not including, `options["until"]`."""
+        self._report_unknown([r.args[0] for r in requests])
+        return [self._generate(*r.args) for r in requests]
 
-    def _tell_unknown(self, questions: Sequence[str]) -> None:
-        missing = set(self.loaded.tokenizer.unknown("".join(questions))) - self._told
+    def _report_unknown(self, prompts: Sequence[str]) -> None:
+        missing = set(self.loaded.tokenizer.unknown("".join(prompts))) - self._reported
         if missing:
             characters = " ".join(sorted(missing))
-            self._warn(f"the model's alphabet lacks {characters}: left out of the questions.")
-        self._told |= missing
+            self._warn(
+                f"Skipped characters of prompts that the tokenizer cannot encode: {characters}"
+            )
+        self._reported |= missing
 
-    def _write(self, prompt: str, options: dict[str, Any]) -> str:
+    def _generate(self, prompt: str, options: dict[str, Any]) -> str:
         asked = dict(options)
         stop = asked.pop("until", None) or ()
         return until(self.loaded, prompt, (stop,) if isinstance(stop, str) else stop, asked)
@@ -75,18 +77,18 @@ def run_tasks(
     rows: int = 0,
     warn: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """{"tasks": {task: {measure: value}}, "lm_eval": version}. `folder` holds tasks of one's own.
+    """{"tasks": {task: {measure: value}}, "lm_eval": version}. `folder` has additional tasks.
 
-    Most tasks fetch their data from the hub. `rows` and `warn` are those of `HoloLM`. Raises
-    UsageError for a task there is not, or one that this checkpoint cannot be asked, and DataError
-    where the data cannot be had.
+    Most tasks download their data from the hub. `rows` and `warn` are those of `HoloLM`. Raises
+    UsageError for an unknown task or one that this checkpoint does not support, and DataError if a
+    task's data cannot be downloaded.
     """
     manager = TaskManager(include_path=None if folder is None else str(folder))
     for name in names:
         if name not in manager.all_tasks:
             raise UsageError(
                 f"lm-evaluation-harness has no task '{name}'.",
-                next_step=f"{_hint(name, manager.all_tasks)} --task-folder adds tasks of your own.",
+                next_step=_hint(name, manager.all_tasks),
             )
     try:
         found = simple_evaluate(
@@ -100,18 +102,20 @@ def run_tasks(
         )
     except transfer_errors() as error:
         raise DataError(
-            f"The data of {', '.join(names)} could not be read: {reason(error)}.",
-            next_step="Tasks fetch their data from the hub: check the network and try again. "
-            "--suite minimal-pairs needs none.",
+            f"The data of {', '.join(names)} could not be downloaded: {reason(error)}.",
+            next_step="Check the network and try again. --suite minimal-pairs needs no network.",
         ) from error
-    assert found is not None, "there is one process"
+    assert found is not None, "simple_evaluate returns None only on ranks other than 0"
     tasks = {name: _measures(measures) for name, measures in found["results"].items()}
     return {"tasks": tasks, "lm_eval": version("lm_eval")}
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    hint = nearest(name, known)  # without a near one it would list thousands
-    return hint if hint.startswith("Did") else "`lm-eval ls tasks` lists them."
+    hint = nearest(name, known)
+    if hint.startswith("Did"):
+        return hint
+    # Without a near name the hint would list thousands of tasks.
+    return "List the tasks with: lm-eval ls tasks. Add your own with --task-folder FOLDER."
 
 
 def _measures(found: dict[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""Leaving layers early at inference: which models can, at what threshold, and what it costs.
+"""Early exit at inference: which models support it, at what threshold, and at what cost in loss.
 
-A model whose tokens can leave after a part of its layers has an `exit_threshold`, which evaluation
-and decoding obey: a token leaves where its confidence, between 0 and 1, reaches it, so above 1 all
-layers are passed. `calibrate` looks for the lowest threshold that costs no more than a given loss
-on validation text, by measuring: each trial is a whole evaluation with tokens leaving as they would
-in decoding.
-"""
+A model with early exit has an `exit_threshold` that applies to evaluation and decoding: a token
+skips the remaining layers once its confidence, between 0 and 1, reaches the threshold. Above 1
+every token passes all layers. `calibrate` searches for the lowest threshold whose loss on
+validation text is within a tolerance; each trial evaluates the text with tokens exiting as they
+would in decoding."""
 
 from __future__ import annotations
 
@@ -27,26 +26,26 @@ from holo_cli.training.precision import autocast
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
-NEVER = 2.0  # above every confidence
+NEVER = 2.0  # above every possible confidence
 AUTO = "auto"
-TOKENS = 16_384  # of validation text that a calibration reads at most
-TRIALS = 7  # halvings of the range of thresholds
+TOKENS = 16_384  # maximum validation tokens that a calibration evaluates
+TRIALS = 7  # steps of the bisection
 
 
 @runtime_checkable
 class SupportsEarlyExit(Protocol):
-    """What a model has whose tokens can leave early."""
+    """A model with early exit."""
 
     exit_threshold: float
 
     def depths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B, T) int64 -> the layers that each token passes, (B, T) int64."""
+        """Tokens (B, T) int64 -> number of layers that each of them passes, (B, T) int64."""
         ...
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found: losses are nats per token, `mean_depth` layers passed per token."""
+    """Result of a calibration: losses in nats per token, `mean_depth` in layers per token."""
 
     threshold: float
     loss: float
@@ -57,43 +56,43 @@ class Calibration:
 
 
 def set_threshold(model: LanguageModel, threshold: float) -> None:
-    """Let tokens leave where their confidence reaches `threshold`.
+    """Sets the confidence at which tokens exit.
 
     Raises UsageError for a model without early exit and for a threshold of zero or less.
     """
     if not isinstance(model, SupportsEarlyExit):
         raise UsageError(
-            "The tokens of this model cannot leave early (--exit-threshold).",
-            next_step="Leave the flag out; `brain-v1` is a model that has early exit.",
+            "This model does not support early exit (--exit-threshold).",
+            next_step="Omit --exit-threshold, or use a model with early exit, such as brain-v1.",
         )
     if not threshold > 0:
         raise UsageError(
             f"--exit-threshold must be above 0, not {threshold:g}.",
-            next_step="Try 0.9; above 1 all layers are passed.",
+            next_step="Try 0.9. Above 1 every token passes all layers.",
         )
     model.exit_threshold = threshold
 
 
-def choose_threshold(loaded: LoadedModel, wish: str) -> Calibration | None:
-    """Obey `--exit-threshold`: a number, or `auto`, which calibrates on the validation part of the
-    data that the checkpoint was trained on. Raises UsageError, or DataError where that is gone."""
-    if wish != AUTO:
+def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
+    """Applies `--exit-threshold`: a number, or `auto` to calibrate on the validation split of the
+    checkpoint's training data. Raises UsageError, or DataError if that data is missing."""
+    if value != AUTO:
         try:
-            threshold = float(wish)
+            threshold = float(value)
         except ValueError:
             raise UsageError(
-                f"--exit-threshold takes a number or '{AUTO}', not '{wish}'.",
-                next_step=f"Try 0.9, or {AUTO}.",
+                f"--exit-threshold takes a number or '{AUTO}', not '{value}'.",
+                next_step=f"Try 0.9 or {AUTO}.",
             ) from None
         set_threshold(loaded.model, threshold)
         return None
-    set_threshold(loaded.model, NEVER)  # says so at once where a model cannot
+    set_threshold(loaded.model, NEVER)  # raises early if the model has no early exit
     path = loaded.header.data.path
     if not path or not Path(path).is_dir():
         raise DataError(
-            f"--exit-threshold {AUTO} needs the data of this checkpoint, '{path}', for its "
-            "validation part.",
-            next_step="Run it where the data are, or give a number, as in 0.9.",
+            f"--exit-threshold {AUTO} needs the validation split of this checkpoint's training "
+            f"data, but '{path}' does not exist.",
+            next_step="Run the command where the data is, or give a number such as 0.9.",
         )
     found = calibrate(loaded.model, PreparedData.open(path), dtype=loaded.dtype)
     set_threshold(loaded.model, found.threshold)
@@ -113,12 +112,12 @@ def calibrate(
     dtype: torch.dtype | None = None,
     text: Shards | None = None,
 ) -> Calibration:
-    """The lowest threshold found whose loss is at most `tolerance` nats above all layers'.
+    """The lowest threshold found whose loss is at most `tolerance` nats above that of all layers.
 
-    Halves [0, 1] a few times, as if the loss fell with the threshold throughout; the figures that
-    come back were measured at the threshold that comes back, and are true whether it does or not.
-    They are of the text that the threshold was chosen on: the beginning of `text` (None: of the
-    validation part). The model's threshold and mode stay as they were. Raises UsageError as
+    Bisects [0, 1], assuming that the loss falls as the threshold rises; the returned figures are
+    measured at the returned threshold, so they hold even if that assumption fails. They refer to
+    the text the threshold was chosen on: the first `tokens` tokens of `text` (default: the
+    validation split). The model's threshold and mode are restored. Raises UsageError like
     `set_threshold`.
     """
     text = data.split("val") if text is None else text
@@ -157,8 +156,8 @@ def loss_at(
     tokens: int = TOKENS,
     dtype: torch.dtype | None = None,
 ) -> tuple[float, float, int]:
-    """Nats per token, layers per token, and tokens, of the beginning of a text at a threshold;
-    `end` is the token before it. The model's threshold and mode stay as they were."""
+    """(nats per token, layers per token, tokens) of the beginning of a text at a threshold; `end`
+    is the token before it. The model's threshold and mode are restored."""
     before, training = getattr(model, "exit_threshold", NEVER), model.training
     set_threshold(model, threshold)
     assert isinstance(model, SupportsEarlyExit)
@@ -176,7 +175,8 @@ def loss_at(
 
 
 def mean_depth(state: State) -> float | None:
-    """Layers that the tokens read so far passed on average; None where states do not count them."""
+    """Mean number of layers passed by the tokens read so far; None if the state does not count
+    it."""
     passed = getattr(state, "passed", None)
     if passed is None or not state.position:
         return None

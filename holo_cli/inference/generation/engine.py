@@ -1,13 +1,14 @@
-"""Token ids in, token ids out: reads a prompt once, then decodes any number of rows together.
+"""Token ids in, token ids out: prefills a prompt once, then decodes any number of rows in a batch.
 
-Legend: A rows still going, S positions of one step, C width, V vocabulary.
+Legend: A active rows, S positions of one step, C width, V vocabulary.
 
-What is unusual:
-- A `PrefixCache` (tokens, the state after them, the logits after them) is a value: it can be kept,
-  gone on from, and gone on from again. A conversation reads only what is new through it.
-- Text may grow past the model's context. The tokens that are read at a given length depend on
-  that length alone (`window_start`), so decoding step by step equals starting anew at any point.
-- No torch mode outlives a step: a caller who stops between two tokens finds torch as it was.
+Design notes:
+- A `PrefixCache` (tokens, the state after them, the logits after them) is an immutable value: it
+  can be kept and continued from any number of times. A conversation prefills only its new tokens.
+- Text may grow past the model's context. Which tokens the model sees at a given length depends on
+  that length alone (`window_start`), so incremental decoding equals recomputing from scratch.
+- Inference mode, eval mode and autocast are restored after each step, so a caller that stops
+  between two tokens finds torch in the mode it left it in.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,18 +32,23 @@ from holo_cli.inference.generation.sampling import (
 )
 from holo_cli.models.base import LanguageModel, State
 
-if TYPE_CHECKING:
-    from holo_cli.inference.chat.knn_memory import Recall
+PREFILL_CHUNK = 512  # tokens per prefill step; bounds the memory that a long prompt takes
 
-PREFILL_CHUNK = 512  # tokens read at once: bounds the memory that a long prompt takes
+
+class LogitsMixer(Protocol):
+    """Changes the model's next-token distribution before sampling, e.g. a kNN memory."""
+
+    def mix(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        """Logits (A, V) and the hidden states they came from (A, C) -> logits (A, V)."""
+        ...
 
 
 def window_start(length: int, limit: int | None) -> int:
-    """Where the model's view of `length` tokens begins, for a context of `limit` tokens.
+    """First position of `length` tokens that the model sees, for a context of `limit` tokens.
 
-    Nothing is dropped up to `limit`; each time the view would grow past it, half of it is dropped.
-    Reading the other half again costs `limit / 2` tokens every `limit / 2` new ones: about twice
-    the work of a token, whatever the length.
+    Nothing is dropped up to `limit`; each time the window would exceed it, its older half is
+    dropped. Prefilling the other half again costs `limit / 2` tokens every `limit / 2` new tokens,
+    so a token costs about twice as much as within the context, at any length.
 
     >>> [window_start(n, 8) for n in (8, 9, 12, 13)]
     [0, 4, 4, 8]
@@ -55,22 +61,22 @@ def window_start(length: int, limit: int | None) -> int:
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Tokens that were read, and what the model made of them."""
+    """Tokens the model has read, with its state, logits and hidden state after the last of them."""
 
     ids: tuple[int, ...]
     state: State  # one row
-    logits: Tensor  # (1, V) of the token after them
-    hidden: Tensor  # (1, C) of the last one
+    logits: Tensor  # (1, V), of the next token
+    hidden: Tensor  # (1, C), at the last token
 
-    def begins(self, ids: Sequence[int]) -> bool:
-        """Whether `ids` begin with these tokens."""
+    def is_prefix_of(self, ids: Sequence[int]) -> bool:
+        """Whether `ids` start with the cached tokens."""
         return self.ids == tuple(ids[: len(self.ids)])
 
 
 class Engine:
-    """Decodes with one model. `end` finishes a sample; `banned` ids are never sampled.
+    """Decodes with one model. The token `end` finishes a sample; `banned` ids are never sampled.
 
-    `dtype` None or float32 computes as the weights are; another dtype runs under autocast.
+    `dtype` None or float32 computes in the dtype of the weights; others run under autocast.
     """
 
     def __init__(
@@ -90,55 +96,60 @@ class Engine:
         self,
         prompt: Sequence[int],
         config: SamplingConfig,
-        known: Iterable[PrefixCache] = (),
-        recall: Recall | None = None,
+        caches: Iterable[PrefixCache] = (),
+        mixer: LogitsMixer | None = None,
     ) -> Decoding:
-        """Reads the prompt (at least one token), then decodes `config.num_samples` rows.
+        """Prefills the prompt (at least one token), then decodes `config.num_samples` rows.
 
-        The prompt is read before this returns; tokens are computed as they are asked for. `recall`
-        is what earlier text has to say at each of them (episodes.py).
+        The prefill happens before this returns; new tokens are computed as the result is iterated.
+        `mixer` changes the logits of every new token before sampling.
         """
-        return Decoding(self, prompt, config, self.read(prompt, known), recall)
+        return Decoding(self, prompt, config, self.prefill(prompt, caches), mixer)
 
-    def read(self, ids: Sequence[int], known: Iterable[PrefixCache] = ()) -> PrefixCache:
-        """What the model makes of `ids`, going on from the longest of the `known` prefixes."""
+    def prefill(self, ids: Sequence[int], caches: Iterable[PrefixCache] = ()) -> PrefixCache:
+        """Reads `ids`, continuing from the longest cache that is a prefix of them.
+
+        Raises UsageError for no ids, CheckpointError for ids outside the model's vocabulary.
+        """
         vocabulary = self.model.config.vocab_size
         if not ids:
-            raise UsageError("There is nothing to go on from.", next_step="Give a prompt.")
+            raise UsageError("The prompt is empty.", next_step="Give a prompt.")
         if max(ids) >= vocabulary or min(ids) < 0:
             raise CheckpointError(
-                f"The prompt holds token {max(ids)}, but the model knows only {vocabulary}.",
+                f"The prompt contains token {max(ids)}, but the model's vocabulary has "
+                f"{vocabulary} tokens.",
                 next_step="Use the tokenizer that the checkpoint was trained with.",
             )
-        view = tuple(ids[window_start(len(ids), self.model.context_limit) :])
+        window = tuple(ids[window_start(len(ids), self.model.context_limit) :])
         best = max(
-            (p for p in known if p.begins(view)),
-            key=lambda p: len(p.ids),
+            (cache for cache in caches if cache.is_prefix_of(window)),
+            key=lambda cache: len(cache.ids),
             default=None,
         )
-        if best is not None and len(best.ids) == len(view):
+        if best is not None and len(best.ids) == len(window):
             return best
-        read = 0 if best is None else len(best.ids)
-        new = torch.tensor([view[read:]], device=self.model.device)  # (1, S)
+        cached = 0 if best is None else len(best.ids)
+        new = torch.tensor([window[cached:]], device=self.model.device)  # (1, S)
         logits, hidden, state = self._advance(new, None if best is None else best.state)
-        return PrefixCache(view, state, logits, hidden)
+        return PrefixCache(window, state, logits, hidden)
 
     def hidden_states(self, ids: Sequence[int]) -> Tensor:
-        """Hidden states of a text read by itself, (L, C); no token sees more than the context."""
-        stretch = self.model.context_limit or len(ids)
+        """Hidden states (L, C) of a text of L tokens, read from an empty state in segments of the
+        model's context length (in one segment if the context is unlimited)."""
+        length = self.model.context_limit or len(ids)
         found = []
         with self._mode(single=False):
-            for first in range(0, len(ids), stretch):
+            for first in range(0, len(ids), length):
                 state = self.model.init_state(1)
-                part = torch.tensor([ids[first : first + stretch]], device=self.model.device)
-                for chunk in part.split(PREFILL_CHUNK, dim=1):
+                segment = torch.tensor([ids[first : first + length]], device=self.model.device)
+                for chunk in segment.split(PREFILL_CHUNK, dim=1):
                     x, state = self.model.step_hidden(chunk, state)
                     found.append(x[0])
         return torch.cat(found)
 
     def _advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
-        """(A, S) next tokens, and the state before them (None: nothing was read) -> the logits
-        after the last one, (A, V), its hidden state, (A, C), and the state after it."""
+        """(A, S) next tokens and the state before them (None: empty) -> logits after the last
+        token (A, V), its hidden state (A, C), and the state after it."""
         with self._mode(single=tokens.shape[1] == 1):
             if state is None:
                 state = self.model.init_state(tokens.shape[0])
@@ -147,18 +158,19 @@ class Engine:
             logits = self.model.head(x[:, -1])
         if not bool(torch.isfinite(logits).all()):
             raise CheckpointError(
-                "The model's output is not a number: its weights come from a run that diverged.",
+                "The model's output contains NaN or infinity: its weights come from a training run "
+                "that diverged.",
                 next_step="Generate from an earlier checkpoint, or train with a lower --lr.",
             )
         return logits, x[:, -1], state
 
     @contextmanager
     def _mode(self, single: bool) -> Iterator[None]:
-        """Inference mode, eval mode and the dtype, for one step; all as before afterwards."""
+        """Inference mode, eval mode and autocast for one step; restores all of them."""
         device = self.model.device.type
         training = self.model.training
         precision = torch.get_float32_matmul_precision()
-        # On CPU, products with a single row are about twice as fast at the highest precision.
+        # On CPU, matrix products with a single row are about twice as fast at "highest".
         highest = single and device == "cpu" and precision != "highest"
         if training:
             self.model.eval()
@@ -176,11 +188,12 @@ class Engine:
 
 
 class Decoding(Iterator[list[int | None]]):
-    """Yields, step by step, one new token for each sample, None for those that are finished.
+    """Yields, at each step, one new token per sample, or None for samples that are finished.
 
-    `finish[row]` is "" while a sample goes on, then "end" (the model ended the text), "length"
-    (max_new_tokens), or what `stop` was given. The end token itself is not yielded. `ids[row]` are
-    prompt and new tokens; `seconds` is the time spent on new tokens, the reader's time excluded.
+    `finish[row]` is "" while a sample is active, then "end" (the model ended the text), "length"
+    (max_new_tokens), or the reason given to `stop`. The end token itself is not yielded.
+    `ids[row]` holds prompt and new tokens; `seconds` is the time spent computing new tokens,
+    excluding the time the caller takes between steps.
     """
 
     def __init__(
@@ -189,7 +202,7 @@ class Decoding(Iterator[list[int | None]]):
         prompt: Sequence[int],
         config: SamplingConfig,
         prefix: PrefixCache,
-        recall: Recall | None = None,
+        mixer: LogitsMixer | None = None,
     ) -> None:
         rows = config.num_samples
         self.ids = [list(prompt) for _ in range(rows)]
@@ -204,20 +217,20 @@ class Decoding(Iterator[list[int | None]]):
             self._state = prefix.state.select(prefix.logits.new_zeros(rows, dtype=torch.long))
         self._logits = prefix.logits.expand(rows, -1)
         self._hidden = prefix.hidden.expand(rows, -1)
-        self._recall = recall
-        self._batch = list(range(rows))  # the rows that state and logits hold, in order
-        self._read = len(prompt)  # how many tokens of each row the state has read
+        self._mixer = mixer
+        self._batch = list(range(rows))  # the rows in state and logits, in order
+        self._position = len(prompt)  # tokens of each row that the state has read
 
     def __next__(self) -> list[int | None]:
         began = time.perf_counter()
-        going = [row for row in self._batch if not self.finish[row]]
-        if not going:
+        active = [row for row in self._batch if not self.finish[row]]
+        if not active:
             raise StopIteration
-        if len(self.ids[going[0]]) > self._read:
-            self._step(going)
-        tokens = self._draw(going)
+        if len(self.ids[active[0]]) > self._position:
+            self._step(active)
+        tokens = self._draw(active)
         new: list[int | None] = [None] * len(self.finish)
-        for row, token in zip(going, tokens, strict=True):
+        for row, token in zip(active, tokens, strict=True):
             if token == self._engine.end:
                 self.finish[row] = "end"
                 continue
@@ -231,7 +244,7 @@ class Decoding(Iterator[list[int | None]]):
         return new
 
     def stop(self, row: int, reason: str = "stop") -> None:
-        """Ends one sample from outside: a stop string was found, or nobody reads on."""
+        """Finishes one sample, e.g. because a stop string was found."""
         self.finish[row] = self.finish[row] or reason
 
     def new_tokens(self, row: int) -> list[int]:
@@ -240,42 +253,41 @@ class Decoding(Iterator[list[int | None]]):
 
     @property
     def state(self) -> State:
-        """The model's state after the last token read, of the rows that went on till then."""
+        """The model's state after the last token read, of the rows active at that step."""
         return self._state
 
     def prefix(self) -> PrefixCache:
-        """What has been read of the only row, to go on from later; its last token may be unread."""
-        assert len(self.ids) == 1, "a prefix belongs to one row"
-        start = window_start(self._read, self._engine.model.context_limit)
-        ids = tuple(self.ids[0][start : self._read])
+        """A cache of the only row as far as it was read; its last token may not be included."""
+        assert len(self.ids) == 1, "a prefix cache holds one row"
+        start = window_start(self._position, self._engine.model.context_limit)
+        ids = tuple(self.ids[0][start : self._position])
         return PrefixCache(ids, self._state, self._logits, self._hidden)
 
-    def _step(self, going: list[int]) -> None:
-        """Reads the last token of the rows that go on; finished rows leave the batch."""
+    def _step(self, active: list[int]) -> None:
+        """Reads the last token of the active rows; finished rows leave the batch."""
         limit = self._engine.model.context_limit
-        length = self._read + 1
+        length = self._position + 1
         start = window_start(length, limit)
         device = self._engine.model.device
         state: State | None = self._state
-        if start != window_start(self._read, limit):  # the view slides: read its later half again
+        if start != window_start(self._position, limit):  # the window moves: prefill again
             state = None
-        elif going != self._batch:
-            keep = [self._batch.index(row) for row in going]
+        elif active != self._batch:
+            keep = [self._batch.index(row) for row in active]
             state = self._state.select(torch.tensor(keep, device=device))
-        first = start if state is None else self._read
-        tokens = torch.tensor([self.ids[row][first:] for row in going], device=device)
+        first = start if state is None else self._position
+        tokens = torch.tensor([self.ids[row][first:] for row in active], device=device)
         self._logits, self._hidden, self._state = self._engine._advance(tokens, state)
-        self._batch, self._read = going, length
+        self._batch, self._position = active, length
 
-    def _draw(self, going: list[int]) -> list[int]:
-        """One token for each row that goes on."""
-        keep = [self._batch.index(row) for row in going]
+    def _draw(self, active: list[int]) -> list[int]:
+        keep = [self._batch.index(row) for row in active]
         logits = self._logits[keep]  # a copy: (A, V)
-        if self._recall is not None:
-            logits = self._recall.mix(logits, self._hidden[keep])
+        if self._mixer is not None:
+            logits = self._mixer.mix(logits, self._hidden[keep])
         if self._engine.banned.numel():
             logits[:, self._engine.banned.to(logits.device)] = BANNED
-        history = [self.ids[row] for row in going]
+        history = [self.ids[row] for row in active]
         logits = shape_logits(logits, history, self._config, exempt=self._engine.end)
-        chosen = None if self._generators is None else [self._generators[row] for row in going]
+        chosen = None if self._generators is None else [self._generators[row] for row in active]
         return [int(token) for token in sample(logits, chosen).tolist()]

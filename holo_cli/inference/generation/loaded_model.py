@@ -1,19 +1,18 @@
-"""A checkpoint ready for use: the model with its tokenizer, and text in, text out.
+"""A loaded checkpoint: the model and its tokenizer, with text in and text out.
 
-`holo.load(...)` returns a `LoadedModel`; `holo generate` and `holo chat` are thin over it.
+`holo.load(...)` returns a `LoadedModel`; `holo generate` and `holo chat` are thin wrappers of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.chat.knn_memory import KNNMemory
-from holo_cli.inference.generation.engine import Engine
+from holo_cli.inference.generation.engine import Engine, LogitsMixer
 from holo_cli.inference.generation.prompt import PromptFormat, unsampled_ids
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextGeneration
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class LoadedModel:
-    """A model, its tokenizer, and the header of the checkpoint that both came from."""
+    """A model, its tokenizer, and the header of their checkpoint."""
 
     model: LanguageModel
     tokenizer: Tokenizer
     header: Header
-    dtype: torch.dtype | None = None  # None: compute as the weights are
+    dtype: torch.dtype | None = None  # None: the dtype of the weights
 
     @property
     def config(self) -> ModelConfig:
@@ -48,12 +47,13 @@ class LoadedModel:
 
     @cached_property
     def prompts(self) -> PromptFormat:
-        """How prompts are encoded for this checkpoint."""
+        """How this checkpoint encodes prompts."""
         return PromptFormat.of(self.tokenizer, self.header.data)
 
     @property
     def only_continues(self) -> bool:
-        """True unless the header says that the data were conversations (`data.chat`)."""
+        """Whether this is a base model, which continues text: true unless `data.chat` is set in the
+        checkpoint's header."""
         return not getattr(self.header.data, "chat", False)
 
     def write(
@@ -61,17 +61,14 @@ class LoadedModel:
         prompt: str,
         sampling: SamplingConfig,
         lang: str | None = None,
-        remembered: Sequence[str] = (),
+        mixer: LogitsMixer | None = None,
     ) -> TextGeneration:
-        """Reads the prompt, then yields (row, text) pieces of all samples as they come.
+        """Prefills the prompt, then yields (row, text) pieces of all samples as they are decoded.
 
-        `remembered` are earlier texts that what is written may draw on (episodes.py).
+        `mixer` changes the logits of every new token, as a memory does (chat/knn_memory.py).
         """
         ids = self.prompts.encode(prompt, lang)
-        texts = [self.tokenizer.encode(text) for text in remembered]
-        asked = self.tokenizer.encode(prompt)
-        recall = KNNMemory(self.engine).recall(texts, asked) if texts else None
-        decoding = self.engine.generate(ids, sampling, recall=recall)
+        decoding = self.engine.generate(ids, sampling, mixer=mixer)
         return TextGeneration(decoding, self.tokenizer, sampling.stop)
 
     def generate(
@@ -80,14 +77,14 @@ class LoadedModel:
         """The text that follows the prompt, without the prompt.
 
         `sampling` are the fields of SamplingConfig: max_new_tokens, temperature, top_k, ...
-        `stream=True` gives an iterator of pieces; `num_samples` above 1 a list of texts.
+        `stream=True` returns an iterator of pieces, `num_samples` above 1 a list of texts.
         Raises UsageError for options that do not exist or are out of range.
         """
         config = SamplingConfig.from_options(sampling)
         if stream and config.num_samples > 1:
             raise UsageError(
-                "stream=True gives one sample.",
-                next_step="Leave num_samples out, or use write(), which names each piece's sample.",
+                "stream=True supports only one sample.",
+                next_step="Omit num_samples, or use write(), whose pieces name their sample.",
             )
         writing = self.write(prompt, config, lang)
         pieces = (piece.text for piece in writing)
@@ -101,7 +98,7 @@ class LoadedModel:
     def generate_full(
         self, prompt: str = "", *, lang: str | None = None, **sampling: Any
     ) -> dict[str, Any]:
-        """As `generate`, with the figures: the keys of `holo generate --json`.
+        """Like `generate`, with statistics: the keys of `holo generate --json`.
 
         {"samples": [{"text", "tokens", "tokens_per_second", "finish"}], "prompt_tokens": int}
         """
@@ -120,11 +117,11 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
 ) -> LoadedModel:
-    """A checkpoint by path, by run name ("ngt-shakespeare"), or the newest one.
+    """Loads a checkpoint by path, by run name ("ngt-shakespeare"), or (default) the newest one.
 
-    `device` is auto, cpu, cuda or mps; `dtype` None computes as the weights are (float32), another
-    one under autocast. Raises CheckpointError for a file that is missing or damaged, UsageError
-    for a device that is not there.
+    `device` is auto, cpu, cuda or mps; `dtype` None computes in the dtype of the weights (float32),
+    others run under autocast. Raises CheckpointError for a file that is missing or damaged,
+    UsageError for a device that is not available.
     """
     from holo_cli.checkpoint import load_model
     from holo_cli.training.precision import pick_device

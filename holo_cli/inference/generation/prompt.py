@@ -1,10 +1,10 @@
-"""How a prompt becomes token ids: the way a document begins in the data the model was trained on.
+"""Encodes a prompt the way documents begin in the data that the model was trained on.
 
     with language markers          <|end|> <|ko|> text
     many documents, no markers     <|end|> text
     one long text                  text
 
-so that the model finds itself at the beginning of a document, in the right language.
+so that the model starts at the beginning of a document, in the right language.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ if TYPE_CHECKING:
     from holo_cli.checkpoint.header import DataInfo
     from holo_cli.data.tokenizers import Tokenizer
 
-MANY_DOCUMENTS = 32  # from here on a model has seen enough ends to know what an end token means
-MARKER = re.compile(r"<\|([a-z]{2,3})\|>")  # ISO 639 codes; foreign specials have longer names
-ENOUGH_LETTERS = 20  # from here on detection is better than assuming English
+MANY_DOCUMENTS = 32  # with fewer, a model has not learned what an end token means
+MARKER = re.compile(r"<\|([a-z]{2,3})\|>")  # ISO 639 codes; other special tokens have longer names
+ENOUGH_LETTERS = 20  # with fewer, assuming English is better than detection
 
 
 @dataclass(frozen=True)
 class PromptFormat:
-    """What the prompt's encoding depends on."""
+    """The tokenizer and the facts about the training data that a prompt's encoding depends on."""
 
     tokenizer: Tokenizer
-    languages: tuple[str, ...] = ()  # with a marker
-    data_languages: tuple[str, ...] = ()  # that the training data held, marked or not
+    languages: tuple[str, ...] = ()  # with a marker token
+    data_languages: tuple[str, ...] = ()  # of the training data, with or without a marker
     documents: int = 0
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, data: DataInfo) -> PromptFormat:
-        """From a checkpoint's tokenizer and what its header says about the training data."""
+        """From a checkpoint's tokenizer and its header's entry about the training data."""
         counts = data.documents
         documents = sum(counts.values()) if isinstance(counts, dict) else counts
         marked = marked_languages(tokenizer) if data.markers else ()
-        languages = tuple(sorted(code for code in data.languages if code))  # "" is unknown
+        languages = tuple(sorted(code for code in data.languages if code))  # "" means unknown
         return cls(tokenizer, marked, languages, documents)
 
     def language(self, text: str, lang: str | None = None) -> str | None:
-        """The language to mark `text` with: `lang`, or the one found in it; None without markers.
+        """The language whose marker `text` gets: `lang`, or the detected one; None without markers.
 
         Raises UsageError for a `lang` that the checkpoint was not trained on.
         """
         known = self.languages or self.data_languages
         if lang is not None and known and lang not in known:
             raise UsageError(
-                f"This checkpoint does not know the language '{lang}' (--lang).",
+                f"This checkpoint was not trained on the language '{lang}' (--lang).",
                 next_step=nearest(lang, known),
             )
         if not self.languages:
@@ -73,12 +73,13 @@ class PromptFormat:
         )
 
     def at_least_one(self, ids: list[int]) -> list[int]:
-        """`ids`, or where there are none, a line end: a model cannot go on from nothing."""
+        """`ids`, or a newline if there are none, because a model cannot continue an empty
+        prompt."""
         return ids or self.separator() or [first_plain_id(self.tokenizer)]
 
     def separator(self) -> list[int]:
-        """What stands between two texts of one document: a line end, or a space for a vocabulary
-        of characters without one, or nothing."""
+        """The ids between two texts of one document: a newline, or a space or nothing if the
+        vocabulary lacks it."""
         encoded = ((text, self.tokenizer.encode(text)) for text in ("\n", " "))
         return next((ids for text, ids in encoded if self.tokenizer.decode(ids) == text), [])
 
@@ -90,10 +91,10 @@ def marked_languages(tokenizer: Tokenizer) -> tuple[str, ...]:
 
 
 def guess_language(text: str, known: Iterable[str]) -> str:
-    """The language of a prompt, of the known ones: Korean by its script, the others by detection.
+    """The language of a prompt among `known`: Korean by its script, others by detection.
 
-    A text of a few words tells too little for that: unless it is Korean, it is taken for English
-    where that is known.
+    Detection is unreliable for a few words, so a short text that is not Korean counts as English if
+    English is known.
     """
     languages = tuple(sorted(known))
     korean = "ko" in languages and hangul_share(text) >= HANGUL_SHARE
@@ -109,6 +110,6 @@ def first_plain_id(tokenizer: Tokenizer) -> int:
 
 
 def unsampled_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
-    """The ids that a text never holds: markers, and rows of the model beyond the tokenizer."""
+    """Ids that must never be sampled: markers, and model rows beyond the tokenizer's vocabulary."""
     special = [i for i in tokenizer.specials.values() if i != tokenizer.end]
     return special + list(range(tokenizer.vocab_size, vocab_size))

@@ -1,4 +1,4 @@
-"""A sample of text from a model under training, for the log at evaluations."""
+"""Sample text from a model during training, for the log of evaluations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, tokens: int) -> str:
-    """What the model writes of itself now, once per language it has a marker for.
+    """Text from an empty prompt, once per language with a marker.
 
-    The same seed every time, so that samples of a run can be compared; draws nothing from the
-    global random state, so that sampling never changes the training that follows.
-    """
+    The seed is always the same, so that samples of a run can be compared. The global random state
+    is not used, so that sampling does not change training."""
     was_training = model.training
     model.eval()
     loaded = LoadedModel(model, tokenizer, header, dtype=torch.float32)

@@ -1,10 +1,10 @@
-"""From logits to the next token: every rule a pure function on (R, V) logits, R rows at once.
+"""From logits to the next token: each rule is a pure function on logits (R, V) of R rows.
 
-Names and meanings are those of Hugging Face's generation flags, applied in its order: repetition
-penalty, banned n-grams, temperature, top-k, top-p, min-p. What is unusual: a draw takes one
-uniform number per row from that row's own CPU generator and inverts the cumulative distribution,
-so a sample depends on its seed alone, not on how many are drawn beside it nor on the device.
-"""
+Names and meanings are those of the generation options of Hugging Face transformers, applied in the
+same order: repetition penalty, banned n-grams, temperature, top-k, top-p, min-p. Unlike
+transformers, a draw takes one uniform number per row from that row's own CPU generator and inverts
+the cumulative distribution, so a sample depends only on its seed, not on the number of samples or
+the device."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BANNED = float("-inf")
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How tokens are chosen. Out-of-range values raise UsageError naming the flag.
+    """Sampling options. Values out of range raise UsageError naming the option.
 
-    `temperature` 0 is greedy: the most likely token, always the same. `top_k` 0, `top_p` 1,
-    `min_p` 0, `repetition_penalty` 1 and `no_repeat_ngram_size` 0 are off. The repetition penalty
-    looks back over the last `repetition_window` tokens, prompt included. `seed` None draws a new
-    seed for every call. A stop string ends a sample and is not part of its text.
+    `temperature` 0 is greedy: always the most likely token. `top_k` 0, `top_p` 1, `min_p` 0,
+    `repetition_penalty` 1 and `no_repeat_ngram_size` 0 disable the rule. The repetition penalty
+    covers the last `repetition_window` tokens, prompt included. `seed` None draws a new seed for
+    every call. A stop string ends a sample and is not part of its text.
     """
 
     max_new_tokens: int = 256
@@ -57,7 +57,8 @@ class SamplingConfig:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SamplingConfig:
-        """A config from keyword options; an unknown name fails with the nearest right one."""
+        """A config from keyword options. Raises UsageError for an unknown name, with the nearest
+        one."""
         return cls().with_options(options)
 
     def with_options(self, options: Mapping[str, Any]) -> SamplingConfig:
@@ -73,8 +74,8 @@ class SamplingConfig:
     def with_text(self, name: str, text: str) -> SamplingConfig:
         """A copy with one option given as typed text, as in the chat's `/set top-p 0.9`.
 
-        `none` empties `seed` and `stop`; a stop is taken literally, or as JSON when it begins with
-        a double quote or a bracket: `"\\n\\n"`, `["USER:", "###"]`.
+        `none` clears `seed` and `stop`. A stop string is taken literally, or as JSON if it starts
+        with a double quote or a bracket: `"\\n\\n"`, `["USER:", "###"]`.
         """
         name = name.replace("-", "_")
         _check_name(name)
@@ -112,13 +113,13 @@ def _stops(value: Any) -> bool:
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": (_whole(1), "a whole number of at least 1"),
     "temperature": (_number(lambda t: t >= 0), "a number of at least 0 (0 is greedy)"),
-    "top_k": (_whole(0), "a whole number of at least 0 (0 is off)"),
-    "top_p": (_number(lambda p: 0 < p <= 1), "in (0, 1] (1 is off)"),
-    "min_p": (_number(lambda p: 0 <= p <= 1), "in [0, 1] (0 is off)"),
-    "repetition_penalty": (_number(lambda p: p > 0), "a number above 0 (1 is off)"),
+    "top_k": (_whole(0), "a whole number of at least 0 (0 disables)"),
+    "top_p": (_number(lambda p: 0 < p <= 1), "above 0 and at most 1 (1 disables)"),
+    "min_p": (_number(lambda p: 0 <= p <= 1), "from 0 to 1 (0 disables)"),
+    "repetition_penalty": (_number(lambda p: p > 0), "a number above 0 (1 disables)"),
     "repetition_window": (_whole(1), "a whole number of at least 1"),
-    "no_repeat_ngram_size": (_whole(0), "a whole number of at least 0 (0 is off)"),
-    "stop": (_stops, "text that is not empty"),
+    "no_repeat_ngram_size": (_whole(0), "a whole number of at least 0 (0 disables)"),
+    "stop": (_stops, "a text that is not empty"),
     "seed": (lambda s: s is None or _whole(0, 2**63 - 1)(s), "a whole number from 0 to 2^63 - 1"),
     "num_samples": (_whole(1), "a whole number of at least 1"),
 }
@@ -146,8 +147,8 @@ def _parse(name: str, text: str) -> Any:
             return json.loads(text)
         except json.JSONDecodeError as error:
             raise UsageError(
-                f"--stop is not readable as JSON: {error}.",
-                next_step='Write "\\n" or ["USER:", "###"].',
+                f"--stop is not valid JSON: {error}.",
+                next_step='Write for example "\\n" or ["USER:", "###"].',
             ) from error
     kind = float if isinstance(_DEFAULTS[name], float) else int
     try:
@@ -165,8 +166,9 @@ def _parse(name: str, text: str) -> Any:
 def apply_repetition_penalty(
     logits: Tensor, history: Sequence[Sequence[int]], penalty: float
 ) -> Tensor:
-    """(R, V), one history per row -> (R, V): positive logits of seen tokens divided by the penalty,
-    negative ones multiplied, once however often a token was seen (Keskar et al., 2019)."""
+    """(R, V), one history per row -> (R, V): positive logits of seen tokens are divided by the
+    penalty, negative ones multiplied, once per token however often it was seen (Keskar et al.,
+    2019, arXiv 1909.05858)."""
     if penalty == 1:
         return logits
     logits = logits.clone()
@@ -178,8 +180,8 @@ def apply_repetition_penalty(
 
 
 def ban_repeated_ngrams(logits: Tensor, history: Sequence[Sequence[int]], size: int) -> Tensor:
-    """(R, V), one history per row -> (R, V) with every token at -inf that would complete, for the
-    second time in its row, a run of `size` tokens. 0 is off."""
+    """(R, V), one history per row -> (R, V) with -inf for every token that would repeat an n-gram
+    of `size` tokens of its row. 0 disables."""
     if size == 0:
         return logits
     logits = logits.clone()
@@ -188,7 +190,7 @@ def ban_repeated_ngrams(logits: Tensor, history: Sequence[Sequence[int]], size: 
             continue
         ids = torch.tensor(seen, dtype=torch.long)  # (L,)
         grams = ids.unfold(0, size, 1)  # (L - size + 1, size)
-        begun = ids[len(seen) - size + 1 :]  # the run that the next token would complete
+        begun = ids[len(seen) - size + 1 :]  # the n-gram that the next token would complete
         repeated = grams[(grams[:, :-1] == begun).all(dim=1), -1]
         row[repeated.to(logits.device)] = BANNED
     return logits
@@ -200,7 +202,8 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """(R, V) -> (R, V) with all but the k largest of each row at -inf; ties with the k-th stay."""
+    """(R, V) -> (R, V) with -inf for all but the k largest logits of a row; ties with the k-th
+    stay."""
     if k == 0 or k >= logits.shape[-1]:
         return logits
     least = logits.topk(k, dim=-1).values[:, -1:]
@@ -208,8 +211,8 @@ def keep_top_k(logits: Tensor, k: int) -> Tensor:
 
 
 def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """(R, V) -> (R, V) with all but the nucleus at -inf: the fewest most likely tokens of each row
-    whose probabilities reach p together; always at least one (Holtzman et al., 2020)."""
+    """(R, V) -> (R, V) with -inf outside the nucleus: the smallest set of most likely tokens of a
+    row with total probability p, at least one (Holtzman et al., 2020, arXiv 1904.09751)."""
     if p == 1:
         return logits
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
@@ -220,7 +223,8 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """(R, V) -> (R, V) with every token at -inf that is less likely than p times the likeliest."""
+    """(R, V) -> (R, V) with -inf for tokens less likely than p times the most likely one (Nguyen et
+    al., 2024, arXiv 2407.01082)."""
     if p == 0:
         return logits
     # In logits the ratio of two probabilities is a difference: no softmax is needed.
@@ -233,10 +237,10 @@ def shape_logits(
     config: SamplingConfig,
     exempt: int | None = None,
 ) -> Tensor:
-    """(R, V) raw logits and each row's tokens so far -> (R, V) logits to draw from.
+    """Raw logits (R, V) and the tokens of each row so far -> logits (R, V) to sample from.
 
-    The `exempt` token, that ends a text, does not count as a repetition. A row in which every
-    token would be banned as one keeps them all: a text has to go on somewhere.
+    The n-gram rule never bans the `exempt` token, which ends a text, and is skipped for a row in
+    which it would ban every token.
     """
     raw = logits
     recent = [row[-config.repetition_window :] for row in history]
@@ -245,7 +249,7 @@ def shape_logits(
     if exempt is not None and free is not raw:
         free = free.index_copy(1, torch.tensor([exempt], device=raw.device), raw[:, exempt, None])
     logits = torch.where(free.amax(dim=-1, keepdim=True) == BANNED, logits, free)
-    if config.temperature == 0:  # the largest stays the largest under all that follows
+    if config.temperature == 0:  # the rules below do not change the argmax
         return logits
     logits = apply_temperature(logits, config.temperature)
     logits = keep_top_k(logits, config.top_k)
@@ -254,9 +258,9 @@ def shape_logits(
 
 
 def sample(logits: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
-    """(R, V) logits, one CPU generator per row -> (R,) int64 tokens; None is greedy.
+    """Logits (R, V), one CPU generator per row -> tokens (R,) int64; None is greedy.
 
-    A token of probability 0 is never drawn. Among equally likely tokens greedy takes the first.
+    A token of probability 0 is never drawn. Greedy decoding breaks ties by the lowest id.
     """
     if generators is None:
         return logits.argmax(dim=-1)
@@ -272,16 +276,16 @@ def sample(logits: Tensor, generators: Sequence[torch.Generator] | None) -> Tens
 
 
 def derive_seed(seed: int, *path: int) -> int:
-    """A seed for one part of a seeded whole: sample i of a call, answer n of a conversation.
+    """A seed for one part of a seeded process: sample i of a call, answer n of a conversation.
 
-    Hashed rather than added, so that sample 1 of seed 0 is not sample 0 of seed 1.
+    Hashed rather than added, so that sample 1 of seed 0 differs from sample 0 of seed 1.
     """
     text = "/".join(str(part) for part in (seed, *path))
     return int.from_bytes(hashlib.sha256(text.encode("ascii")).digest()[:8], "big") >> 1
 
 
 def make_generators(config: SamplingConfig) -> list[torch.Generator] | None:
-    """One CPU generator per sample; None when the config is greedy and needs no chance."""
+    """One CPU generator per sample; None for greedy decoding."""
     if config.temperature == 0:
         return None
     seed = secrets.randbits(63) if config.seed is None else config.seed

@@ -1,8 +1,8 @@
-"""Token ids to text as it comes: whole characters only, and never a part of a stop string.
+"""Incremental text from token ids: whole characters only, and never a part of a stop string.
 
-The tokenizer's own stream decoder holds back half characters (a Hangul syllable of three bytes, an
-emoji sequence). On top of it `TextStream` holds back text only while it may still turn out to be
-the beginning of a stop string. What comes out does not depend on where token boundaries fall.
+The tokenizer's stream decoder buffers incomplete characters (a Hangul syllable has three bytes).
+`TextStream` additionally buffers text that may be the beginning of a stop string. The output does
+not depend on where token boundaries fall.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ if TYPE_CHECKING:
 
 
 class StopFilter:
-    """Passes text on until the first stop string is complete; text from there on is swallowed.
+    """Passes text through up to the stop string that is completed first, and drops the rest.
 
-    First means: complete first; of several complete at the same character the longest counts.
+    If several are completed at the same character, the longest counts.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self._stop = tuple(stop)
-        self._held = ""
+        self._buffer = ""
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """Takes the next text, returns what is safe to show."""
+        """Adds text and returns the part that is safe to show."""
         if self.stopped:
             return ""
-        self._held += text
-        spans = [(at + len(s), at) for s in self._stop if (at := self._held.find(s)) >= 0]
+        self._buffer += text
+        spans = [(at + len(s), at) for s in self._stop if (at := self._buffer.find(s)) >= 0]
         if spans:
             self.stopped = True
             _, start = min(spans)
-            shown, self._held = self._held[:start], ""
+            shown, self._buffer = self._buffer[:start], ""
             return shown
-        keep = max((_overlap(self._held, s) for s in self._stop), default=0)
-        cut = len(self._held) - keep
-        shown, self._held = self._held[:cut], self._held[cut:]
+        keep = max((_overlap(self._buffer, s) for s in self._stop), default=0)
+        cut = len(self._buffer) - keep
+        shown, self._buffer = self._buffer[:cut], self._buffer[cut:]
         return shown
 
     def flush(self) -> str:
-        """What was held back: with nothing to follow, it was no stop string."""
-        shown, self._held = self._held, ""
+        """The buffered text: at the end of a sample it is not a stop string."""
+        shown, self._buffer = self._buffer, ""
         return shown
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` are a beginning of `stop`, and not all of it."""
+    """The length of the longest proper prefix of `stop` that `text` ends with."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class TextStream:
-    """The text of one sample, from its tokens. `stopped` is set once a stop string was found."""
+    """The text of one sample from its tokens. `stopped` is set once a stop string was found."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
         self._decoder = tokenizer.stream()
@@ -69,12 +69,11 @@ class TextStream:
         return self._filter.stopped
 
     def push(self, token: int) -> str:
-        """The text that has become certain with this token, possibly none."""
+        """Adds a token and returns the text that it completes, possibly none."""
         return self._show(self._filter.push(self._decoder.push(token)))
 
     def flush(self) -> str:
-        """The rest, once no token follows. A last character of which bytes are missing is dropped:
-        a text that reached its length inside a syllable ends before it."""
+        """The remaining text after the last token. An incomplete last character is dropped."""
         rest = self._filter.push(self._decoder.flush().rstrip("\ufffd"))
         return self._show(rest + self._filter.flush())
 
@@ -84,7 +83,7 @@ class TextStream:
 
 
 class Piece(NamedTuple):
-    """A piece of text, never empty, of one sample."""
+    """A non-empty piece of text of one sample."""
 
     row: int
     text: str
@@ -92,10 +91,10 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Sample:
-    """A finished text. `finish` is "end", "length" or "stop".
+    """A finished text. `finish` is "end", "length", "stop" or "stopped" (interrupted).
 
-    `tokens` counts new tokens; `tokens_per_second` is the speed of the tokens after the first,
-    which comes out of reading the prompt; 0 where there is only one.
+    `tokens` counts new tokens. `tokens_per_second` excludes the first of them, which is computed
+    by the prefill; it is 0 if there is only one.
     """
 
     text: str
@@ -105,10 +104,10 @@ class Sample:
 
 
 class TextGeneration(Iterator[Piece]):
-    """Text pieces of all samples as they come; `samples` is complete when the iterator ends.
+    """Iterator of the text pieces of all samples; `samples` is complete when it is exhausted.
 
-    `prompt_tokens` is the length of the prompt. `stop()` ends everything early: what was shown
-    stays, with the finish "stopped".
+    `prompt_tokens` is the length of the prompt. `stop()` interrupts all samples; the text so far
+    is kept, with the finish "stopped".
     """
 
     def __init__(self, decoding: Decoding, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
@@ -125,11 +124,11 @@ class TextGeneration(Iterator[Piece]):
 
     @property
     def samples(self) -> list[Sample]:
-        """One entry for each row: complete, or as far as it has got."""
+        """One entry per row, with its text so far."""
         return [self._sample(row) for row in range(len(self._streams))]
 
     def stop(self) -> None:
-        """Ends what is not finished yet; text that was held back is not shown any more."""
+        """Interrupts the unfinished samples; their buffered text is dropped."""
         self._pieces.close()
         for row in self._open:
             self.decoding.stop(row, "stopped")
@@ -147,7 +146,7 @@ class TextGeneration(Iterator[Piece]):
                 if stream.stopped:
                     self.decoding.stop(row)
             yield from self._close_finished()
-        yield from self._close_finished()  # a step in which every row ended yields nothing
+        yield from self._close_finished()  # a step in which every row finishes yields no tokens
 
     def _close_finished(self) -> Iterator[Piece]:
         for row in sorted(self._open):
@@ -167,12 +166,12 @@ class TextGeneration(Iterator[Piece]):
 
 
 def ids_of_text(tokenizer: Tokenizer, ids: Sequence[int], text: str) -> list[int]:
-    """The ids of a text that was cut short of what `ids` say: as many of them as give exactly this
-    text, or where the cut falls inside a token, the text encoded anew."""
+    """The ids of `text`, a truncation of the text of `ids`: as many of them as decode to exactly
+    `text`, or `text` encoded again if the cut is inside a token."""
     for length in range(len(ids), -1, -1):
-        said = tokenizer.decode(ids[:length])
-        if said == text:
+        decoded = tokenizer.decode(ids[:length])
+        if decoded == text:
             return list(ids[:length])
-        if len(said) < len(text):
+        if len(decoded) < len(text):
             break
     return tokenizer.encode(text)

@@ -1,10 +1,9 @@
-"""Minimal pairs: two sentences that differ in one word, of which one is right.
+"""Minimal pairs: two sentences that differ in one word, of which one is grammatical.
 
-Made from word lists of this project, most of which the embedded stories use, so that they say
-something of a model of a million parameters and need no download. The idea is that of BLiMP
-(Warstadt et al. 2020, arXiv 1912.00582); none of its sentences is here. Adding a phenomenon is an
-entry in `english.py` or `korean.py`.
-"""
+Generated from this project's own word lists, most of which the embedded stories use, so that they
+suit models of a million parameters and need no download. The method is that of BLiMP (Warstadt et
+al. 2020, arXiv 1912.00582), without its sentences. To add a phenomenon, add an entry in
+`english.py` or `korean.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A phenomenon: a frame with a gap, and words on two sides that want two forms in it.
+"""A phenomenon: a sentence frame with a gap, and words on two sides that need different forms.
 
     frame   {when} the {noun} near the {away} {gap} {how}.
     left    noun = fox,     away = hills,  gap = was
@@ -7,9 +7,9 @@
     pair 1  Then the fox near the hills [was / *were] hungry.
     pair 2  Then the foxes near the hill [were / *was] hungry.
 
-Pairs come as such couples: what is right in one is wrong in the other. So each form is right as
-often as it is wrong, and whoever only knows how common or how long the forms are is right in
-exactly half of the pairs.
+Pairs come in such couples: the form that is right in one is wrong in the other. So each form is
+right as often as it is wrong, and a model that only knows how frequent or how long the forms are is
+right in exactly half of the pairs.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Phenomenon:
-    """One rule of a language. `shared` are the slots that both sides fill alike."""
+    """One rule of a language. `shared` are the slots with the same words on both sides."""
 
     name: str
     about: str
     frame: str
     shared: Mapping[str, tuple[str, ...]]
-    sides: tuple[tuple[Words, Words], ...]  # each side has `gap`, the form that is right there
+    sides: tuple[tuple[Words, Words], ...]  # each side has `gap`, its correct form
 
     @property
     def pairs(self) -> int:
-        """How many different pairs there are."""
+        """Number of different pairs."""
         return 2 * len(self.sides) * prod(len(words) for words in self.shared.values())
 
     def draw(self, count: int, seed: int = 0) -> list[Pair]:
-        """`count` different pairs, an even number, as couples; the same for the same arguments."""
+        """`count` (even) different pairs, as couples; deterministic in the arguments."""
         assert count % 2 == 0
         chosen = random.Random(f"{self.name}:{seed}").sample(range(self.pairs // 2), count // 2)
         return [pair for number in chosen for pair in self.couple(number)]
@@ -60,14 +60,14 @@ class Phenomenon:
         left, right = self.sides[number]
         for own, other in ((left, right), (right, left)):
             good = words | dict(own)
-            yield Pair(self._tell(good), self._tell(good | {"gap": other["gap"]}))
+            yield Pair(self._sentence(good), self._sentence(good | {"gap": other["gap"]}))
 
-    def _tell(self, words: dict[str, str]) -> str:
+    def _sentence(self, words: dict[str, str]) -> str:
         # a slot may be empty
         sentence = " ".join(self.frame.format(**words).split()).replace(" .", ".")
         return sentence[0].upper() + sentence[1:]
 
 
 def choices(text: str) -> tuple[str, ...]:
-    """Phrases between bars; white space around them is not theirs."""
+    """Phrases separated by bars, stripped of white space."""
     return tuple(phrase.strip() for phrase in text.split("|"))

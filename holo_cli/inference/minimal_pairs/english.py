@@ -1,4 +1,4 @@
-"""English: agreement of verbs and determiners in number, of pronouns in gender, and a or an."""
+"""English: agreement of verbs and determiners in number, of pronouns in gender, and a/an."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONSONANTS = choices("young|little|small|new|big|quiet|red|warm|brave|long")
 
 
 def _in_number(verbs: list[tuple[str, str]], away: bool = False) -> tuple[tuple[Words, Words], ...]:
-    """Subjects in singular and plural; `away` is a noun of the other number after them."""
+    """Singular and plural subjects; `away` adds a noun of the other number after them."""
     sides = []
     for n, (one, many) in enumerate(_NUMBERS):
         between = [_NUMBERS[(n + step) % len(_NUMBERS)] for step in ((2, 5, 9) if away else (0,))]

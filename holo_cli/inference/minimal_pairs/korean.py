@@ -1,7 +1,7 @@
 """Korean: particles by the last sound of a word, and honorific agreement.
 
-After a consonant 은, 이, 을, 과, 으로 and 아, after a vowel 는, 가, 를, 와, 로 and 야; (으)로
-counts ㄹ as a vowel. Which form is right is computed (`data/sources/korean.py`), not written down.
+은, 이, 을, 과, 으로 and 아 follow a consonant, 는, 가, 를, 와, 로 and 야 a vowel; (으)로
+treats ㄹ as a vowel. The correct form is computed (`data/sources/stories/josa.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VERBS = (
 def _sides(
     name: str, closed: tuple[str, ...], open_: tuple[str, ...]
 ) -> tuple[tuple[Words, Words], ...]:
-    """Words that want the one form of a particle beside words that want the other."""
+    """Words that need one form of a particle, paired with words that need the other."""
     sides = []
     for first, second in zip(closed, open_, strict=True):
         left: Words = {"noun": first, "gap": particle(first, name)}

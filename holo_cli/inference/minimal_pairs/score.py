@@ -1,7 +1,7 @@
-"""Scores a model on minimal pairs: how often the right sentence is the likelier one.
+"""Scores a model on minimal pairs: how often the right sentence is the more likely one.
 
-A sentence's score is its log-likelihood from the beginning of a document, summed over its tokens.
-Chance is one half, and a pair whose sentences are equally likely counts as half right.
+The score of a sentence is its log-likelihood as a document, summed over its tokens. Chance level is
+one half, and a pair with equally likely sentences counts as half right.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
 CHANCE = 0.5
 LEVEL = 0.95
 Scorer = Callable[[Sequence[str]], Sequence[float]]
-Progress = Callable[[int, int], None]  # pairs scored so far, and in all
+Progress = Callable[[int, int], None]  # pairs scored so far, pairs in total
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """How a model does on one phenomenon, or on all of a language (`phenomenon` is "all")."""
+    """The score on one phenomenon, or on all of a language (`phenomenon` is "all")."""
 
     language: str
     phenomenon: str
     pairs: int
-    right: float  # pairs; a tie is half of one
-    both: int  # couples of which both pairs are right: no preference for a form can do that
-    shorter: float  # pairs whose right sentence has fewer tokens; of equally many, half
+    right: float  # pairs scored right; a tie counts half
+    both: int  # couples with both pairs right; a preference for one form cannot achieve that
+    shorter: float  # pairs whose right sentence has fewer tokens; equal lengths count half
 
     @property
     def accuracy(self) -> float:
@@ -41,7 +41,7 @@ class PairScore:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The exact binomial interval of the accuracy at 95 %."""
+        """The exact binomial confidence interval of the accuracy (95 %)."""
         return binomial_interval(self.right, self.pairs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,12 +62,11 @@ def score_pairs(
     seed: int = 0,
     progress: Progress = lambda done, total: None,
 ) -> list[PairScore]:
-    """Every phenomenon of the languages with `count` pairs each (as many as it has, if fewer), and
-    after those of a language their sum.
+    """Scores each phenomenon of the languages with up to `count` pairs, and each language in total.
 
-    `scorer` gives the log-likelihood of each text and `lengths` how many tokens it has: a tokenizer
-    that was trained on right text joins right forms, and fewer tokens are likelier even to a model
-    that has learned nothing. So the share that length alone would get stands beside the accuracy.
+    `scorer` returns the log-likelihood of each text, `lengths` its number of tokens. A tokenizer
+    trained on correct text merges correct forms, and fewer tokens are more likely even for an
+    untrained model, so the accuracy of length alone is reported beside the accuracy.
     """
     total = sum(min(count, p.pairs) for language in languages for p in PHENOMENA[language])
     scores: list[PairScore] = []
@@ -102,7 +101,7 @@ def _sum(language: str, own: Sequence[PairScore]) -> PairScore:
 
 
 def _margin(figures: Sequence[float]) -> NDArray[np.float64]:
-    """Of each right sentence over the wrong one after it."""
+    """Each right sentence's figure minus that of the wrong sentence after it."""
     found = np.array(figures, dtype=np.float64).reshape(-1, 2)
     return found[:, 0] - found[:, 1]
 
@@ -112,20 +111,20 @@ def _right(margin: NDArray[np.float64]) -> float:
 
 
 def model_scorer(loaded: LoadedModel, rows: int = 0) -> Scorer:
-    """Log-likelihoods under a checkpoint; `rows` sentences at a time (0: as many as fit)."""
+    """Log-likelihoods under a checkpoint, in batches of `rows` sentences (0: as many as fit)."""
     return lambda texts: rolling(loaded, texts, rows)
 
 
 def token_counts(loaded: LoadedModel) -> Scorer:
-    """How many tokens each text has."""
+    """Token counts under a checkpoint's tokenizer."""
     return lambda texts: [len(loaded.tokenizer.encode(text)) for text in texts]
 
 
 def languages_of(loaded: LoadedModel, asked: str | None) -> list[str]:
-    """The languages to score: those asked for ("ko,en"), else those of the training data that have
-    pairs, or all where the checkpoint does not say.
+    """The languages to score: `asked` ("ko,en"), or those of the training data that have pairs, or
+    all if the checkpoint does not name its languages.
 
-    Raises UsageError for a language that has no pairs, and for one that the alphabet cannot write.
+    Raises UsageError for a language without pairs or one that the tokenizer cannot encode.
     """
     if asked is None:
         trained = loaded.prompts.languages or loaded.prompts.data_languages
@@ -133,29 +132,27 @@ def languages_of(loaded: LoadedModel, asked: str | None) -> list[str]:
     else:
         known = list(dict.fromkeys(code.strip() for code in asked.split(",") if code.strip()))
         if not known:
-            raise UsageError(
-                "--lang names no language.", next_step=f"Known: {', '.join(PHENOMENA)}."
-            )
+            raise UsageError("--lang is empty.", next_step=f"Known: {', '.join(PHENOMENA)}.")
     for code in known:
         if code not in PHENOMENA:
             raise UsageError(
-                f"There are no minimal pairs in '{code}' (--lang).",
+                f"There are no minimal pairs in the language '{code}' (--lang).",
                 next_step=nearest(code, PHENOMENA),
             )
         texts = [pair.good for p in PHENOMENA[code] for pair in p.draw(min(200, p.pairs))]
         if missing := loaded.tokenizer.unknown("".join(texts)):
             shown = " ".join(missing[:8]) + (" ..." if len(missing) > 8 else "")
             raise UsageError(
-                f"This model's alphabet lacks {shown}, so it cannot score the pairs in '{code}'.",
-                next_step="Choose another language with --lang, or train with a tokenizer that "
-                "writes every character: holo prepare --tokenizer bpe.",
+                f"The pairs in '{code}' contain {shown}, which the tokenizer cannot encode.",
+                next_step="Choose another language with --lang, or train with a tokenizer for all "
+                "characters: holo prepare --tokenizer bpe.",
             )
     return known
 
 
 def binomial_interval(right: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Clopper and Pearson's exact interval (1934) of a share: the probabilities under which so many
-    right answers, or more (or fewer), are not too rare. Of a half the wider bound is taken."""
+    """Exact confidence interval of a proportion (Clopper and Pearson, 1934). For a count with a
+    half the wider bound is used."""
     tail = (1 - level) / 2
     low_at, high_at = int(np.floor(right)), int(np.ceil(right))
     low = 0.0 if low_at == 0 else _bisect(lambda p: 1 - _cdf(low_at - 1, count, p) - tail)
@@ -164,7 +161,7 @@ def binomial_interval(right: float, count: int, level: float = LEVEL) -> tuple[f
 
 
 def _cdf(most: int, count: int, p: float) -> float:
-    """Probability of at most so many successes in `count` trials, for 0 < p < 1."""
+    """Probability of at most `most` successes in `count` trials, for 0 < p < 1."""
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])  # log n!
     k = np.arange(most + 1)
     log_mass = logs[count] - logs[k] - logs[count - k] + k * np.log(p) + (count - k) * np.log1p(-p)
@@ -172,7 +169,7 @@ def _cdf(most: int, count: int, p: float) -> float:
 
 
 def _bisect(rising: Callable[[float], float]) -> float:
-    """Where an increasing function of a probability is zero."""
+    """The zero of an increasing function on [0, 1]."""
     low, high = 0.0, 1.0
     for _ in range(50):
         middle = (low + high) / 2

@@ -77,7 +77,7 @@ class Free(FeedForward):
         self.dense = config.sparsity == "dense"
         self.k = self.units if self.dense else config.active_units(layer)
         self.dense_start = 0.0 if self.dense else config.dense_start
-        self.training_k = self.k  # winners in training now; see `reached`
+        self.training_k = self.k  # winners in training now; see `on_progress`
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)

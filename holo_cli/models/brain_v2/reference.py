@@ -1,9 +1,4 @@
-"""brain-v2 in its slow obvious form: the oracle that the fast one is tested against.
-
-One position, one head, one token at a time, by the formulas, in the dtype of the weights; shares no
-code with the fast path and reads only its weights. Also holds what the contract suite needs to
-know about this model: `CASES` and `disable`.
-"""
+"""brain-v2's parts, one position, one head and one token at a time (see `models/oracle.py`)."""
 
 from __future__ import annotations
 
@@ -11,20 +6,30 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.layers.mlp import MLP
-from holo_cli.models.base import LanguageModel
+from holo_cli.models import oracle
 from holo_cli.models.brain_v2.attention import SelectiveAttention
-from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory
 from holo_cli.models.brain_v2.mixer import BrainMixer
-from holo_cli.models.brain_v2.model import Model
 from holo_cli.models.brain_v2.ponder import Ponder
 from holo_cli.models.brain_v2.ssm import Scalar, Selective, StateSpace
+from holo_cli.models.oracle import (
+    Inputs,
+    Vectors,
+    added,
+    joined,
+    norm,
+    rotate,
+    sigmoid,
+    silu,
+    softplus,
+    total,
+    unit,
+)
 
-# Config overrides on top of the suite's small shapes: every path of the model once.
 CASES: dict[str, dict[str, Any]] = {
     "default": {},  # two layers: the state space, and a delta memory in the second
     "state-space": {"memory": "none", "conv": 0, "state": 32, "rope_fraction": 0.8},
@@ -37,105 +42,19 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def disable(model: LanguageModel) -> None:
-    """Switch the mixing of tokens off, for good: no mixer writes into the stream."""
-    for module in model.modules():
-        if isinstance(module, StateSpace | EpisodicMemory | SelectiveAttention):
-            nn.init.zeros_(module.out.weight)
-            module.out.weight.requires_grad_(False)
-
-
-def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
-    """(B, T) int64 -> (B, T, V), row by row."""
-    assert isinstance(model, Model)
-    return torch.stack([_row(model, row) for row in tokens])
-
-
-Sequence = list[Tensor]  # one vector a position
-
-
-def _row(model: Model, row: Tensor) -> Tensor:
-    config = model.config
-    stream = [_norm(x) for x in _embed(model, row)]
-    for block in model._blocks():
-        inputs = [_norm(x) for x in stream]
-        if block.conv is not None:
-            inputs = [_convolved(block.conv.weight, inputs, t) for t in range(len(inputs))]
-        mixer = block.mixer
-        assert isinstance(mixer, BrainMixer)
-        heard = _state_space(mixer.ssm, inputs)
-        if mixer.memory is not None:
-            heard = _added(heard, _remembered(mixer.memory, inputs))
-        if mixer.attention is not None:
-            heard = _added(heard, _attended(mixer.attention, inputs, model))
-        stream = _added(stream, heard)
-        stream = [x + _feed(block.mlp, _norm(x)) for x in stream]
-    out = torch.stack([model.head.weight @ _norm(x) for x in stream])
-    return config.soft_cap * torch.tanh(out / config.soft_cap) if config.soft_cap else out
-
-
-# -- what all models share ------------------------------------------------------------------------
-
-
-def _norm(x: Tensor) -> Tensor:
-    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def _sum(terms: Sequence) -> Tensor:
-    return torch.stack(terms).sum(0)
-
-
-def _added(a: Sequence, b: Sequence) -> Sequence:
-    return [x + y for x, y in zip(a, b, strict=True)]
-
-
-def _sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + (-x).exp())
-
-
-def _silu(x: Tensor) -> Tensor:
-    return x * _sigmoid(x)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    return (1 + x.exp()).log()
-
-
-def _embed(model: Model, row: Tensor) -> Sequence:
-    config = model.config
-    stream = [model.embedding.token.weight[token] for token in row]
-    if model.embedding.pair is not None:
-        before = [-1, *row.tolist()]
-        for t, token in enumerate(row.tolist()):
-            number = (before[t] + 1) * config.vocab_size + token
-            if (config.vocab_size + 1) * config.vocab_size > config.bigrams:
-                number = (number * 2_654_435_761 % 2**31) // 8
-            stream[t] = stream[t] + model.embedding.pair.weight[number % config.bigrams]
-    return stream
-
-
-def _convolved(taps: Tensor, inputs: Sequence, t: int) -> Tensor:
-    return _silu(_sum([taps[k] * inputs[t - k] for k in range(min(len(taps), t + 1))]))
-
-
-def _rotate(x: Tensor, position: int, rates: list[float]) -> Tensor:
-    """The pairs (i, i + d/2) turned as complex numbers by position * rates[i], the rest not."""
-    half = len(x) // 2
-    angles = [position * rate for rate in rates] + [0.0] * (half - len(rates))
-    turn = torch.tensor(angles, dtype=x.dtype)
-    wave = torch.polar(torch.ones_like(turn), turn) * torch.complex(x[:half], x[half:])
-    return torch.cat((wave.real, wave.imag))
-
-
-def _rotary(config: Config) -> list[float]:
-    rotated = round(config.head_width // 2 * config.rope_fraction)
-    return [config.rope_base ** (-i / rotated) for i in range(rotated)]
+def mix(mixer: BrainMixer, inputs: Inputs) -> Vectors:
+    out = _state_space(mixer.ssm, inputs)
+    if mixer.memory is not None:
+        out = added(out, _remembered(mixer.memory, inputs))
+    if mixer.attention is not None:
+        out = added(out, _attended(mixer.attention, inputs))
+    return out
 
 
 # -- the state space ------------------------------------------------------------------------------
 
 
-def _state_space(ssm: StateSpace, inputs: Sequence) -> Sequence:
+def _state_space(ssm: StateSpace, inputs: Inputs) -> Vectors:
     width, heads = ssm.config.width, ssm.config.heads
     gates = [ssm.in_proj.weight[:width] @ u for u in inputs]
     values = [ssm.in_proj.weight[width:] @ u for u in inputs]
@@ -147,8 +66,8 @@ def _state_space(ssm: StateSpace, inputs: Sequence) -> Sequence:
     out = []
     for z, x, y in zip(gates, values, read, strict=True):
         whole = y + ssm.skip * x
-        normed = torch.cat([_norm(part) for part in whole.chunk(heads)])
-        out.append(ssm.out.weight @ (normed * _silu(z)))
+        normed = torch.cat([norm(part) for part in whole.chunk(heads)])
+        out.append(ssm.out.weight @ (normed * silu(z)))
     return out
 
 
@@ -156,11 +75,11 @@ def _codes(ssm: StateSpace, u: Tensor, t: int) -> tuple[Tensor, Tensor]:
     size = ssm.config.state_size
     rotated = round(size // 2 * ssm.config.rope_fraction)
     rates = [math.pi * ((i + 0.5) / rotated) ** 2 for i in range(rotated)]
-    b, c = (_rotate(_norm(weight @ u), t, rates) for weight in ssm.bc_proj.weight.chunk(2))
+    b, c = (rotate(norm(weight @ u), t, rates) for weight in ssm.bc_proj.weight.chunk(2))
     return b, c / math.sqrt(size)
 
 
-def _scalar(ssm: Scalar, inputs: Sequence, values: Sequence) -> Sequence:
+def _scalar(ssm: Scalar, inputs: Inputs, values: Vectors) -> Vectors:
     config, size = ssm.config, ssm.config.state_size
     width = config.head_width
     states = [torch.zeros(size, width, dtype=values[0].dtype) for _ in range(config.heads)]
@@ -169,7 +88,7 @@ def _scalar(ssm: Scalar, inputs: Sequence, values: Sequence) -> Sequence:
         b, c = _codes(ssm, u, t)
         heard = []
         for h in range(config.heads):
-            dt = _softplus(ssm.dt_proj.weight[h] @ u + ssm.dt_bias[h])
+            dt = softplus(ssm.dt_proj.weight[h] @ u + ssm.dt_bias[h])
             a = (-dt * ssm.log_rate[h].exp()).exp()
             states[h] = a * states[h] + torch.outer(b, dt * x[h * width : (h + 1) * width])
             heard.append(states[h].T @ c)
@@ -177,7 +96,7 @@ def _scalar(ssm: Scalar, inputs: Sequence, values: Sequence) -> Sequence:
     return out
 
 
-def _selective(ssm: Selective, inputs: Sequence, values: Sequence) -> Sequence:
+def _selective(ssm: Selective, inputs: Inputs, values: Vectors) -> Vectors:
     config, size = ssm.config, ssm.config.state_size
     half = ssm.log_rate.exp().view(config.width, size // 2)
     rate = torch.cat((half, half), dim=1)
@@ -185,7 +104,7 @@ def _selective(ssm: Selective, inputs: Sequence, values: Sequence) -> Sequence:
     out = []
     for t, (u, x) in enumerate(zip(inputs, values, strict=True)):
         b, c = _codes(ssm, u, t)
-        dt = _softplus(ssm.dt_up.weight @ (ssm.dt_down.weight @ u) + ssm.dt_bias)
+        dt = softplus(ssm.dt_up.weight @ (ssm.dt_down.weight @ u) + ssm.dt_bias)
         state = (-dt[:, None] * rate).exp() * state + torch.outer(dt * x, b)
         out.append(state @ c)
     return out
@@ -194,43 +113,41 @@ def _selective(ssm: Selective, inputs: Sequence, values: Sequence) -> Sequence:
 # -- the episodic memory --------------------------------------------------------------------------
 
 
-def _remembered(memory: EpisodicMemory, inputs: Sequence) -> Sequence:
+def _remembered(memory: EpisodicMemory, inputs: Inputs) -> Vectors:
     heads, width = memory.heads, memory.head_width
     q_all, k_all, v_all = memory.qkv.weight.chunk(3)
-    recalled: list[Sequence] = []
+    recalled: list[Vectors] = []
     for h in range(heads):
         at = slice(h * width, (h + 1) * width)
         state = torch.zeros(width, width, dtype=inputs[0].dtype)
         mine = []
         for u in inputs:
             q, k, v = (weight[at] @ u for weight in (q_all, k_all, v_all))
-            q, k = q / (q @ q).sqrt(), k / (k @ k).sqrt()
+            q, k = unit(q), unit(k)
             raw = memory.gates_proj.weight @ u + memory.gates_bias
-            alpha, beta = 1 / (1 + raw[h].exp()), _sigmoid(raw[heads + h])
+            alpha, beta = 1 / (1 + raw[h].exp()), sigmoid(raw[heads + h])
             state = alpha * state
             old = state.T @ k if memory.delta else torch.zeros_like(v)
             state = state + beta * torch.outer(k, v - old)
-            mine.append(_norm(state.T @ q))
+            mine.append(norm(state.T @ q))
         recalled.append(mine)
     return [
-        memory.out.weight
-        @ (torch.cat([mine[t] for mine in recalled]) * _silu(memory.gate.weight @ u))
-        for t, u in enumerate(inputs)
+        memory.out.weight @ (y * silu(memory.gate.weight @ u))
+        for y, u in zip(joined(recalled), inputs, strict=True)
     ]
 
 
 # -- attention of selected tokens -----------------------------------------------------------------
 
 
-def _attended(attention: SelectiveAttention, inputs: Sequence, model: Model) -> Sequence:
-    config, width = model.config, model.config.head_width
-    turn = _rotary(config)
-    scorer = attention.scorer / attention.scorer.pow(2).sum().sqrt()
+def _attended(attention: SelectiveAttention, inputs: Inputs) -> Vectors:
+    config, width = inputs.config, attention.head_width
+    scorer = unit(attention.scorer)
     theta = 4.0 * attention.threshold[0].detach()
     selected: list[int] = []
     out = [torch.zeros_like(u) for u in inputs]
     for t, u in enumerate(inputs):
-        room = min(t + 1, math.ceil(min(2.0 * config.attention_share, 1.0) * (t + 1)))
+        room = min(t + 1, math.ceil(min(2.0 * attention.share, 1.0) * (t + 1)))
         score = scorer @ u
         if score <= theta or len(selected) >= room:
             continue
@@ -240,30 +157,33 @@ def _attended(attention: SelectiveAttention, inputs: Sequence, model: Model) -> 
             q_at, k_at, v_at = (
                 weight[h * width : (h + 1) * width] for weight in attention.qkv.weight.chunk(3)
             )
-            q = _rotate(_norm(q_at @ u), t, turn)
+            q = inputs.rotate(norm(q_at @ u), t)
             if attention.gain is not None:
                 q = 1.5 * (4 * attention.gain.log_gain[h]).exp() * q
-            keys = [_rotate(_norm(k_at @ inputs[s]), s, turn) for s in selected]
+            keys = [inputs.rotate(norm(k_at @ inputs[s]), s) for s in selected]
             weight = torch.stack([q @ k / math.sqrt(width) for k in keys]).exp()
             weight = weight / weight.sum()
             heads.append(
-                _sum([w * (v_at @ inputs[s]) for w, s in zip(weight, selected, strict=True)])
+                total([w * (v_at @ inputs[s]) for w, s in zip(weight, selected, strict=True)])
             )
-        out[t] = _sigmoid(score - theta) * (attention.out.weight @ torch.cat(heads))
+        out[t] = sigmoid(score - theta) * (attention.out.weight @ torch.cat(heads))
     return out
 
 
 # -- the feed-forward half ------------------------------------------------------------------------
 
 
-def _feed(mlp: FeedForward, x: Tensor) -> Tensor:
-    if isinstance(mlp, MLP):
-        return _mlp(mlp, x)
-    assert isinstance(mlp, Ponder)
+def feed(mlp: FeedForward, inputs: Inputs) -> Vectors:
+    if isinstance(mlp, Ponder):
+        return [_ponder(mlp, x) for x in inputs]
+    return oracle.dense(mlp, inputs)
+
+
+def _ponder(mlp: Ponder, x: Tensor) -> Tensor:
     z, out, left = x, torch.zeros_like(x), torch.ones((), dtype=x.dtype)
     for n in range(1, mlp.most + 1):
-        z = z + _mlp(mlp.mlp, _norm(z))
-        p = left * _sigmoid(mlp.halt.weight[0] @ _norm(z) + mlp.halt_bias[0])
+        z = z + _mlp(mlp.mlp, norm(z))
+        p = left * sigmoid(mlp.halt.weight[0] @ norm(z) + mlp.halt_bias[0])
         if n == mlp.most or left - p <= mlp.rest:
             return out + left * (z - x)
         out, left = out + p * (z - x), left - p

@@ -1,9 +1,11 @@
-"""How a token becomes a key, a query and a value of the memory: `phasor` and `hrr`.
+"""Queries, keys and values of the memory as complex numbers: `phasor` and `hrr`.
 
-Legend: B rows, S positions, C width, H heads, e = C / H, R plates, f complex channels of a head.
-Both give unit-magnitude keys and queries, one set per plate, turned by their position; one value
-for all plates; and the way back from complex channels to the head. `front` says the same to the
-hand-written passes of `sweep.py`; what is here is the plain form, for autograd.
+Both give queries and keys of magnitude 1, one per plate, rotated by position; one value for all
+plates; and the inverse of the value map. This is the plain form, for autograd; `transform` is the
+same for the hand-written passes of `chunk_scan.py`.
+
+Legend: B rows, S positions, C width, H heads, e = C / H, R plates, f complex channels of a head, p
+real numbers that a plate's key is made of.
 """
 
 from __future__ import annotations
@@ -13,79 +15,86 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.precision import wide
 from holo_cli.models.holographic.config import Config
-from holo_cli.models.holographic.phasors import Pair, phasor, rates, turns, wide
+from holo_cli.models.holographic.key_transforms import (
+    KeyTransform,
+    PhaseTransform,
+    SpectrumTransform,
+)
+from holo_cli.models.holographic.phasors import Pair, phasor, rates, rotation_angles
 from holo_cli.models.holographic.spectra import from_spectrum, spectral_rates, spectrum, unit
-from holo_cli.models.holographic.waves import Front, Phases, Spectra
 
 
 class Binding(nn.Module, ABC):
-    """`code` holds the projections of 2 R plates (queries, then keys)."""
+    """`qk_proj` stacks the projections of 2 R plates: queries, then keys."""
 
-    front: Front
+    transform: KeyTransform
 
     def __init__(self, config: Config, plate_width: int) -> None:
         super().__init__()
         self.heads, self.plates = config.heads, config.plates
         self.qk_proj = nn.Linear(config.width, 2 * self.plates * plate_width, bias=False)
-        # to Muon each plate is a matrix of its own
+        # Muon orthogonalises each plate by itself
         self.qk_proj.weight.splits = 2 * self.plates  # type: ignore[attr-defined]
 
     @property
     def channels(self) -> int:
         """f"""
-        return self.front.channels
+        return self.transform.channels
 
-    def written(self, x: Tensor) -> Tensor:
-        """(B, S, C) -> what queries and keys are made of, (2, R, H, p, B, S)."""
+    def project(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> projections of queries and keys, (2, R, H, p, B, S)."""
         return positions_last(self.qk_proj, x).view(
             2, self.plates, self.heads, -1, x.shape[0], x.shape[1]
         )
 
     def keys(self, x: Tensor) -> tuple[Pair, Pair]:
         """(B, S, C) at positions 0 .. S - 1 -> queries and keys, pairs of (B, H, S, R, f)."""
-        wave = self.waves(self.written(x).permute(0, 4, 2, 5, 1, 3).to(wide(x.dtype)))
-        return Pair(wave.re[0], wave.im[0]), Pair(wave.re[1], wave.im[1])
+        keys = self.unit_keys(self.project(x).permute(0, 4, 2, 5, 1, 3).to(wide(x.dtype)))
+        return Pair(keys.re[0], keys.im[0]), Pair(keys.re[1], keys.im[1])
 
     @abstractmethod
-    def waves(self, code: Tensor) -> Pair:
-        """What is written (..., S, R, p) -> unit waves (..., S, R, f)."""
+    def unit_keys(self, projected: Tensor) -> Pair:
+        """Projections (..., S, R, p) -> queries or keys of magnitude 1, (..., S, R, f)."""
 
     @abstractmethod
     def value(self, v: Tensor) -> Pair:
         """(B, S, H, e) -> (B, H, S, f)."""
 
     @abstractmethod
-    def back(self, y: Pair) -> Tensor:
+    def inverse_value(self, y: Pair) -> Tensor:
         """The inverse of `value`."""
 
-    def _turns(self, code: Tensor) -> Tensor:
+    def _angles(self, projected: Tensor) -> Tensor:
         """(S, R, f)"""
-        angles = turns(self.front.rates, 0, code.shape[-3], code.dtype, code.device)
+        angles = rotation_angles(
+            self.transform.rates, 0, projected.shape[-3], projected.dtype, projected.device
+        )
         return angles.unflatten(1, (self.plates, self.channels))
 
 
-class Phasor(Binding):
+class PhasorBinding(Binding):
     """Phases phi = W x, keys e^{i phi}; the head's halves are real and imaginary part of v."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.width // 2)
         channels = config.head_width // 2
-        turning = tuple(rates(self.plates * channels, config.rope_fraction))
-        self.front = Phases(self.plates, channels, turning)
+        angular = tuple(rates(self.plates * channels, config.rope_fraction))
+        self.transform = PhaseTransform(self.plates, channels, angular)
 
-    def waves(self, code: Tensor) -> Pair:
-        return phasor(code + self._turns(code))
+    def unit_keys(self, projected: Tensor) -> Pair:
+        return phasor(projected + self._angles(projected))
 
     def value(self, v: Tensor) -> Pair:
         v = v.transpose(1, 2).to(wide(v.dtype))
         return Pair(v[..., : self.channels], v[..., self.channels :])
 
-    def back(self, y: Pair) -> Tensor:
+    def inverse_value(self, y: Pair) -> Tensor:
         return torch.cat(y, dim=-1).transpose(1, 2)
 
 
-class Reduced(Binding):
+class HRR(Binding):
     """Holographic reduced representations (Plate 1995): binding is circular convolution.
 
     That is a product of spectra, so the memory lives in the spectrum of the head, seen as a line,
@@ -98,16 +107,16 @@ class Reduced(Binding):
         self.shape = config.shape
         *outer, last = self.shape
         self.bins = (*outer, last // 2 + 1)
-        turning = spectral_rates(self.shape, self.plates, config.rope_fraction)
-        self.front = Spectra(self.plates, self.shape, self.bins, turning)
+        angular = spectral_rates(self.shape, self.plates, config.rope_fraction)
+        self.transform = SpectrumTransform(self.plates, self.shape, self.bins, angular)
 
-    def waves(self, code: Tensor) -> Pair:
-        return unit(spectrum(code, self.shape)).times(phasor(self._turns(code)))
+    def unit_keys(self, projected: Tensor) -> Pair:
+        return unit(spectrum(projected, self.shape)).times(phasor(self._angles(projected)))
 
     def value(self, v: Tensor) -> Pair:
         return spectrum(v.transpose(1, 2).to(wide(v.dtype)), self.shape)
 
-    def back(self, y: Pair) -> Tensor:
+    def inverse_value(self, y: Pair) -> Tensor:
         return from_spectrum(y, self.shape, self.bins).transpose(1, 2)
 
 

@@ -1,15 +1,15 @@
-"""Category experts ("language games"): each token goes to the experts of the category it fits.
+"""Category experts: a mixture of experts whose router has one vector per category.
 
-A category is a vector. A token's affinity to each is a softmax over their inner products, and the
-token goes through the k experts of the highest, times the affinity. Tokens are sorted by category,
-so that each expert is two products over its own tokens, and nothing is computed to be masked.
+A token's affinity to each category is a softmax over inner products; the token goes through the k
+experts of the highest, weighted by affinity. Tokens are sorted by expert, so that each expert is
+two matrix products over its own tokens and nothing is computed only to be masked.
 
-Balance, both by the share f_j of tokens that category j was given and its mean affinity P_j:
+Balance, with f_j the share of tokens sent to category j and P_j its mean affinity:
 - the Switch loss (Fedus et al. 2021), E sum_j f_j P_j, 1 at balance; differentiable through P.
-- a bias per category that is added when choosing, and nowhere else (Wang et al. 2024). Unusual: it
-  is a parameter that the optimizer moves. A term of value 0 gives it the gradient f_j - 1/E, so
-  the overloaded become harder to choose, without anything kept outside parameters and gradients,
-  and a resumed run goes on to the bit.
+- a bias per category, added for the choice only (Wang et al. 2024). Unlike there it is a parameter
+  that the optimizer moves: a term of value 0 gives it the gradient f_j - 1/E, so that overloaded
+  categories become harder to choose. Nothing is kept outside parameters and optimizer state, and
+  resuming is exact.
 
 Legend: N tokens, C width, E experts, k experts per token.
 """
@@ -23,21 +23,21 @@ from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
+from holo_cli.layers.precision import wide
 from holo_cli.models.holographic.config import Config
-from holo_cli.models.holographic.phasors import wide
 
 
 class Experts(FeedForward):
-    """`experts` MLPs of the usual size, of which each token meets `experts_top_k`."""
+    """`experts` MLPs of the usual size, of which each token uses `experts_top_k`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         width, self.experts = config.width, config.experts
         self.top, self.balance = config.experts_top_k, config.balance
         self.hidden = round(config.mlp_ratio * width)
-        self.category = nn.Linear(width, self.experts, bias=False)  # one row a category
+        self.category = nn.Linear(width, self.experts, bias=False)  # a row per category
         self.category.weight.no_muon = True  # type: ignore[attr-defined]
-        # the experts' matrices, stacked; never used as one
+        # the experts' matrices, stacked
         self.up = nn.Linear(width, self.experts * self.hidden, bias=False)
         self.down = nn.Linear(self.hidden, self.experts * width, bias=False)
         for stacked in (self.up, self.down):
@@ -60,7 +60,7 @@ class Experts(FeedForward):
         if self.top > 1:  # a single gate divided by itself would have no gradient
             gates = gates / gates.sum(1, keepdim=True)
         y = self._through(tokens, chosen) * gates[..., None].to(x.dtype)
-        aux = {"balance": self._unbalance(affinity, chosen)} if self.balance else {}
+        aux = {"balance": self._balance_loss(affinity, chosen)} if self.balance else {}
         return self.dropout(y.sum(1).view(x.shape)), aux
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,7 +76,7 @@ class Experts(FeedForward):
         flat = chosen.flatten()
         order = flat.argsort(stable=True)
         place = torch.empty_like(order)
-        place[order] = torch.arange(len(order), device=order.device)  # where each one went
+        place[order] = torch.arange(len(order), device=order.device)  # the inverse of `order`
         counts = torch.bincount(flat, minlength=self.experts).tolist()
         groups: Tensor = _Sorted.apply(tokens, order, place, self.top)
         ups = self.up.weight.view(self.experts, self.hidden, -1)
@@ -91,20 +91,20 @@ class Experts(FeedForward):
         back: Tensor = _Sorted.apply(done, place, order, 1)
         return back.view(*chosen.shape, -1)
 
-    def _unbalance(self, affinity: Tensor, chosen: Tensor) -> Tensor:
-        """The Switch loss, weighted, plus 0 with the bias's gradient."""
-        given = torch.bincount(chosen.flatten(), minlength=self.experts) / chosen.numel()
-        given = given.to(affinity.dtype)
-        loss = self.experts * (given * affinity.mean(0)).sum()
+    def _balance_loss(self, affinity: Tensor, chosen: Tensor) -> Tensor:
+        """The weighted Switch loss, plus a term of value 0 with the bias's gradient."""
+        load = torch.bincount(chosen.flatten(), minlength=self.experts) / chosen.numel()
+        load = load.to(affinity.dtype)
+        loss = self.experts * (load * affinity.mean(0)).sum()
         if self.bias is not None:
-            loss = loss + ((self.bias - self.bias.detach()) * (given - 1 / self.experts)).sum()
+            loss = loss + ((self.bias - self.bias.detach()) * (load - 1 / self.experts)).sum()
         return self.balance * loss
 
 
 class _Sorted(torch.autograd.Function):
     """x[order // copies], where `order` is a permutation and `place` its inverse.
 
-    The gradient is a lookup too, and a sum over copies; indexing's own would add row by row.
+    The gradient is a lookup too, and a sum over copies; that of indexing would add row by row.
     """
 
     @staticmethod

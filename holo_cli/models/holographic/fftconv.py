@@ -2,11 +2,10 @@
 
     h_c(t) = Re sum_m g_cm e^{(-r_m + i w_m) t},   t = 0, 1, ...
 
-M decaying oscillations per head, which its channels mix each in their own way. Over a whole
-sequence the convolution is a product of spectra, O(T log T); token by token it is M complex
-numbers per channel, z <- e^{-r + i w} z + u, y = Re sum_m g_m z_m. Unusual only against a mistake
-that is easily made: both signals are padded to 2 T, since the FFT's convolution is circular and
-would hand the end of the sequence to its beginning.
+M decaying oscillations per head, mixed by each of its channels with weights of its own. Over a
+whole sequence the convolution is a product of spectra, O(T log T); token by token it is M complex
+numbers per channel, z <- e^{-r + i w} z + u, y = Re sum_m g_m z_m. Both signals are padded to 2 T:
+the FFT's convolution is circular and would leak the end of the sequence into its beginning.
 
 Legend: B rows, S positions, H heads, e = C / H, M modes.
 """
@@ -19,10 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import half_lives
-from holo_cli.models.holographic.phasors import Pair, full_precision, phasor, wide
+from holo_cli.models.holographic.phasors import Pair, phasor
 
 
 class FFTConv(nn.Module):
@@ -41,15 +41,15 @@ class FFTConv(nn.Module):
             p.no_muon = True  # type: ignore[attr-defined]
 
     def finish_initialisation(self) -> None:
-        """Half-lives in a geometric series over the modes; a turn per half-life, near zero for the
-        long ones; each mode adds the same energy."""
+        """Half-lives in a geometric series over the modes; about one rotation per half-life, at
+        most pi per token; each mode adds the same energy."""
         config = self.config
         lives = half_lives(config.half_life_min, config.half_life_max, config.fft_modes)
         with torch.no_grad():
             for m, life in enumerate(lives):
                 self.rate[:, m] = math.log(math.log(2) / life)
                 for head in range(config.heads):
-                    # heads differ in how often a mode turns while it fades by half
+                    # heads differ in the rotations of a mode per half-life
                     self.turn[head, m] = min(2 * math.pi * (head + 0.5) / life, math.pi)
             energy = (1 - torch.exp(-2 * self.rate.exp())) / config.fft_modes
             nn.init.normal_(self.mix)
@@ -58,19 +58,19 @@ class FFTConv(nn.Module):
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
         """x (B, T, C), v (B, T, H, e) -> y of mean square 1, (B, T, H, e)."""
         q, u = self._signals(x, v)
-        with full_precision(x):
-            return self._answer(q * self._convolve(u), v)
+        with no_autocast(x):
+            return self._normalized(q * self._convolve(u), v)
 
     def step(self, x: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """The same for the positions after `state`, which is (B, H, e, 2 M): Re z | Im z."""
         q, u = self._signals(x, v)
-        with full_precision(x):
+        with no_autocast(x):
             if u.shape[-1] == 1:
-                y, state = self._one(u, state)
+                y, state = self._step_one(u, state)
             else:
-                y = self._convolve(u) + self._echo(state, u.shape[-1])
-                state = self._end(u, state)
-            return self._answer(q * y, v), state
+                y = self._convolve(u) + self._from_state(state, u.shape[-1])
+                state = self._final_state(u, state)
+            return self._normalized(q * y, v), state
 
     def init_state(self, batch: int) -> Tensor:
         w = self.mix
@@ -80,33 +80,33 @@ class FFTConv(nn.Module):
         return self.mix.numel()
 
     def flops(self, length: float) -> float:
-        """Beside the projections only the filter is a product, two per number of `mix`, which
-        counting weights has done already; rates meet no token. FFTs are no products."""
+        """The filter's two FLOPs per number of `mix` are counted with the weights already; `rate`
+        and `turn` are taken out again, since they multiply no token. FFTs are not counted."""
         return -2.0 * (self.rate.numel() + self.turn.numel())
 
     def decode_flops(self) -> float:
-        """Turn and fade, add, sum up."""
+        """Rotate and decay, add, sum."""
         return 7.0 * self.state_numbers()
 
     def _signals(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """-> q and u = k * v, (H, e, B, S), float32 at least."""
-        code = positions_last(self.qk_proj, x).to(wide(x.dtype))
-        q, k = code.unflatten(0, (2, self.config.heads, -1))
+        qk = positions_last(self.qk_proj, x).to(wide(x.dtype))
+        q, k = qk.unflatten(0, (2, self.config.heads, -1))
         return q, k * v.permute(2, 3, 0, 1)
 
-    def _answer(self, y: Tensor, v: Tensor) -> Tensor:
-        """(H, e, B, S) -> (B, S, H, e), normalised, as v is."""
+    def _normalized(self, y: Tensor, v: Tensor) -> Tensor:
+        """(H, e, B, S) -> (B, S, H, e) in v's dtype."""
         return rms_norm(y.to(v.dtype).permute(2, 3, 0, 1).contiguous())
 
     def _powers(self, like: Tensor, start: int, length: int) -> Pair:
         """e^{(-r + i w) t} for t = start .. start + length - 1, each (H, M, length)."""
         time = torch.arange(start, start + length, dtype=like.dtype, device=like.device)
-        size = (-self.rate.to(like.dtype).exp()[..., None] * time).exp()
-        wave = phasor(self.turn.to(like.dtype)[..., None] * time)
-        return Pair(size * wave.re, size * wave.im)
+        magnitude = (-self.rate.to(like.dtype).exp()[..., None] * time).exp()
+        rotation = phasor(self.turn.to(like.dtype)[..., None] * time)
+        return Pair(magnitude * rotation.re, magnitude * rotation.im)
 
-    def _fade(self, state: Tensor, by: Pair) -> Tensor:
-        """(B, H, e, 2 M) times (H, M, 1), complex."""
+    def _advance(self, state: Tensor, by: Pair) -> Tensor:
+        """State (B, H, e, 2 M) times (H, M, 1), complex."""
         z = Pair(*state.chunk(2, dim=-1)).times(Pair(by.re.mT, by.im.mT))
         return torch.cat(z, dim=-1)
 
@@ -116,38 +116,38 @@ class FFTConv(nn.Module):
         return weight @ torch.cat((powers.re, -powers.im), dim=-2)
 
     def filter(self, length: int) -> Tensor:
-        """h, (H, e, T): what is left of one token after 0 .. T - 1 further ones."""
+        """h, (H, e, T): the response to one token after 0 .. T - 1 further ones."""
         return self._impulse(self.mix.to(wide(self.mix.dtype)), length)
 
     def _convolve(self, u: Tensor) -> Tensor:
         """(H, e, B, T) -> the same shape: sum_{s <= t} h(t - s) u_s."""
         return causal_convolution(u, self.filter(u.shape[-1])[:, :, None])
 
-    def _echo(self, state: Tensor, length: int) -> Tensor:
-        """What is still heard of everything before, (H, e, B, S)."""
+    def _from_state(self, state: Tensor, length: int) -> Tensor:
+        """The contribution of everything before to the next positions, (H, e, B, S)."""
         g = Pair(*self.mix.to(state.dtype).chunk(2, dim=-1))
-        faded = Pair(*self._fade(state, self._powers(state, 1, 1)).chunk(2, dim=-1))
-        return self._impulse(torch.cat(g.times(faded), dim=-1), length).permute(1, 2, 0, 3)
+        advanced = Pair(*self._advance(state, self._powers(state, 1, 1)).chunk(2, dim=-1))
+        return self._impulse(torch.cat(g.times(advanced), dim=-1), length).permute(1, 2, 0, 3)
 
-    def _one(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """One position as the recurrence has it."""
-        z = self._fade(state, self._powers(u, 1, 1))
+    def _step_one(self, u: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One position by the recurrence."""
+        z = self._advance(state, self._powers(u, 1, 1))
         re, im = z.chunk(2, dim=-1)
         re = re + u.permute(2, 0, 1, 3)
         g = Pair(*self.mix.to(u.dtype).chunk(2, dim=-1))
         y = (g.re * re - g.im * im).sum(-1, keepdim=True)
         return y.permute(1, 2, 0, 3), torch.cat((re, im), dim=-1)
 
-    def _end(self, u: Tensor, state: Tensor) -> Tensor:
-        """The state after u (H, e, B, S): older inputs have faded more."""
+    def _final_state(self, u: Tensor, state: Tensor) -> Tensor:
+        """The state after u (H, e, B, S)."""
         length = u.shape[-1]
         powers = self._powers(u, 0, length)
         late = torch.cat((powers.re, powers.im), dim=-2).flip(-1)  # (H, 2 M, S)
         new = u.permute(2, 0, 1, 3) @ late.mT
-        return self._fade(state, self._powers(u, length, 1)) + new
+        return self._advance(state, self._powers(u, length, 1)) + new
 
 
-@torch.compiler.disable  # compilers have no FFT of their own
+@torch.compiler.disable  # compilers have no FFT
 def causal_convolution(u: Tensor, h: Tensor) -> Tensor:
     """u (..., T), h (..., T) -> y (..., T), y_t = sum_{s <= t} h_{t-s} u_s, by FFT."""
     length = u.shape[-1]

@@ -1,15 +1,15 @@
-"""The holographic memory: R plates per head on which all of the past lies superposed.
+"""The holographic memory: R plates per head in which the whole past is superposed.
 
     M_t^r = a_t M_{t-1}^r + b_t (k_t^r * v_t)         elementwise, complex; a_t, b_t in (0, 1)
     y_t   = (1/R) sum_r conj(q_t^r) * M_t^r
 
-A key is a wave of unit magnitude; multiplying by it spreads the value over the plate, and light of
-the same phases reads it back, because conj(k) k = 1. What was stored under other keys adds up with
-random phases: N items come back with cosine 1 / sqrt(1 + (N - 1) / R), so plates buy capacity.
+A key has magnitude 1 in every channel. A query equal to the key reads the value back, because
+conj(k) k = 1; values stored under other keys add up with random phases. N items are read back with
+cosine 1 / sqrt(1 + (N - 1) / R), so more plates mean more capacity.
 
-Unusual: training and decoding are the same function over another number of positions; the state
-is (H, R, 2, f) numbers whatever the length. Legend: B rows, S positions, H heads, R plates, f
-complex channels, e = C / H.
+Training and decoding are the same function over a different number of positions; the state is
+(H, R, 2, f) numbers whatever the length. Legend: B rows, S positions, H heads, R plates, f complex
+channels, e = C / H.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.holographic.binding import Binding, Phasor, Reduced
-from holo_cli.models.holographic.block import CHUNK
+from holo_cli.layers.precision import no_autocast, wide
+from holo_cli.models.holographic.binding import HRR, Binding, PhasorBinding
+from holo_cli.models.holographic.chunk_scan import CHUNK, chunk_scan, decayed_sum
 from holo_cli.models.holographic.config import Config
-from holo_cli.models.holographic.phasors import Pair, full_precision, phasor, wide
-from holo_cli.models.holographic.scan import decayed_sum
-from holo_cli.models.holographic.sweep import sweep
+from holo_cli.models.holographic.phasors import Pair, phasor
 
 
 class Memory(nn.Module):
-    """Reads values (B, S, H, e) back from the plates; the projections around it are the mixer's."""
+    """Stores values (B, S, H, e) and reads them; value and output projections are the mixer's."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.binding: Binding = Phasor(config) if config.binding == "phasor" else Reduced(config)
+        self.binding: Binding = PhasorBinding(config) if config.binding == "phasor" else HRR(config)
         self.plates, self.channels = config.plates, self.binding.channels
         self.gates_proj = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
         self.gates_proj.weight.no_muon = True  # type: ignore[attr-defined]
@@ -47,7 +46,7 @@ class Memory(nn.Module):
         lives = half_lives(self.config.half_life_min, self.config.half_life_max, heads)
         with torch.no_grad():
             for head, life in enumerate(lives):
-                # the inverse of softplus at the rate wanted
+                # the inverse of softplus
                 self.gates_bias[head] = math.log(math.expm1(math.log(2) / life))
             self.gates_bias[heads:] = 0.0
 
@@ -55,11 +54,11 @@ class Memory(nn.Module):
         """(B, S, C) -> log a < 0 and b in (0, 1), each (B, H, S)."""
         # the bias is added in full precision: bfloat16 would blur a half-life of thousands
         raw = self.gates_proj(x).to(wide(x.dtype)) + self.gates_bias.to(wide(x.dtype))
-        decay, entry = raw.transpose(1, 2).chunk(2, dim=1)
-        return -nn.functional.softplus(decay), entry.sigmoid()
+        decay, input_gate = raw.transpose(1, 2).chunk(2, dim=1)
+        return -nn.functional.softplus(decay), input_gate.sigmoid()
 
     def forward(self, x: Tensor, v: Tensor) -> Tensor:
-        """x (B, T, C), v (B, T, H, e) -> answers of mean square 1, (B, T, H, e)."""
+        """x (B, T, C), v (B, T, H, e) -> readout of mean square 1, (B, T, H, e)."""
         return self._run(x, v, None)[0]
 
     def step(self, x: Tensor, v: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,33 +74,33 @@ class Memory(nn.Module):
         return self.config.heads * self.plates * 2 * self.channels
 
     def flops(self, length: float) -> float:
-        """Products inside a chunk, the half of each square that counts."""
+        """Products inside a chunk, half of each square."""
         return min(2 * length, CHUNK) * self.state_numbers()
 
     def decode_flops(self) -> float:
-        """Bind, fade and add, read: elementwise on the plates."""
+        """Bind, decay and add, read: elementwise on the plates."""
         return 9.0 * self.state_numbers()
 
     def _run(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        # a compiler writes fused passes of its own, and a single position has nothing to fuse
+        # a compiler fuses the plain form by itself, and a single position has nothing to fuse
         if torch.compiler.is_compiling() or x.shape[1] == 1:
             return self.plain(x, v, state)
-        log_a, b = (part.permute(1, 0, 2) for part in self.gates(x))  # (H, B, S)
-        return sweep(
-            self.binding.written(x), v.permute(2, 3, 0, 1), log_a, b, state, self.binding.front
+        log_a, b = (gate.permute(1, 0, 2) for gate in self.gates(x))  # (H, B, S)
+        return chunk_scan(
+            self.binding.project(x), v.permute(2, 3, 0, 1), log_a, b, state, self.binding.transform
         )
 
     def plain(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """As `forward` and `step`, in autograd's operations over the whole length."""
+        """`_run` in autograd's operations over the whole length."""
         q, k = self.binding.keys(x)
         log_a, b = self.gates(x)
-        with full_precision(x):
+        with no_autocast(x):
             value = self.binding.value(v)
             plates = store(k, Pair(value.re * b[..., None], value.im * b[..., None]), log_a, state)
-            y = self.binding.back(read(q, plates))
-            # the next position will be number 0: the plates are turned back by as many
-            turn = phasor(self.binding.front.angles(x.shape[1], 1, plates)[..., 0])
-            last = turn.conj_times(Pair(*plates[:, :, -1].unbind(3)))
+            y = self.binding.inverse_value(read(q, plates))
+            # the next call counts its positions from 0: rotate the plates back by as many
+            rotation = phasor(self.binding.transform.angles(x.shape[1], 1, plates)[..., 0])
+            last = rotation.conj_times(Pair(*plates[:, :, -1].unbind(3)))
         return rms_norm(y).to(v.dtype), torch.stack(last, dim=2)
 
 
@@ -124,5 +123,5 @@ def store(k: Pair, v: Pair, log_a: Tensor, state: Tensor | None = None) -> Tenso
 
 def read(q: Pair, plates: Tensor) -> Pair:
     """Queries (B, H, S, R, f), plates (B, H, S, R, 2, f) -> (B, H, S, f)."""
-    seen = q.conj_times(Pair(plates[..., 0, :], plates[..., 1, :]))
-    return Pair(seen.re.mean(-2), seen.im.mean(-2))
+    y = q.conj_times(Pair(plates[..., 0, :], plates[..., 1, :]))
+    return Pair(y.re.mean(-2), y.im.mean(-2))

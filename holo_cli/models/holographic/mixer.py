@@ -1,11 +1,11 @@
-"""The token mixer of a holographic layer: what stands around the memory.
+"""The token mixer of a holographic layer: projections and gates around the memory.
 
     v = W_v x;   y = RMSNorm(memory(x, v));   out = W_o [ y * silu(W_g x) ]
 
 with two options. `blend`: y = (1 - g) RMSNorm(attention) + g y, where attention reads the same
-values, and g per head and token lies in [0.05, 0.9]: neither is ever off. `topology`: the output
-gate also sees how crowded the past is around a token. Norms are per head. Legend: B rows, S
-positions, C width, H heads, e = C / H.
+values, and g per head and token is in [0.05, 0.9], so that neither is ever off. `topology`: the
+output gate also depends on how crowded the past is around a token (`topology.py`). Norms are per
+head. Legend: B rows, S positions, C width, H heads, e = C / H.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.fftconv import FFTConv
 from holo_cli.models.holographic.memory import Memory
-from holo_cli.models.holographic.phasors import wide
-from holo_cli.models.holographic.topology import FEATURES, Past, no_past, topology
+from holo_cli.models.holographic.topology import FEATURES, TopologyState, init_topology, topology
 
-LEAST, MOST = 0.05, 0.9  # share of the memory in a blend
-FIRST = -2.0  # bias of the gate: starts with 0.15 memory, 0.85 attention
+GATE_MIN, GATE_MAX = 0.05, 0.9  # g in a blend
+GATE_BIAS = -2.0  # at the start: g = 0.15
 
 
 @dataclass(frozen=True)
 class HoloState:
-    """What a layer remembers of each row."""
+    """Decoding state of one layer."""
 
     position: int
     memory: Tensor  # the plates (B, H, 2, R, f), or the filter's modes (B, H, e, 2 M)
     cache: KVCache | None = None  # with `blend`: keys and values of the past
-    past: Past | None = None  # with `topology`
+    past: TopologyState | None = None  # with `topology`
 
     def select(self, rows: Tensor) -> HoloState:
         past = self.past
@@ -76,7 +76,7 @@ class Blend(nn.Module):
 
     def finish_initialisation(self) -> None:
         nn.init.zeros_(self.share.weight)
-        nn.init.constant_(self.share_bias, FIRST)
+        nn.init.constant_(self.share_bias, GATE_BIAS)
 
     def attend(self, x: Tensor, v: Tensor, cache: KVCache | None) -> tuple[Tensor, KVCache | None]:
         """x (B, S, C), v (B, S, H, e) -> (B, S, H, e) and the cache with these positions."""
@@ -91,14 +91,14 @@ class Blend(nn.Module):
         return causal_attention(q, k, v).transpose(1, 2), cache
 
     def gate(self, x: Tensor) -> Tensor:
-        """(B, S, C) -> g (B, S, H, 1). A sigmoid between the bounds instead of one cut off at
-        them: a cut gate would get no gradient back from beyond."""
+        """(B, S, C) -> g (B, S, H, 1)."""
+        # a sigmoid scaled to the bounds: a clamped one would have no gradient beyond them
         raw = self.share(x) + self.share_bias.to(x.dtype)
-        return (LEAST + (MOST - LEAST) * raw.sigmoid())[..., None]
+        return (GATE_MIN + (GATE_MAX - GATE_MIN) * raw.sigmoid())[..., None]
 
 
 class Holographic(Mixer):
-    """Memory or long filter, by the config, with its gates and projections."""
+    """Memory or long filter (`config.mixer`) with its gates and projections."""
 
     takes_extras: ClassVar[bool] = True
 
@@ -127,7 +127,7 @@ class Holographic(Mixer):
 
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         v = extras.values(self.values(x))
-        past = self._no_past(x.shape[0]) if self.topology is not None else None
+        past = self._init_topology(x.shape[0]) if self.topology is not None else None
         return self._finish(x, v, self.memory(x, v), None, past)[0], {}
 
     def step(
@@ -143,7 +143,7 @@ class Holographic(Mixer):
             0,
             self.memory.init_state(batch),
             KVCache() if self.blend is not None else None,
-            self._no_past(batch) if self.topology is not None else None,
+            self._init_topology(batch) if self.topology is not None else None,
         )
 
     def state_bytes(self, length: int) -> int:
@@ -158,27 +158,27 @@ class Holographic(Mixer):
         return self.memory.flops(length) + self._attention_flops(length)
 
     def decode_flops(self, length: float) -> float:
-        """As `flops`, of one token that goes on from a state."""
+        """As `flops`, of one token decoded from a state."""
         return self.memory.decode_flops() + self._attention_flops(length)
 
     def _attention_flops(self, length: float) -> float:
         return 4.0 * length * self.config.width if self.blend is not None else 0.0
 
     def values(self, x: Tensor) -> Tensor:
-        """(B, S, C) -> (B, S, H, e): what is stored, attended to and compared."""
+        """(B, S, C) -> v (B, S, H, e)."""
         return (
             positions_last(self.value, x).unflatten(0, (self.config.heads, -1)).permute(2, 3, 0, 1)
         )
 
-    def _no_past(self, batch: int) -> Past:
+    def _init_topology(self, batch: int) -> TopologyState:
         config = self.config
         like = self.value.weight
-        return no_past(batch, config.heads, config.head_width, config.topology_window, like)
+        return init_topology(batch, config.heads, config.head_width, config.topology_window, like)
 
     def _finish(
-        self, x: Tensor, v: Tensor, y: Tensor, cache: KVCache | None, past: Past | None
-    ) -> tuple[Tensor, KVCache | None, Past | None]:
-        """From what the memory says, (B, S, H, e), to what is added to the stream, (B, S, C)."""
+        self, x: Tensor, v: Tensor, y: Tensor, cache: KVCache | None, past: TopologyState | None
+    ) -> tuple[Tensor, KVCache | None, TopologyState | None]:
+        """Readout of the memory (B, S, H, e) -> output (B, S, C)."""
         if self.blend is not None:
             attended, cache = self.blend.attend(x, v, cache)
             y = torch.lerp(rms_norm(attended), y, self.blend.gate(x).to(y.dtype))

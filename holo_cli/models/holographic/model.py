@@ -17,9 +17,9 @@ from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
 from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import Description
-from holo_cli.models.holographic.classic import Classic
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.experts import Experts
+from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.views import watched
@@ -33,7 +33,11 @@ class Model(Backbone):
     def make_mixer(self, layer: int) -> Mixer:
         if self.config.is_plain_attention(layer):
             return Attention(self.config)
-        return Classic(self.config) if self.config.mixer == "classic" else Holographic(self.config)
+        return (
+            LegacyBinding(self.config)
+            if self.config.mixer == "classic"
+            else Holographic(self.config)
+        )
 
     def make_mlp(self, layer: int) -> FeedForward:
         return Experts(self.config) if self.config.experts > 1 else super().make_mlp(layer)

@@ -1,9 +1,6 @@
-"""holographic in its slow obvious form: the oracle that the fast one is tested against.
+"""The holographic layers, one position, one head and one plate at a time (`models/oracle.py`).
 
-One position, one head, one plate at a time, by the formulas, in the dtype of the weights, with
-Python's loops for sums and a table of cosines for Fourier transforms; shares no code with the fast
-path and reads only its weights. Also holds what the contract suite needs to know about this model:
-`CASES` and `disable`.
+Fourier transforms are sums over a table of cosines, and filters are sums over the past.
 """
 
 from __future__ import annotations
@@ -13,25 +10,31 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward
-from holo_cli.layers.mlp import MLP
-from holo_cli.models.base import LanguageModel
-from holo_cli.models.holographic.binding import Phasor
-from holo_cli.models.holographic.classic import Classic
+from holo_cli.models import oracle
+from holo_cli.models.holographic.binding import PhasorBinding
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.fftconv import FFTConv
+from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
-from holo_cli.models.holographic.model import Model
+from holo_cli.models.oracle import (
+    Claims,
+    Inputs,
+    Vectors,
+    attend,
+    joined,
+    norm,
+    past,
+    sigmoid,
+    silu,
+    total,
+)
+from holo_cli.models.vanilla import reference as vanilla
 
-# An FFT along time spreads errors of 1e-15 over the whole sequence, the future included; every
-# other case is held to exact zeros.
-ROUNDING = {"fftconv": 1e-12, "fftconv-blend": 1e-12}
-
-# Config overrides on top of the suite's small shapes: every path of the model once.
 CASES: dict[str, dict[str, Any]] = {
     # one plate; heads of the suite's own shape would leave it four rates to tell distances by
     "default": {"width": 32},
@@ -47,113 +50,27 @@ CASES: dict[str, dict[str, Any]] = {
     # the formula mixes no tokens: what the suite finds mixed here was mixed by its attention
     "classic": {"mixer": "classic", "balance": 0.0},
 }
+# An FFT along time spreads errors of 1e-15 over the whole sequence, the future included; every
+# other case is held to exact zeros.
+CLAIMS = {label: Claims(rounding=1e-12) for label in ("fftconv", "fftconv-blend")}
 
 
-def disable(model: LanguageModel) -> None:
-    """Switch the mixing of tokens off, for good: no mixer writes into the stream."""
-    for module in model.modules():
-        if isinstance(module, Attention | Holographic):
-            nn.init.zeros_(module.out.weight)
-            module.out.weight.requires_grad_(False)
+def mix(mixer: Attention | Holographic, inputs: Inputs) -> Vectors:
+    if isinstance(mixer, Holographic):
+        return _holographic(mixer, inputs)
+    if isinstance(mixer, LegacyBinding):
+        return _legacy(mixer, inputs)
+    return vanilla.mix(mixer, inputs)
 
 
-def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
-    """(B, T) int64 -> (B, T, V), row by row."""
-    assert isinstance(model, Model)
-    return torch.stack([_row(model, row) for row in tokens])
-
-
-Sequence = list[Tensor]  # one vector a position
-
-
-def _row(model: Model, row: Tensor) -> Tensor:
-    config = model.config
-    stream = [_norm(x) for x in _embed(model, row)]
-    for block in model._blocks():
-        inputs = [_norm(x) for x in stream]
-        if block.conv is not None:
-            inputs = [_convolved(block.conv.weight, inputs, t) for t in range(len(inputs))]
-        mixer = block.mixer
-        if isinstance(mixer, Holographic):
-            mixed = _holographic(mixer, inputs)
-        else:
-            assert isinstance(mixer, Attention)
-            mixed = _attention_layer(mixer, inputs, model)
-        stream = [x + y for x, y in zip(stream, mixed, strict=True)]
-        stream = [x + _feed(block.mlp, _norm(x)) for x in stream]
-    out = torch.stack([model.head.weight @ _norm(x) for x in stream])
-    return config.soft_cap * torch.tanh(out / config.soft_cap) if config.soft_cap else out
-
-
-# -- what all models share ------------------------------------------------------------------------
-
-
-def _norm(x: Tensor) -> Tensor:
-    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()
-
-
-def _sum(terms: Sequence) -> Tensor:
-    return torch.stack(terms).sum(0)
-
-
-def _silu(x: Tensor) -> Tensor:
-    return x / (1 + (-x).exp())
-
-
-def _embed(model: Model, row: Tensor) -> Sequence:
-    config = model.config
-    stream = [model.embedding.token.weight[token] for token in row]
-    if model.embedding.pair is not None:
-        before = [-1, *row.tolist()]
-        for t, token in enumerate(row.tolist()):
-            number = (before[t] + 1) * config.vocab_size + token
-            if (config.vocab_size + 1) * config.vocab_size > config.bigrams:
-                number = (number * 2_654_435_761 % 2**31) // 8
-            stream[t] = stream[t] + model.embedding.pair.weight[number % config.bigrams]
-    return stream
-
-
-def _convolved(taps: Tensor, inputs: Sequence, t: int) -> Tensor:
-    return _silu(_sum([taps[k] * inputs[t - k] for k in range(min(len(taps), t + 1))]))
-
-
-def _rotate(x: Tensor, position: int, base: float, fraction: float) -> Tensor:
-    """The pairs (i, i + d/2) turned as complex numbers by position * base^(-i / rotated)."""
-    half = len(x) // 2
-    rotated = round(half * fraction)
-    angles = [position * base ** (-i / rotated) if i < rotated else 0.0 for i in range(half)]
-    turn = torch.tensor(angles, dtype=x.dtype)
-    wave = torch.polar(torch.ones_like(turn), turn) * torch.complex(x[:half], x[half:])
-    return torch.cat((wave.real, wave.imag))
-
-
-def _attend(q: Sequence, k: Sequence, v: Sequence) -> Sequence:
-    out = []
-    for t in range(len(q)):
-        score = torch.stack([q[t] @ k[s] / math.sqrt(len(q[t])) for s in range(t + 1)]).exp()
-        out.append(_sum([score[s] / score.sum() * v[s] for s in range(t + 1)]))
-    return out
-
-
-def _attention_layer(mixer: Attention, inputs: Sequence, model: Model) -> Sequence:
-    config, width = model.config, model.config.head_width
-    turn = (config.rope_base, config.rope_fraction)
-    q_all, k_all, v_all = mixer.qkv.weight.chunk(3)
-    heard = []
-    for h in range(config.heads):
-        at = slice(h * width, (h + 1) * width)
-        q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
-        k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
-        v = [v_all[at] @ x for x in inputs]
-        if mixer.gain is not None:
-            q = [1.5 * (4 * mixer.gain.log_gain[h]).exp() * x for x in q]
-        y = _attend(q, k, v)
-        if isinstance(mixer, Classic):
-            g = 1 / (1 + (-mixer.share).exp())
-            alone = [_formula(*qkv) for qkv in zip(q, k, v, strict=True)]
-            y = [(1 - g) * a + g * b for a, b in zip(y, alone, strict=True)]
-        heard.append(y)
-    return [mixer.out.weight @ torch.cat([y[t] for y in heard]) for t in range(len(inputs))]
+def _legacy(mixer: LegacyBinding, inputs: Inputs) -> Vectors:
+    g = sigmoid(mixer.share)
+    heads = []
+    for q, k, v in vanilla.heads(mixer, inputs):
+        alone = [_formula(*qkv) for qkv in zip(q, k, v, strict=True)]
+        mixed = zip(attend(q, k, v, past), alone, strict=True)
+        heads.append([(1 - g) * a + g * b for a, b in mixed])
+    return [mixer.out.weight @ y for y in joined(heads)]
 
 
 # -- Fourier transforms by their definition -------------------------------------------------------
@@ -191,42 +108,42 @@ def _formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 # -- the holographic layer ------------------------------------------------------------------------
 
 
-def _holographic(mixer: Holographic, inputs: Sequence) -> Sequence:
+def _holographic(mixer: Holographic, inputs: Inputs) -> Vectors:
     config, width = mixer.config, mixer.config.head_width
     sums = _filtered if isinstance(mixer.memory, FFTConv) else _remembered
+    values = inputs.values([mixer.value.weight @ x for x in inputs])
     features = []
     heads = []
     for h in range(config.heads):
         at = slice(h * width, (h + 1) * width)
-        v = [mixer.value.weight[at] @ x for x in inputs]
-        y = [_norm(x) for x in sums(mixer, h, inputs, v)]
+        v = [x[at] for x in values]
+        y = [norm(x) for x in sums(mixer, h, inputs, v)]
         if mixer.blend is not None:
             q_all, k_all = mixer.blend.qk.weight.chunk(2)
-            turn = (config.rope_base, config.rope_fraction)
-            q = [_rotate(_norm(q_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
-            k = [_rotate(_norm(k_all[at] @ x), t, *turn) for t, x in enumerate(inputs)]
+            q = [inputs.rotate(norm(q_all[at] @ x), t) for t, x in enumerate(inputs)]
+            k = [inputs.rotate(norm(k_all[at] @ x), t) for t, x in enumerate(inputs)]
             if mixer.blend.gain is not None:
                 q = [1.5 * (4 * mixer.blend.gain.log_gain[h]).exp() * x for x in q]
-            for t, attended in enumerate(_attend(q, k, v)):
+            for t, attended in enumerate(attend(q, k, v, past)):
                 raw = mixer.blend.share.weight[h] @ inputs[t] + mixer.blend.share_bias[h]
-                g = 0.05 + 0.85 / (1 + (-raw).exp())
-                y[t] = (1 - g) * _norm(attended) + g * y[t]
+                g = 0.05 + 0.85 * sigmoid(raw)
+                y[t] = (1 - g) * norm(attended) + g * y[t]
         heads.append(y)
         if mixer.topology is not None:
-            features.append(_topology(v, config.topology_window))
+            features.append(topology_features(v, config.topology_window))
     out = []
-    for t, x in enumerate(inputs):
+    for t, (x, answer) in enumerate(zip(inputs, joined(heads), strict=True)):
         gate = mixer.gate.weight @ x
         if mixer.topology is not None:
             gate = gate + mixer.topology.weight @ torch.cat([f[t] for f in features])
-        out.append(mixer.out.weight @ (torch.cat([y[t] for y in heads]) * _silu(gate)))
+        out.append(mixer.out.weight @ (answer * silu(gate)))
     return out
 
 
-def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequence:
+def _remembered(mixer: Holographic, h: int, inputs: Inputs, v: Vectors) -> Vectors:
     memory, config = mixer.memory, mixer.config
     assert isinstance(memory, Memory)
-    code = _phasor_codes if isinstance(memory.binding, Phasor) else _hrr_codes
+    code = _phasor_codes if isinstance(memory.binding, PhasorBinding) else _hrr_codes
     half, plates = config.head_width // 2, config.plates
     held: list[Tensor | None] = [None] * plates
     out = []
@@ -234,7 +151,7 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
         decay = memory.gates_proj.weight[h] @ x + memory.gates_bias[h]
         entry = memory.gates_proj.weight[config.heads + h] @ x + memory.gates_bias[config.heads + h]
         a, b = 1 / (1 + decay.exp()), 1 / (1 + (-entry).exp())  # e^{-softplus(z)} = sigmoid(-z)
-        if isinstance(memory.binding, Phasor):
+        if isinstance(memory.binding, PhasorBinding):
             value = torch.complex(v[t][:half], v[t][half:])
         else:
             value = _spectrum(v[t], config.shape)
@@ -246,8 +163,8 @@ def _remembered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Se
             plate = new if old is None else a * old + new
             held[r] = plate
             seen.append(q.conj() * plate)
-        y = _sum(seen) / plates
-        if isinstance(memory.binding, Phasor):
+        y = total(seen) / plates
+        if isinstance(memory.binding, PhasorBinding):
             out.append(torch.cat((y.real, y.imag)))
         else:
             out.append(_signal(y, config.shape))
@@ -299,7 +216,7 @@ def _hrr_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Tenso
     return out[0], out[1]
 
 
-def _filtered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequence:
+def _filtered(mixer: Holographic, h: int, inputs: Inputs, v: Vectors) -> Vectors:
     """The convolution as the sum over the past that it is."""
     conv, width = mixer.memory, mixer.config.head_width
     assert isinstance(conv, FFTConv)
@@ -313,25 +230,25 @@ def _filtered(mixer: Holographic, h: int, inputs: Sequence, v: Sequence) -> Sequ
         size = (-conv.rate[h].exp() * t).exp()
         filters.append((mix * torch.polar(size, conv.turn[h] * t)).sum(1).real)
     return [
-        (q_all[at] @ x) * _sum([filters[t - s] * u[s] for s in range(t + 1)])
+        (q_all[at] @ x) * total([filters[t - s] * u[s] for s in range(t + 1)])
         for t, x in enumerate(inputs)
     ]
 
 
-def _topology(v: Sequence, window: int) -> Sequence:
+def topology_features(v: Vectors, window: int) -> Vectors:
     z = [x / (x.pow(2).sum() + 1e-6).sqrt() for x in v]
     zero = torch.zeros((), dtype=z[0].dtype)
     out = []
     for t in range(len(z)):
         cosines = [z[t] @ z[s] for s in range(t)]
-        density = _sum(cosines) / t if t else zero
-        spread = 1 - (_sum(z[: t + 1]) / (t + 1)).pow(2).sum()
+        density = total(cosines) / t if t else zero
+        spread = 1 - (total(z[: t + 1]) / (t + 1)).pow(2).sum()
         recent = range(max(0, t - window), t)
         near = [1 / (1 + (-(cosines[s] - 0.5) / 0.1).exp()) for s in recent]
-        connectivity = _sum(near) / len(near) if near else zero
+        connectivity = total(near) / len(near) if near else zero
         nearest = sorted(recent, key=lambda s: -cosines[s].item())[:4]
         pairs = [z[a] @ z[b] for a, b in itertools.combinations(nearest, 2)]
-        clustering = _sum(pairs) / len(pairs) if pairs else zero
+        clustering = total(pairs) / len(pairs) if pairs else zero
         out.append(torch.stack((density, spread, connectivity, clustering)))
     return out
 
@@ -339,18 +256,21 @@ def _topology(v: Sequence, window: int) -> Sequence:
 # -- the feed-forward half ------------------------------------------------------------------------
 
 
-def _feed(mlp: FeedForward, x: Tensor) -> Tensor:
-    if isinstance(mlp, MLP):
-        return mlp.down.weight @ (mlp.up.weight @ x).clamp_min(0) ** 2
-    assert isinstance(mlp, Experts)
+def feed(mlp: FeedForward, inputs: Inputs) -> Vectors:
+    if isinstance(mlp, Experts):
+        return [expert_output(mlp, x) for x in inputs]
+    return oracle.dense(mlp, inputs)
+
+
+def expert_output(mlp: Experts, x: Tensor) -> Tensor:
     fit = (mlp.category.weight @ x).exp()
     affinity = fit / fit.sum()
     score = affinity if mlp.bias is None else affinity + mlp.bias.detach()
     chosen = sorted(range(mlp.experts), key=lambda j: -score[j].item())[: mlp.top]
-    whole = _sum([affinity[j] for j in chosen]) if mlp.top > 1 else 1.0
+    whole = total([affinity[j] for j in chosen]) if mlp.top > 1 else 1.0
     out = []
     for j in chosen:
         up = mlp.up.weight[j * mlp.hidden : (j + 1) * mlp.hidden]
         down = mlp.down.weight[j * len(x) : (j + 1) * len(x)]
         out.append(affinity[j] / whole * (down @ (up @ x).clamp_min(0) ** 2))
-    return _sum(out)
+    return total(out)

@@ -1,4 +1,4 @@
-"""The head of a token as a line, a plane or a volume, and its spectrum: what `hrr` binds in.
+"""The spectrum of a head seen as a line, a plane or a volume, in which `hrr` binds.
 
 Legend: e numbers of a head seen as `shape`, f bins that a real FFT over it stores, `bins` in shape.
 """
@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.phasors import Pair, full_precision, rates
+from holo_cli.layers.precision import no_autocast
+from holo_cli.models.holographic.phasors import Pair, rates
 
-SMALL = 1e-3  # a spectral line below this is not blown up to magnitude 1
+SMALL = 1e-3  # bins of less magnitude are scaled by 1 / SMALL, not to magnitude 1
 
 
 def unit(z: Pair) -> Pair:
@@ -20,11 +21,11 @@ def unit(z: Pair) -> Pair:
     return Pair(z.re * scale, z.im * scale)
 
 
-@torch.compiler.disable  # compilers have no FFT of their own and stumble over complex numbers
+@torch.compiler.disable  # compilers have no FFT and fail on complex numbers
 def spectrum(x: Tensor, shape: tuple[int, ...]) -> Pair:
     """(..., e) real -> (..., f): the real FFT over the last dimension seen as `shape`."""
     axes = tuple(range(-len(shape), 0))
-    with full_precision(x):
+    with no_autocast(x):
         z = torch.fft.rfftn(x.unflatten(-1, shape), dim=axes, norm="ortho").flatten(axes[0])
     return Pair(z.real, z.imag)
 
@@ -33,16 +34,17 @@ def spectrum(x: Tensor, shape: tuple[int, ...]) -> Pair:
 def from_spectrum(z: Pair, shape: tuple[int, ...], bins: tuple[int, ...]) -> Tensor:
     """The inverse of `spectrum`."""
     axes = tuple(range(-len(shape), 0))
-    with full_precision(z.re):
+    with no_autocast(z.re):
         whole = torch.complex(z.re, z.im).unflatten(-1, bins)
         return torch.fft.irfftn(whole, s=shape, dim=axes, norm="ortho").flatten(axes[0])
 
 
 def spectral_rates(shape: tuple[int, ...], plates: int, fraction: float) -> tuple[float, ...]:
-    """Radians per token of each stored bin, plate by plate; turned spectra stay real signals'.
+    """Radians per token of each stored bin, plate by plate.
 
-    That asks for rate(-k) = -rate(k): zero where k is its own mirror image, and opposite signs
-    where both of a pair are stored, which happens in the planes of the last axis' ends.
+    A rotated spectrum is still that of a real signal if rate(-k) = -rate(k): zero where k is its
+    own mirror image, and opposite signs where both of a pair are stored, which happens at both ends
+    of the last axis.
     """
     *outer, last = shape
     grid = [range(length) for length in outer] + [range(last // 2 + 1)]

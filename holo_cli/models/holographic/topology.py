@@ -1,15 +1,15 @@
-"""Four numbers per head and token that say how crowded the past is around it. Strictly causal.
+"""Four features per head and token of how crowded the past is around it. Strictly causal.
 
-Of unit vectors z (the directions of the head's values), in closed form from what was before:
+With unit vectors z, the directions of the head's values:
 
     density       z_t . mean of z_0 .. z_{t-1}: the mean cosine to the past
     spread        1 - |mean of z_0 .. z_t|^2: 0 if all point one way, near 1 if in all directions
     connectivity  the share of the last w tokens that are near: mean sigmoid((cosine - 1/2) / 0.1)
     clustering    the mean cosine among the token's 4 nearest neighbours of the last w
 
-State: a sum, a count and the last w vectors. Unusual: cosines are taken for w lags, never for all
-pairs, and the pairs among the neighbours are looked up in the same table. Legend: B rows, S
-positions, H heads, e = C / H, w the window.
+State: a sum, a count and the last w vectors. Cosines are computed for w lags, never for all pairs,
+and the pairs among the neighbours are read from the same table. Legend: B rows, S positions, H
+heads, e = C / H, w the window.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.phasors import wide
+from holo_cli.layers.precision import wide
 
 FEATURES = 4
 NEIGHBOURS = 4
-NEAR, SOFTNESS = 0.5, 0.1
+NEAR, SOFTNESS = 0.5, 0.1  # of the sigmoid in `connectivity`
 EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class Past:
-    """What is known of the tokens so far: their number, sum (B, H, e), last ones (B, H, w, e)."""
+class TopologyState:
+    """Of the tokens so far: their number, sum (B, H, e), and the last w (B, H, w, e)."""
 
     count: int
     total: Tensor
     recent: Tensor
 
 
-def no_past(batch: int, heads: int, width: int, window: int, like: Tensor) -> Past:
+def init_topology(batch: int, heads: int, width: int, window: int, like: Tensor) -> TopologyState:
     """Before the first token; dtype (float32 at least) and device of `like`."""
     total = torch.zeros(batch, heads, width, dtype=wide(like.dtype), device=like.device)
-    return Past(0, total, total.new_zeros(batch, heads, window, width))
+    return TopologyState(0, total, total.new_zeros(batch, heads, window, width))
 
 
-def topology(v: Tensor, past: Past) -> tuple[Tensor, Past]:
-    """v (B, S, H, e) -> features (B, S, H, 4), float32 at least, and the past after them."""
+def topology(v: Tensor, past: TopologyState) -> tuple[Tensor, TopologyState]:
+    """v (B, S, H, e) -> features (B, S, H, 4), float32 at least, and the state after them."""
     z = v.transpose(1, 2).to(past.total.dtype)
     z = z * (z.square().sum(-1, keepdim=True) + EPS).rsqrt()
     window, length = past.recent.shape[2], z.shape[2]
@@ -55,12 +55,12 @@ def topology(v: Tensor, past: Past) -> tuple[Tensor, Past]:
     known = torch.cat((past.recent, z), dim=2)  # (B, H, w + S, e)
     cosine = lagged_cosines(known, window)
     now = cosine[:, :, window:]
-    there = torch.arange(1, window + 1, device=z.device) <= count[:, None]  # (S, w)
-    near = torch.sigmoid((now - NEAR) / SOFTNESS) * there
+    exists = torch.arange(1, window + 1, device=z.device) <= count[:, None]  # (S, w)
+    near = torch.sigmoid((now - NEAR) / SOFTNESS) * exists
     connectivity = near.sum(-1) / count.clamp(1, window)
-    clustering = _clustering(cosine, there)
+    clustering = _clustering(cosine, exists)
     features = torch.stack((density, spread, connectivity, clustering), dim=-1).transpose(1, 2)
-    return features, Past(past.count + length, after[:, :, -1], known[:, :, length:])
+    return features, TopologyState(past.count + length, after[:, :, -1], known[:, :, length:])
 
 
 def lagged_cosines(known: Tensor, window: int) -> Tensor:
@@ -72,22 +72,22 @@ def lagged_cosines(known: Tensor, window: int) -> Tensor:
     return torch.stack(lags, dim=-1)
 
 
-def _clustering(cosine: Tensor, there: Tensor) -> Tensor:
-    """cosine (B, H, w + S, w), there (S, w) -> mean cosine among the nearest, (B, H, S)."""
-    length, window = there.shape
+def _clustering(cosine: Tensor, exists: Tensor) -> Tensor:
+    """cosine (B, H, w + S, w), exists (S, w) -> mean cosine among the nearest, (B, H, S)."""
+    length, window = exists.shape
     now = cosine[:, :, window:]
-    nearest = now.detach().masked_fill(~there, -torch.inf).topk(min(NEIGHBOURS, window)).indices
-    lag = nearest.sort(-1).values  # (B, H, S, n): lag - 1, those that are not there come last
-    exists = lag < there.sum(-1)[:, None]
+    nearest = now.detach().masked_fill(~exists, -torch.inf).topk(min(NEIGHBOURS, window)).indices
+    lag = nearest.sort(-1).values  # (B, H, S, n): lag - 1, missing ones come last
+    found = lag < exists.sum(-1)[:, None]
     own = torch.arange(window, window + length, device=cosine.device)[:, None]
     table = cosine.flatten(2)
     total = torch.zeros_like(now[..., 0])
     pairs = torch.zeros_like(total)
     for a in range(lag.shape[-1]):
         for b in range(a + 1, lag.shape[-1]):
-            # the nearer of the two in time looks back on the other
+            # the later of the two looks back on the other
             place = (own[:, 0] - lag[..., a] - 1) * window + (lag[..., b] - lag[..., a] - 1)
-            both = exists[..., b]
+            both = found[..., b]
             total = total + table.gather(2, place) * both
             pairs = pairs + both
     return total / pairs.clamp_min(1)

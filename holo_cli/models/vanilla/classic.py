@@ -131,6 +131,13 @@ class Classic(LanguageModel):
         size = self.head.weight.element_size()
         return 2 * length * self.config.width * self.config.layers * size
 
+    def disable(self) -> None:
+        for block in self.blocks:
+            assert isinstance(block, ClassicBlock)
+            for parameter in block.out.parameters():
+                nn.init.zeros_(parameter)
+                parameter.requires_grad_(False)
+
     def describe(self) -> Description:
         config = self.config
         total = sum(p.numel() for p in self.parameters())

@@ -48,8 +48,10 @@ def test_every_parameter_is_trained_once() -> None:
     optimizer = Optimizer(model, TrainingConfig(), fast_bf16=False)
     named = dict(model.named_parameters())
     assert len(named) == len(list(model.inner.parameters())) + len(list(model.decoder.parameters()))
-    assert optimizer.muon is not None
-    muon, rest = set(optimizer.muon.parameters), set(optimizer.rest)
+    muon, rest = (
+        {name for group in part.param_groups for name in group["param_names"]}
+        for part in (optimizer.parts["muon"], optimizer.adam)
+    )
     assert muon | rest == set(named)
     assert not muon & rest
     assert muon == {f"inner.{name}" for name in model.inner.matrices()}

@@ -25,7 +25,7 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Hidden
 from holo_cli.registry import build_model
-from holo_cli.training.trainer import Loop
+from holo_cli.training.trainer import Trainer
 
 PLAN = """
 sequences = 64
@@ -191,13 +191,15 @@ def test_what_changes_while_a_model_learns_changes_here_too(
         {"training.steps": 4, "training.warmup": 0}
     )
     fired: list[list[int]] = []
-    micro = Loop._micro_step
+    micro = Trainer._micro_step
 
-    def watched(loop: Loop) -> None:
-        fired.append([part.training_k for part in loop.model.modules() if isinstance(part, Free)])
-        micro(loop)
+    def watched(trainer: Trainer) -> None:
+        fired.append(
+            [part.training_k for part in trainer.model.modules() if isinstance(part, Free)]
+        )
+        micro(trainer)
 
-    monkeypatch.setattr(Loop, "_micro_step", watched)
+    monkeypatch.setattr(Trainer, "_micro_step", watched)
     asked = {"sequences": 8, "solved": 100.0}
     monkeypatch.setattr(recall_run, "WINDOW", 1)
     result = run({"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}, lambda e: None)

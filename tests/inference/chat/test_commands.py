@@ -52,7 +52,7 @@ def test_both_languages_name_every_command() -> None:
         ("/hepl", "no command '/hepl'. Did you mean 'help'"),
         ("/나가기", "no command '/나가기'. Known: 기억, 다시"),
         ("/", "no command '/'"),
-        ("/exit now", "/exit takes nothing"),
+        ("/exit now", "/exit takes no argument"),
     ],
 )
 def test_wrong_commands(line: str, words: str) -> None:
@@ -71,7 +71,7 @@ def test_set_and_show(session: ChatSession) -> None:
     assert (session.sampling.temperature, session.sampling.top_k) == (0.3, 4)
     assert "settings: " in run(session, "/set").message
     message = run(session, "/show").message
-    for words in ("fake", "step 7", "continues text", "0 of unlimited", "system: (none)"):
+    for words in ("fake", "step 7", "base model", "0 tokens (unlimited)", "system: (none)"):
         assert words in message
     with pytest.raises(UsageError, match="Did you mean 'temperature'"):
         run(session, "/set temprature 1")
@@ -97,42 +97,45 @@ def test_save_and_load(session: ChatSession, tmp_path: Path) -> None:
     list(session.reply("a"))
     assert run(session, f"/save {tmp_path}/my talk").message == f"Saved to {tmp_path}/my talk.json."
     run(session, "/clear")
-    assert "1 turn" in run(session, f"/load {tmp_path}/my talk").message
+    assert "Loaded 1 turn from" in run(session, f"/load {tmp_path}/my talk").message
     assert session.turns[0].user == "a"
     for line in ("/save", "/load"):
-        with pytest.raises(UsageError, match=f"{line} needs a name"):
+        with pytest.raises(UsageError, match=f"{line} needs a file name"):
             run(session, line)
 
 
 def test_memory(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
     message = run(session, "/memory").message
     assert message.startswith("state: 0 bytes")
-    assert "beyond that: off; 0 turns out of sight" in message
+    assert "memory: off\ncan be recalled: 0 turns outside the context, 0 loaded texts" in message
     limited = ChatSession(make_loaded(Attentive(limit=32)))
-    assert "its last 32 tokens" in run(limited, "/기억").message
-    assert "beyond that: on" in run(session, "/memory on").message
-    assert "beyond that: off" in run(session, "/memory off").message
+    assert "the last 32 tokens" in run(limited, "/기억").message
+    assert "memory: on" in run(session, "/memory on").message
+    assert "memory: off" in run(session, "/memory off").message
     monkeypatch.setattr(Chain, "views", lambda self: ("memory",))
     remembers = ChatSession(session.loaded, SamplingConfig(max_new_tokens=5, seed=1))
     list(remembers.reply("a"))
     message = run(remembers, "/memory").message
     assert "state: 8 bytes" in message
-    assert "beyond that: on" in message
+    assert "memory: on" in message
 
 
 def test_memory_files(session: ChatSession, tmp_path: Path) -> None:
     list(session.reply("a"))
     assert run(session, f"/memory save {tmp_path}/m").message == f"Saved to {tmp_path}/m.json."
     loaded = run(session, f"/memory load {tmp_path}/m").message
-    assert loaded == f"Loaded 1 text from {tmp_path}/m. /memory on makes answers draw on them."
-    assert "1 loaded text can" in run(session, "/memory").message
+    assert (
+        loaded
+        == f"Loaded 1 text from {tmp_path}/m.\nThe memory is off. Turn it on with: /memory on"
+    )
+    assert "1 loaded texts" in run(session, "/memory").message
     assert "0 loaded texts" in run(session, "/memory clear").message
     assert len(session.turns) == 1
     for line in ("/memory save", "/memory load"):
-        with pytest.raises(UsageError, match=f"{line} needs a name"):
+        with pytest.raises(UsageError, match=f"{line} needs a file name"):
             run(session, line)
     for line in ("/memory forget", "/memory on x"):
-        with pytest.raises(UsageError, match="does not know"):
+        with pytest.raises(UsageError, match="has no action"):
             run(session, line)
 
 

@@ -1,4 +1,4 @@
-"""The conversation's store: it brings back what was said, only when it is close, and only here."""
+"""kNN memory of a conversation: recalls earlier text only when it is close, in one conversation."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import torch
 
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat import conversation_memory
-from holo_cli.inference.chat.conversation_memory import read_memory, write_memory
-from holo_cli.inference.chat.knn_memory import LENGTH, MOST, NEAREST, KNNMemory, Recall, unit
+from holo_cli.inference.chat.conversation_memory import read_memory, recall_from, write_memory
+from holo_cli.inference.chat.knn_memory import (
+    MAX_GATE,
+    MAX_SEGMENTS,
+    SEGMENT_TOKENS,
+    KNNMemory,
+    Neighbours,
+    unit,
+)
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
@@ -42,29 +49,29 @@ def say(session: ChatSession, text: str) -> str:
     return "".join(session.reply(text))
 
 
-# -- the store ------------------------------------------------------------------------------------
+# -- kNN memory -----------------------------------------------------------------------------------
 
 
-def test_what_was_read_is_brought_back() -> None:
+def test_stored_text_is_recalled() -> None:
     """`Chain` sees two tokens: after 'zo' of a stored text its hidden state is the stored one."""
-    store = KNNMemory(chain().engine)
-    recall = store.recall([SECRET.encode()], b"zo")
-    assert recall is not None
-    prefix = chain().engine.read(list(b"xx zo"))
+    memory = KNNMemory(chain().engine)
+    neighbours = memory.neighbours([SECRET.encode()], b"zo")
+    assert neighbours is not None
+    prefix = chain().engine.prefill(list(b"xx zo"))
     before = prefix.logits.softmax(1)[0, ord("r")]
-    after = recall.mix(prefix.logits, prefix.hidden).exp()
+    after = neighbours.mix(prefix.logits, prefix.hidden).exp()
     assert after.sum() == pytest.approx(1, abs=1e-5)
-    assert after[0, ord("r")] > 0.9 * MOST > before
-    assert (recall.opened, recall.steps) == (1, 1)
+    assert after[0, ord("r")] > 0.9 * MAX_GATE > before
+    assert (neighbours.mixed_steps, neighbours.steps) == (1, 1)
 
 
-def test_a_store_that_knows_nothing_close_changes_nothing() -> None:
+def test_a_memory_without_close_keys_changes_nothing() -> None:
     torch.manual_seed(0)
     keys = torch.nn.functional.normalize(torch.randn(20, 64), dim=1)
-    recall = Recall(keys, torch.arange(20), torch.zeros(64))
+    neighbours = Neighbours(keys, torch.arange(20), torch.zeros(64))
     logits, hidden = torch.randn(3, 30), torch.randn(3, 64)
-    assert torch.equal(recall.mix(logits, hidden), logits.log_softmax(1))
-    assert (recall.opened, recall.steps) == (0, 3)
+    assert torch.equal(neighbours.mix(logits, hidden), logits.log_softmax(1))
+    assert (neighbours.mixed_steps, neighbours.steps) == (0, 3)
 
 
 def test_mixing_is_the_formula() -> None:
@@ -72,7 +79,7 @@ def test_mixing_is_the_formula() -> None:
     keys, following = unit(torch.randn(5, 6)), torch.tensor([1, 2, 1, 0, 3])
     centre, hidden, logits = torch.randn(6), torch.randn(2, 6), torch.randn(2, 7)
     hidden[0] = keys[0] * 3 + 0.2 * torch.randn(6) + centre
-    mixed = Recall(keys, following, centre).mix(logits, hidden).exp()
+    mixed = Neighbours(keys, following, centre).mix(logits, hidden).exp()
     for row in range(2):
         h = hidden[row] - centre
         cosine = [float(h @ k / h.norm()) for k in keys]
@@ -85,32 +92,37 @@ def test_mixing_is_the_formula() -> None:
 
 
 def test_the_nearest_episodes_are_asked() -> None:
-    store = KNNMemory(chain().engine)
+    memory = KNNMemory(chain().engine)
     texts = [bytes([65 + i]) * 20 for i in range(20)]
-    recall = store.recall(texts, b"E" * 9)
-    assert recall is not None
-    assert len(recall.next) == 19 * NEAREST
-    assert ord("E") in recall.next
-    assert store.recall([], b"E") is None
-    assert store.recall([b"x"], b"E") is None  # nothing follows its only token
+    neighbours = memory.neighbours(texts, b"E" * 9)
+    assert neighbours is not None
+    assert len(neighbours.next_tokens) == 19 * MAX_SEGMENTS
+    assert ord("E") in neighbours.next_tokens
+    assert memory.neighbours([], b"E") is None
+    assert memory.neighbours([b"x"], b"E") is None  # nothing follows its only token
 
 
 def test_long_texts_become_several_episodes_and_are_read_once() -> None:
     model = Attentive(limit=100)
-    store = KNNMemory(make_loaded(model).engine)
+    memory = KNNMemory(make_loaded(model).engine)
     text = bytes(range(65, 90)) * 10
-    episodes = store.episodes(text)
-    assert [len(e.next) for e in episodes] == [LENGTH, LENGTH, LENGTH, 57]
-    assert bytes(torch.cat([e.next for e in episodes]).tolist()) == text[1:]
+    segments = memory.segments(text)
+    assert [len(s.next_tokens) for s in segments] == [
+        SEGMENT_TOKENS,
+        SEGMENT_TOKENS,
+        SEGMENT_TOKENS,
+        57,
+    ]
+    assert bytes(torch.cat([s.next_tokens for s in segments]).tolist()) == text[1:]
     read = model.tokens_read
-    store.episodes(text)
+    memory.segments(text)
     assert model.tokens_read == read
 
 
 # -- in a conversation ----------------------------------------------------------------------------
 
 
-def test_a_turn_out_of_sight_is_recalled() -> None:
+def test_a_turn_outside_the_context_is_recalled() -> None:
     """Out of context for a model with one; with none, further back than it was trained to look."""
     model = Attentive(limit=48)
     session = session_of(make_loaded(model))
@@ -118,15 +130,15 @@ def test_a_turn_out_of_sight_is_recalled() -> None:
     assert session.memory.last is None
     for _ in range(3):
         say(session, "and so on and on")
-    assert session.out_of_sight() > 0
+    assert session.turns_outside_context() > 0
     assert session.memory.last is not None
     endless = session_of(chain())
     say(endless, SECRET)
     say(endless, "more")
-    assert endless.out_of_sight() == 0  # `model.context` is 256
+    assert endless.turns_outside_context() == 0  # `model.context` is 256
     for _ in range(20):
         say(endless, "filler filler")
-    assert endless.out_of_sight() > 0
+    assert endless.turns_outside_context() > 0
     recalled = say(endless, "zo")
     assert recalled.startswith("rblax")
     endless.memory.set_on(False)
@@ -159,9 +171,9 @@ def test_clear_lets_go_and_the_conversation_stays() -> None:
     session = session_of(chain())
     for _ in range(25):
         say(session, SECRET)
-    assert session.out_of_sight() > 0
+    assert session.turns_outside_context() > 0
     session.memory.clear(len(session.turns))
-    assert session.out_of_sight() == 0
+    assert session.turns_outside_context() == 0
     assert len(session.turns) == 25
     say(session, "zo")
     assert session.memory.last is None
@@ -179,7 +191,7 @@ def test_it_is_saved_and_loaded_with_the_conversation(tmp_path: Path) -> None:
     other.load(path)
     assert other.memory.saved == session.memory.saved
     assert len(other.memory.saved.texts) == 3
-    assert other.out_of_sight() > 0
+    assert other.turns_outside_context() > 0
     assert say(other, "zo") == say(session, "zo") == "rblax" + session.turns[-1].answer[5:]
     other.clear()
     assert other.memory.saved.texts == ()
@@ -196,7 +208,7 @@ def test_a_conversation_saved_without_a_memory_loads(tmp_path: Path) -> None:
     assert session.memory.saved == conversation_memory.SavedMemory(on=False)
     for bad in ([], {"on": 1}, {"on": True, "cleared": 9, "texts": []}, {"on": True, "cleared": 0}):
         path.write_text(json.dumps(content | {"memory": bad}), encoding="utf-8")
-        with pytest.raises(HoloError, match="its memory"):
+        with pytest.raises(HoloError, match="invalid memory"):
             session.load(path)
     assert len(session.turns) == 1
 
@@ -204,7 +216,8 @@ def test_a_conversation_saved_without_a_memory_loads(tmp_path: Path) -> None:
 def test_generate_draws_on_a_memory() -> None:
     loaded = chain()
     config = SamplingConfig(temperature=0, max_new_tokens=5)
-    texts = [list(loaded.write("zo", config, remembered=given)) for given in ((), (SECRET,))]
+    mixers = [recall_from(loaded, given, "zo") for given in ((), (SECRET,))]
+    texts = [list(loaded.write("zo", config, mixer=mixer)) for mixer in mixers]
     plain, drawn = ("".join(piece.text for piece in pieces) for pieces in texts)
     assert drawn == "rblax"
     assert plain != drawn
@@ -218,7 +231,7 @@ def test_a_memory_file_of_another_model_is_refused(tmp_path: Path) -> None:
     assert read_memory(path, chain()) == [SECRET, "둘"]
     assert read_memory(tmp_path / "m", chain()) == [SECRET, "둘"]
     session = session_of(chain(seed=1))
-    with pytest.raises(HoloError, match=r"is the memory of fake \(run, step 7\), but this is fake"):
+    with pytest.raises(HoloError, match=r"checkpoint fake \(run, step 7\), but this one is fake"):
         session.memory.load(path)
     assert session.memory.saved.texts == ()
 
@@ -232,11 +245,11 @@ def test_a_memory_file_of_another_model_is_refused(tmp_path: Path) -> None:
         (b"{}", "lacks the key"),
         (b'{"holo_conversation": 1}', "lacks the key"),
         (b'{"holo_memory": true}', "lacks the key"),
-        (b'{"holo_memory": 9}', "newer holo"),
+        (b'{"holo_memory": 9}', "newer version of holo"),
         (b'{"holo_memory": 1}', "no list of texts"),
         (b'{"holo_memory": 1, "texts": [""]}', "no list of texts"),
         (b'{"holo_memory": 1, "texts": [3]}', "no list of texts"),
-        (b'{"holo_memory": 1, "texts": ["a"]}', "another|is the memory of"),
+        (b'{"holo_memory": 1, "texts": ["a"]}', "was saved with the checkpoint"),
     ],
 )
 def test_damaged_files_change_nothing(tmp_path: Path, content: bytes, words: str) -> None:
@@ -255,12 +268,12 @@ def test_files_that_cannot_be_read_or_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = session_of(chain())
-    with pytest.raises(HoloError, match="no memory at"):
+    with pytest.raises(HoloError, match="no memory file"):
         session.memory.load(tmp_path / "none")
     with pytest.raises(HoloError, match="cannot be read"):
         session.memory.load(tmp_path)
     talk = session.save(tmp_path / "talk.json")
-    with pytest.raises(HoloError, match="left alone"):
+    with pytest.raises(HoloError, match="not overwritten"):
         session.memory.save(talk, [])
     path = session.memory.save(tmp_path / "m", [])
     old = path.read_bytes()

@@ -84,7 +84,7 @@ def test_kept_state_equals_reading_everything_again(limit: int) -> None:
     """Also where turns are dropped and where an answer slides out of the context."""
     kept, fresh = (session_of(attentive(limit), max_new_tokens=30) for _ in range(2))
     for number in range(8):
-        fresh._known = []
+        fresh._caches = []
         text = f"text {number} " * (number % 3 + 1)
         assert say(kept, text) == say(fresh, text)
     assert answers(kept) == answers(fresh)
@@ -145,7 +145,7 @@ def test_a_text_longer_than_the_context_loses_its_beginning() -> None:
 
 
 def test_system_text_may_not_fill_the_context() -> None:
-    with pytest.raises(UsageError, match=r"takes 9 tokens.*context of 32 leaves 8"):
+    with pytest.raises(UsageError, match=r"has 9 tokens, but at most 8 of.*context of 32"):
         session_of(attentive(32), system="s" * 9)
     session_of(chain(), system="s" * 1000)  # no limit
 
@@ -236,9 +236,9 @@ def test_a_stop_string_leaves_the_history_clean() -> None:
 
 def test_nothing_to_answer() -> None:
     session = session_of(chain())
-    with pytest.raises(UsageError, match="nothing to answer"):
+    with pytest.raises(UsageError, match="text is empty"):
         session.reply(" \n ")
-    with pytest.raises(UsageError, match="no answer yet"):
+    with pytest.raises(UsageError, match="no answer to retry"):
         session.retry()
 
 
@@ -306,7 +306,7 @@ def test_loading_goes_on_as_the_saved_conversation_would(tmp_path: Path) -> None
         (b"[" * 100_000, "not JSON"),
         (b"[]", "lacks the key"),
         (b"{}", "lacks the key"),
-        (b'{"holo_conversation": 9}', "newer holo"),
+        (b'{"holo_conversation": 9}', "newer version of holo"),
         (b'{"holo_conversation": 1}', "system text"),
         (b'{"holo_conversation": 1, "system": ""}', "no list of turns"),
         (b'{"holo_conversation": 1, "system": "", "turns": [3]}', "turn 1 is not an object"),
@@ -328,13 +328,13 @@ def test_damaged_files_change_nothing(tmp_path: Path, content: bytes, words: str
 
 def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
     session = session_of(chain())
-    with pytest.raises(HoloError, match="no conversation at"):
+    with pytest.raises(HoloError, match="no conversation file"):
         session.load(tmp_path / "none.json")
     with pytest.raises(HoloError, match="cannot be read"):
         session.load(tmp_path)
     mine = tmp_path / "notes.json"
     mine.write_text('{"my": "notes"}', encoding="utf-8")
-    with pytest.raises(HoloError, match="left alone"):
+    with pytest.raises(HoloError, match="not overwritten"):
         session.save(mine)
     assert mine.read_text(encoding="utf-8") == '{"my": "notes"}'
 

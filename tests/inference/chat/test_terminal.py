@@ -62,7 +62,7 @@ def test_piped_conversation(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert code == 0
     assert out == "네\n"  # four tokens: a syllable and a third of the next
-    assert "does not answer, it goes on from your text" in err
+    assert "This is a base model: it continues your text." in err
     assert "[4 tokens," in err
     assert "context 5, finish: length" in err
     assert "temperature 0.0" in err
@@ -80,7 +80,7 @@ def test_errors_go_on_and_are_the_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert code == 2
     assert out == "....\n"
     assert "Did you mean 'help'" in err
-    assert "no conversation at none.json" in err
+    assert "no conversation file none.json" in err
 
 
 def test_commands_inside_quotes_are_text(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,10 +89,10 @@ def test_commands_inside_quotes_are_text(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == "....\n....\n"
 
 
-def test_left_out_characters_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_characters_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     loaded = make_loaded(Chain(vocab=4), CharTokenizer("ab\n"))
     run_chat(loaded, GREEDY, stdin=io.StringIO("a한b글\n"))
-    assert "alphabet lacks 글 한: left out" in capsys.readouterr().err
+    assert "tokenizer cannot encode: 글 한" in capsys.readouterr().err
 
 
 def test_interrupt_off_a_terminal_ends_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,7 +143,7 @@ def test_ctrl_c_stops_the_answer_only(
     assert out.startswith("ab\n")
     assert len(out.splitlines()) == 2
     assert "finish: stopped" in err
-    assert "1 turn" in err
+    assert "turns: 1," in err
 
 
 def test_ctrl_c_at_the_prompt_drops_the_line(
@@ -153,7 +153,7 @@ def test_ctrl_c_at_the_prompt_drops_the_line(
     assert run_chat(make_loaded(Scripted([], prompt=0)), GREEDY) == 0
     out, err = capsys.readouterr()
     assert out == "....\n"
-    assert "Ctrl-D or /exit leaves" in err
+    assert "Ctrl-D or type /exit" in err
 
 
 def test_ctrl_c_while_a_text_is_read(
@@ -164,8 +164,8 @@ def test_ctrl_c_while_a_text_is_read(
     typed[:] = ["hi", "/show", "you"]
     assert run_chat(make_loaded(model), GREEDY) == 0
     err = capsys.readouterr().err
-    assert "Stopped." in err
-    assert "0 turns" in err
+    assert "Interrupted." in err
+    assert "turns: 0," in err
 
 
 def test_errors_on_a_terminal_are_no_exit_code(
@@ -236,6 +236,7 @@ def test_summary_says_what_was_left_out() -> None:
     session = ChatSession(make_loaded(Chain()))
     session.statistics = Statistics(9, 12.345, "end", 3, 60, 64, 2, True)
     assert summary(session) == (
-        "[9 tokens, 12.3 tokens/s, context 60 of 64, the oldest 2 turns left out, "
-        "the beginning of your text did not fit]"
+        "[9 tokens, 12.3 tokens/s, context 60 of 64, finish: end]\n"
+        "[Turns that no longer fit in the context: 2]\n"
+        "[Your text is longer than the context: its beginning was dropped.]"
     )

@@ -123,12 +123,12 @@ def test_carrying_the_state_is_one_pass_over_the_whole_text() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"context": 17}, "cannot take a context of 17"),
+        ({"context": 17}, "does not support a context of 17"),
         ({"context": 0, "stride": 1}, "stride must be|context"),
         ({"stride": 17}, "must be from 1 to the context of 16"),
         ({"stride": -1}, "must be from 1"),
         ({"rows": -1}, "--batch-size must be at least 0"),
-        ({"carry": True}, "cannot carry"),
+        ({"carry": True}, "does not support --carry"),
     ],
 )
 def test_what_the_model_cannot_take(options: dict[str, Any], message: str) -> None:
@@ -145,7 +145,7 @@ def test_a_model_without_limit_takes_any_context_but_no_stride_while_carrying() 
     texts = given_texts(loaded, ["abc" * 300])
     long = evaluate_texts(loaded, texts, context=1000)
     assert long.total.nats == pytest.approx(evaluate_texts(loaded, texts, carry=True).total.nats)
-    with pytest.raises(UsageError, match="no --stride"):
+    with pytest.raises(UsageError, match="--carry and --stride cannot be combined"):
         evaluate_texts(loaded, texts, carry=True, stride=4)
 
 
@@ -155,7 +155,7 @@ def test_no_text_and_no_number() -> None:
         given_texts(loaded, ["", " \n"])
     with torch.no_grad():
         loaded.model.head.weight.fill_(math.nan)
-    with pytest.raises(DataError, match="not a number"):
+    with pytest.raises(DataError, match="NaN or infinity"):
         evaluate_texts(loaded, given_texts(loaded, ["abc"]))
 
 
@@ -284,10 +284,10 @@ def test_a_set_with_another_tokenizer_is_read_anew(data: PreparedData) -> None:
 
 
 def test_a_language_without_documents(data: PreparedData) -> None:
-    with pytest.raises(DataError, match="has no documents in 'fr'") as error:
+    with pytest.raises(DataError, match="has no documents in the language 'fr'") as error:
         prepared_texts(real(data), data, lang="fr")
     assert "en, ko" in error.value.next_step
-    with pytest.raises(UsageError, match="does not know the language 'fr'"):
+    with pytest.raises(UsageError, match="was not trained on the language 'fr'"):
         given_texts(real(data), ["bonjour"], lang="fr")
 
 
@@ -347,7 +347,8 @@ def test_text_until_a_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "message"), [(("a", "x" * 20), "does not fit"), (("a", ""), "no tokens of its own")]
+    ("pair", "message"),
+    [(("a", "x" * 20), "more than this model's context"), (("a", ""), "no tokens of its own")],
 )
 def test_continuations_that_cannot_be(pair: tuple[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):

@@ -21,14 +21,14 @@ def loaded() -> LoadedModel:
 
 def test_a_text_is_not_scored_without_the_characters_it_needs(loaded: LoadedModel) -> None:
     assert rolling(loaded, ["abc"])[0] < 0
-    with pytest.raises(UsageError, match="alphabet lacks 글 한, which") as error:
+    with pytest.raises(UsageError, match="contains 글 한, which the tokenizer") as error:
         rolling(loaded, ["abc", "abc한글한글"])
     assert "--tokenizer bpe" in error.value.next_step
 
 
 @pytest.mark.parametrize("choice", [" a한", "한글"])
 def test_nor_is_a_choice(loaded: LoadedModel, choice: str) -> None:
-    with pytest.raises(UsageError, match=r"alphabet lacks .*한"):
+    with pytest.raises(UsageError, match=r"contains .*한, which the tokenizer"):
         continuations(loaded, [("a", " b"), ("a", choice)])
 
 

@@ -45,7 +45,7 @@ def some_loaded(model: LanguageModel, path: str = "") -> LoadedModel:
 
 
 def test_only_models_that_can_take_a_threshold() -> None:
-    with pytest.raises(UsageError, match="cannot leave early") as error:
+    with pytest.raises(UsageError, match="does not support early exit") as error:
         set_threshold(make_model("vanilla"), 0.9)
     assert "brain-v1" in str(error.value.next_step)
     model = make_model(columns=10, activity=0.2)
@@ -56,13 +56,13 @@ def test_only_models_that_can_take_a_threshold() -> None:
     assert model.exit_threshold == 0.7
 
 
-def test_a_wish_is_a_number_or_auto(tmp_path: Any) -> None:
+def test_a_threshold_is_a_number_or_auto(tmp_path: Any) -> None:
     model = make_model(columns=10, activity=0.2)
     assert choose_threshold(some_loaded(model), "0.25") is None
     assert model.exit_threshold == 0.25
     with pytest.raises(UsageError, match="number or 'auto', not 'early'"):
         choose_threshold(some_loaded(model), "early")
-    with pytest.raises(DataError, match="needs the data of this checkpoint"):
+    with pytest.raises(DataError, match="needs the validation split of this checkpoint"):
         choose_threshold(some_loaded(model, str(tmp_path / "gone")), "auto")
 
 

@@ -170,7 +170,7 @@ def test_long_prompts_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> Non
     step = chunked.step_hidden
     chunked.step_hidden = lambda t, s: lengths.append(t.shape[1]) or step(t, s)  # type: ignore
     prompt = list(range(11))
-    found = Engine(chunked).read(prompt)
+    found = Engine(chunked).prefill(prompt)
     assert lengths == [4, 4, 3]
     assert found.state.position == 11
     torch.testing.assert_close(found.logits, whole(torch.tensor([prompt]))[:, -1].detach())
@@ -180,22 +180,22 @@ def test_going_on_from_known_prefixes(model: LanguageModel) -> None:
     """Any prefix may be gone on from, in any order, and again: states are values."""
     engine = Engine(model)
     ids = [3, 1, 4, 1, 5, 9, 2]
-    fresh = {n: engine.read(ids[:n]).logits for n in range(1, 8)}
-    half = engine.read(ids[:3])
-    other = engine.read([3, 1, 77])
+    fresh = {n: engine.prefill(ids[:n]).logits for n in range(1, 8)}
+    half = engine.prefill(ids[:3])
+    other = engine.prefill([3, 1, 77])
     for n in (7, 4, 6, 3, 7):
-        found = engine.read(ids[:n], [other, half])
+        found = engine.prefill(ids[:n], [other, half])
         torch.testing.assert_close(found.logits, fresh[n])
 
 
 def test_known_prefix_is_not_read_again() -> None:
     model = Chain()
     engine = Engine(model)
-    known = engine.read([1, 2, 3])
+    known = engine.prefill([1, 2, 3])
     model.tokens_read = 0
-    engine.read([1, 2, 3, 4, 5], [known, engine.read([1])])
+    engine.prefill([1, 2, 3, 4, 5], [known, engine.prefill([1])])
     assert model.tokens_read == 2 + 1
-    engine.read([1, 2, 4], [known])
+    engine.prefill([1, 2, 4], [known])
     assert model.tokens_read == 2 + 1 + 3
 
 
@@ -206,7 +206,7 @@ def test_prefix_of_a_decoding_goes_on(model: LanguageModel) -> None:
         pass
     longer = [*decoding.ids[0], 7, 8]
     torch.testing.assert_close(
-        engine.read(longer, [decoding.prefix()]).logits, engine.read(longer).logits
+        engine.prefill(longer, [decoding.prefix()]).logits, engine.prefill(longer).logits
     )
 
 
@@ -218,7 +218,7 @@ def test_prefix_after_sliding_is_not_read_again() -> None:
         pass
     assert window_start(25, 16) == window_start(27, 16) == 16
     model.tokens_read = 0
-    engine.read([*decoding.ids[0], 7], [decoding.prefix()])
+    engine.prefill([*decoding.ids[0], 7], [decoding.prefix()])
     assert model.tokens_read == 2
 
 
@@ -262,24 +262,24 @@ def test_other_dtype_runs_under_autocast() -> None:
     model.step_hidden = lambda t, s: (  # type: ignore[method-assign]
         seen.append(torch.is_autocast_enabled("cpu")) or step(t, s)
     )
-    prefix = Engine(model, dtype=torch.bfloat16).read([1, 2])
+    prefix = Engine(model, dtype=torch.bfloat16).prefill([1, 2])
     assert seen == [True]
     assert prefix.logits.dtype == torch.float32
-    Engine(model, dtype=torch.float32).read([1, 2])
+    Engine(model, dtype=torch.float32).prefill([1, 2])
     assert seen == [True, False]
 
 
 def test_wrong_prompts() -> None:
-    with pytest.raises(UsageError, match="nothing to go on from"):
-        Engine(Chain()).read([])
+    with pytest.raises(UsageError, match="prompt is empty"):
+        Engine(Chain()).prefill([])
     with pytest.raises(CheckpointError, match="token 300"):
-        Engine(Chain()).read([1, 300])
+        Engine(Chain()).prefill([1, 300])
 
 
 def test_a_diverged_model_is_named(model: LanguageModel) -> None:
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="not a number"):
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
         Engine(model).generate([1], SamplingConfig())
 
 

@@ -46,7 +46,7 @@ def test_empty_prompt_without_documents() -> None:
 
 
 def test_unknown_language_names_the_known() -> None:
-    with pytest.raises(UsageError, match=r"does not know the language 'fr'.*Known: en, ko"):
+    with pytest.raises(UsageError, match=r"was not trained on the language 'fr'.*Known: en, ko"):
         form(markers=True).encode("oui", "fr")
     with pytest.raises(UsageError, match=r"'ko'.*Known: en"):
         form(languages={"en": 5}).encode("hi", "ko")

@@ -154,7 +154,7 @@ def test_the_threshold_follows_the_scores_in_training_and_rests_in_evaluation() 
     with torch.no_grad():
         attention.threshold.fill_(3.0 / PACE)  # nearly nothing passes
     optimizer = Optimizer(made, TrainingConfig(lr=1e-9, adam_lr=0.01), fast_bf16=False)
-    optimizer.set_rates(1.0)
+    optimizer.set_lr(1.0)
     frozen = [p for p in made.parameters() if p is not attention.threshold]
     values = [p.clone() for p in frozen]
     for seed in range(80):

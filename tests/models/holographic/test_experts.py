@@ -24,7 +24,7 @@ def test_sorting_tokens_is_the_loop_over_experts(experts: int, top: int) -> None
     part = make_experts(experts=experts, experts_top_k=top)
     x = randn(2, 21, 16)
     expected = torch.stack(
-        [torch.stack([reference._feed(part, token) for token in row]) for row in x]
+        [torch.stack([reference.expert_output(part, token) for token in row]) for row in x]
     )
     torch.testing.assert_close(part(x)[0], expected)
 
@@ -51,12 +51,12 @@ def test_the_balance_loss_is_least_at_balance_and_moves_the_router_there() -> No
     part = make_experts(experts=3, balance=1.0)
     even = torch.full((9, 3), 1 / 3, dtype=torch.float64)
     chosen = torch.arange(9)[:, None] % 3
-    least = part._unbalance(even, chosen).item()
+    least = part._balance_loss(even, chosen).item()
     assert least == pytest.approx(1.0)
     for shift in (0.2, 0.6):
         uneven = even + shift * torch.tensor([1.0, -0.5, -0.5], dtype=torch.float64)
         lopsided = torch.where(torch.arange(9)[:, None] < 9 * (1 / 3 + shift), 0, chosen)
-        assert part._unbalance(uneven, lopsided).item() > least
+        assert part._balance_loss(uneven, lopsided).item() > least
     # by its gradient alone the router evens out what it gives
     torch.nn.init.zeros_(part.bias)  # type: ignore[arg-type]
     x = randn(1, 600, 16) + 3.0 * randn(16, seed=5)

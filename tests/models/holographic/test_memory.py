@@ -1,4 +1,4 @@
-"""The memory is interference: its capacity, its half-lives, and how positions turn its phases.
+"""The memory is interference: its capacity, its half-lives, and how positions rotate its phases.
 
 Most tests here would pass no fake: a memory that does not superpose misses the capacity law.
 """
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from holo_cli.models.holographic.memory import Memory, read, store
 from holo_cli.models.holographic.mixer import Holographic
-from holo_cli.models.holographic.phasors import Pair, phasor, turns
+from holo_cli.models.holographic.phasors import Pair, phasor, rotation_angles
 from tests.models.holographic.parts import awake, config, randn
 
 
@@ -53,11 +53,11 @@ def test_the_first_token_still_counts_at_the_end(binding: str, length: int) -> N
     memory.finish_initialisation()
     x, v = torch.randn(2, 1, length, 32, generator=torch.Generator().manual_seed(0))
     v = v.view(1, length, 4, 8).clone().requires_grad_()
-    said = (memory(x, v)[0, -1] * torch.randn(4, 8)).sum(1)  # answers are of one length
+    readout = (memory(x, v)[0, -1] * torch.randn(4, 8)).sum(1)  # readouts have one norm
     influence = torch.stack(
-        [torch.autograd.grad(said[h], v, retain_graph=True)[0][0, 0].norm() for h in range(4)]
+        [torch.autograd.grad(readout[h], v, retain_graph=True)[0][0, 0].norm() for h in range(4)]
     )
-    per_recent = torch.autograd.grad(said[3], v)[0][0, -1].norm()
+    per_recent = torch.autograd.grad(readout[3], v)[0][0, -1].norm()
     # the head of half-life 4096 has lost little; the one of half-life 4 has lost everything
     assert influence[3] > 0.05 * per_recent
     assert influence[0] < 1e-3 * influence[3]
@@ -93,7 +93,7 @@ def test_every_plate_has_phases_of_its_own_and_they_count() -> None:
 
 @pytest.mark.parametrize("binding", ["phasor", "hrr"])
 def test_only_distance_in_positions_matters(binding: str) -> None:
-    """Turning queries and keys alike leaves the angle between them to their distance."""
+    """Rotating queries and keys alike leaves the angle between them to their distance."""
     memory = awake(Memory(config(binding=binding)))
     q, k = memory.binding.keys(randn(1, 1, 16).expand(1, 12, 16))  # the same token everywhere
     assert (k.re[:, :, 0] - k.re[:, :, 5]).abs().max() > 0.1
@@ -103,9 +103,9 @@ def test_only_distance_in_positions_matters(binding: str) -> None:
         torch.testing.assert_close(torch.stack(pair), torch.stack(far[0]))
 
 
-def test_far_positions_are_turned_exactly() -> None:
+def test_far_positions_are_rotated_exactly() -> None:
     rate = 0.123456789
-    angle = turns((rate,), 10**7, 1, torch.float32, torch.device("cpu")).item()
+    angle = rotation_angles((rate,), 10**7, 1, torch.float32, torch.device("cpu")).item()
     assert angle == pytest.approx(
         math.remainder(rate * 10**7, 2 * math.pi) % (2 * math.pi), abs=1e-5
     )

@@ -1,4 +1,4 @@
-"""The older formula, kept to be compared, and the blend of memory and attention."""
+"""The legacy formula, and the blend of memory and attention."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.models.holographic.classic import Classic, per_token
-from holo_cli.models.holographic.mixer import LEAST, MOST, Blend, Holographic
+from holo_cli.models.holographic.legacy_binding import LegacyBinding, per_token
+from holo_cli.models.holographic.mixer import GATE_MAX, GATE_MIN, Blend, Holographic
 from holo_cli.models.holographic.model import Model
 from tests.models.holographic.parts import awake, config, randn
 
 # -- classic ---------------------------------------------------------------------------------------
 
 
-def test_the_older_formula_mixes_no_tokens() -> None:
+def test_the_legacy_formula_mixes_no_tokens() -> None:
     q, k, v = randn(3, 1, 12, 8).unbind(0)
     changed = v.clone()
     changed[:, 3] += 1
@@ -27,11 +27,11 @@ def test_the_older_formula_mixes_no_tokens() -> None:
 
 
 def test_classic_starts_as_it_did_and_without_attention_nothing_is_mixed() -> None:
-    part = Classic(config(mixer="classic"))
+    part = LegacyBinding(config(mixer="classic"))
     part.finish_initialisation()
     assert torch.sigmoid(part.share).item() == pytest.approx(0.525, abs=1e-3)
     part = awake(part)
-    part.share.data.fill_(100.0)  # all formula, no attention
+    part.share.data.fill_(100.0)  # the formula alone
     x = randn(1, 9, 16)
     changed = x.clone()
     changed[:, 2] += 1
@@ -43,7 +43,7 @@ def test_classic_starts_as_it_did_and_without_attention_nothing_is_mixed() -> No
 # -- blend -----------------------------------------------------------------------------------------
 
 
-def test_the_blend_stays_between_its_bounds_and_never_goes_deaf() -> None:
+def test_the_blend_stays_between_its_bounds_and_always_has_a_gradient() -> None:
     blend = Blend(config(blend=True)).double()
     blend.finish_initialisation()
     first = blend.gate(randn(1, 4, 16))
@@ -51,8 +51,8 @@ def test_the_blend_stays_between_its_bounds_and_never_goes_deaf() -> None:
     torch.nn.init.normal_(blend.share.weight)
     x = (20 * randn(1, 200, 16)).requires_grad_()
     gate = blend.gate(x)
-    assert gate.min() >= LEAST
-    assert gate.max() <= MOST
+    assert gate.min() >= GATE_MIN
+    assert gate.max() <= GATE_MAX
     assert gate.max() - gate.min() > 0.8  # per token, the whole range
     small = blend.gate(randn(1, 50, 16))
     small.sum().backward()
@@ -69,7 +69,7 @@ def test_a_blend_is_the_two_norms_in_the_gate_s_proportion() -> None:
         mixer.blend.share_bias.data.fill_(bias)
         outs[bias] = mixer(x)[0]
     # 0.05, 0.9 and 0.475 of the memory: on one line, since norms and gate stay as they are
-    middle = torch.lerp(outs[-50.0], outs[50.0], (0.475 - LEAST) / (MOST - LEAST))
+    middle = torch.lerp(outs[-50.0], outs[50.0], (0.475 - GATE_MIN) / (GATE_MAX - GATE_MIN))
     torch.testing.assert_close(outs[0.0], middle)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.binding import Phasor, Reduced
+from holo_cli.models.holographic.binding import HRR, PhasorBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.phasors import Pair, phasor
 from holo_cli.models.holographic.spectra import spectral_rates, spectrum, unit
@@ -56,20 +56,20 @@ def test_a_vanishing_spectral_line_gives_finite_gradients() -> None:
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("1d", (32,)), ("2d", (4, 8)), ("3d", (2, 4, 4))])
-def test_shapes_of_binding_differ_and_turned_spectra_stay_those_of_real_signals(
+def test_shapes_of_binding_differ_and_rotated_spectra_stay_those_of_real_signals(
     kind: str, shape: tuple[int, ...]
 ) -> None:
     made = config(width=64, binding="hrr", binding_shape=kind)
     assert made.shape == shape
-    binding = Reduced(made)
+    binding = HRR(made)
     z = spectrum(randn(32), shape)
-    angle = 5.0 * torch.tensor(binding.front.rates[: binding.channels], dtype=torch.float64)
-    turned = torch.complex(*z.times(phasor(angle))).view(binding.bins)
+    angle = 5.0 * torch.tensor(binding.transform.rates[: binding.channels], dtype=torch.float64)
+    rotated = torch.complex(*z.times(phasor(angle))).view(binding.bins)
     axes = tuple(range(len(shape)))
-    signal = torch.fft.irfftn(turned, s=shape, dim=axes, norm="ortho")
+    signal = torch.fft.irfftn(rotated, s=shape, dim=axes, norm="ortho")
     again = torch.fft.rfftn(signal, dim=axes, norm="ortho")
-    torch.testing.assert_close(again, turned)  # nothing was lost: it was a real signal's
-    assert sum(r != 0 for r in binding.front.rates) >= len(binding.front.rates) // 3
+    torch.testing.assert_close(again, rotated)  # nothing was lost: it was a real signal's
+    assert sum(r != 0 for r in binding.transform.rates) >= len(binding.transform.rates) // 3
 
 
 def test_spectral_rates_are_odd() -> None:
@@ -82,18 +82,18 @@ def test_spectral_rates_are_odd() -> None:
             mirror = tuple(-i % n for i, n in zip(k, shape, strict=True))
             if mirror in rate:
                 assert rate[k] == -rate[mirror]
-    turning = [abs(r) for r in found if r]
-    assert len(set(turning)) == 3 * 10  # plates, pairs of mirror images
+    rotating = [abs(r) for r in found if r]
+    assert len(set(rotating)) == 3 * 10  # plates, pairs of mirror images
 
 
-def test_plates_turn_at_different_rates_so_that_distance_shows_in_magnitude() -> None:
-    """With one rate a channel hears every distance equally loud."""
-    loud = {}
+def test_plates_rotate_at_different_rates_so_that_distance_shows_in_magnitude() -> None:
+    """With one rate a channel reads every distance with the same magnitude."""
+    magnitude = {}
     for plates in (1, 4):
-        binding = Phasor(config(plates=plates, width=64))
-        rate = torch.tensor(binding.front.rates, dtype=torch.float64).view(plates, -1)
+        binding = PhasorBinding(config(plates=plates, width=64))
+        rate = torch.tensor(binding.transform.rates, dtype=torch.float64).view(plates, -1)
         distance = torch.arange(200)[:, None, None]
         kernel = torch.polar(torch.ones(1, dtype=torch.float64), distance * rate).mean(1).abs()
-        loud[plates] = kernel.std(0).min().item()
-    assert loud[1] < 1e-9
-    assert loud[4] > 0.1
+        magnitude[plates] = kernel.std(0).min().item()
+    assert magnitude[1] < 1e-9
+    assert magnitude[4] > 0.1

@@ -8,12 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from holo_cli.models.holographic import reference
-from holo_cli.models.holographic.topology import lagged_cosines, no_past, topology
+from holo_cli.models.holographic.topology import init_topology, lagged_cosines, topology
 from tests.models.holographic.parts import randn
 
 
 def features(v: Tensor, window: int = 6) -> Tensor:
-    got: Tensor = topology(v, no_past(v.shape[0], v.shape[2], v.shape[3], window, v))[0]
+    got: Tensor = topology(v, init_topology(v.shape[0], v.shape[2], v.shape[3], window, v))[0]
     return got
 
 
@@ -22,9 +22,9 @@ def test_topology_is_the_plain_loop_and_goes_on_from_a_state() -> None:
     whole = features(v)
     for row in range(2):
         for h in range(3):
-            plain = reference._topology(list(v[row, :, h]), 6)
+            plain = reference.topology_features(list(v[row, :, h]), 6)
             torch.testing.assert_close(whole[row, :, h], torch.stack(plain))
-    past = no_past(2, 3, 5, 6, v)
+    past = init_topology(2, 3, 5, 6, v)
     parts = []
     for piece in v.split([1, 1, 3, 11, 24], dim=1):
         part, past = topology(piece, past)

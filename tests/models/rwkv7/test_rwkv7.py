@@ -7,9 +7,10 @@ import math
 import pytest
 import torch
 
+from holo_cli.models import oracle
+from holo_cli.models.rwkv7 import reference
 from holo_cli.models.rwkv7.config import Config
 from holo_cli.models.rwkv7.model import Model
-from holo_cli.models.rwkv7.reference import logits
 from holo_cli.models.rwkv7.time_mix import TimeMix
 
 SHAPE = {"vocab_size": 29, "layers": 2, "heads": 2, "width": 16, "context": 32, "rank": 4}
@@ -31,7 +32,7 @@ def test_behind_a_convolution_there_is_no_token_shift() -> None:
     tokens = torch.randint(0, 29, (2, 9))
     with torch.no_grad():
         whole = model(tokens)
-        torch.testing.assert_close(whole, logits(model, tokens))
+        torch.testing.assert_close(whole, oracle.logits(reference, model, tokens))
         first, state = model.step(tokens[:, :5], model.init_state(2))
         assert state.mixers[0].last is None  # type: ignore[attr-defined]
         second, _ = model.step(tokens[:, 5:], state)

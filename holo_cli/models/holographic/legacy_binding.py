@@ -1,8 +1,8 @@
-"""The older formula, kept for comparison: irfft(conj(Q) K V), over each token's head by itself.
+"""An earlier formula, kept for comparison (`mixer = "classic"`): irfft(conj(Q) K V) within a head.
 
-It mixes no tokens: its output at t depends on token t alone. So it stands beside full attention,
-as it did, joined by one learned gate per layer: (1 - g) attention + g formula, at the start with
-g = sigmoid(0.1) = 0.525. All mixing is the attention's.
+It mixes no tokens: its output at t depends on token t alone. So it is blended with full attention
+by one learned gate per layer, (1 - g) attention + g formula, g = sigmoid(0.1) = 0.525 at first; all
+mixing of tokens is the attention's.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
+from holo_cli.layers.precision import wide
 from holo_cli.models.holographic.config import Config
-from holo_cli.models.holographic.phasors import wide
 from holo_cli.models.holographic.spectra import from_spectrum, spectrum
 
 
-class Classic(Attention):
+class LegacyBinding(Attention):
     """Attention, with the formula over the same queries, keys and values mixed in."""
 
     def __init__(self, config: Config) -> None:
@@ -43,13 +43,13 @@ class Classic(Attention):
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, attended: Tensor) -> Tensor:
         g = self.share.sigmoid()
-        alone = per_token(q, k, v).to(attended.dtype)
-        return self._join((1 - g) * attended + g * alone)
+        formula = per_token(q, k, v).to(attended.dtype)
+        return self._join((1 - g) * attended + g * formula)
 
 
 def per_token(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """irfft(conj(F q) F k F v), all (..., e), over the last dimension, float32 at least."""
     shape = (q.shape[-1],)
-    waves = [spectrum(part.to(wide(part.dtype)), shape) for part in (q, k, v)]
-    bound = waves[0].conj_times(waves[1]).times(waves[2])
+    fq, fk, fv = (spectrum(x.to(wide(x.dtype)), shape) for x in (q, k, v))
+    bound = fq.conj_times(fk).times(fv)
     return from_spectrum(bound, shape, (shape[0] // 2 + 1,))

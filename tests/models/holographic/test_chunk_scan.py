@@ -1,21 +1,22 @@
-"""The hand-written passes over the plates: values and gradients of the plain form, at any shape."""
+"""`decayed_sum` against a loop over tokens, `chunk_scan` against the plain form: with gradients."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic import sweep as sweep_module
-from holo_cli.models.holographic.block import CHUNK
+from holo_cli.models.holographic import chunk_scan as module
+from holo_cli.models.holographic.chunk_scan import CHUNK, chunk_scan, decayed_sum, spans
 from holo_cli.models.holographic.config import Config
+from holo_cli.models.holographic.key_transforms import SpectrumTransform
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.phasors import Pair, phasor
 from holo_cli.models.holographic.spectra import spectrum, unit
-from holo_cli.models.holographic.sweep import parts, sweep
-from holo_cli.models.holographic.waves import Spectra, Waves
+from tests.models.holographic.parts import randn
 
 SMALL: dict[str, Any] = {"vocab_size": 29, "layers": 1, "heads": 2, "width": 16, "plates": 2}
 BINDINGS: list[dict[str, Any]] = [
@@ -25,11 +26,6 @@ BINDINGS: list[dict[str, Any]] = [
     {"binding": "hrr"},
     {"binding": "hrr", "binding_shape": "2d", "width": 24},
 ]
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
 
 
 def make(**overrides: Any) -> Memory:
@@ -50,9 +46,63 @@ def inputs(memory: Memory, rows: int, length: int) -> tuple[Tensor, Tensor, Tens
     return x.requires_grad_(), v.requires_grad_(), state.requires_grad_()
 
 
+# -- the recurrence
+
+
+def one_by_one(log_a: Tensor, x: Tensor, state: Tensor) -> Tensor:
+    y = []
+    for t in range(x.shape[1]):
+        state = log_a[:, t, None].exp() * state + x[:, t]
+        y.append(state)
+    return torch.stack(y, 1)
+
+
+@pytest.mark.parametrize("length", [1, 63, CHUNK, CHUNK + 1, 200, CHUNK * CHUNK + 70])
+def test_chunks_and_chunks_of_chunks_are_the_recurrence(length: int) -> None:
+    log_a = -randn(2, length).exp() * 0.1
+    x, state = randn(2, length, 3, seed=1), randn(2, 3, seed=2)
+    expected = one_by_one(log_a, x, state)
+    torch.testing.assert_close(decayed_sum(log_a, x, state), expected, rtol=1e-10, atol=1e-10)
+    fresh = one_by_one(log_a, x, torch.zeros_like(state))
+    torch.testing.assert_close(decayed_sum(log_a, x), fresh, rtol=1e-10, atol=1e-10)
+
+
+def test_the_recurrence_has_the_right_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)  # three levels
+    log_a = (-randn(1, 19).exp() * 0.1).requires_grad_()
+    x, state = randn(1, 19, 2, seed=1).requires_grad_(), randn(1, 2, seed=2).requires_grad_()
+    assert torch.autograd.gradcheck(decayed_sum, (log_a, x, state))
+
+
+def test_instant_forgetting_gives_no_nan() -> None:
+    """Cumulative products of such decays are 0 after a token: dividing by them would be NaN."""
+    log_a = torch.full((1, 130), -1e4).requires_grad_()
+    x = torch.randn(1, 130, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    y = decayed_sum(log_a, x)
+    torch.testing.assert_close(y, x)
+    y.sum().backward()
+    assert log_a.grad is not None
+    assert x.grad is not None
+    assert log_a.grad.isfinite().all()
+    torch.testing.assert_close(x.grad, torch.ones_like(x))
+
+
+def test_a_long_half_life_is_kept_in_float32() -> None:
+    length = 8192
+    log_a = torch.full((1, length), -math.log(2) / 4096)
+    x = torch.zeros(1, length, 1)
+    x[0, 0] = 1.0
+    y = decayed_sum(log_a, x)[0, :, 0]
+    assert y[4096].item() == pytest.approx(0.5, rel=1e-4)
+    assert y[8191].item() == pytest.approx(0.25, rel=1e-3)
+
+
+# -- the memory
+
+
 @pytest.mark.parametrize("overrides", BINDINGS, ids=str)
 @pytest.mark.parametrize(
-    ("rows", "length", "room"),
+    ("rows", "length", "buffer"),
     [
         (2, 1, 1 << 16),
         (2, 63, 1 << 16),
@@ -62,9 +112,9 @@ def inputs(memory: Memory, rows: int, length: int) -> tuple[Tensor, Tensor, Tens
     ],
 )
 def test_values_and_gradients_are_those_of_the_plain_form(
-    overrides: dict[str, Any], rows: int, length: int, room: int, monkeypatch: pytest.MonkeyPatch
+    overrides: dict[str, Any], rows: int, length: int, buffer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep_module, "CACHED", room)
+    monkeypatch.setattr(module, "CPU_BUFFER", buffer)
     memory = make(**overrides)
     given = (*inputs(memory, rows, length), *memory.parameters())
     found = []
@@ -78,28 +128,27 @@ def test_values_and_gradients_are_those_of_the_plain_form(
 
 @pytest.mark.parametrize("overrides", [{}, {"binding": "hrr"}], ids=str)
 def test_gradcheck(overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holo_cli.models.holographic.block.CHUNK", 4)
-    monkeypatch.setattr(sweep_module, "CHUNK", 4)
-    monkeypatch.setattr(sweep_module, "CACHED", 64)
+    monkeypatch.setattr(module, "CHUNK", 4)
+    monkeypatch.setattr(module, "CPU_BUFFER", 64)
     memory = make(width=4, heads=1, **overrides)
-    front = memory.binding.front
-    code = randn(2, 2, 1, front.numbers, 1, 11)
-    v, state = randn(1, 4, 1, 11, seed=1), randn(1, 1, 2, 2, front.channels, seed=2)
+    transform = memory.binding.transform
+    qk = randn(2, 2, 1, transform.inputs, 1, 11)
+    v, state = randn(1, 4, 1, 11, seed=1), randn(1, 1, 2, 2, transform.channels, seed=2)
     log_a, b = -randn(1, 1, 11, seed=3).exp(), randn(1, 1, 11, seed=4).sigmoid()
-    given = [t.requires_grad_() for t in (code, v, log_a, b, state)]
-    assert torch.autograd.gradcheck(lambda *t: sweep(*t, front), given)
+    given = [t.requires_grad_() for t in (qk, v, log_a, b, state)]
+    assert torch.autograd.gradcheck(lambda *t: chunk_scan(*t, transform), given)
 
 
 def test_forgetting_at_once_and_never() -> None:
     """Decays whose cumulative products are 0, and inputs that do not come in."""
     memory = make()
-    front = memory.binding.front
-    code, v = randn(2, 2, 2, front.numbers, 1, 100), randn(2, 8, 1, 100, seed=1)
+    transform = memory.binding.transform
+    qk, v = randn(2, 2, 2, transform.inputs, 1, 100), randn(2, 8, 1, 100, seed=1)
     log_a = torch.full((2, 1, 100), -1e4, dtype=torch.float64)
     b = torch.ones_like(log_a)
     b[:, :, 50:] = 0.0
-    given = [t.requires_grad_() for t in (code, v, log_a, b)]
-    y, after = sweep(*given, None, front)
+    given = [t.requires_grad_() for t in (qk, v, log_a, b)]
+    y, after = chunk_scan(*given, None, transform)
     grads = torch.autograd.grad(y.square().sum() + after.square().sum(), given)
     assert y[:, 52:].abs().max() < 1e-3  # nothing is left, but eps keeps the norm finite
     assert all(g.isfinite().all() for g in (y, *grads))
@@ -150,16 +199,16 @@ def test_what_is_kept_for_the_backward_pass_is_not_the_plates() -> None:
     assert kept < phases + 8 * x.numel()
 
 
-def test_parts_cover_everything_once_and_in_order() -> None:
+def test_spans_cover_everything_once_and_in_order() -> None:
     for rows, length, most in ((1, 1, 1), (5, 333, 1), (5, 333, 3000), (2, 1000, 10**6)):
         seen = torch.zeros(rows, length)
-        for group in parts(rows, length, 10, most):
+        for group in spans(rows, length, 10, most):
             position = 0
-            for part in group:
-                assert part.positions.start == position
-                position = part.positions.stop
-                seen[part.rows, part.positions] += 1
-                assert 10 * part.chunks * part.length * (part.rows.stop - part.rows.start) <= max(
+            for span in group:
+                assert span.positions.start == position
+                position = span.positions.stop
+                seen[span.rows, span.positions] += 1
+                assert 10 * span.chunks * span.length * (span.rows.stop - span.rows.start) <= max(
                     most, 10 * CHUNK
                 )
             assert position == length
@@ -169,34 +218,33 @@ def test_parts_cover_everything_once_and_in_order() -> None:
 @pytest.mark.parametrize("shape", [(6,), (3, 4), (2, 3, 4)])
 def test_constant_matrices_are_the_fft(shape: tuple[int, ...]) -> None:
     bins = (*shape[:-1], shape[-1] // 2 + 1)
-    front = Spectra(1, shape, bins, (0.0,) * torch.Size(bins).numel())
-    x = randn(front.numbers, 5)
-    into, back = front.matrices(x)
-    torch.testing.assert_close(into @ x, torch.cat(spectrum(x.T, shape), dim=1).T)
-    torch.testing.assert_close(back @ (into @ x), x)
+    transform = SpectrumTransform(1, shape, bins, (0.0,) * torch.Size(bins).numel())
+    x = randn(transform.inputs, 5)
+    to_channels, to_head = transform.matrices(x)
+    torch.testing.assert_close(to_channels @ x, torch.cat(spectrum(x.T, shape), dim=1).T)
+    torch.testing.assert_close(to_head @ (to_channels @ x), x)
 
 
 def test_the_gradient_of_spectral_lines_below_the_floor_is_right() -> None:
     """Lines that are not blown up to magnitude 1 change in magnitude as well as in phase."""
     shape, bins = (6,), (4,)
-    front = Spectra(1, shape, bins, (0.3, 0.0, 0.7, 0.0))
+    transform = SpectrumTransform(1, shape, bins, (0.3, 0.0, 0.7, 0.0))
     raw = torch.zeros(1, 6, 2, dtype=torch.float64)
     raw[0, :, 1] = randn(6)
     raw[0, 0, 0] = 1e-4  # all of its lines are below
     raw.requires_grad_()
-    angles = front.angles(0, 2, raw)
-    small, whole = (Pair(*randn(2, 1, 4, 2, seed=s)) for s in (1, 2))
-    wave = unit(spectrum(raw.mT, shape))
-    turned = Pair(wave.re.mT, wave.im.mT).times(phasor(angles))
-    bound = turned.times(small)
+    angles = transform.angles(0, 2, raw)
+    head, plates = (Pair(*randn(2, 1, 4, 2, seed=s)) for s in (1, 2))
+    key = unit(spectrum(raw.mT, shape))
+    rotated = Pair(key.re.mT, key.im.mT).times(phasor(angles))
+    bound = rotated.times(head)
     (expected,) = torch.autograd.grad(
-        (bound.re * whole.re).sum() + (bound.im * whole.im).sum(), raw
+        (bound.re * plates.re).sum() + (bound.im * plates.im).sum(), raw
     )
     out = torch.empty_like(raw)
     with torch.no_grad():
-        waves = front.waves(raw.detach().clone(), angles, torch.empty_like(raw))
-        assert isinstance(waves, Waves)
-        assert waves.scale is not None
-        assert (waves.scale[..., 0] >= 999).all()
-        front.pull(out, waves, angles, small, waves.pair.conj_times(whole), whole)
+        keys = transform.keys(raw.detach().clone(), angles, torch.empty_like(raw))
+        assert keys.scale is not None
+        assert (keys.scale[..., 0] >= 999).all()
+        transform.vjp(out, keys, angles, head, keys.pair.conj_times(plates), plates)
     torch.testing.assert_close(out, expected)

@@ -20,7 +20,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
-from holo_cli.training.checkpointing import Kind, RunFiles
+from holo_cli.training.checkpointing import CheckpointWriter, Kind
 from holo_cli.training.distributed import World, processes
 from holo_cli.training.growth import first_step
 from holo_cli.training.memory_estimate import (
@@ -33,9 +33,9 @@ from holo_cli.training.memory_estimate import (
 from holo_cli.training.metrics import MetricsLog
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_dtype
-from holo_cli.training.state import Progress, restore_training
+from holo_cli.training.state import Progress, restore_training_state
 from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Event, Loop
+from holo_cli.training.trainer import Event, Trainer
 
 RUNS = Path("runs")
 Events = Callable[[Event], None]
@@ -54,8 +54,8 @@ def training_rows(resolved: Resolved, data: PreparedData) -> TrainBatches:
     )
 
 
-class Process:
-    """A run in this process, which may be one of several; `go` trains it to its end."""
+class TrainingRun:
+    """A run in this process, which may be one of several; `run` trains it to its end."""
 
     world = World()
 
@@ -73,17 +73,17 @@ class Process:
         self.progress, self.tell, self.sampler = progress, events, sampler
         self.config = resolved.training
         self.log: MetricsLog | None = None
-        self.files = RunFiles(resolved, data, name, replaces=progress.step == 0)
+        self.files = CheckpointWriter(resolved, data, name, replaces=progress.step == 0)
         dtype = pick_dtype(self.config.dtype, model.device)
         model.grad_checkpoint = self.config.grad_checkpoint
-        self.loop = Loop(
+        self.trainer = Trainer(
             model, Optimizer(model, self.config, fast_bf16=dtype == torch.bfloat16), data,
             self.config, dtype, progress, events=self._event, save=self._save,
             sample=self._sample if sampler else None, stages=resolved.model.stages(),
             batches=training_rows(resolved, data),
         )  # fmt: skip
 
-    def go(
+    def run(
         self,
         *,
         tensors: Mapping[str, torch.Tensor] | None,
@@ -94,24 +94,24 @@ class Process:
 
         Raises Stopped where a signal or `stop_at` ended it, after saving.
         """
-        loop, progress = self.loop, self.progress
-        loop.stop_at = stop_at
+        trainer, progress = self.trainer, self.progress
+        trainer.stop_at = stop_at
         if stop is not None:
-            loop.stop = stop
+            trainer.stop = stop
         with ExitStack() as stack:
-            self.world = loop.world = stack.enter_context(processes(loop.model.device))
+            self.world = trainer.world = stack.enter_context(processes(trainer.model.device))
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
-                layers = loop.model.config.layers
+                layers = trainer.model.config.layers
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers)
                 stack.callback(self.log.close)
-            stack.enter_context(loop.stop.on_signals())
+            stack.enter_context(trainer.stop.on_signals())
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start()
             if tensors is not None:
-                restore_training(loop.model, loop.optimizer, tensors, self.world.rank)
-            reason = loop.run()
+                restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
+            reason = trainer.run()
             done = self._done(reason)
             self._event(done)
         if reason in ("signal", "stop-at"):
@@ -130,22 +130,24 @@ class Process:
             self.tell(event)
 
     def _start(self) -> None:
-        loop, config = self.loop, self.config
-        parts = memory_parts(loop.model, config, loop.dtype)
-        needed, free = sum(parts.values()), available_bytes(loop.model.device)
+        trainer, config = self.trainer, self.config
+        parts = memory_parts(trainer.model, config, trainer.dtype)
+        needed, free = sum(parts.values()), available_bytes(trainer.model.device)
         growth: Event = {}
-        if loop.stages:
+        if trainer.stages:
             with torch.device("meta"):  # shapes only
                 full = registry.build_model(self.resolved.model_name, self.resolved.model)
             growth = {
-                "layers": loop.model.config.layers,
+                "layers": trainer.model.config.layers,
                 "stages": [
                     {"step": first_step(stage, config.steps), "layers": stage.layers}
-                    for stage in loop.stages
+                    for stage in trainer.stages
                 ],
-                "full_memory_bytes": sum(at_full_depth(parts, loop.model, full, config).values()),
+                "full_memory_bytes": sum(
+                    at_full_depth(parts, trainer.model, full, config).values()
+                ),
             }
-        filled = loop.batches.filled
+        filled = trainer.batches.filled
         windows = config.batch_size * config.grad_accum * self.world.size
         self._event(
             {
@@ -155,13 +157,13 @@ class Process:
                 "preset": self.resolved.preset,
                 "recipe": self.resolved.recipe,
                 "data": self.data.name,
-                "parameters": loop.model.describe().parameters,
+                "parameters": trainer.model.describe().parameters,
                 "step": self.progress.step,
                 "steps": config.steps,
-                "tokens_per_step": windows * loop.context,
-                "epochs": round(config.steps * windows / loop.batches.per_epoch, 2),
-                "device": str(loop.model.device),
-                "dtype": str(loop.dtype).removeprefix("torch."),
+                "tokens_per_step": windows * trainer.context,
+                "epochs": round(config.steps * windows / trainer.batches.per_epoch, 2),
+                "device": str(trainer.model.device),
+                "dtype": str(trainer.dtype).removeprefix("torch."),
                 "memory_bytes": needed,
                 "available_bytes": free,
             }
@@ -170,9 +172,9 @@ class Process:
         )
         warning = shortage(growth.get("full_memory_bytes", needed), free)
         if warning:
-            loop.warn(warning)
+            trainer.warn(warning)
         if filled < 0.5:
-            loop.warn(
+            trainer.warn(
                 f"Documents fill {filled:.0%} of the rows; the rest is computed for nothing. "
                 "Try a smaller --context, or data.document_mask=false."
             )
@@ -196,14 +198,14 @@ class Process:
             "eval_seconds": round(progress.eval_seconds, 3),
             "tokens_per_second": round(progress.tokens / seconds, 1),
             "peak_rss_bytes": peak_rss_bytes(),
-            "parameters": self.loop.model.describe().parameters,
+            "parameters": self.trainer.model.describe().parameters,
             "stopped_by": reason,
         }
 
     # -- what the loop asks for -------------------------------------------------------------------
 
-    def _save(self, kind: Kind, loop: Loop) -> None:
-        path = self.files.save(kind, loop)
+    def _save(self, kind: Kind, trainer: Trainer) -> None:
+        path = self.files.save(kind, trainer)
         step = self.progress.step
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
 
