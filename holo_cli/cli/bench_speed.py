@@ -280,8 +280,9 @@ def _entries(
     from holo_cli.bench.speed.measurements import resolve_entries
 
     return resolve_entries(
-        bench_options.models(models), variants or (), preset=preset, sets=sets or (), vocab_size=vocab_size,
-        device=device or "auto", dtype=dtype or "auto", reserved=reserved, **shape,
+        bench_options.models(models), variants or (), preset=preset, sets=sets or (),
+        vocab_size=vocab_size, device=device or "auto", dtype=dtype or "auto", reserved=reserved,
+        **shape,
     )  # fmt: skip
 
 

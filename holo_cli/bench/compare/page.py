@@ -18,9 +18,10 @@ Trace = dict[str, Any]
 BITS = "bits per byte"
 TUNING_NOTE = (
     "Trials: finished trials of the budget. Infeasible: settings that could not be built or "
-    "matched in size and were replaced. Default and tuned: the lowest loss, in nats per token on the tune "
-    "half, of the plan's learning rates alone and of all trials; the gain is their difference. It "
-    "is the best of many trials on that text: the table above shows the loss on the other half."
+    "matched in size and were replaced. Default and tuned: the lowest loss, in nats per token on "
+    "the tune half, of the plan's learning rates alone and of all trials; the gain is their "
+    "difference. It is the best of many trials on that text: the table above shows the loss on "
+    "the other half."
 )
 IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
@@ -335,8 +336,8 @@ def _method(experiment: Experiment) -> str:
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({experiment.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-{_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not used \
-for any choice. Choices are made by the loss on one half of the validation text, and the loss on \
+{_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not \
+used for any choice. Choices are made by the loss on one half of the validation text, and the loss on \
 the other half is reported.
 
 Reported is the loss after the last step, never the best on the way. Windows of {context} \
@@ -346,8 +347,8 @@ x {data.byte_count("val"):,} bytes of text), so they can be compared across toke
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
 t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
 correction for the number of comparisons. With two or three seeds the interval is wide and its \
-width itself uncertain: "no difference seen" does not mean that there is none. The results hold for this \
-text, this size and this length of training.
+width itself uncertain: "no difference seen" does not mean that there is none. The results hold for \
+this text, this size and this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
 

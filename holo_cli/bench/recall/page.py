@@ -22,9 +22,9 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     report = Report(
         plan.title or "Recall",
         "Small models are trained from scratch on tasks whose answers depend on earlier tokens, "
-        "and tested on new rows. The tables show the share of correct answers, at lengths that were "
-        "trained on and at longer ones, and the bytes of state that decoding keeps at that length. "
-        f"A case counts as solved with {SOLVED:.0%} correct answers or more.",
+        "and tested on new rows. The tables show the share of correct answers, at lengths that "
+        "were trained on and at longer ones, and the bytes of state that decoding keeps at that "
+        f"length. A case counts as solved with {SOLVED:.0%} correct answers or more.",
         dict(machines[-1]) if machines else {},
     )
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")

@@ -12,7 +12,7 @@ from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
-from holo_cli.bench.recall.run import Recall, Run, estimate, open_recall
+from holo_cli.bench.recall.run import Recall, RecallRun, estimate, open_recall
 from holo_cli.bench.tasks import TASKS, Case
 
 PLAN = """
@@ -45,7 +45,7 @@ def recall(tmp_path: Path) -> Recall:
     return open_recall(read_plan(path), RunOptions(tmp_path / "page.html"))
 
 
-def add(recall: Recall, run: Run, accuracy: float, trained: float, **more: Any) -> None:
+def add(recall: Recall, run: RecallRun, accuracy: float, trained: float, **more: Any) -> None:
     """A row as if the run had ended so; its state is ten bytes for each unit of width."""
     width = run.resolved.model.width
     cases = [
