@@ -27,7 +27,7 @@ IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a c
 
 
 def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     plan, data = experiment.plan, experiment.data
     machines = [row["machine"] for row in experiment.rows]
     machine = dict(machines[-1]) if machines else {}
@@ -39,7 +39,7 @@ def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
         "difference counts only if it is larger than differences between random seeds.",
         machine,
     )
-    report.prose(_findings(experiment, summary), "What was found")
+    report.prose(_findings(experiment, summary), "Findings")
     _results(report, experiment, summary)
     _tuning(report, experiment)
     _plot(
@@ -337,8 +337,8 @@ def _method(experiment: Experiment) -> str:
 equal seeds the same batches in the same order.
 
 {_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not \
-used for any choice. Choices are made by the loss on one half of the validation text, and the loss on \
-the other half is reported.
+used for any choice. Choices are made by the loss on one half of the validation text, and the loss \
+on the other half is reported.
 
 Reported is the loss after the last step, never the best on the way. Windows of {context} \
 tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
@@ -347,8 +347,8 @@ x {data.byte_count("val"):,} bytes of text), so they can be compared across toke
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
 t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
 correction for the number of comparisons. With two or three seeds the interval is wide and its \
-width itself uncertain: "no difference seen" does not mean that there is none. The results hold for \
-this text, this size and this length of training.
+width itself uncertain: "no difference seen" does not mean that there is none. The results hold \
+for this text, this size and this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
 

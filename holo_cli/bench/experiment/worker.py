@@ -166,10 +166,6 @@ def run_job(job: dict[str, Any]) -> Event:
 
 
 def main() -> int:
-    global _stream
-    _stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints goes to stderr
-    sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     job = json.loads(sys.stdin.readline())
     if job["task"] == "serve":
         from holo_cli.bench.speed.model_process import exit_with_parent, serve
@@ -186,4 +182,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    _stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints goes to stderr
     sys.exit(main())

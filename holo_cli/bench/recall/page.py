@@ -16,7 +16,7 @@ LOST = 0.5  # accuracy below which the findings also give that of guessing
 
 
 def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     machines = [row["machine"] for row in recall.rows]
     plan = recall.plan
     report = Report(
@@ -27,13 +27,13 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
         f"length. A case counts as solved with {SOLVED:.0%} correct answers or more.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
+    report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "Findings")
     for spec in plan.tasks:
         own = [s for s in scores if s.spec == spec]
         _task_section(report, recall, spec, own)
         add_plots(report, recall, spec, own)
     _runs(report, recall)
-    report.prose(_method(recall), "How it was made")
+    report.prose(_method(recall), "Method")
     return report.write(path)
 
 

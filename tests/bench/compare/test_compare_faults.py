@@ -199,7 +199,7 @@ def test_runs_of_different_code_or_formats_are_told(plan: Plan, tmp_path: Path) 
     for i, row in enumerate(list(experiment.rows)):
         experiment.add({**row, "shared_code": "ab"[i % 2], "dtype": "float32"})
     (remark,) = summarise(experiment).remarks
-    assert remark.startswith("Runs of 2 versions of the code that all models share")
+    assert remark.startswith("Runs with 2 versions of the code that all models share")
 
 
 def test_an_entry_that_keeps_its_size_is_marked_everywhere(plan: Plan, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_an_entry_that_keeps_its_size_is_marked_everywhere(plan: Plan, tmp_path:
     assert "wide (" in remark
     assert "fits" not in remark
     write_page(experiment, summary, page)
-    assert "This does not hold for wide, which keep their own" in page.read_text(encoding="utf-8")
+    assert "Exceptions, with their own sizes: wide" in page.read_text(encoding="utf-8")
     free = open_experiment(replace(experiment.plan, match="none"), RunOptions(page))
     assert {line.matched for line in summarise(free).lines} == {None}
 

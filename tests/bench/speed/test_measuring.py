@@ -115,7 +115,7 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [row["status"] for row in found.rows()] == ["measured"] * 3
     said = " ".join(speed_page.findings(found))
     assert "holographic trains slower than vanilla: 0.25x (0.25 to 0.25)." in said
-    assert "vanilla holds least" in said
+    assert "vanilla uses the least memory" in said
     assert play.alive == 0
     # in turn, in an order that turns: nobody always follows the same neighbour
     asked = [name for name, call in play.asked if call == "measure"][:9]
@@ -347,7 +347,7 @@ def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = decode.measure(
         subjects, MeasurementLog("now"), positions=[16, 256], tokens=8, repeats=3
     )
-    vanilla, holographic = found.writings
+    vanilla, holographic = found.figures
     assert vanilla.flatness() == Spread(*[pytest.approx(1 / 16)] * 3, 3)
     assert holographic.flatness() == Spread(*[pytest.approx(1.0)] * 3, 3)
     rows = {(row["name"], row["position"]): row for row in found.rows()}
@@ -386,7 +386,7 @@ def test_positions_and_models_are_compared_within_a_round(
     found = decode.measure(
         resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), positions=[16, 64], repeats=3
     )
-    vanilla, ngt = found.writings
+    vanilla, ngt = found.figures
     for clock in ("seconds", "cpu_seconds"):
         assert vanilla.flatness(clock) == Spread(0.5, 0.25, 1.0, 3)  # of the medians: 3 / 12
         assert ngt.ratio(vanilla, 64, clock) == Spread(4.0, 2.0, 8.0, 3)  # 12 / 1.5 is not
@@ -420,5 +420,5 @@ def test_decoding_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["status"] for row in ngt] == ["failed"] * 2
     assert "ngt failed: it broke." in decode.findings(found)
     assert decode.table(found)[1][1][1] == "failed"
-    with pytest.raises(UsageError, match="Positions begin with 1"):
+    with pytest.raises(UsageError, match="Positions start at 1"):
         decode.measure(resolve_entries(["vanilla"]), MeasurementLog("now"), positions=[0, 4])
