@@ -27,7 +27,7 @@ from torch import Tensor
 from holo_cli.bench.machine import describe_machine
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.training.precision import autocast, pick_dtype
 
 TWIN = "dense"
@@ -47,14 +47,14 @@ def make(form: str, width: int, activity: float) -> Columns | Free:
     """The MLP of one layer, with no parameter at zero."""
     torch.manual_seed(0)
     config = Config(width=width, heads=max(1, width // 64), activity=activity, **FORMS[form])
-    part = Columns(config, 0) if config.sparsity in ("columns", "both") else Free(config, 0)
+    part = Columns(config, 0) if config.sparsity in ("columns", "both") else KWTA(config, 0)
     with torch.no_grad():
         for p in part.parameters():
             p.copy_(torch.randn_like(p) * (p.shape[-1] ** -0.5 if p.ndim > 1 else 0.0))
     return part
 
 
-def training(part: Columns | Free, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
+def training(part: Columns | KWTA, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
     """One forward and backward pass over `tokens` tokens."""
     device = torch.device("cpu")
     part.train()
@@ -74,7 +74,7 @@ def training(part: Columns | Free, tokens: int, dtype: torch.dtype) -> Callable[
     return run
 
 
-def decoding(part: Columns | Free) -> Callable[[], None]:
+def decoding(part: Columns | KWTA) -> Callable[[], None]:
     """`DECODED` tokens one after the other."""
     part.eval()
     tokens: Sequence[Tensor] = torch.randn(DECODED, 1, 1, part.up.in_features).unbind(0)
@@ -125,7 +125,7 @@ def measure(
             for clock in (0, 1)
         ]
         with torch.no_grad():
-            _, could = parts[form].sent(torch.randn(256, width))
+            _, could = parts[form].unit_outputs(torch.randn(256, width))
         rows.append(
             {
                 "what": what,

@@ -115,6 +115,49 @@ def test_every_model_page_is_in_the_index() -> None:
         assert f"](models/{page.name})" in index
 
 
+KOREAN = DOCS / "ko"
+TRANSLATED = [p for folder in ("tasks", "ideas") for p in sorted((DOCS / folder).glob("*.md"))]
+
+
+def test_every_task_and_idea_is_in_both_indexes_and_in_korean() -> None:
+    assert len(TRANSLATED) >= 11
+    names = {path.relative_to(DOCS).as_posix() for path in TRANSLATED}
+    korean = {path.relative_to(KOREAN).as_posix() for path in KOREAN.rglob("*.md")}
+    assert korean == names | {"README.md"}
+    for index in (DOCS / "README.md", KOREAN / "README.md"):
+        text = index.read_text(encoding="utf-8")
+        assert {name for name in names if f"]({name})" in text} == names
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=shown)
+def test_the_korean_page_has_the_same_examples_links_and_figures(page: Path) -> None:
+    english = page.read_text(encoding="utf-8")
+    korean_page = KOREAN / page.relative_to(DOCS)
+    korean = korean_page.read_text(encoding="utf-8")
+    assert FENCE.findall(english) == FENCE.findall(korean)
+    assert targets(page) == targets(korean_page)
+    assert len(headings(english)) == len(headings(korean))
+    assert table_figures(english) == table_figures(korean)
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ .+$", FENCE.sub("", text), re.MULTILINE)
+
+
+def targets(page: Path) -> set[str]:
+    """Files that a page links to; a Korean page counts as its English counterpart."""
+    links = re.findall(r"\]\(([^)#\s]+)", FENCE.sub("", page.read_text(encoding="utf-8")))
+    files = [(page.parent / x).resolve() for x in links if not re.match(r"[a-z]+:", x)]
+    found = [x.relative_to(ROOT).as_posix() for x in files]
+    return {re.sub(r"^docs/ko/", "docs/", x) for x in found}
+
+
+def table_figures(text: str) -> list[list[str]]:
+    """Figures of each row of the tables, in any order, since sentences order them differently."""
+    rows = [x for x in FENCE.sub("", text).splitlines() if x.startswith("|")]
+    return [sorted(set(re.findall(r"\d[\d.,]*\d", row))) for row in rows]
+
+
 def test_every_command_has_a_page() -> None:
     assert {path.stem for path in (DOCS / "commands").glob("*.md")} - {"README"} == commands()
 

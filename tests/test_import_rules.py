@@ -30,6 +30,7 @@ MAY = {
     "checkpoint": {"data", "layers", "models"},
     "training": {"data", "layers", "models", "checkpoint"},
     "inference": {"data", "layers", "models", "checkpoint", "training"},
+    "check": {"data", "layers", "models", "checkpoint", "training"},
     "export": {"data", "layers", "models", "checkpoint"},
     "visualize": {"data", "layers", "models", "checkpoint", "training", "inference"},
     "bench": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},

@@ -13,6 +13,7 @@ import typer
 from holo_cli.cli import (
     bench,
     chat,
+    check,
     datasets,
     demo,
     eval,
@@ -61,6 +62,7 @@ app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("models")(models.models)
+app.command("check")(check.check)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)

@@ -25,7 +25,7 @@ def chunk_rows(x: Tensor, vocab: int) -> int:
     return max(1, CHUNK.get(x.device.type, CHUNK["default"]) // vocab)
 
 
-def summed_nats(
+def chunked_cross_entropy(
     x: Tensor, weight: Tensor, target: Tensor, cap: float, dtype: torch.dtype, ignore: int
 ) -> Tensor:
     """sum over scored tokens of -log softmax(soft_cap(x W^T))[target]: a scalar, float32 at least.

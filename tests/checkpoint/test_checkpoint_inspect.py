@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from holo_cli.checkpoint import Losses, inspect_checkpoint, save
+from holo_cli.checkpoint.header import FORMAT_VERSION
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -26,7 +27,7 @@ def test_it_says_what_there_is(tmp_path: Path, run: Run) -> None:
     found = inspect_checkpoint(path)
     assert json.loads(json.dumps(found)) == found
     assert (found["model"], found["step"], found["val_loss"]) == ("vanilla", 7, 1.5)
-    assert (found["run"], found["kind"], found["format"]) == ("small", "last", 1)
+    assert (found["run"], found["kind"], found["format"]) == ("small", "last", FORMAT_VERSION)
     assert found["parameters"] == sum(p.numel() for p in run.model.parameters())
     assert found["bytes"] == 4 * (found["parameters"] + 100)
     assert found["config"]["model"]["layers"] == 2

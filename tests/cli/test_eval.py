@@ -153,7 +153,7 @@ def test_a_text_in_another_encoding(holo: Holo, text: str, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (TEXT.encode() + b"\xff" + TEXT.encode(), "bad.txt is not UTF-8 throughout: "),
+        (TEXT.encode() + b"\xff" + TEXT.encode(), "bad.txt is not valid UTF-8: "),
         (b"ab\0c" * 9, "bad.txt is a binary file, not text."),
     ],
 )

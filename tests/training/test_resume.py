@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from holo_cli import registry
 from holo_cli.checkpoint import load_model, read_header
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
@@ -160,29 +159,6 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
     with pytest.raises(DataError, match="prepared anew"):
         resume("a", events=ignore)
-
-
-@pytest.mark.parametrize("name", registry.model_names())
-def test_every_model_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
-    shape = smallest(name)
-    config = small(name, **shape, **{"training.steps": 6, "training.eval_every": 3})
-    train(config, run="whole", events=ignore)
-    with pytest.raises(Stopped):
-        train(config, run="parts", stop=StopAfter(10), events=ignore)
-    resume("parts", events=ignore)
-    same_files("whole", "parts")
-
-
-@pytest.mark.parametrize("name", ["holographic", "ngt"])
-def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
-    """Names of parameters have changed since format 1: gradients and optimizer state as well."""
-    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
-    train(config, run="whole", events=ignore)
-    with pytest.raises(Stopped):
-        train(config, run="parts", stop=StopAfter(10), events=ignore)
-    rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
-    resume("parts", events=ignore)
-    same_files("whole", "parts")
 
 
 def test_the_classic_recipe_trains_and_resumes(small: Small, home: Path) -> None:

@@ -1,6 +1,6 @@
 """brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
 
-The modern backbone with its feed-forward half made sparse (`columns.py`, `winners.py`), and around
+The modern backbone with its feed-forward half made sparse (`columns.py`, `kwta.py`), and around
 it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
 (`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
 
@@ -31,10 +31,10 @@ from holo_cli.models.brain_v1.exits import (
     exit_loss,
     exit_weight,
     keep_probability,
-    may_leave_after,
+    may_exit_after,
 )
 from holo_cli.models.brain_v1.growth import grow
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ class BrainBlock(Block):
             return x
         return x + self.adapters(rms_norm(x), languages)[0]
 
-    def remember(
+    def append_to_cache(
         self, x: Tensor, state: Any, windows: tuple[Tensor, ...], stream: ValueStream | None
     ) -> tuple[Any, tuple[Tensor, ...]]:
         """The states after tokens that left below this layer."""
         seen = Windows(windows)
-        state = self.mixer.remember(self.read(x, seen), state, self.extras(stream, seen))
+        state = self.mixer.append_to_cache(self.read(x, seen), state, self.extras(stream, seen))
         return state, tuple(seen.after)
 
 
@@ -118,7 +118,7 @@ class Model(Backbone):
         return BrainAttention(self.config)
 
     def make_mlp(self, layer: int) -> FeedForward:
-        form = Columns if self.config.sparsity in ("columns", "both") else Free
+        form = Columns if self.config.sparsity in ("columns", "both") else KWTA
         return form(self.config, layer)
 
     def make_block(self, layer: int) -> BrainBlock:
@@ -133,11 +133,11 @@ class Model(Backbone):
     def grown(self, layers: int) -> tuple[Model, dict[str, str | None]]:
         return grow(self, layers, self.config.growth_how)
 
-    def silence(self, layer: int) -> None:
+    def zero_output(self, layer: int) -> None:
         """Make a layer write nothing: the last matrix of each of its branches becomes zero."""
         block = self.brain_blocks()[layer]
         block.mixer.out.weight.zero_()
-        assert isinstance(block.mlp, Columns | Free)
+        assert isinstance(block.mlp, Columns | KWTA)
         block.mlp.down.weight.zero_()
         if block.adapters is not None:
             block.adapters.up.weight.zero_()
@@ -146,7 +146,7 @@ class Model(Backbone):
 
     def on_progress(self, fraction: float) -> None:
         for block in self.brain_blocks():
-            if isinstance(block.mlp, Free):
+            if isinstance(block.mlp, KWTA):
                 block.mlp.on_progress(fraction)
 
     def hidden(self, tokens: Tensor) -> Hidden:
@@ -197,7 +197,7 @@ class Model(Backbone):
                 continue
             x = torch.where(left[..., None], x, y)
             passed = passed + ~left
-            if may_leave_after(self.config, layer):
+            if may_exit_after(self.config, layer):
                 left = left | self._is_sure(x, ~left)
                 everyone = bool(left.all())
         return x, passed
@@ -270,7 +270,7 @@ class Model(Backbone):
         def through(layer: int, x: Tensor, left: bool) -> Tensor:
             block, mixer, seen = blocks[layer], mixers[layer], windows[layer]
             if left:
-                mixers[layer], windows[layer] = block.remember(x, mixer, seen, stream)
+                mixers[layer], windows[layer] = block.append_to_cache(x, mixer, seen, stream)
             else:
                 x, mixers[layer], windows[layer] = block.step(x, mixer, seen, stream)
                 x = block.adapt(x, languages)
@@ -316,7 +316,7 @@ class Model(Backbone):
 
         found: dict[str, float] = {}
         for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
-            sent, could = part.sent(x)
+            sent, could = part.unit_outputs(x)
             found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
             found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
             if not could.all():

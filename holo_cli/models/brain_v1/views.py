@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from holo_cli.models.base import LanguageModel
     from holo_cli.models.brain_v1.columns import Columns
-    from holo_cli.models.brain_v1.kwta import Free
+    from holo_cli.models.brain_v1.kwta import KWTA
     from holo_cli.models.brain_v1.model import Model
 
 PAGES = {
@@ -35,7 +35,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """What each column sends for each token, and the measured activity; (T,) int64 tokens."""
     sends, rows, tables = {}, [], []
     for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
-        sent, could = part.sent(x)
+        sent, could = part.unit_outputs(x)
         energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
         sends[name] = [_heat(energy.T, "column %{y}, position %{x}: %{z}")]
         firing = (sent != 0).float().mean(1)  # (T,)
@@ -79,12 +79,12 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     ]  # fmt: skip
 
 
-def feeding(model: Model, tokens: Tensor) -> list[tuple[Columns | Free, Tensor]]:
+def feeding(model: Model, tokens: Tensor) -> list[tuple[Columns | KWTA, Tensor]]:
     """Each layer's sparse MLP and what it saw of (B, T) tokens, (N, C). No token leaves early."""
     from holo_cli.models.brain_v1.columns import Columns
-    from holo_cli.models.brain_v1.kwta import Free
+    from holo_cli.models.brain_v1.kwta import KWTA
 
-    parts = [b.mlp for b in model.brain_blocks() if isinstance(b.mlp, Columns | Free)]
+    parts = [b.mlp for b in model.brain_blocks() if isinstance(b.mlp, Columns | KWTA)]
     with watched(parts) as calls, _everyone_stays(model):
         model.hidden(tokens)
     return [(part, x.flatten(0, 1)) for part, (x, _) in zip(parts, calls, strict=True)]

@@ -1,4 +1,4 @@
-"""What the particles do while a model reads: per-layer snapshots, and the figures logged of them.
+"""Per-layer snapshots of the particles, and the figures that training logs of them.
 
 Legend: B rows, T positions, H heads, G sets of points per token, d coordinates.
 """
@@ -16,21 +16,21 @@ from holo_cli.models.ngt.repulsion import repulsion
 if TYPE_CHECKING:
     from holo_cli.models.ngt.model import Model
 
-SAMPLE = 256  # positions looked at by `measures`: weights are T^2 per head
+SAMPLE = 256  # positions that `measures` uses: weights are T^2 per head
 
 
 class Snapshot(NamedTuple):
-    """The particles in one layer."""
+    """One layer's particles and weights."""
 
-    now: Particles
-    z: Tensor  # (B, T, G, H d), before turning
+    particles: Particles
+    z: Tensor  # (B, T, G, H d), before rotation
     masses: Tensor  # (B, T, H)
     squared: Tensor  # (B, H, T, T), squared distances of the kernel
     weights: Tensor  # (B, H, T, T), rows sum to one
 
 
 def snapshots(model: Model, tokens: Tensor) -> list[Snapshot]:
-    """(B, T) int64 -> what each layer's kernel sees; O(T^2) memory per layer and head."""
+    """(B, T) int64 -> a snapshot per layer; O(T^2) memory per layer and head."""
     x = rms_norm(model.embedding(tokens))
     z = model.initial_coordinates(x)
     layers = []
@@ -38,9 +38,9 @@ def snapshots(model: Model, tokens: Tensor) -> list[Snapshot]:
         mixer, u = block.mixer, block.read(x)
         x, z, _ = block(x, z)
         masses = mixer.masses(u)
-        now = mixer.particles(u, z, masses, 0)
-        squared = mixer.kernel.squared(now.q, now.k)
-        layers.append(Snapshot(now, z, masses, squared, mixer.weights(now)))
+        particles = mixer.particles(u, z, masses, 0)
+        squared = mixer.kernel.squared(particles.q, particles.k)
+        layers.append(Snapshot(particles, z, masses, squared, mixer.weights(particles)))
     return layers
 
 
@@ -73,6 +73,6 @@ def measures(model: Model, tokens: Tensor) -> dict[str, float]:
             if mixer.radius_cutoff is not None:
                 square = mixer.radius_cutoff.radius.square()[:, None]
                 figures["beyond"] = (layer.squared[..., past] > square).double().mean()
-            figures["repulsion"] = repulsion(mixer.pulling(layer.z), layer.masses, mixer.pairs)
+            figures["repulsion"] = repulsion(mixer.key_points(layer.z), layer.masses, mixer.pairs)
         out |= {f"{name}/{key}": value.item() for key, value in figures.items()}
     return out

@@ -29,7 +29,7 @@ def coordinates(model: LanguageModel, tokens: Tensor) -> Coordinates:
     """(T,) int64 -> the pulling points of all heads, (T, H d) per layer, and mean masses."""
     layers = _snapshots(model, tokens)
     return Coordinates(
-        layers=[layer.now.k[0].transpose(0, 1).flatten(1) for layer in layers],
+        layers=[layer.particles.k[0].transpose(0, 1).flatten(1) for layer in layers],
         names=layer_names(len(layers))[1:],
         what="The coordinates at which each token pulls the tokens after it, all heads side by "
         "side, turned by position as distances see them; its mass is the mean over heads.",

@@ -182,7 +182,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
     plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
-    from holo_cli.models.brain_v1.kwta import Free
+    from holo_cli.models.brain_v1.kwta import KWTA
 
     entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
     entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
@@ -195,7 +195,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
 
     def watched(trainer: Trainer) -> None:
         fired.append(
-            [part.training_k for part in trainer.model.modules() if isinstance(part, Free)]
+            [part.training_k for part in trainer.model.modules() if isinstance(part, KWTA)]
         )
         micro(trainer)
 

@@ -41,7 +41,7 @@ def test_columns_page(given: dict[str, Any]) -> None:
     heat = torch.tensor(which.variants["Block 2"][0]["z"])
     assert heat.shape == (8, 11)
     part, x = views.feeding(model, tokens[None])[1]
-    energy = part.sent(x)[0].unflatten(1, (8, -1)).square().mean(2).sqrt().T
+    energy = part.unit_outputs(x)[0].unflatten(1, (8, -1)).square().mean(2).sqrt().T
     torch.testing.assert_close(heat, energy.float(), rtol=1e-3, atol=1e-5)
     table = how_many.tables[0]
     assert [row[0] for row in table.rows] == ["Block 1", "Block 2", "Block 3"]
