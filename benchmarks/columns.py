@@ -43,7 +43,7 @@ CALIBRATION = 0.2  # minimum seconds of a repeat, for the resolution of the cloc
 DECODED = 64  # different tokens in decoding, so that different columns are active
 
 
-def make(form: str, width: int, activity: float) -> Columns | Free:
+def make(form: str, width: int, activity: float) -> Columns | KWTA:
     """The MLP of one layer, with no parameter at zero."""
     torch.manual_seed(0)
     config = Config(width=width, heads=max(1, width // 64), activity=activity, **FORMS[form])

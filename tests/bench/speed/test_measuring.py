@@ -359,7 +359,7 @@ def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = " ".join(decode.findings(found))
     flat = "that is 100% (100% to 100% by round) of its speed at 16, and its state does not grow"
     assert flat in said
-    assert "its state grows 16.0 times" in said
+    assert "its state grows 16.0-fold" in said
     assert "0.50 (0.50 to 0.50 by round) times as fast as vanilla" in said
     assert math.isclose(found.memory["copy"].median, 4e6)
     path = tmp_path / "page.html"
