@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -221,6 +222,26 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
     kinds = (HoloError.exit_code, UsageError.exit_code, Stopped.exit_code)
     assert told == [0, *kinds, INTERRUPTED]
+
+
+def test_the_mixer_of_its_page_keeps_what_the_page_says() -> None:
+    import torch
+
+    text = (DOCS / "tasks" / "add-a-mixer.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "mixer_of_the_page"}
+    exec(compile(block, "docs/tasks/add-a-mixer.md", "exec"), names)
+    torch.manual_seed(0)
+    mixer = names["FadingMean"](names["Config"](width=8)).double()
+    x = torch.randn(2, 7, 8, dtype=torch.float64)
+    with torch.no_grad():
+        whole = mixer(x)[0]
+        first, state = mixer.step(x[:, :3], mixer.init_state(2))
+        rest, _ = mixer.step(x[:, 3:], state)
+        slow = [torch.stack(names["mix"](mixer, list(row))) for row in x]
+    assert torch.allclose(torch.cat((first, rest), dim=1), whole, atol=1e-9)
+    assert torch.allclose(torch.stack(slow), whole, atol=1e-9)
+    assert whole.abs().max() > 0
 
 
 def test_the_examples_of_the_python_page_run(
