@@ -79,11 +79,6 @@ def plan_preset(default: str) -> Any:
     )
 
 
-def examples(*commands: str) -> str:
-    """The last lines of a command's --help; \\b keeps click from joining them."""
-    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
-
-
 def sink(json: bool, markdown: bool, verbosity: bool | None) -> Output:
     """Where the command writes. Raises UsageError for two formats at once."""
     if json and markdown:
