@@ -21,6 +21,7 @@ from holo_cli.cli import (
     generate,
     inspect,
     models,
+    new_model,
     prepare,
     resume,
     train,
@@ -63,6 +64,7 @@ app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("models")(models.models)
 app.command("check")(check.check)
+app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)

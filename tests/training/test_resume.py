@@ -16,7 +16,7 @@ from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 from tests.checkpoint.old_format import rewrite_as_format_1
-from tests.training.conftest import same_files, smallest
+from tests.training.conftest import same_files
 
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")
@@ -55,13 +55,14 @@ def test_stop_and_resume_equals_not_stopping(
     same_files("whole", "halves")
 
 
-@pytest.mark.parametrize("model", ["vanilla", "gated-deltanet"])
+@pytest.mark.parametrize("model", ["vanilla", "gated-deltanet", "holographic"])
 def test_a_run_of_format_1_resumes(small: Small, home: Path, model: str) -> None:
-    """Muon's state was a bare tensor under the parameter's name."""
-    config = small(model, **smallest(model))
+    """Muon's state was a bare tensor under the parameter's name, and some names were others; that
+    holds for optimizer state and for gradients of an unfinished accumulation too."""
+    config = small(model)
     train(config, run="whole", events=ignore)
     with pytest.raises(Stopped):
-        train(config, run="old", stop_at=7, events=ignore)
+        train(config, run="old", stop=StopAfter(10), events=ignore)
     rewrite_as_format_1(CHECKPOINTS / "old_last.safetensors")
     with safe_open(CHECKPOINTS / "old_last.safetensors", "pt") as file:
         assert not [name for name in file.keys() if "momentum_buffer" in name]  # noqa: SIM118
@@ -159,6 +160,18 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
     with pytest.raises(DataError, match="prepared anew"):
         resume("a", events=ignore)
+
+
+@pytest.mark.parametrize("name", ["holographic", "ngt"])
+def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
+    """Names of parameters have changed since format 1: gradients and optimizer state as well."""
+    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
+    train(config, run="whole", events=ignore)
+    with pytest.raises(Stopped):
+        train(config, run="parts", stop=StopAfter(10), events=ignore)
+    rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
+    resume("parts", events=ignore)
+    same_files("whole", "parts")
 
 
 def test_the_classic_recipe_trains_and_resumes(small: Small, home: Path) -> None:

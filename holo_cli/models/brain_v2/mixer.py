@@ -1,9 +1,8 @@
-"""The token mixer of a layer: state space, and where the config says so memory and attention.
+"""The token mixer of a layer: a state space, and by the config also memory and attention.
 
     out = ssm(u) + memory(u) + attention(u)
 
-Side by side, all reading the same u: what one of them has nothing to say about is left to the
-others, and each starts at zero.
+In parallel, all reading the same u. The output of each is zero at first.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
 
 @dataclass(frozen=True)
 class BrainState:
-    """What each part of a layer remembers."""
+    """Decoding states of the parts of a layer."""
 
     ssm: SSMState
     memory: EpisodicState | None
@@ -44,7 +43,7 @@ class BrainState:
 
 
 class BrainMixer(Mixer):
-    """The parts that layer 0, 1, ... has."""
+    """The parts of layer 0, 1, ..."""
 
     takes_extras: ClassVar[bool] = True
 
@@ -58,7 +57,7 @@ class BrainMixer(Mixer):
         """Each part is a mixer of its own and initialises itself."""
 
     def parts(self) -> list[Mixer]:
-        """What there is of the three."""
+        """Those of the three that the layer has."""
         found: list[nn.Module | None] = [self.ssm, self.memory, self.attention]
         return [part for part in found if isinstance(part, Mixer)]
 
@@ -101,7 +100,7 @@ class BrainMixer(Mixer):
         return sum(part.flops(length) for part in self.parts())
 
     def decode_flops(self, length: float) -> float:
-        """As `flops`, of one token that goes on from a state."""
+        """As `flops`, of one token decoded from a state."""
         found = self.ssm.decode_flops()
         if self.memory is not None:
             found += self.memory.decode_flops()

@@ -1,5 +1,5 @@
 """brain-v2: a state space with a state, a memory that learns from one example, attention for the
-tokens that matter, and more thought for harder tokens.
+tokens that matter, and more steps for harder tokens.
 
 The modern backbone with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
 second layer, `attention.py` in every fourth; and with `ponder` above 1 the MLP of `ponder.py`.
@@ -82,7 +82,7 @@ class Model(Backbone):
             elif isinstance(part, SelectiveAttention):
                 found[f"selected_{layer}"] = part.selected(u).flat.numel() / tokens.numel()
             else:
-                found[f"steps_{layer}"] = part.think(u.flatten(0, 1)).steps.float().mean().item()
+                found[f"steps_{layer}"] = part.ponder(u.flatten(0, 1)).steps.float().mean().item()
         for name, rates in (("state_half_life", states), ("memory_half_life", memories)):
             if rates:
                 found[name] = math.log(2) / torch.stack(rates).mean().exp().item()

@@ -108,7 +108,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
     before s, just after it, and at the end."""
     import torch
 
-    from holo_cli.models.brain_v2.episodic import recall
+    from holo_cli.models.brain_v2.episodic import chunk_delta_rule
 
     q, k, v = part.keys(u)
     log_alpha, beta = part.gates(u)
@@ -123,7 +123,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
         at = slice(t, t + 1)
         before.append(asked(state, at))
         now = (q[:, :, at], k[:, :, at], v[:, :, at], log_alpha[:, :, at], beta[:, :, at])
-        _, state = recall(*now, state=state, delta=part.delta)
+        _, state = chunk_delta_rule(*now, state=state, delta=part.delta)
         after.append(asked(state, at))
     return {
         "before": torch.cat(before),
@@ -224,19 +224,19 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "This model does not ponder (model.ponder is 1): every token takes one step.",
             next_step="Train with --set model.ponder=4.",
         )
-    thoughts = [(name, part.think(u[0])) for name, part, u in found]
+    results = [(name, part.ponder(u[0])) for name, part, u in found]
     positions = range(len(tokens))
     taken = {
         name: [
             {"type": "bar", "name": "steps taken", "x": list(positions),
-             "y": thought.steps.tolist(), "tint": 0},
-            _line("steps by weight", positions, thought.mean, 1),
+             "y": result.steps.tolist(), "tint": 0},
+            _line("steps by weight", positions, result.mean, 1),
         ]
-        for name, thought in thoughts
+        for name, result in results
     }  # fmt: skip
     rows = [
-        [name, _short(thought.steps.float().mean().item()), _short(thought.mean.mean().item())]
-        for name, thought in thoughts
+        [name, _short(result.steps.float().mean().item()), _short(result.mean.mean().item())]
+        for name, result in results
     ]
     return [
         Picture(

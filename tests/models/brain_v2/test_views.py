@@ -36,11 +36,11 @@ def test_what_is_read_adds_up_to_what_the_memory_says() -> None:
     with watched([part]) as calls:
         made.hidden(text()[None])
     u = calls[0][0]
-    from holo_cli.models.brain_v2.episodic import recall
+    from holo_cli.models.brain_v2.episodic import chunk_delta_rule
 
     q, k, v = part.keys(u)
     log_alpha, beta = part.gates(u)
-    o, _ = recall(q, k, v, log_alpha, beta, delta=False)
+    o, _ = chunk_delta_rule(q, k, v, log_alpha, beta, delta=False)
     for h, weights in enumerate(views.reading(part, u)):
         assert weights[3, 4:].isnan().all()
         again = weights.nan_to_num() @ (beta[0, h, :, None] * v[0, h])
