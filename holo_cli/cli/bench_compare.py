@@ -147,9 +147,6 @@ def compare(
 
     Each entry gets its own sweep of the learning rate and then several seeds. Interrupt it at any
     time: the same command resumes. Raw rows are in the .jsonl file beside the page.
-
-    Examples: holo bench compare --preset tiny --data stories; holo bench compare --models
-    vanilla,ngt --tune 16 --jobs 2; holo bench compare --models vanilla,ngt --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import run as bench

@@ -56,8 +56,6 @@ def controls(
 
     Trains a model against itself with other initial weights, where any verdict is false, and
     against changes known to help or to hurt. Interrupt it at any time: the same command resumes.
-
-    Examples: holo bench controls --preset tiny --data stories; holo bench controls --jobs 2
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import controls as bench

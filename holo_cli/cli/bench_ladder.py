@@ -86,9 +86,6 @@ def ladder(
 
     Fits L = E + A C^-alpha for each entry and compares the curves. Interrupt it at any time: the
     same command resumes. Raw rows are in the .jsonl file beside the page.
-
-    Examples: holo bench ladder --preset tiny --data stories; holo bench ladder --models
-    vanilla,ngt --budgets 10,20 --seeds 3; holo bench ladder --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.ladder import experiment as bench

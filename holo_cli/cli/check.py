@@ -46,7 +46,10 @@ def check(
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.check.cases import cases_of
     from holo_cli.check.contract import CHECKS, FAILED, Result, run_check
+    from holo_cli.plugins import is_file
+    from holo_cli.registry import find
 
+    shown_name = str(find(model)) if is_file(model) else model
     cases = cases_of(model)
     labels = [case.label for case in cases]
     if label is not None and label not in labels:
@@ -69,7 +72,7 @@ def check(
     )
     for case in shown:
         settings = ", ".join(f"{key} {value}" for key, value in case.overrides.items())
-        out.heading(f"{model}, case {case.label}", settings or "defaults")
+        out.heading(f"{shown_name}, case {case.label}", settings or "defaults")
         own = [found for found in results if found.case == case.label]
         out.table(
             ("check", "required", "measured", "result"),
@@ -86,7 +89,7 @@ def check(
             f"{model} fails '{first.check}' in case {first.case}: {first.message}.{more}",
             next_step="What each check asks: docs/commands/check.md.",
         )
-    out.end(f"{model}: {len(results)} checks, none failed.", f"holo train --model {model}")
+    out.end(f"{model}: {len(results)} checks, none failed.", f"holo train --model {shown_name}")
 
 
 def versions() -> dict[str, str]:

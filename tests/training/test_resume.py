@@ -114,7 +114,7 @@ def test_resume_is_exact_across_the_end_of_an_epoch(small: Small, home: Path) ->
 
 def test_extending_a_finished_run(small: Small, home: Path) -> None:
     train(small(), run="short", events=ignore)
-    with pytest.raises(UsageError, match="is done"):
+    with pytest.raises(UsageError, match="is finished"):
         resume("short", events=ignore)
     done = resume("short", steps=15, events=ignore)
     assert done["step"] == 15
@@ -158,8 +158,20 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
         resume(CHECKPOINTS / "a_best.safetensors", events=ignore)
     write_text(source, seed=5)
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
-    with pytest.raises(DataError, match="prepared anew"):
+    with pytest.raises(DataError, match="prepared again"):
         resume("a", events=ignore)
+
+
+@pytest.mark.parametrize("name", ["holographic", "ngt"])
+def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
+    """Names of parameters have changed since format 1: gradients and optimizer state as well."""
+    config = small(name, **{"training.steps": 6, "training.eval_every": 3})
+    train(config, run="whole", events=ignore)
+    with pytest.raises(Stopped):
+        train(config, run="parts", stop=StopAfter(10), events=ignore)
+    rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
+    resume("parts", events=ignore)
+    same_files("whole", "parts")
 
 
 def test_the_classic_recipe_trains_and_resumes(small: Small, home: Path) -> None:
