@@ -31,6 +31,7 @@ class StateSpaceMixer(Mixer):
     """A selective state space with its projections around it."""
 
     takes_extras: ClassVar[bool] = True
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config, controls: int) -> None:
         """`controls`: numbers per token that steer the recurrence, the H step sizes first."""
@@ -67,10 +68,6 @@ class StateSpaceMixer(Mixer):
     @abstractmethod
     def gated(self, y: Tensor, z: Tensor) -> Tensor:
         """(B, S, D) each -> what the output projection reads."""
-
-    @abstractmethod
-    def decode_flops(self) -> float:
-        """As `flops`, of one token that continues from a state."""
 
     def convolutions(self) -> list[ShortConv]:
         return [conv for conv in (self.conv_x, self.conv_bc) if conv is not None]

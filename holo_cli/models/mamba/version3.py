@@ -22,7 +22,6 @@ head to head, so heads are rows of the scan. Legend as in `mixer.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers import ssd
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.state import DataState
 from holo_cli.models.mamba.config import Config
 from holo_cli.models.mamba.mixer import StateSpaceMixer, wide
 
@@ -37,19 +37,13 @@ FLOOR = 1e-4  # smallest A
 
 
 @dataclass(frozen=True)
-class Mamba3State:
+class Mamba3State(DataState):
     """Of each row, float32 at least: h (B, H, N, P), the last B and x, and the angles so far."""
 
     state: Tensor
     b: Tensor  # (B, H, N), rotated
     x: Tensor  # (B, H, P)
     angle: Tensor  # (B, H, R), in [0, 2 pi)
-
-    def select(self, rows: Tensor) -> Mamba3State:
-        return Mamba3State(*(t.index_select(0, rows) for t in self.tensors()))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield from (self.state, self.b, self.x, self.angle)
 
 
 class Mamba3(StateSpaceMixer):
@@ -154,19 +148,13 @@ class Mamba3(StateSpaceMixer):
         w = self.out.weight
         return self._start(w.new_empty(batch, 0), wide(w.dtype))
 
-    def state_bytes(self, length: int) -> int:
-        config = self.config
-        size, inner = config.state_size, config.inner
-        numbers = size * inner + config.heads * (size + config.angles) + inner
-        return numbers * wide(self.out.weight.dtype).itemsize
-
     def flops(self, length: float) -> float:
         """As Mamba-2's, but each head has its own product C B^T."""
         config, inside = self.config, min(length, ssd.CHUNK / 2)
         size = config.state_size
         return 2.0 * (inside + 2 * size) * config.inner + 2.0 * inside * size * config.heads
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         return 8.0 * self.config.state_size * self.config.inner
 
 

@@ -10,7 +10,6 @@ function. Legend: B rows, T positions, n positions seen, W window, S sinks, H he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,26 +19,19 @@ from torch import Tensor, nn
 from holo_cli.layers.attention import Attention
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
+from holo_cli.layers.state import DataState
 from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
 from holo_cli.models.sliding_window.config import Config
 
 
 @dataclass(frozen=True)
-class WindowState:
+class WindowState(DataState):
     """Keys and values, (B, H, min(n, S + W - 1), d), of the positions that a later token may see:
     the first S, then the last W - 1. Constant in size once the text is longer than that."""
 
     position: int
     keys: Tensor
     values: Tensor
-
-    def select(self, rows: Tensor) -> WindowState:
-        keys, values = (t.index_select(0, rows) for t in (self.keys, self.values))
-        return WindowState(self.position, keys, values)
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.keys
-        yield self.values
 
 
 class WindowAttention(Attention):
