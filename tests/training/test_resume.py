@@ -114,7 +114,7 @@ def test_resume_is_exact_across_the_end_of_an_epoch(small: Small, home: Path) ->
 
 def test_extending_a_finished_run(small: Small, home: Path) -> None:
     train(small(), run="short", events=ignore)
-    with pytest.raises(UsageError, match="is done"):
+    with pytest.raises(UsageError, match="is finished"):
         resume("short", events=ignore)
     done = resume("short", steps=15, events=ignore)
     assert done["step"] == 15
@@ -158,7 +158,7 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
         resume(CHECKPOINTS / "a_best.safetensors", events=ignore)
     write_text(source, seed=5)
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
-    with pytest.raises(DataError, match="prepared anew"):
+    with pytest.raises(DataError, match="prepared again"):
         resume("a", events=ignore)
 
 

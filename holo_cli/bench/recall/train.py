@@ -25,13 +25,9 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
 from holo_cli.errors import Stopped, UsageError
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer, new_model
 from holo_cli.training.memory_estimate import peak_rss_bytes
-from holo_cli.training.optim import Optimizer
-from holo_cli.training.precision import autocast, pick_device, pick_dtype
-from holo_cli.training.run import initial_model
-from holo_cli.training.state import Progress
-from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Trainer
+from holo_cli.training.precision import autocast
 
 TRAIN, TEST = 0, 1  # streams of random numbers that never meet
 WINDOW = 20  # steps over which the loss must stay low for a task to be solved
@@ -82,27 +78,20 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
     started = time.perf_counter()
     resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
     config = resolved.training
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
-    stages = resolved.model.stages()
-    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = initial_model(resolved.model_name, first, config).to(device)
+    model = new_model(resolved)
     # what is solved half-way by a model that is not yet as it is tested is not solved
-    changes = bool(stages) or type(model).on_progress is not LanguageModel.on_progress
+    changes = (
+        bool(resolved.model.stages()) or type(model).on_progress is not LanguageModel.on_progress
+    )
     if spec.task.decoded:
         model = Compressor.of(model, max(case.items for case in spec.cases))
-    optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
-    stop, progress = StopRequest(), Progress()
-    trainer = Trainer(
-        model, optimizer, None, config, dtype, progress, events=events,
-        save=lambda kind, trainer: None, stop=stop, stages=stages,
-        batches=TaskBatches(spec, config.seed, config.batch_size),
-    )  # fmt: skip
-    model.train()
+    batches = TaskBatches(spec, config.seed, config.batch_size)
+    trainer = build_trainer(resolved, model, batches, events=events)
+    progress = trainer.progress
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
-    with stop.on_signals():
+    with trainer.stop.on_signals():
         while progress.step < config.steps:
             before = progress.logged_loss
             if not trainer.step():
@@ -119,7 +108,8 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 break
     model = trainer.model  # which may have grown
     cases = [
-        evaluate(model, spec, case, job["sequences"], config.seed, dtype) for case in spec.cases
+        evaluate(model, spec, case, job["sequences"], config.seed, trainer.dtype)
+        for case in spec.cases
     ]
     described = model.describe()
     return {

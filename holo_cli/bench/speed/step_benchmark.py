@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,11 @@ from holo_cli.errors import TrainingError
 from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer
 from holo_cli.training.compile import compile_hidden
 from holo_cli.training.memory_estimate import peak_rss_bytes, rss_bytes
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.state import Progress
-from holo_cli.training.trainer import Trainer
 
 FOREVER = 10**9  # steps: a schedule that a measurement never leaves
 WINDOWS = 64  # of random tokens, read again and again
@@ -81,26 +81,22 @@ class TrainingBenchmark:
         )  # fmt: skip
         watch = Stopwatch(torch.device("cpu"))
         self.model = _build(resolved)
-        self.dtype = pick_dtype(config.dtype, self.model.device)
-        self.optimizer = _TimedOptimizer(self.model, config, self.dtype == torch.bfloat16)
         shape = self.model.config
-        self.trainer = Trainer(
-            model=self.model,
-            optimizer=self.optimizer,
-            data=None,  # is for evaluations, and there are none
-            batches=random_rows(shape.vocab_size, shape.context, config.batch_size),
-            config=config,
-            dtype=self.dtype,
-            progress=Progress(),
-            events=lambda event: None,
-            save=lambda kind, trainer: None,
+        self.trainer = build_trainer(
+            replace(resolved, training=config),
+            self.model,
+            random_rows(shape.vocab_size, shape.context, config.batch_size),
+            stages=(),
             fixed_progress=1.0,  # what changes while a model learns is measured as it ends
+            optimizer=_TimedOptimizer,
         )
+        self.dtype = self.trainer.dtype
+        assert isinstance(self.trainer.optimizer, _TimedOptimizer)
+        self.optimizer = self.trainer.optimizer
         if config.compile:
             self.trainer.hidden, problem = compile_hidden(self.model)
             if problem:
                 raise TrainingError(f"torch.compile does not work here: {problem}.")
-        self.model.train()
         self.built = watch.read()["seconds"]
 
     def warm(self, steps: int = 2) -> dict[str, Any]:
