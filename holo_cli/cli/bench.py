@@ -1,6 +1,6 @@
 """`holo bench`: the commands that measure. Registers them and nothing else.
 
-Each lives in a file beside this one and imports its library inside its function.
+Each command is in a file beside this one and imports its library inside its function.
 """
 
 from __future__ import annotations
