@@ -98,7 +98,7 @@ class RecurrentMixer(Mixer):
         """(B, S, H d) -> (B, H, S, d) in full precision."""
         return full_precision(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def turn(self, x: Tensor, state: MatrixState | None) -> Tensor:
+    def rotate(self, x: Tensor, state: MatrixState | None) -> Tensor:
         """Keys or queries (B, H, S, K) rotated by their positions, where the config asks for it."""
         start = state.position if state is not None else 0
         return self.rope(x.transpose(1, 2), start).transpose(1, 2)

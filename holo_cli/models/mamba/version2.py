@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from holo_cli.layers import ssd
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.layers.state import DataState
 from holo_cli.models.mamba.config import Config
-from holo_cli.models.mamba.mixer import StateSpaceMixer, wide
+from holo_cli.models.mamba.mixer import StateSpaceMixer
 
 LARGEST_RATE = 16.0  # A is drawn from [1, LARGEST_RATE], as in the paper's code
 
