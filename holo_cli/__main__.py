@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from holo_cli.cli import errors
 from holo_cli.cli.app import app
 from holo_cli.cli.output import use_utf8
+from holo_cli.translation import command_line
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,12 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # goes first. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
-    try:
-        app(args=arguments, prog_name="holo")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place for all errors
-        return errors.show(error)
+    with command_line.translated(app, sys.argv[1:] if arguments is None else arguments):
+        try:
+            app(args=arguments, prog_name="holo")
+        except SystemExit as end:
+            return end.code if isinstance(end.code, int) else int(end.code is not None)
+        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the one place for all
+            return errors.show(error)
     return 0
 
 

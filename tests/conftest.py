@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # what holo remembers of a machine is kept apart from that of the person who runs the tests
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="holo-tests-")
 
+# messages are compared in English, whatever the locale of the machine
+os.environ["HOLO_LANG"] = "en"
+
 import pytest  # after the settings above, which torch reads when it is imported
 
 

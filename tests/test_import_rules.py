@@ -19,7 +19,7 @@ HEAVY = {
     "tqdm", "py3langid", "rensa",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
-BASE = {"config", "errors", "files", "hardware", "plugins", "registry"}
+BASE = {"config", "errors", "files", "hardware", "plugins", "registry", "translation"}
 # Each stage with the stages it may import, beside itself and BASE. Text becomes data, data
 # tokens, models logits; training writes checkpoints, which know nothing of it; what reads them
 # comes last. A stage that is not named here may not be imported by any that is.

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from holo_cli.cli import markdown, table_layout
+from holo_cli.translation import translate
 
 
 def use_utf8() -> None:
@@ -81,10 +82,10 @@ class Output:
 
     def facts(self, rows: Iterable[tuple[str, object]]) -> None:
         """Names and values in two columns."""
-        rows = [(name, str(value)) for name, value in rows]
-        width = max((len(name) for name, _ in rows), default=0)
+        rows = [(translate(name), translate(str(value))) for name, value in rows]
+        width = max((table_layout.shown(name) for name, _ in rows), default=0)
         for name, value in rows:
-            self.text(f"{name:<{width}}  {value}".rstrip())
+            self.text(f"{table_layout.padded(name, width)}  {value}".rstrip())
 
     def table(
         self,
@@ -103,6 +104,8 @@ class Output:
         if self.markdown:
             self.text("\n" + markdown.table(columns, body) + "\n")
             return
+        columns = [translate(column) for column in columns]
+        body = [[translate(cell) for cell in row] for row in body]
         if is_terminal(sys.stdout):
             self._framed(columns, body, width)
             return
@@ -110,23 +113,27 @@ class Output:
             made = table_layout.parts(columns, body, width)
             self.text("\n\n".join("\n".join(table_layout.lines(part)) for part in made))
             return
-        cells = [list(columns), *body]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+        cells = [columns, *body]
+        widths = [max(table_layout.shown(row[i]) for row in cells) for i in range(len(columns))]
         for row in cells:
-            line = "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-            self.text(line.rstrip())
+            pairs = zip(row, widths, strict=True)
+            self.text("  ".join(table_layout.padded(*pair) for pair in pairs).rstrip())
 
     def heading(self, title: str, note: str = "") -> None:
         """The title of the table below."""
         if self.markdown:
             self.text(f"### {title}\n\n{note}".rstrip())
         else:
+            title, note = translate(title), translate(note)
             self.text(f"{title} ({note})" if note else title)
 
     def sentences(self, sentences: Sequence[str]) -> None:
         """Findings, one per line."""
         if sentences:
-            self.text(markdown.points(sentences) if self.markdown else "\n".join(sentences))
+            if self.markdown:
+                self.text(markdown.points(sentences))
+            else:
+                self.text("\n".join(map(translate, sentences)))
 
     def _framed(
         self, columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None

@@ -66,13 +66,16 @@ def lines(part: Part, between: int = 2) -> list[str]:
     for cells in (part.heading, *part.rows):
         for i in range(max(len(cell) for cell in cells)):
             line = [
-                (cell[i] if i < len(cell) else "").ljust(
-                    width - (shown(cell[i]) - len(cell[i]) if i < len(cell) else 0)
-                )
+                padded(cell[i] if i < len(cell) else "", width)
                 for cell, width in zip(cells, part.widths, strict=True)
             ]
             found.append((" " * between).join(line).rstrip())
     return found
+
+
+def padded(text: str, width: int) -> str:
+    """The text with spaces up to a width in terminal columns."""
+    return text + " " * (width - shown(text))
 
 
 def shown(text: str) -> int:

@@ -24,6 +24,7 @@ from holo_cli.translation.particles import with_particle
 FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
+SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
 MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
 
 
@@ -74,12 +75,22 @@ class Catalogue:
         if not body or depth == 0:
             return text
         found = self._find(body, depth)
-        if found is None:
-            if "\n" not in body:
-                return text
+        if found is None and "\n" in body:
             return "\n".join(self.translate(line, depth) for line in text.split("\n"))
+        if found is None:
+            found = self._sentences(body, depth)
+        if found is None:
+            return text
         start = text.index(body)
         return text[:start] + found + text[start + len(body) :]
+
+    def _sentences(self, body: str, depth: int) -> str | None:
+        """Sentences that different places of the code put together, if each is known."""
+        sentences = SENTENCE_END.split(body)
+        if len(sentences) == 1:
+            return None
+        found = [self._find(sentence, depth) for sentence in sentences]
+        return None if None in found else " ".join(filter(None, found))
 
     def _find(self, body: str, depth: int) -> str | None:
         if body in self.exact:

@@ -48,9 +48,11 @@ def translated(app: typer.Typer, arguments: Sequence[str]) -> Iterator[None]:
     stdout, stderr = sys.stdout, sys.stderr
     wants_help = not arguments or bool(HELP.intersection(arguments))
     translate_help(app)
-    sys.stderr = TranslatedStream(stderr)  # type: ignore[assignment]
+    # help is wrapped by counting letters, and a Hangul letter takes two columns
+    app.info.context_settings = {**(app.info.context_settings or {}), "max_content_width": 64}
+    sys.stderr = TranslatedStream(stderr)
     if wants_help:
-        sys.stdout = TranslatedStream(stdout)  # type: ignore[assignment]
+        sys.stdout = TranslatedStream(stdout)
     try:
         yield
     finally:

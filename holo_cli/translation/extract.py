@@ -23,7 +23,7 @@ SINKS = {
     "Option", "Argument", "Typer",  # help texts
     "Report", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
-    "Section", "Page", "Table", "Picture", "Command", "Column",
+    "Section", "Page", "Table", "Picture", "Command", "Column", "translate",
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
 # Modules that build sentences and captions: every string with two words in them is a message.
@@ -32,6 +32,7 @@ SENTENCES = (
     "bench/report.py", "config/messages.py", "inference/chat/commands.py", "visualize/*.py",
     "models/**/views.py", "models/**/*_views.py",
 )  # fmt: skip
+SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(r"^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]")  # names, patterns and markup
@@ -49,6 +50,9 @@ def of_code() -> dict[str, str]:
         for line, key in _messages(tree, all_strings=path in sentences):
             if WORDS.search(PLACEHOLDER.sub(" ", key)) and not CODE.search(key):
                 found.setdefault(key, f"{place}:{line}")
+    for path in sorted((PACKAGE / "visualize" / "assets").glob("*.js")):
+        for word in SCRIPT_WORD.findall(path.read_text(encoding="utf-8")):
+            found.setdefault(word, path.relative_to(PACKAGE).as_posix())
     return found
 
 

@@ -21,10 +21,13 @@ from typing import Any
 
 from holo_cli.files import atomic_write_text
 from holo_cli.models.views import Picture, Table
+from holo_cli.translation import language, translate
+from holo_cli.visualize import localize
 
 ASSETS = Path(__file__).parent / "assets"
 NUMBER = ' class="number"'
 WRITTEN = re.compile(r"[-+]?\d[\d,]*\.\d+")  # a number with as many decimals as was wanted
+NO_SCRIPT = "The figures need JavaScript. Their numbers are in the tables."
 MISSING = "–"  # in a table, what was not measured
 FEW_TABLES = 4  # beside a figure; more are folded away together
 DIGITS = 4  # significant digits of every number on a page, drawn or written
@@ -83,15 +86,19 @@ def write_page(page: Page, path: Path) -> int:
 
 
 def render(page: Page) -> str:
-    """The page as HTML."""
+    """The page as HTML, in the user's language."""
+    page = localize.page(page)
     kinds = dict.fromkeys(section.kind for section in page.sections if section.kind)
     scripts = [asset(f"{name}.js") for name in ("page", *kinds)] + ["holo.start();"]
+    words = localize.script_words(scripts)
+    if words:
+        scripts.insert(1, f"Object.assign(holo.words, {to_json(words)});")
     if kinds:
         scripts.insert(0, plotly_js())
     body = "\n".join(_section(section) for section in page.sections)
     code = "\n".join(f"<script>{script}</script>" for script in scripts)
     return f"""<!DOCTYPE html>
-<html lang="en">
+<html lang="{language()}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">
@@ -111,7 +118,7 @@ def render(page: Page) -> str:
 <main>
 {body}
 </main>
-<noscript><p>The figures need JavaScript. Their numbers are in the tables.</p></noscript>
+<noscript><p>{escape(translate(NO_SCRIPT))}</p></noscript>
 {code}
 </body>
 </html>
@@ -175,9 +182,9 @@ def _section(section: Section) -> str:
     tables = [_table(table, opened=not section.kind) for table in section.tables]
     if tables and section.kind:
         if len(tables) > FEW_TABLES:
-            summary = f"<summary>{len(tables)} tables</summary>"
+            summary = f"<summary>{escape(translate(f'{len(tables)} tables'))}</summary>"
             tables = ["<details>", summary, *tables, "</details>"]
-        tables = ["<h3>The numbers</h3>", *tables]
+        tables = [f"<h3>{escape(translate('The numbers'))}</h3>", *tables]
     kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""
     return "\n".join([f"<section{kind}>", *parts, *tables, "</section>"])
 

@@ -9,7 +9,7 @@ holo.kinds.attention = (data, drawing, controls) => {
   const chosen = () => state.head === 0 && heads > 1 ? mean(weights[state.layer]) : weights[state.layer][heads > 1 ? state.head - 1 : 0];
   const say = w => String(Math.round(1000 * w) / 1000);
 
-  const plot = holo.plot(drawing, "Map of attention weights. The numbers are in the tables below.");
+  const plot = holo.plot(drawing, holo.say("Map of attention weights. The numbers are in the tables below."));
   const heading = holo.element("p", { className: "note" });
   heading.setAttribute("aria-live", "polite");
   const strip = holo.element("p", { className: "tokens" });
@@ -69,10 +69,10 @@ holo.kinds.attention = (data, drawing, controls) => {
     shade();
   };
 
-  const layer = holo.select(controls, "Layer", layers, i => { state.layer = i; draw(); });
+  const layer = holo.select(controls, holo.say("Layer"), layers, i => { state.layer = i; draw(); });
   layer.value = String(state.layer);
   const names = weights[0].map((_, h) => String(h + 1));
-  holo.select(controls, "Head", heads > 1 ? ["mean of all", ...names] : names, i => { state.head = i; draw(); });
+  holo.select(controls, holo.say("Head"), heads > 1 ? [holo.say("mean of all"), ...names] : names, i => { state.head = i; draw(); });
   draw();
   plot.on("plotly_click", event => { state.token = event.points[0].y; shade(); });
   return draw;

@@ -3,7 +3,7 @@
 "use strict";
 holo.kinds.coords = (data, drawing, controls) => {
   const { tokens, languages, layers, mass, points } = data;
-  const plot = holo.plot(drawing, "Tokens in three dimensions. The numbers are in the tables below.");
+  const plot = holo.plot(drawing, holo.say("Tokens in three dimensions. The numbers are in the tables below."));
   const webgl = ["webgl2", "webgl"].some(kind => document.createElement("canvas").getContext(kind));
   const known = [...new Set(languages)];
   const colours = ["position", ...(known.length > 1 ? ["language"] : []), ...(mass ? ["mass"] : [])];
@@ -128,18 +128,18 @@ holo.kinds.coords = (data, drawing, controls) => {
   const name = holo.element("output", { textContent: layers[last] });
   const slider = holo.element("input", { type: "range", min: 0, max: last, step: 1, value: last });
   slider.addEventListener("input", () => go(Number(slider.value)));
-  controls.append(holo.element("label", {}, "Layer", slider, name));
-  const play = holo.element("button", { type: "button", textContent: "Play" });
+  controls.append(holo.element("label", {}, holo.say("Layer"), slider, name));
+  const play = holo.element("button", { type: "button", textContent: holo.say("Play") });
   let playing = 0;
-  const stop = () => { clearInterval(playing); playing = 0; play.textContent = "Play"; };
+  const stop = () => { clearInterval(playing); playing = 0; play.textContent = holo.say("Play"); };
   play.addEventListener("click", () => {
     if (playing) return stop();
-    play.textContent = "Stop";
+    play.textContent = holo.say("Stop");
     go(0);
     playing = setInterval(() => state.layer === last ? stop() : go(state.layer + 1), 1000);
   });
   controls.append(play);
-  const colour = holo.select(controls, "Colour", colours, i => { state.colour = colours[i]; draw(); });
+  const colour = holo.select(controls, holo.say("Colour"), colours, i => { state.colour = colours[i]; draw(); });
   colour.value = String(colours.indexOf(state.colour));
   holo.checkbox(controls, "labels", state.labels, on => { state.labels = on; draw(); });
   holo.checkbox(controls, "lines in reading order", state.lines, on => { state.lines = on; draw(); });
@@ -150,7 +150,7 @@ holo.kinds.coords = (data, drawing, controls) => {
       draw();
     });
   } else {
-    controls.append(holo.element("span", { className: "message" }, "This browser has no WebGL: axes 1 and 2 are drawn flat."));
+    controls.append(holo.element("span", { className: "message" }, holo.say("This browser has no WebGL: axes 1 and 2 are drawn flat.")));
   }
   draw();
   return draw;

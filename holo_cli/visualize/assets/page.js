@@ -2,7 +2,10 @@
 // A figure's own script puts a function(data, drawing, controls) into holo.kinds; it draws once and
 // returns a function that draws again, called when the reader's theme or the figure's width changes.
 "use strict";
-const holo = { kinds: {} };
+const holo = { kinds: {}, words: {} };
+
+// A word of the page in the reader's language; `words` comes with the page.
+holo.say = text => holo.words[text] || text;
 
 holo.dark = matchMedia("(prefers-color-scheme: dark)");
 holo.still = matchMedia("(prefers-reduced-motion: reduce)");

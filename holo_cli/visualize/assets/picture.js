@@ -65,13 +65,13 @@ holo.kinds.picture = (data, drawing, controls) => {
   const summary = holo.element("summary");
   if (data.numbers) {
     const section = drawing.parentElement;
-    if (!section.querySelector("h3")) section.append(holo.element("h3", { textContent: "The numbers" }));
+    if (!section.querySelector("h3")) section.append(holo.element("h3", { textContent: holo.say("The numbers") }));
     section.append(holo.element("details", {}, summary, told));
   }
 
   const tell = () => {
     if (!data.numbers) return;
-    summary.textContent = "All numbers of this figure" + (names.length > 1 ? `: ${chosen}` : "");
+    summary.textContent = holo.say("All numbers of this figure") + (names.length > 1 ? `: ${chosen}` : "");
     const { xaxis, yaxis } = data.layout;
     const title = (axis, or) => axis && axis.title && axis.title.text || or;
     const labels = axis => axis && axis.ticktext && axis.ticktext.map(holo.unplain);
@@ -80,7 +80,7 @@ holo.kinds.picture = (data, drawing, controls) => {
       const at = own ? own[i] : i, name = (labels(axis) || [])[at];
       return name === undefined ? [at] : [at, name];
     });
-    const heads = (place, axis) => place.length > 1 ? ["Position", "Token"] : [title(axis, "Place")];
+    const heads = (place, axis) => place.length > 1 ? [holo.say("Position"), holo.say("Token")] : [title(axis, holo.say("Place"))];
     const groups = new Map();
     const tables = [];
     for (const trace of data.variants[chosen]) {
@@ -101,7 +101,7 @@ holo.kinds.picture = (data, drawing, controls) => {
         tables.push(groups.get(over));
       }
       const [columns, rows] = groups.get(over);
-      columns.push(trace.name || title(yaxis, "Value"));
+      columns.push(trace.name || title(yaxis, holo.say("Value")));
       rows.forEach((row, i) => row.push(say(trace.y[i])));
     }
     told.replaceChildren(...tables.map(([columns, rows]) => holo.table(columns, rows)));
