@@ -18,12 +18,14 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import Timeout
 
 import holo_cli
 from holo_cli import plugins
 from holo_cli.errors import DataError
-from holo_cli.files import try_lock
+from holo_cli.files import file_lock
 
 Event = dict[str, Any]
 DONE = "result"
@@ -70,26 +72,25 @@ class WorkerPool:
     def __init__(self, folder: Path, size: int = 1) -> None:
         self.folder, self.size = folder, size
         self.running: dict[str, subprocess.Popen[str]] = {}
-        self._lock: IO[bytes] | None = None
+        self._lock = file_lock(folder / LOCK)
         self._stopping = False
         self._heard: queue.Queue[WorkerEvent] = queue.Queue()
 
     def __enter__(self) -> WorkerPool:
         """Raises DataError when another process works in this folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / LOCK).open("a+b")
-        if not try_lock(self._lock):
-            self._lock.close()
+        try:
+            self._lock.acquire()
+        except Timeout:
             raise DataError(
                 f"Another process is at work in {self.folder}.",
                 next_step="Wait for it, or name another page with --out.",
-            )
+            ) from None
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
         if {path.name for path in self.folder.iterdir()} <= {LOCK}:
             shutil.rmtree(self.folder, ignore_errors=True)
 
