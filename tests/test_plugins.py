@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 import holo_cli as holo
 from holo_cli import plugins, registry
 from holo_cli.__main__ import main
-from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.identity import identity_of_row
+from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
+from holo_cli.bench.experiment.entries import identity_of_row
 from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.data.prepare.prepare import prepare
@@ -154,7 +154,7 @@ def test_a_class_in_a_file_is_a_model() -> None:
     assert holo.models()[-1] == "mixer.py:Mean"
     assert registry.mechanism("mixer.py:Mean") == "The mean of everything so far."
     assert registry.preset_names("mixer.py:Mean") == []
-    assert code_of("mixer.py:Mean") != code_of("vanilla")
+    assert code_fingerprint("mixer.py:Mean") != code_fingerprint("vanilla")
 
 
 def test_a_file_in_a_package_has_presets_and_neighbours() -> None:

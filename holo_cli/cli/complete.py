@@ -1,15 +1,16 @@
-"""What shell completion offers: models, presets, recipes, prepared sets, sources, runs.
+"""Shell completion of models, presets, recipes, prepared sets, sources and runs.
 
-Each looks at names on the disk or in a registry and imports nothing heavy: completion runs at
-every press of the tab key. A folder that cannot be read offers nothing.
+Completion runs at every press of Tab, so these functions read names from the disk or the registry
+and import nothing heavy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import typer
+
+from holo_cli.paths import DATA
 
 
 def _starting(names: Iterable[str], incomplete: str) -> list[str]:
@@ -41,7 +42,7 @@ def recipes(incomplete: str) -> list[str]:
 
 def prepared(incomplete: str) -> list[str]:
     """Prepared sets under data/: folders with a meta.json."""
-    return _starting(sorted(p.parent.name for p in Path("data").glob("*/meta.json")), incomplete)
+    return _starting(sorted(p.parent.name for p in DATA.glob("*/meta.json")), incomplete)
 
 
 def sources(incomplete: str) -> list[str]:

@@ -42,9 +42,6 @@ class Attention(Mixer):
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
 
-    def finish_initialisation(self) -> None:
-        nn.init.zeros_(self.out.weight)
-
     def convolutions(self) -> list[ShortConv]:
         return [] if self.canon is None else [self.canon]
 

@@ -210,7 +210,7 @@ def test_prepare_on_a_real_small_file(holo: Holo) -> None:
     assert set(document["tokens"]) == {"train", "val"}
     assert "Next: holo train --model vanilla --data" in ran.err
     again = holo("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char")
-    assert "was there already" in again.err
+    assert "is already prepared" in again.err
     assert "tokenizer" in again.out
 
 

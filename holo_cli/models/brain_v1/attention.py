@@ -17,8 +17,7 @@ Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear
 
@@ -36,18 +36,11 @@ DENDRITE_STD = 0.1  # initial standard deviation of u . c for c of unit scale
 
 
 @dataclass(frozen=True)
-class AttentionState:
+class AttentionState(DataState):
     """Keys and values, and the sum of all inputs so far, (B, C); (B, 0) without dendrites."""
 
     past: KVCache
     total: Tensor
-
-    def select(self, rows: Tensor) -> AttentionState:
-        return replace(self, past=self.past.select(rows), total=self.total.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield from self.past.tensors()
-        yield self.total
 
 
 class BrainAttention(Attention):

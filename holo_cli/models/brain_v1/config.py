@@ -1,4 +1,4 @@
-"""What can be set about brain-v1."""
+"""Config of brain-v1."""
 
 from __future__ import annotations
 

@@ -15,19 +15,21 @@ third, so that its output stays the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 
+from holo_cli.models.backbone import Backbone
+from holo_cli.models.brain_v1.block import BrainBlock, brain_blocks
+from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import third
+from holo_cli.models.brain_v1.kwta import KWTA
 
-if TYPE_CHECKING:
-    from holo_cli.models.brain_v1.model import Model
-
+Grown = TypeVar("Grown", bound=Backbone)
 HOW = ("identity", "copy")
 
 
-def grow(model: Model, layers: int, how: str) -> tuple[Model, dict[str, str | None]]:
+def grow(model: Grown, layers: int, how: str) -> tuple[Grown, dict[str, str | None]]:
     """A new model of `layers` layers from a shallower one, which stays as it is.
 
     Also returned: for every parameter of the new model, by name, the name of the old parameter
@@ -58,8 +60,17 @@ def grow(model: Model, layers: int, how: str) -> tuple[Model, dict[str, str | No
             origin[name] = source if is_old else None
         for layer, (_, is_old) in enumerate(sources):
             if not is_old:
-                grown.zero_output(layer)
+                zero_output(brain_blocks(grown)[layer])
     return grown, origin
+
+
+def zero_output(block: BrainBlock) -> None:
+    """Make a block write nothing: the last matrix of each of its branches becomes zero."""
+    block.mixer.out.weight.zero_()
+    assert isinstance(block.mlp, Columns | KWTA)
+    block.mlp.down.weight.zero_()
+    if block.adapters is not None:
+        block.adapters.up.weight.zero_()
 
 
 def stacked(old: int, new: int) -> list[tuple[int, bool]]:

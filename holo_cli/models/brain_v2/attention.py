@@ -142,9 +142,6 @@ class SelectiveAttention(Mixer):
         """Selected tokens attend to selected tokens."""
         return 4.0 * self.share * math.ceil(self.share * length) * self.out.in_features
 
-    def decode_flops(self, length: float) -> float:
-        return self.flops(length)
-
 
 def _padded(t: Tensor, at: tuple[Tensor, Tensor], rows: int, most: int) -> Tensor:
     """(N, H, ...) of selected tokens -> (B, H, K, ...), at their row and index, zero elsewhere."""

@@ -1,4 +1,4 @@
-"""What can be set about brain-v2."""
+"""Config of brain-v2."""
 
 from __future__ import annotations
 
@@ -103,6 +103,6 @@ class Config(BackboneConfig):
             )
         if self.state % 2:
             raise ValueError(
-                f"model.state ({self.state}) must be even: rotary positions turn pairs"
+                f"model.state ({self.state}) must be even: rotary positions rotate pairs"
             )
         return self

@@ -19,8 +19,8 @@ positions of a chunk, M chunks of a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import no_autocast, wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.ssm import inverse_softplus
 
@@ -99,21 +100,17 @@ def delta_rule_step(
 
 
 @dataclass(frozen=True)
-class EpisodicState:
+class EpisodicState(DataState):
     """S of each row, (B, H, d, d), keys along the third dimension."""
 
     memory: Tensor
-
-    def select(self, rows: Tensor) -> EpisodicState:
-        return EpisodicState(self.memory.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.memory
 
 
 class EpisodicMemory(Mixer):
     """The memory with its projections, the gates alpha (forget) and beta (write), and an output
     gate."""
+
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -171,9 +168,6 @@ class EpisodicMemory(Mixer):
         shape = (batch, self.heads, self.head_width, self.head_width)
         return EpisodicState(torch.zeros(shape, dtype=wide(w.dtype), device=w.device))
 
-    def state_bytes(self, length: int) -> int:
-        return self.heads * self.head_width**2 * wide(self.out.weight.dtype).itemsize
-
     def flops(self, length: float) -> float:
         """Per token and head: products with half a chunk (K K^T, Q K^T, the solve, reading U) and
         with the state."""
@@ -182,6 +176,6 @@ class EpisodicMemory(Mixer):
         chunk, state = (3, 3) if self.delta else (2, 2)
         return 2.0 * width * (chunk * inside + state * self.head_width)
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         """Decay, read at the key, write, read."""
         return 7.0 * self.heads * self.head_width**2

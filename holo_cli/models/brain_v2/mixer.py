@@ -7,13 +7,13 @@ In parallel, all reading the same u. The output of each is zero at first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
@@ -22,24 +22,12 @@ from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
 
 
 @dataclass(frozen=True)
-class BrainState:
+class BrainState(DataState):
     """Decoding states of the parts of a layer."""
 
     ssm: SSMState
     memory: EpisodicState | None
     attention: PackedCache | None
-
-    def select(self, rows: Tensor) -> BrainState:
-        return BrainState(
-            self.ssm.select(rows),
-            self.memory.select(rows) if self.memory is not None else None,
-            self.attention.select(rows) if self.attention is not None else None,
-        )
-
-    def tensors(self) -> Iterator[Tensor]:
-        for part in (self.ssm, self.memory, self.attention):
-            if part is not None:
-                yield from part.tensors()
 
 
 class BrainMixer(Mixer):
@@ -100,10 +88,8 @@ class BrainMixer(Mixer):
         return sum(part.flops(length) for part in self.parts())
 
     def decode_flops(self, length: float) -> float:
-        """As `flops`, of one token decoded from a state."""
-        found = self.ssm.decode_flops()
-        if self.memory is not None:
-            found += self.memory.decode_flops()
-        if self.attention is not None:
-            found += self.attention.decode_flops(length)
-        return found
+        return sum(part.decode_flops(length) for part in self.parts())
+
+    def disable(self) -> None:
+        for part in self.parts():
+            part.disable()

@@ -98,6 +98,10 @@ class Ponder(FeedForward):
             left = remain
         return PonderResult(out, divergence, steps, mean)
 
+    def flops(self) -> float:
+        """Of the steps after the first."""
+        return 2.0 * (self.expected_steps() - 1) * self.active_parameters()
+
     def expected_steps(self) -> float:
         """Steps taken if halting is at its prior."""
         if self.rest == 0:

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.layers.rope import Rope
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.config import Config
 
@@ -53,21 +54,17 @@ def inverse_softplus(y: float) -> float:
 
 
 @dataclass(frozen=True)
-class SSMState:
+class SSMState(DataState):
     """The state of each row: (B, N, H, P) scalar, (B, C, N) selective."""
 
     position: int
     state: Tensor
 
-    def select(self, rows: Tensor) -> SSMState:
-        return SSMState(self.position, self.state.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.state
-
 
 class StateSpace(Mixer):
     """What both forms share: W_z and W_x in one matrix, the skip D, norm, gate and W_o."""
+
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -98,10 +95,6 @@ class StateSpace(Mixer):
     def state_shape(self) -> tuple[int, ...]:
         """Of one row's state."""
 
-    @abstractmethod
-    def decode_flops(self) -> float:
-        """As `flops`, of one token decoded from a state."""
-
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         return self._run(u, None, extras)[0], {}
 
@@ -113,9 +106,6 @@ class StateSpace(Mixer):
         w = self.out.weight
         zero = torch.zeros(batch, *self.state_shape(), dtype=wide(w.dtype), device=w.device)
         return SSMState(0, zero)
-
-    def state_bytes(self, length: int) -> int:
-        return math.prod(self.state_shape()) * wide(self.out.weight.dtype).itemsize
 
     def keys_and_queries(self, u: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
         """(B, S, C), the positions after `state` -> b and c, (B, S, N), c divided by sqrt(N)."""
@@ -167,7 +157,7 @@ class Scalar(StateSpace):
             2.0 * (inside + 2 * config.state_size) * config.width + 2 * inside * config.state_size
         )
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         """Add to the state and read it."""
         return 5.0 * self.config.state_size * self.config.width
 
@@ -231,7 +221,7 @@ class Selective(StateSpace):
         weights, are elementwise, and the two cancel."""
         return 0.0
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         return 7.0 * self.config.width * self.config.state_size
 
     def steps(self, u: Tensor) -> Tensor:

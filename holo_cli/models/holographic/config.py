@@ -1,4 +1,4 @@
-"""What can be set about holographic."""
+"""Config of holographic."""
 
 from __future__ import annotations
 

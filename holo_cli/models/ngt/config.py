@@ -89,7 +89,7 @@ class Config(BackboneConfig):
     def _coordinates_are_even(self) -> Config:
         if self.dimensions % 2:
             raise ValueError(
-                f"model.coords ({self.coords}) must be even: rotary positions turn pairs"
+                f"model.coords ({self.coords}) must be even: rotary positions rotate pairs"
             )
         return self
 

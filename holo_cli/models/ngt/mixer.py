@@ -16,7 +16,7 @@ and key are one point, else 2, queries first), d coordinates of a point.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,8 +79,10 @@ class InitialCoordinates(nn.Module):
 class GravityMixer(Mixer):
     """The mean of past values, weighted by attraction.
 
-    `forward` and `step` also take and return the coordinates, unlike those of `Mixer`.
+    The side stream holds the coordinates z (B, S, G, H d), which each layer moves.
     """
+
+    takes_extras: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -107,11 +109,9 @@ class GravityMixer(Mixer):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, Aux]:
-        """x (B, S, C), normalised, z (B, S, G, H d) -> output, the moved z, and repulsion."""
-        z = self.move_points(x, z)
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        """x (B, S, C), normalised -> output and repulsion."""
+        z = extras.side = self.move_points(x, extras.side)
         m = self.masses(x)
         p = self.particles(x, z, m, 0, extras)
         aux: Aux = {}
@@ -119,7 +119,7 @@ class GravityMixer(Mixer):
             share = max(1, self.pairs // self.interval)
             loss = repulsion(self.key_points(z), m, share)
             aux["repulsion"] = loss * (self.repulsion_weight / self.interval)
-        return self._join(self._attend(p, p.k, p.m, None, p.v)), z, aux
+        return self._join(self._attend(p, p.k, p.m, None, p.v)), aux
 
     def move_points(self, x: Tensor, z: Tensor) -> Tensor:
         """(B, S, C), (B, S, G, H d) -> the coordinates in this layer, before rotation."""
@@ -179,15 +179,13 @@ class GravityMixer(Mixer):
     def init_state(self, batch: int) -> KVCache:
         return KVCache()
 
-    def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: KVCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, KVCache]:
+    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
         """`forward` after `state`, which holds rotated key coordinates, log masses and values."""
-        z = self.move_points(x, z)
+        z = extras.side = self.move_points(x, extras.side)
         p = self.particles(x, z, self.masses(x), state.length, extras)
         state = state.append(p.k, p.m.log(), p.v)
         k, log_m, v = state.views()
-        return self._join(self._attend(p, k, None, log_m, v)), z, state
+        return self._join(self._attend(p, k, None, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()

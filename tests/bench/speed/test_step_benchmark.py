@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holo_cli.bench.experiment.entries import resolve_entries
+from holo_cli.bench.speed.measurements import resolve_entries
 from holo_cli.bench.speed.step_benchmark import TrainingBenchmark
 from holo_cli.models.brain_v1.kwta import KWTA
 

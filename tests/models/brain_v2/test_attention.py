@@ -151,7 +151,7 @@ def test_decoding_keeps_selected_tokens_only() -> None:
 
 def test_the_threshold_follows_the_scores_in_training_and_rests_in_evaluation() -> None:
     made = model(attention_every=1, attention_share=0.15, memory="none").float().train()
-    attention = made._blocks()[0].mixer.attention
+    attention = made.layers()[0].mixer.attention
     assert attention is not None
     with torch.no_grad():
         attention.threshold.fill_(3.0 / THRESHOLD_SCALE)  # nearly nothing passes

@@ -85,10 +85,10 @@ def test_stopped_tokens_leave_the_batch() -> None:
 
 def test_decoding_stops_early() -> None:
     made = model(ponder=6, ponder_rest=0.2, attention_every=0)
-    for block in made._blocks():
+    for block in made.layers():
         with torch.no_grad():
             block.mlp.halt_bias.fill_(5.0)  # sure after the first step
-    with watched([b.mlp.mlp.up for b in made._blocks()]) as calls, torch.no_grad():
+    with watched([b.mlp.mlp.up for b in made.layers()]) as calls, torch.no_grad():
         made.step(tokens(1, 1), made.init_state(1))
     assert len(calls) == 2  # one step in each of two layers
 

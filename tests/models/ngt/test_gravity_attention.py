@@ -164,12 +164,12 @@ def test_extreme_powers_stay_finite() -> None:
 def test_masses_radius_and_laws_get_gradients(label: str) -> None:
     torch.manual_seed(0)
     model = Model(config(**CASES[label])).train()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         torch.nn.init.normal_(block.mixer.out.weight, std=0.3)
         torch.nn.init.normal_(block.mixer.mass.weight, std=0.3)
     tokens = torch.randint(0, 29, (4, 20))
     model.hidden(tokens).x.pow(3).sum().backward()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         wanted = [block.mixer.mass.weight, *block.mixer.kernel.parameters()]
         if block.mixer.radius_cutoff is not None:
             wanted.append(block.mixer.radius_cutoff.radius)

@@ -99,7 +99,7 @@ def test_the_model_evaluates_with_skipping_as_without() -> None:
     """A prompt of several blocks: no_grad skips, grad mode does not."""
     torch.manual_seed(0)
     model = Model(config(radius_mode="hard", radius=2.0, context=200)).double().eval()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         torch.nn.init.normal_(block.mixer.out.weight, std=0.3)
     tokens = torch.randint(0, 29, (2, 150))
     plain = model(tokens)
