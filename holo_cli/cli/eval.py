@@ -270,8 +270,8 @@ def _texts(
         )
     opened = PreparedData.open(path)
     _check_own(loaded.header, opened, data, out)
-    texts, anew = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
-    if anew:
+    texts, retokenized = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
+    if retokenized:
         out.note(
             f"{path} was prepared with another tokenizer and is tokenized again with the "
             "checkpoint's. Compare bits per byte, not losses."
