@@ -263,7 +263,9 @@ class _Bench:
         self.out.end(wrote, "" if self.open_page else "open the page in a browser")
         states = {row["status"] for row in rows if "status" in row}
         if "measured" not in states:
-            raise HoloError("Every model failed; the rows say why.", next_step=f"See {self.raw}.")
+            raise HoloError(
+                "Every model failed; the rows have the reasons.", next_step=f"See {self.raw}."
+            )
 
 
 def _entries(

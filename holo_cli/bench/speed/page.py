@@ -54,7 +54,7 @@ def findings(speeds: Speeds) -> list[str]:
     """Sentences: which entry is fastest in training and decoding, which uses the least memory, and
     what failed. A difference within the spread of the rounds counts as none."""
     rows = speeds.rows()
-    said = []
+    sentences = []
     for phase, what in zip(PHASES, ("trains", "decodes"), strict=True):
         for row in rows:
             found = row[phase]
@@ -62,18 +62,18 @@ def findings(speeds: Speeds) -> list[str]:
                 continue
             ratio = found["ratio"]
             if ratio["count"] < 2:
-                said.append(
+                sentences.append(
                     f"{row['name']} {what} at {ratio['median']:.2f}x of {speeds.base}: one round "
                     "has no spread, so no verdict is given."
                 )
             elif ratio["low"] <= 1 <= ratio["high"]:
-                said.append(
+                sentences.append(
                     f"{row['name']} {what} about as fast as {speeds.base}: "
                     f"{spread_text(ratio, '.2f', 'x')}, on both sides of 1."
                 )
             else:
                 side = "faster" if ratio["median"] > 1 else "slower"
-                said.append(
+                sentences.append(
                     f"{row['name']} {what} {side} than {speeds.base}: "
                     f"{spread_text(ratio, '.2f', 'x')}."
                 )
@@ -81,13 +81,13 @@ def findings(speeds: Speeds) -> list[str]:
     known = {name: peak for name, peak in peaks.items() if peak is not None}
     if len(known) > 1:
         least = min(known, key=lambda name: known[name])
-        said.append(
+        sentences.append(
             f"{least} uses the least memory in training: {megabytes(known[least])} at its peak."
         )
     for row in rows:
         for phase, reason in row.get("failed", {}).items():
-            said.append(f"{row['name']} failed in {phase}: {reason}")
-    return said
+            sentences.append(f"{row['name']} failed in {phase}: {reason}")
+    return sentences
 
 
 def busy_note(speeds: Speeds) -> str:
