@@ -65,9 +65,6 @@ Legend: B rows, S positions, C width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -77,21 +74,8 @@ from holo_cli.layers.interfaces import Aux, Mixer
 from .config import Config
 
 
-@dataclass(frozen=True)
-class Average:
-    """What is remembered of each row: its average so far, (B, C)."""
-
-    mean: Tensor
-
-    def select(self, rows: Tensor) -> Average:
-        return Average(self.mean.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.mean
-
-
 class CLASS(Mixer):
-    """A moving average of the past."""
+    """A moving average of the past. Its state is the average so far, (B, C)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -107,27 +91,19 @@ class CLASS(Mixer):
         self.decay.copy_(torch.log(a / (1 - a)))
         nn.init.zeros_(self.out.weight)
 
-    def init_state(self, batch: int) -> Average:
-        return Average(self.decay.new_zeros(batch, len(self.decay)))
-
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        return self.step(x, self.init_state(len(x)))[0], {}
+        return self.step(x, None)[0], {}
 
-    def step(self, x: Tensor, state: Average) -> tuple[Tensor, Average]:
+    def step(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         a = self.decay.sigmoid()
         m = (1 - a) * self.value(x)  # (B, S, C)
-        m = torch.cat((m[:, :1] + a * state.mean[:, None], m[:, 1:]), dim=1)
+        if state is not None:
+            m = torch.cat((m[:, :1] + a * state[:, None], m[:, 1:]), dim=1)
         shift = 1
         while shift < m.shape[1]:  # sums over 1, 2, 4, ... positions
             m = m + a**shift * F.pad(m, (0, 0, shift, 0))[:, :-shift]
             shift *= 2
-        return self.out(m.to(x.dtype)), Average(m[:, -1])
-
-    def state_bytes(self, length: int) -> int:
-        return self.decay.numel() * self.decay.element_size()
-
-    def flops(self, length: float) -> float:
-        return 0.0  # no products beside those of the weights
+        return self.out(m.to(x.dtype)), m[:, -1]
 '''
 REFERENCE = '''\
 """The formula of NAME, one position at a time, and what `holo check` has to know."""

@@ -180,7 +180,7 @@ def test_a_file_in_a_package_has_presets_and_neighbours() -> None:
         ("a.py", MIXER, 2, "Write a.py:Last or a.py:Mean"),
         ("a.py:Maen", MIXER, 2, "Did you mean 'Mean'?"),
         ("a.py:NotAMixer", MIXER, 2, "this class is not a mixer"),
-        ("a.py:Half", MIXER, 2, "this class lacks finish_initialisation"),
+        ("a.py:Half", MIXER, 2, "this class lacks forward, step"),
         ("a.py:Mean", "x = 1\nfrom nowhere_at_all import y\n", 1, "ModuleNotFoundError.*line 2"),
         ("a.py:Mean", "x = 1\n\ny = (\n", 1, "SyntaxError.*line 3"),
         ("a.py:Mean", "def f():\n    return 1 / 0\n\nf()\n", 1, "ZeroDivisionError.*line 2"),
