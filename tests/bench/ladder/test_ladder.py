@@ -114,7 +114,7 @@ def test_a_best_rate_at_the_edge_of_its_sweep_is_flagged_where_it_is_used(
     ]
     assert not any(point.line.note for point in vanilla.points)
     edge = (
-        "the best rate at s, x4, is the last one tried on its side, so a better one may lie beyond "
+        "the best rate at s, x4, is the last one tried on its side, so a better one may be beyond "
         "it, and m, l use it too"
     )
     assert edge in ngt.notes
