@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from holo_cli.bench.machine import describe_machine
 from holo_cli.config.model_schema import BackboneConfig
-from holo_cli.layers.attention import Attention
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.training.precision import autocast, pick_dtype
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)

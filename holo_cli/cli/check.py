@@ -40,8 +40,6 @@ def check(
 
     Causality, decoding, gradients, exact resuming, learning with and without the mixer, and costs,
     on small shapes. Ends with exit code 1 if a check fails.
-
-    Examples: holo check gla; holo check ideas/mixer.py:MovingAverage; holo check gla --markdown
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.check.cases import cases_of

@@ -41,6 +41,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "chat": ("holo chat", "holo chat -c my-run --temperature 0.6 --lang ko"),
     "models": ("holo models", "holo models ngt --vocab-size 32000"),
+    "check": (
+        "holo check gla",
+        "holo check ideas/mixer.py:MovingAverage",
+        "holo check gla --markdown",
+    ),
+    "new-model": ("holo new-model wavelet", "holo new-model wavelet --out ideas/wavelet"),
     "datasets": ("holo datasets", "holo datasets stories"),
     "inspect": ("holo inspect", "holo inspect my-run -v"),
     "export": (

@@ -19,12 +19,10 @@ def new_model(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write a package with a mixer, its config, reference, preset and test.
+    """Create a package for a new mixer.
 
-    It is a moving average that passes `holo check` as written: change the formula in mixer.py and
-    in reference.py to yours.
-
-    Examples: holo new-model wavelet; holo new-model wavelet --out ideas/wavelet
+    The package has a config, a mixer, a reference, a preset and a test. The mixer is a moving
+    average that passes `holo check`: replace its formula in mixer.py and reference.py by yours.
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.new_model import write_model

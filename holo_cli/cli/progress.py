@@ -161,13 +161,15 @@ class Bar:
 
         May be called at any rate: tqdm redraws at most four times a second.
         """
+        bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                file=sys.stderr, leave=False, dynamic_ncols=True, mininterval=0.25, miniters=0
-            )
-        self._bar.bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
+                desc=facts, total=total, bar_format=bar_format, file=sys.stderr, leave=False,
+                dynamic_ncols=True, mininterval=0.25, miniters=0,
+            )  # fmt: skip
+        self._bar.bar_format = bar_format
         self._bar.total = total
         self._bar.set_description_str(facts, refresh=False)
         self._bar.update(done - self._bar.n)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.config.model_schema import BackboneConfig
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.models.backbone import Backbone
 from holo_cli.models.oracle import Inputs, Vectors, backbone_logits, total
+from holo_cli.models.vanilla.attention import Attention
 
 SHAPE: dict[str, Any] = {"vocab_size": 23, "layers": 2, "heads": 2, "width": 16, "context": 32}
 

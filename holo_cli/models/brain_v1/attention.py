@@ -22,7 +22,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
@@ -31,6 +30,7 @@ from holo_cli.layers.precision import wide
 from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear
+from holo_cli.models.vanilla.attention import Attention
 
 DENDRITE_STD = 0.1  # initial standard deviation of u . c for c of unit scale
 

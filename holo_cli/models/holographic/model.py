@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
 from holo_cli.models.backbone import Backbone
 from holo_cli.models.holographic.config import Config
@@ -20,6 +19,7 @@ from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.views import watched
 
 

@@ -1,9 +1,9 @@
 """Attention over the last `window` tokens and the first `sinks` tokens of a text.
 
-vanilla's attention (QK-norm, rotary positions, learned query gain: `layers/attention.py`) with a
-bounded view. The first tokens stay visible because trained attention uses them as sinks for surplus
-weight; without them quality collapses once they leave the window (Xiao et al. 2023, arXiv
-2309.17453). Unlike that paper, which numbers positions inside the cache, every key
+vanilla's attention (`models/vanilla/attention.py`) with a bounded view. The first tokens stay
+visible because trained attention uses them as sinks for surplus weight; without them quality
+collapses once they leave the window (Xiao et al. 2023, arXiv 2309.17453). Unlike that paper, which
+numbers positions inside the cache, every key
 keeps the absolute position it was trained at, sinks too, so training and decoding are the same
 function. Legend: B rows, T positions, n positions seen, W window, S sinks, H heads, d = C / H.
 """
@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.state import DataState
 from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
 from holo_cli.models.sliding_window.config import Config
+from holo_cli.models.vanilla.attention import Attention
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Causal self-attention of the modern recipe.
+"""Causal self-attention, the mixer of the modern recipe.
 
     q, k, v = W_q x, W_k x, W_v x                     per head
     q = g rope(rms_norm(q));  k = rope(rms_norm(k))
     y = W_o softmax(q k^T / sqrt(d)) v                over the past
 
-g is a learned gain per head (`gain.py`). Queries and keys are made in one stack, so that norm and
-rotation cost one pass for both. Legend: B rows, T positions, S positions of a step, C width, H
-heads, d = C / H.
+g is a learned gain per head (`layers/gain.py`). Queries and keys are stacked, so that norm and
+rotation cost one pass for both. Models whose mixer is this attention with a change (a window,
+dendrites, a formula beside it) derive from this class, so that there is one definition.
+
+Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H.
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ class Attention(Mixer):
         return 2 * length * self.out.in_features * self.out.weight.element_size()
 
     def flops(self, length: float) -> float:
-        return 4.0 * length * self.out.in_features  # scores and weighted sum, a MAC is two
+        return 4.0 * length * self.out.in_features  # scores and weighted sum, a multiply-add is two
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, T, C) -> attention weights (B, H, T, T), for pictures and tests; O(T^2) memory."""
