@@ -85,6 +85,8 @@ def resolve_entries(
             f"'{twice}' is named twice.", next_step="Give each entry a different name."
         )
     base = entries[0].model if all(e.model != BASELINE for e in entries) else BASELINE
+    if not registry.preset_names(base):
+        base = BASELINE
     shape = resolve(base, preset).model
     common: dict[str, Any] = {
         "model.layers": shape.layers,
