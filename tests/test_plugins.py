@@ -435,7 +435,9 @@ def test_bench_compares_a_file_with_a_model(
 def test_bench_speed_measures_a_file_at_the_common_shape(
     stories: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write("ideas/mixer.py", MIXER.replace("heads: int = 2", "heads: int = 5"))
+    write(
+        "ideas/mixer.py", MIXER.replace("heads: int = 2", "heads: int = 3").replace("= 16", "= 18")
+    )
     code, said = run(
         capsys, "bench", "speed", "--models", "ideas/mixer.py:Mean", "--context", "16",
         "--vocab-size", "16", "--batch-size", "1", "--repeats", "1", "--seconds", "0.01",

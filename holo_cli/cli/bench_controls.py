@@ -9,6 +9,7 @@ import typer
 
 from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.compare.controls import Controls
@@ -60,7 +61,7 @@ def controls(
     own = options.given(campaigns=campaigns, campaign_seeds=seeds)
     plan = plan.changed(options.given(data=data), own, sets or ())
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
-    page = out_path or Path("bench") / f"controls-{name}-{Path(plan.shared.data).name}.html"
+    page = out_path or BENCH / f"controls-{name}-{Path(plan.shared.data).name}.html"
     chosen = RunOptions(page, jobs, retry_failed)
     opened = bench.open_controls(plan, chosen)
     _announce(opened, out)

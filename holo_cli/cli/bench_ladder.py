@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
 from holo_cli.errors import UsageError
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.ladder.plan import Ladder
@@ -91,7 +92,7 @@ def ladder(
     )
     chosen_axis = _axis(axis)
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
-    page = out_path or Path("bench") / f"ladder-{name}-{Path(plan.shared.data).name}.html"
+    page = out_path or BENCH / f"ladder-{name}-{Path(plan.shared.data).name}.html"
     chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
     opened = bench.open_ladder(plan, chosen)
     if dry_run:

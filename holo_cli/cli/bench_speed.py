@@ -21,6 +21,7 @@ from holo_cli.cli.bench_options import (
 )
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.report import Report
@@ -231,7 +232,7 @@ class _Bench:
     ) -> None:
         self.name, self.open_page = name, open_page
         self.out = out
-        self.page = page or Path("bench") / f"{name}-{preset}.html"
+        self.page = page or BENCH / f"{name}-{preset}.html"
         self.started = time.monotonic()
 
     def log(self) -> MeasurementLog:

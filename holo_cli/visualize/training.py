@@ -13,9 +13,9 @@ from typing import Any
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import DataError, nearest
 from holo_cli.models.views import Picture, Table
+from holo_cli.paths import RUNS
 from holo_cli.visualize.page import Section, picture_section, rounded
 
-RUNS = Path("runs")
 LOG = "metrics.jsonl"
 MOST_POINTS = 1000  # of one curve; longer ones are thinned evenly, the last point kept
 MOST_SAMPLES = 12  # of one run, evenly over its evaluations, the last one kept
