@@ -85,8 +85,12 @@ def _announce(controls: Controls, out: Output) -> None:
 
 
 def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> None:
-    from holo_cli.bench.compare.controls_page import write_page
-    from holo_cli.bench.compare.controls_summary import sentences, summarise_controls, table
+    from holo_cli.bench.compare.controls_report import (
+        sentences,
+        summarise_controls,
+        table,
+        write_page,
+    )
 
     summary = summarise_controls(controls)
     nbytes = write_page(controls, summary, page)

@@ -154,9 +154,8 @@ def _sizes(ladder: Ladder, out: Output) -> None:
 
 
 def _report(ladder: Ladder, axis: Axis, page: Path, open_page: bool, out: Output) -> None:
-    from holo_cli.bench.ladder.page import write_page
+    from holo_cli.bench.ladder.page import curves_table, rungs_table, sentences, to_dict, write_page
     from holo_cli.bench.ladder.summary import summarise_ladder
-    from holo_cli.bench.ladder.words import curves_table, rungs_table, sentences, to_dict
 
     summary = summarise_ladder(ladder, axis)
     nbytes = write_page(ladder, summary, page)

@@ -64,7 +64,7 @@ class WorkerProcess:
         self.send(job)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write a line to stdin. A dead process ignores it: `crash` tells why it died."""
+        """Write a line to stdin. A dead process ignores it: `crash` returns the reason."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(message) + "\n")

@@ -213,7 +213,7 @@ class MeasurementLog:
         return cls(run, None if path is None else ResultLog(path, bench))
 
     def add(self, *place: object, **figures: Any) -> None:
-        """`place` says what was measured: phase, name, round, ..."""
+        """`place` names what was measured: phase, name, round, ..."""
         row = {"key": "/".join(map(str, (self.run, *place))), "run": self.run, **figures}
         self.rows.append(row)
         if self.file is not None:

@@ -1,8 +1,8 @@
 """brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
 
-The modern backbone with its feed-forward half made sparse (`columns.py`, `kwta.py`), and around
-it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
-(`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
+The modern backbone with a sparse feed-forward half (`columns.py`, `kwta.py`) and three options:
+early exit of easy tokens (`exits.py`), an adapter per language (`adapters.py`), and growth in depth
+during training (`growth.py`).
 
 Legend: B rows, T positions, S positions of a step, C width.
 """
@@ -49,8 +49,8 @@ class BrainState(BackboneState):
 class Model(Backbone):
     """The modern backbone with sparse columns.
 
-    `exit_threshold` starts as the config's and may be set at any time: evaluation and decoding let
-    tokens leave early where it is at most 1, training never does.
+    `exit_threshold` is initially the config's and may be set at any time: evaluation and decoding
+    use early exit where it is at most 1, training never does.
     """
 
     config: Config
