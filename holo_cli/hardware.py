@@ -39,7 +39,7 @@ def remembered(name: str) -> Any:
 
 
 def remember(name: str, value: Any) -> None:
-    """Keep a figure for later processes; where the folder cannot be written, each measures anew."""
+    """Store a figure for later processes; if the folder is not writable, each measures again."""
     path = machine_file()
     try:
         known = json.loads(path.read_text(encoding="utf-8"))

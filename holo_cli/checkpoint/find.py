@@ -36,7 +36,7 @@ def check_run_name(run: str) -> str:
 
 
 def run_path(root: Path, run: str, kind: Kind) -> Path:
-    """Where a run's checkpoint of that kind lies: `root/RUN_KIND.safetensors`."""
+    """The path of a run's checkpoint of that kind: `root/RUN_KIND.safetensors`."""
     return root / f"{check_run_name(run)}_{kind}{SUFFIX}"
 
 

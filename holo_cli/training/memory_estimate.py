@@ -1,4 +1,4 @@
-"""How much memory a run will take, said before it starts, and what this machine has."""
+"""Estimates the memory of a run before it starts, and measures what the machine has."""
 
 from __future__ import annotations
 
