@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
 SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
+QUOTES = tuple("'\"`")
 MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
 
 
@@ -98,7 +100,10 @@ class Catalogue:
         for template in self.templates:
             values = template.match(body)
             if values is not None:
-                return template.fill([self.translate(value, depth - 1) for value in values])
+                return template.fill(
+                    value if template.is_quoted[index] else self.translate(value, depth - 1)
+                    for index, value in enumerate(values)
+                )
         return None
 
 
@@ -111,6 +116,10 @@ class _Template:
         parts = PLACEHOLDER.split(key)
         self.literals = parts[0::3]
         self.order = [int(index) for index in parts[1::3]]
+        # what stands in quotes is a name or a value that was typed: never translated
+        around = zip(self.order, self.literals, self.literals[1:], strict=False)
+        quoted = {i: a[-1:] in QUOTES and b[:1] in QUOTES for i, a, b in around}
+        self.is_quoted = [quoted[index] for index in sorted(quoted)]
 
     @property
     def _pattern(self) -> re.Pattern[str]:
@@ -127,7 +136,9 @@ class _Template:
         values = dict(zip(self.order, found.groups(), strict=True))
         return [values[index] for index in sorted(values)]
 
-    def fill(self, values: list[str]) -> str:
+    def fill(self, given: Iterable[str]) -> str:
+        values = list(given)
+
         def insert(found: re.Match[str]) -> str:
             value = values[int(found[1])]
             return with_particle(value, found[2]) if found[2] else value

@@ -18,6 +18,8 @@ def catalogue() -> Catalogue:
             "No run named {0}.": "{0} 실행이 없습니다.",
             "No run named {0} in {1}.": "{1}에 {0:이라} 불리는 실행이 없습니다.",
             "{0} steps": "{0} 스텝",
+            "Unknown key '{0}'.": "알 수 없는 키 '{0}'.",
+            "seed": "시드",
         }
     )
 
@@ -33,6 +35,7 @@ def catalogue() -> Catalogue:
         ("Error: No run named x.", "오류: x 실행이 없습니다."),
         ("Error: other", "오류: other"),
         ("Random seed.\n12 steps\nfoo", "난수 시드.\n12 스텝\nfoo"),
+        ("Unknown key 'seed'.", "알 수 없는 키 'seed'."),
         ("A text of the user's.", "A text of the user's."),
         ("", ""),
     ],
