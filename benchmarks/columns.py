@@ -1,14 +1,14 @@
 """brain-v1's sparse MLP against its dense twin: time of one layer, in training and in decoding.
 
-    python -m benchmarks.columns --width 1024
+    python benchmarks/columns.py --width 1024
 
 The twin has the same hidden units, all of them active. Training is forward and backward over a
-batch of tokens, in the number format that training picks here; decoding is one token at a time
-with float32 weights, as `holo generate` runs. Forms take turns within one run, repeat by repeat, so
-that a busy machine troubles all of them alike; figures are medians. CPU time is given beside wall
-clock: with other programs running it is the more trustworthy of the two.
+batch of tokens, in the number format that training chooses on this machine; decoding is one token
+at a time with float32 weights, as in `holo generate`. All forms are measured in turn, repeat by
+repeat, so that other load on the machine affects all alike; figures are medians. On a busy machine
+processor time is more reliable than wall clock.
 
-Rows are printed as JSON, one a line, the last one the machine; a table follows on stderr.
+Prints one JSON row for each form, the machine last, and a table on stderr.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from holo_cli.bench.machine import describe_machine
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.training.precision import autocast, pick_dtype
 
 TWIN = "dense"
@@ -39,22 +39,22 @@ FORMS: dict[str, dict[str, Any]] = {
     "kwta-predictor": {"sparsity": "kwta", "predictor": 32},
     "columns-masked": {"sparsity": "columns", "masked": True},
 }
-CALIBRATION = 0.2  # seconds that a repeat should take at least, so that clocks resolve it
-DECODED = 64  # different tokens that decoding goes through, so that different columns are met
+CALIBRATION = 0.2  # minimum seconds of a repeat, for the resolution of the clock
+DECODED = 64  # different tokens in decoding, so that different columns are active
 
 
-def make(form: str, width: int, activity: float) -> Columns | Free:
-    """The MLP of one layer; nothing is left at zero."""
+def make(form: str, width: int, activity: float) -> Columns | KWTA:
+    """The MLP of one layer, with no parameter at zero."""
     torch.manual_seed(0)
     config = Config(width=width, heads=max(1, width // 64), activity=activity, **FORMS[form])
-    part = Columns(config, 0) if config.sparsity in ("columns", "both") else Free(config, 0)
+    part = Columns(config, 0) if config.sparsity in ("columns", "both") else KWTA(config, 0)
     with torch.no_grad():
         for p in part.parameters():
             p.copy_(torch.randn_like(p) * (p.shape[-1] ** -0.5 if p.ndim > 1 else 0.0))
     return part
 
 
-def training(part: Columns | Free, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
+def training(part: Columns | KWTA, tokens: int, dtype: torch.dtype) -> Callable[[], None]:
     """One forward and backward pass over `tokens` tokens."""
     device = torch.device("cpu")
     part.train()
@@ -74,7 +74,7 @@ def training(part: Columns | Free, tokens: int, dtype: torch.dtype) -> Callable[
     return run
 
 
-def decoding(part: Columns | Free) -> Callable[[], None]:
+def decoding(part: Columns | KWTA) -> Callable[[], None]:
     """`DECODED` tokens one after the other."""
     part.eval()
     tokens: Sequence[Tensor] = torch.randn(DECODED, 1, 1, part.up.in_features).unbind(0)
@@ -125,7 +125,7 @@ def measure(
             for clock in (0, 1)
         ]
         with torch.no_grad():
-            _, could = parts[form].sent(torch.randn(256, width))
+            _, could = parts[form].unit_outputs(torch.randn(256, width))
         rows.append(
             {
                 "what": what,
@@ -147,7 +147,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for a person."""
+    """The rows as a Markdown table."""
     lines = [
         "| | form | units active | us a token | CPU us | faster than dense | by CPU time |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -162,17 +162,21 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", default=1024, type=int, help="width of the stream")
     parser.add_argument("--activity", default=0.05, type=float, help="share of units active")
     parser.add_argument("--tokens", default=4096, type=int, help="tokens of a training pass")
-    parser.add_argument("--repeats", default=7, type=int, help="turns that each form takes")
-    parser.add_argument("--forms", default=",".join(FORMS), help="which, separated by commas")
+    parser.add_argument("--repeats", default=7, type=int, help="measurements of each form")
+    parser.add_argument(
+        "--forms", default=",".join(FORMS), help="forms to measure, separated by commas"
+    )
     asked = parser.parse_args(arguments)
-    wished = asked.forms.split(",")
-    if unknown := set(wished) - FORMS.keys():
+    wanted = asked.forms.split(",")
+    if unknown := set(wanted) - FORMS.keys():
         parser.error(f"no form {', '.join(sorted(unknown))}; there are: {', '.join(FORMS)}")
-    forms = [form for form in FORMS if form in {TWIN, *wished}]
+    forms = [form for form in FORMS if form in {TWIN, *wanted}]
     rows = []
     for what in ("train", "decode"):
         rows += measure(what, asked.width, asked.activity, asked.tokens, asked.repeats, forms)

@@ -1,14 +1,14 @@
-"""Does leaving early save time at equal loss? A checkpoint decodes with and without it.
+"""Decoding time with and without early exit, at a given increase in loss.
 
-    python -m benchmarks.early_exit --checkpoint NAME --tolerance 0 0.01 0.05
+    python benchmarks/early_exit.py --checkpoint NAME --tolerance 0 0.01 0.05
 
 For each tolerance (nats per token above the loss of all layers) the threshold is calibrated on the
-first half of the validation text, as `--exit-threshold auto` does it. What is reported is of the
-second half, which had no part in the choice: loss, depth, and time. There tokens are read one at a
-time, as decoding does, in turns with and without the threshold, so that a busy machine troubles
-both alike. One JSON row per tolerance, and last the machine. `calibration_loss` and
-`calibration_full_loss` are of the first half; `times_faster` is the ratio of medians of wall clock,
-`times_faster_cpu` of processor time.
+first half of the validation text, as `--exit-threshold auto` does it. Loss, depth and time are
+reported for the second half, which had no part in the choice. Its tokens are read one at a time, as
+in decoding, in turn with and without the threshold, so that other load on the machine affects both
+alike. Prints one JSON row for each tolerance, and the machine last. `calibration_loss` and
+`calibration_full_loss` are of the first half; `times_faster` is the ratio of the median wall clock
+times, `times_faster_cpu` that of the processor times.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ def decoded(loaded: LoadedModel, tokens: Tensor, threshold: float) -> tuple[floa
 
 
 def halves(shards: Shards) -> tuple[Shards, Shards]:
-    """A text cut in the middle. Raises DataError where there is nothing to cut."""
+    """A text split in the middle. Raises DataError for a text without tokens."""
     left = sum(map(len, shards)) // 2
     if not left:
-        raise DataError("The validation text is too short to be cut in halves.")
+        raise DataError("The validation text is too short to be split in halves.")
     parts: tuple[list[Any], list[Any]] = [], []
     for shard in shards:
         for part, piece in zip(parts, (shard[:left], shard[left:]), strict=True):
@@ -109,19 +109,25 @@ def measure(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--checkpoint", required=True, help="a run's name or a file")
-    parser.add_argument("--data", type=Path, help="a prepared set; else the checkpoint's own")
-    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.0, 0.01, 0.05])
-    parser.add_argument("--every", type=int, help="layers between chances to leave, if not its own")
-    parser.add_argument("--tokens", type=int, default=256, help="read one by one, per turn")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--checkpoint", required=True, help="name of a run, or a file")
+    parser.add_argument("--data", type=Path, help="prepared set (default: the checkpoint's own)")
+    parser.add_argument(
+        "--tolerance", type=float, nargs="+", default=[0.0, 0.01, 0.05], help="nats per token"
+    )
+    parser.add_argument("--every", type=int, help="layers between exits (default: the model's)")
+    parser.add_argument(
+        "--tokens", type=int, default=256, help="tokens read in a turn (default: %(default)s)"
+    )
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
     asked = parser.parse_args()
     from holo_cli.bench.machine import describe_machine
 
     try:
         loaded = load(asked.checkpoint)
-        set_threshold(loaded.model, NEVER)  # says so at once where a model cannot
+        set_threshold(loaded.model, NEVER)  # raises at once for a model without early exit
         if asked.every:
             changed = loaded.model.config.model_copy(update={"exit_every": asked.every})
             loaded.model.config = changed

@@ -1,11 +1,12 @@
-"""One layer's mixing of tokens, forward and backward: the memory's two forms against attention.
+"""Forward and backward time of one mixer: two forms of the holographic memory against attention.
 
-    python -m benchmarks.memory_scan --width 512 --heads 8 --plates 1 2
+    python benchmarks/memory_scan.py --width 512 --heads 8 --plates 1 2
 
-`memory` is the hand-written passes that training uses, `plain` the same in autograd's operations
-over the whole length, `attention` vanilla's; each with its projections, at random weights. Rounds
-go through all of them in turn, so that what else the machine does falls on all alike; the least
-processor time of the rounds counts. One JSON row a length and form, and last the machine.
+`memory` is the hand-written backward pass that training uses, `plain` the same formula in autograd
+operations over the whole length, `attention` is vanilla's; each with its projections and random
+weights. All are measured in turn in every round, so that other load on the machine affects all
+alike; the lowest processor time of the rounds is reported. Prints one JSON row for each length and
+form, and the machine last.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from torch import Tensor, nn
 
 from holo_cli.bench.machine import describe_machine
 from holo_cli.config.model_schema import BackboneConfig
-from holo_cli.layers.attention import Attention
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.training.precision import autocast, pick_dtype
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 
 
 class Plain(Holographic):
-    """The mixer with the memory's plain form."""
+    """The mixer with the plain form of its memory."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -40,7 +41,7 @@ class Plain(Holographic):
 
 
 def mixers(asked: argparse.Namespace, length: int) -> dict[str, nn.Module]:
-    """What is timed, by name."""
+    """The mixers to be timed, by name."""
     shape = {"vocab_size": 2, "layers": 1, "heads": asked.heads, "width": asked.width}
     found: dict[str, nn.Module] = {}
     for binding in asked.binding:
@@ -71,8 +72,8 @@ def seconds(mixer: nn.Module, x: Tensor, dtype: torch.dtype) -> float:
     return taken
 
 
-def rows_of(asked: argparse.Namespace, length: int, tell: Callable[[str], None]) -> None:
-    """Measure all forms at one length and tell a row for each."""
+def measure(asked: argparse.Namespace, length: int, emit: Callable[[str], None]) -> None:
+    """Measure all forms at one length; calls `emit` with a JSON row for each."""
     dtype = pick_dtype("auto", torch.device("cpu"))
     rows = max(1, asked.tokens // length)
     x = torch.randn(rows, length, asked.width, dtype=dtype).requires_grad_()
@@ -84,24 +85,30 @@ def rows_of(asked: argparse.Namespace, length: int, tell: Callable[[str], None])
     for name, taken in least.items():
         microseconds = round(taken / (rows * length) * 1e6, 2)
         row = {"length": length, "rows": rows, "form": name, "microseconds_per_token": microseconds}
-        tell(json.dumps(row))
+        emit(json.dumps(row))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--width", default=512, type=int)
-    parser.add_argument("--heads", default=8, type=int)
-    parser.add_argument("--plates", default=[1, 2], type=int, nargs="+")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", default=512, type=int, help="default: %(default)s")
+    parser.add_argument("--heads", default=8, type=int, help="default: %(default)s")
+    parser.add_argument("--plates", default=[1, 2], type=int, nargs="+", help="plates per head")
     parser.add_argument("--binding", default=["phasor"], nargs="+", choices=("phasor", "hrr"))
-    parser.add_argument("--lengths", default=LENGTHS, type=int, nargs="+")
-    parser.add_argument("--tokens", default=1024, type=int, help="of a batch, where T is less")
-    parser.add_argument("--rounds", default=3, type=int)
-    parser.add_argument("--plain-until", default=LENGTHS[-1], type=int, help="longest T of it")
-    parser.add_argument("--attention-until", default=LENGTHS[-1], type=int)
+    parser.add_argument("--lengths", default=LENGTHS, type=int, nargs="+", help="tokens in a row")
+    parser.add_argument(
+        "--tokens", default=1024, type=int, help="tokens in a batch, at least one row"
+    )
+    parser.add_argument("--rounds", default=3, type=int, help="default: %(default)s")
+    parser.add_argument("--plain-until", default=LENGTHS[-1], type=int, help="its longest length")
+    parser.add_argument(
+        "--attention-until", default=LENGTHS[-1], type=int, help="its longest length"
+    )
     asked = parser.parse_args()
     torch.manual_seed(0)
     for length in asked.lengths:
-        rows_of(asked, length, lambda line: print(line, flush=True))
+        measure(asked, length, lambda line: print(line, flush=True))
     print(json.dumps(describe_machine()))
 
 

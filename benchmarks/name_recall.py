@@ -1,17 +1,17 @@
-"""A name told once is recalled after filler, or not: brain-v2's episodic memory against zeros.
+"""One-shot recall of names after filler: brain-v2 with its episodic memory and with zeros in it.
 
-    python -m benchmarks.name_recall --seeds 3
+    python benchmarks/name_recall.py --seeds 3
 
-A tiny brain-v2 is trained on made sequences in which a few people are told by name, once each and
-in any order, then comes filler, then one of them is asked for:
+A tiny brain-v2 is trained on generated sequences that name a few people once, in any order,
+followed by filler and a question for one of the names:
 
     tell ann 7   tell bob 3   . . . . (filler) . . . .   ask bob -> 3
 
-Names are drawn anew for every sequence, so nothing about them can be in the weights: what is right
-was learned from one example. Then the prompt is read up to the question, and the question is asked
-three times from that same state: as it is, with the episodic memories set to zero, and with the
-state spaces set to zero instead. One JSON row per seed and length of filler, also longer than
-trained. A small version of this is a test.
+Names are sampled for every sequence, so the weights cannot contain them: a correct answer was
+learned from one example. The prompt is read up to the question, and the question is answered three
+times from the same state: unchanged, with the episodic memories set to zero, and with the state
+spaces set to zero. Prints one JSON row for each seed and length of filler, also lengths longer than
+those trained on. A small version is a test.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 
 TELL, ASK = 0, 1
-FILLED = (40, 80, 200, 400)  # tokens of filler that are measured
+FILLER_LENGTHS = (40, 80, 200, 400)  # tokens
 
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes of the made sequences."""
+    """Sizes of the generated sequences."""
 
     told: int = 3  # people in a sequence
     people: int = 8
@@ -81,7 +81,7 @@ def make_model(task: Task, **given: Any) -> Model:
 def train(
     model: Model, task: Task, *, steps: int, rows: int, longest: int, seed: int
 ) -> Iterator[float]:
-    """Trains on fillers of up to `longest` tokens, which grow with the steps; yields each loss."""
+    """Train on filler whose length grows up to `longest` tokens; yields each loss."""
     rates: dict[str, Any] = {"lr": 0.02, "adam_lr": 0.01}
     optimizer = Optimizer(model, TrainingConfig(**rates), fast_bf16=False)
     model.train()
@@ -100,7 +100,7 @@ def train(
 
 
 def without(state: BackboneState, part: str) -> BackboneState:
-    """The same state with the memories ("memory") or the state spaces ("ssm") at zero."""
+    """The state with the memories ("memory") or the state spaces ("ssm") set to zero."""
     mixers = []
     for mixer in state.mixers:
         assert isinstance(mixer, BrainState)
@@ -116,7 +116,7 @@ def without(state: BackboneState, part: str) -> BackboneState:
 
 @torch.inference_mode()
 def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> dict[str, float]:
-    """Share of right answers after so much filler: as it is, and with a part set to zero."""
+    """Share of correct answers after this much filler, unchanged and with a part set to zero."""
     model.eval()
     tokens, answers = task.draw(rows, filler, seed=-1 - seed)
     _, state = model.step(tokens[:, :-2], model.init_state(rows))
@@ -134,7 +134,7 @@ def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> d
 
 
 def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> list[dict[str, Any]]:
-    """One model, trained and measured: a row for each length of filler."""
+    """Train and measure one model; returns a row for each length of filler."""
     task = Task()
     torch.manual_seed(seed)
     model = make_model(task)
@@ -146,15 +146,20 @@ def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> li
     }  # fmt: skip
     return [
         {**about, "filler": filler, **measure(model, task, filler, rows=500, seed=seed)}
-        for filler in FILLED
+        for filler in FILLER_LENGTHS
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--steps", default=300, type=int)
-    parser.add_argument("--longest", default=40, type=int, help="tokens of filler in training")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", default=1, type=int, help="runs (default: %(default)s)")
+    parser.add_argument("--steps", default=300, type=int, help="of training (default: %(default)s)")
+    parser.add_argument(
+        "--longest", default=40, type=int,
+        help="tokens of filler in training, at most (default: %(default)s)",
+    )  # fmt: skip
     asked = parser.parse_args()
     from holo_cli.bench.machine import machine_line
 

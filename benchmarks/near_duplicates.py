@@ -1,7 +1,7 @@
-"""Pairs of documents of a known similarity, for measuring how duplicates are found.
+"""Pairs of documents of a known similarity, for measuring the detection of near duplicates.
 
-A copy is made by exchanging words for words of other documents, in an order from a seed, until
-the Jaccard similarity of the two is what was asked for; how near it came is computed, not assumed.
+Words of a document are replaced by words of other documents, in a seeded order, until the copy has
+the requested Jaccard similarity, which is computed exactly.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TOLERANCE = 0.01
 def altered(text: str, others: Sequence[str], similarity: float, rng: random.Random) -> str:
     """A copy of `text` whose Jaccard similarity to it is within 0.01 of `similarity`.
 
-    `others` are words to exchange for. ValueError where the text is too short to come so near.
+    `others`: replacement words. ValueError if the text is too short for this precision.
     """
     words = text.split(" ")
     order = list(range(len(words)))
@@ -34,7 +34,7 @@ def altered(text: str, others: Sequence[str], similarity: float, rng: random.Ran
         copy = _changed(words, changes[:count])
         if abs(jaccard(text, copy) - similarity) <= TOLERANCE:
             return copy
-    raise ValueError("the text is too short to be altered so finely")
+    raise ValueError("the text is too short for the requested similarity")
 
 
 def _changed(words: Sequence[str], changes: Sequence[tuple[int, str]]) -> str:

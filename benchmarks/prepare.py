@@ -1,21 +1,22 @@
-"""What preparing text costs, and how well cleaning does what it is for.
+"""The cost of `holo prepare`, and the quality of cleaning.
 
     python -m benchmarks.prepare --what quality --text en.txt --text ko.txt
     python -m benchmarks.prepare --what speed --text en.txt --text ko.txt
     python -m benchmarks.prepare --what throughput --text en.txt --text ko.txt --mb 500
     python -m benchmarks.prepare --what line --text en.txt --mb 50
 
-Each row is one JSON object on stdout; the last is the machine. `--text` files are cut into
-documents as `holo prepare --source` does; `--labelled` names "language<TAB>sentence" lines.
+Each row is one JSON object on stdout; the last row describes the machine. `--text` files are split
+into documents as by `holo prepare --source`; `--labelled` files have lines "language<TAB>sentence".
 
-- `quality`: languages told apart, documents kept, junk dropped (by kind), planted copies found;
+- `quality`: languages detected, documents kept, synthetic junk dropped (by kind), near duplicates
+  found;
 - `speed`: each step of cleaning alone on one core, in MB of UTF-8 per second of CPU time, the best
   of three rounds;
-- `throughput`: the texts' paragraphs, shuffled by a seed until there are `--mb` of them, prepared
-  with BPE-8192 in a process of its own, against the tokenizer alone in a loop over batches of the
-  same text. Neither time has the training of the tokenizer in it. On a machine with other work
-  only the ratio by CPU time means anything, and it says nothing of how busy the cores are kept;
-- `line`: the memory that a jsonl file takes in which one line has `--mb`, the others a page each.
+- `throughput`: `--mb` of shuffled paragraphs of the texts, prepared with BPE-8192 in a subprocess,
+  against the tokenizer alone in a loop over batches of the same text. Both times exclude the
+  training of the tokenizer. On a busy machine only the ratio of CPU times is meaningful; it does
+  not show how well the cores are used;
+- `line`: the peak memory for a jsonl file with one line of `--mb` among lines of a page each.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from holo_cli.data.normalize import normalize
 
 Row = dict[str, Any]
 WHAT = ("quality", "speed", "throughput", "line")
-TOKENIZER_BYTES = 10_000_000  # that the tokenizer learns from
+TOKENIZER_BYTES = 10_000_000  # training text of the tokenizer
 
 
 def documents_of(path: Path) -> list[str]:
@@ -63,7 +64,7 @@ def megabytes(texts: Sequence[str]) -> float:
 
 
 def languages(path: Path) -> Row:
-    """How many of some labelled lines are given the language they say."""
+    """The share of labelled lines whose language is detected correctly."""
     lines = path.read_text(encoding="utf-8").splitlines()
     rows = [line.split("\t", 1) for line in lines if "\t" in line]
     wrong = [code for code, text in rows if detect(text) != code]
@@ -72,9 +73,9 @@ def languages(path: Path) -> Row:
 
 
 def kept(path: Path, settings: CleaningSettings) -> Row:
-    """How many documents of a good text the rules keep."""
-    screen, texts = DocumentFilter(settings), documents_of(path)
-    broken = Counter(screen.judge(Document(text)) for text in texts)
+    """The share of documents of a good text that the rules keep."""
+    checks, texts = DocumentFilter(settings), documents_of(path)
+    broken = Counter(checks.judge(Document(text)) for text in texts)
     share = broken.pop("", 0) / len(texts)
     return {
         "row": "kept", "text": path.name, "documents": len(texts), "kept": share,
@@ -83,11 +84,11 @@ def kept(path: Path, settings: CleaningSettings) -> Row:
 
 
 def junk_dropped(settings: CleaningSettings, count: int, seed: int) -> Iterator[Row]:
-    """How much made junk the rules drop, by kind."""
-    screen = DocumentFilter(settings)
+    """The share of synthetic junk that the rules drop, by kind."""
+    checks = DocumentFilter(settings)
     for kind in synthetic_junk.KINDS:
         texts = [normalize(synthetic_junk.make(kind, n, seed), Counter()) for n in range(count)]
-        broken = Counter(screen.judge(Document(text)) for text in texts)
+        broken = Counter(checks.judge(Document(text)) for text in texts)
         share = 1 - broken.pop("", 0) / count
         yield {
             "row": "junk",
@@ -99,10 +100,10 @@ def junk_dropped(settings: CleaningSettings, count: int, seed: int) -> Iterator[
 
 
 def near_duplicates(texts: Sequence[str], count: int, seed: int) -> Iterator[Row]:
-    """Originals first, then copies of a known similarity: how many copies are taken for copies.
+    """The share of copies of a known similarity to earlier originals that are found.
 
-    Originals are runs of 80 to 600 words of the texts that do not overlap, so that the truth
-    about them is known: none is a copy of another.
+    Originals are runs of 80 to 600 words of the texts that do not overlap, so that none is a copy
+    of another.
     """
     rng = random.Random(seed)
     originals: list[str] = []
@@ -140,7 +141,7 @@ def near_duplicates(texts: Sequence[str], count: int, seed: int) -> Iterator[Row
 
 def speed(texts: Sequence[str], name: str) -> Iterator[Row]:
     """Each step alone, on one core, as CPU time."""
-    screen = DocumentFilter(CleaningSettings())
+    checks = DocumentFilter(CleaningSettings())
     folded = [fingerprint.folded(text) for text in texts]
     reference = Reference(text for text in texts)
 
@@ -155,7 +156,7 @@ def speed(texts: Sequence[str], name: str) -> Iterator[Row]:
     steps: dict[str, Callable[[], object]] = {
         "normalise": lambda: [normalize(text, Counter()) for text in texts],
         "language": lambda: [detect(text) for text in texts],
-        "rules": lambda: [screen.judge(Document(text, code)) for text, code in pairs],
+        "rules": lambda: [checks.judge(Document(text, code)) for text, code in pairs],
         "perplexity": lambda: [reference.ratio(text, code) for text, code in pairs],
         "signatures": lambda: fingerprint.signatures(folded),
         "duplicates": duplicates,
@@ -199,30 +200,30 @@ from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.prepare.prepare import prepare
 source, out, tokenizer, filters, limit = sys.argv[1:]
 wall, used = time.perf_counter(), time.process_time()
-made = prepare(["sample"], source=source, out=out, tokenizer=tokenizer, filter=filters,
+result = prepare(["sample"], source=source, out=out, tokenizer=tokenizer, filter=filters,
                max_bytes=int(limit) or None)
 seconds, cpu, peak = time.perf_counter() - wall, time.process_time() - used, None
-if sys.platform != "win32":  # not by our own function, which would bring torch into this process
+if sys.platform != "win32":  # not with holo_cli.training, which would import torch here
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak *= 1 if sys.platform == "darwin" else 1024
-print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak, "dropped": made.dropped,
-                  "bytes": made.bytes}))
+print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak, "dropped": result.dropped,
+                  "bytes": result.bytes}))
 """
 
 
 def prepared(source: Path, out: Path, tokenizer: str, filters: str, limit: int = 0) -> Row:
-    """What a preparation in a process of its own says about itself."""
-    return _told(PREPARE, str(source), str(out), tokenizer, filters, str(limit))
+    """Time and memory of a preparation in a subprocess."""
+    return _measured(PREPARE, str(source), str(out), tokenizer, filters, str(limit))
 
 
-def _told(code: str, *arguments: str) -> Row:
+def _measured(code: str, *arguments: str) -> Row:
     ran = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    told: Row = json.loads(ran.stdout)
-    return told
+    row: Row = json.loads(ran.stdout)
+    return row
 
 
 LOOP = """
@@ -232,7 +233,7 @@ from holo_cli.data.tokenizers import load_tokenizer
 tokenizer = load_tokenizer(Path(sys.argv[1]))
 batches, held, size = [], [], 0
 total, seconds, cpu = 0, 0.0, 0.0
-def go():
+def run():
     global seconds, cpu
     wall, used = time.perf_counter(), time.process_time()
     tokenizer._library.encode_batch_fast(held, add_special_tokens=False)
@@ -240,8 +241,8 @@ def go():
 for text in Path(sys.argv[2]).open(encoding="utf-8").read().split("\\n\\n\\n\\n"):
     held.append(text); size += len(text); total += len(text.encode("utf-8"))
     if size >= 1_000_000:
-        go(); held, size = [], 0
-go()
+        run(); held, size = [], 0
+run()
 print(json.dumps({"bytes": total, "seconds": seconds, "cpu": cpu}))
 """
 
@@ -249,36 +250,36 @@ print(json.dumps({"bytes": total, "seconds": seconds, "cpu": cpu}))
 def throughput(
     texts: Sequence[str], size: float, seed: int, filters: Sequence[str]
 ) -> Iterator[Row]:
-    """Preparing against the tokenizer library alone; only packing is timed, not its training."""
+    """`holo prepare` against the tokenizer library alone, both without training."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = folder / "text.txt"
         write_shuffled(texts, source, size, seed)
         first = folder / "tokenizer"
         prepared(source, first, "bpe", "none", TOKENIZER_BYTES)
-        loop = _told(LOOP, str(first), str(source))
+        loop = _measured(LOOP, str(first), str(source))
         mb = loop["bytes"] / 1e6
         yield {
             "row": "tokenizer alone", "mb": mb, "mb_per_s": mb / loop["seconds"],
             "mb_per_cpu_s": mb / loop["cpu"], "cores_used": loop["cpu"] / loop["seconds"],
         }  # fmt: skip
         for text in filters:
-            told = prepared(source, folder / f"set-{text}", f"bpe:{first}", text)
+            run = prepared(source, folder / f"set-{text}", f"bpe:{first}", text)
             yield {
-                "row": "prepare", "filter": text, "mb": mb, "mb_per_s": mb / told["seconds"],
-                "mb_per_cpu_s": mb / told["cpu"], "cores_used": told["cpu"] / told["seconds"],
-                "of_tokenizer_alone": loop["seconds"] / told["seconds"],
-                "of_tokenizer_alone_by_cpu": loop["cpu"] / told["cpu"],
-                "peak_rss_mb": told["peak"] and told["peak"] / 1e6, "dropped": told["dropped"],
-                "kept_bytes": told["bytes"],
+                "row": "prepare", "filter": text, "mb": mb, "mb_per_s": mb / run["seconds"],
+                "mb_per_cpu_s": mb / run["cpu"], "cores_used": run["cpu"] / run["seconds"],
+                "of_tokenizer_alone": loop["seconds"] / run["seconds"],
+                "of_tokenizer_alone_by_cpu": loop["cpu"] / run["cpu"],
+                "peak_rss_mb": run["peak"] and run["peak"] / 1e6, "dropped": run["dropped"],
+                "kept_bytes": run["bytes"],
             }  # fmt: skip
 
 
-# -- a giant line ---------------------------------------------------------------------------------
+# -- a very long line -----------------------------------------------------------------------------
 
 
-def giant_line(texts: Sequence[str], size: float, tokenizers: Sequence[str]) -> Iterator[Row]:
-    """The memory of preparing a file with one line of `size` MB, by tokenizer."""
+def long_line(texts: Sequence[str], size: float, tokenizers: Sequence[str]) -> Iterator[Row]:
+    """Peak memory of preparing a file with one line of `size` MB, by tokenizer."""
     pages = [text for text in texts if len(text) < 10_000][:300] or [texts[0][:10_000]]
     unit = " ".join(pages)
     giant = unit * max(1, round(size * 1e6 / len(unit.encode("utf-8"))))
@@ -288,10 +289,10 @@ def giant_line(texts: Sequence[str], size: float, tokenizers: Sequence[str]) -> 
             for text in (*pages, giant, *pages):
                 file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
         for tokenizer in tokenizers:
-            told = prepared(source, Path(scratch) / tokenizer, tokenizer, "none")
+            run = prepared(source, Path(scratch) / tokenizer, tokenizer, "none")
             yield {
                 "row": "giant line", "mb": megabytes([giant]), "tokenizer": tokenizer,
-                "peak_rss_mb": told["peak"] and told["peak"] / 1e6, "cpu_s": told["cpu"],
+                "peak_rss_mb": run["peak"] and run["peak"] / 1e6, "cpu_s": run["cpu"],
             }  # fmt: skip
 
 
@@ -306,28 +307,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--mb", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     emit = partial(print, flush=True)
-    filters = asked.filter or ["none", "default"]
+    filters = options.filter or ["none", "default"]
     rows: Iterator[Row]
-    if asked.what == "quality":
-        settings = CleaningSettings.parse(asked.filter[0] if asked.filter else "default")
-        for path in asked.labelled:
+    if options.what == "quality":
+        settings = CleaningSettings.parse(options.filter[0] if options.filter else "default")
+        for path in options.labelled:
             emit(json.dumps(languages(path), ensure_ascii=False))
-        for path in asked.text:
+        for path in options.text:
             emit(json.dumps(kept(path, settings), ensure_ascii=False))
-        for row in junk_dropped(settings, asked.count, asked.seed):
+        for row in junk_dropped(settings, options.count, options.seed):
             emit(json.dumps(row, ensure_ascii=False))
-        texts = [text for path in asked.text for text in documents_of(path)]
-        rows = near_duplicates(texts, asked.count, asked.seed)
-    elif asked.what == "speed":
-        rows = (row for path in asked.text for row in speed(documents_of(path), path.name))
-    elif asked.what == "line":
-        texts = [text for path in asked.text for text in documents_of(path)]
-        rows = giant_line(texts, asked.mb, ("char", "bpe"))
+        texts = [text for path in options.text for text in documents_of(path)]
+        rows = near_duplicates(texts, options.count, options.seed)
+    elif options.what == "speed":
+        rows = (row for path in options.text for row in speed(documents_of(path), path.name))
+    elif options.what == "line":
+        texts = [text for path in options.text for text in documents_of(path)]
+        rows = long_line(texts, options.mb, ("char", "bpe"))
     else:
-        texts = [text for path in asked.text for text in documents_of(path)]
-        rows = throughput(texts, asked.mb, asked.seed, filters)
+        texts = [text for path in options.text for text in documents_of(path)]
+        rows = throughput(texts, options.mb, options.seed, filters)
     for row in rows:
         emit(json.dumps(row, ensure_ascii=False))
     from holo_cli.bench.machine import describe_machine

@@ -1,10 +1,9 @@
-"""Junk made to order: what crawled text is full of, from a seed, for measuring the filters.
+"""Synthetic junk in the style of web crawls, from a seed, for measuring the filters.
 
-Five kinds. `repeated`: a few lines over and over, as menus and forum signatures come. `markup`:
-pages whose tags, entities, styles and scripts were not taken out. `random`: strings and
-syllables that are no words. `keywords`: lists of search terms without a sentence. `mojibake`:
-Korean read in another encoding than it was written in, in part or altogether. What is real in
-them are sentences of the embedded stories.
+Five kinds. `repeated`: a few lines repeated, as in menus and forum signatures. `markup`: pages with
+tags, entities, styles and scripts. `random`: strings and syllables that are not words. `keywords`:
+lists of search terms without sentences. `mojibake`: Korean text, all or half of it decoded with the
+wrong encoding. Real sentences in them come from the embedded stories.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def documents(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
 def _repeated(rng: random.Random, language: str) -> str:
     lines = rng.sample(_LINES[language], rng.randint(1, 5))
     block = [rng.choice(lines) for _ in range(rng.randint(25, 90))]
-    if rng.random() < 0.3:  # a little real text does not make it good
+    if rng.random() < 0.3:  # a few real sentences do not make it a good text
         block[len(block) // 2 : len(block) // 2] = _sentences(rng, language)[:2]
     return rng.choice(["\n", "\n\n", " "]).join(block)
 
@@ -137,7 +136,7 @@ def _mojibake(rng: random.Random, language: str) -> str:
             text.encode("utf-8").decode("cp949", errors="ignore"),
             text.encode("utf-8").decode("cp1252", errors="ignore"),
             text.encode("cp949").decode("utf-8", errors="replace"),
-            # from the middle on in another encoding: a page pasted together
+            # the second half in another encoding, as in a page of two sources
             text[:half] + text[half:].encode("cp949").decode("latin-1"),
             text[:half] + text[half:].encode("cp949").decode("utf-8", errors="replace"),
         ]
@@ -145,7 +144,7 @@ def _mojibake(rng: random.Random, language: str) -> str:
 
 
 def _sentences(rng: random.Random, language: str) -> list[str]:
-    """Those of a story."""
+    """The sentences of a story."""
     story = tell(rng.randrange(1_000_000), language)
     return [sentence for paragraph in story.paragraphs for sentence in paragraph]
 

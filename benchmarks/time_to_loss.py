@@ -1,10 +1,10 @@
-"""How long the modern and the classic recipe take to a validation loss, in one run, in turn.
+"""Time that the modern and the classic recipe need to reach a validation loss.
 
-    python -m benchmarks.time_to_loss --data shakespeare --seeds 3
+    python benchmarks/time_to_loss.py --data shakespeare --seeds 3
 
 Each seed trains both recipes of the preset `shakespeare-fast`, one after the other, until the loss
-over the whole validation set is at most the target. Rows go to a JSONL file as they come; a second
-call skips what is there. Each row has the time of training alone, and with evaluations.
+over the whole validation set is at most the target. Rows are appended to a JSONL file; a second
+call skips finished runs. Each row has the time of training with and without evaluations.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 RECIPES = ("modern", "classic")
-# about as many looks at the loss for each on its way to the target
+# so that both are evaluated about equally often before they reach the target
 EVAL_EVERY = {"modern": 40, "classic": 100}
 
 
 def measure(data: Path, recipe: str, seed: int, target: float) -> dict[str, Any]:
-    """One training run in a process of its own; its final event with recipe and seed."""
+    """One training run in a process of its own; returns its last event with recipe and seed."""
     command = [
         sys.executable, "-m", "holo_cli", "train", "--model", "vanilla",
         "--preset", "shakespeare-fast", "--recipe", recipe, "--data", str(data.resolve()),
@@ -45,7 +45,7 @@ def measure(data: Path, recipe: str, seed: int, target: float) -> dict[str, Any]
 
 
 def table(rows: list[dict[str, Any]], machine: str) -> str:
-    """The rows as Markdown, with the ratio of each pair and the machine."""
+    """The rows as Markdown, with the median ratio and the machine."""
     lines = [
         "| seed | recipe | parameters | steps | tokens | val loss | training s | + evaluation |",
         "|---:|---|---:|---:|---:|---:|---:|---:|",
@@ -82,11 +82,22 @@ def table(rows: list[dict[str, Any]], machine: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", default="data/shakespeare", type=Path)
-    parser.add_argument("--seeds", default=3, type=int)
-    parser.add_argument("--target", default=1.886, type=float)
-    parser.add_argument("--rows", default="time-to-loss.jsonl", type=Path)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", default="data/shakespeare", type=Path,
+        help="prepared set, by name or path (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--seeds", default=3, type=int, help="default: %(default)s")
+    parser.add_argument(
+        "--target", default=1.886, type=float,
+        help="validation loss to reach, nats per token (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rows", default="time-to-loss.jsonl", type=Path,
+        help="JSONL file of the rows (default: %(default)s)",
+    )  # fmt: skip
     asked = parser.parse_args()
     data = asked.data if asked.data.is_dir() else Path("data") / asked.data
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

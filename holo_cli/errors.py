@@ -37,6 +37,10 @@ class ModelError(UsageError):
     exit_code = 1
 
 
+class CheckError(HoloError):
+    """A model does not keep the contract: `holo check` names the check that failed."""
+
+
 class DataError(HoloError):
     """A source, a prepared set or a tokenizer is missing, damaged or unusable."""
 

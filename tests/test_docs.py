@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -115,6 +116,49 @@ def test_every_model_page_is_in_the_index() -> None:
         assert f"](models/{page.name})" in index
 
 
+KOREAN = DOCS / "ko"
+TRANSLATED = [p for folder in ("tasks", "ideas") for p in sorted((DOCS / folder).glob("*.md"))]
+
+
+def test_every_task_and_idea_is_in_both_indexes_and_in_korean() -> None:
+    assert len(TRANSLATED) >= 11
+    names = {path.relative_to(DOCS).as_posix() for path in TRANSLATED}
+    korean = {path.relative_to(KOREAN).as_posix() for path in KOREAN.rglob("*.md")}
+    assert korean == names | {"README.md"}
+    for index in (DOCS / "README.md", KOREAN / "README.md"):
+        text = index.read_text(encoding="utf-8")
+        assert {name for name in names if f"]({name})" in text} == names
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=shown)
+def test_the_korean_page_has_the_same_examples_links_and_figures(page: Path) -> None:
+    english = page.read_text(encoding="utf-8")
+    korean_page = KOREAN / page.relative_to(DOCS)
+    korean = korean_page.read_text(encoding="utf-8")
+    assert FENCE.findall(english) == FENCE.findall(korean)
+    assert targets(page) == targets(korean_page)
+    assert len(headings(english)) == len(headings(korean))
+    assert table_figures(english) == table_figures(korean)
+
+
+def headings(text: str) -> list[str]:
+    return re.findall(r"^#+ .+$", FENCE.sub("", text), re.MULTILINE)
+
+
+def targets(page: Path) -> set[str]:
+    """Files that a page links to; a Korean page counts as its English counterpart."""
+    links = re.findall(r"\]\(([^)#\s]+)", FENCE.sub("", page.read_text(encoding="utf-8")))
+    files = [(page.parent / x).resolve() for x in links if not re.match(r"[a-z]+:", x)]
+    found = [x.relative_to(ROOT).as_posix() for x in files]
+    return {re.sub(r"^docs/ko/", "docs/", x) for x in found}
+
+
+def table_figures(text: str) -> list[list[str]]:
+    """Figures of each row of the tables, in any order, since sentences order them differently."""
+    rows = [x for x in FENCE.sub("", text).splitlines() if x.startswith("|")]
+    return [sorted(set(re.findall(r"\d[\d.,]*\d", row))) for row in rows]
+
+
 def test_every_command_has_a_page() -> None:
     assert {path.stem for path in (DOCS / "commands").glob("*.md")} - {"README"} == commands()
 
@@ -178,6 +222,26 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", section, re.MULTILINE)]
     kinds = (HoloError.exit_code, UsageError.exit_code, Stopped.exit_code)
     assert told == [0, *kinds, INTERRUPTED]
+
+
+def test_the_mixer_of_its_page_keeps_what_the_page_says() -> None:
+    import torch
+
+    text = (DOCS / "tasks" / "add-a-mixer.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "mixer_of_the_page"}
+    exec(compile(block, "docs/tasks/add-a-mixer.md", "exec"), names)
+    torch.manual_seed(0)
+    mixer = names["FadingMean"](names["Config"](width=8)).double()
+    x = torch.randn(2, 7, 8, dtype=torch.float64)
+    with torch.no_grad():
+        whole = mixer(x)[0]
+        first, state = mixer.step(x[:, :3], None)
+        rest, _ = mixer.step(x[:, 3:], state)
+        slow = [torch.stack(names["mix"](mixer, list(row))) for row in x]
+    assert torch.allclose(torch.cat((first, rest), dim=1), whole, atol=1e-9)
+    assert torch.allclose(torch.stack(slow), whole, atol=1e-9)
+    assert whole.abs().max() > 0
 
 
 def test_the_examples_of_the_python_page_run(

@@ -30,6 +30,7 @@ MAY = {
     "checkpoint": {"data", "layers", "models"},
     "training": {"data", "layers", "models", "checkpoint"},
     "inference": {"data", "layers", "models", "checkpoint", "training"},
+    "check": {"data", "layers", "models", "checkpoint", "training"},
     "export": {"data", "layers", "models", "checkpoint"},
     "visualize": {"data", "layers", "models", "checkpoint", "training", "inference"},
     "bench": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
@@ -72,6 +73,52 @@ def test_imports_point_one_way() -> None:
             if in_package and used not in {own, *MAY[own], *BASE}:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {module}")
     assert not wrong, "\n".join(wrong)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Sets of two or more modules that all reach one another (Tarjan 1972)."""
+    number: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found = []
+
+    def visit(module: str) -> None:
+        number[module] = lowest[module] = len(number)
+        stack.append(module)
+        for used in graph[module]:
+            if used not in number:
+                visit(used)
+                lowest[module] = min(lowest[module], lowest[used])
+            elif used in stack:
+                lowest[module] = min(lowest[module], number[used])
+        if lowest[module] == number[module]:
+            at = stack.index(module)
+            members = stack[at:]
+            del stack[at:]
+            if len(members) > 1:
+                found.append(sorted(members))
+
+    for module in graph:
+        if module not in number:
+            visit(module)
+    return found
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for types count too: what is in a circle is read as one."""
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    modules = {}
+    for path in files():
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in modules.items():
+        used = {module for module in imports(path) if module in modules}
+        # `from a.b import c` names a.b beside the module a.b.c
+        packages = {m for m in used if any(other.startswith(f"{m}.") for other in used)}
+        graph[name] = used - packages - {name}
+    kept = {"layers", "models", "inference"}
+    assert not [c for c in circles(graph) if {stage(module) for module in c} & kept]
 
 
 def test_only_the_entry_point_imports_the_command_line() -> None:

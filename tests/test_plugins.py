@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 import holo_cli as holo
 from holo_cli import plugins, registry
 from holo_cli.__main__ import main
-from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.identity import identity_of_row
+from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
+from holo_cli.bench.experiment.entries import identity_of_row
 from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.data.prepare.prepare import prepare
@@ -154,7 +154,7 @@ def test_a_class_in_a_file_is_a_model() -> None:
     assert holo.models()[-1] == "mixer.py:Mean"
     assert registry.mechanism("mixer.py:Mean") == "The mean of everything so far."
     assert registry.preset_names("mixer.py:Mean") == []
-    assert code_of("mixer.py:Mean") != code_of("vanilla")
+    assert code_fingerprint("mixer.py:Mean") != code_fingerprint("vanilla")
 
 
 def test_a_file_in_a_package_has_presets_and_neighbours() -> None:
@@ -180,7 +180,7 @@ def test_a_file_in_a_package_has_presets_and_neighbours() -> None:
         ("a.py", MIXER, 2, "Write a.py:Last or a.py:Mean"),
         ("a.py:Maen", MIXER, 2, "Did you mean 'Mean'?"),
         ("a.py:NotAMixer", MIXER, 2, "this class is not a mixer"),
-        ("a.py:Half", MIXER, 2, "this class lacks finish_initialisation"),
+        ("a.py:Half", MIXER, 2, "this class lacks forward, step"),
         ("a.py:Mean", "x = 1\nfrom nowhere_at_all import y\n", 1, "ModuleNotFoundError.*line 2"),
         ("a.py:Mean", "x = 1\n\ny = (\n", 1, "SyntaxError.*line 3"),
         ("a.py:Mean", "def f():\n    return 1 / 0\n\nf()\n", 1, "ZeroDivisionError.*line 2"),

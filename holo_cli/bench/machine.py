@@ -1,4 +1,4 @@
-"""What a figure was measured on: written beside every figure."""
+"""The machine of a measurement, which is stored beside every figure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holo_cli.hardware import cpu_name
 
 
 def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
-    """GFLOP/s of square matrix products on the CPU: the best of those made within `seconds`."""
+    """GFLOP/s of square matrix products on the CPU: the best product within `seconds`."""
     a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
     best = float("inf")
     end = time.perf_counter() + seconds
@@ -28,7 +28,7 @@ def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> 
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU, cores, threads, measured product rates, system, versions, and the moment (UTC)."""
+    """CPU, cores, threads, measured product rates, system, versions, and the time (UTC)."""
     return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
@@ -42,7 +42,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def machine_line(machine: Mapping[str, Any] | None = None) -> str:
-    """A machine as one sentence for a report; None is this one, measured now."""
+    """A machine as one sentence; None: this machine, measured now."""
     machine = machine or describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
     threads = f"{machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")

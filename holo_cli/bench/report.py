@@ -1,9 +1,9 @@
-"""A report: what was measured, as one HTML file that a person opens, keeps and sends.
+"""A report of measurements as one HTML file.
 
-The shell is that of `holo visualize` (`visualize/page.py`): plotly.js inlined once, no network, the
-reader's light or dark theme, phone and print. Every plot carries its data as tables, made here from
-the traces, so that no number can be on the picture and not in the text. A series keeps one colour,
-dash and symbol throughout a report, whichever plot it is in.
+The page is that of `holo visualize` (`visualize/page.py`): plotly.js is inlined once, no network is
+needed, and it supports light and dark themes, phones and print. Every plot has its data as tables,
+made from its traces, so that each number on a picture is also in the text. A series has one colour,
+dash and symbol in all plots of a report.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holo_cli.visualize.page import MISSING, Page, Section, picture_section, rou
 
 DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up", "star", "pentagon")
-NAMES = {  # of the machine's facts, as a reader has them
+NAMES = {  # titles of the machine's facts
     "cpu": "Processor",
     "cores": "Cores",
     "threads": "Threads used",
@@ -32,16 +32,15 @@ NAMES = {  # of the machine's facts, as a reader has them
 
 
 class Report:
-    """Parts are added in the order in which they are read; `write` makes the file.
+    """Sections are added in reading order; `write` creates the file.
 
     All strings are plain text. Floats are shown with four significant digits, on plots and in
     tables alike; None is shown as a dash, a value that is not finite as "not finite".
     """
 
     def __init__(self, title: str, intro: str, machine: Mapping[str, Any]) -> None:
-        """`intro` says in a few sentences what was asked and how to read the answer; `machine` is
-        what `bench.machine.describe_machine` gives, with anything else worth stating (command,
-        seeds, ...)."""
+        """`intro` says in a few sentences what was measured and how to read it; `machine` is the
+        result of `bench.machine.describe_machine`, with other facts (command, seeds, ...)."""
         self.title, self.intro, self.machine = title, intro, dict(machine)
         self._sections: list[Section] = []
         self._series: dict[str, int] = {}
@@ -53,7 +52,7 @@ class Report:
         rows: Iterable[Sequence[object]],
         note: str = "",
     ) -> None:
-        """A table that stands open."""
+        """A table that is not folded."""
         body = [[_shown(cell) for cell in row] for row in rows]
         self._sections.append(Section(caption, note, tables=[Table("", list(columns), body)]))
 
@@ -64,9 +63,9 @@ class Report:
         layout: Mapping[str, Any],
         note: str = "",
     ) -> None:
-        """A figure of Plotly traces with `x` and `y`, and its numbers folded away under it.
+        """A figure of Plotly traces with `x` and `y`, with its numbers in folded tables.
 
-        Traces of one name have one colour over the whole report, unless they bring "tint": i.
+        Traces of one name have one colour in the whole report, unless they have "tint": i.
         `error_y` bars and `text` go into the tables too; a table is called as its trace is, or as
         the trace's "table" says.
         """
@@ -83,7 +82,7 @@ class Report:
         self._sections.append(Section(title, "", prose=text))
 
     def write(self, path: Path) -> int:
-        """Write the file, whole or not at all; returns its size in bytes."""
+        """Write the file atomically; returns its size in bytes."""
         known = {
             **NAMES,
             **{k: k.replace("_", " ").capitalize() for k in self.machine.keys() - NAMES},
@@ -102,7 +101,7 @@ class Report:
         return write_page(Page(self.title, measured, sections, self.intro), path)
 
     def _styled(self, trace: Mapping[str, Any]) -> dict[str, Any]:
-        """The trace with finite numbers, rounded, and the look of its series."""
+        """The trace with rounded finite numbers and the style of its series."""
         made = {key: _finite(value) for key, value in trace.items()}
         number = self._series.setdefault(str(trace.get("name", "")), len(self._series))
         made.setdefault("type", "scatter")
@@ -116,7 +115,7 @@ class Report:
 
 
 def _finite(value: Any) -> Any:
-    """Numbers rounded as everywhere on a page; those that are not finite leave a gap."""
+    """Rounded numbers; None for those that are not finite, which leaves a gap."""
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -152,8 +151,8 @@ def _title(layout: Mapping[str, Any], axis: str, default: str) -> str:
 def _log_ticks(
     layout: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """Logarithmic axes with as many marks as can be read: 1, 2, 5, 10 over more than a decade,
-    powers of ten over more than three. Plotly would write every digit."""
+    """Ticks of logarithmic axes: 1, 2, 5, 10 over more than a decade, powers of ten over more than
+    three. Plotly would label every digit."""
     found = {}
     for axis in ("xaxis", "yaxis"):
         given = layout.get(axis, {})
@@ -167,7 +166,6 @@ def _log_ticks(
 
 
 def _numbers(trace: Mapping[str, Any], titles: Sequence[str]) -> Table:
-    """What a trace draws, as a table."""
     columns, lists = list(titles), [list(trace.get("x", [])), list(trace.get("y", []))]
     for axis, title in zip(("error_x", "error_y"), titles, strict=True):
         bars = trace.get(axis, {})

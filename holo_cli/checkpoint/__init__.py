@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file in, one out; atomic; a model rebuilt from its header alone.
 
     header.py   what a checkpoint says about itself (format version 1)
-    layout.py   the safetensors container, checked byte by byte
+    container.py  the safetensors container
     read.py     header and tensors from one open file
     write.py    saving, atomically, shared tensors once
     rebuild.py  header + tensors -> model and tokenizer

@@ -1,16 +1,17 @@
 """Reading checkpoints: the header alone, or with its tensors, from one file or exported folder.
 
 `TensorFile` keeps one file open, so header and tensors are of one moment even while a trainer
-renames a newer checkpoint into place. Tensors are read straight into their own memory: nothing
-stays mapped, so the file may be replaced or deleted afterwards on every system.
+renames a newer checkpoint into place. Tensors are read into their own memory: nothing stays mapped,
+so the file may be replaced or deleted afterwards on every system.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from holo_cli.checkpoint.container import Container
 from holo_cli.checkpoint.find import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -19,7 +20,6 @@ from holo_cli.checkpoint.find import (
     split_run,
 )
 from holo_cli.checkpoint.header import Header, damaged, parse_json, printable
-from holo_cli.checkpoint.layout import Layout, holo_metadata, parse
 from holo_cli.checkpoint.renames import current_name
 from holo_cli.errors import CheckpointError, HoloError, nearest
 
@@ -32,15 +32,15 @@ MODEL_PREFIX = "model/"
 
 
 class TensorFile:
-    """An open checkpoint: `header`, `layout`, and tensors by name on demand.
+    """An open checkpoint: `header`, `container`, and tensors by name on demand.
 
     Names carry the prefix of their part ("model/", "optimizer/", ...); an exported folder holds
     weights only, stored without prefix, and looks here as if it had one. A shared tensor answers
     to each of its names; names of older formats are today's (`renames.py`). Use as a context
-    manager. Raises CheckpointError.
+    manager. `framework` "np" reads the header without importing torch. Raises CheckpointError.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, framework: Literal["pt", "np"] = "pt") -> None:
         self.path = Path(path)
         exported = self.path.is_dir()
         source = self.path / WEIGHTS_FILE if exported else self.path
@@ -50,7 +50,7 @@ class TensorFile:
                 next_step="Give a .safetensors file, a run's name, or a folder by `holo export`.",
             )
         try:
-            self._file = source.open("rb")
+            self.container = Container(source, framework)
         except FileNotFoundError as error:
             raise _missing(self.path) from error
         except OSError as error:
@@ -58,30 +58,25 @@ class TensorFile:
                 f"Cannot read the checkpoint {path}: {error.strerror}.",
                 next_step="Check the file's permissions.",
             ) from error
-        try:
-            self.layout: Layout = parse(self._file, source)
-            if exported:
-                self.header = _folder_header(self.path)
-            else:
-                self.header = Header.from_json(holo_metadata(self.layout, source), source)
-            model, version = self.header.model, self.header.format
-            self._stored = {
-                current_name(MODEL_PREFIX + name if exported else name, model, version): info
-                for name, info in self.layout.tensors.items()
-            }
-            if len(self._stored) < len(self.layout.tensors):
-                raise damaged(source, "it has a tensor under its old name and under its new one")
-            shared = {
-                current_name(name, model, version): current_name(kept, model, version)
-                for name, kept in self.header.shared.items()
-            }
-            self.header = self.header.model_copy(update={"shared": shared})
-            for name, kept in self.header.shared.items():
-                if kept not in self._stored or name in self._stored:
-                    raise damaged(source, f"its tensor '{name}' should be '{kept}'")
-        except CheckpointError:
-            self._file.close()
-            raise
+        if exported:
+            self.header = _folder_header(self.path)
+        else:
+            self.header = Header.from_json(self.container.holo_metadata(), source)
+        model, version = self.header.model, self.header.format
+        self._stored = {
+            current_name(MODEL_PREFIX + name if exported else name, model, version): info
+            for name, info in self.container.tensors.items()
+        }
+        if len(self._stored) < len(self.container.tensors):
+            raise damaged(source, "it has a tensor under its old name and under its new one")
+        shared = {
+            current_name(name, model, version): current_name(kept, model, version)
+            for name, kept in self.header.shared.items()
+        }
+        self.header = self.header.model_copy(update={"shared": shared})
+        for name, kept in self.header.shared.items():
+            if kept not in self._stored or name in self._stored:
+                raise damaged(source, f"its tensor '{name}' should be '{kept}'")
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -95,17 +90,7 @@ class TensorFile:
 
     def read(self, name: str) -> Tensor:
         """One tensor on the CPU, in memory of its own, with the dtype it is stored in."""
-        import torch
-
-        from holo_cli.checkpoint.dtypes import TORCH_DTYPES
-
-        info = self._stored[self.header.shared.get(name, name)]
-        tensor = torch.empty(info.shape, dtype=TORCH_DTYPES[info.dtype])
-        if info.nbytes:
-            self._file.seek(self.layout.data_start + info.begin)
-            got = self._file.readinto(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            if got != info.nbytes:
-                raise damaged(self.path, f"it was cut off while tensor '{name}' was read")
+        tensor: Tensor = self.container.read(self._stored[self.header.shared.get(name, name)].name)
         return tensor
 
     def read_all(self) -> dict[str, Tensor]:
@@ -128,9 +113,6 @@ class TensorFile:
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise damaged(self.path, f"its tokenizer's description fails ({error})") from error
 
-    def close(self) -> None:
-        self._file.close()
-
     def __enter__(self) -> TensorFile:
         return self
 
@@ -140,12 +122,12 @@ class TensorFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        del self.container  # closes the file
 
 
 def read_header(path: str | Path) -> Header:
     """The header of a checkpoint file or exported folder; no tensor is read, torch not imported."""
-    with TensorFile(Path(path)) as file:
+    with TensorFile(Path(path), "np") as file:
         return file.header
 
 

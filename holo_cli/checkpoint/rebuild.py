@@ -145,7 +145,7 @@ def _check_tables(file: TensorFile, model: nn.Module) -> None:
     size = sum(
         b.numel() * b.element_size() for name, b in model.named_buffers() if name not in saved
     )
-    stored = sum(info.nbytes for info in file.layout.tensors.values())
+    stored = sum(info.nbytes for info in file.container.tensors.values())
     if size > max(_MAX_TABLES, 4 * stored):
         raise damaged(file.path, f"its config asks for {size} bytes of tables beside the weights")
 

@@ -15,8 +15,8 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     all tensors; the tokenizer is described and not built, since that may need files that are not
     here. Raises CheckpointError.
     """
-    with TensorFile(Path(path)) as file:
-        header, infos = file.header, list(file.layout.tensors.values())
+    with TensorFile(Path(path), "np") as file:
+        header, infos = file.header, list(file.container.tensors.values())
         exported = file.path.is_dir()
     weights = [info for info in infos if exported or info.name.startswith(MODEL_PREFIX)]
     return {

@@ -14,13 +14,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from holo_cli.checkpoint.dtypes import FORMAT_NAMES
+from holo_cli.checkpoint.container import plan
 from holo_cli.checkpoint.find import KINDS, run_path
 from holo_cli.checkpoint.header import METADATA_KEY, Header
-from holo_cli.checkpoint.layout import plan
 from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.errors import CheckpointError
 from holo_cli.files import atomic_file, remove_leftovers
+
+# torch's dtypes by the format's names
+FORMAT_NAMES: dict[torch.dtype, str] = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    torch.int16: "I16", torch.uint16: "U16", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int32: "I32", torch.uint32: "U32", torch.float32: "F32",
+    torch.int64: "I64", torch.uint64: "U64", torch.float64: "F64", torch.complex64: "C64",
+}  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
 
@@ -104,7 +112,7 @@ def write_tensors(
 
 
 def _raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's elements in row-major order as bytes, copied only where it must be."""
+    """A tensor's elements in row-major order as bytes, copied only where needed."""
     flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data
 
@@ -116,7 +124,7 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
         if not torch.isfinite(tensor).all():
             raise CheckpointError(
                 f"Not saving {path}: {name} holds values that are NaN or infinite.",
-                next_step="Go on from the last good checkpoint with a lower learning rate (--lr).",
+                next_step="Resume from the last good checkpoint with a lower learning rate (--lr).",
             )
 
 

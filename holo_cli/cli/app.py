@@ -1,7 +1,10 @@
-"""The `holo` command: registers one function per command and nothing else.
+"""The `holo` command: registers one function per command.
 
-Only names and help texts are imported here. Every command imports its library inside its
-function, which keeps `holo --help` and shell completion quick; a test holds this.
+Only names and help texts are imported here. Every command imports its library inside its function,
+so that `holo --help` and shell completion are fast (tests/test_import_rules.py).
+
+Where things are: help pages and examples in help.py, shared options in options.py, the output sink
+in output.py, the table from exceptions to messages and exit codes in errors.py.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import typer
 from holo_cli.cli import (
     bench,
     chat,
+    check,
     datasets,
     demo,
     eval,
@@ -20,19 +24,18 @@ from holo_cli.cli import (
     generate,
     inspect,
     models,
+    new_model,
     prepare,
     resume,
     train,
     visualize,
 )
+from holo_cli.cli.help import App
 from holo_cli.cli.options import Debug
 
-app = typer.Typer(
-    rich_markup_mode=None,  # plain help: quick, and the same in every terminal and pipe
-    pretty_exceptions_enable=False,  # `errors.py` explains errors
-    no_args_is_help=True,
+app = App(
+    pretty_exceptions_enable=False,  # errors.py reports errors
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
-    epilog="A first tour: holo demo.  Each command has its own --help.",
 )
 
 
@@ -48,10 +51,16 @@ def _version(value: bool) -> None:
 def root(
     debug: Debug = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """A laboratory bench for language models that mix tokens in unusual ways."""
+    """Train, compare and inspect language models with unusual sequence mixing.
+
+    Start with `holo demo`. `holo COMMAND --help` explains a command.
+    """
 
 
 app.command("demo")(demo.demo)
@@ -61,6 +70,8 @@ app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
 app.command("models")(models.models)
+app.command("check")(check.check)
+app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)

@@ -1,15 +1,14 @@
 """`holo bench`: the commands that measure. Registers them and nothing else.
 
-Each lives in a file beside this one and imports its library inside its function.
+Each command is in a file beside this one and imports its library inside its function.
 """
 
 from __future__ import annotations
 
-import typer
-
 from holo_cli.cli import bench_compare, bench_controls, bench_ladder, bench_recall, bench_speed
+from holo_cli.cli.help import App
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+app = App()
 
 
 @app.callback()

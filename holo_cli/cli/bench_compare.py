@@ -1,4 +1,4 @@
-"""`holo bench compare`: which model learns this text best, at equal size, and is it sure?"""
+"""`holo bench compare`: which model learns this text best, at equal size, and how surely?"""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holo_cli.cli import bench_options, complete, options, table_layout
-from holo_cli.cli.output import count, duration, size
+from holo_cli.cli import bench_options, options, table_layout
+from holo_cli.cli.output import count, size
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
     from holo_cli.bench.experiment.plan import Plan
-    from holo_cli.bench.experiment.result_log import Row
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "1m"
@@ -26,45 +25,31 @@ def compare(
         typer.Option(
             "--models",
             metavar="A,B,...",
-            help="Models or entries of the plan; the first is the baseline. 'all' runs every "
+            help="Models, or entries of the plan; the first is the baseline. 'all' runs every "
             "entry of the plan (default: the plan's main entries).",
         ),
     ] = None,
     variants: bench_options.Variants = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
-    ] = None,
+    preset: Annotated[str | None, bench_options.plan_preset(DEFAULT_PLAN)] = None,
     plan_file: bench_options.PlanFile = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME",
-            help="Prepared set, by name or path (default: the plan's, or the only one).",
-            autocompletion=complete.prepared,
-        ),
-    ] = None,
+    data: bench_options.Data = None,
     sets: bench_options.Sets = None,
     match: Annotated[
         str | None,
         typer.Option(
             "--match",
             metavar="WHAT",
-            help="What is held equal: parameters, active (parameters that one token uses), "
-            "time or none (default: the plan's).",
+            help="What is matched between entries: parameters, active (parameters that one token "
+            "uses), time or none (default: the plan's).",
         ),
     ] = None,
     parameters: Annotated[
         int | None,
         typer.Option(
-            "--parameters", metavar="N", help="Parameters to match; 0 takes the first entry's."
+            "--parameters", metavar="N", help="Parameters to match; 0: those of the first entry."
         ),
     ] = None,
-    rates: Annotated[
-        str | None,
-        typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to sweep."),
-    ] = None,
+    rates: bench_options.Rates = None,
     rates_from: Annotated[
         Path | None,
         typer.Option(
@@ -91,8 +76,8 @@ def compare(
         typer.Option(
             "--first-seed",
             metavar="N",
-            help="The reported runs have seeds N, N + 1, ...; seeds that were not used before "
-            "confirm a result (default: the plan's, 1).",
+            help="First seed of the reported runs; fresh seeds confirm a result (default: the "
+            "plan's).",
         ),
     ] = None,
     steps: options.Steps = None,
@@ -110,20 +95,17 @@ def compare(
     ] = None,
     jobs: bench_options.Jobs = 1,
     retry_failed: bench_options.RetryFailed = False,
-    redo: Annotated[
-        list[str] | None,
-        typer.Option("--redo", metavar="ENTRY", help="Run an entry again. May be repeated."),
-    ] = None,
+    redo: bench_options.Redo = None,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run and how long it takes.")
+        bool, typer.Option("--dry-run", help="Show the runs, sizes and time; train nothing.")
     ] = False,
     power: Annotated[
         float | None,
         typer.Option(
             "--power",
             metavar="X",
-            help="Train nothing: how many seeds does a difference of X nats per token need?",
+            help="Train nothing: report how many seeds a difference of X nats per token needs.",
         ),
     ] = None,
     power_from: Annotated[
@@ -143,21 +125,24 @@ def compare(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Train models on the same text: which is better, how surely?
+    """Train models on the same text: which is better, and how surely?
 
     Each entry gets its own sweep of the learning rate and then several seeds. Interrupt it at any
     time: the same command resumes. Raw rows are in the .jsonl file beside the page.
-
-    Examples: holo bench compare --preset tiny --data stories; holo bench compare --models
-    vanilla,ngt --tune 16 --jobs 2; holo bench compare --models vanilla,ngt --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import run as bench
-    from holo_cli.bench.compare.summary import summarise
+    from holo_cli.bench.experiment.plan import named_plan, parse_variant
+    from holo_cli.bench.experiment.plan import read_plan as read
+    from holo_cli.bench.experiment.runner import RunOptions
 
     if tune is not None:
         _check_tune(tune, rates_from)
-    plan, name = _plan(models, variants, preset, plan_file)
+    plan, name = bench_options.read_plan(preset, plan_file, DEFAULT_PLAN, named_plan, read)
+    plan = plan.selected(
+        None if models is None else bench_options.models(models),
+        [parse_variant(text) for text in variants or ()],
+    )
     shared = {
         "model.context": context,
         "training.steps": steps,
@@ -173,83 +158,53 @@ def compare(
         "seeds": seeds,
         "first_seed": first_seed,
         "tune": tune,
-        "rates": None if rates is None else numbers("--rates", rates),
+        "rates": bench_options.numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
     if rates_from is not None:
         plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
-    plan = _with_data(plan, out)
+    plan = plan.changed({"data": bench_options.data_or_only(plan.data, out)})
     page = out_path or Path("bench") / f"compare-{name}-{Path(plan.data).name}.html"
     if power is not None or power_from is not None:
         _power(power, power_from, page, plan, out)
         return
-    chosen = bench.Options(page, jobs, retry_failed, tuple(redo or ()), not report_only)
+    chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
     experiment = bench.open_experiment(plan, chosen)
     _announce(experiment, out)
     if dry_run:
-        from holo_cli.bench.experiment.time_estimate import TimeEstimate
-
-        expected = TimeEstimate(experiment, jobs)
-        expected.announce(None, out.note)
-        out.document(
-            {
-                "entries": [line.to_dict() for line in summarise(experiment).lines],
-                "estimate": expected.to_dict(),
-            }
-        )
+        _dry_run(experiment, jobs, out)
         return
     if not report_only:
-        from holo_cli.cli.bench_progress import Watch
-
-        bench.run(experiment, chosen, say=out.note, watch=Watch(out), estimate=True)
-    _report(experiment, page, out)
-    if open_page:
-        import webbrowser
-
-        webbrowser.open(page.resolve().as_uri())
+        progress = bench_options.Progress(out)
+        bench.run(experiment, chosen, notify=out.note, on_event=progress, estimate=True)
+    _report(experiment, page, open_page, out)
 
 
-def _plan(
-    models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
-) -> tuple[Plan, str]:
-    """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.experiment.plan import named_plan, parse_variant, read_plan
+def _dry_run(experiment: Experiment, jobs: int, out: Output) -> None:
+    from holo_cli.bench.compare.summary import summarise
+    from holo_cli.bench.experiment.time_estimate import TimeEstimate
 
-    bench_options.one_plan(preset, file)
-    plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
-    more = [parse_variant(text) for text in variants or ()]
-    plan = plan.selected(None if models is None else bench_options.models(models), more)
-    return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+    expected = TimeEstimate(experiment, jobs)
+    expected.announce(None, out.note)
+    out.document(
+        {
+            "entries": [line.to_dict() for line in summarise(experiment).lines],
+            "estimate": expected.to_dict(),
+        }
+    )
 
 
 def _check_tune(trials: int, rates_from: Path | None) -> None:
     if trials < 1:
         raise UsageError(
             f"--tune {trials}: each entry needs at least one trial.",
-            next_step="For example: --tune 16; leave it out to sweep the learning rate alone.",
+            next_step="For example: --tune 16; without --tune only the learning rate is swept.",
         )
     if rates_from is not None:
         raise UsageError(
-            "--tune finds learning rates of its own, and --rates-from names others.",
+            "--tune finds the learning rates itself, so --rates-from has no effect.",
             next_step="Leave one out.",
         )
-
-
-def numbers(flag: str, text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag} {text}: not numbers.", next_step=f"For example: {flag} 0.5,1,2"
-        ) from None
-
-
-def _with_data(plan: Plan, out: Output) -> Plan:
-    if plan.data:
-        return plan
-    from holo_cli.cli import train_data
-
-    return plan.changed({"data": str(train_data.only_prepared(out))})
 
 
 def _power(
@@ -301,19 +256,17 @@ def _announce(experiment: Experiment, out: Output) -> None:
         for note in experiment.tuning.notes():
             out.note(f"  {note}")
     done = sum(row["status"] == "done" for row in experiment.rows)
-    known = f"; {done} done before" if done else ""
-    left = experiment.left()
-    out.note(f"{'About ' if left else ''}{left} runs to do{known}.")
+    bench_options.note_left(experiment.left(), done, out)
 
 
 def _tuned(experiment: Experiment) -> list[dict[str, Any]] | None:
-    """For --json: each entry's budget and what it found; None without --tune."""
+    """For --json: each entry's budget and result; None without --tune."""
     if experiment.tuning is None:
         return None
     return [experiment.tuning.result(entry).to_dict() for entry in experiment.plan.entries]
 
 
-def _report(experiment: Experiment, page: Path, out: Output) -> None:
+def _report(experiment: Experiment, page: Path, open_page: bool, out: Output) -> None:
     from holo_cli.bench.compare.page import write_page
     from holo_cli.bench.compare.summary import costs, summarise, table
 
@@ -328,25 +281,12 @@ def _report(experiment: Experiment, page: Path, out: Output) -> None:
     sentences = summary.sentences()
     if sentences:
         out.sentences(sentences)
-    machine: Row = next((row["machine"] for row in reversed(list(experiment.rows))), {})
-    bench_options.machine_of(machine, out)
-    document: dict[str, Any] = {
+    document = {
         "title": experiment.plan.title,
         "data": experiment.data.path,
         "entries": [line.to_dict() for line in summary.lines],
         "differences": [difference.to_dict() for difference in summary.differences],
         "findings": sentences,
         "tuning": _tuned(experiment),
-        "rows": [
-            {k: v for k, v in row.items() if k not in ("curve", "train_curve")}
-            for row in experiment.rows
-        ],
-        "machine": machine,
-        "page": page,
-        "bytes": nbytes,
-        "rows_file": experiment.rows.path,
     }
-    out.document(document)
-    seconds = sum(row.get("train_seconds", 0.0) for row in experiment.rows)
-    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training in all."
-    out.end(wrote, "open it in a browser")
+    bench_options.finish(document, experiment.rows, page, nbytes, open_page, out)

@@ -1,49 +1,42 @@
-"""`holo bench controls`: does the comparison find what is there, and nothing that is not?"""
+"""`holo bench controls`: how often does the comparison give a false verdict, or miss a change?"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holo_cli.cli import bench_options, complete, options
-from holo_cli.cli.output import count, duration, size
+from holo_cli.cli import bench_options, options
+from holo_cli.cli.output import count
 
 if TYPE_CHECKING:
-    from holo_cli.bench.compare.controls import Controls, ControlsPlan
+    from holo_cli.bench.compare.controls import Controls
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "small"
 
 
 def controls(
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
-    ] = None,
+    preset: Annotated[str | None, bench_options.plan_preset(DEFAULT_PLAN)] = None,
     plan_file: bench_options.PlanFile = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME",
-            help="Prepared set, by name or path (default: the plan's, or the only one).",
-            autocompletion=complete.prepared,
-        ),
-    ] = None,
+    data: bench_options.Data = None,
     sets: bench_options.Sets = None,
     campaigns: Annotated[
-        int | None, typer.Option("--campaigns", metavar="N", help="Placebo campaigns.")
+        int | None,
+        typer.Option("--campaigns", metavar="N", help="Placebo campaigns (default: the plan's)."),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option("--seeds", metavar="N", help="Seeds of a placebo campaign.")
+        int | None,
+        typer.Option(
+            "--seeds", metavar="N", help="Seeds of each placebo campaign (default: the plan's)."
+        ),
     ] = None,
     jobs: bench_options.Jobs = 1,
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be run; train nothing.")
+        bool, typer.Option("--dry-run", help="Show the runs; train nothing.")
     ] = False,
     out_path: options.Out = None,
     open_page: bench_options.Open = False,
@@ -56,40 +49,27 @@ def controls(
 
     Trains a model against itself with other initial weights, where any verdict is false, and
     against changes known to help or to hurt. Interrupt it at any time: the same command resumes.
-
-    Examples: holo bench controls --preset tiny --data stories; holo bench controls --jobs 2
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import controls as bench
+    from holo_cli.bench.experiment.runner import RunOptions, execute
 
-    bench_options.one_plan(preset, plan_file)
-    name = plan_file.stem if plan_file is not None else preset or DEFAULT_PLAN
-    plan = bench.read_plan(plan_file) if plan_file is not None else bench.named_plan(name)
+    plan, name = bench_options.read_plan(
+        preset, plan_file, DEFAULT_PLAN, bench.named_plan, bench.read_plan
+    )
     own = options.given(campaigns=campaigns, campaign_seeds=seeds)
-    plan = _with_data(plan.changed(options.given(data=data), own, sets or ()), out)
+    plan = plan.changed(options.given(data=data), own, sets or ())
+    plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
     page = out_path or Path("bench") / f"controls-{name}-{Path(plan.shared.data).name}.html"
-    opened = bench.open_controls(plan, page, retry_failed=retry_failed)
+    chosen = RunOptions(page, jobs, retry_failed)
+    opened = bench.open_controls(plan, chosen)
     _announce(opened, out)
     if dry_run:
         out.document({"runs": [run.label() for run in opened.todo()]})
         return
     if not report_only:
-        from holo_cli.cli.bench_progress import Watch
-
-        bench.run(opened, page, jobs=jobs, say=out.note, watch=Watch(out))
-    _report(opened, page, out)
-    if open_page:
-        import webbrowser
-
-        webbrowser.open(page.resolve().as_uri())
-
-
-def _with_data(plan: ControlsPlan, out: Output) -> ControlsPlan:
-    if plan.shared.data:
-        return plan
-    from holo_cli.cli import train_data
-
-    return plan.changed({"data": str(train_data.only_prepared(out))}, {})
+        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+    _report(opened, page, open_page, out)
 
 
 def _announce(controls: Controls, out: Output) -> None:
@@ -103,7 +83,7 @@ def _announce(controls: Controls, out: Output) -> None:
     out.note(f"{controls.left()} runs to do.")
 
 
-def _report(controls: Controls, page: Path, out: Output) -> None:
+def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> None:
     from holo_cli.bench.compare.controls_page import write_page
     from holo_cli.bench.compare.controls_summary import sentences, summarise_controls, table
 
@@ -113,24 +93,10 @@ def _report(controls: Controls, page: Path, out: Output) -> None:
     out.text("")
     found = sentences(summary)
     out.sentences(found)
-    rows = list(controls.rows)
-    machine: dict[str, Any] = next((row["machine"] for row in reversed(rows)), {})
-    bench_options.machine_of(machine, out)
-    out.document(
-        {
-            "title": controls.controls.shared.title,
-            "data": controls.data.path,
-            **summary.to_dict(),
-            "findings": found,
-            "rows": [
-                {k: v for k, v in row.items() if k not in ("curve", "train_curve")} for row in rows
-            ],
-            "machine": machine,
-            "page": page,
-            "bytes": nbytes,
-            "rows_file": controls.rows.path,
-        }
-    )
-    seconds = sum(row.get("train_seconds", 0.0) for row in rows)
-    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training in all."
-    out.end(wrote, "open it in a browser")
+    document = {
+        "title": controls.controls.shared.title,
+        "data": controls.data.path,
+        **summary.to_dict(),
+        "findings": found,
+    }
+    bench_options.finish(document, controls.rows, page, nbytes, open_page, out)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holo_cli.cli import bench_compare, bench_options, complete, options
-from holo_cli.cli.output import count, duration, size
+from holo_cli.cli import bench_options, options
+from holo_cli.cli.output import count
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.ladder.experiment import Ladder
-    from holo_cli.bench.ladder.plan import LadderPlan
+    from holo_cli.bench.ladder.plan import Ladder
     from holo_cli.bench.ladder.summary import Axis
     from holo_cli.cli.output import Output
 
@@ -26,38 +25,30 @@ def ladder(
         typer.Option(
             "--models",
             metavar="A,B,...",
-            help="Entries of the plan, or models; the first one is the baseline.",
+            help="Entries of the plan, or models; the first one is the baseline (default: all "
+            "entries).",
         ),
     ] = None,
     variants: bench_options.Variants = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
-    ] = None,
+    preset: Annotated[str | None, bench_options.plan_preset(DEFAULT_PLAN)] = None,
     plan_file: bench_options.PlanFile = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            metavar="NAME",
-            help="Prepared set, by name or path (default: the plan's, or the only one).",
-            autocompletion=complete.prepared,
-        ),
-    ] = None,
+    data: bench_options.Data = None,
     sets: bench_options.Sets = None,
     budgets: Annotated[
         str | None,
         typer.Option("--budgets", metavar="X,Y,...", help="Training tokens per parameter."),
     ] = None,
-    rates: Annotated[
-        str | None,
-        typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to sweep."),
-    ] = None,
+    rates: bench_options.Rates = None,
     seeds: Annotated[
         int | None, typer.Option("--seeds", metavar="N", help="Runs per entry, rung and budget.")
     ] = None,
     axis: Annotated[
-        str, typer.Option("--axis", metavar="WHAT", help="compute, tokens or parameters.")
+        str,
+        typer.Option(
+            "--axis",
+            metavar="WHAT",
+            help="What the curves are fitted over: compute, tokens or parameters.",
+        ),
     ] = "compute",
     ahead: Annotated[
         float | None,
@@ -65,10 +56,7 @@ def ladder(
     ] = None,
     jobs: bench_options.Jobs = 1,
     retry_failed: bench_options.RetryFailed = False,
-    redo: Annotated[
-        list[str] | None,
-        typer.Option("--redo", metavar="ENTRY", help="Run an entry again. May be repeated."),
-    ] = None,
+    redo: bench_options.Redo = None,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the runs and their sizes; train nothing.")
@@ -86,61 +74,33 @@ def ladder(
 
     Fits L = E + A C^-alpha for each entry and compares the curves. Interrupt it at any time: the
     same command resumes. Raw rows are in the .jsonl file beside the page.
-
-    Examples: holo bench ladder --preset tiny --data stories; holo bench ladder --models
-    vanilla,ngt --budgets 10,20 --seeds 3; holo bench ladder --dry-run
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.ladder import experiment as bench
+    from holo_cli.bench.experiment.runner import RunOptions, execute
+    from holo_cli.bench.ladder import plan as bench
 
-    plan, name = _plan(models, variants, preset, plan_file)
-    shared = {"training.device": device, "training.dtype": dtype}
-    numbers = bench_compare.numbers
+    plan, name = bench_options.read_plan(
+        preset, plan_file, DEFAULT_PLAN, bench.named_plan, bench.read_plan
+    )
+    plan = bench_options.with_variants(plan, models, variants)
     plan = plan.changed(
-        options.given(
-            data=data, seeds=seeds, rates=None if rates is None else numbers("--rates", rates)
-        ),
-        options.given(
-            ahead=ahead, budgets=None if budgets is None else numbers("--budgets", budgets)
-        ),
-        options.given(**shared),
+        options.given(data=data, seeds=seeds, rates=bench_options.numbers("--rates", rates)),
+        options.given(ahead=ahead, budgets=bench_options.numbers("--budgets", budgets)),
+        options.given(**{"training.device": device, "training.dtype": dtype}),
         sets or (),
     )
     chosen_axis = _axis(axis)
-    plan = _with_data(plan, out)
+    plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
     page = out_path or Path("bench") / f"ladder-{name}-{Path(plan.shared.data).name}.html"
-    chosen = bench.Options(page, jobs, retry_failed, tuple(redo or ()))
+    chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
     opened = bench.open_ladder(plan, chosen)
     if dry_run:
         _sizes(opened, out)
         return
     _announce(opened, out)
     if not report_only:
-        from holo_cli.cli.bench_progress import Watch
-
-        bench.run(opened, chosen, say=out.note, watch=Watch(out))
-    _report(opened, chosen_axis, page, out)
-    if open_page:
-        import webbrowser
-
-        webbrowser.open(page.resolve().as_uri())
-
-
-def _plan(
-    models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
-) -> tuple[LadderPlan, str]:
-    """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.experiment.plan import parse_variant
-    from holo_cli.bench.ladder.plan import named_plan, read_plan
-
-    bench_options.one_plan(preset, file)
-    plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
-    more = [parse_variant(text) for text in variants or ()]
-    plan = plan.with_entries(more)
-    if models is not None:
-        own = [entry.name for entry in more]
-        plan = plan.select(bench_options.chosen(bench_options.models(models), own))
-    return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+    _report(opened, chosen_axis, page, open_page, out)
 
 
 def _axis(text: str) -> Axis:
@@ -150,14 +110,6 @@ def _axis(text: str) -> Axis:
         if text == name:
             return name
     raise UsageError(f"There is no axis '{text}'.", next_step=f"Use one of: {', '.join(AXES)}.")
-
-
-def _with_data(plan: LadderPlan, out: Output) -> LadderPlan:
-    if plan.shared.data:
-        return plan
-    from holo_cli.cli import train_data
-
-    return plan.changed({"data": str(train_data.only_prepared(out))}, {})
 
 
 def _announce(ladder: Ladder, out: Output) -> None:
@@ -175,13 +127,12 @@ def _announce(ladder: Ladder, out: Output) -> None:
                 f"  {rung.name} ({count(rung.parameters)} parameters), {budget:g} tokens per "
                 f"parameter: {count(experiment.tokens)} tokens in {steps} steps{epochs}; {rates}"
             )
-    left = ladder.left()
-    out.note(f"{'About ' if left else ''}{left} runs to do.")
+    bench_options.note_left(ladder.left(), 0, out)
 
 
 def _sizes(ladder: Ladder, out: Output) -> None:
     """--dry-run: the runs that would be made."""
-    from holo_cli.bench.ladder.experiment import sizes
+    from holo_cli.bench.ladder.plan import sizes
 
     found = sizes(ladder)
     columns = ("rung", "budget", "entry", "parameters", "width", "steps", "tokens", "epochs",
@@ -197,11 +148,11 @@ def _sizes(ladder: Ladder, out: Output) -> None:
     out.table(columns, rows)
     flops = ladder.plan.shared.seeds * sum(row["train_flops"] for row in found)
     _announce(ladder, out)
-    out.note(f"The reported runs need {flops:.1e} FLOPs in all; sweeps come on top.")
+    out.note(f"The reported runs need {flops:.1e} FLOPs in all; sweeps are not included.")
     out.document({"sizes": found, "train_flops": flops, "runs_left": ladder.left()})
 
 
-def _report(ladder: Ladder, axis: Axis, page: Path, out: Output) -> None:
+def _report(ladder: Ladder, axis: Axis, page: Path, open_page: bool, out: Output) -> None:
     from holo_cli.bench.ladder.page import write_page
     from holo_cli.bench.ladder.summary import summarise_ladder
     from holo_cli.bench.ladder.words import curves_table, rungs_table, sentences, to_dict
@@ -217,26 +168,12 @@ def _report(ladder: Ladder, axis: Axis, page: Path, out: Output) -> None:
         out.text("")
     found = sentences(summary)
     out.sentences(found)
-    rows = list(ladder.rows)
-    machine: dict[str, Any] = next((row["machine"] for row in reversed(rows)), {})
-    bench_options.machine_of(machine, out)
-    out.document(
-        {
-            "title": ladder.plan.shared.title,
-            "data": ladder.data.path,
-            "axis": axis,
-            "ahead": summary.ahead,
-            "entries": to_dict(summary),
-            "findings": found,
-            "rows": [
-                {k: v for k, v in row.items() if k not in ("curve", "train_curve")} for row in rows
-            ],
-            "machine": machine,
-            "page": page,
-            "bytes": nbytes,
-            "rows_file": ladder.rows.path,
-        }
-    )
-    seconds = sum(row.get("train_seconds", 0.0) for row in rows)
-    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training in all."
-    out.end(wrote, "open it in a browser")
+    document = {
+        "title": ladder.plan.shared.title,
+        "data": ladder.data.path,
+        "axis": axis,
+        "ahead": summary.ahead,
+        "entries": to_dict(summary),
+        "findings": found,
+    }
+    bench_options.finish(document, ladder.rows, page, nbytes, open_page, out)

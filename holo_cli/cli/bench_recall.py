@@ -1,4 +1,4 @@
-"""`holo bench recall`: who can bring back what it has read?"""
+"""`holo bench recall`: which model recalls what it has read?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
 
 if TYPE_CHECKING:
-    from holo_cli.bench.experiment.result_log import Row
     from holo_cli.bench.recall.plan import RecallPlan
     from holo_cli.bench.recall.run import Recall, Score
     from holo_cli.cli.output import Output
@@ -23,17 +22,18 @@ DEFAULT_PLAN = "small"
 def recall(
     models: Annotated[
         str | None,
-        typer.Option("--models", metavar="A,B,...", help="Models, or entries of the plan."),
+        typer.Option(
+            "--models",
+            metavar="A,B,...",
+            help="Models, or entries of the plan (default: all entries).",
+        ),
     ] = None,
     variants: bench_options.Variants = None,
     tasks: Annotated[
         str | None,
-        typer.Option("--tasks", metavar="A,B,...", help="Tasks of the plan.  [all]"),
+        typer.Option("--tasks", metavar="A,B,...", help="Tasks of the plan (default: all)."),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option("--preset", metavar="NAME", help=f"Plan to run.  [{DEFAULT_PLAN}]"),
-    ] = None,
+    preset: Annotated[str | None, bench_options.plan_preset(DEFAULT_PLAN)] = None,
     plan_file: bench_options.PlanFile = None,
     sets: bench_options.Sets = None,
     seeds: Annotated[
@@ -44,7 +44,7 @@ def recall(
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show how many runs are left and how long they take.")
+        bool, typer.Option("--dry-run", help="Show the runs left and their time; train nothing.")
     ] = False,
     out_path: options.Out = None,
     open_page: bench_options.Open = False,
@@ -58,48 +58,30 @@ def recall(
     """Train models on memory tasks and test what they recall.
 
     Associative recall, copying, induction, automata, several hops, a needle in a story and more,
-    also at lengths never trained on. Stop it at any time: the same command resumes.
+    also at lengths never trained on. Interrupt it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.recall import run as bench
+    from holo_cli.bench.experiment.runner import RunOptions, execute
+    from holo_cli.bench.recall.plan import named_plan
+    from holo_cli.bench.recall.plan import read_plan as read
+    from holo_cli.bench.recall.run import open_recall
 
-    plan, name = _plan(models, variants, preset, plan_file)
+    plan, name = bench_options.read_plan(preset, plan_file, DEFAULT_PLAN, named_plan, read)
+    plan = bench_options.with_variants(plan, models, variants)
     shared = {"training.steps": steps, "training.device": device, "training.dtype": dtype}
     plan = _changed(plan, options.given(**shared), sets or [], seeds)
     if tasks is not None:
         plan = plan.select_tasks(bench_options.names(tasks))
     page = out_path or Path("bench") / f"recall-{name}.html"
-    opened = bench.open_recall(plan, page, retry_failed=retry_failed)
+    chosen = RunOptions(page, jobs, retry_failed)
+    opened = open_recall(plan, chosen)
     if dry_run:
         _show_estimate(opened, out)
         return
     if not report_only:
-        from holo_cli.cli.bench_progress import Watch
-
         out.note(f"{len(opened.todo())} runs to do, of {len(opened.runs)}.")
-        bench.run(opened, page, jobs=jobs, say=out.note, watch=Watch(out))
-    _report(opened, page, out)
-    if open_page:
-        import webbrowser
-
-        webbrowser.open(page.resolve().as_uri())
-
-
-def _plan(
-    models: str | None, variants: list[str] | None, preset: str | None, file: Path | None
-) -> tuple[RecallPlan, str]:
-    """The plan as the flags choose it, and a name for its page."""
-    from holo_cli.bench.experiment.plan import parse_variant
-    from holo_cli.bench.recall.plan import named_plan, read_plan
-
-    bench_options.one_plan(preset, file)
-    plan = read_plan(file) if file is not None else named_plan(preset or DEFAULT_PLAN)
-    more = [parse_variant(text) for text in variants or ()]
-    plan = plan.with_entries(more)
-    if models is not None:
-        own = [entry.name for entry in more]
-        plan = plan.select(bench_options.chosen(bench_options.models(models), own))
-    return plan, file.stem if file is not None else preset or DEFAULT_PLAN
+        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+    _report(opened, page, open_page, out)
 
 
 def _changed(
@@ -111,7 +93,7 @@ def _changed(
     return replace(plan, base=base, seeds=plan.seeds if seeds is None else seeds)
 
 
-def _report(recall: Recall, page: Path, out: Output) -> None:
+def _report(recall: Recall, page: Path, open_page: bool, out: Output) -> None:
     from holo_cli.bench.recall.page import findings, write_page
 
     scores = recall.scores()
@@ -120,27 +102,16 @@ def _report(recall: Recall, page: Path, out: Output) -> None:
         _table(recall, [s for s in scores if s.spec == spec], out)
     found = findings(recall, scores)
     out.sentences(found)
-    machine: Row = next((row["machine"] for row in reversed(list(recall.rows))), {})
-    bench_options.machine_of(machine, out)
-    out.document(
-        {
-            "title": recall.plan.title,
-            "scores": [score.to_dict() for score in scores],
-            "findings": found,
-            "rows": list(recall.rows),
-            "machine": machine,
-            "page": page,
-            "bytes": nbytes,
-            "rows_file": recall.rows.path,
-        }
-    )
-    seconds = sum(row.get("train_seconds", 0.0) for row in recall.rows)
-    wrote = f"Wrote {page} ({size(nbytes)}) from {duration(seconds)} of training."
-    out.end(wrote, "open it in a browser")
+    document = {
+        "title": recall.plan.title,
+        "scores": [score.to_dict() for score in scores],
+        "findings": found,
+    }
+    bench_options.finish(document, recall.rows, page, nbytes, open_page, out)
 
 
 def _show_estimate(recall: Recall, out: Output) -> None:
-    from holo_cli.bench.recall.estimate import estimate
+    from holo_cli.bench.recall.run import estimate
 
     found = estimate(recall)
     out.document({"title": recall.plan.title, "estimates": [e.to_dict() for e in found]})
@@ -154,15 +125,15 @@ def _show_estimate(recall: Recall, out: Output) -> None:
     )  # fmt: skip
     out.note(
         f"{len(recall.entries)} entries, rates {', '.join(f'x{r:g}' for r in recall.plan.rates)}, "
-        f"{recall.plan.seeds} seeds. Times are those of one run at a time, by the runs that are "
-        f"done ({recall.rows.path}). Nothing was trained (--dry-run)."
+        f"{recall.plan.seeds} seeds. Times are for one run at a time, estimated from finished runs "
+        f"({recall.rows.path}). Nothing was trained (--dry-run)."
     )
 
 
 def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     """One task: entries down, cases across."""
-    from holo_cli.bench.recall.page import columns, explained
-    from holo_cli.bench.recall.run import accuracy
+    from holo_cli.bench.recall.page import cases_shown, columns, explained, size_table
+    from holo_cli.bench.recall.run import percent
 
     spec = scores[0].spec
     rows = []
@@ -173,7 +144,7 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
             (
                 entry,
                 count(own[0].parameters),
-                *(accuracy(s.accuracy) for s in own),
+                *(percent(s.accuracy) for s in own),
                 "" if state is None else size(state),
                 "; ".join(dict.fromkeys(s.why for s in own if s.why)),
             )
@@ -186,10 +157,8 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     out.table(names, rows, table_layout.WIDTH)
     out.text("")
     if recall.plan.widths:
-        from holo_cli.bench.recall.sizes import cases_shown, size_table
-
         for case in cases_shown(spec):
-            title = f"{spec.task.title}, {case.length} tokens with {case.items}"
-            out.heading(title, "Right answers at bytes of state.")
+            title = f"{spec.task.title}, {case.length} tokens and {case.items} items"
+            out.heading(title, "Correct answers at bytes of state.")
             out.table(*size_table(recall, scores, case, size))
             out.text("")

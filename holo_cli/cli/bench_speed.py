@@ -10,29 +10,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import bench_options, complete, options, table_layout
-from holo_cli.cli.bench_options import Markdown, Open, Sets, Variants, machine_of, sink
+from holo_cli.cli.bench_options import (
+    Markdown,
+    Open,
+    Sets,
+    Variants,
+    machine_of,
+    open_in_browser,
+    sink,
+)
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.experiment.entries import Log, ResolvedEntry
     from holo_cli.bench.report import Report
+    from holo_cli.bench.speed.measurements import MeasurementLog, ResolvedEntry
     from holo_cli.cli.output import Output
 
-FOLDER = Path("bench")
 LENGTHS = {"tiny": "128,512,2048"}
 POSITIONS = {"tiny": "16,64,256,1024"}
-USUAL_LENGTHS = "512,1024,2048,4096,8192,16384"
-USUAL_POSITIONS = "16,128,512,2048,8192"
+DEFAULT_LENGTHS = "512,1024,2048,4096,8192,16384"
+DEFAULT_POSITIONS = "16,128,512,2048,8192"
 
 Models = Annotated[
     str | None,
-    typer.Option("--models", metavar="A,B,...", help="Models to measure; left out: all."),
+    typer.Option("--models", metavar="A,B,...", help="Models to measure (default: all)."),
 ]
 Preset = Annotated[
     str,
     typer.Option(
-        "--preset", metavar="NAME", help="The common shape: tiny, 25m, ...",
+        "--preset", metavar="NAME", help="Preset whose shape all models get: tiny, 25m, ...",
         autocompletion=complete.presets,
     ),
 ]  # fmt: skip
@@ -40,10 +47,14 @@ Vocabulary = Annotated[
     int | None, typer.Option("--vocab-size", metavar="N", help="Size of the vocabulary.")
 ]
 Repeats = Annotated[
-    int | None, typer.Option("--repeats", metavar="N", help="Rounds, in which all take turns.")
+    int | None,
+    typer.Option(
+        "--repeats", metavar="N", help="Rounds; in each one all models are measured in turn."
+    ),
 ]
 Seconds = Annotated[
-    float, typer.Option("--seconds", metavar="X", help="Training of each in a round.")
+    float,
+    typer.Option("--seconds", metavar="X", help="Seconds of training of each model in a round."),
 ]
 
 
@@ -66,8 +77,8 @@ def speed(
         typer.Option(
             "--tokens",
             metavar="N",
-            help="Written by each in a round; left out: 32, or "
-            "as many as the context has room for.",
+            help="Tokens that each model writes in a round (default: 32, or as many as the context "
+            "has room for).",
         ),
     ] = None,
     out_path: options.Out = None,
@@ -81,7 +92,8 @@ def speed(
 ) -> None:
     """Measure how fast models train and write, and their memory, at one shape.
 
-    All take turns, round after round. Raw rows lie beside the page, as .jsonl.
+    All models are measured in turn, round after round. Raw rows are in the .jsonl file beside the
+    page.
     """
     bench = _Bench("speed", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
@@ -89,13 +101,13 @@ def speed(
     from holo_cli.bench.speed import page
     from holo_cli.bench.speed import speed as library
 
-    subjects = _entries(
+    entries = _entries(
         models, variants, preset, sets, vocab_size, device, dtype,
         context=context, batch_size=batch_size,
     )  # fmt: skip
     found = library.measure(
-        subjects, bench.log(), repeats=repeats or 1, seconds=seconds, tokens=tokens,
-        tell=bench.out.note,
+        entries, bench.log(), repeats=repeats or 1, seconds=seconds, tokens=tokens,
+        notify=bench.out.note,
     )  # fmt: skip
     bench.table(*page.table(found))
     bench.out.sentences(page.findings(found))
@@ -112,11 +124,15 @@ def scaling(
     sets: Sets = None,
     lengths: Annotated[
         str | None,
-        typer.Option("--lengths", metavar="N,N,...", help="Contexts to measure at."),
+        typer.Option(
+            "--lengths", metavar="N,N,...", help="Context lengths to measure (default: by preset)."
+        ),
     ] = None,
     tokens: Annotated[
         int | None,
-        typer.Option("--tokens", metavar="N", help="In a step; left out: the longest length."),
+        typer.Option(
+            "--tokens", metavar="N", help="Tokens in a step (default: the longest length)."
+        ),
     ] = None,
     vocab_size: Vocabulary = None,
     repeats: Repeats = 3,
@@ -136,15 +152,15 @@ def scaling(
     """
     bench = _Bench("scaling", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
-    asked = _numbers("--lengths", lengths or LENGTHS.get(preset, USUAL_LENGTHS))
+    asked = _numbers("--lengths", lengths or LENGTHS.get(preset, DEFAULT_LENGTHS))
     from holo_cli.bench.speed import scaling as library
     from holo_cli.bench.speed import scaling_page as page
 
     reserved = {"model.context": "--lengths", "training.batch_size": "--tokens"}
-    subjects = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
+    entries = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
     found = library.measure(
-        subjects, bench.log(), lengths=asked, tokens=tokens, repeats=repeats or 1,
-        seconds=seconds, tell=bench.out.note,
+        entries, bench.log(), lengths=asked, tokens=tokens, repeats=repeats or 1,
+        seconds=seconds, notify=bench.out.note,
     )  # fmt: skip
     bench.table(*page.table(found))
     bench.out.sentences(page.findings(found))
@@ -158,10 +174,15 @@ def decode(
     sets: Sets = None,
     positions: Annotated[
         str | None,
-        typer.Option("--positions", metavar="N,N,...", help="Where in a text to measure."),
+        typer.Option(
+            "--positions",
+            metavar="N,N,...",
+            help="Positions in the text to measure (default: by preset).",
+        ),
     ] = None,
     tokens: Annotated[
-        int, typer.Option("--tokens", metavar="N", help="Written from each position in a round.")
+        int,
+        typer.Option("--tokens", metavar="N", help="Tokens written from each position in a round."),
     ] = 16,
     vocab_size: Vocabulary = None,
     repeats: Repeats = 3,
@@ -174,20 +195,20 @@ def decode(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Measure how speed of writing and size of state depend on the position.
+    """Measure how decoding speed and state size depend on the position.
 
-    Also how near the speed comes to what reading the memory allows.
+    The speed is also compared with the rate at which memory can be read.
     """
     bench = _Bench("decode", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
-    asked = _numbers("--positions", positions or POSITIONS.get(preset, USUAL_POSITIONS))
+    asked = _numbers("--positions", positions or POSITIONS.get(preset, DEFAULT_POSITIONS))
     from holo_cli.bench.speed import decode as library
 
     reserved = {"model.context": "--positions"}
-    subjects = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
+    entries = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
     found = library.measure(
-        subjects, bench.log(), positions=asked, tokens=tokens, repeats=repeats or 1,
-        tell=bench.out.note,
+        entries, bench.log(), positions=asked, tokens=tokens, repeats=repeats or 1,
+        notify=bench.out.note,
     )  # fmt: skip
     bench.table(*library.table(found))
     bench.out.sentences(library.findings(found))
@@ -198,7 +219,7 @@ def decode(
 
 
 class _Bench:
-    """What the three have in common: where rows and page go, and how they end."""
+    """What the three commands share: where rows and page are written, and how they end."""
 
     def __init__(
         self,
@@ -210,17 +231,19 @@ class _Bench:
     ) -> None:
         self.name, self.open_page = name, open_page
         self.out = out
-        self.page = page or FOLDER / f"{name}-{preset}.html"
-        self.begun = time.monotonic()
+        self.page = page or Path("bench") / f"{name}-{preset}.html"
+        self.started = time.monotonic()
 
-    def log(self) -> Log:
+    def log(self) -> MeasurementLog:
         from datetime import UTC, datetime
 
-        from holo_cli.bench.experiment.entries import Log
         from holo_cli.bench.experiment.result_log import rows_path
+        from holo_cli.bench.speed.measurements import MeasurementLog
 
         self.raw = rows_path(self.page)
-        return Log.to(self.raw, self.name, datetime.now(UTC).isoformat(timespec="seconds"))
+        return MeasurementLog.open(
+            self.raw, self.name, datetime.now(UTC).isoformat(timespec="seconds")
+        )
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.out.table(columns, rows, table_layout.WIDTH)
@@ -228,7 +251,7 @@ class _Bench:
     def finish(self, rows: list[dict[str, Any]], machine: Any, report: Report, **more: Any) -> None:
         """Write the page and the document. Raises HoloError where every model failed."""
         nbytes = report.write(self.page)
-        seconds = time.monotonic() - self.begun
+        seconds = time.monotonic() - self.started
         self.out.document(
             {"bench": self.name, "rows": rows, **more, "machine": machine, "page": self.page,
              "bytes": nbytes, "rows_file": self.raw, "seconds": round(seconds, 1)}
@@ -236,9 +259,7 @@ class _Bench:
         machine_of(machine, self.out)
         wrote = f"Wrote {self.page} ({size(nbytes)}) and {self.raw}, in {duration(seconds)}."
         if self.open_page:
-            import webbrowser
-
-            webbrowser.open(self.page.resolve().as_uri())
+            open_in_browser(self.page)
         self.out.end(wrote, "" if self.open_page else "open the page in a browser")
         states = {row["status"] for row in rows if "status" in row}
         if "measured" not in states:
@@ -256,7 +277,7 @@ def _entries(
     reserved: Mapping[str, str] = {},
     **shape: int | None,
 ) -> list[ResolvedEntry]:
-    from holo_cli.bench.experiment.entries import resolve_entries
+    from holo_cli.bench.speed.measurements import resolve_entries
 
     return resolve_entries(
         bench_options.models(models), variants or (), preset=preset, sets=sets or (),
@@ -270,7 +291,7 @@ def _numbers(flag: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise UsageError(
-            f"{flag} {text}: whole numbers with commas between them are wanted.",
+            f"{flag} {text}: not whole numbers separated by commas.",
             next_step=f"For example: {flag} 128,256,512",
         ) from None
 

@@ -1,4 +1,4 @@
-"""`holo chat`: a conversation on the terminal."""
+"""`holo chat`: a conversation in the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ def chat(
     checkpoint: options.Checkpoint = None,
     model: options.ModelFile = None,
     system: Annotated[
-        str | None, typer.Option("--system", metavar="TEXT", help="What comes before all turns.")
+        str | None,
+        typer.Option(
+            "--system", metavar="TEXT", help="Text before the first turn (default: none)."
+        ),
     ] = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
@@ -32,9 +35,9 @@ def chat(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Talk with a model.
+    """Chat with a model.
 
-    /help (/도움말) lists what can be typed; Ctrl-C stops an answer, Ctrl-D leaves.
+    Type /help (/도움말) for the commands. Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
     out = Output(verbosity=verbosity)
     from holo_cli.cli.compute import load

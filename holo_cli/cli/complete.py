@@ -1,7 +1,7 @@
-"""What shell completion offers: models, presets, recipes, prepared sets, sources, runs.
+"""Shell completion of models, presets, recipes, prepared sets, sources and runs.
 
-Each looks at names on the disk or in a registry and imports nothing heavy: completion runs at
-every press of the tab key. A folder that cannot be read offers nothing.
+Completion runs at every press of Tab, so these functions read names from the disk or the registry
+and import nothing heavy.
 """
 
 from __future__ import annotations

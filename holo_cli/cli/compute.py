@@ -1,4 +1,4 @@
-"""What commands that run a model need to set up: the checkpoint, its device and number format."""
+"""Loads the checkpoint of a command, with its device and dtype."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 
 
 def torch_dtype(name: str | None) -> torch.dtype | None:
-    """`--dtype` as torch has it; None for auto: compute as the weights are."""
+    """`--dtype` as a torch dtype; None for auto, the dtype of the weights."""
     if name not in (None, *DTYPES):
         raise UsageError(
             f"--dtype must be one of {', '.join(DTYPES)}, not '{name}'.",
@@ -31,15 +31,18 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
 
 
 def load(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
-    """The checkpoint a person named, ready to write. Checks the flags before anything is read."""
+    """Loads a checkpoint; the options are checked before it is read."""
     kind = torch_dtype(dtype)
     from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
     return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
 
 
-def tell_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:
-    """Say which checkpoint was taken where none was named."""
+def note_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:
+    """Notes which checkpoint is used if none was named."""
     if checkpoint is None:
         header = loaded.header
-        out.note(f"No --checkpoint: {header.run} ({header.model}, step {header.step}), the newest.")
+        out.note(
+            f"No --checkpoint was given: using the newest, {header.run} ({header.model}, "
+            f"step {header.step})."
+        )

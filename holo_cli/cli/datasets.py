@@ -1,4 +1,4 @@
-"""`holo datasets`: which sources `holo prepare` knows."""
+"""`holo datasets`: the sources of text that `holo prepare` knows."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from holo_cli.cli.output import Output, dumps
 def datasets(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One source.", autocompletion=complete.sources),
+        typer.Argument(
+            metavar="[NAME]",
+            help="Source to describe (default: list all).",
+            autocompletion=complete.sources,
+        ),
     ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """List what there is to prepare, or describe one."""
+    """List the sources of text, or describe one."""
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.data.sources import datasets_table
 
@@ -27,7 +31,7 @@ def datasets(
     out.document({"datasets": rows})
     if name is None:
         out.table(
-            ("name", "languages", "size", "what it is"),
+            ("name", "languages", "size", "description"),
             [(r["name"], " ".join(r["languages"]), r["size"], r["description"]) for r in rows],
         )
         out.end("", f"holo datasets {rows[0]['name']}")
@@ -36,5 +40,5 @@ def datasets(
     for key, value in rows[0].items():
         shown = " ".join(value) if isinstance(value, list | tuple) else value
         out.facts([(f"{key.replace('_', ' '):<12}", shown)])
-    out.facts([(f"{'made-up row':<12}", dumps(row))])
+    out.facts([(f"{'example row':<12}", dumps(row))])
     out.end("", rows[0]["prepare"])

@@ -1,4 +1,4 @@
-"""`holo demo`: the whole tour in about two minutes."""
+"""`holo demo`: a complete tour in about two minutes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,23 @@ def demo(
             "--model",
             "-m",
             metavar="NAME",
-            help="Which model.",
+            help="Model to train: a name from `holo models`.",
             autocompletion=complete.models,
         ),
     ] = "vanilla",
     time_limit: Annotated[
         float | None,
-        typer.Option("--time-limit", metavar="SECONDS", help="Of training, about.  [115]"),
+        typer.Option(
+            "--time-limit",
+            metavar="SECONDS",
+            help="Approximate training time in seconds (default: 115).",
+        ),
     ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """The whole tour: data, training, two samples, a page."""
+    """A complete tour: prepare data, train, generate, visualize."""
     out = Output(json=json, verbosity=verbosity)
     from holo_cli import demo as tour
     from holo_cli.cli.progress import Events, Preparing

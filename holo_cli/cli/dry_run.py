@@ -1,4 +1,4 @@
-"""`holo train --dry-run`: every setting with where it came from, the model's size, the memory."""
+"""`holo train --dry-run`: every setting with its source, the model's size and the memory."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from holo_cli.cli.output import Output, count, size
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
 
-ASSUMED_VOCABULARY = 8192  # of the tokenizer that `holo prepare` trains by default
+ASSUMED_VOCABULARY = 8192  # vocabulary size that `holo prepare` trains by default
 
 
 def show(resolved: Resolved, out: Output) -> None:
-    """Print what training would do. Trains nothing, writes nothing, prepares nothing."""
+    """Prints the config and the estimates without training, writing or preparing anything."""
     resolved = train_data.choose(resolved, out, prepare=False)
     vocab_size = vocabulary(resolved, out)
     from holo_cli.training.memory_estimate import estimate
@@ -50,11 +50,11 @@ def show(resolved: Resolved, out: Output) -> None:
             for i, row in enumerate(growth, start=1)
         ]
         out.table(("stage", "from step", "blocks", "parameters", "memory"), shown)
-    out.end("Nothing was trained (--dry-run).", "the same command without --dry-run")
+    out.end("This was a dry run: nothing was trained.", "")
 
 
 def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
-    """The stages of a model that grows: first step, depth, parameters, memory; [] for others."""
+    """The stages of a growing model: first step, depth, parameters, memory; [] for other models."""
     from holo_cli.training.growth import first_step
     from holo_cli.training.memory_estimate import estimate
 
@@ -69,9 +69,10 @@ def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
 
 
 def vocabulary(resolved: Resolved, out: Output) -> int:
-    """The vocabulary size of the data's tokenizer, or a usual one where there are no data yet."""
+    """The vocabulary size of the data's tokenizer, or the default size if nothing is prepared
+    yet."""
     if not resolved.data.path:
-        out.note(f"Vocabulary not known yet: counting with {ASSUMED_VOCABULARY:,}.")
+        out.note(f"No prepared set yet: assuming a vocabulary of {ASSUMED_VOCABULARY:,} tokens.")
         return ASSUMED_VOCABULARY
     from holo_cli.data.dataset import PreparedData
 
@@ -85,7 +86,7 @@ def label(name: str) -> str:
 
 
 def readable(name: str, value: Any) -> str:
-    """A figure of the estimate for a person: bytes and counts with their units."""
+    """A value of the estimate with its unit."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     return size(value) if "bytes" in name else count(value)

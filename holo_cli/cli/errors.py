@@ -1,7 +1,7 @@
-"""The one table from exceptions to a sentence, a next step and an exit code.
+"""The error table of the command line: from exceptions to a message, a next step and an exit code.
 
-0 done, 1 failed, 2 wrong usage, 3 stopped on request with everything saved, 130 Ctrl-C.
-A traceback appears only with `--debug` (or HOLO_DEBUG=1).
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 stopped on request with everything saved, 130 Ctrl-C.
+Tracebacks are shown only with `--debug` or HOLO_DEBUG=1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INTERRUPTED = 130
 
 
 class Report(NamedTuple):
-    """What a person reads of an error, and what a script sees."""
+    """What is shown of an error, and the exit code."""
 
     message: str
     next_step: str
@@ -35,30 +35,38 @@ def _holo(error: BaseException) -> Report:
 
 def _file(error: BaseException) -> Report:
     assert isinstance(error, OSError)
-    name = f" '{error.filename}'" if error.filename else ""
+    path = error.filename
     if error.errno == errno.ENOSPC:
-        return Report(f"The disk is full{name}.", "Free some space, then run it again.", 1)
+        message = f"The disk is full: '{path}' was not written." if path else "The disk is full."
+        return Report(message, "Free some space, then run the command again.", 1)
     if isinstance(error, FileNotFoundError):
-        return Report(f"There is no file{name}.", "Check the path.", 1)
+        message = f"There is no file '{path}'." if path else "There is no such file."
+        return Report(message, "Check the path.", 1)
     if isinstance(error, PermissionError):
-        return Report(f"No permission to use{name}.", "Choose another place with --out.", 1)
-    return Report(f"{error.strerror or error}{name and ':' + name}.", "", 1)
+        message = f"No permission to access '{path}'." if path else "No permission."
+        return Report(message, "Choose another path with --out.", 1)
+    reason = error.strerror or str(error)
+    return Report(f"{path}: {reason}." if path else f"{reason}.", "", 1)
 
 
 def _package(error: BaseException) -> Report:
     name = getattr(error, "name", None) or str(error)
-    return Report(f"The package '{name}' is missing.", "Install it: pip install " + name, 1)
+    return Report(f"The package '{name}' is not installed.", f"Run: pip install {name}", 1)
 
 
 def _memory(error: BaseException) -> Report:
     return Report(
-        "Out of memory.", "Try a smaller --batch-size, --context or --preset, or --device cpu.", 1
+        "Out of memory.",
+        "Use a smaller --batch-size, --context or --preset, or --device cpu.",
+        1,
     )
 
 
 def _encoding(error: BaseException) -> Report:
-    # commands that have --encoding tell by themselves that it is missing
-    return Report(f"Text that is not UTF-8: {error}.", "Save it as UTF-8, then run it again.", 1)
+    # Commands with --encoding raise their own error.
+    return Report(
+        f"A text is not UTF-8: {error}.", "Save it as UTF-8, then run the command again.", 1
+    )
 
 
 def _interrupted(error: BaseException) -> Report:
@@ -76,25 +84,27 @@ _TABLE: tuple[tuple[type[BaseException], Callable[[BaseException], Report]], ...
 
 
 def explain(error: BaseException) -> Report:
-    """The row of the table that fits, or a plain admission of a fault in holo itself."""
+    """The report of an exception; one outside the table is reported as a bug in holo."""
     for kind, report in _TABLE:
         if isinstance(error, kind):
             return report(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, without importing torch
         return _memory(error)
-    name = type(error).__name__
-    step = "This is a fault in holo. Run it again with --debug to see where."
-    return Report(f"Unexpected {name}: {error}", step, 1)
+    return Report(
+        f"Unexpected {type(error).__name__}: {error}",
+        "This is a bug in holo. Run the command again with --debug for the traceback.",
+        1,
+    )
 
 
 class _Mode:
-    """Whether tracebacks are wanted, for the command that runs now."""
+    """Whether the running command shows tracebacks."""
 
     debug = False
 
 
 def set_debug(on: bool = True) -> None:
-    """Show tracebacks from now on, or not."""
+    """Turns tracebacks on or off."""
     _Mode.debug = on
 
 
@@ -104,12 +114,12 @@ def debug_from_environment() -> bool:
 
 
 def show(error: BaseException) -> int:
-    """Write an error to stderr and give the exit code."""
+    """Writes an error to stderr and returns the exit code."""
     if _Mode.debug and not isinstance(error, KeyboardInterrupt | Stopped):
         traceback.print_exception(error)
     report = explain(error)
     if isinstance(error, Stopped) and os.environ.get("RANK", "0") != "0":
-        return report.exit_code  # of several processes the first one says it
+        return report.exit_code  # with several processes only rank 0 reports it
     print(f"{report.label}{report.message}", file=sys.stderr)
     if report.next_step:
         print(f"  {report.next_step}", file=sys.stderr)

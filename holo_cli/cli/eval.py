@@ -1,4 +1,4 @@
-"""`holo eval`: how well a checkpoint predicts a text, or solves tasks."""
+"""`holo eval`: scores how well a checkpoint predicts a text, or solves tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import complete, eval_suite, options
-from holo_cli.cli.output import Output, count, duration, is_terminal, size
+from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -29,71 +30,101 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="NAME",
-            help="A prepared set; left out: the one the checkpoint was trained on.",
+            help="Prepared set, by name or path (default: the checkpoint's training data).",
             autocompletion=complete.prepared,
         ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="NAME", help="Its part: val or train.  [val]"),
+        typer.Option(
+            "--split",
+            metavar="NAME",
+            help="Split of the prepared set: val or train (default: val).",
+        ),
     ] = None,
     files: Annotated[
         list[Path] | None,
-        typer.Option("--file", metavar="FILE", help="A text instead, or -. May be repeated."),
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Text file to score instead, or - for standard input. May be repeated.",
+        ),
     ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option("--encoding", metavar="NAME", help="Of --file, as in cp949.  [utf-8]"),
-    ] = None,
+    encoding: options.Encoding = None,
     lang: Annotated[
         str | None,
-        typer.Option("--lang", metavar="CODE", help="Language, as in en or ko; ko,en for a suite."),
+        typer.Option(
+            "--lang",
+            metavar="CODE",
+            help="Language of the documents, such as en; several for a suite, as ko,en.",
+        ),
     ] = None,
-    max_docs: Annotated[
-        int | None, typer.Option("--max-docs", metavar="N", help="The first N documents only.")
-    ] = None,
+    max_docs: options.MaxDocs = None,
     context: Annotated[
         int | None,
-        typer.Option("--context", metavar="N", help="Tokens the model sees; left out: as trained."),
+        typer.Option(
+            "--context", metavar="N", help="Context length in tokens (default: as trained)."
+        ),
     ] = None,
     stride: Annotated[
         int | None,
-        typer.Option("--stride", metavar="N", help="Tokens that a window moves on by."),
+        typer.Option(
+            "--stride", metavar="N", help="Window stride in tokens (default: the context)."
+        ),
     ] = None,
     carry: Annotated[
         bool,
-        typer.Option("--carry", help="Carry the state through the text, without windows."),
+        typer.Option(
+            "--carry", help="Carry the state through the whole text instead of using windows."
+        ),
     ] = False,
     suite: Annotated[
         str | None,
         typer.Option(
-            "--suite", metavar="NAME", help="minimal-pairs, blimp or korean instead of a text."
+            "--suite",
+            metavar="NAME",
+            help="Run a suite instead of scoring a text: minimal-pairs, blimp or korean.",
         ),
     ] = None,
     pairs: Annotated[
         int | None,
         typer.Option(
-            "--pairs", metavar="N", help="Minimal pairs of each phenomenon (default: 500)."
+            "--pairs", metavar="N", help="Number of minimal pairs per phenomenon (default: 500)."
         ),
     ] = None,
     tasks: Annotated[
         str | None,
-        typer.Option("--tasks", metavar="A,B,...", help="Tasks of lm-evaluation-harness instead."),
+        typer.Option(
+            "--tasks", metavar="A,B,...", help="Run tasks of lm-evaluation-harness instead."
+        ),
     ] = None,
     task_folder: Annotated[
         Path | None,
-        typer.Option("--task-folder", metavar="FOLDER", help="Where tasks of your own are."),
+        typer.Option(
+            "--task-folder", metavar="FOLDER", help="Folder of your own task definitions."
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="Examples of a task at most.")
+        int | None,
+        typer.Option(
+            "--limit", metavar="N", help="Maximum number of examples per task (default: all)."
+        ),
     ] = None,
     shots: Annotated[
-        int | None, typer.Option("--shots", metavar="N", help="Examples shown before a question.")
+        int | None,
+        typer.Option(
+            "--shots",
+            metavar="N",
+            help="Number of few-shot examples (default: the task's).",
+        ),
     ] = None,
     batch_size: Annotated[
         int,
         typer.Option(
-            "--batch-size", metavar="N", help="Windows or examples at a time; 0: as fits."
+            "--batch-size",
+            metavar="N",
+            help="Windows or examples per batch; 0 chooses automatically (default: 0).",
+            show_default=False,
         ),
     ] = 0,
     device: options.Device = None,
@@ -102,10 +133,10 @@ def evaluate(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Score a checkpoint on a prepared set or a text.
+    """Evaluate a checkpoint on a prepared set, a text or tasks.
 
-    Loss, bits per byte, perplexity per token and per word, also by language. Or --suite, or
-    --tasks.
+    Prints loss, bits per byte, and perplexity per token and per word, in total and by language;
+    with --suite or --tasks the scores of the tasks.
     """
     out = Output(json=json, verbosity=verbosity)
     texts_only = {
@@ -127,25 +158,22 @@ def evaluate(
         if value is not None and value < least:
             raise UsageError(
                 f"{flag} must be at least {least}, not {value}.",
-                next_step="`holo eval --help` says what it means.",
+                next_step="See: holo eval --help",
             )
     given = [_read(file, encoding) for file in files or ()]
-    from holo_cli.cli.compute import load, tell_newest
+    from holo_cli.cli.compute import load, note_newest
 
     loaded = load(checkpoint, device, dtype)
-    tell_newest(checkpoint, loaded, out)
+    note_newest(checkpoint, loaded, out)
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
     if of_pairs:
-        bar = _Progress(out)
-        rows = eval_suite.run_pairs(loaded, lang, pairs, batch_size, bar)
-        bar.end()
+        with Counting(out, "Scoring") as progress:
+            rows = eval_suite.run_pairs(loaded, lang, pairs, batch_size, progress)
         out.document({**named, "suite": suite, "scores": rows})
         eval_suite.show_pairs(rows, out)
         return
     if suite is not None or tasks is not None:
-        run_tasks = eval_suite.harness(
-            "--tasks need" if suite is None else f"--suite {suite} needs"
-        )
+        run_tasks = eval_suite.lm_eval("--tasks" if suite is None else f"--suite {suite}")
         names = [name.strip() for name in (tasks or "").split(",") if name.strip()]
         names = eval_suite.TASKS_OF.get(suite or "", names)
         results = run_tasks(
@@ -159,11 +187,11 @@ def evaluate(
     texts, what = _texts(loaded, given, files or (), data, split or "val", lang, max_docs, out)
     from holo_cli.inference.evaluation.evaluate import evaluate_texts
 
-    bar = _Progress(out)
-    result = evaluate_texts(
-        loaded, texts, context=context, stride=stride, carry=carry, rows=batch_size, progress=bar
-    )
-    bar.end()
+    with Counting(out, "Scoring") as progress:
+        result = evaluate_texts(
+            loaded, texts, context=context, stride=stride, carry=carry, rows=batch_size,
+            progress=progress,
+        )  # fmt: skip
     dtype_name = str(loaded.dtype or "torch.float32").removeprefix("torch.")
     out.document({**result.to_dict(), **named, "data": what, "carry": carry, "dtype": dtype_name})
     _show(result, out)
@@ -172,32 +200,32 @@ def evaluate(
 def _check_together(
     texts_only: dict[str, Any], tasks_only: dict[str, Any], tasks: str | None
 ) -> None:
-    """No flag is taken that would do nothing."""
+    """Raises UsageError for options that would have no effect."""
     texts_only, tasks_only = options.given(**texts_only), options.given(**tasks_only)
     if tasks is not None and texts_only:
         raise UsageError(
-            f"--tasks bring their own texts: {', '.join(texts_only)} would do nothing.",
-            next_step="Leave that out.",
+            f"--tasks does not use: {', '.join(texts_only)}", next_step="Omit these options."
         )
     if tasks is None and tasks_only:
         raise UsageError(
-            f"Without --tasks, {', '.join(tasks_only)} would do nothing.",
-            next_step="Name tasks, or leave that out. --max-docs limits the documents of a set.",
+            f"These options need --tasks: {', '.join(tasks_only)}",
+            next_step="Add --tasks, or use --max-docs to limit the documents of a set.",
         )
     if {"--file", "--data"} <= texts_only.keys():
-        raise UsageError("--file and --data exclude each other.", next_step="Leave one out.")
+        raise UsageError("--file and --data cannot be combined.", next_step="Omit one of them.")
     if {"--file", "--split"} <= texts_only.keys():
         raise UsageError(
-            "--split is a part of a prepared set; a file has none.", next_step="Leave one out."
+            "--file and --split cannot be combined: a file has no splits.",
+            next_step="Omit one of them.",
         )
     if "--encoding" in texts_only and "--file" not in texts_only:
         raise UsageError(
-            "--encoding is that of a --file, and none is named.", next_step="Leave it out."
+            "--encoding needs --file.", next_step="Add --file FILE, or omit --encoding."
         )
 
 
 def _read(file: Path, encoding: str | None) -> str:
-    """A file's text, or that of standard input, exactly: what is scored must be what is there."""
+    """The exact text of a file or of standard input."""
     from holo_cli.data.sources.decoding import NotText, check_encoding, whole_text
 
     check_encoding(encoding)
@@ -207,10 +235,10 @@ def _read(file: Path, encoding: str | None) -> str:
         text = whole_text(sys.stdin.buffer.read() if stdin else file.read_bytes(), name, encoding)
     except NotText as error:
         raise DataError(
-            error.message, next_step="Name a file of plain text, or its encoding with --encoding."
+            error.message, next_step="Give a plain text file, or its encoding with --encoding."
         ) from error
     if not text.strip():
-        raise DataError(f"{name} holds no text.", next_step="Name a file that is not empty.")
+        raise DataError(f"{name} contains no text.", next_step="Give a file that is not empty.")
     return text
 
 
@@ -224,37 +252,37 @@ def _texts(
     max_docs: int | None,
     out: Output,
 ) -> tuple[Texts, str]:
-    """What is scored, and its name."""
+    """The corpus to score, and its name."""
     from holo_cli.inference.evaluation.eval_corpus import given_texts, prepared_texts
 
     if given:
         missing = dict.fromkeys(c for text in given for c in loaded.tokenizer.unknown(text))
         if missing:
-            out.warn(f"the model's alphabet lacks {' '.join(missing)}: left out, uncounted.")
+            out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
         return given_texts(loaded, given[:max_docs], lang=lang), ", ".join(map(str, files))
     from holo_cli.data.dataset import PreparedData
 
     path = data or loaded.header.data.path
     if not path:
         raise UsageError(
-            "This checkpoint does not say what it was trained on.",
-            next_step="Name a prepared set (--data NAME) or a text (--file FILE).",
+            "The checkpoint does not name its training data.",
+            next_step="Give a prepared set with --data NAME or a text with --file FILE.",
         )
     opened = PreparedData.open(path)
     _check_own(loaded.header, opened, data, out)
     texts, anew = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
     if anew:
         out.note(
-            f"{path} was prepared with another tokenizer: read anew with the checkpoint's own. "
-            "Compare bits per byte, not losses."
+            f"{path} was prepared with another tokenizer and is tokenized again with the "
+            "checkpoint's. Compare bits per byte, not losses."
         )
     return texts, f"{opened.path.as_posix()}, {split}"
 
 
 def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Output) -> None:
-    """Whether a set is still what the checkpoint was trained on, where it should be that.
+    """Checks that a set is still the one the checkpoint was trained on, if it should be.
 
-    In one that was prepared anew, documents of the old training part can be in the validation part.
+    In a set that was prepared again, validation documents may be former training documents.
     """
     from holo_cli.data.dataset import ROOT
 
@@ -264,22 +292,22 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
         own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()
         if own and trained.fingerprint and not same:
             out.warn(
-                f"{path} is not the set of that name that run '{header.run}' was trained on: "
-                "it may hold as validation what the run has learned."
+                f"{path} has changed since run '{header.run}' was trained on it: its validation "
+                "split may contain the run's training text."
             )
     elif same:
-        out.note(f"Neither --data nor --file: scoring {path}, which the run was trained on.")
+        out.note(f"No --data or --file was given: scoring {path}, the run's training data.")
     elif trained.fingerprint:
         name = opened.path.name if opened.path.parent == ROOT else path
         raise DataError(
-            f"{path} is not what run '{header.run}' was trained on: it was prepared anew, and may "
-            "hold as validation what the run has learned.",
-            next_step=f"To score it all the same, name it: --data {name}",
+            f"{path} has changed since run '{header.run}' was trained on it: its validation split "
+            "may contain the run's training text.",
+            next_step=f"To score it anyway, add: --data {name}",
         )
     else:
         out.warn(
-            f"scoring {path}, by whose name the checkpoint was trained; it does not say of which "
-            "content, so it may hold as validation what the run has learned."
+            f"The checkpoint names its training data {path}, but not its content: the validation "
+            "split may contain the run's training text."
         )
 
 
@@ -313,20 +341,5 @@ def _show(result: Result, out: Output) -> None:
 
 
 def _perplexity(value: float) -> str:
-    """With as many digits as say something: those of untrained models have a dozen."""
+    """With a sensible number of digits: the perplexity of an untrained model has a dozen."""
     return f"{value:.3f}" if value < 1e3 else f"{value:,.0f}" if value < 1e6 else f"{value:.3g}"
-
-
-class _Progress:
-    """A percentage on a terminal's stderr, nothing off it."""
-
-    def __init__(self, out: Output) -> None:
-        self.shown = is_terminal(sys.stderr) and not (out.quiet or out.silent)
-
-    def __call__(self, done: int, total: int) -> None:
-        if self.shown:
-            print(f"\rScoring: {done / total:4.0%}", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self.shown:
-            print("\r" + " " * 20 + "\r", end="", file=sys.stderr, flush=True)

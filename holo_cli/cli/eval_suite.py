@@ -1,4 +1,4 @@
-"""`holo eval --suite`: what a suite's name stands for, and a table of minimal pairs."""
+"""`holo eval --suite`: the suites, and the table of minimal pairs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
 PAIRS = "minimal-pairs"
-# shorthands for tasks of lm-evaluation-harness
+# names for groups of lm-evaluation-harness tasks
 TASKS_OF = {
     "blimp": ["blimp"],
     "korean": [f"kobest_{name}" for name in ("boolq", "copa", "hellaswag", "sentineg", "wic")],
@@ -26,29 +26,28 @@ DEFAULT_PAIRS = 500
 def check_suite(
     suite: str | None, tasks: str | None, pairs: int | None, given: dict[str, Any]
 ) -> None:
-    """Raises UsageError for an unknown suite, and for flags (`given`) that would do nothing."""
+    """Raises UsageError for an unknown suite, and for options (`given`) that it does not use."""
     if suite is None:
         if pairs is not None:
             raise UsageError(
-                f"Without --suite {PAIRS}, --pairs would do nothing.", next_step="Leave it out."
+                f"--pairs needs --suite {PAIRS}.", next_step="Add it, or omit --pairs."
             )
         return
     if suite not in SUITES:
         raise UsageError(f"There is no suite '{suite}'.", next_step=nearest(suite, SUITES))
     if tasks is not None:
-        raise UsageError("--suite and --tasks exclude each other.", next_step="Leave one out.")
+        raise UsageError("--suite and --tasks cannot be combined.", next_step="Omit one of them.")
     unused = options.given(**given)
     if suite != PAIRS and pairs is not None:
         unused = {"--pairs": pairs, **unused}
     if unused:
         raise UsageError(
-            f"--suite {suite} brings its own texts: {', '.join(unused)} would do nothing.",
-            next_step="Leave that out.",
+            f"--suite {suite} does not use: {', '.join(unused)}", next_step="Omit these options."
         )
     if pairs is not None and (pairs < 2 or pairs % 2):
         raise UsageError(
             f"--pairs must be an even number of at least 2, not {pairs}.",
-            next_step="Pairs come in twos, so that each form is right as often as it is wrong.",
+            next_step="Pairs come in couples, so that each form is right as often as it is wrong.",
         )
 
 
@@ -59,7 +58,7 @@ def run_pairs(
     rows: int,
     progress: Callable[[int, int], None],
 ) -> list[dict[str, Any]]:
-    """The score of each phenomenon, and of each language in all, as plain rows."""
+    """The scores of each phenomenon and the total of each language, as plain rows."""
     from holo_cli.inference.minimal_pairs.score import (
         languages_of,
         model_scorer,
@@ -75,7 +74,7 @@ def run_pairs(
 
 
 def show_pairs(rows: list[dict[str, Any]], out: Output) -> None:
-    """A table, and what its columns are."""
+    """The table of scores, with an explanation of its columns."""
     out.table(
         ("language", "phenomenon", "right", "95 % interval", "both", "by length", "pairs"),
         [
@@ -86,14 +85,14 @@ def show_pairs(rows: list[dict[str, Any]], out: Output) -> None:
         ],
     )  # fmt: skip
     out.note(
-        "right: pairs in which the right sentence is the likelier one (chance: 50 %). both: "
-        "couples of which both pairs are right (25 %). by length: right if the sentence of fewer "
-        "tokens were always taken."
+        "right: pairs whose right sentence is the more likely one (chance: 50 %). both: couples "
+        "with both pairs right (chance: 25 %). by length: accuracy of always choosing the sentence "
+        "with fewer tokens."
     )
 
 
-def harness(asked: str) -> Callable[..., dict[str, Any]]:
-    """The adapter to lm-evaluation-harness. Raises UsageError, saying what `asked` for it, where
+def lm_eval(option: str) -> Callable[..., dict[str, Any]]:
+    """The adapter to lm-evaluation-harness. Raises UsageError, naming the option that needs it, if
     it is not installed."""
     try:
         from holo_cli.inference.evaluation.lm_eval_adapter import run_tasks
@@ -101,14 +100,14 @@ def harness(asked: str) -> Callable[..., dict[str, Any]]:
         if (error.name or "").partition(".")[0] != "lm_eval":
             raise
         raise UsageError(
-            f"{asked} lm-evaluation-harness, which is not installed.",
-            next_step="Install it: pip install 'holo-cli[eval]'",
+            f"{option} needs lm-evaluation-harness, which is not installed.",
+            next_step="Install it with: pip install 'holo-cli[eval]'",
         ) from None
     return run_tasks
 
 
 def task_rows(tasks: dict[str, dict[str, Any]]) -> list[tuple[str, str, str, str]]:
-    """Measures of the harness for a table: task, measure, value, standard error."""
+    """Table rows of task results: task, metric, value, standard error."""
     rows = []
     for task, measures in tasks.items():
         for name, value in measures.items():

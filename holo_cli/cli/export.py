@@ -1,4 +1,4 @@
-"""`holo export`: a checkpoint in another form."""
+"""`holo export`: writes a checkpoint in another format."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def export(
         str,
         typer.Option(
             "--to",
-            metavar="FORM",
-            help="weights: without training state; hf: a folder for transformers; "
-            "dir: config.json, model.safetensors, tokenizer.json.",
+            metavar="FORMAT",
+            help="Output format: weights (a checkpoint without training state), hf (a folder for "
+            "transformers), or dir (config.json, model.safetensors, tokenizer.json).",
         ),
     ] = "weights",
     out_path: options.Out = None,
@@ -28,7 +28,7 @@ def export(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write a checkpoint in another form."""
+    """Export a checkpoint to another format."""
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.checkpoint import find_checkpoint
     from holo_cli.export import export as write

@@ -1,4 +1,4 @@
-"""`holo generate`: text that follows a prompt, as it comes."""
+"""`holo generate`: continues a prompt, printing text as it is decoded."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ if TYPE_CHECKING:
     from holo_cli.inference.generation.stream import Sample, TextGeneration
 
 FINISH = {
-    "end": "ended by itself",
-    "length": "reached --max-new-tokens",
-    "stop": "met --stop",
-    "stopped": "broken off",
+    "end": "end of text",
+    "length": "--max-new-tokens reached",
+    "stop": "--stop found",
+    "stopped": "interrupted",
 }
 
 
 def generate(
     prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="What to go on from.")
+        str | None, typer.Option("--prompt", "-p", metavar="TEXT", help="Text to continue.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="Read the prompt from a file.")
+        Path | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Read the prompt from FILE, or from standard input if FILE is -.",
+        ),
     ] = None,
     checkpoint: options.Checkpoint = None,
     model: options.ModelFile = None,
@@ -42,13 +47,15 @@ def generate(
     no_repeat_ngram_size: options.NoRepeatNgram = None,
     stop: options.Stop = None,
     num_samples: Annotated[
-        int | None, typer.Option("--num-samples", metavar="N", help="How many texts.  [1]")
+        int | None, typer.Option("--num-samples", metavar="N", help="Number of texts (default: 1).")
     ] = None,
     seed: options.Seed = None,
     lang: options.Lang = None,
     memory: Annotated[
         Path | None,
-        typer.Option("--memory", metavar="FILE", help="Draw on a memory saved by /memory save."),
+        typer.Option(
+            "--memory", metavar="FILE", help="Recall text from a memory file of `holo chat`."
+        ),
     ] = None,
     exit_threshold: options.ExitThreshold = None,
     device: options.Device = None,
@@ -57,15 +64,16 @@ def generate(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Write the text that follows a prompt.
+    """Generate text that continues a prompt.
 
-    The prompt is --prompt, --file or standard input; with none of them a text is begun.
+    The prompt comes from --prompt, --file or standard input. Without a prompt the model starts a
+    new text.
     """
     out = Output(json=json, verbosity=verbosity)
     text = read_prompt(prompt, file)
     from dataclasses import asdict
 
-    from holo_cli.cli.compute import load, tell_newest
+    from holo_cli.cli.compute import load, note_newest
     from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
     from holo_cli.inference.generation.early_exit import choose_threshold, mean_depth
     from holo_cli.inference.generation.sampling import SamplingConfig
@@ -85,70 +93,71 @@ def generate(
         )
     )
     loaded = load(checkpoint, device, dtype)
-    tell_newest(checkpoint, loaded, out)
+    note_newest(checkpoint, loaded, out)
     if exit_threshold is not None and (found := choose_threshold(loaded, exit_threshold)):
-        out.note(calibrated(found))
+        out.note(calibration_line(found))
     if missing := loaded.tokenizer.unknown(text):
-        out.warn(f"the model's alphabet lacks {' '.join(missing)}: left out.")
+        out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
     mixer = recall_from(loaded, read_memory(memory, loaded), text) if memory else None
-    writing = loaded.write(text, sampling, lang, mixer)
-    write(writing, out)
-    samples = writing.samples
-    result = {"samples": [asdict(s) for s in samples], "prompt_tokens": writing.prompt_tokens}
-    depth = mean_depth(writing.decoding.state)
+    generation = loaded.write(text, sampling, lang, mixer)
+    write(generation, out)
+    samples = generation.samples
+    result = {"samples": [asdict(s) for s in samples], "prompt_tokens": generation.prompt_tokens}
+    depth = mean_depth(generation.decoding.state)
     out.document(result if depth is None else result | {"mean_depth": round(depth, 3)})
     for sample in samples:
-        out.note(figures(sample, writing.prompt_tokens))
+        out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
-        out.note(f"{depth:.2f} of {loaded.config.layers} layers a token, the prompt's among them.")
+        layers = loaded.config.layers
+        out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
     out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
-    """The prompt from where it was given; nothing at all starts a text of the model's own."""
+    """The prompt from --prompt, --file or standard input; "" if there is none."""
     if prompt is not None and file is not None:
-        raise UsageError("--prompt and --file exclude each other.", next_step="Leave one out.")
+        raise UsageError("--prompt and --file cannot be combined.", next_step="Omit one of them.")
     if prompt is not None:
         return prompt
     if file is not None and str(file) != "-":
         text = file.read_text(encoding="utf-8-sig")
     else:
         text = "" if is_terminal(sys.stdin) else sys.stdin.read()
-    return text.removesuffix("\n")  # the line end that editors and `echo` add
+    return text.removesuffix("\n")  # the newline that editors and `echo` add
 
 
-def write(writing: TextGeneration, out: Output) -> None:
-    """Stream the first sample to stdout; others, which come alongside it, follow it whole."""
-    many = len(writing.samples) > 1
+def write(generation: TextGeneration, out: Output) -> None:
+    """Streams the first sample to stdout; the others are printed after it."""
+    many = len(generation.samples) > 1
     if many:
         out.text("--- sample 1")
     shown = ""
-    # A pipe gets the text as it is; a terminal must not obey what a model happens to write.
+    # A terminal must not execute control characters that a model generates.
     show = visible if is_terminal(sys.stdout) else str
-    for piece in writing:
+    for piece in generation:
         if piece.row == 0 and not out.json:
             shown += piece.text
             out.text(show(piece.text), end="")
         if out.reader_gone:
-            writing.stop()
+            generation.stop()
             return
     out.text("", end="" if shown.endswith("\n") else "\n")
-    for number, sample in enumerate(writing.samples[1:], start=2):
+    for number, sample in enumerate(generation.samples[1:], start=2):
         out.text(f"--- sample {number}")
         out.text(show(sample.text))
 
 
-def calibrated(found: Calibration) -> str:
-    """One line about a threshold that was looked for, for stderr."""
+def calibration_line(found: Calibration) -> str:
+    """The result of `--exit-threshold auto`, for stderr."""
     return (
-        f"Exit threshold {found.threshold:g}: {found.loss:.4f} nats a token at "
-        f"{found.mean_depth:.2f} of {found.layers} layers, {found.full_loss:.4f} at all, on "
-        f"{found.tokens:,} validation tokens."
+        f"Exit threshold {found.threshold:g}: loss {found.loss:.4f} nats per token with "
+        f"{found.mean_depth:.2f} of {found.layers} layers per token, {found.full_loss:.4f} with "
+        f"all layers, on {found.tokens:,} validation tokens."
     )
 
 
-def figures(sample: Sample, prompt_tokens: int) -> str:
-    """One line about a sample, for stderr."""
-    speed = f", {sample.tokens_per_second:.1f} tokens/s" if sample.tokens_per_second else ""
+def sample_line(sample: Sample, prompt_tokens: int) -> str:
+    """The statistics of a sample, for stderr."""
     finish = FINISH.get(sample.finish, sample.finish)
-    return f"{sample.tokens} tokens{speed}, {finish}; the prompt has {prompt_tokens}."
+    speed = f"{sample.tokens_per_second:.1f} tokens/s, " if sample.tokens_per_second else ""
+    return f"{sample.tokens} tokens, {speed}finish: {finish}, prompt: {prompt_tokens} tokens"

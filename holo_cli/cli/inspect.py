@@ -1,4 +1,4 @@
-"""`holo inspect`: what a checkpoint says about itself; reads its header, not its weights."""
+"""`holo inspect`: describes a checkpoint from its header, without reading its weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def inspect(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show what a checkpoint says about itself.
+    """Show a checkpoint's metadata.
 
-    Header, config, tokenizer and history; with -v also every tensor.
+    Prints header, config, tokenizer and history; with -v also every tensor.
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.checkpoint import find_checkpoint, inspect_checkpoint
@@ -40,7 +40,7 @@ def inspect(
 
 
 def entries(found: list[dict[str, Any]], out: Output) -> None:
-    """A table of rows that may have different keys."""
+    """Prints a table of rows that may have different keys."""
     columns = list(dict.fromkeys(key for entry in found for key in entry))
     rows = [[entry.get(column, "") for column in columns] for entry in found]
     out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
@@ -55,7 +55,7 @@ LOSSES = {
 
 
 def header(found: dict[str, Any]) -> list[tuple[str, object]]:
-    """The first lines: what a person asks of a checkpoint before anything else."""
+    """The main facts about a checkpoint."""
     tokenizer, losses = found["tokenizer"], found["losses"]
     return [
         ("checkpoint", found["path"]),

@@ -1,15 +1,15 @@
-"""Results as Markdown, for pages that people keep: what `--markdown` prints."""
+"""Results as Markdown, as printed by `--markdown`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-NUMBER = re.compile(r"[-+x×~]?\d|[-–]?$")  # what a cell of a column that stands right begins with
+NUMBER = re.compile(r"[-+x×~]?\d|[-–]?$")  # start of a cell in a right-aligned column
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; columns of numbers stand to the right, a dash or nothing among them is no matter.
+    """A table; columns of numbers (dashes and empty cells allowed) are right-aligned.
 
     >>> print(table(["model", "loss"], [["a|b", "1.5"]]))
     | model | loss |
@@ -26,7 +26,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def points(sentences: Sequence[str]) -> str:
-    """A list."""
+    """A bulleted list."""
     return "\n".join(f"- {sentence}" for sentence in sentences)
 
 

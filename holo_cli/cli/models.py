@@ -1,4 +1,4 @@
-"""`holo models`: which models there are, and what one of them costs."""
+"""`holo models`: lists the models, or the costs of one of them."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ def models(
         typer.Argument(
             metavar="[NAME]",
             callback=options.use_model,
-            help="One model, with its costs; also path/to/mixer.py:ClassName.",
+            help="Model to describe, also as path/to/mixer.py:ClassName (default: list all).",
             autocompletion=complete.models,
         ),
     ] = None,
     vocab_size: Annotated[
-        int, typer.Option("--vocab-size", metavar="N", help="Vocabulary that costs are for.")
-    ] = 8192,
-    recipe: Annotated[
-        str | None,
+        int,
         typer.Option(
-            "--recipe", metavar="NAME", help="modern or classic.", autocompletion=complete.recipes
+            "--vocab-size",
+            metavar="N",
+            help="Vocabulary size in tokens for which costs are computed.",
         ),
-    ] = None,
+    ] = 8192,
+    recipe: options.Recipe = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """List the models, or what one of them costs.
+    """List the models, or the costs of one of them.
 
-    For one model: parameters, work, state and memory of each of its presets.
+    For one model: parameters, FLOPs, state size and memory of each of its presets.
     """
     out = Output(json=json, verbosity=verbosity)
     if name is None:
@@ -67,7 +67,7 @@ def models(
         for preset, cost in row["costs"].items()
     ]
     out.table(("preset", *(title for _, title, _ in COSTS)), table)
-    out.note(f"For a vocabulary of {vocab_size:,} and each preset's own context.")
+    out.note(f"For a vocabulary of {vocab_size:,} tokens and each preset's context length.")
     typed = str(registry.find(row["name"])) if is_file(row["name"]) else row["name"]
     preset = f" --preset {row['presets'][0]}" if row["presets"] else ""
     out.end("", f"holo train --model {typed}{preset}")

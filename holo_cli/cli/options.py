@@ -1,7 +1,7 @@
-"""The options that several commands share: one name, one meaning, one help text each.
+"""Options that several commands share: each name has one meaning and one help text.
 
-`None` always means "not given": the default then comes from the config or the library, which is
-where it is documented, so that a flag never hides a config file's value.
+`None` means that the option was not given: the default then comes from the config or the library,
+so that an option never hides a config file's value. Help texts state it as "(default: X)".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import typer
 
 from holo_cli.cli import complete
 from holo_cli.cli.errors import set_debug
+from holo_cli.errors import UsageError
 
 
 def _debug(value: bool) -> bool:
@@ -21,38 +22,51 @@ def _debug(value: bool) -> bool:
     return value
 
 
-# -- on every command -----------------------------------------------------------------------------
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
-Verbosity = Annotated[
-    bool | None,
-    typer.Option("--verbose/--quiet", "-v/-q", help="Say more, or only results and errors."),
-]
-Debug = Annotated[bool, typer.Option("--debug", callback=_debug, help="Show tracebacks of errors.")]
-
-
 def use_model(value: str | None) -> str | None:
-    """Callback of options that name a model: one in a file may be run from here on, as it was typed
-    by the person at the keyboard."""
+    """Callback of options that name a model. Enables a model file, which runs its code: allowed
+    because the user typed its path."""
     from holo_cli.registry import use
 
     return None if value is None else use(value)
 
 
-# -- where and how to compute ---------------------------------------------------------------------
+# -- on every command -----------------------------------------------------------------------------
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object per line on stdout.")
+]
+Verbosity = Annotated[
+    bool | None,
+    typer.Option(
+        "--verbose/--quiet", "-v/-q", help="Print more details, or only results and errors."
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_debug, help="Show the traceback of an error.")
+]
+
+# -- device, number format, seed ------------------------------------------------------------------
 
 Device = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda or mps.")
+    str | None,
+    typer.Option(
+        "--device", metavar="NAME", help="Device: auto, cpu, cuda or mps (default: auto)."
+    ),
 ]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="NAME", help="auto, float32 or bfloat16.")
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="Number format of computations: auto, float32 or bfloat16 (default: auto).",
+    ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of all chance.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed.")]
 
-# -- checkpoints and runs -------------------------------------------------------------------------
+# -- checkpoints, runs and output files -----------------------------------------------------------
 
-CHECKPOINT_HELP = "A path, or a run's name; left out: the newest."
+CHECKPOINT_HELP = "Checkpoint, as a path or a run's name (default: the newest)."
 Checkpoint = Annotated[
     str | None,
     typer.Option(
@@ -69,82 +83,177 @@ ModelFile = Annotated[
         "--model",
         metavar="FILE:CLASS",
         callback=use_model,
-        help="Model file that the checkpoint needs, as in path/to/mixer.py:ClassName "
+        help="Model file that the checkpoint needs, as path/to/mixer.py:ClassName "
         "(default: none; built-in and installed models are found by name).",
     ),
 ]
-Run = Annotated[str | None, typer.Option("--run", metavar="NAME", help="Name of the run's files.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="PATH", help="Where to write.")]
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="Name of the run and its files.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="PATH", help="Output path (default: named automatically)."),
+]
+Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 
-# -- text -----------------------------------------------------------------------------------------
+# -- text and prepared sets -----------------------------------------------------------------------
 
 Lang = Annotated[
-    str | None, typer.Option("--lang", metavar="CODE", help="Language, as in en or ko.")
+    str | None,
+    typer.Option(
+        "--lang",
+        metavar="CODE",
+        help="Language of the text as an ISO 639-1 code such as en or ko (default: detected).",
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        "--encoding",
+        metavar="NAME",
+        help="Encoding of your files, for example cp949 (default: utf-8).",
+    ),
+]
+MaxDocs = Annotated[
+    int | None,
+    typer.Option(
+        "--max-docs", metavar="N", help="Maximum number of documents (default: unlimited)."
+    ),
+]
+RECIPE_HELP = "Training recipe: modern or classic (default: modern)."
+Recipe = Annotated[
+    str | None,
+    typer.Option("--recipe", metavar="NAME", help=RECIPE_HELP, autocompletion=complete.recipes),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a config key, for example model.layers=4. May be repeated.",
+    ),
 ]
 
-# -- training, shared by train and resume ---------------------------------------------------------
+# -- training -------------------------------------------------------------------------------------
 
 Steps = Annotated[
-    int | None, typer.Option("--steps", metavar="N", help="Optimizer steps of the schedule.")
+    int | None,
+    typer.Option(
+        "--steps", metavar="N", help="Optimizer steps of the schedule (default: from the config)."
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", metavar="N", help="Sequences per forward pass (default: from the config)."
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        "--context", metavar="N", help="Sequence length in tokens (default: from the config)."
+    ),
 ]
 StopAt = Annotated[
     int | None,
     typer.Option(
-        "--stop-at", metavar="N", help="Stop at step N of the schedule with everything saved."
+        "--stop-at",
+        metavar="N",
+        help="Save everything and stop at step N; the schedule stays the same.",
     ),
 ]
 EvalEvery = Annotated[
     int | None,
-    typer.Option("--eval-every", metavar="N", help="Steps between full evaluations."),
+    typer.Option(
+        "--eval-every",
+        metavar="N",
+        help="Steps between full evaluations (default: from the config).",
+    ),
 ]
 TargetLoss = Annotated[
     float | None,
-    typer.Option("--target-loss", metavar="X", help="Stop when the validation loss reaches X."),
+    typer.Option(
+        "--target-loss",
+        metavar="X",
+        help="Stop when the validation loss, in nats per token, reaches X.",
+    ),
 ]
 TimeLimit = Annotated[
     float | None,
-    typer.Option("--time-limit", metavar="SECONDS", help="Stop after this time of training."),
+    typer.Option("--time-limit", metavar="SECONDS", help="Stop after SECONDS of training."),
 ]
 
-# -- sampling, shared by generate and chat --------------------------------------------------------
+# -- sampling -------------------------------------------------------------------------------------
 
 MaxNewTokens = Annotated[
-    int | None, typer.Option("--max-new-tokens", metavar="N", help="Tokens at most.  [256]")
+    int | None,
+    typer.Option(
+        "--max-new-tokens", metavar="N", help="Maximum number of new tokens (default: 256)."
+    ),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option("--temperature", metavar="X", help="0 is greedy; higher is wilder.  [0.8]"),
+    typer.Option(
+        "--temperature",
+        metavar="X",
+        help="Sampling temperature; 0 is greedy, higher is more random (default: 0.8).",
+    ),
 ]
 TopK = Annotated[
-    int | None, typer.Option("--top-k", metavar="N", help="Only the N likeliest tokens; 0: off.")
+    int | None,
+    typer.Option(
+        "--top-k",
+        metavar="N",
+        help="Sample only from the N most likely tokens; 0 disables (default: 0).",
+    ),
 ]
 TopP = Annotated[
     float | None,
-    typer.Option("--top-p", metavar="P", help="Only the likeliest tokens up to P in all; 1: off."),
+    typer.Option(
+        "--top-p",
+        metavar="P",
+        help="Nucleus sampling: keep the smallest set of tokens with total probability P; "
+        "1 disables (default: 1).",
+    ),
 ]
 MinP = Annotated[
     float | None,
-    typer.Option("--min-p", metavar="P", help="Only tokens above P times the best one; 0: off."),
+    typer.Option(
+        "--min-p",
+        metavar="P",
+        help="Drop tokens less likely than P times the most likely one; 0 disables (default: 0).",
+    ),
 ]
 RepetitionPenalty = Annotated[
     float | None,
-    typer.Option("--repetition-penalty", metavar="X", help="Above 1 holds repeats down; 1: off."),
+    typer.Option(
+        "--repetition-penalty",
+        metavar="X",
+        help="Make repeated tokens less likely; 1 disables (default: 1).",
+    ),
 ]
 NoRepeatNgram = Annotated[
     int | None,
-    typer.Option("--no-repeat-ngram-size", metavar="N", help="No run of N tokens twice; 0: off."),
+    typer.Option(
+        "--no-repeat-ngram-size",
+        metavar="N",
+        help="Never generate the same sequence of N tokens twice; 0 disables (default: 0).",
+    ),
 ]
 Stop = Annotated[
     list[str] | None,
-    typer.Option("--stop", metavar="TEXT", help="Stop before this text. May be repeated."),
+    typer.Option(
+        "--stop", metavar="TEXT", help="End the text before this string. May be repeated."
+    ),
 ]
 ExitThreshold = Annotated[
     str | None,
     typer.Option(
         "--exit-threshold",
         metavar="X",
-        help="Tokens leave the layers early where confidence reaches X (0 to 1), or auto.",
+        help="Early exit: a token skips the remaining layers once its confidence, from 0 to 1, "
+        "reaches X; auto calibrates X (default: all layers).",
     ),
 ]
 
@@ -152,3 +261,9 @@ ExitThreshold = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given: those that are not None and not an empty list."""
     return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def check_exclusive(first: str, second: str, *values: object) -> None:
+    """Raises UsageError if both of two options have a value."""
+    if all(value is not None for value in values):
+        raise UsageError(f"{first} and {second} cannot be combined.", next_step="Omit one of them.")

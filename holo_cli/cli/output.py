@@ -1,10 +1,9 @@
-"""The one sink of the command line: results to stdout, everything else to stderr.
+"""The output sink of the command line: results go to stdout, everything else to stderr.
 
-`--json` puts one document (or, for training, one object a line) on stdout and nothing else there.
-Frames, colour and moving bars appear only on a terminal that can show them, colour never under
-NO_COLOR; off it the same facts come as plain lines. Both streams are UTF-8 whatever the
-locale says. A reader that goes away (`| head`) ends the output without a traceback.
-"""
+With `--json` stdout contains one JSON document (for training, one object per line) and nothing
+else. Frames, colour and progress bars (progress.py) appear only on a terminal that supports them,
+colour never under NO_COLOR; elsewhere the same facts are plain lines. Both streams are UTF-8 in
+every locale. A closed pipe (`| head`) ends the output without a traceback."""
 
 from __future__ import annotations
 
@@ -25,22 +24,22 @@ from holo_cli.cli import markdown, table_layout
 
 
 def use_utf8() -> None:
-    """Make stdin, stdout and stderr UTF-8; what cannot be written becomes "?"."""
+    """Makes stdin, stdout and stderr UTF-8; characters that cannot be encoded become "?"."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
-        reconfigure = getattr(stream, "reconfigure", None)  # absent on streams of tests
+        reconfigure = getattr(stream, "reconfigure", None)  # absent on the streams of tests
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="replace")
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a person watches this stream on a terminal that can move its cursor."""
+    """Whether the stream is a terminal that can move its cursor."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Output:
-    """Where a command writes. `verbosity`: True for -v, False for -q, None for neither.
+    """The sink of one command. `verbosity`: True for -v, False for -q, None for neither.
 
-    Under torchrun only rank 0 writes; the others' sinks are silent.
+    Under torchrun only rank 0 writes.
     """
 
     def __init__(
@@ -58,7 +57,7 @@ class Output:
         logger.handlers = [_Lines()]
 
     def for_people(self) -> Output:
-        """The same sink without --json, for the steps of a command with a document of its own."""
+        """A copy without --json, for the steps of a command that prints one document at its end."""
         twin = copy.copy(self)
         twin.json = False
         return twin
@@ -66,7 +65,7 @@ class Output:
     # -- results, on stdout -----------------------------------------------------------------------
 
     def text(self, text: str, end: str = "\n") -> None:
-        """A piece of the result for a person; nothing under --json."""
+        """A part of the result; nothing with --json."""
         if not self.json:
             self._write(text + end)
 
@@ -93,10 +92,10 @@ class Output:
         rows: Sequence[Sequence[object]],
         width: int | None = None,
     ) -> None:
-        """A framed table on a terminal; off it, columns aligned by spaces, or Markdown.
+        """A framed table on a terminal, otherwise columns aligned by spaces, or Markdown.
 
-        With `width` no line is longer: words are wrapped and, where that is not enough, the columns
-        are split into several tables, without cutting a number.
+        With `width` the table is fitted to a width: words are wrapped and, if that is not enough,
+        the columns are split into several tables. Numbers are never broken.
         """
         if self.json:
             return
@@ -118,14 +117,14 @@ class Output:
             self.text(line.rstrip())
 
     def heading(self, title: str, note: str = "") -> None:
-        """What a table below is about."""
+        """The title of the table below."""
         if self.markdown:
             self.text(f"### {title}\n\n{note}".rstrip())
         else:
             self.text(f"{title} ({note})" if note else title)
 
     def sentences(self, sentences: Sequence[str]) -> None:
-        """What was found, a line each."""
+        """Findings, one per line."""
         if sentences:
             self.text(markdown.points(sentences) if self.markdown else "\n".join(sentences))
 
@@ -151,7 +150,7 @@ class Output:
         for heading, body in made:
             table = Table(*heading, box=box.SIMPLE_HEAD, header_style=bold)
             for row in body:
-                table.add_row(*map(Text, row))  # Text: brackets are no markup
+                table.add_row(*map(Text, row))  # Text: brackets are not markup
             console.print(table)
 
     def _write(self, text: str) -> None:
@@ -168,17 +167,18 @@ class Output:
     # -- everything else, on stderr ---------------------------------------------------------------
 
     def note(self, text: str) -> None:
-        """A line about what goes on; nothing under -q."""
+        """A line about progress or context; nothing with -q."""
         if not (self.quiet or self.silent):
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
-        """A line that must be seen, under -q too."""
+        """A warning, also shown with -q."""
         if not self.silent:
             print(f"Warning: {text}", file=sys.stderr, flush=True)
 
     def end(self, wrote: str, then: str) -> None:
-        """The last lines of a command: what was written, its time under -v, what to try next."""
+        """The last lines of a command: what was written, its time (with -v), and the next
+        command."""
         if wrote:
             self.note(wrote)
         if self.verbose:
@@ -188,14 +188,14 @@ class Output:
 
 
 class _Lines(logging.Handler):
-    """What the library logs, as lines on the stderr of the moment."""
+    """Log records of the library, as lines on the current stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 def dumps(data: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON with real letters; what JSON cannot say (NaN, infinity) becomes null."""
+    """JSON with non-ASCII letters unescaped; NaN and infinity become null."""
     return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
@@ -210,21 +210,21 @@ def _plain(value: Any) -> Any:
 
 
 def visible(text: str) -> str:
-    """Text of a model as a terminal may have it: control characters, which could move the cursor
-    or worse, replaced; line ends and tabs kept."""
+    """Text that is safe on a terminal: control characters other than newline and tab are
+    replaced."""
     return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
 
 
 def count(n: float) -> str:
-    """A number for a person: 950, 12.3k, 4.56M, 7.8B."""
+    """A number with a unit prefix: 950, 12.3k, 4.56M, 7.8B."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(n) >= 0.9995 * size:  # from where three digits round up to the unit
+        if abs(n) >= 0.9995 * size:  # rounds up to the unit at three digits
             return f"{n / size:.3g}{unit}"
     return f"{n:.0f}" if float(n).is_integer() else f"{n:.3g}"
 
 
 def size(nbytes: float) -> str:
-    """A number of bytes for a person, in powers of 1,000: 512 bytes, 3.4 MB."""
+    """A number of bytes with a unit, in powers of 1,000: 512 bytes, 3.4 MB."""
     for step, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if nbytes >= step:
             return f"{nbytes / step:.3g} {unit}"
@@ -232,7 +232,7 @@ def size(nbytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time for a person: 4.2 s, 3 min 05 s, 2 h 10 min."""
+    """A duration with units: 4.2 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""`holo prepare`: text into token shards."""
+"""`holo prepare`: tokenizes text into shards."""
 
 from __future__ import annotations
 
@@ -15,77 +15,113 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Of `holo datasets`, or a name of yours for --source.",
+            help="Sources from `holo datasets`, or your own name for --source.",
             autocompletion=complete.sources,
         ),
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option("--source", metavar="PATH", help="A file, folder, glob, or - for stdin."),
+        typer.Option(
+            "--source",
+            metavar="PATH",
+            help="Your text: a file, a folder, a glob pattern, or - for standard input.",
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             "--tokenizer",
             metavar="SPEC",
-            help="char, bpe, tiktoken:NAME, llama:PATH, a tokenizer.json, or a prepared set.",
+            help="Tokenizer: char, bpe, tiktoken:NAME, llama:PATH, a tokenizer.json, or a prepared "
+            "set whose tokenizer is used (default: the source's).",
         ),
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", metavar="N", help="Size of a trained vocabulary.")
+        int | None,
+        typer.Option(
+            "--vocab-size",
+            metavar="N",
+            help="Vocabulary size in tokens of a trained tokenizer (default: 8192).",
+        ),
     ] = None,
     text_field: Annotated[
         str | None,
-        typer.Option("--text-field", metavar="NAME", help="Of jsonl, csv, parquet.  [text]"),
+        typer.Option(
+            "--text-field",
+            metavar="NAME",
+            help="Field of the text in jsonl, csv and parquet files (default: text).",
+        ),
     ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option("--encoding", metavar="NAME", help="Of --source, as in cp949.  [utf-8]"),
-    ] = None,
+    encoding: options.Encoding = None,
     lang: Annotated[
         str | None,
-        typer.Option("--lang", metavar="CODES", help="Languages of the texts, as in ko,en."),
+        typer.Option(
+            "--lang",
+            metavar="CODES",
+            help="Languages of the texts, for example ko,en (default: the source's, or detected).",
+        ),
     ] = None,
     subset: Annotated[
         str | None,
-        typer.Option("--subset", metavar="NAME", help="Of fineweb, as in sample-100BT."),
+        typer.Option(
+            "--subset",
+            metavar="NAME",
+            help="Subset of a source, for example sample-100BT of fineweb.",
+        ),
     ] = None,
-    max_docs: Annotated[
-        int | None, typer.Option("--max-docs", metavar="N", help="Documents at most.")
-    ] = None,
+    max_docs: options.MaxDocs = None,
     max_bytes: Annotated[
-        int | None, typer.Option("--max-bytes", metavar="N", help="Bytes of text at most.")
+        int | None,
+        typer.Option(
+            "--max-bytes",
+            metavar="N",
+            help="Maximum size of the text in bytes (default: unlimited).",
+        ),
     ] = None,
     mix: Annotated[
         str | None,
-        typer.Option("--mix", metavar="HOW", help="balanced, proportional, or ko=0.4,en=0.6."),
+        typer.Option(
+            "--mix",
+            metavar="HOW",
+            help="Mixture of languages: balanced, proportional, or shares such as ko=0.4,en=0.6.",
+        ),
     ] = None,
     filter: Annotated[
         str | None,
-        typer.Option("--filter", metavar="HOW", help="none, default, strict, or rule=value,..."),
+        typer.Option(
+            "--filter",
+            metavar="HOW",
+            help="Document filter: none, default, strict, or rules as NAME=VALUE,...",
+        ),
     ] = None,
     val_fraction: Annotated[
         float | None,
-        typer.Option("--val-fraction", metavar="X", help="Share of documents for validation."),
+        typer.Option(
+            "--val-fraction",
+            metavar="X",
+            help="Fraction of the documents for the validation split.",
+        ),
     ] = None,
     seed: options.Seed = None,
     out_folder: options.Out = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Use no network.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", help="Threads that tokenize, files fetched."),
+        typer.Option(
+            "--workers", metavar="N", help="Number of tokenizer threads and of parallel downloads."
+        ),
     ] = None,
     tokenizer_only: Annotated[
-        bool, typer.Option("--tokenizer-only", help="Make the tokenizer and nothing else.")
+        bool, typer.Option("--tokenizer-only", help="Train the tokenizer only, without shards.")
     ] = False,
     force: options.Force = False,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Turn texts into tokens, in data/NAME.
+    """Tokenize text into a prepared set in data/NAME.
 
-    Killed and started again, it goes on where it was.
+    An interrupted preparation resumes when the same command is run again.
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.cli.progress import Preparing
@@ -119,14 +155,14 @@ def prepare(
             **given,
         )
     if prepared.already:
-        out.note(f"{prepared.data} was there already, with these settings.")
+        out.note(f"{prepared.data} is already prepared with these settings.")
     elif prepared.resumed:
-        out.note("Went on where the last preparation stopped.")
+        out.note("Resumed the interrupted preparation.")
     result = prepared.to_dict()
     out.document(result)
     if tokenizer_only:
         made = f"{result['tokenizer']} of {result['vocab_size']:,} tokens"
-        out.facts([("tokenizer", made), ("in", result["data"])])
+        out.facts([("tokenizer", made), ("path", result["data"])])
         out.end("", f"holo prepare NAME --tokenizer {result['data']}")
         return
     out.facts(

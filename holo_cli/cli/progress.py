@@ -1,7 +1,7 @@
-"""Shows what a long job reports: a moving bar on a terminal, plain lines off it, or JSON lines.
+"""Progress of long tasks: a bar on a terminal (tqdm), plain lines elsewhere, or JSON lines.
 
-Training hands over plain dicts with an "event" key, preparing data small reports. All of it goes to
-stderr, except under --json, where every training event is a line on stdout.
+Training emits dicts with an "event" key, data preparation emits small reports. Progress goes to
+stderr; with --json every training event is a line on stdout instead.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.cli.output import Output, count, duration, is_terminal, size, visible
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from holo_cli.data.prepare.prepare import PrepareProgress
 
 LINE_EVERY = 10.0  # seconds between plain lines of training
@@ -24,7 +22,7 @@ EMPTY = " " * 4
 
 
 class Events:
-    """Renders training events; use as a context manager, call with each event.
+    """Renders training events. Use as a context manager and call with each event.
 
     >>> with Events(Output()) as show:                          # doctest: +SKIP
     ...     train(resolved, events=show)
@@ -32,7 +30,7 @@ class Events:
 
     def __init__(self, out: Output) -> None:
         self.out = out
-        self.last: dict[str, Any] = {}  # the newest event of all
+        self.last: dict[str, Any] = {}  # the latest event
         self._line_at = -LINE_EVERY
         self._bar = Bar() if _may_move(out) else None
 
@@ -98,25 +96,20 @@ class Events:
 
 
 def start_line(event: Mapping[str, Any]) -> str:
-    """What a run begins with, as far as the event says it."""
-    words = [f"Run {event['run']}:"] if event.get("run") else []
-    if event.get("model"):
-        words.append(str(event["model"]))
+    """The first line of a run: its name and facts, as far as the event has them."""
+    facts = [str(event[key]) for key in ("model", "data", "device", "dtype") if event.get(key)]
     if event.get("parameters"):
-        words.append(f"with {count(event['parameters'])} parameters")
-    if event.get("data"):
-        words.append(f"on {event['data']}")
-    if event.get("device"):
-        words.append(f"({event['device']}{', ' + event['dtype'] if event.get('dtype') else ''})")
+        facts.insert(1, f"{count(event['parameters'])} parameters")
     if event.get("step"):
-        words.append(f"from step {event['step']}")
+        facts.append(f"from step {event['step']}")
     if event.get("memory_bytes"):
-        words.append(f"in about {size(event['memory_bytes'])} of memory")
-    return " ".join(words) or "Training."
+        facts.append(f"memory about {size(event['memory_bytes'])}")
+    name = f"Run {event['run']}" if event.get("run") else "Training"
+    return f"{name}: {', '.join(facts)}" if facts else name
 
 
 def stage_line(event: Mapping[str, Any]) -> str:
-    """Where a growing model is now; after a growth also what it did to the loss."""
+    """The stage of a growing model and, after a growth, its effect on the loss."""
     blocks = f"{event['layers']} block{'' if event['layers'] == 1 else 's'}"
     line = f"Stage {event['stage']} of {event['stages']} from step {event['step']}: {blocks}, "
     line += f"{count(event['parameters'])} parameters"
@@ -126,7 +119,7 @@ def stage_line(event: Mapping[str, Any]) -> str:
 
 
 def train_facts(event: Mapping[str, Any]) -> str:
-    """Step, loss, speed and time left of one training event."""
+    """Step, loss, throughput and remaining time of a training event."""
     facts = [f"step {event['step']}/{event['steps']}", f"loss {event['loss']:.4f}"]
     if event.get("tokens_per_second"):
         facts.append(f"{count(event['tokens_per_second'])} tokens/s")
@@ -136,8 +129,8 @@ def train_facts(event: Mapping[str, Any]) -> str:
 
 
 def more_facts(event: Mapping[str, Any]) -> str:
-    """What -v adds: rate, gradient norm, auxiliary losses, passes over the data, time so far."""
-    facts = [f"rate {event['lr']:.4g}", f"gradient norm {event['grad_norm']:.3g}"]
+    """Details with -v: learning rate, gradient norm, auxiliary losses, epoch, elapsed time."""
+    facts = [f"learning rate {event['lr']:.4g}", f"gradient norm {event['grad_norm']:.3g}"]
     facts += [f"{name} {value:.4g}" for name, value in event.get("aux", {}).items()]
     if event.get("epoch") is not None:
         facts.append(f"epoch {event['epoch']:.2f}")
@@ -145,7 +138,7 @@ def more_facts(event: Mapping[str, Any]) -> str:
 
 
 def share_done(event: Mapping[str, Any]) -> float:
-    """How much of a run is behind: of its steps, or of its time where a limit comes first."""
+    """The finished fraction of a run: of its steps, or of its time limit if that ends first."""
     by_steps = event["step"] / event["steps"]
     left = event.get("eta_seconds")
     seconds = event.get("seconds") or 0.0
@@ -158,61 +151,79 @@ def _may_move(out: Output) -> bool:
 
 
 class Bar:
-    """One bar on stderr, gone when it is closed. `update` may come as often as it likes."""
+    """A progress bar on stderr (tqdm), removed when it is closed."""
 
     def __init__(self) -> None:
-        from rich.console import Console
-
-        self._console = Console(file=sys.stderr, highlight=False)
-        self._progress: Progress | None = None
-        self._task: Any = None
+        self._bar: Any = None
 
     def update(self, done: float, total: float | None, facts: str) -> None:
-        """Move to `done` of `total` (None: unknown) with a few words beside the bar."""
-        if self._progress is None:
-            self._open()
-        assert self._progress is not None
-        self._progress.update(self._task, completed=done, total=total, facts=facts)
+        """Moves to `done` of `total` (None: unknown), with `facts` beside the bar.
 
-    def _open(self) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+        May be called at any rate: tqdm redraws at most four times a second.
+        """
+        bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
+        if self._bar is None:
+            from tqdm import tqdm
 
-        self._progress = Progress(
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=self._console,
-            transient=True,
-            refresh_per_second=4,
-        )
-        self._task = self._progress.add_task("", facts="")
-        self._progress.start()
+            self._bar = tqdm(
+                desc=facts, total=total, bar_format=bar_format, file=sys.stderr, leave=False,
+                dynamic_ncols=True, mininterval=0.25, miniters=0,
+            )  # fmt: skip
+        self._bar.bar_format = bar_format
+        self._bar.total = total
+        self._bar.set_description_str(facts, refresh=False)
+        self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
-        self._console.print(text, markup=False)
+        """Prints a line above the bar."""
+        from tqdm import tqdm
+
+        tqdm.write(text, file=sys.stderr)
 
     def close(self) -> None:
-        """Take the bar away."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Counting:
+    """Progress of a task that counts: a bar on a terminal, nothing elsewhere.
+
+    Use as a context manager and call with (done, total).
+    """
+
+    def __init__(self, out: Output, title: str) -> None:
+        self.title = title
+        self._bar = Bar() if _may_move(out) else None
+
+    def __enter__(self) -> Counting:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.close()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar:
+            self._bar.update(done, total, self.title)
 
 
 STAGES = {
     "reading": "Reading",
-    "tokenizer": "Making the tokenizer",
-    "packing": "Packing tokens",
+    "tokenizer": "Training the tokenizer",
+    "packing": "Tokenizing",
 }
 
 
 class Preparing:
-    """Renders the progress of preparing data; use as a context manager, call with each report."""
+    """Renders the progress of `holo prepare`. Use as a context manager and call with each
+    report."""
 
     def __init__(self, out: Output) -> None:
         self.out = out
         self._bar = Bar() if _may_move(out) else None
-        self._line_at = time.monotonic()  # what is done within seconds needs no line
+        self._line_at = time.monotonic()  # a short preparation prints no line
 
     def __enter__(self) -> Preparing:
         return self
@@ -231,7 +242,7 @@ class Preparing:
 
 
 def prepare_facts(now: PrepareProgress) -> str:
-    """Stage, amount, speed and time left of a preparation."""
+    """Stage, amount, throughput and remaining time of a preparation."""
     facts = [STAGES.get(now.stage, now.stage), f"{now.documents:,} documents", size(now.bytes)]
     if now.bytes_per_second:
         facts.append(f"{size(now.bytes_per_second)}/s")
@@ -242,11 +253,11 @@ def prepare_facts(now: PrepareProgress) -> str:
 
 
 def summary(done: Mapping[str, Any]) -> list[str]:
-    """The results of a training run, for a person, from its last event."""
+    """The results of a training run, from its last event."""
     steps, tokens = done["steps"], count(done["tokens"])
     lines = [f"{steps:,} steps, {tokens} tokens in {duration(done['train_seconds'])}"]
     if done.get("stopped_by") in ("target-loss", "time-limit"):
-        lines[0] += f", ended by --{done['stopped_by']}"
+        lines.append(f"stopped by --{done['stopped_by']}")
     if done.get("val_loss") is not None:
         bpb = f", {done['bpb']:.4f} bits per byte" if done.get("bpb") is not None else ""
         lines.append(f"validation loss {done['val_loss']:.4f}{bpb}")

@@ -1,4 +1,4 @@
-"""`holo resume`: goes on exactly where a run stopped."""
+"""`holo resume`: resumes a run exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def resume(
         str | None,
         typer.Argument(
             metavar="[RUN or CHECKPOINT]",
-            help="A run's name, or a path; left out: the newest.",
+            help="Run, by name or by the path of a checkpoint (default: the newest).",
             autocompletion=complete.runs,
         ),
     ] = None,
     model: options.ModelFile = None,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="NAME", help="Go on under another name.")
+        str | None,
+        typer.Option("--run", metavar="NAME", help="Name of the resumed run (default: unchanged)."),
     ] = None,
     steps: options.Steps = None,
     stop_at: options.StopAt = None,
@@ -34,10 +35,10 @@ def resume(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Go on exactly where a run stopped.
+    """Resume a run exactly where it stopped.
 
-    Weights, optimizer, schedule, data position and random state are those of the moment it
-    stopped. --steps extends the schedule; a run that is done needs it.
+    Restores weights, optimizer, schedule, data position and random state. A finished run needs
+    --steps, which extends its schedule.
     """
     out = Output(json=json, verbosity=verbosity)
     overrides = options.given(

@@ -1,7 +1,7 @@
-"""Makes a table as narrow as a terminal without cutting a number.
+"""Fits a table to the width of a terminal without breaking a number.
 
-Headings and cells of words are wrapped at their spaces first; where that is not enough the columns
-are dealt out to several tables that all begin with the first column.
+Headings and cells of words are wrapped at spaces first; if that is not enough, the columns are
+split into several tables that all repeat the first column.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from holo_cli.cli.markdown import NUMBER
 
 WIDTH = 80
-NAMES = 20  # characters from which on a first column is wrapped
+NAMES = 20  # a first column wider than this is wrapped
 _BREAKS = re.compile(r"(?<=[/-])(?=\w)| ")
 
 
 @dataclass(frozen=True)
 class Part:
-    """A table that is narrow enough; cells and headings are lists of lines, as wide as `widths`."""
+    """A table of columns with the given `widths`; cells and headings are lists of lines."""
 
     widths: list[int]
     heading: list[list[str]]
@@ -35,8 +35,8 @@ def parts(
     between: int = 2,
     edge: int = 0,
 ) -> list[Part]:
-    """The table in as few parts as fit `width`. `between` and `edge` are what a frame takes
-    between columns and around all of them."""
+    """The table as the fewest parts that fit `width`. `between` is the space between columns,
+    `edge` that of the frame."""
     cells = [[row[i] for row in rows] for i in range(len(columns))]
     room = width - edge
     widest = [max([shown(columns[i]), *map(shown, column)]) for i, column in enumerate(cells)]
@@ -76,7 +76,7 @@ def lines(part: Part, between: int = 2) -> list[str]:
 
 
 def shown(text: str) -> int:
-    """Columns of a terminal that a text takes: wide letters take two, combining marks none."""
+    """Width of a text in terminal columns: wide letters take two, combining marks none."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
@@ -90,8 +90,8 @@ def _total(widths: Sequence[int], between: int) -> int:
 def _widths(
     chosen: Sequence[int], widest: list[int], least: list[int], room: int, between: int
 ) -> list[int]:
-    """The columns of a part at their least width, then the space that is left to those that would
-    have to wrap, the narrowest lack first."""
+    """Column widths of a part: the minimum widths, then the remaining space for columns that would
+    wrap, those that lack least first."""
     widths = {i: min(least[i], room) for i in chosen}
     left = room - _total(list(widths.values()), between)
     for i in sorted(chosen, key=lambda i: widest[i] - widths[i]):
@@ -116,7 +116,7 @@ def _part(
 
 
 def _least(cell: str, *, first: bool) -> int:
-    """The least width of a cell: a number stays on one line, words are wrapped."""
+    """The minimum width of a cell: numbers are not wrapped, words are."""
     if first:
         return min(shown(cell), NAMES)
     return shown(cell) if NUMBER.match(cell) else _longest_word(cell)
@@ -127,7 +127,7 @@ def _longest_word(text: str) -> int:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Lines of at most `width`; a word that is longer has one to itself, cut only then."""
+    """Lines of at most `width`; only a word longer than that is split."""
     if shown(text) <= width:
         return [text]
     made, line = [], ""

@@ -1,4 +1,4 @@
-"""`holo train`: any model, one loop."""
+"""`holo train`: trains any model with the one training loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def train(
             "-m",
             metavar="NAME",
             callback=options.use_model,
-            help="Model to train, one of `holo models`, or path/to/mixer.py:ClassName.",
+            help="Model to train: a name from `holo models`, or path/to/mixer.py:ClassName.",
             autocompletion=complete.models,
         ),
     ] = None,
@@ -31,44 +31,41 @@ def train(
         typer.Option(
             "--data",
             metavar="NAME",
-            help="A prepared set, by name or path; left out: the only one, or the stories.",
+            help="Prepared set, by name or path (default: the only one, else the embedded "
+            "stories).",
             autocompletion=complete.prepared,
         ),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            "--preset", metavar="NAME", help="A size.  [tiny]", autocompletion=complete.presets
+            "--preset",
+            metavar="NAME",
+            help="Model size, one of the model's presets (default: tiny).",
+            autocompletion=complete.presets,
         ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="A TOML file of settings.")
+        Path | None, typer.Option("--config", metavar="FILE", help="Config file (TOML).")
     ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting. May be repeated."),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="NAME",
-            help="modern or classic.  [modern]",
-            autocompletion=complete.recipes,
-        ),
-    ] = None,
+    sets: options.Sets = None,
+    recipe: options.Recipe = None,
     run: options.Run = None,
     steps: options.Steps = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", metavar="N", help="Sequences in a forward pass.")
-    ] = None,
+    batch_size: options.BatchSize = None,
     grad_accum: Annotated[
-        int | None, typer.Option("--grad-accum", metavar="N", help="Forward passes per step.")
+        int | None,
+        typer.Option(
+            "--grad-accum",
+            metavar="N",
+            help="Gradient accumulation: forward passes per step (default: from the config).",
+        ),
     ] = None,
-    context: Annotated[
-        int | None, typer.Option("--context", metavar="N", help="Tokens in a sequence.")
+    context: options.Context = None,
+    lr: Annotated[
+        float | None,
+        typer.Option("--lr", metavar="X", help="Peak learning rate (default: from the config)."),
     ] = None,
-    lr: Annotated[float | None, typer.Option("--lr", metavar="X", help="Peak rate.")] = None,
     eval_every: options.EvalEvery = None,
     target_loss: options.TargetLoss = None,
     time_limit: options.TimeLimit = None,
@@ -77,14 +74,19 @@ def train(
         bool | None,
         typer.Option(
             "--grad-checkpoint/--no-grad-checkpoint",
-            help="Less memory for more time: recompute activations.",
+            help="Gradient checkpointing: recompute activations to save memory, at the cost of "
+            "time.",
         ),
     ] = None,
     compile_: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Use torch.compile.")
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Compile the model with torch.compile."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the resolved config and estimates only.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the config and the estimated memory, without training."
+        ),
     ] = False,
     seed: options.Seed = None,
     device: options.Device = None,
@@ -96,8 +98,9 @@ def train(
 ) -> None:
     """Train a model.
 
-    Ctrl-C saves everything; holo resume goes on exactly from there. Settings come from the
-    recipe, the preset, --config, HOLO_* variables, --set and flags, the later ones winning.
+    Ctrl-C saves everything, and `holo resume` resumes exactly there. Settings come from the
+    recipe, the preset, --config, HOLO_* environment variables, --set and options; later ones
+    override earlier ones.
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.config.resolve import resolve
@@ -120,7 +123,7 @@ def train(
     }
     resolved = resolve(model, preset, recipe, config, sets or (), flags)
     if resolved.provenance["preset"] == "default" and resolved.preset:
-        out.note(f"No --preset: using '{resolved.preset}'.")
+        out.note(f"No --preset was given: using the preset '{resolved.preset}'.")
     if dry_run:
         from holo_cli.cli.dry_run import show
 
@@ -132,7 +135,7 @@ def train(
     from holo_cli.training.run import train as run_training
 
     resolved = train_data.choose(resolved, out)
-    tell_settings(resolved, out)
+    note_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text
@@ -140,8 +143,8 @@ def train(
     finish(done, out)
 
 
-def tell_settings(resolved: Resolved, out: Output) -> None:
-    """Under -v: the settings that are no defaults, each with where it came from."""
+def note_settings(resolved: Resolved, out: Output) -> None:
+    """With -v: the settings that differ from the defaults, each with its source."""
     if out.verbose:
         for key, value in resolved.values().items():
             if resolved.provenance.get(key, "default") != "default":
@@ -149,7 +152,7 @@ def tell_settings(resolved: Resolved, out: Output) -> None:
 
 
 def finish(done: dict[str, object], out: Output) -> None:
-    """The last lines of train and resume."""
+    """The final output of train and resume."""
     from holo_cli.cli.progress import summary
 
     if not out.json:

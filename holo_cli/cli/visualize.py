@@ -1,4 +1,4 @@
-"""`holo visualize`: a look inside a model, as one page that needs no network."""
+"""`holo visualize`: shows the inside of a model as one self-contained page."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def visualize(
         str,
         typer.Argument(
             metavar="WHAT",
-            help="coords, attention, training, or a page of the model's own.",
+            help="Page to draw: coords, attention, training, or a page of the model.",
             autocompletion=_complete,
         ),
     ],
@@ -31,7 +31,7 @@ def visualize(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="The checkpoint; for training: runs.",
+            help="Checkpoint (default: the newest); for training: runs.",
             autocompletion=complete.runs,
             show_default=False,
         ),
@@ -39,32 +39,37 @@ def visualize(
     checkpoint: options.Checkpoint = None,
     model: options.ModelFile = None,
     text: Annotated[
-        str | None, typer.Option("--text", metavar="TEXT", help="What the model reads.")
+        str | None,
+        typer.Option(
+            "--text", metavar="TEXT", help="Text that the model reads (default: a sample text)."
+        ),
     ] = None,
     run: Annotated[
         list[str] | None,
         typer.Option(
             "--run",
             metavar="NAME",
-            help="For training: a run to draw. May be repeated.",
+            help="Run to draw on the training page. May be repeated.",
             autocompletion=complete.runs,
         ),
     ] = None,
     out_path: options.Out = None,
-    open_page: Annotated[bool, typer.Option("--open", help="Open it in a browser.")] = False,
+    open_page: options.Open = False,
     png: Annotated[
-        bool, typer.Option("--png", help="Also a picture of it, by an installed browser.")
+        bool, typer.Option("--png", help="Also save the page as a PNG, with an installed browser.")
     ] = False,
     device: options.Device = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Draw what happens inside a model, as one page.
+    """Draw what happens inside a model as a page.
 
-    coords: where each layer puts each token, in three dimensions.
-    attention: which earlier tokens each token looks at.
-    training: curves and samples of one or several runs.
+    coords: the position of each token at each layer, in three dimensions.
+
+    attention: the weights with which each token attends to earlier tokens.
+
+    training: the curves and samples of one or several runs.
     """
     out = Output(json=json, verbosity=verbosity)
     from holo_cli.visualize import make_page
@@ -74,7 +79,7 @@ def visualize(
     elif names:
         if len(names) > 1 or checkpoint is not None:
             raise UsageError(
-                "A page shows one checkpoint.", next_step=f"holo visualize {what} {names[0]}"
+                "A page shows one checkpoint.", next_step=f"Try: holo visualize {what} {names[0]}"
             )
         checkpoint = names[0]
     more = options.given(runs=run, png=png or None)
@@ -87,5 +92,5 @@ def visualize(
         webbrowser.open(Path(result["page"]).resolve().as_uri())
     wrote = f"Wrote {result['page']} ({size(result['bytes'])}, {duration(result['seconds'])})."
     if "png" in result:
-        wrote += f" Picture: {result['png']}."
-    out.end(wrote, "holo visualize --help" if open_page else "open it in a browser")
+        out.note(f"Wrote {result['png']}.")
+    out.end(wrote, "" if open_page else f"holo visualize {what} --open")

@@ -142,7 +142,7 @@ class BackboneConfig(ModelConfig):
         if self.width // self.heads % 2:
             raise ValueError(
                 f"model.width / model.heads ({self.width} / {self.heads}) must be even: rotary "
-                "positions turn pairs"
+                "positions rotate pairs"
             )
         return self
 

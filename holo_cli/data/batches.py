@@ -1,8 +1,8 @@
-"""Token shards -> batches x, y of int64, with a position that is a single number.
+"""Batches of inputs and targets from token shards, with a single integer as position.
 
-Row number n is a pure function of (seed, n): of the whole training part (`rows.py`), or, where
-languages are balanced, of each language in turn. So "where training is" is one integer, and any
-stop, also inside an accumulation or an epoch, resumes exactly.
+Window n is a pure function of (seed, n) over the training split (`windows.py`), or, with balanced
+languages, over each language in turn. So the position of training is one integer, and a run resumes
+exactly from any step, also within a gradient accumulation or an epoch.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from holo_cli.data.windows import (
 )
 from holo_cli.errors import UsageError
 
-SMALLEST_SHARE = 0.01  # of the tokens: a language below it is not worth, or not really, one of many
+SMALLEST_SHARE = 0.01  # of the tokens: a rarer language is not balanced (often misdetected)
 
 
 class TrainBatches:
-    """Windows in a seeded order; `position` counts rows given out.
+    """Batches of windows in a seeded order; `position` counts the windows taken.
 
-    Over several `parts`, each run of as many rows has one of each, in a seeded order.
+    With several `parts`, each group of len(parts) windows has one of each, in a seeded order.
     """
 
     def __init__(self, shards: Sequence[NDArray[Any]], context: int, seed: int) -> None:
@@ -50,10 +50,10 @@ class TrainBatches:
         balance: bool = False,
         document_mask: bool = False,
     ) -> Self:
-        """The training part of a set as the config wants it read.
+        """Batches of the training split of a set.
 
-        `balance`: rows of each language equally often. `document_mask`: no row holds two documents.
-        Raises DataError for too few tokens, UsageError where there is nothing to balance.
+        `balance`: equally many windows of each language. `document_mask`: no window contains two
+        documents. Raises DataError for too few tokens, UsageError for fewer than two languages.
         """
         shards = data.split("train")
         stream = TokenStream(shards)
@@ -74,7 +74,7 @@ class TrainBatches:
                 )
             else:
                 texts = DocumentSubset(stream, starts[chosen], lengths[chosen])
-                parts.append(StreamWindows(texts, context, own, f"The training part in '{code}'"))
+                parts.append(StreamWindows(texts, context, own, code))
         batches = cls.__new__(cls)
         batches._use(parts, seed)
         return batches
@@ -86,36 +86,36 @@ class TrainBatches:
 
     @property
     def epoch(self) -> float:
-        """Passes over the training part so far; of balanced languages, on the average."""
+        """Passes over the training split so far; with balanced languages, their mean."""
         return self.position / self.per_epoch
 
     def take(self, count: int) -> tuple[Tensor, Tensor]:
-        """The next `count` rows: inputs and targets, each (count, context) int64.
+        """The next `count` windows: inputs and targets, each (count, context) int64.
 
         A target of IGNORE is not scored.
         """
         numbers = range(self.position, self.position + count)
-        rows = [part.row(n) for part, n in map(self._place, numbers)]
+        windows = [part.window(n) for part, n in map(self._part_of, numbers)]
         self.position += count
-        x, y = (np.stack(side) for side in zip(*rows, strict=True))
+        x, y = (np.stack(side) for side in zip(*windows, strict=True))
         return torch.from_numpy(x), torch.from_numpy(y)
 
     def skip(self, count: int) -> None:
-        """Pass over rows that other processes read."""
+        """Skip `count` windows, which other processes read."""
         self.position += count
 
     def scored(self, first: int, count: int) -> int:
-        """Targets that are scored in rows first .. first + count - 1, wherever the position is."""
+        """Number of scored targets in windows first .. first + count - 1."""
         numbers = range(first, first + count)
-        return sum(part.scored(n) for part, n in map(self._place, numbers))
+        return sum(part.scored(n) for part, n in map(self._part_of, numbers))
 
     @property
     def filled(self) -> float:
-        """Share of the positions in all rows that are scored; below 1 where documents end rows."""
+        """Share of scored positions over all windows; below 1 with `document_mask`."""
         return sum(part.filled * part.per_epoch for part in self.parts) / self.per_epoch
 
-    def _place(self, number: int) -> tuple[Windows, int]:
-        """The part that a row is from, and its number there."""
+    def _part_of(self, number: int) -> tuple[Windows, int]:
+        """The part of window `number`, and the number of the window in it."""
         turn, index = divmod(number, len(self.parts))
         if len(self.parts) == 1:
             return self.parts[0], number
@@ -124,7 +124,7 @@ class TrainBatches:
 
 
 def documents(data: PreparedData) -> tuple[Ints, Ints]:
-    """Where each document of the training part begins in its stream, and its tokens, (D,) each."""
+    """Starts and lengths of the training documents in the token stream, (D,) each."""
     starts, lengths = [], []
     before = 0
     for ends in data.document_ends("train"):
@@ -137,20 +137,20 @@ def documents(data: PreparedData) -> tuple[Ints, Ints]:
 
 
 def by_language(data: PreparedData, lengths: Ints) -> dict[str, Ints]:
-    """The documents of each language, as numbers, by code.
+    """Indices of the documents of each language, by code.
 
-    Languages with less than SMALLEST_SHARE of the tokens, which are often mistakes, and documents
-    of no known language go with the largest. Raises UsageError for a single language.
+    Documents of unknown language, and of languages with less than SMALLEST_SHARE of the tokens, are
+    added to the largest language. Raises UsageError for fewer than two languages.
     """
     codes = np.concatenate([records["language"] for records in data.records("train")])
     tokens = {code: int(lengths[codes == code].sum()) for code in np.unique(codes).tolist()}
     least = SMALLEST_SHARE * lengths.sum()
     kept = sorted(code for code, count in tokens.items() if code and count >= least)
     if len(kept) < 2:
-        found = ", ".join(code.decode() for code in kept) or "none that is known"
+        found = ", ".join(code.decode() for code in kept) or "-"
         raise UsageError(
-            f"data.balance: {data.path} has no two languages to balance (found: {found}).",
-            next_step="Take data.balance out, or prepare a set of several languages.",
+            f"data.balance needs at least two languages; {data.path} has: {found}.",
+            next_step="Switch data.balance off, or prepare a set of several languages.",
         )
     largest = max(kept, key=lambda code: tokens[code])
     rest = ~np.isin(codes, kept)
@@ -160,27 +160,26 @@ def by_language(data: PreparedData, lengths: Ints) -> dict[str, Ints]:
 
 
 def shorten(x: Tensor, y: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """(B, T) windows cut into (B T / t, t): the same tokens, a shorter past. t must divide T."""
+    """Split windows (B, T) into (B T / t, t) for a shorter context t, which must divide T."""
     return x.reshape(-1, context), y.reshape(-1, context)
 
 
 def val_batches(
     shards: Sequence[NDArray[Any]], context: int, rows: int, first: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A whole split in windows that do not overlap: see `windows`."""
-    yield from windows(TokenStream(shards), context, rows, first)
+    """A whole split in windows that do not overlap: see `eval_windows`."""
+    yield from eval_windows(TokenStream(shards), context, rows, first)
 
 
-def windows(
+def eval_windows(
     stream: TokenStream | DocumentSubset, context: int, rows: int, first: int, stride: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Every token scored once, in order: (<= rows, context) inputs and targets.
+    """Windows that score every token once, in order: (<= rows, context) inputs and targets.
 
-    A window begins `stride` tokens after the one before it (0: `context`, so that they do not
-    overlap) and scores its last `stride` targets, the first window all: every token but the first
-    ones then has at least `context` - `stride` tokens before it. Targets that are not scored are
-    IGNORE, those past the end too. The token before the very first is `first` (the end-of-text
-    token), so that all of the text's bytes are scored.
+    Windows are `stride` tokens apart (0: `context`, no overlap). Each scores its last `stride`
+    targets, the first window all of them, so that every later token has at least `context` -
+    `stride` tokens before it. Targets that are not scored, and those past the end, are IGNORE. The
+    input before the first token is `first` (the end-of-text token), so that every token is scored.
     """
     stride = stride or context
     assert 0 < stride <= context

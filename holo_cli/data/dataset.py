@@ -1,4 +1,4 @@
-"""A prepared set, opened for reading: token shards mapped into memory, never copied."""
+"""Opens a prepared set: token shards are memory-mapped, not copied."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of
-from holo_cli.data.meta import META, RECORD, SPLITS, Meta, Shard, read_meta
+from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
 
@@ -19,38 +19,38 @@ ROOT = Path("data")
 
 
 class PreparedData:
-    """What `holo prepare` wrote. Open with `PreparedData.open`."""
+    """A set written by `holo prepare`. Open it with `PreparedData.open`."""
 
     def __init__(self, path: Path, meta: Meta, tokenizer: Tokenizer) -> None:
         self.path, self.meta, self.tokenizer = path, meta, tokenizer
 
     @classmethod
     def open(cls, path_or_name: str | Path, verify: bool = True) -> PreparedData:
-        """A set by folder, or by its name under `data/`.
+        """Open a set by its folder, or by its name under `data/`.
 
-        Sizes and the tokenizer are always checked; `verify` also hashes every file (0.1 s per
-        100 MB) and looks for ids outside the vocabulary. What does not fit raises DataError.
+        Checks the sizes and the tokenizer; `verify` also hashes every file (0.1 s per 100 MB) and
+        searches for ids outside the vocabulary. Raises DataError if a check fails.
         """
         path = _locate(path_or_name)
         meta = read_meta(path)
         tokenizer = load_tokenizer(path)
         if tokenizer.fingerprint != meta.tokenizer.fingerprint:
             raise DataError(
-                f"The tokenizer in {path} is not the one its tokens were made with.",
-                next_step="Prepare the set anew with --force.",
+                f"The tokenizer in {path} is not the tokenizer that the set was prepared with.",
+                next_step="Prepare the set again with --force.",
             )
         if tokenizer.vocab_size != meta.tokenizer.vocab_size:
             raise DataError(
-                f"{path} says its vocabulary has {meta.tokenizer.vocab_size:,} tokens; its "
+                f"The vocabulary in {path / META} has {meta.tokenizer.vocab_size:,} tokens; the "
                 f"tokenizer has {tokenizer.vocab_size:,}.",
-                next_step="Prepare the set anew with --force.",
+                next_step="Prepare the set again with --force.",
             )
         data = cls(path, meta, tokenizer)
         for shard in meta.shards:
             data._check(shard, verify)
         return data
 
-    # -- what it is -------------------------------------------------------------------------------
+    # -- metadata ---------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -58,20 +58,19 @@ class PreparedData:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the tokens on disk: little-endian uint16 or uint32."""
+        """Dtype of the tokens on disk: little-endian uint16 or uint32."""
         return np.dtype(self.meta.dtype).newbyteorder("<")
 
     @property
     def has_markers(self) -> bool:
-        """Whether each document opens with a marker of its language."""
+        """Whether each document begins with a marker of its language."""
         return self.meta.markers
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of what decides a run: the tokenizer, and the tokens of each split in order.
+        """sha256 (hex) of what determines a run: the tokenizer, and the tokens of each split.
 
-        What else is known of the documents may be written in another form, or more of it, without
-        making the data another.
+        Changes to the other files of a set (document records, say) keep the fingerprint.
         """
         digest = hashlib.sha256(self.meta.tokenizer.fingerprint.encode())
         for split in SPLITS:
@@ -80,7 +79,7 @@ class PreparedData:
         return digest.hexdigest()
 
     def matches_fingerprint(self, fingerprint: str) -> bool:
-        """Whether a fingerprint names this data, also one in the form of earlier versions."""
+        """Whether a fingerprint, perhaps of an earlier version of holo, is of this data."""
         if fingerprint == self.fingerprint:
             return True
         digest = hashlib.sha256(self.meta.tokenizer.fingerprint.encode())
@@ -91,7 +90,7 @@ class PreparedData:
 
     @property
     def languages(self) -> dict[str, int]:
-        """Documents per language over both splits; "" counts those of unknown language."""
+        """Documents per language over both splits; "" for unknown languages."""
         counts: dict[str, int] = {}
         for shares in self.meta.languages.values():
             for code, share in shares.items():
@@ -99,11 +98,11 @@ class PreparedData:
         return counts
 
     def token_count(self, split: str) -> int:
-        """Tokens, markers and ends included."""
+        """Tokens, including language markers and end tokens."""
         return sum(shard.tokens for shard in self._of(split))
 
     def byte_count(self, split: str) -> int:
-        """UTF-8 bytes of the text; markers and ends count zero."""
+        """UTF-8 bytes of the text; markers and end tokens count zero."""
         return sum(shard.bytes for shard in self._of(split))
 
     def document_count(self, split: str) -> int:
@@ -112,7 +111,7 @@ class PreparedData:
     # -- the content ------------------------------------------------------------------------------
 
     def split(self, split: str) -> list[np.memmap[Any, Any]]:
-        """The tokens of "train" or "val": one read-only map per shard, (tokens,), in order."""
+        """The tokens of "train" or "val": a read-only memory map per shard, (tokens,), in order."""
         return [
             np.memmap(self.path / f"{shard.name}.bin", dtype=self.dtype, mode="r")
             for shard in self._of(split)
@@ -139,7 +138,7 @@ class PreparedData:
         return self.meta.of(split)
 
     def _check(self, shard: Shard, verify: bool) -> None:
-        again = "Prepare the set anew with --force."
+        again = "Prepare the set again with --force."
         files = {
             f"{shard.name}.bin": (shard.tokens * self.dtype.itemsize, shard.sha256),
             f"{shard.name}.idx": (shard.documents * 8, shard.idx_sha256),
@@ -151,14 +150,13 @@ class PreparedData:
                 raise DataError(f"{path} is missing.", next_step=again)
             found = path.stat().st_size
             if size is not None and found != size:
-                problem = "is cut short" if found < size else "has grown"
                 raise DataError(
-                    f"{path} {problem}: {found:,} bytes where {META} says {size:,}.",
+                    f"{path} has {found:,} bytes; according to {META} it has {size:,}.",
                     next_step=again,
                 )
             if verify and sha256_of(path) != sha256:
                 raise DataError(
-                    f"{path} was changed after it was prepared: its hash does not fit {META}.",
+                    f"{path} has changed since it was prepared: its hash differs from {META}.",
                     next_step=again,
                 )
         if verify:
@@ -166,7 +164,7 @@ class PreparedData:
             highest = int(tokens.max())
             if highest >= self.tokenizer.vocab_size:
                 raise DataError(
-                    f"{self.path / shard.name}.bin holds token {highest:,}, outside the "
+                    f"{self.path / shard.name}.bin contains token {highest:,}, outside the "
                     f"vocabulary of {self.tokenizer.vocab_size:,}.",
                     next_step=again,
                 )
@@ -181,7 +179,7 @@ def _locate(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     named = ROOT / path
     if (named / META).is_file() and not (path / META).is_file():
-        return named  # though a folder of that name may be here too, `docs` say
+        return named  # also if the current folder has a folder of that name
     if path.is_dir():
         return path
     if not path.is_absolute() and named.is_dir():
@@ -190,8 +188,5 @@ def _locate(path_or_name: str | Path) -> Path:
     hint = nearest(path.name, known)
     raise DataError(
         f"There is no prepared set '{path_or_name}'.",
-        next_step=f"{hint} `holo prepare NAME` makes one.".strip(),
+        next_step=f"{hint} Prepare one with `holo prepare NAME`.".strip(),
     )
-
-
-__all__ = ["RECORD", "ROOT", "PreparedData", "find_prepared"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-_BLOCK = 100_000  # characters whose words are told apart at once
+_BLOCK = 100_000  # characters split into words at once
 
 
 @dataclass(slots=True)
 class Document:
-    """A text with what is known about it; not to be changed once it is made.
+    """A text and its metadata. Treated as immutable.
 
-    `language` is an ISO 639-1 code ("en", "ko", ...) or "" when unknown; `source` names where it
-    came from (a dataset or a file); `split` is "train" or "val" when the source itself decides,
-    else "" and a hash of the text decides. `score` is the source's own judgement of how much there
-    is to learn from the text (FineWeb-Edu: 0 to 5), `perplexity` its own measure of how unusual the
-    text is (RedPajama: under a 5-gram model of Wikipedia); None where it has none.
+    `language` is an ISO 639-1 code ("en", "ko", ...) or "" when unknown; `source` is the name of a
+    dataset or a file; `split` is "train" or "val" where the source defines a split, else "" (a hash
+    of the text decides). `score` is the educational value that the source gives (FineWeb-Edu: 0 to
+    5), `perplexity` the perplexity that the source gives (RedPajama: under a 5-gram model of
+    Wikipedia); None where the source gives none.
     """
 
     text: str
@@ -28,19 +28,19 @@ class Document:
 
     @property
     def size(self) -> int:
-        """Bytes of the text in UTF-8, worked out when first asked for."""
+        """Bytes of the text in UTF-8, computed on first use."""
         if self._size < 0:
             self._size = utf8_length(self.text)
         return self._size
 
 
 def utf8_length(text: str) -> int:
-    """Bytes of the text in UTF-8; at once for ASCII, of which Python knows that it is."""
+    """Bytes of the text in UTF-8, without encoding it where it is ASCII."""
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def count_words(text: str) -> int:
-    """What white space separates, as `len(text.split())`, without a list of them all."""
+    """`len(text.split())` without a list of all words."""
     if len(text) <= _BLOCK:
         return len(text.split())
     words, inside = 0, False

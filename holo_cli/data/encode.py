@@ -1,8 +1,8 @@
-"""Texts to ids in batches, with a bound on how much goes to the tokenizer at once.
+"""Tokenizes batches of texts with bounded memory.
 
-A tokenizer keeps several hundred bytes per token while it works, so that a single line of fifty
-megabytes would take gigabytes. A long text is encoded in pieces, cut where a paragraph, a line or
-a word ends; the ids decode to the very same text.
+A tokenizer needs several hundred bytes per token while it works, so a single line of fifty
+megabytes would take gigabytes. A long text is encoded in pieces that end at a paragraph, a line or
+a word; the concatenated ids decode to the text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from holo_cli.data.tokenizers import Tokenizer
 
 LONGEST = 200_000  # characters of a piece
-AT_ONCE = 1_000_000  # characters given to the tokenizer together
+AT_ONCE = 1_000_000  # characters per call of the tokenizer, about
 
 Ids = NDArray[Any]
 """The ids of a text, (tokens,)."""
@@ -28,25 +28,25 @@ def encode(
     texts: Sequence[str],
     *,
     dtype: DTypeLike = np.uint32,
-    opens: Sequence[int | None] | None = None,
-    closes: int | None = None,
+    prefixes: Sequence[int | None] | None = None,
+    suffix: int | None = None,
 ) -> list[Ids]:
-    """The ids of each text. `opens`: the id before each, if any; `closes`: the one after them."""
-    cut = [list(pieces(text)) for text in texts]
-    done = _encoded(tokenizer, [piece for text in cut for piece in text], dtype)
+    """The ids of each text, after its id in `prefixes` (None: no id) and before the id `suffix`."""
+    split = [list(pieces(text)) for text in texts]
+    encoded = _encoded(tokenizer, [piece for text in split for piece in text], dtype)
     ids: list[Ids] = []
-    for number, text in enumerate(cut):
-        parts = [next(done) for _ in text]
-        if opens is not None and (marker := opens[number]) is not None:
+    for number, text in enumerate(split):
+        parts = [next(encoded) for _ in text]
+        if prefixes is not None and (marker := prefixes[number]) is not None:
             parts.insert(0, np.array([marker], dtype))
-        if closes is not None:
-            parts.append(np.array([closes], dtype))
+        if suffix is not None:
+            parts.append(np.array([suffix], dtype))
         ids.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
     return ids
 
 
 def pieces(text: str) -> Iterator[str]:
-    """Stretches of at most `LONGEST` characters that make up the text."""
+    """The text in pieces of at most `LONGEST` characters; a text of no characters is one piece."""
     start = 0
     while len(text) - start > LONGEST:
         end = _end(text, start)
@@ -76,9 +76,7 @@ def _encoded(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> It
 
 
 def _arrays(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> list[Ids]:
-    """As arrays at once: a list of ids takes up to twenty times the room.
-
-    By way of `array`, which reads a list of numbers in a third of the time that numpy does.
-    """
+    # lists of ids take up to twenty times the memory of arrays, and `array` converts a list of
+    # numbers three times faster than numpy
     encoded = tokenizer.encode_batch(texts)
     return [np.asarray(array("I", ids)).astype(dtype, copy=False) for ids in encoded]

@@ -1,4 +1,4 @@
-"""What is common to writing a prepared set: syncing, hashing, locking, and clear disk errors."""
+"""Helpers for writing a prepared set: fsync, hashing, locking, and readable disk errors."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from holo_cli.files import try_lock
 
 
 def sync(file: BinaryIO) -> None:
-    """Everything written so far reaches the disk."""
+    """Flush and fsync."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file's content, in hex."""
+    """The sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
 def clear_disk_errors(folder: Path) -> Iterator[None]:
-    """What the system says while writing under `folder`, as one sentence with a way on."""
+    """Raise OSError from writing under `folder` as DataError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
                 f"The disk is full: {folder} could not be written.",
-                next_step="Free some space and give the same command: it goes on from here.",
+                next_step="Free some space and run the same command again: it resumes from here.",
             ) from error
         raise DataError(
             f"{error.filename or folder} could not be written: {error.strerror or error}.",
@@ -45,12 +45,12 @@ def clear_disk_errors(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other preparations out of a folder; the system lets go when this process ends."""
+    """Hold the lock of a folder; the system releases it when this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+b") as file:
         if not try_lock(file):
             raise DataError(
-                f"Another process is preparing {folder} at this moment.",
+                f"Another process is preparing {folder}.",
                 next_step="Wait for it, or choose another folder with --out.",
             )
         yield

@@ -1,7 +1,7 @@
-"""The validation part in two halves: one to choose settings by, one to report.
+"""The validation split in two halves: one for tuning, one for reporting.
 
-A rate or a setting that is chosen by the loss on some text fits that text a little. What is
-reported is therefore measured on text that chose nothing.
+A learning rate that was chosen by the loss on some text is slightly overfitted to that text.
+Reported losses are therefore measured on text that no choice has used.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError
 
-BLOCK = 4096  # tokens that stay together, about; less in a small validation part
+BLOCK = 4096  # tokens of a block, about; fewer in a small validation split
 LEAST_BLOCKS = 8
 
 
 def halves(data: PreparedData, context: int) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
-    """The tokens of the tune half and of the test half, as lists of blocks in order.
+    """The tokens of the tuning half and of the test half, as lists of blocks in order.
 
-    Blocks go to the halves in turn, so that both have of every document and language that is long
-    enough, and hold whole windows of `context` tokens (the last one excepted). They depend on the
-    tokens and the context alone. Raises DataError where the validation part is too small.
+    Blocks alternate between the halves, so that both contain every long document and every
+    language. Each block holds whole windows of `context` tokens, except perhaps the last. The
+    halves depend on the tokens and the context alone. Raises DataError for too few tokens.
     """
     tokens = np.concatenate(data.split("val")) if data.token_count("val") else np.empty(0)
     windows = min(BLOCK // context, len(tokens) // (LEAST_BLOCKS * context)) or 1
@@ -31,8 +31,8 @@ def halves(data: PreparedData, context: int) -> tuple[list[NDArray[Any]], list[N
     blocks = [tokens[at : at + size] for at in range(0, len(tokens), size)]
     if len(blocks) < 2:
         raise DataError(
-            f"The validation part of {data.path} has {len(tokens):,} tokens: too few for a half to "
-            f"choose settings by and a half to report, of at least {context:,} tokens each.",
+            f"The validation split of {data.path} has {len(tokens):,} tokens: too few for a tuning "
+            f"half and a test half of at least {context:,} tokens each.",
             next_step="Prepare it with a larger --val-fraction, or compare with a shorter "
             "--context.",
         )

@@ -1,10 +1,9 @@
 """Which language a document is written in, as an ISO 639-1 code.
 
-Letters settle it where they can: a text in which a tenth of the letters is Hangul is Korean,
-however many English names and code words it carries; kana make Japanese, Han letters without kana
-Chinese. A text with enough of the words that only English has is English. Only what is left is
-given to `py3langid`, whose model lies in its wheel; it reads a byte at a time in Python and is
-twenty times slower than the rest.
+The script decides first: a text with at least 10 % Hangul among its letters is Korean, however
+many English names and identifiers it contains; kana mean Japanese, Han characters without kana
+Chinese. A text with enough words that only English has is English. All other texts go to
+`py3langid`, whose model is part of its wheel; it is twenty times slower than these rules.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 HANGUL_SHARE = 0.1
 _CJK_SHARE = 0.3
-_SAMPLE = 900  # characters looked at: a third each from beginning, middle and end
-_MODEL_SAMPLE = 450  # of those, how many py3langid reads
+_SAMPLE = 900  # characters examined: a third each from beginning, middle and end
+_MODEL_SAMPLE = 450  # of these, the first that py3langid reads
 _HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
 _KANA = re.compile("[\u3041-\u30fa\u30fc-\u30ff\uff66-\uff9d]")
 _HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
@@ -32,12 +31,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Forms of the Japanese reform of 1946 that neither way of writing Chinese shares: a heading in Han
-# letters alone with one of them is Japanese.
+# Forms of the Japanese reform of 1946 that neither Chinese script has: a heading in Han characters
+# alone with one of them is Japanese.
 _JAPANESE_HAN = re.compile(
     "[円駅応価仮関気経検権県験広黒済歳歩様実従読図戦択単団鉄転働売発変毎両対続総戻込圧]"
 )
-# Frequent English words that are no words of other languages written with the same letters
+# Frequent English words that are not words of other languages in the Latin script
 _ENGLISH = _words(
     "about after all also and any are because been before being but by can could do does each "
     "from has have how if into it its like make may more most must not of only other out see "
@@ -45,8 +44,8 @@ _ENGLISH = _words(
     "used using was we were what when where which who why will with would you your"
 )
 _ENGLISH_SHARE, _ENGLISH_WORDS = 0.15, 2
-# How much likelier a language is than the hundred others before a word was read, in nats: about
-# its share of the web. Decides where a short text says little ("hello world", "Article 7").
+# Log prior in nats against the hundred other languages, about the share of the web. It decides
+# for very short texts ("hello world", "Article 7").
 _COMMON = _words(
     "ar bn cs da de el es fa fi fr he hi hu id it ja ko nl no pl pt ro ru sv th tr uk vi zh"
 )
@@ -61,9 +60,9 @@ def hangul_share(text: str) -> float:
 
 
 def detect(text: str, among: Sequence[str] = ()) -> str:
-    """The language of a text; `among` limits the answers (a single one is taken on trust).
+    """The language of a text, one of `among` if given (a single one is returned unchecked).
 
-    "" where a text has no letters at all, or is in none of the languages that can be told apart.
+    "" for a text without letters, or in a language that cannot be detected.
     """
     languages = tuple(among)
     if len(languages) == 1:
@@ -83,7 +82,7 @@ def detect(text: str, among: Sequence[str] = ()) -> str:
 
 @cache
 def supported() -> frozenset[str]:
-    """The codes that can be told apart."""
+    """The codes that `detect` can return."""
     return frozenset(_identifier().labels) - {_NO_LANGUAGE}
 
 
@@ -96,7 +95,7 @@ def _sample(text: str) -> str:
 
 
 def _by_letters(text: str) -> str:
-    """The language that a script gives away, or ""."""
+    """The language that the script implies, or ""."""
     hangul, kana, han = (len(found.findall(text)) for found in (_HANGUL, _KANA, _HAN))
     if not hangul + kana + han:
         return ""
@@ -116,14 +115,14 @@ def _is_english(text: str) -> bool:
 
 @cache
 def _identifier() -> LanguageIdentifier:
-    """A model of our own: the one py3langid shares can be narrowed by anybody's `set_languages`."""
+    # a separate instance: any other user of py3langid may call `set_languages` on the shared one
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
 def _ranked(text: str, among: Sequence[str]) -> str:
-    """The likeliest language, of `among` if that names some."""
+    """The most probable language, one of `among` if given."""
     best, highest = "", -math.inf
     for code, score in _identifier().rank(text[:_MODEL_SAMPLE]):
         if among and code not in among:

@@ -1,4 +1,4 @@
-"""meta.json: what a prepared set is. Written last; without it a folder is not data."""
+"""meta.json describes a prepared set. It is written last: a folder without it is incomplete."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ RECORD = np.dtype(
         ("perplexity", "<f4"),
     ]
 )
-"""One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), the number
-of its source in `Meta.source_names`, its words (what white space separates), and the educational
-value and the perplexity that its source gives it, not a number where it gives none. Sets made
-before there was a `perplexity` lack that field."""
+"""One document in a `.docs.npy`: its UTF-8 bytes, its language (ISO 639-1 or empty), the index of
+its source in `Meta.source_names`, its words (separated by white space), and the educational value
+and the perplexity that the source gives (NaN if none). Sets of older versions lack `perplexity`."""
 
 
 class _Model(BaseModel):
@@ -37,7 +36,7 @@ class _Model(BaseModel):
 
 
 class TokenizerMeta(_Model):
-    """Which tokenizer the ids belong to; it lies beside in tokenizer.json."""
+    """The tokenizer of the ids, stored beside meta.json in tokenizer.json."""
 
     kind: str
     fingerprint: str
@@ -45,7 +44,7 @@ class TokenizerMeta(_Model):
 
 
 class Shard(_Model):
-    """One stretch of tokens: NAME.bin, with document ends in NAME.idx and NAME.docs.npy."""
+    """Tokens in NAME.bin, document ends in NAME.idx, `RECORD`s in NAME.docs.npy."""
 
     name: str
     split: Split
@@ -59,7 +58,7 @@ class Shard(_Model):
 
 
 class LanguageTotals(_Model):
-    """How much of a split is in one language."""
+    """The totals of one language in a split."""
 
     documents: int
     bytes: int
@@ -67,7 +66,7 @@ class LanguageTotals(_Model):
 
 
 class Meta(_Model):
-    """Everything that is known about a set."""
+    """The content of meta.json."""
 
     format: int = FORMAT
     name: str
@@ -96,32 +95,33 @@ class Meta(_Model):
 
 
 def read_meta(folder: Path) -> Meta:
-    """The meta.json of a prepared folder. DataError where it is missing, newer, or damaged."""
+    """Read meta.json. DataError if it is missing, of a newer version, or damaged."""
     path = folder / META
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a prepared set: it has no {META}.",
-            next_step="Prepare it (`holo prepare`); a preparation that was stopped goes on "
-            "when the same command is given again.",
+            next_step="Prepare it with `holo prepare`; an interrupted preparation resumes when the "
+            "same command is run again.",
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} cannot be read: {error}.", next_step="Prepare the set anew with --force."
+            f"{path} cannot be read: {error}.", next_step="Prepare the set again with --force."
         ) from error
     version = raw.get("format") if isinstance(raw, dict) else None
     if isinstance(version, int) and version > FORMAT:
         raise DataError(
-            f"{folder} was prepared by a newer holo (format {version}; this one reads {FORMAT}).",
-            next_step="Upgrade with pip install --upgrade holo-cli, or prepare the set anew.",
+            f"{folder} was prepared by a newer version of holo (format {version}; this "
+            f"version reads format {FORMAT}).",
+            next_step="Upgrade with pip install --upgrade holo-cli, or prepare the set again.",
         )
     try:
         return Meta.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
+        where = ".".join(map(str, first["loc"])) or META
         raise DataError(
             f"{path} is damaged: {where}: {first['msg']}.",
-            next_step="Prepare the set anew with --force.",
+            next_step="Prepare the set again with --force.",
         ) from error

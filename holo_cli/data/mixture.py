@@ -1,17 +1,16 @@
-"""Several streams of documents as one stream: one after the other, or mixed by weight.
+"""Combines several streams of documents into one: in sequence, or mixed by weight.
 
-Strands form **groups**: the sources of a command, or the languages where the weights name those.
-The next document comes from the group that has given the fewest bytes for its weight, and within
-a group from the stream that has given the fewest. That is a rule without chance, so the stream is
-the same at every reader, any beginning of it has the mixture asked for, and a position in it is
-a handful of numbers. Bytes that cleaning drops afterwards are taken off again (`refund`), so
-that the weights hold for what is kept.
+Streams form **groups**: the sources of a command, or the languages if the weights name languages.
+The next document comes from the group with the fewest bytes relative to its weight, and within the
+group from the stream with the fewest bytes. The rule is deterministic: every pass gives the same
+order, every prefix has the requested mixture, and a position is a few numbers. Bytes that cleaning
+drops afterwards are subtracted (`refund`), so that the weights hold for the kept text.
 
 - `sequence`: group after group, each in full (no weights).
 - `proportional`: in proportion to the sizes; every group in full.
-- `turns`: as much of each as of the others until it ends, every group in full.
-- `balanced` and weights by name: ends when the first group does, because going on would break the
-  weights. What the others still held is not read.
+- `round-robin`: equal bytes of each group while it lasts; every group in full.
+- `balanced` and weights by name: ends with the first group that ends, because continuing would
+  violate the weights. The rest of the other groups is not read.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from holo_cli.data.sources.base import Chunk, Position, Source, Stream
 from holo_cli.errors import UsageError, nearest
 
 SEQUENCE, PROPORTIONAL, BALANCED = "sequence", "proportional", "balanced"
-TURNS = "turns"
+ROUND_ROBIN = "round-robin"
 
 
 def parse_mix(text: str) -> str | dict[str, float]:
-    """What stands after --mix: a name, or weights by name ("ko=0.4,en=0.5").
+    """Parse the value of --mix: a mode, or weights by name ("ko=0.4,en=0.5").
 
     >>> parse_mix("ko=0.4, en=0.5")
     {'ko': 0.4, 'en': 0.5}
@@ -47,27 +46,27 @@ def parse_mix(text: str) -> str | dict[str, float]:
             weight = 0.0
         if not sign or not name.strip() or not 0 < weight < float("inf"):
             raise UsageError(
-                f"--mix {text} is not understood.",
-                next_step="Write balanced, proportional, or weights as in ko=0.4,en=0.6.",
+                f"--mix {text} is not valid.",
+                next_step="Use balanced, proportional, or weights such as ko=0.4,en=0.6.",
             )
         weights[name.strip()] = weight
     return weights
 
 
 def names_languages(mix: str | dict[str, float], names: Sequence[str]) -> bool:
-    """Whether weights are given for languages and not for the sources of the command."""
+    """Whether the weights are for languages, not for the sources `names`."""
     return isinstance(mix, dict) and not set(mix) & set(names)
 
 
 @dataclass
 class _StreamReader:
-    """One stream while it is read: the chunk at hand, and how much was taken of it."""
+    """Reads one stream: the current chunk, and the number of documents read from it."""
 
     stream: Stream
     source: int
-    position: Position = None  # where the chunk at hand begins
-    offset: int = 0  # documents taken from it
-    bytes: int = 0  # given so far, what was given back taken off
+    position: Position = None  # of the current chunk
+    offset: int = 0  # documents read from the chunk
+    bytes: int = 0  # read so far, minus refunds
     done: bool = False
     chunk: Chunk | None = None
     chunks: Iterator[Chunk] | None = None
@@ -82,7 +81,7 @@ class _StreamReader:
                 if self.chunk is None:
                     self.done = True
                     break
-                if self.offset == 0:  # else they were counted before the interruption
+                if self.offset == 0:  # else the drops were counted before the interruption
                     counts.update(self.chunk.counts)
             if self.offset < len(self.chunk.documents):
                 self.offset += 1
@@ -103,12 +102,12 @@ class _StreamReader:
 class _Group:
     name: str
     weight: float
-    readers: list[int] = field(default_factory=list)
+    readers: list[int] = field(default_factory=list)  # indices
     balanced: bool = False  # ends with its shortest stream
 
 
 class Mixture:
-    """The documents of `sources` in the order of a mix. `counts`: what reading left out."""
+    """The documents of `sources` in the order of a mix. `counts`: drops while reading, by rule."""
 
     def __init__(
         self,
@@ -124,8 +123,8 @@ class Mixture:
         ]
         self._mode = mix if isinstance(mix, str) else BALANCED
         self._groups = _groups(sources, self._readers, mix)
-        self._ended: set[int] = set()  # groups that have no more, by number
-        self._alone: int | None = None  # the stream that gives everything until it ends
+        self._ended: set[int] = set()  # indices of exhausted groups
+        self._only: int | None = None  # the reader to use until it ends, if there is no choice
         if state is not None:
             self.counts.update(state["counts"])
             self._ended = set(state["ended"])
@@ -134,7 +133,8 @@ class Mixture:
                 reader.bytes, reader.done = saved["bytes"], saved["done"]
 
     def state(self) -> dict[str, Any]:
-        """Where the stream is, as plain data; a Mixture made with it goes on from here."""
+        """The position as plain data; a Mixture made with it resumes here."""
+        # "strands" is the stored name of the streams in progress files
         return {
             "counts": dict(self.counts),
             "ended": sorted(self._ended),
@@ -142,38 +142,37 @@ class Mixture:
         }
 
     def next(self) -> tuple[int, int, Document] | None:
-        """(stream, source, document), the next of the stream; None at its end."""
-        while (number := self._stream()) is not None:
+        """The next (stream index, source index, document); None at the end."""
+        while (number := self._next_reader()) is not None:
             reader = self._readers[number]
             document = reader.next(self.counts)
             if document is not None:
                 reader.bytes += document.size
                 return number, reader.source, document
-            self._alone = None
+            self._only = None
             group = next(g for g in self._groups if number in g.readers)
             if group.balanced or all(self._readers[r].done for r in group.readers):
                 self._ended.add(self._groups.index(group))
         return None
 
-    def _stream(self) -> int | None:
-        """The stream that the next document comes from."""
-        if self._alone is not None:  # there is nothing to choose from
-            return self._alone
+    def _next_reader(self) -> int | None:
+        if self._only is not None:
+            return self._only
         group = self._choose()
         if group is None:
             return None
         live = [r for r in self._groups[group].readers if not self._readers[r].done]
         if len(live) == 1 and (self._mode == SEQUENCE or len(self._groups) == 1):
-            self._alone = live[0]
+            self._only = live[0]
         return min(live, key=lambda r: (self._readers[r].bytes, r))
 
     def refund(self, stream: int, size: int) -> None:
-        """Bytes of a stream that were read but not kept."""
+        """Subtract bytes of a stream that were read but dropped."""
         self._readers[stream].bytes -= size
 
     def end(self, source: int) -> None:
-        """A source has given as much as was asked of it."""
-        self._alone = None
+        """Mark all streams of a source as exhausted."""
+        self._only = None
         for reader in self._readers:
             reader.done = reader.done or reader.source == source
         for number, group in enumerate(self._groups):
@@ -193,9 +192,9 @@ class Mixture:
         live = [n for n in range(len(self._groups)) if n not in self._ended]
         if not live or self._mode == SEQUENCE:
             return live[0] if live else None
-        return min(live, key=lambda n: (self._given(n) / self._groups[n].weight, n))
+        return min(live, key=lambda n: (self._bytes(n) / self._groups[n].weight, n))
 
-    def _given(self, group: int) -> int:
+    def _bytes(self, group: int) -> int:
         return sum(self._readers[r].bytes for r in self._groups[group].readers)
 
 
@@ -210,7 +209,7 @@ def _groups(
         for number, reader in enumerate(readers):
             groups[reader.source].readers.append(number)
         if isinstance(mix, dict):
-            _weigh(groups, mix)
+            _set_weights(groups, mix)
         elif mix == PROPORTIONAL:
             for group, source in zip(groups, sources, strict=True):
                 group.weight = float(_size(source))
@@ -218,26 +217,26 @@ def _groups(
 
 
 def _by_language(readers: Sequence[_StreamReader], mix: str | dict[str, float]) -> list[_Group]:
-    """Strands grouped by language; each alone where nothing says its language."""
+    """Streams grouped by language; a stream of unknown language is a group of its own."""
     groups: dict[str, _Group] = {}
     for number, reader in enumerate(readers):
         label = reader.stream.language
         if not label and isinstance(mix, dict):
             raise UsageError(
-                f"'{reader.stream.name}' does not say which language it is in, so --mix cannot "
-                "weigh it by language.",
-                next_step="Weigh by the names of the sources, or name the languages with --lang.",
+                f"The language of '{reader.stream.name}' is unknown, so --mix cannot weight it by "
+                "language.",
+                next_step="Give weights for the sources, or name the languages with --lang.",
             )
         key = label or reader.stream.name or str(number)
         groups.setdefault(key, _Group(key, 1.0)).readers.append(number)
     found = list(groups.values())
     if isinstance(mix, dict):
-        _weigh(found, mix)
+        _set_weights(found, mix)
     return found
 
 
-def _weigh(groups: Sequence[_Group], mix: dict[str, float]) -> None:
-    """Weights by name; groups that are not named share what is left to 1."""
+def _set_weights(groups: Sequence[_Group], mix: dict[str, float]) -> None:
+    """Set the weights by name; unnamed groups share the rest to 1 equally."""
     known = [group.name for group in groups]
     for name in mix:
         if name not in known:
@@ -249,8 +248,8 @@ def _weigh(groups: Sequence[_Group], mix: dict[str, float]) -> None:
     left = 1 - sum(mix.values())
     if others and left <= 1e-9:
         raise UsageError(
-            f"--mix leaves nothing for {', '.join(group.name for group in others)}.",
-            next_step="Weights of less than 1 in all leave the rest to those that are not named.",
+            f"--mix leaves no share for {', '.join(group.name for group in others)}.",
+            next_step="Use weights with a sum below 1, or name all of them.",
         )
     for group in groups:
         group.weight = mix.get(group.name, left / len(others) if others else 0.0)
@@ -261,18 +260,7 @@ def _size(source: Source) -> int:
     known = source.total_bytes or sum(size or 0 for size in sizes)
     if not known:
         raise UsageError(
-            f"The size of '{source.name}' is not known, so it cannot be mixed in proportion.",
+            f"The size of '{source.name}' is unknown, so --mix proportional cannot be used.",
             next_step="Use --mix balanced, or weights by name.",
         )
     return known
-
-
-__all__ = [
-    "BALANCED",
-    "PROPORTIONAL",
-    "SEQUENCE",
-    "TURNS",
-    "Mixture",
-    "names_languages",
-    "parse_mix",
-]

@@ -1,8 +1,8 @@
-"""One quick question before anything is fetched: does the other side answer at all?
+"""A quick check that a server is reachable, before anything is downloaded.
 
-Libraries that download retry for tens of seconds without a network. A name that cannot be
-resolved may hang in the system's resolver, where no timeout applies, so the question is asked in
-a thread that is left behind when it takes too long.
+Download libraries retry for tens of seconds without a network. Name resolution may block in the
+system's resolver, where no timeout applies, so the request runs in a daemon thread that is
+abandoned when the time is up.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ HUB = "https://huggingface.co"
 
 
 def hub_endpoint() -> str:
-    """The address of the Hugging Face hub; `HF_ENDPOINT` names a mirror."""
+    """The URL of the Hugging Face hub; `HF_ENDPOINT` sets a mirror."""
     return os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
 
 
 def hub_offline() -> bool:
-    """Whether the environment forbids using the hub."""
+    """Whether the environment switches the hub to offline mode."""
     truthy = {"1", "ON", "YES", "TRUE"}
     variables = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
     return any(os.environ.get(v, "").upper() in truthy for v in variables)
 
 
 def reachable(url: str, seconds: float = 3.0) -> bool:
-    """Whether `url` answers anything at all within `seconds`; proxies of the environment apply."""
+    """Whether `url` responds within `seconds`; the environment's proxies apply."""
     answered = threading.Event()
 
     def ask() -> None:
@@ -37,7 +37,7 @@ def reachable(url: str, seconds: float = 3.0) -> bool:
             with urllib.request.urlopen(request, timeout=seconds):
                 answered.set()
         except urllib.error.HTTPError:
-            answered.set()  # a refusal is an answer: there is a network
+            answered.set()  # an HTTP error is a response: the server is reachable
         except (OSError, ValueError):
             return  # no route, no name, no certificate, or not an address
 

@@ -1,7 +1,6 @@
-"""Text as it enters a set: one form of Unicode, one kind of line end, no control characters.
+"""Normalises text before it enters a set: NFC, "\\n" line ends, no control characters.
 
-Everything taken out is counted by rule; nothing else about a text is changed, so that a clean
-text goes through untouched, byte for byte.
+Every removal is counted by rule. A text that needs no change is returned as it is.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ from collections import Counter
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 _CONTROL_BYTES = bytes([*range(0x09), *range(0x0B, 0x20), 0x7F])  # those of one byte in UTF-8
 UNDECODABLE = "\ufffd"
-DAMAGED = 0.05  # share of undecodable characters above which a text is beyond repair
+DAMAGED = 0.05  # share of U+FFFD above which they are kept
 
 
 def normalize(text: str, counts: Counter[str]) -> str:
     """The text in NFC with "\\n" line ends and without control characters.
 
-    `counts` grows by what was removed: "undecodable characters" (bytes that were not valid in the
-    file's encoding arrive here as U+FFFD) and "control characters". A text of which more than a
-    twentieth is lost keeps its U+FFFD: without them it would read like a whole one. The filters
-    drop it.
+    Adds what was removed to `counts`: "undecodable characters" (bytes that are invalid in the
+    file's encoding were decoded to U+FFFD) and "control characters". A text with more than 5 % of
+    U+FFFD keeps them, because without them it would look intact; the filters drop it.
     """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -39,7 +37,7 @@ def normalize(text: str, counts: Counter[str]) -> str:
 
 
 def _may_hold_controls(text: str) -> bool:
-    """Whether `_CONTROL` could match; bytes are told apart in a third of the time it takes."""
+    """Whether `_CONTROL` could match; three times faster than running it."""
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError:
@@ -50,7 +48,7 @@ def _may_hold_controls(text: str) -> bool:
 
 
 def to_nfc(text: str) -> str:
-    """The text in NFC; what people type is brought to the form that models were trained on."""
+    """The text in NFC, the form of all training text; also applied to prompts."""
     if text.isascii() or unicodedata.is_normalized("NFC", text):
         return text
     return unicodedata.normalize("NFC", text)

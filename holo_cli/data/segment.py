@@ -1,9 +1,9 @@
-"""Text files into documents: at two empty lines, or into pieces where there is nothing to go by.
+"""Splits a text file into documents: at two or more empty lines, or into pieces of similar length.
 
-A novel, a log or a one-line file is a single text. It is cut into pieces of about 4 to 8 thousand
-characters, at an empty line if there is one in that range, else at a line end, else at a space,
-else hard; every piece is an exact stretch of the text, so that the pieces joined are the text.
-Without this a split into train and validation by document would have only one to choose from.
+A novel, a log or a one-line file is a single text. It is split into pieces of 4,096 to 8,192
+characters: at an empty line if there is one in that range, else at a line end, else at a space,
+else at 8,192 characters. The pieces concatenated are the text. Without this, the train/validation
+split by document would have only one document to choose from.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import re
 from collections.abc import Iterable, Iterator
 
 SHORTEST, LONGEST = 4096, 8192  # characters of a piece
-ENOUGH = 8  # separators from which on a file is believed to consist of documents
-_RUN = re.compile(r"\n[^\S\n]*\n[^\S\n]*\n")  # two empty lines; there may be more behind them
-_INK = re.compile(r"\S")
+ENOUGH = 8  # separators from which on a file is treated as a list of documents
+_RUN = re.compile(r"\n[^\S\n]*\n[^\S\n]*\n")  # two empty lines, perhaps followed by more
+_VISIBLE = re.compile(r"\S")
 
 
 def count_separators(blocks: Iterable[str], enough: int = ENOUGH) -> int:
-    """How many runs of two or more empty lines there are; reads no further than `enough`."""
+    """Count the runs of two or more empty lines; stops reading at `enough` of them."""
     found = 0
     for stretch in _stretches(blocks):
         found += stretch is None
@@ -30,8 +30,8 @@ def count_separators(blocks: Iterable[str], enough: int = ENOUGH) -> int:
 def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
     """The documents of a text given in blocks of any size, in order, none of them empty.
 
-    Two or more empty lines always separate. With `whole` that is all; otherwise what lies between
-    is also cut into pieces. Memory: one document (`whole`), or a block and a few pieces.
+    Two or more empty lines always separate documents. Without `whole`, the text between them is
+    also split into pieces. Memory: one document (`whole`), or a block and a few pieces.
     """
     held: list[str] = []
     size = 0
@@ -53,7 +53,7 @@ def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
 
 
 def unix_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """The blocks with "\n" for every kind of line end, also for a "\r\n" that lies in two."""
+    """The blocks with "\n" for every kind of line end, also for a "\r\n" across two blocks."""
     held = ""
     for block in blocks:
         text, held = held + block, ""
@@ -69,19 +69,19 @@ def unix_lines(blocks: Iterable[str]) -> Iterator[str]:
 def _stretches(blocks: Iterable[str]) -> Iterator[str | None]:
     """Stretches of the text in order, and None for each run of two or more empty lines.
 
-    The lines of such a run are left out. White space at the end of a block waits for the next one,
-    which decides whether it is a part of such a run. Looking for the runs in a block at a time
-    takes a fifth of what looking at every line takes.
+    The lines of such a run are left out. White space at the end of a block is held until the next
+    block shows whether it belongs to a run. Searching a block at a time is five times faster than
+    iterating over lines.
     """
     held, in_run = "\n", False
-    start = 1  # a line end is thought before the text, so that a run can open it
+    start = 1  # skips the line end put before the text, which lets a run begin the text
     for block in unix_lines(blocks):
         text, at = held + block, 0
         while True:
             if in_run:
-                ink = _INK.search(text, at)
-                at = max(at, text.rfind("\n", at, ink.start() if ink else None) + 1)
-                if ink is None:
+                visible = _VISIBLE.search(text, at)
+                at = max(at, text.rfind("\n", at, visible.start() if visible else None) + 1)
+                if visible is None:
                     break
                 in_run = False
             run = _RUN.search(text, at)
@@ -124,10 +124,7 @@ def pieces(text: str) -> Iterator[str]:
 
 
 def split_point(text: str, start: int = 0) -> int:
-    """Where to cut a long text first: after an empty line, a line, a word, or hard.
-
-    What lies before `start` does not count.
-    """
+    """The end of the first piece of a long text from `start` on: see the module docstring."""
     for mark in ("\n\n", "\n", " "):
         at = text.rfind(mark, start + SHORTEST, start + LONGEST)
         if at >= 0:
@@ -136,7 +133,7 @@ def split_point(text: str, start: int = 0) -> int:
 
 
 def split_in_two(text: str, share: float) -> tuple[str, str]:
-    """A single document as a train part and a validation part of about `share` at its end."""
+    """A text as a training part and a validation part, about `share` of it, at its end."""
     middle = min(max(round(len(text) * (1 - share)), 1), len(text) - 1)
     for mark in ("\n\n", "\n", " "):
         at = text.rfind(mark, middle // 2, middle + 1)

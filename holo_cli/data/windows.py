@@ -1,9 +1,9 @@
-"""From a sequence of tokens to the rows that training reads: row n is a function of (seed, n).
+"""Training windows over a sequence of tokens: window n is a function of (seed, n).
 
-`StreamWindows` cuts the sequence into windows wherever they fall, document borders and all;
-`DocumentWindows` cuts each document by itself, so that no row holds two. Both go through all rows
-without replacement in a seeded order, anew in each epoch, and move the cuts from epoch to epoch.
-Legend: T the context, D documents.
+`StreamWindows` divides the whole sequence into windows, across document borders; `DocumentWindows`
+divides each document separately, so that no window contains two documents. Both visit all windows
+without replacement, in a new seeded order and with new window borders in each epoch.
+Legend: T context, D documents.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from holo_cli.errors import DataError
 
 IGNORE = -100  # a target that is not scored
 
-Row = tuple[NDArray[np.int64], NDArray[np.int64]]  # inputs and targets, (T,) each
+Window = tuple[NDArray[np.int64], NDArray[np.int64]]  # inputs and targets, (T,) each
 Ints = NDArray[np.int64]
 
 
 class TokenStream:
-    """Shards in order, read as one sequence of `length` tokens."""
+    """The tokens of several shards as one sequence of `length` tokens."""
 
     def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
         self.shards = [s for s in shards if len(s)]
@@ -46,12 +46,12 @@ class TokenStream:
 
 
 class DocumentSubset:
-    """Some documents of a stream, read as one sequence: those of one language, say."""
+    """Some documents of a stream as one sequence, for example those of one language."""
 
     def __init__(self, stream: TokenStream, starts: Ints, lengths: Ints) -> None:
-        """`starts`, `lengths`: (D,) each, where in the stream the documents lie."""
+        """`starts`, `lengths`: (D,) each, the positions of the documents in the stream."""
         self.stream, self.starts = stream, starts
-        self.ends = np.cumsum(lengths)  # in the sequence made here
+        self.ends = np.cumsum(lengths)  # in this sequence
         self.length = int(self.ends[-1]) if len(self.ends) else 0
 
     def read(self, start: int, count: int) -> Ints:
@@ -70,7 +70,7 @@ class DocumentSubset:
 
 
 class Windows(ABC):
-    """Windows without replacement: `per_epoch` of them in a seeded order, then in another one."""
+    """Windows without replacement: `per_epoch` of them in a seeded order for each epoch."""
 
     per_epoch: int
 
@@ -79,21 +79,21 @@ class Windows(ABC):
         self._epoch = -1
         self._order: Ints = np.empty(0, dtype=np.int64)
 
-    def row(self, number: int) -> Row:
-        """Inputs and targets of row `number`, counted over all epochs."""
-        return self._cut(self._turn_to(number))
+    def window(self, number: int) -> Window:
+        """Inputs and targets of window `number`, counted over all epochs."""
+        return self._read(self._index(number))
 
     @abstractmethod
     def scored(self, number: int) -> int:
-        """Targets of that row that are scored."""
+        """Number of targets of window `number` that are scored."""
 
     @property
     def filled(self) -> float:
-        """Share of the positions in all rows that are scored; the rest is filling."""
+        """Share of scored positions over all windows; the rest is padding."""
         return 1.0
 
-    def _turn_to(self, number: int) -> int:
-        """Make the epoch of a row the present one; which of its rows it is."""
+    def _index(self, number: int) -> int:
+        """Index of window `number` in the text; prepares the order of its epoch."""
         epoch, index = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.Generator(np.random.PCG64([*self.seed, epoch]))
@@ -104,18 +104,19 @@ class Windows(ABC):
 
     @abstractmethod
     def _shift(self, rng: np.random.Generator) -> None:
-        """Choose where the cuts of a new epoch lie."""
+        """Choose the window borders of a new epoch."""
 
     @abstractmethod
-    def _cut(self, index: int) -> Row:
-        """Row `index` of the epoch, in the order of the text."""
+    def _read(self, index: int) -> Window:
+        """Window `index` of the epoch, in the order of the text."""
 
 
 class StreamWindows(Windows):
-    """Windows of T + 1 tokens, the last one of each being the first of the next.
+    """Windows of T + 1 tokens; the last token of each is the first of the next.
 
-    The targets are the inputs one token on. A window may hold the end of one document and the
-    start of the next. A few tokens at either end, other ones in each epoch, are left out.
+    The targets are the inputs shifted by one token. A window may contain the end of one document
+    and the start of the next. A few tokens at both ends of the sequence, different ones in each
+    epoch, are not used.
     """
 
     def __init__(
@@ -123,17 +124,24 @@ class StreamWindows(Windows):
         stream: TokenStream | DocumentSubset,
         context: int,
         seed: Sequence[int],
-        what: str = "The training part",
+        language: str = "",
     ) -> None:
         super().__init__(seed)
         self.stream, self.context = stream, context
         if stream.length < context + 1:
+            next_step = "Train with a smaller --context, or prepare more text."
+            if language:
+                raise DataError(
+                    f"The training split has {stream.length:,} tokens in '{language}'; a context "
+                    f"of {context} needs {context + 1:,}.",
+                    next_step=next_step,
+                )
             raise DataError(
-                f"{what} has {stream.length:,} tokens; one context of {context} "
-                f"needs {context + 1:,}.",
-                next_step="Train with a smaller --context, or prepare more text.",
+                f"The training split has {stream.length:,} tokens; a context of {context} needs "
+                f"{context + 1:,}.",
+                next_step=next_step,
             )
-        # one window fewer than fits leaves room to shift the cut by up to a whole context
+        # one window fewer than fits leaves room to shift the borders by up to a whole context
         self.per_epoch = max(1, (stream.length - 1) // context - 1)
         self._offset = 0
 
@@ -144,18 +152,18 @@ class StreamWindows(Windows):
         spare = self.stream.length - 1 - self.per_epoch * self.context
         self._offset = int(rng.integers(0, spare + 1))
 
-    def _cut(self, index: int) -> Row:
+    def _read(self, index: int) -> Window:
         tokens = self.stream.read(self._offset + index * self.context, self.context + 1)
         return tokens[:-1], tokens[1:]
 
 
 class DocumentWindows(Windows):
-    """Each document by itself in pieces of at most T targets, every token a target once an epoch.
+    """Windows of single documents, of at most T targets; each token is a target once per epoch.
 
-    The input before a document's first token is `first` (the end-of-text token), as in validation
-    and in writing; the input before a later piece is the token before it. A row is filled up with
-    targets IGNORE at its end, where no causal model's scored positions can see them. The cuts of
-    a document move within the room that its last row leaves.
+    The first input of a document is `first` (the end-of-text token), as in validation and
+    generation; the first input of a later window is the token before it. Windows are padded at the
+    end with IGNORE targets, which scored positions of a causal model cannot see. The window borders
+    of a document shift within the padding of its last window.
     """
 
     def __init__(
@@ -167,12 +175,12 @@ class DocumentWindows(Windows):
         first: int,
         seed: Sequence[int],
     ) -> None:
-        """`starts`, `lengths`: (D,) each, where in the stream the documents lie; none is empty."""
+        """`starts`, `lengths`: (D,) each, the documents in the stream; none is empty."""
         super().__init__(seed)
         self.stream, self.context, self.first = stream, context, first
         self.starts, self.lengths = starts, lengths
-        self.rows = -(-lengths // context)
-        self.ends = np.cumsum(self.rows)  # rows up to and with each document
+        self.counts = -(-lengths // context)  # windows of each document
+        self.ends = np.cumsum(self.counts)
         self.per_epoch = int(self.ends[-1])
         self._shifts = np.zeros_like(lengths)
 
@@ -181,21 +189,21 @@ class DocumentWindows(Windows):
         return float(self.lengths.sum()) / (self.per_epoch * self.context)
 
     def scored(self, number: int) -> int:
-        begin, end, _ = self._span(self._turn_to(number))
+        begin, end, _ = self._span(self._index(number))
         return end - begin
 
     def _shift(self, rng: np.random.Generator) -> None:
-        self._shifts = rng.integers(0, self.rows * self.context - self.lengths + 1)
+        self._shifts = rng.integers(0, self.counts * self.context - self.lengths + 1)
 
     def _span(self, index: int) -> tuple[int, int, int]:
-        """A row's first target and the end of its targets, in its document, and the document."""
+        """(first target, end of the targets) of a window in its document, and the document."""
         document = int(np.searchsorted(self.ends, index, side="right"))
-        piece = index - int(self.ends[document] - self.rows[document])
+        piece = index - int(self.ends[document] - self.counts[document])
         begin = piece * self.context - int(self._shifts[document])
         end = min(begin + self.context, int(self.lengths[document]))
         return max(begin, 0), end, document
 
-    def _cut(self, index: int) -> Row:
+    def _read(self, index: int) -> Window:
         begin, end, document = self._span(index)
         start, size = int(self.starts[document]), end - begin
         x = np.full(self.context, self.first, dtype=np.int64)

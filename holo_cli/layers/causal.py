@@ -1,4 +1,4 @@
-"""softmax(scale q k^T) v over the past, in the form each device is fast at.
+"""softmax(scale q k^T) v over the past, in the fastest form for each device.
 
 Legend: B rows, H heads, S queries, L keys (the queries are the last S of the L positions), d per
 head. PyTorch's own kernel is used everywhere but for training on CPUs in bfloat16, where its

@@ -1,4 +1,4 @@
-"""A short causal convolution per channel: each token sees a few of its predecessors for free."""
+"""A short causal convolution per channel over a token and a few of its predecessors."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ CANON_TAPS = 4
 class ShortConv(nn.Module):
     """y_t = silu(sum_k w_k x_{t-k}), k < taps; (B, T, C) -> (B, T, C).
 
-    Initialised to pass x_t through. `linear` leaves out the silu: that is a Canon layer (Allen-Zhu
+    Initialised to pass x_t through. `linear` omits the silu: that is a Canon layer (Allen-Zhu
     2025, arXiv 2512.17351: x_t + sum_k u_k x_{t-k}), whose residual is the 1 that w_0 starts from.
-    As shifted sums rather than `conv1d`: on CPUs a depthwise `conv1d` with its backward is several
+    Shifted sums rather than `conv1d`: on CPUs a depthwise `conv1d` with its backward is several
     times slower at these widths.
     """
 
@@ -23,7 +23,7 @@ class ShortConv(nn.Module):
         weight = torch.zeros(taps, width)
         weight[0] = 1.0
         self.weight = nn.Parameter(weight)  # (K, C): row k looks k positions back
-        # a matrix by shape only: Muon would mix taps with channels
+        # a matrix by shape only: Muon would mix taps and channels
         self.weight.no_muon = True  # type: ignore[attr-defined]
 
     def init_state(self, batch: int) -> Tensor:

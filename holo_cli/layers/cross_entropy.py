@@ -1,9 +1,9 @@
 """Cross-entropy of many tokens without their (N, V) logits.
 
-The logits of a chunk of tokens are made, turned into loss and gradient, and thrown away; only the
-gradients with respect to hidden states and head matrix survive the forward pass. That is exact,
-because the loss is linear in what comes back (its gradient is a scalar), costs three products of
-the head's size like the plain form, and never holds more than a chunk of logits.
+The forward pass computes the logits of a chunk of tokens, their loss and its gradients with respect
+to hidden states and head matrix, and keeps only the gradients. That is exact, because the incoming
+gradient is a scalar factor; it costs three products of the head's size, like the plain form, and
+never holds more than a chunk of logits.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Logits at a time. On CPUs a chunk should stay in the caches over the ten passes made on it.
+from holo_cli.layers.precision import wide
+
+# Logits at a time: on CPUs few enough to stay in the cache for about ten passes.
 CHUNK = {"cpu": 1 << 19, "default": 1 << 24}
-# Gradients of logits kept until they meet the hidden states in one product: each product is added
-# to a (V, C) sum, which for chunks of few tokens costs more than the product itself.
+# Gradients of logits collected for one product with the hidden states: adding each product to the
+# (V, C) sum costs more than the product itself for chunks of few tokens.
 GATHERED = 1 << 24
 
 
 def chunk_rows(x: Tensor, vocab: int) -> int:
-    """Tokens whose logits are held at a time on the device of `x`."""
+    """Tokens per chunk on the device of `x`."""
     return max(1, CHUNK.get(x.device.type, CHUNK["default"]) // vocab)
 
 
-def summed_nats(
+def chunked_cross_entropy(
     x: Tensor, weight: Tensor, target: Tensor, cap: float, dtype: torch.dtype, ignore: int
 ) -> Tensor:
-    """sum over scored tokens of -log softmax(soft_cap(x W^T))[target]: a scalar, float32 at least.
+    """Sum of -log softmax(soft_cap(x W^T))[target] in nats: a scalar, float32 at least.
 
-    x (N, C), weight (V, C), target (N,) int64, in which `ignore` is not scored; products in
+    x (N, C), weight (V, C), target (N,) int64, `ignore` where a token is not scored; products in
     `dtype`.
     """
     total: Tensor = _ChunkedCrossEntropy.apply(x, weight, target, cap, dtype, ignore)
@@ -53,8 +55,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         rows = chunk_rows(x, weight.shape[0])
         w = weight.to(dtype)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        total = torch.zeros((), dtype=wide, device=x.device)
+        full = wide(x.dtype)
+        total = torch.zeros((), dtype=full, device=x.device)
         dx = torch.empty_like(x)
         dw = torch.zeros_like(weight)
         unscored = target == ignore
@@ -64,7 +66,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for at in range(0, x.shape[0], rows):
             cut = slice(at, at + rows)
             xs, index = x[cut].to(dtype), target[cut].clamp_min(0)[:, None]
-            t = (xs @ w.T).to(wide)
+            t = (xs @ w.T).to(full)
             logits = t.div_(cap).tanh_() * cap if cap else t
             grad = torch.log_softmax(logits, dim=1)
             nats = grad.gather(1, index)

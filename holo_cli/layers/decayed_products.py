@@ -1,19 +1,19 @@
-"""Products of rows at two positions, faded by all decays between the two.
+"""Inner products of rows at two positions, times all decays between the two.
 
-    <x, y>_ts = sum_c x_tc exp(G_tc - G_sc) y_sc      for s < t, and for s = t where that is wanted
+    <x, y>_ts = sum_c x_tc exp(G_tc - G_sc) y_sc      for s < t, and on request for s = t
 
 G is the running sum of log decays <= 0 inside a chunk. With one decay per position the exponential
 is a factor (L, L). With one per channel, splitting it into exp(G_t) and exp(-G_s) would overflow,
-and writing it out would take L x L x K numbers. Here the chunk is halved again and again: two
-positions s < t are in different halves of exactly one segment, and with R the value of G at the end
-of its earlier half,
+and writing it out would take L x L x K numbers. Here the chunk is halved recursively: two positions
+s < t are in different halves of exactly one segment, and with R the value of G at the end of its
+earlier half,
 
     exp(G_t - G_s) = exp(G_t - R) exp(R - G_s),
 
 where neither exponent is above 0, whatever the decays. So a level is one product of matrices, and
 all log2(L) levels together cost L log2(L) K exponentials. (Secondary chunking, Yang et al. 2023,
-arXiv 2312.06635, has the same purpose with two levels.) The backward pass is written out, because
-the gradient of G needs no level of its own: it is sum(x dx) at t minus sum(y dy) at s.
+arXiv 2312.06635, is the same with two levels.) The backward pass is written out: the gradient of G
+is sum(x dx) at t minus sum(y dy) at s, without another pass over the levels.
 
 Legend: N chunks, L positions, K channels, n tensors of rows on the left, m on the right, J segments
 of a chunk. Products come in the order (x_1, y_1), (x_1, y_2), ..., (x_n, y_m), each (N, L, L) and
@@ -58,7 +58,7 @@ class _ChannelProducts(torch.autograd.Function):
         chunks, size, _ = total.shape
         out = total.new_zeros(count, len(rights), chunks, size, size)
         for half in _halves(size):
-            x, y, _, _ = _faded(lefts, rights, total, half)
+            x, y, _, _ = _decayed(lefts, rights, total, half)
             block = torch.bmm(x, y.mT).view(chunks, -1, count, half, len(rights), half)
             _block(out, half).copy_(block)
         for y, product in zip(rights, out[-1], strict=True):
@@ -74,7 +74,7 @@ class _ChannelProducts(torch.autograd.Function):
         d_out = torch.stack(grads).view(count, len(rights), chunks, size, size)
         d_lefts, d_rights = ([torch.zeros_like(t) for t in side] for side in (lefts, rights))
         for half in _halves(size):
-            x, y, later, earlier = _faded(lefts, rights, total, half)
+            x, y, later, earlier = _decayed(lefts, rights, total, half)
             d_block = _block(d_out, half).reshape(-1, count * half, len(rights) * half)
             d_x = torch.bmm(d_block, y).view(chunks, -1, count, half, width)
             d_y = torch.bmm(d_block.mT, x).view(chunks, -1, len(rights), half, width)
@@ -82,7 +82,7 @@ class _ChannelProducts(torch.autograd.Function):
                 _segments(d_left, half)[:, :, 1].addcmul_(d_x[:, :, i], later)
             for i, d_right in enumerate(d_rights):
                 _segments(d_right, half)[:, :, 0].addcmul_(d_y[:, :, i], earlier)
-        # before the diagonal is added, on which G cancels
+        # before the diagonal is added, where G cancels
         d_total = lefts[0] * d_lefts[0]
         for t, d in zip(lefts[1:], d_lefts[1:], strict=True):
             d_total.addcmul_(t, d)
@@ -106,7 +106,7 @@ def _segments(x: Tensor, half: int) -> Tensor:
     return x.view(x.shape[0], -1, 2, half, x.shape[2])
 
 
-def _faded(
+def _decayed(
     lefts: Sequence[Tensor], rights: Sequence[Tensor], total: Tensor, half: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The two sides of one level's products, (N J, n half, K) and (N J, m half, K), and their
@@ -131,7 +131,7 @@ def _faded(
 
 
 def _block(products: Tensor, half: int) -> Tensor:
-    """Of (n, m, N, L, L), what one level makes of it: a view (N, J, n, half, m, half)."""
+    """The part of (n, m, N, L, L) that one level computes: a view (N, J, n, half, m, half)."""
     lefts, rights, chunks, size, _ = products.shape
     segments = size // (2 * half)
     whole = products.view(lefts, rights, chunks, segments, 2 * half, segments, 2 * half)

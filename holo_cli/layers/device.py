@@ -1,4 +1,4 @@
-"""Which form of an operation a device wants."""
+"""Which form of an operation to use on a device."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 def eager_cpu(x: Tensor) -> bool:
-    """Whether hand-written backward passes pay: on CPUs, outside torch.compile.
+    """Whether hand-written backward passes are faster: on CPUs, outside torch.compile.
 
     Eager CPU kernels cost tens of microseconds each whatever their size, so fewer of them is
-    faster. GPUs have fused kernels for the plain forms, and a compiler makes its own.
+    faster. GPUs have fused kernels for the plain forms, and torch.compile generates its own.
     """
     return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,8 +1,8 @@
 """Token embeddings, with an optional hashed table of bigrams added to them.
 
-A bigram row is a lookup, so it costs a model almost nothing and gives it the statistics of token
-pairs from the first steps on. With no more than `rows` pairs in the vocabulary each pair has its
-own row; with more, pairs share rows by a multiplicative hash.
+A bigram row is a lookup: almost free, and it gives the model the statistics of token pairs from the
+first steps on. If the vocabulary has at most `bigrams` pairs, each has its own row; with more,
+pairs share rows by a multiplicative hash.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ class Embedding(nn.Module):
         before = torch.cat((previous[:, None], tokens[:, :-1]), dim=1) + 1  # 0: no token
         pair = before * self.vocab + tokens
         if (self.vocab + 1) * self.vocab > self.bigrams:
-            # Knuth's multiplicative constant spreads neighbouring ids over the table
+            # Knuth's multiplicative hash spreads neighbouring ids over the table
             pair = (pair * 2_654_435_761 & 0x7FFF_FFFF) >> 3
         return pair % self.bigrams

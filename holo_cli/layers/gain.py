@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-START = 1.5  # of every head
-RATE = 4.0  # of the exponent, so that a gain moves by more than AdamW's small steps for scalars
+START = 1.5  # initial gain
+RATE = 4.0  # in the exponent, since AdamW's steps are small for a scalar
 
 
 class QueryGain(nn.Module):

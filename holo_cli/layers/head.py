@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.precision import wide
+
 
 def soft_cap(logits: Tensor, cap: float) -> Tensor:
     """cap * tanh(logits / cap), elementwise; the identity for cap = 0 (Gemma 2, 2024)."""
@@ -14,7 +16,7 @@ def soft_cap(logits: Tensor, cap: float) -> Tensor:
 class Head(nn.Module):
     """(..., C) -> logits (..., V), in float32 at least.
 
-    `weight` is a Parameter, (V, C); of a tied model it is the embedding's own. The training loss
+    `weight` is a Parameter, (V, C); for a tied model that of the embedding. The training loss
     reads `weight` and `cap` and never calls `forward`, so that (B, T, V) is never whole in memory.
     """
 
@@ -25,5 +27,4 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         logits = nn.functional.linear(x, self.weight)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        return soft_cap(logits.to(wide), self.cap)
+        return soft_cap(logits.to(wide(logits.dtype)), self.cap)

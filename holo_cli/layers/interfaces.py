@@ -1,29 +1,23 @@
-"""What the backbone asks of the two halves of a block: the token mixer and the feed-forward."""
+"""What the backbone asks of the two halves of a block: the token mixer and the feed-forward.
+
+A mixer needs `forward` and `step`, and its last matrix is called `out`; everything else has a
+default that is right for most and slower than a formula.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.conv import ShortConv
+from holo_cli.layers.measure import forward_flops, state_nbytes, zeros
 
 Aux = dict[str, Tensor]  # auxiliary losses by name: scalars, already weighted
-
-
-class MixerState(Protocol):
-    """What one mixer remembers of each row while decoding; a value, see `models.base.State`."""
-
-    def select(self, rows: Tensor) -> Self:
-        """The state of the given rows, (R,) int64: a copy."""
-        ...
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Everything remembered so far."""
-        ...
 
 
 class Windows:
@@ -62,12 +56,17 @@ class ValueStream:
 
 @dataclass
 class Extras:
-    """What a block gives its mixer beside the stream, for the switches of the backbone."""
+    """What a block gives its mixer beside the stream, for the switches of the backbone.
+
+    `side`: the model's side stream (`Backbone.side_stream`), which a mixer may replace; the block
+    hands it on.
+    """
 
     windows: Windows | None = None  # while decoding, for convolutions inside the mixer
     stream: ValueStream | None = None
     residual_gain: Tensor | None = None  # (1,) each
     embedding_gain: Tensor | None = None
+    side: Any = None
 
     def values(self, v: Tensor) -> Tensor:
         """A layer's own values, (B, S, H, d) or (B, S, C) -> with what is added to them."""
@@ -94,10 +93,6 @@ class Part(nn.Module, ABC):
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
         """(B, T, C), normalised -> what to add, (B, T, C), and auxiliary losses by name."""
 
-    @abstractmethod
-    def finish_initialisation(self) -> None:
-        """Values beyond the backbone's own (uniform linear layers): zero outputs, spreads, ..."""
-
     def active_parameters(self) -> int:
         """Parameters that take part in one token's output; all of them unless routed."""
         return sum(p.numel() for p in self.parameters())
@@ -106,41 +101,70 @@ class Part(nn.Module, ABC):
 class FeedForward(Part):
     """Works on each token by itself, so training and decoding are the same function."""
 
+    @abstractmethod
+    def finish_initialisation(self) -> None:
+        """Values beyond the backbone's own (uniform linear layers): a zero output, biases, ..."""
+
+    def flops(self) -> float:
+        """Forward FLOPs of one token beyond two for each active parameter."""
+        return 0.0
+
 
 class Mixer(Part):
     """Mixes tokens along time; has a form for decoding beside the one for training.
 
-    Where `takes_extras`, `forward` and `step` have a last argument `extras: Extras = NOTHING`.
+    A subclass has `out`, its last matrix, whose zero makes a block the identity. Where
+    `takes_extras`, `forward` and `step` have a last argument `extras: Extras = NOTHING`. A state
+    is a `layers.state.DataState`, a `KVCache`, a tensor with the rows first, a tuple of these, or
+    None before the first token.
     """
 
     takes_extras: ClassVar[bool] = False
+    constant_state: ClassVar[bool] = False  # whether `init_state` has its final size already
+    out: nn.Linear
+
+    def finish_initialisation(self) -> None:
+        """Values beyond the backbone's own (uniform linear layers): a zero output, biases, ..."""
+        nn.init.zeros_(self.out.weight)
 
     def convolutions(self) -> list[ShortConv]:
         """Those that take their windows from `extras` while decoding, in order; default none."""
         return []
 
-    @abstractmethod
     def init_state(self, batch: int) -> Any:
-        """The state before the first token."""
+        """The state before the first token; default None, for a `step` that makes its own."""
+        return None
 
     @abstractmethod
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         """(B, S, C), the positions after `state` -> what to add, (B, S, C), and the next state."""
 
-    @abstractmethod
     def state_bytes(self, length: int) -> int:
-        """Bytes of state for one row after `length` tokens, in the weights' dtype."""
+        """Bytes of state for one row after `length` tokens, in the weights' dtype.
+
+        By default those of a state that is made for it, which costs a pass over `length` zeros
+        where it is not constant.
+        """
+        state = self.init_state(1)
+        if not self.constant_state:
+            with torch.no_grad():
+                state = self.step(zeros(self.out, length), state)[1]
+        return state_nbytes(state)
 
     def disable(self) -> None:
-        """Switch the mixing of tokens off, for good: nothing is written into the stream.
+        """Switch the mixing of tokens off, for good: `out` is zero and stays so."""
+        nn.init.zeros_(self.out.weight)
+        self.out.weight.requires_grad_(False)
 
-        Zeroes and freezes `out`, the last matrix; a mixer made of mixers has none of its own.
-        """
-        out = getattr(self, "out", None)
-        for parameter in out.parameters() if isinstance(out, nn.Module) else ():
-            nn.init.zeros_(parameter)
-            parameter.requires_grad_(False)
-
-    @abstractmethod
     def flops(self, length: float) -> float:
-        """Forward FLOPs of one token that looks back on `length` tokens, without its weights'."""
+        """Forward FLOPs of one token that looks back on `length` tokens, without its weights'.
+
+        By default the products counted in a forward pass over that many tokens.
+        """
+        x = zeros(self.out, max(1, round(length)))
+        counted = forward_flops(self, x) / x.shape[1]
+        return max(0.0, counted - 2.0 * self.active_parameters())
+
+    def decode_flops(self, length: float) -> float:
+        """As `flops`, of one token that continues from a state; by default the same."""
+        return self.flops(length)

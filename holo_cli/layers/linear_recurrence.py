@@ -16,8 +16,8 @@ the chunk, u_t = b_t^T Diag(d_t) S_{t-1}, and, for rows x and y, the decayed pro
     O = (q exp(G)) S_0 + <q, a> U + <q, k> V              products over s <= t
     S_L = exp(G_L) S_0 + (a exp(G_L - G))^T U + (k exp(G_L - G))^T V
 
-U is linear in S_0, so the map from S_0 to S_L is one (K, K) and one (K, V) matrix per chunk, made
-for all chunks at once; what is left to do one after another is a single product per chunk.
+U is linear in S_0, so the map from S_0 to S_L is one (K, K) and one (K, V) matrix per chunk,
+computed for all chunks at once; only one product per chunk is sequential.
 
 Numerics: states and solves are in float32 at least, no exponent is ever above 0, and nothing is
 divided by a cumulative product; see `decayed_products.py`. Log decays must be finite.
@@ -61,22 +61,22 @@ def linear_recurrence(
     whole = total[:, -1].exp()[..., None]  # (N, K, 1) or (N, 1, 1)
     products = scalar_products if scalar else channel_products
 
-    # `written` (N, L, V): what goes into the state along `keep`, if S_0 is zero; `answer`
-    # (N, L, K): how that depends on S_0
+    # `written` (N, L, V): rows written to the state along `keep` if S_0 is zero; `from_state`
+    # (N, L, K): their derivative with respect to S_0
     if b is None:
         (read,) = products((q,), (k,), total)  # (N, L, L)
-        keep, written, answer, direct = (k * fall).mT, v, None, None
+        keep, written, from_state, direct = (k * fall).mT, v, None, None
     elif a is None:  # (I + <b, k>) (V - U) = V - (b exp(G)) S_0
         b = _chunks(b, size)
         system, read = products((b, q), (k,), total)
         solved = solve_unit_lower(system, torch.cat((v, -b * rise), dim=-1))
-        written, answer = solved.split((v.shape[-1], width), dim=-1)
+        written, from_state = solved.split((v.shape[-1], width), dim=-1)
         keep, direct = (k * fall).mT, None
     else:
         a, b = _chunks(a, size), _chunks(b, size)
         system, known, read, direct = products((b, q), (a, k), total)
         solved = solve_unit_lower(-system, torch.cat((known @ v, b * rise), dim=-1))
-        written, answer = solved.split((v.shape[-1], width), dim=-1)
+        written, from_state = solved.split((v.shape[-1], width), dim=-1)
         keep = (a * fall).mT
 
     # one chunk as a map of states: S_L = step S_0 + gain
@@ -84,8 +84,8 @@ def linear_recurrence(
     if direct is not None:
         gain = torch.baddbmm(gain, (k * fall).mT, v)
     step = whole
-    if answer is not None:
-        step = torch.baddbmm(torch.diag_embed(whole[..., 0].expand(-1, width)), keep, answer)
+    if from_state is not None:
+        step = torch.baddbmm(torch.diag_embed(whole[..., 0].expand(-1, width)), keep, from_state)
     rows = batch * heads
     now = gain.new_zeros(rows, width, v.shape[-1]) if state is None else state.flatten(0, 1)
     before = []
@@ -96,8 +96,8 @@ def linear_recurrence(
         now = torch.addcmul(plus, one, now) if b is None else torch.baddbmm(plus, one, now)
     start = torch.stack(before, dim=1).flatten(0, 1)  # S_0 of every chunk, (N, K, V)
 
-    if answer is not None:
-        written = torch.baddbmm(written, answer, start)
+    if from_state is not None:
+        written = torch.baddbmm(written, from_state, start)
     out = torch.baddbmm(read @ written, q * rise, start)
     if direct is not None:
         out = torch.baddbmm(out, direct, v)
@@ -162,7 +162,7 @@ def chunk_flops(keys: int, values: int, low_rank: int, length: float) -> float:
     state = (1 + rights) * keys * values  # reading S_0, and what is written into S_L
     if low_rank:
         products += inside * (keys + values + (low_rank - 1) * values)  # the solve, <b, k> V
-        state += keys * values + keys * keys  # `answer` S_0, `step`
+        state += keys * values + keys * keys  # `from_state` S_0, `step`
     return 2.0 * (products + state)
 
 
@@ -172,7 +172,7 @@ def step_flops(keys: int, values: int, low_rank: int) -> float:
 
 
 def _chunks(x: Tensor, size: int) -> Tensor:
-    """(B, H, T, ...) -> (N, L, ...), with zeros after the end: nothing is written, nothing fades"""
+    """(B, H, T, ...) -> (N, L, ...), with zeros after the end, where nothing decays."""
     if extra := -x.shape[2] % size:
         x = torch.cat((x, x.new_zeros(*x.shape[:2], extra, *x.shape[3:])), dim=2)
     return x.reshape(-1, size, *x.shape[3:])

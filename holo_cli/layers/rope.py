@@ -26,7 +26,7 @@ class Rope(nn.Module):
         return self.base ** (-pair / max(self.rotated, 1))
 
     def _compute(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        # outside inference mode: a table made while generating may serve a training step later
+        # outside inference mode: a table cached while generating may serve a training step later
         with torch.inference_mode(False):
             pair = torch.arange(self.rotated, dtype=torch.float64, device="cpu")
             rate = torch.zeros(self.pairs, dtype=torch.float64, device="cpu")
@@ -34,7 +34,7 @@ class Rope(nn.Module):
             position = torch.arange(length, dtype=torch.float64, device="cpu")
             angle = (position[:, None] * rate)[:, None]  # (T, 1, d/2)
             cos, sin = angle.cos(), angle.sin()
-            # y = x cos + swap(x) sin: swap exchanges the halves, and the first one's sign is minus
+            # y = x cos + swap(x) sin, where swap exchanges the halves and the first sin is negative
             cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
             return cos.to(like.dtype).to(like.device), sin.to(like.dtype).to(like.device)
 

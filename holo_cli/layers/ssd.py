@@ -9,11 +9,11 @@ log a inside a chunk,
     Y = (C B^T * exp(G_t - G_s) for s <= t) X + exp(G_t) (C S_before)
     S_after = exp(G_end) S_before + B^T (exp(G_end - G_s) X)
 
-so that all that goes along time one by one is the states between chunks. Unusual: the backward pass
-is written out and makes everything again from the inputs, so that nothing of size L per position
-and head is kept; and tiles of (H, L, L) are made a few chunks at a time in one buffer, because on
-CPUs passes over memory, not products, are what they cost. Logs are float32 at least, differences of
-them are never above 0 when they are raised, and nothing is divided by a cumulative product.
+so that only the states between chunks are sequential. The backward pass is written out and computes
+everything again from the inputs, so that nothing of size L per position and head is kept. Tiles of
+(H, L, L) are computed a few chunks at a time in one buffer, because on CPUs their cost is passes
+over memory, not products. Logs are float32 at least, exponents are never above 0, and nothing is
+divided by a cumulative product.
 
 Legend: B rows, T positions, H heads, P channels per head, N numbers of state per channel, L
 positions of a chunk, M chunks of all rows.
@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 CHUNK = 64  # positions: C S costs 1 / L of a state per position, the tiles L numbers per head
-TILE = 1 << 18  # numbers of tiles made at a time: they stay in a core's cache
+TILE = 1 << 18  # numbers of tiles computed at a time: they stay in a core's cache
 
 
 class Chunks(NamedTuple):
-    """Inputs cut into chunks: x (M, L, H, P), b and c (M, L, N), total (M, L, H)."""
+    """Inputs in chunks: x (M, L, H, P), b and c (M, L, N), total (M, L, H)."""
 
     x: Tensor
     b: Tensor
@@ -53,7 +53,7 @@ def scan(
 
 
 def step(x: Tensor, b: Tensor, c: Tensor, log_a: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """`scan` of one position by the formula: what decoding runs."""
+    """`scan` of one position by the recurrence, for decoding."""
     new = b[:, 0, :, None, None].to(state.dtype) * x.to(state.dtype)  # (B, N, H, P)
     state = torch.addcmul(new, log_a.exp()[..., None], state)
     y = (c[:, :, None].to(state.dtype) @ state.flatten(2).unsqueeze(1)).view(x.shape)
@@ -66,12 +66,12 @@ class _Scan(torch.autograd.Function):
         ctx: Any, x: Tensor, b: Tensor, c: Tensor, log_a: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, b, c, log_a, state)
-        cut = _cut(x, b, c, log_a)
-        before, last = _states(cut, x.shape[0], state)
-        read = torch.bmm(cut.c, before)  # (M, L, H P)
-        y = read.view(cut.x.shape) * cut.total.exp().to(read.dtype)[..., None]
-        values = cut.x.transpose(1, 2)  # (M, H, L, P)
-        for at, weights, _ in _tiles(cut):
+        inputs = _chunked(x, b, c, log_a)
+        before, last = _states(inputs, x.shape[0], state)
+        read = torch.bmm(inputs.c, before)  # (M, L, H P)
+        y = read.view(inputs.x.shape) * inputs.total.exp().to(read.dtype)[..., None]
+        values = inputs.x.transpose(1, 2)  # (M, H, L, P)
+        for at, weights, _ in _tiles(inputs):
             inside = torch.bmm(weights.flatten(0, 1), values[at].flatten(0, 1))
             y[at] += inside.view(-1, *values.shape[1:]).transpose(1, 2)
         ctx.mark_non_differentiable(last)
@@ -81,42 +81,42 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, b, c, log_a, state = ctx.saved_tensors
         rows, length = x.shape[:2]
-        cut = _cut(x, b, c, log_a)
-        before, _ = _states(cut, rows, state)
-        _, size, heads, width = cut.x.shape
+        inputs = _chunked(x, b, c, log_a)
+        before, _ = _states(inputs, rows, state)
+        _, size, heads, width = inputs.x.shape
         dy = _in_chunks(grads[0].to(x.dtype), size)  # (M, L, H, P)
 
-        # what was read of the state before a chunk
-        fade = cut.total.exp()  # (M, L, H)
-        seen = (dy * fade.to(dy.dtype)[..., None]).flatten(2)
-        d_total = (seen * torch.bmm(cut.c, before)).view(dy.shape).sum(-1, dtype=fade.dtype)
+        # through reading the state before a chunk
+        decay_in = inputs.total.exp()  # (M, L, H)
+        seen = (dy * decay_in.to(dy.dtype)[..., None]).flatten(2)
+        d_total = (seen * torch.bmm(inputs.c, before)).view(dy.shape).sum(-1, dtype=decay_in.dtype)
         dc = torch.bmm(seen, before.mT)
-        d_before = torch.bmm(cut.c.mT, seen)  # (M, N, H P)
+        d_before = torch.bmm(inputs.c.mT, seen)  # (M, N, H P)
 
-        # the states, from the last chunk to the first
-        whole = fade[:, -1]  # (M, H)
+        # through the states, from the last chunk to the first
+        whole = decay_in[:, -1]  # (M, H)
         d_after, d_whole = _states_backward(d_before, before, whole, rows)
         d_end = d_whole * whole
-        keep = (cut.total[:, -1:] - cut.total).exp()  # (M, L, H)
-        kept = cut.x * keep.to(x.dtype)[..., None]
+        keep = (inputs.total[:, -1:] - inputs.total).exp()  # (M, L, H)
+        kept = inputs.x * keep.to(x.dtype)[..., None]
         db = torch.bmm(kept.flatten(2), d_after.mT)
-        d_kept = torch.bmm(cut.b, d_after).view(dy.shape)
+        d_kept = torch.bmm(inputs.b, d_after).view(dy.shape)
         dx = d_kept * keep.to(x.dtype)[..., None]
-        d_keep = (kept * d_kept).sum(-1, dtype=fade.dtype)
+        d_keep = (kept * d_kept).sum(-1, dtype=decay_in.dtype)
         d_total -= d_keep
         d_end += d_keep.sum(1)
 
-        # inside each chunk
-        values, d_read = cut.x.transpose(1, 2), dy.transpose(1, 2)  # (M, H, L, P)
-        for at, weights, decay in _tiles(cut):
+        # within each chunk
+        values, d_read = inputs.x.transpose(1, 2), dy.transpose(1, 2)  # (M, H, L, P)
+        for at, weights, decay in _tiles(inputs):
             v, g = values[at].flatten(0, 1), d_read[at].flatten(0, 1)
-            pulled = torch.bmm(weights.flatten(0, 1).mT, g).view(-1, heads, size, width)
-            dx[at] += pulled.transpose(1, 2)
+            d_values = torch.bmm(weights.flatten(0, 1).mT, g).view(-1, heads, size, width)
+            dx[at] += d_values.transpose(1, 2)
             d_weights = torch.bmm(g, v.mT).view(weights.shape)
             d_score = torch.mul(d_weights, decay, out=decay).sum(1).tril_().to(x.dtype)
-            dc[at] += torch.bmm(d_score, cut.b[at])
-            db[at] += torch.bmm(d_score.mT, cut.c[at])
-            slope = torch.mul(d_weights, weights, out=decay)  # by the difference G_t - G_s
+            dc[at] += torch.bmm(d_score, inputs.b[at])
+            db[at] += torch.bmm(d_score.mT, inputs.c[at])
+            slope = torch.mul(d_weights, weights, out=decay)  # with respect to G_t - G_s
             d_total[at] += (slope.sum(3) - slope.sum(2)).transpose(1, 2)
         d_total[:, -1] += d_end
         d_log = d_total.flip(1).cumsum(1).flip(1)
@@ -127,66 +127,66 @@ class _Scan(torch.autograd.Function):
         return whole_rows(dx), whole_rows(db), whole_rows(dc), whole_rows(d_log), None
 
 
-def _cut(x: Tensor, b: Tensor, c: Tensor, log_a: Tensor) -> Chunks:
+def _chunked(x: Tensor, b: Tensor, c: Tensor, log_a: Tensor) -> Chunks:
     size = min(CHUNK, x.shape[1])
     parts = (_in_chunks(t, size) for t in (x, b.to(x.dtype), c.to(x.dtype), log_a))
-    cut = Chunks(*parts)
-    return cut._replace(total=cut.total.cumsum(1))
+    inputs = Chunks(*parts)
+    return inputs._replace(total=inputs.total.cumsum(1))
 
 
 def _in_chunks(t: Tensor, size: int) -> Tensor:
-    """(B, T, ...) -> (M, L, ...), zeros after the end: nothing comes in, nothing fades."""
+    """(B, T, ...) -> (M, L, ...), zeros after the end: nothing is added and nothing decays."""
     if extra := -t.shape[1] % size:
         t = torch.cat((t, t.new_zeros(t.shape[0], extra, *t.shape[2:])), dim=1)
     return t.reshape(-1, size, *t.shape[2:])
 
 
-def _states(cut: Chunks, rows: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _states(inputs: Chunks, rows: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """States before each chunk, (M, N, H P) in the dtype of x, and the last, (B, N, H, P)."""
-    keep = (cut.total[:, -1:] - cut.total).exp().to(cut.x.dtype)
-    own = torch.bmm(cut.b.mT, (cut.x * keep[..., None]).flatten(2))
-    own = own.view(rows, -1, cut.b.shape[2], *cut.x.shape[2:])  # (B, chunks, N, H, P)
-    fade = cut.total[:, -1].exp().view(rows, -1, 1, cut.x.shape[2], 1)
-    now = torch.zeros_like(own[:, 0], dtype=cut.total.dtype) if state is None else state
+    keep = (inputs.total[:, -1:] - inputs.total).exp().to(inputs.x.dtype)
+    own = torch.bmm(inputs.b.mT, (inputs.x * keep[..., None]).flatten(2))
+    own = own.view(rows, -1, inputs.b.shape[2], *inputs.x.shape[2:])  # (B, chunks, N, H, P)
+    chunk_decay = inputs.total[:, -1].exp().view(rows, -1, 1, inputs.x.shape[2], 1)
+    now = torch.zeros_like(own[:, 0], dtype=inputs.total.dtype) if state is None else state
     before = torch.empty_like(own)
     for chunk in range(own.shape[1]):
         before[:, chunk] = now
-        now = torch.addcmul(own[:, chunk].to(now.dtype), fade[:, chunk], now)
+        now = torch.addcmul(own[:, chunk].to(now.dtype), chunk_decay[:, chunk], now)
     return before.flatten(0, 1).flatten(2), now
 
 
 def _states_backward(
     d_before: Tensor, before: Tensor, whole: Tensor, rows: int
 ) -> tuple[Tensor, Tensor]:
-    """What reading gives back to the states, (M, N, H P), and each chunk's fading (M, H) -> the
-    gradients of the states after each chunk, (M, N, H P), and of the fading, (M, H)."""
+    """Gradients of the states before each chunk through reading, (M, N, H P), and each chunk's
+    decay (M, H) -> gradients of the states after each chunk, (M, N, H P), and of the decay."""
     heads = whole.shape[1]
     shape = (rows, -1, before.shape[1], heads, before.shape[2] // heads)
     d_read, old = d_before.view(shape), before.view(shape)
-    fade = whole.view(rows, -1, 1, heads, 1)
+    chunk_decay = whole.view(rows, -1, 1, heads, 1)
     d_after = torch.empty_like(d_read)
     d_whole = torch.empty_like(whole).view(rows, -1, heads)
     now = torch.zeros_like(d_read[:, 0], dtype=whole.dtype)
     for chunk in reversed(range(old.shape[1])):
         d_after[:, chunk] = now
         d_whole[:, chunk] = (old[:, chunk] * now).sum((1, 3))
-        now = torch.addcmul(d_read[:, chunk].to(now.dtype), fade[:, chunk], now)
+        now = torch.addcmul(d_read[:, chunk].to(now.dtype), chunk_decay[:, chunk], now)
     return d_after.view(before.shape), d_whole.view(whole.shape)
 
 
-def _tiles(cut: Chunks) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(chunks, weights, decays) a few chunks at a time, both (m, H, L, L); weights are zero where
-    s > t, decays are not meant to be read there. The next turn writes over both."""
-    chunks, size, heads = cut.total.shape
+def _tiles(inputs: Chunks) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(chunks, weights, decays) a few chunks at a time, both (m, H, L, L); for s > t weights are
+    zero and decays undefined. The next iteration overwrites both."""
+    chunks, size, heads = inputs.total.shape
     several = max(1, TILE // (heads * size * size))
-    total = cut.total.transpose(1, 2)  # (M, H, L)
-    room = total.new_empty(min(several, chunks), heads, size, size)
-    product = torch.empty_like(room, dtype=cut.x.dtype)
+    total = inputs.total.transpose(1, 2)  # (M, H, L)
+    buffer = total.new_empty(min(several, chunks), heads, size, size)
+    product = torch.empty_like(buffer, dtype=inputs.x.dtype)
     for first in range(0, chunks, several):
         at = slice(first, min(first + several, chunks))
         used = at.stop - at.start
-        score = torch.bmm(cut.c[at], cut.b[at].mT).tril_()
-        decay = torch.sub(total[at, :, :, None], total[at, :, None], out=room[:used])
+        score = torch.bmm(inputs.c[at], inputs.b[at].mT).tril_()
+        decay = torch.sub(total[at, :, :, None], total[at, :, None], out=buffer[:used])
         decay.clamp_(max=0).exp_()
         weights = torch.mul(decay, score[:, None], out=product[:used])
         yield at, weights, decay

@@ -5,7 +5,7 @@ The inverse is built from blocks of 1, 2, 4, ... positions,
     [ P 0 ]^-1   [  P^-1            0    ]
     [ C Q ]    = [ -Q^-1 C P^-1    Q^-1  ]
 
-so that all work is products of matrices: on CPUs faster than a triangular solve per matrix (0.9 ms
+so that all work is matrix products, on CPUs faster than a triangular solve per matrix (0.9 ms
 against 1.4 ms for 128 systems of 32 with 64 columns, one thread), and the backward pass needs no
 second solve:  dR = (I + A)^-T dX,  dA = -dR X^T below the diagonal.
 """

@@ -16,7 +16,7 @@ every block starts as the identity, and nothing has a bias.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,7 +34,6 @@ from holo_cli.layers.interfaces import (
     Extras,
     FeedForward,
     Mixer,
-    MixerState,
     ValueStream,
     Windows,
     convolve,
@@ -48,32 +47,13 @@ from holo_cli.models.base import Description, Hidden, LanguageModel, State
 class BackboneState(State):
     """Position, each block's mixer state and convolution inputs, and the last token."""
 
-    position: int
-    mixers: tuple[MixerState, ...]
+    mixers: tuple[Any, ...]
     windows: tuple[tuple[Tensor, ...], ...]  # of each block's convolutions, each (B, K - 1, C)
     last: Tensor  # (B,) int64, -1 before the first token
 
-    def select(self, rows: Tensor) -> BackboneState:
-        return replace(
-            self,
-            mixers=tuple(m.select(rows) for m in self.mixers),
-            windows=tuple(tuple(w.index_select(0, rows) for w in ws) for ws in self.windows),
-            last=self.last.index_select(0, rows),
-        )
-
-    def tensors(self) -> Iterator[Tensor]:
-        for mixer in self.mixers:
-            yield from mixer.tensors()
-        for windows in self.windows:
-            yield from windows
-        yield self.last
-
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + mlp(norm(x)), with convolutions where the config has them.
-
-    `read` and `feed` are what surrounds the mixer, for blocks whose mixer takes or gives more.
-    """
+    """x + mixer(norm(x)), then x + mlp(norm(x)), with convolutions where the config has them."""
 
     def __init__(self, config: BackboneConfig, mixer: Mixer, mlp: FeedForward) -> None:
         super().__init__()
@@ -104,17 +84,15 @@ class Block(nn.Module):
         found = [self.conv, self.canon_a, *self.mixer.convolutions(), self.canon_c, inner]
         return [conv for conv in found if conv is not None]
 
-    def extras(self, stream: ValueStream | None, windows: Windows | None = None) -> Extras:
-        return Extras(windows, stream, self.residual_gain, self.embedding_gain)
-
-    def forward(self, x: Tensor, stream: ValueStream | None = None) -> tuple[Tensor, Aux]:
+    def forward(
+        self, x: Tensor, stream: ValueStream | None = None, side: Any = None
+    ) -> tuple[Tensor, Any, Aux]:
+        """The residual stream (B, T, C) and the side stream -> both after the block, and losses."""
+        extras = Extras(None, stream, self.residual_gain, self.embedding_gain, side)
         u = self.read(x)
-        if self.mixer.takes_extras:
-            y, mixing = self.mixer(u, self.extras(stream))
-        else:
-            y, mixing = self.mixer(u)
+        y, mixing = self.mixer(u, extras) if self.mixer.takes_extras else self.mixer(u)
         x, feeding = self.feed(x + self.dropout(y))
-        return x, add_aux(mixing, feeding)
+        return x, extras.side, add_aux(mixing, feeding)
 
     def step(
         self,
@@ -122,16 +100,16 @@ class Block(nn.Module):
         state: Any,
         windows: tuple[Tensor, ...],
         stream: ValueStream | None = None,
-    ) -> tuple[Tensor, Any, tuple[Tensor, ...]]:
-        """`state`: the mixer's; `windows`: the last inputs of the block's convolutions."""
+        side: Any = None,
+    ) -> tuple[Tensor, Any, Any, tuple[Tensor, ...]]:
+        """As `forward` for the positions after `state`, the mixer's, and `windows`, the last inputs
+        of the block's convolutions -> both streams, and both of these after the step."""
         seen = Windows(windows)
+        extras = Extras(seen, stream, self.residual_gain, self.embedding_gain, side)
         u = self.read(x, seen)
-        if self.mixer.takes_extras:
-            y, state = self.mixer.step(u, state, self.extras(stream, seen))  # type: ignore[call-arg]
-        else:
-            y, state = self.mixer.step(u, state)
+        y, state = self.mixer.step(u, state, *((extras,) if self.mixer.takes_extras else ()))
         x, _ = self.feed(x + y, seen)
-        return x, state, tuple(seen.after)
+        return x, extras.side, state, tuple(seen.after)
 
     def read(self, x: Tensor, windows: Windows | None = None) -> Tensor:
         """What the mixer sees of the stream."""
@@ -164,7 +142,7 @@ class Backbone(LanguageModel):
         self.values = None
         if config.value_embedding:
             self.values = nn.Embedding(config.vocab_size, config.width)
-        for layer, block in enumerate(self._blocks()):
+        for layer, block in enumerate(self.layers()):
             residual = config.value_residual and layer > 0
             block.add_value_gains(residual=residual, embedding=config.value_embedding)
             if "D" in config.canon and not isinstance(block.mlp, MLP):
@@ -190,7 +168,7 @@ class Backbone(LanguageModel):
         return MLP(config.width, hidden, config.dropout, canon="D" in config.canon)
 
     def make_block(self, layer: int) -> Block:
-        """A layer whole; for a model whose blocks carry more than the residual stream."""
+        """A layer whole; for a model whose blocks have more than two halves."""
         return Block(self.config, self.make_mixer(layer), self.make_mlp(layer))
 
     @torch.no_grad()
@@ -231,22 +209,36 @@ class Backbone(LanguageModel):
             return ValueStream(residual, None) if residual else None
         return ValueStream(residual, self.values(tokens).to(like.dtype))
 
+    def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Any:
+        """What runs beside the residual stream from block to block; default None, nothing.
+
+        tokens (B, S), x (B, S, C) embedded; `state` while decoding. Its mixers find it as
+        `extras.side` and may replace it there.
+        """
+        return None
+
+    def layer_losses(self, layer: int, x: Tensor, tokens: Tensor, side: Any) -> Aux:
+        """Auxiliary losses of the stream x (B, T, C) after a layer, in training; default none."""
+        return {}
+
     def hidden(self, tokens: Tensor) -> Hidden:
         x = self.embed(tokens)
         stream = self.value_stream(tokens, x)
+        side = self.side_stream(tokens, x, None)
         total: Aux = {}
-        for block in self.blocks:
+        for layer, block in enumerate(self.blocks):
             if self.grad_checkpoint and torch.is_grad_enabled():
-                x, aux = checkpoint(block, x, stream, use_reentrant=False)
+                x, side, aux = checkpoint(block, x, stream, side, use_reentrant=False)
             else:
-                x, aux = block(x, stream)
+                x, side, aux = block(x, stream, side)
             total = add_aux(total, aux)
+            total = add_aux(total, self.layer_losses(layer, x, tokens, side))
         return Hidden(rms_norm(x), total)
 
     # -- decoding ---------------------------------------------------------------------------------
 
     def init_state(self, batch: int = 1) -> BackboneState:
-        blocks = self._blocks()
+        blocks = self.layers()
         return BackboneState(
             position=0,
             mixers=tuple(b.mixer.init_state(batch) for b in blocks),
@@ -258,41 +250,60 @@ class Backbone(LanguageModel):
         assert isinstance(state, BackboneState)
         x = rms_norm(self.embedding(tokens, state.last))
         stream = self.value_stream(tokens, x)
-        mixers: list[MixerState] = []
-        windows: list[tuple[Tensor, ...]] = []
-        for layer, block in enumerate(self._blocks()):
-            x, mixer, seen = block.step(x, state.mixers[layer], state.windows[layer], stream)
-            mixers.append(mixer)
-            windows.append(seen)
-        position = state.position + tokens.shape[1]
-        return rms_norm(x), BackboneState(position, tuple(mixers), tuple(windows), tokens[:, -1])
+        side = self.side_stream(tokens, x, state)
+        mixers, windows = list(state.mixers), list(state.windows)
+        for n, block in enumerate(self.layers()):
+            x, side, mixers[n], windows[n] = block.step(x, mixers[n], windows[n], stream, side)
+        return rms_norm(x), self.advanced(state, tokens, mixers, windows)
+
+    def advanced(
+        self,
+        state: BackboneState,
+        tokens: Tensor,
+        mixers: Sequence[Any],
+        windows: Sequence[tuple[Tensor, ...]],
+    ) -> BackboneState:
+        """The state after these tokens, from what its blocks hold."""
+        return replace(
+            state,
+            position=state.position + tokens.shape[1],
+            mixers=tuple(mixers),
+            windows=tuple(windows),
+            last=tokens[:, -1],
+        )
 
     def state_bytes(self, length: int) -> int:
         size = self.head.weight.element_size()
-        convs = [c.weight for b in self._blocks() for c in b.convolutions()]
+        convs = [c.weight for b in self.layers() for c in b.convolutions()]
         windows = sum((w.shape[0] - 1) * w.shape[1] * size for w in convs)
-        return sum(b.mixer.state_bytes(length) for b in self._blocks()) + windows + 8
+        return sum(b.mixer.state_bytes(length) for b in self.layers()) + windows + 8
 
     # -- what it is -------------------------------------------------------------------------------
 
     def describe(self) -> Description:
         """FLOPs: two per weight a token is multiplied by, plus what the mixers do with the past."""
-        config, blocks = self.config, self._blocks()
+        config, blocks = self.config, self.layers()
         total = sum(p.numel() for p in self.parameters())
         # a token meets one row of each table; a tied table is met again, whole, by the head
-        others = (self.embedding.pair, self.values)
-        rows = (1 + sum(table is not None for table in others)) * config.width
+        every = (self.embedding.token, self.embedding.pair, self.values)
+        tables = [table for table in every if table is not None]
+        rows = len(tables) * config.width
         head = self.head.weight.numel()
-        matrices = sum(b.active_parameters() for b in blocks)
+        inside = [*tables, self.blocks, self.head]
+        counted = {id(p) for module in inside for p in module.parameters()}
+        beside = sum(p.numel() for p in self.parameters() if id(p) not in counted)
+        matrices = sum(b.active_parameters() for b in blocks) + beside
         half = (config.context + 1) / 2  # a training token looks back on half the context
-        forward = 2.0 * (matrices + head)
+        forward = 2.0 * (matrices + head) + sum(b.mlp.flops() for b in blocks)
+        decoding = sum(b.mixer.decode_flops(config.context) for b in blocks)
         return Description(
             parameters=total,
             active_parameters=matrices + head + (0 if config.tied else rows),
             train_flops_per_token=3 * (forward + sum(b.mixer.flops(half) for b in blocks)),
-            decode_flops_per_token=forward + sum(b.mixer.flops(config.context) for b in blocks),
+            decode_flops_per_token=forward + decoding,
             state_bytes=self.state_bytes(config.context),
         )
 
-    def _blocks(self) -> list[Block]:
+    def layers(self) -> list[Block]:
+        """The blocks, first to last."""
         return [b for b in self.blocks if isinstance(b, Block)]

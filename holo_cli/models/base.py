@@ -8,7 +8,6 @@ hidden states, decoding state is an explicit object. Nothing is stashed on the m
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,6 +17,8 @@ from torch import Tensor, nn
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.layers.head import Head
 from holo_cli.layers.interfaces import Mixer
+from holo_cli.layers.measure import state_nbytes
+from holo_cli.layers.state import DataState
 
 
 class Hidden(NamedTuple):
@@ -31,26 +32,19 @@ class Hidden(NamedTuple):
     aux: dict[str, Tensor]
 
 
-class State(ABC):
+@dataclass(frozen=True)
+class State(DataState):
     """What a model remembers of each row while decoding. A value: `step` returns a new one.
 
     A state may be kept and stepped again (to retry an answer, say): implementations that write in
     place copy first when the same buffer was already continued by another state.
     """
 
-    position: int
-
-    @abstractmethod
-    def select(self, rows: Tensor) -> State:
-        """The state of the given rows, (R,) int64, repeated or reordered: a copy."""
-
-    @abstractmethod
-    def tensors(self) -> Iterator[Tensor]:
-        """Every tensor that belongs to the state at its present position."""
+    position: int  # tokens so far
 
     def nbytes(self) -> int:
         """Measured size in bytes of everything remembered so far."""
-        return sum(t.numel() * t.element_size() for t in self.tensors())
+        return state_nbytes(self)
 
 
 @dataclass
@@ -120,6 +114,11 @@ class LanguageModel(nn.Module, ABC):
 
     # -- what it is -------------------------------------------------------------------------------
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether the decoding state has an episodic memory, which outlasts the context."""
+        return False
+
     @abstractmethod
     def describe(self) -> Description:
         """Parameters, FLOPs and state size, by formula; tests check them against counts."""
@@ -127,10 +126,6 @@ class LanguageModel(nn.Module, ABC):
     def measures(self, tokens: Tensor) -> dict[str, float]:
         """Per-model figures worth logging at an evaluation, from a sample (B, T). Default none."""
         return {}
-
-    def views(self) -> tuple[str, ...]:
-        """Names of the `holo visualize` pages that this model can fill, beside the common ones."""
-        return ()
 
     def disable(self) -> None:
         """Switch the mixing of tokens off, for good, as tests and ablations do."""

@@ -8,8 +8,7 @@ C width, H heads, K and V widths of a key and a value.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -24,8 +23,7 @@ from holo_cli.layers.linear_recurrence import (
     step_flops,
 )
 from holo_cli.layers.rope import Rope
-from holo_cli.models.backbone import Backbone
-from holo_cli.models.base import Description
+from holo_cli.layers.state import DataState
 
 
 class Inputs(NamedTuple):
@@ -40,22 +38,13 @@ class Inputs(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MatrixState:
+class MatrixState(DataState):
     """What a mixer remembers of each row: S (B, H, K, V), and the last input (B, 1, C) where the
     mixer has a token shift. `position` counts the tokens so far, for rotary positions."""
 
     position: int
     memory: Tensor
     last: Tensor | None = None
-
-    def select(self, rows: Tensor) -> MatrixState:
-        last = self.last.index_select(0, rows) if self.last is not None else None
-        return MatrixState(self.position, self.memory.index_select(0, rows), last)
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.memory
-        if self.last is not None:
-            yield self.last
 
 
 def full_precision(x: Tensor) -> Tensor:
@@ -74,6 +63,7 @@ def gate_map(inputs: int, outputs: int) -> nn.Linear:
 class RecurrentMixer(Mixer):
     """A mixer around one linear recurrence per head; a subclass has `out`, its last matrix."""
 
+    constant_state: ClassVar[bool] = True
     low_rank: ClassVar[int] = 0  # 0: no b; 1: b, and a = -k; 2: b and a
     shifted = False  # whether the mixer reads the input of the position before as well
     out: nn.Linear
@@ -108,7 +98,7 @@ class RecurrentMixer(Mixer):
         """(B, S, H d) -> (B, H, S, d) in full precision."""
         return full_precision(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def turn(self, x: Tensor, state: MatrixState | None) -> Tensor:
+    def rotate(self, x: Tensor, state: MatrixState | None) -> Tensor:
         """Keys or queries (B, H, S, K) rotated by their positions, where the config asks for it."""
         start = state.position if state is not None else 0
         return self.rope(x.transpose(1, 2), start).transpose(1, 2)
@@ -120,25 +110,9 @@ class RecurrentMixer(Mixer):
         last = w.new_zeros(batch, 1, w.shape[0]) if self.shifted else None
         return MatrixState(0, torch.zeros(shape, dtype=dtype, device=w.device), last)
 
-    def state_bytes(self, length: int) -> int:
-        w = self.out.weight
-        numbers = self.heads * self.key_width * self.value_width
-        size = numbers * torch.promote_types(w.dtype, torch.float32).itemsize
-        return size + (w.shape[0] * w.element_size() if self.shifted else 0)
-
     def flops(self, length: float) -> float:
         return self.heads * chunk_flops(self.key_width, self.value_width, self.low_rank, length)
 
-    def decode_flops(self) -> float:
-        """FLOPs of one decoded token without its weights': the same at any length."""
+    def decode_flops(self, length: float) -> float:
+        """The same at any length: by the recurrence, without chunks."""
         return self.heads * step_flops(self.key_width, self.value_width, self.low_rank)
-
-
-class RecurrentModel(Backbone):
-    """The backbone with recurrent mixers: a decoded token costs the same wherever it stands."""
-
-    def describe(self) -> Description:
-        described, context = super().describe(), self.config.context
-        mixers = [m for m in self.modules() if isinstance(m, RecurrentMixer)]
-        change = sum(m.decode_flops() - m.flops(context) for m in mixers)
-        return replace(described, decode_flops_per_token=described.decode_flops_per_token + change)

@@ -82,7 +82,7 @@ def _device() -> str:
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[World]:
+def process_group(device: torch.device) -> Iterator[World]:
     """The world that torchrun's environment describes; a world of one without it."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:

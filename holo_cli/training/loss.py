@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.data.batches import IGNORE
-from holo_cli.layers.cross_entropy import chunk_rows, summed_nats
+from holo_cli.layers.cross_entropy import chunk_rows, chunked_cross_entropy
 from holo_cli.layers.head import Head
 
 __all__ = ["chunk_rows", "cross_entropy", "nats_per_token"]
@@ -24,7 +24,9 @@ def cross_entropy(
     """
     n = (target != IGNORE).sum()
     flat = x.reshape(-1, x.shape[-1])
-    total = summed_nats(flat, head.weight, target.reshape(-1), head.cap, dtype or x.dtype, IGNORE)
+    total = chunked_cross_entropy(
+        flat, head.weight, target.reshape(-1), head.cap, dtype or x.dtype, IGNORE
+    )
     return total / n.clamp_min(1)
 
 

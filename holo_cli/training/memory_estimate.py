@@ -148,7 +148,7 @@ def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
     )
 
 
-def shortage(needed: int, free: int | None) -> str | None:
+def memory_warning(needed: int, free: int | None) -> str | None:
     """A warning where a run probably does not fit into what is free; None where it does."""
     if free is None or needed <= 0.9 * free:
         return None

@@ -1,7 +1,7 @@
 """A whole run: from a resolved config, or a checkpoint, to trained checkpoints on the disk.
 
-`train` and `resume` are what the commands of the same names call. They find the data, the name and
-the state to begin with, and refuse what cannot be; `training_run.py` trains.
+`train` and `resume` are called by the commands of the same names. They find the data, the run's
+name and its initial state, and reject what cannot be trained; `training_run.py` trains.
 """
 
 from __future__ import annotations
@@ -15,17 +15,15 @@ import torch
 from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
-from holo_cli.config.model_schema import ModelConfig
 from holo_cli.config.resolve import Resolved
-from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
-from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Event
-from holo_cli.training.training_run import Events, Sampler, TrainingRun, training_rows
+from holo_cli.training.trainer import Event, Events
+from holo_cli.training.training_run import Sampler, TrainingRun
 
 
 def train(
@@ -48,20 +46,19 @@ def train(
     data = _open_data(resolved.data.path, resolved.data.verify)
     name = _run_name(resolved.model_name, data, run, force)
     tokenizer = data.tokenizer
-    told = {"vocab_size": tokenizer.vocab_size} | resolved.model.from_specials(tokenizer.specials)
+    from_tokenizer = {"vocab_size": tokenizer.vocab_size} | resolved.model.from_specials(
+        tokenizer.specials
+    )
     resolved = resolved.replace(
-        {f"model.{key}": value for key, value in told.items()}, source="the tokenizer"
+        {f"model.{key}": value for key, value in from_tokenizer.items()}, source="the tokenizer"
     )
     _check_fits(resolved, data)
     device = pick_device(resolved.training.device)
-    # what `auto` found is part of the run: a resume must compute in the same format
+    # what `auto` found is part of the run: resume must compute in the same format
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
     if resolved.training.dtype == "auto":
         resolved = resolved.replace({"training.dtype": found}, source=f"found on this {device}")
-    stages = resolved.model.stages()
-    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = initial_model(resolved.model_name, first, resolved.training).to(device)
-    return TrainingRun(resolved, data, name, model, Progress(), events, sampler).run(
+    return TrainingRun(resolved, data, name, new_model(resolved), Progress(), events, sampler).run(
         tensors=None, stop=stop, stop_at=stop_at
     )
 
@@ -77,10 +74,10 @@ def resume(
     sampler: Sampler | None = None,
     stop: StopRequest | None = None,
 ) -> Event:
-    """Go on with a run from its last checkpoint; returns the final event.
+    """Resume a run from its last checkpoint; returns the final event.
 
-    `name` is a run, a path, or None for the newest run. It goes on under its own name, or as `run`
-    from a copy of it. `steps` extends (or shortens) the schedule; `overrides` changes other dotted
+    `name` is a run, a path, or None for the newest run. It continues under its own name, or as
+    a copy named `run`. `steps` extends (or shortens) the schedule; `overrides` changes other dotted
     config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
@@ -90,7 +87,7 @@ def resume(
             f"{path} holds weights only, no training state.",
             next_step="Resume from the run's _last file, or train a new run.",
         )
-    name = _name_to_go_on_under(path, header, run)
+    name = _resumed_name(path, header, run)
     resolved = Resolved.from_dict(header.model_dump())
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
     if changes:
@@ -98,13 +95,13 @@ def resume(
     data = _open_data(resolved.data.path, resolved.data.verify)
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
-            f"{data.path} is not what run '{header.run}' was trained on: it was prepared anew.",
+            f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
             next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
         )
     progress = Progress.from_dict(header.state)
     if progress.step >= resolved.training.steps:
         raise UsageError(
-            f"Run '{header.run}' is done: {progress.step} of {resolved.training.steps} steps.",
+            f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
             next_step=f"Extend it: holo resume {header.run} --steps {progress.step * 2}",
         )
     device = pick_device(resolved.training.device)
@@ -118,22 +115,10 @@ def resume(
     )
 
 
-def initial_model(name: str, shape: ModelConfig, training: TrainingConfig) -> LanguageModel:
-    """A model with the initial weights of `training.init_seed`, or else of `training.seed`.
-
-    Either way what is drawn after it (dropout) depends on `training.seed`.
-    """
-    torch.manual_seed(training.weights_seed)
-    model = registry.build_model(name, shape)
-    if training.init_seed is not None:
-        torch.manual_seed(training.seed)
-    return model
-
-
 def _check_fits(resolved: Resolved, data: PreparedData) -> None:
-    """What would stop training at its first step, said before anything is written."""
+    """Raise for what would stop training at its first step, before anything is written."""
     context, config = resolved.model.context, resolved.training
-    training_rows(resolved, data)  # raises if the text is too short, or has nothing to balance
+    train_batches(resolved, data)  # raises if the text is too short, or has nothing to balance
     if config.ramp_context and context % config.ramp_context:
         raise UsageError(
             f"training.ramp_context ({config.ramp_context}) must divide model.context ({context}).",
@@ -154,7 +139,7 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
         if asked in existing and not force:
             raise UsageError(
                 f"A run '{asked}' exists already.",
-                next_step=f"Go on with it (holo resume {asked}), choose another --run, or replace "
+                next_step=f"Resume it (holo resume {asked}), choose another --run, or replace "
                 "it with --force.",
             )
         return asked
@@ -166,13 +151,13 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
     return name
 
 
-def _name_to_go_on_under(path: Path, header: Header, asked: str | None) -> str:
-    """The run's own name, or the asked one; never that of another run, which it would overwrite."""
+def _resumed_name(path: Path, header: Header, asked: str | None) -> str:
+    """The run's own name, or the asked one; never the name of another run."""
     name = header.run if asked is None else asked
     own = run_path(CHECKPOINTS, name, "last").resolve() == path.resolve()
     if name in known_runs(CHECKPOINTS) and not own:
         raise UsageError(
-            f"{path.as_posix()} would go on as run '{name}', and overwrite the run of that name in "
+            f"{path.as_posix()} would resume as run '{name}' and overwrite the run of that name in "
             f"{CHECKPOINTS}.",
             next_step=f"Give it another name: holo resume {path.as_posix()} --run {name}-2",
         )

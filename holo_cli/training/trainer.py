@@ -1,10 +1,10 @@
 """The training loop, the only one, for every model.
 
-A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can be stopped
-between any two micro-steps and goes on from its saved state to the same bits. Non-finite losses
-and gradients are caught before they reach the weights. Between steps the model may grow
-(`growth.py`), so model and optimizer are the loop's: others read them off it. It talks to the
-outside through events (plain dicts) and saves through `Saver`; it knows no files and no terminal.
+A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can stop between
+any two micro-steps and resumes from its saved state to the same bits. Non-finite losses and
+gradients are caught before they reach the weights. Between steps the model may grow (`growth.py`),
+so callers read model and optimizer from the trainer. It emits events (plain dicts) and saves
+through `Saver`; it knows no files and no terminal.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from holo_cli.training.state import Progress, rng_states
 from holo_cli.training.stopping import StopRequest
 
 Event = dict[str, Any]
+Events = Callable[[Event], None]
 
 
 class Saver(Protocol):
@@ -46,56 +47,51 @@ class Saver(Protocol):
 
 
 class Trainer:
-    """Trains `model` until something says stop; `run` returns what that was."""
+    """Trains `model` until the schedule ends or something stops it; see `build.build_trainer`."""
 
     def __init__(
         self,
         model: LanguageModel,
         optimizer: Optimizer,
-        data: PreparedData | None,
+        batches: TrainBatches,
         config: TrainingConfig,
         dtype: torch.dtype,
         progress: Progress,
         *,
-        events: Callable[[Event], None],
+        data: PreparedData | None,
+        events: Events,
         save: Saver,
-        sample: Callable[[LanguageModel], str] | None = None,
-        stop: StopRequest | None = None,
-        world: World | None = None,
-        stop_at: int | None = None,
-        stages: Sequence[Stage] = (),
-        batches: TrainBatches | None = None,
-        fixed_progress: float | None = None,
+        sample: Callable[[LanguageModel], str] | None,
+        stages: Sequence[Stage],
+        fixed_progress: float | None,
     ) -> None:
-        """`batches` None: plain windows of the training part. Without `stages` nothing grows.
+        """Without `stages` the model does not grow. Without `data` there are no evaluations.
 
-        `data` may be None for steps on `batches` alone, without evaluations. `fixed_progress` is
-        passed to the model's `on_progress` at every step instead of the real fraction.
+        `fixed_progress` is passed to the model's `on_progress` at every step instead of the
+        fraction of steps done.
         """
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
         self.events, self.save, self.sample = events, save, sample
-        self.stop = StopRequest() if stop is None else stop
-        self.world = world or World()
-        self.stop_at = stop_at
+        self.stop = StopRequest()
+        self.stop_at: int | None = None
+        self.world = World()
         self.context = model.config.context
         self.fixed_progress = fixed_progress
-        if batches is None:
-            batches = TrainBatches(self._text.split("train"), self.context, config.seed)
         self.batches = batches
         self.batches.position = progress.windows
-        self._in_step = (-1, 0)  # a step, and the targets that are scored in all its rows
+        self._in_step = (-1, 0)  # a step, and the scored targets in all its rows
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._logged_at = (progress.train_seconds, progress.tokens)
-        self._train_with(model, optimizer)
+        self._set_model(model, optimizer)
 
     @property
     def _text(self) -> PreparedData:
         assert self.data is not None, "without a prepared set there is nothing to evaluate on"
         return self.data
 
-    def _train_with(self, model: LanguageModel, optimizer: Optimizer) -> None:
+    def _set_model(self, model: LanguageModel, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
         self.parameters = list(model.parameters())
         self.hidden: Forward = model.hidden
@@ -123,11 +119,11 @@ class Trainer:
         return "steps"
 
     def _after_step(self) -> str:
-        """Logging, evaluation, saving; returns why the run ends, or nothing."""
+        """Log, evaluate, save; returns the reason to end the run, or ""."""
         progress, config = self.progress, self.config
         step = progress.step
         ended = ""
-        # each process has its own clock; all must end at the same step
+        # clocks differ between processes, and all must end at the same step
         if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
             ended = "time-limit"
         if step % config.log_every == 0:
@@ -149,18 +145,17 @@ class Trainer:
     # -- the model that is trained ----------------------------------------------------------------
 
     def _compile(self) -> None:
-        """Compile the forward pass where this machine can; where it cannot, say so and go on."""
         if not self.config.compile:
             return
         self.hidden, problem = compile_hidden(self.model)
         if problem:
-            self.warn(f"torch.compile does not work here ({problem}); going on without it.")
+            self.warn(f"torch.compile does not work here ({problem}); training without it.")
 
     def _grow(self) -> None:
-        """Before the first step of a stage the deeper model takes over, with its optimizer.
+        """Before the first step of a stage, replace model and optimizer by the deeper ones.
 
-        A resumed run whose schedule was made longer keeps the depth it has; one made shorter in the
-        middle of a step finishes that step first.
+        The depth never shrinks when a resumed run's schedule is longer; a step that was stopped in
+        the middle is finished first.
         """
         progress, model = self.progress, self.model
         if self.stages and not progress.stages:
@@ -169,20 +164,19 @@ class Trainer:
         if progress.micro or due <= model.config.layers:
             return
         before = self._sample_loss()
-        self._train_with(*grow(model, self.optimizer, due, self.config.weights_seed))
+        self._set_model(*grow(model, self.optimizer, due, self.config.weights_seed))
         after = self._sample_loss()
         self._compile()
         losses = {} if self.data is None else {"loss_before": before, "loss_after": after}
         self._begin_stage(losses | memory_figures(self.model, self.config, self.dtype))
 
     def _sample_loss(self) -> float:
-        """On a little validation text, by the first process alone."""
         if self.data is None or not self.world.is_main:
             return 0.0
         return sample_loss(self.model, self.data, self.dtype)
 
     def _begin_stage(self, more: Event) -> None:
-        """Note and tell the stage that the model is in now; `more` is for the event alone."""
+        """Record the stage that begins now; `more` goes into the event alone."""
         progress = self.progress
         row = {
             "stage": stage_at(self.stages, progress.step, self.config.steps) + 1,
@@ -202,8 +196,7 @@ class Trainer:
     def step(self) -> bool:
         """One update; False if a request to stop came first (the state is then mid-step).
 
-        All that belongs to a step is done here, so that who makes steps without `run` trains the
-        same: the model grows where it is due, and is told how far training has come.
+        Includes growth and `on_progress`, so that callers that step without `run` train the same.
         """
         progress, config = self.progress, self.config
         self._grow()
@@ -235,9 +228,9 @@ class Trainer:
         return True
 
     def _all_reduce(self) -> float:
-        """Gradients and loss of the accumulation so far become their means over the processes."""
+        """All-reduce (mean) the accumulated gradients and loss; returns the loss."""
         if self.world.size > 1:
-            for p in self.parameters:  # a part that one process did not use, others may have
+            for p in self.parameters:  # unused in one process, maybe used in another
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.world.average([p.grad for p in self.parameters if p.grad is not None])
         self.progress.step_loss = self.world.mean(self.progress.step_loss)
@@ -246,7 +239,7 @@ class Trainer:
     def _micro_step(self) -> None:
         """Forward and backward of one batch; gradients add up to the mean over the step's tokens.
 
-        With rows of one length that is the mean of the batches' means; else longer ones weigh more.
+        With rows of one length that is the mean of the batches' means; else longer rows weigh more.
         """
         progress, config, world = self.progress, self.config, self.world
         rows = config.batch_size * world.size  # of this micro-step, in all processes
@@ -275,7 +268,7 @@ class Trainer:
         progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
 
-    # -- what is told and kept --------------------------------------------------------------------
+    # -- events and checkpoints -------------------------------------------------------------------
 
     def _log(self) -> None:
         progress, config = self.progress, self.config
@@ -311,7 +304,7 @@ class Trainer:
     def _evaluate(self) -> None:
         progress = self.progress
         if not self.world.is_main:
-            # only the first process evaluates; the others wait for what it found
+            # only the first process evaluates; the others wait for the result
             progress.val_loss = self.world.broadcast(None)
             return
         started = time.perf_counter()
@@ -353,7 +346,7 @@ class Trainer:
         self.world.broadcast(progress.val_loss)
 
     def _save(self, kind: Literal["best", "last"]) -> None:
-        """The first process writes. For `last` the others give it what is theirs, and wait."""
+        """Write from the first process. For `last`, all processes contribute their state."""
         if kind == "last":
             if self.progress.micro:
                 self._all_reduce()
@@ -364,5 +357,4 @@ class Trainer:
             self.world.barrier()
 
     def warn(self, message: str) -> None:
-        """Tell something that goes against expectation."""
         self.events({"event": "warning", "step": self.progress.step, "message": message})

@@ -1,6 +1,6 @@
-"""One training process: the parts of a run put together, what it tells, and what it leaves.
+"""A run in this process: its trainer, events, log, lock and checkpoints.
 
-`run.py` decides what is trained, from which state and under which name; here it happens.
+`run.py` decides what is trained, from which state and under which name.
 """
 
 from __future__ import annotations
@@ -15,47 +15,33 @@ from holo_cli import registry
 from holo_cli.checkpoint import Header, RunLock, run_path
 from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.config.resolve import Resolved
-from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
-from holo_cli.training.distributed import World, processes
+from holo_cli.training.distributed import World, process_group
 from holo_cli.training.growth import first_step
 from holo_cli.training.memory_estimate import (
     at_full_depth,
     available_bytes,
     memory_parts,
+    memory_warning,
     peak_rss_bytes,
-    shortage,
 )
 from holo_cli.training.metrics import MetricsLog
-from holo_cli.training.optim import Optimizer
-from holo_cli.training.precision import pick_dtype
 from holo_cli.training.state import Progress, restore_training_state
 from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Event, Trainer
+from holo_cli.training.trainer import Event, Events, Trainer
 
 RUNS = Path("runs")
-Events = Callable[[Event], None]
-# writes sample text with a model under training: (model, tokenizer, header so far, tokens) -> text
+# generates sample text with the model in training: (model, tokenizer, header, tokens) -> text
 Sampler = Callable[[LanguageModel, Tokenizer, Header, int], str]
 
 
-def training_rows(resolved: Resolved, data: PreparedData) -> TrainBatches:
-    """The rows that a run reads, from the first one on. Raises as `TrainBatches.of`."""
-    return TrainBatches.of(
-        data,
-        resolved.model.context,
-        resolved.training.seed,
-        balance=resolved.data.balance,
-        document_mask=resolved.data.document_mask,
-    )
-
-
 class TrainingRun:
-    """A run in this process, which may be one of several; `run` trains it to its end."""
+    """A run in this process, which may be one of several processes."""
 
     world = World()
 
@@ -70,18 +56,20 @@ class TrainingRun:
         sampler: Sampler | None,
     ) -> None:
         self.resolved, self.data, self.name = resolved, data, name
-        self.progress, self.tell, self.sampler = progress, events, sampler
+        self.progress, self.emit, self.sampler = progress, events, sampler
         self.config = resolved.training
         self.log: MetricsLog | None = None
-        self.files = CheckpointWriter(resolved, data, name, replaces=progress.step == 0)
-        dtype = pick_dtype(self.config.dtype, model.device)
-        model.grad_checkpoint = self.config.grad_checkpoint
-        self.trainer = Trainer(
-            model, Optimizer(model, self.config, fast_bf16=dtype == torch.bfloat16), data,
-            self.config, dtype, progress, events=self._event, save=self._save,
-            sample=self._sample if sampler else None, stages=resolved.model.stages(),
-            batches=training_rows(resolved, data),
-        )  # fmt: skip
+        self.writer = CheckpointWriter(resolved, data, name, replaces=progress.step == 0)
+        self.trainer = build_trainer(
+            resolved,
+            model,
+            train_batches(resolved, data),
+            data=data,
+            progress=progress,
+            events=self._event,
+            save=self._save,
+            sample=self._sample if sampler else None,
+        )
 
     def run(
         self,
@@ -99,7 +87,7 @@ class TrainingRun:
         if stop is not None:
             trainer.stop = stop
         with ExitStack() as stack:
-            self.world = trainer.world = stack.enter_context(processes(trainer.model.device))
+            self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
@@ -116,8 +104,8 @@ class TrainingRun:
             self._event(done)
         if reason in ("signal", "stop-at"):
             raise Stopped(
-                f"Stopped at step {progress.step} of {self.config.steps}; all is saved.",
-                next_step=f"Go on with: holo resume {self.name}",
+                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
+                next_step=f"Resume with: holo resume {self.name}",
             )
         return done
 
@@ -127,7 +115,7 @@ class TrainingRun:
         if self.world.is_main:
             if self.log is not None:
                 self.log.write(event)
-            self.tell(event)
+            self.emit(event)
 
     def _start(self) -> None:
         trainer, config = self.trainer, self.config
@@ -170,12 +158,12 @@ class TrainingRun:
             | growth
             | ({"filled": round(filled, 4)} if filled < 1 else {})
         )
-        warning = shortage(growth.get("full_memory_bytes", needed), free)
+        warning = memory_warning(growth.get("full_memory_bytes", needed), free)
         if warning:
             trainer.warn(warning)
         if filled < 0.5:
             trainer.warn(
-                f"Documents fill {filled:.0%} of the rows; the rest is computed for nothing. "
+                f"Documents fill {filled:.0%} of the rows; the rest of the computation is wasted. "
                 "Try a smaller --context, or data.document_mask=false."
             )
 
@@ -202,14 +190,14 @@ class TrainingRun:
             "stopped_by": reason,
         }
 
-    # -- what the loop asks for -------------------------------------------------------------------
+    # -- called by the trainer --------------------------------------------------------------------
 
     def _save(self, kind: Kind, trainer: Trainer) -> None:
-        path = self.files.save(kind, trainer)
+        path = self.writer.save(kind, trainer)
         step = self.progress.step
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
 
     def _sample(self, model: LanguageModel) -> str:
         assert self.sampler is not None
-        header = self.files.header("weights", self.progress)
+        header = self.writer.header("weights", self.progress)
         return self.sampler(model, self.data.tokenizer, header, self.config.sample_tokens)

@@ -18,7 +18,7 @@ kernel = config["model"].get("kernel")
 rate = config["training"]["lr"] / 0.02
 seed = config["training"]["seed"]
 def say(**event): print(json.dumps(event), flush=True)
-if job["task"] == "pace":
+if job["task"] == "throughput":
     say(event="result", steps={"vanilla": 40, "ngt": 20}[resolved["model"]])
     sys.exit()
 if job["task"] == "cost":

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench.experiment.entries import Spread
 from holo_cli.bench.speed import decode, scaling, speed
+from holo_cli.bench.speed.measurements import Spread
 from holo_cli.bench.speed.model_process import ModelProcessError
 from holo_cli.config.resolve import Resolved
 
@@ -26,18 +26,18 @@ class Pretence:
         self.asked: list[tuple[str, str]] = []
         self.alive = 0
 
-    def child(self, name: str, probe: str, resolved: Resolved) -> FakeChild:
-        return FakeChild(self, name, probe, resolved)
+    def process(self, name: str, benchmark: str, resolved: Resolved) -> FakeProcess:
+        return FakeProcess(self, name, benchmark, resolved)
 
 
-class FakeChild:
-    def __init__(self, play: Pretence, name: str, probe: str, resolved: Resolved) -> None:
-        self.play, self.name, self.probe = play, name, probe
+class FakeProcess:
+    def __init__(self, play: Pretence, name: str, benchmark: str, resolved: Resolved) -> None:
+        self.play, self.name, self.benchmark = play, name, benchmark
         self.context = resolved.model.context
         self.rows = resolved.training.batch_size
         play.alive += 1
 
-    def __enter__(self) -> FakeChild:
+    def __enter__(self) -> FakeProcess:
         return self
 
     def __exit__(
@@ -77,10 +77,10 @@ class FakeChild:
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, seconds: Seconds) -> Pretence:
-    """Put fakes in place of the processes and of the probes of the machine."""
+    """Replace the processes and the measurements of the machine by fakes."""
     play = Pretence(seconds)
     for module in (speed, scaling, decode):
-        monkeypatch.setattr(module, "ModelProcess", play.child)
+        monkeypatch.setattr(module, "ModelProcess", play.process)
         monkeypatch.setattr(module, "describe_machine", lambda: {"cpu": "pretended"})
     monkeypatch.setattr(speed, "product_rate", lambda dtype, seconds: 2.0)
     monkeypatch.setattr(decode, "read_rate", lambda nbytes, seconds=0.0: 8e6)

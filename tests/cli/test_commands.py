@@ -32,6 +32,8 @@ FLAGS = {
     "--device --dtype " + SHARED,
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
     "models": SHARED,
+    "check": "--case --markdown " + SHARED,
+    "new-model": "--out " + SHARED,
     "datasets": SHARED,
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
@@ -54,9 +56,9 @@ def test_every_command_explains_its_flags(holo: Holo, command: str) -> None:
 def test_help_lists_every_command(holo: Holo) -> None:
     ran = holo("--help")
     assert ran.code == 0
-    listed = re.findall(r"^  ([a-z]+)  ", ran.out.partition("Commands:")[2], flags=re.MULTILINE)
+    listed = re.findall(r"^  ([a-z-]+)  ", ran.out.partition("Commands:")[2], flags=re.MULTILINE)
     assert listed == list(FLAGS)
-    assert "..." not in ran.out.partition("Commands:")[2]
+    assert "..." not in ran.out.partition("Commands:")[2].partition("Examples:")[0]
 
 
 def test_version(holo: Holo) -> None:
@@ -210,7 +212,7 @@ def test_prepare_on_a_real_small_file(holo: Holo) -> None:
     assert set(document["tokens"]) == {"train", "val"}
     assert "Next: holo train --model vanilla --data" in ran.err
     again = holo("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char")
-    assert "was there already" in again.err
+    assert "is already prepared" in again.err
     assert "tokenizer" in again.out
 
 

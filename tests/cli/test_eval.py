@@ -95,16 +95,16 @@ def test_the_set_that_was_trained_on_is_scored_as_long_as_it_is_the_same(holo: H
     make_checkpoint(Path("checkpoints/small_best.safetensors"), data=of(data))
     ran = holo("eval", "--json")
     assert ran.code == 0, ran.err
-    assert "scoring data/mine, which the run was trained on" in ran.err
+    assert "scoring data/mine, the run's training data" in ran.err
     assert "Warning" not in ran.err + holo("eval", "--data", "mine").err
     prepared(holo, "cb bc cbb bcb bcc bbc ccb cbc")
     again = holo("eval", "--json")
     assert (again.code, again.out) == (1, "")
-    assert "data/mine is not what run 'small' was trained on: it was prepared anew" in again.err
+    assert "data/mine has changed since run 'small' was trained on it" in again.err
     assert "--data mine" in again.err
     named = holo("eval", "--data", "mine", "--json")
     assert named.code == 0, named.err
-    assert "Warning: data/mine is not the set of that name that run 'small'" in named.err
+    assert "Warning: data/mine has changed since run 'small'" in named.err
     prepared(holo, "cb bc cbb bcb bcc bbc ccb cbc", "other")
     assert "Warning" not in holo("eval", "--data", "other").err
 
@@ -114,7 +114,7 @@ def test_a_checkpoint_that_does_not_say_what_its_set_held(holo: Holo) -> None:
     make_checkpoint(Path("checkpoints/small_best.safetensors"), data=of(data, fingerprint=""))
     ran = holo("eval")
     assert ran.code == 0, ran.err
-    assert "Warning: scoring data/mine" in ran.err
+    assert "Warning: The checkpoint names its training data data/mine" in ran.err
 
 
 # -- encodings ------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_text_in_another_encoding(holo: Holo, text: str, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (TEXT.encode() + b"\xff" + TEXT.encode(), "bad.txt is not UTF-8 throughout: "),
+        (TEXT.encode() + b"\xff" + TEXT.encode(), "bad.txt is not valid UTF-8: "),
         (b"ab\0c" * 9, "bad.txt is a binary file, not text."),
     ],
 )
@@ -171,26 +171,26 @@ def test_what_is_not_text_throughout(holo: Holo, text: str, data: bytes, message
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--file", "empty.txt"), 1, "empty.txt holds no text"),
+        (("--file", "empty.txt"), 1, "empty.txt contains no text"),
         (("--file", "nope.txt"), 1, "There is no file 'nope.txt'"),
         (("--file", "text.txt", "--context", "25"), 2, "does not support a context of 25 tokens"),
         (("--file", "text.txt", "--context", "0"), 2, "--context must be at least 1"),
         (("--file", "text.txt", "--stride", "99"), 2, "--stride must be from 1"),
         (("--file", "text.txt", "--carry"), 2, "does not support --carry"),
-        (("--file", "text.txt", "--data", "x"), 2, "exclude each other"),
+        (("--file", "text.txt", "--data", "x"), 2, "cannot be combined"),
         (("--file", "text.txt", "--context", "-3"), 2, "--context must be at least 1, not -3"),
         (("--file", "text.txt", "--stride", "0"), 2, "--stride must be at least 1"),
         (("--file", "text.txt", "--max-docs", "0"), 2, "--max-docs must be at least 1"),
         (("--file", "text.txt", "--batch-size", "-1"), 2, "--batch-size must be at least 0"),
         (("--tasks", "x", "--batch-size", "-1"), 2, "--batch-size must be at least 0"),
         (("--tasks", "x", "--shots", "-1"), 2, "--shots must be at least 0"),
-        (("--file", "text.txt", "--split", "val"), 2, "a file has none"),
-        (("--data", "x", "--encoding", "cp949"), 2, "that of a --file, and none is named"),
+        (("--file", "text.txt", "--split", "val"), 2, "a file has no splits"),
+        (("--data", "x", "--encoding", "cp949"), 2, "--encoding needs --file"),
         (("--file", "text.txt", "--encoding", "cp9490"), 2, "no encoding 'cp9490'"),
-        (("--file", "text.txt", "--limit", "3"), 2, "Without --tasks, --limit would do nothing"),
-        (("--tasks", "x", "--file", "text.txt"), 2, "--tasks bring their own"),
+        (("--file", "text.txt", "--limit", "3"), 2, "These options need --tasks: --limit"),
+        (("--tasks", "x", "--file", "text.txt"), 2, "--tasks does not use"),
         (("--data", "nope"), 1, "no prepared set 'nope'"),
-        ((), 2, "does not say what it was trained on"),
+        ((), 2, "does not name its training data"),
         (("-c", "vanilla"), 1, "is a model, not a checkpoint"),
         (("-c", "smal"), 1, "Did you mean 'small'?"),
     ],
@@ -232,7 +232,7 @@ def test_flags_that_tasks_have_no_use_for(
 ) -> None:
     ran = holo("eval", "--tasks", "x", *arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert f"--tasks bring their own texts: {flags} would do nothing." in ran.err
+    assert f"--tasks does not use: {flags}" in ran.err
 
 
 def test_flags_that_tasks_do_use(holo: Holo, text: str, fake: Fake) -> None:

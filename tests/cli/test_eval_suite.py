@@ -66,15 +66,15 @@ def test_an_alphabet_that_is_too_small(holo: Holo) -> None:
     ("arguments", "message"),
     [
         (("--suite", "blimpp"), "There is no suite 'blimpp'. Did you mean 'blimp'?"),
-        (("--suite", "blimp", "--tasks", "x"), "--suite and --tasks exclude each other"),
+        (("--suite", "blimp", "--tasks", "x"), "--suite and --tasks cannot be combined"),
         (("--suite", "minimal-pairs", "--pairs", "3"), "an even number of at least 2, not 3"),
         (("--suite", "minimal-pairs", "--pairs", "0"), "an even number of at least 2, not 0"),
         (("--suite", "minimal-pairs", "--lang", "fr"), "no minimal pairs in the language 'fr'"),
-        (("--suite", "minimal-pairs", "--limit", "3"), "--limit would do nothing"),
-        (("--suite", "minimal-pairs", "--file", "x"), "--file would do nothing"),
-        (("--suite", "korean", "--pairs", "4"), "--suite korean brings its own texts: --pairs"),
-        (("--suite", "blimp", "--lang", "en"), "--lang would do nothing"),
-        (("--pairs", "4"), "Without --suite minimal-pairs, --pairs would do nothing"),
+        (("--suite", "minimal-pairs", "--limit", "3"), "does not use: --limit"),
+        (("--suite", "minimal-pairs", "--file", "x"), "does not use: --file"),
+        (("--suite", "korean", "--pairs", "4"), "--suite korean does not use: --pairs"),
+        (("--suite", "blimp", "--lang", "en"), "does not use: --lang"),
+        (("--pairs", "4"), "--pairs needs --suite minimal-pairs"),
     ],
 )
 def test_what_makes_no_sense(

@@ -35,12 +35,12 @@ def test_the_text_goes_to_stdout_and_the_figures_to_stderr(holo: Holo, run: str)
     assert ran.out.endswith("\n")
     assert len(ran.out) <= 9
     assert re.search(r"^[1-8] tokens", ran.err)
-    assert "the prompt has 3" in ran.err
+    assert "prompt: 3 tokens" in ran.err
     assert ran.err.splitlines()[-1] == "Next: holo chat -c small"
 
 
 def test_it_is_told_which_checkpoint_writes_when_none_was_named(holo: Holo, run: str) -> None:
-    told = "No --checkpoint: "
+    told = "using the newest, "
     assert f"{told}{run} (" in holo("generate", "--prompt", "a", "--max-new-tokens", "2").err
     named = holo("generate", "-c", run, "--prompt", "a", "--max-new-tokens", "2")
     assert told not in named.err
@@ -95,7 +95,7 @@ def test_greedy_needs_no_seed(holo: Holo, run: str) -> None:
 def test_letters_outside_the_alphabet_are_named(holo: Holo, run: str) -> None:
     ran = holo("generate", "--prompt", "aZ", *SHORT)
     assert ran.code == 0
-    assert "alphabet lacks Z" in ran.err
+    assert "tokenizer cannot encode: Z" in ran.err
 
 
 def test_a_missing_checkpoint(holo: Holo, run: str) -> None:

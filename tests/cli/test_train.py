@@ -117,7 +117,7 @@ def test_flags_reach_the_config_with_their_names(holo: Holo, trained: Trained) -
         assert (resolved.values()[key], resolved.provenance[key]) == (value, source), key
     assert kwargs.pop("sampler") is sample_text
     assert kwargs == {"run": "r", "stop_at": 9, "force": True}
-    assert "No --preset: using 'tiny'." in ran.err
+    assert "No --preset was given: using the preset 'tiny'." in ran.err
 
 
 def test_results_on_stdout_and_progress_on_stderr(holo: Holo, trained: Trained) -> None:
@@ -332,5 +332,5 @@ def test_progress_of_preparing_data(capsys: pytest.CaptureFixture[str]) -> None:
     from holo_cli.data.prepare.prepare import PrepareProgress
 
     now = PrepareProgress("packing", 1200, 3_000_000, 9_000_000, 2.0)
-    facts = "Packing tokens  1,200 documents  3 MB  1.5 MB/s  4.0 s left"
+    facts = "Tokenizing  1,200 documents  3 MB  1.5 MB/s  4.0 s left"
     assert progress.prepare_facts(now) == facts

@@ -1,4 +1,4 @@
-"""A hub on the loopback interface for every test of data, and pauses that take no time."""
+"""A local stand-in for the hub for the tests of data, with short backoff."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.data.sources.hub_server import Hub, serving
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """English and Korean documents by turns, in a file with a space and Hangul in its name."""
+    """Alternating English and Korean documents, in a file with a space and Hangul in its name."""
     path = tmp_path / "나의 글.txt"
     path.write_text(corpus(), encoding="utf-8")
     return path
@@ -23,7 +23,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """The real client libraries, talking to this hub and using a cache of the test's own."""
+    """The real client libraries with this hub and a cache for the test."""
     import datasets
     import huggingface_hub.constants as constants
     import huggingface_hub.utils._http as client
@@ -43,6 +43,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         at_once = types.SimpleNamespace(sleep=lambda seconds: None)
         monkeypatch.setattr(client, "time", at_once)  # its pauses between attempts
-        monkeypatch.setattr(errors, "FIRST_PAUSE", 0.001)
-        monkeypatch.setattr(errors, "LONGEST_PAUSE", 0.01)
+        monkeypatch.setattr(errors, "FIRST_BACKOFF", 0.001)
+        monkeypatch.setattr(errors, "MAX_BACKOFF", 0.01)
         yield hub

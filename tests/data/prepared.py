@@ -1,4 +1,4 @@
-"""Text to prepare, and what a prepared folder holds."""
+"""A corpus to prepare, and the content of a prepared folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def corpus(count: int = 120) -> str:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Hashes of everything but meta.json, which holds the time."""
+    """Hashes of all files but meta.json, which contains times."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in folder.iterdir()

@@ -17,7 +17,7 @@ from holo_cli.errors import DataError, UsageError
 
 
 def shards(*lengths: int) -> list[np.ndarray]:
-    """Token i of the whole stream is i, so that a window shows where it came from."""
+    """Token i of the stream is i, so that a window shows its position."""
     whole = np.arange(sum(lengths), dtype=np.uint16)
     return np.split(whole, np.cumsum(lengths)[:-1])
 
@@ -46,7 +46,7 @@ def test_an_epoch_has_every_window_once_and_targets_are_one_ahead() -> None:
     assert batches.epoch == pytest.approx(2.0)
 
 
-def test_the_position_alone_says_what_comes_next() -> None:
+def test_the_position_alone_determines_the_next_window() -> None:
     one = TrainBatches(shards(300), context=8, seed=1)
     for count in (5, 3, 40, 17):
         one.take(count)
@@ -71,7 +71,7 @@ def test_processes_share_the_windows() -> None:
 
 def test_too_little_text_for_one_context() -> None:
     TrainBatches(shards(9), context=8, seed=0).take(3)
-    with pytest.raises(DataError, match=r"has 8 tokens; one context of 8 needs 9"):
+    with pytest.raises(DataError, match=r"has 8 tokens; a context of 8 needs 9"):
         TrainBatches(shards(8), context=8, seed=0)
 
 
@@ -153,7 +153,7 @@ def test_chosen_documents_read_as_one_sequence() -> None:
             assert chosen.read(start, count).tolist() == whole[start : start + count]
 
 
-def test_masked_rows_hold_one_document_and_every_token_is_scored_once_an_epoch(
+def test_masked_windows_hold_one_document_and_every_token_is_scored_once_per_epoch(
     fake: FakeData,
 ) -> None:
     batches = batches_of(fake, document_mask=True)
@@ -210,9 +210,9 @@ def test_rare_languages_go_with_the_largest() -> None:
 
 
 def test_one_language_cannot_be_balanced() -> None:
-    with pytest.raises(UsageError, match=r"no two languages to balance \(found: en\)"):
+    with pytest.raises(UsageError, match=r"at least two languages; .* has: en"):
         batches_of(FakeData([("en", 40), ("", 50)], split_after=1), balance=True)
-    with pytest.raises(DataError, match=r"in 'ko' has 8 tokens; one context of 8 needs 9"):
+    with pytest.raises(DataError, match=r"8 tokens in 'ko'; a context of 8 needs 9"):
         batches_of(FakeData([("en", 40), ("ko", 8)], split_after=1), balance=True)
 
 
@@ -224,7 +224,7 @@ def test_one_language_cannot_be_balanced() -> None:
         {"balance": True, "document_mask": True},
     ],
 )
-def test_the_position_says_what_comes_next_however_rows_are_made(
+def test_the_position_determines_the_next_window_in_every_mode(
     fake: FakeData, how: dict[str, bool]
 ) -> None:
     one = batches_of(fake, **how)

@@ -1,4 +1,4 @@
-"""A document's size and its words, worked out the cheap way."""
+"""The size and the word count of a document."""
 
 from __future__ import annotations
 

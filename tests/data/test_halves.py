@@ -1,4 +1,4 @@
-"""The validation part in a half to choose by and a half to report."""
+"""The halves of the validation split for tuning and for reporting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holo_cli.errors import DataError
 
 
 class Stand:
-    """A prepared set as far as `halves` looks at it."""
+    """The part of a prepared set that `halves` uses."""
 
     path = Path("data/some")
 

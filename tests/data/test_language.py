@@ -1,4 +1,4 @@
-"""Languages told apart, Korean first."""
+"""Language detection, Korean in particular."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from holo_cli.data.document import Document
-from holo_cli.data.mixture import TURNS, Mixture, parse_mix
-from holo_cli.data.sources.base import Source, Stream, counted
+from holo_cli.data.mixture import ROUND_ROBIN, Mixture, parse_mix
+from holo_cli.data.sources.base import Source, Stream, numbered_chunks
 from holo_cli.errors import UsageError
 
 
@@ -22,7 +22,7 @@ def stream(name: str, count: int, size: int, language: str = "") -> Stream:
                 counts["bad lines"] += 1
             yield Document(f"{name}{number}".ljust(size, "."), language, name)
 
-    return Stream(counted(documents), name, language, count * size)
+    return Stream(numbered_chunks(documents), name, language, count * size)
 
 
 def source(name: str, *streams: Stream, balanced: bool = False) -> Source:
@@ -89,12 +89,12 @@ def test_streams_of_one_source_take_turns() -> None:
 
 
 def test_turns_give_as_much_of_each_and_all_of_it() -> None:
-    found = read(Mixture(two(), TURNS))
+    found = read(Mixture(two(), ROUND_ROBIN))
     assert shares(found) == {"a": 6000, "b": 9000}
     assert shares(found[:120])["a"] == pytest.approx(shares(found[:120])["b"], abs=110)
 
 
-def test_what_is_given_back_is_made_up_for() -> None:
+def test_refunded_bytes_are_made_up_for() -> None:
     mixture = Mixture(two(), "balanced")
     kept: Counter[str] = Counter()
     while (entry := mixture.next()) is not None:
@@ -118,7 +118,7 @@ def test_a_source_that_has_given_enough() -> None:
 
 
 @pytest.mark.parametrize("mix", ["sequence", "balanced", "proportional", "a=0.3,b=0.7"])
-def test_a_mixture_goes_on_from_any_place(mix: str) -> None:
+def test_a_mixture_resumes_from_any_position(mix: str) -> None:
     how: Any = mix if mix == "sequence" else parse_mix(mix)
     whole = Mixture(two(), how)
     found = read(whole)
@@ -135,13 +135,13 @@ def test_a_mixture_goes_on_from_any_place(mix: str) -> None:
 @pytest.mark.parametrize(
     ("mix", "says"),
     [
-        ("even", "not understood"),
-        ("a=0", "not understood"),
-        ("a=0.5,b", "not understood"),
-        ("a=nan,b=1", "not understood"),
+        ("even", "is not valid"),
+        ("a=0", "is not valid"),
+        ("a=0.5,b", "is not valid"),
+        ("a=nan,b=1", "is not valid"),
     ],
 )
-def test_mixes_that_mean_nothing(mix: str, says: str) -> None:
+def test_invalid_mixes(mix: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_mix(mix)
 
@@ -151,7 +151,7 @@ def test_mixes_that_mean_nothing(mix: str, says: str) -> None:
     [
         ("a=0.5,c=0.5", "names 'c', which is not in this mixture"),
         ("fr=0.5", "names 'fr'"),
-        ("a=1", "leaves nothing for b"),
+        ("a=1", "leaves no share for b"),
     ],
 )
 def test_mixes_that_do_not_fit(mix: str, says: str) -> None:
@@ -159,6 +159,6 @@ def test_mixes_that_do_not_fit(mix: str, says: str) -> None:
         Mixture(two(), parse_mix(mix))
 
 
-def test_a_text_of_unknown_language_cannot_be_weighed_by_it() -> None:
-    with pytest.raises(UsageError, match="does not say which language"):
+def test_a_text_of_unknown_language_has_no_weight_by_language() -> None:
+    with pytest.raises(UsageError, match="language of 'mine' is unknown"):
         Mixture([source("mine", stream("mine", 3, 9))], parse_mix("ko=0.5"))

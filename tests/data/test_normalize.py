@@ -1,4 +1,4 @@
-"""Cleaning changes what it must, counts it, and nothing else."""
+"""Normalisation changes and counts what it must, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from holo_cli.data.normalize import normalize, to_nfc
 
 
-def test_a_clean_text_goes_through_untouched() -> None:
+def test_a_normalised_text_is_unchanged() -> None:
     counts: Counter[str] = Counter()
     text = "한글 text,\n\n\ttabs  spaces \n👨‍👩‍👧 \u200b\u2028 ½"
     assert normalize(text, counts) == text
@@ -21,7 +21,7 @@ def test_what_is_removed_is_counted_by_rule() -> None:
     assert counts == {"control characters": 5, "undecodable characters": 2}
 
 
-def test_line_ends_become_one_kind_uncounted() -> None:
+def test_line_ends_are_unified_and_not_counted() -> None:
     counts: Counter[str] = Counter()
     assert normalize("a\r\nb\rc\n", counts) == "a\nb\nc\n"
     assert not counts
@@ -34,7 +34,7 @@ def test_jamo_become_syllables() -> None:
 
 
 def test_every_control_character_is_found() -> None:
-    """Looking at bytes first must miss none of them, and may suspect others in vain."""
+    """The check of bytes finds every control character; false alarms are allowed."""
     codes = [*range(0x100), 0x2028, 0xAC00, 0xD7A3, 0xD800, 0xDFFF, 0xFEFF, 0x1F600]
     taken = {*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0), 0xD800, 0xDFFF, 0xFEFF}
     for code in codes:

@@ -1,4 +1,4 @@
-"""Cutting text files: at empty lines or into pieces, nothing lost and nothing changed."""
+"""Text files are split at empty lines or into pieces, without loss or change."""
 
 from __future__ import annotations
 

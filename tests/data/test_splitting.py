@@ -1,4 +1,4 @@
-"""Train or validation: by the text alone, and never an empty side."""
+"""The split depends on the text alone, and neither part is empty."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def plan(begun: list[Document], complete: bool, fraction: float) -> SplitPlan:
 def places(documents: list[Document], chosen: SplitPlan) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"train": [], "val": []}
     for document in documents:
-        for split, part in chosen.place(document):
+        for split, part in chosen.assign(document):
             found[split].append(part.text)
     return found
 
@@ -27,7 +27,7 @@ def documents(count: int) -> list[Document]:
     return [Document(f"document number {i}") for i in range(count)]
 
 
-def test_the_share_is_about_what_was_asked_for() -> None:
+def test_the_share_is_about_the_requested_one() -> None:
     found = places(documents(5000), plan(documents(1000), False, 0.05))
     assert len(found["val"]) == pytest.approx(250, rel=0.25)
 
@@ -76,7 +76,7 @@ def test_too_little_text_is_refused() -> None:
         plan([Document("a")], True, 0.1)
 
 
-def test_peek_is_bounded_and_knows_the_end() -> None:
+def test_peek_is_bounded_and_detects_the_end() -> None:
     begun, complete = peek(documents(5))
     assert (len(begun), complete) == (5, True)
     begun, complete = peek(documents(5000))
@@ -85,7 +85,7 @@ def test_peek_is_bounded_and_knows_the_end() -> None:
 
 @pytest.mark.parametrize("lengths", [[8000, 2000], [8000] * 3, [5000, 100, 9000], [300_000, 40]])
 def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
-    """One small file, cut into a few pieces, must not go mostly to validation."""
+    """Most of a small file, split into a few pieces, must be training text."""
     texts = [f"{i} " + "word " * (n // 5) for i, n in enumerate(lengths)]
     many = [Document(text) for text in texts]
     found = places(many, plan(many, True, 0.05))
@@ -96,7 +96,7 @@ def test_a_few_long_documents_are_shared_out_fairly(lengths: list[int]) -> None:
 def test_a_giant_document_at_the_beginning_does_not_decide_for_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """DocumentStats alone it had to validate, and with it every text whose hash is smaller."""
+    """Were only the first document read, it and every text with a smaller hash would validate."""
     monkeypatch.setattr(splitting, "PEEK_CHARACTERS", 1000)
     giant = next(text for n in range(9) if hash_fraction(text := f"{n} " + "word " * 500) > 0.5)
     for count in (3, 400):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from holo_cli.config.model_schema import BackboneConfig
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.gain import RATE, START, QueryGain
+from holo_cli.models.vanilla.attention import Attention
 
 
 def test_the_gain_scales_each_head_by_its_own_factor() -> None:

@@ -21,13 +21,11 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, Stopped
 from holo_cli.export import export
 from holo_cli.training import trainer as loop_module
+from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.calibrate import steps_within
 from holo_cli.training.growth import first_step, grow, layers_due, steps_left
-from holo_cli.training.optim import Optimizer
 from holo_cli.training.run import resume, train
-from holo_cli.training.state import Progress
 from holo_cli.training.trainer import Trainer
-from holo_cli.training.training_run import training_rows
 from tests.training.conftest import same_files, smallest
 from tests.training.growing import register
 from tests.training.test_resume import CHECKPOINTS, StopAfter, ignore
@@ -83,11 +81,7 @@ def test_steps_made_without_run_grow_and_tell_how_far_training_is(
     told: list[float] = []
     monkeypatch.setattr(type(model), "on_progress", lambda self, share: told.append(share))
     events: list[dict[str, Any]] = []
-    trainer = Trainer(
-        model, Optimizer(model, config.training, fast_bf16=False), None, config.training,
-        torch.float32, Progress(), events=events.append, save=lambda kind, trainer: None,
-        stages=config.model.stages(), batches=training_rows(config, data),
-    )  # fmt: skip
+    trainer = build_trainer(config, model, train_batches(config, data), events=events.append)
     depths = []
     for _ in range(config.training.steps):
         assert trainer.step()
@@ -121,16 +115,12 @@ def test_calibration_goes_through_the_depths(
 
 
 def trained(config: Resolved, steps: int) -> Trainer:
-    """A loop that has made some steps at the depth it began with."""
+    """A trainer that has made some steps at the depth it began with."""
     data = PreparedData.open(config.data.path)
     config = config.replace({"model.vocab_size": data.tokenizer.vocab_size}, source="test")
     torch.manual_seed(0)
     model = registry.build_model("growing", config.model.at_depth(2))
-    trainer = Trainer(
-        model, Optimizer(model, config.training, fast_bf16=False), data, config.training,
-        torch.float32, Progress(), events=ignore, save=lambda kind, trainer: None,
-    )  # fmt: skip
-    model.train()
+    trainer = build_trainer(config, model, train_batches(config, data), stages=())
     for _ in range(steps):
         trainer.step()
     return trainer
@@ -167,7 +157,7 @@ def test_moments_are_carried_by_name_and_new_ones_are_fresh(
         assert unborn == grown - by_muon
     else:
         assert not unborn
-    trainer._train_with(model, optim)
+    trainer._set_model(model, optim)
     assert trainer.step()  # and the deeper model trains, new blocks too
     assert all(p.isfinite().all() for p in model.parameters())
     by_adam = {n.split("/")[1] for n in optim.state_tensors() if n[:4] == "adam"}

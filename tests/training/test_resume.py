@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from holo_cli import registry
 from holo_cli.checkpoint import load_model, read_header
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 from tests.checkpoint.old_format import rewrite_as_format_1
-from tests.training.conftest import same_files, smallest
+from tests.training.conftest import same_files
 
 Small = Callable[..., Resolved]
 CHECKPOINTS = Path("checkpoints")
@@ -56,13 +55,14 @@ def test_stop_and_resume_equals_not_stopping(
     same_files("whole", "halves")
 
 
-@pytest.mark.parametrize("model", ["vanilla", "gated-deltanet"])
+@pytest.mark.parametrize("model", ["vanilla", "gated-deltanet", "holographic"])
 def test_a_run_of_format_1_resumes(small: Small, home: Path, model: str) -> None:
-    """Muon's state was a bare tensor under the parameter's name."""
-    config = small(model, **smallest(model))
+    """Muon's state was a bare tensor under the parameter's name, and some names were others; that
+    holds for optimizer state and for gradients of an unfinished accumulation too."""
+    config = small(model)
     train(config, run="whole", events=ignore)
     with pytest.raises(Stopped):
-        train(config, run="old", stop_at=7, events=ignore)
+        train(config, run="old", stop=StopAfter(10), events=ignore)
     rewrite_as_format_1(CHECKPOINTS / "old_last.safetensors")
     with safe_open(CHECKPOINTS / "old_last.safetensors", "pt") as file:
         assert not [name for name in file.keys() if "momentum_buffer" in name]  # noqa: SIM118
@@ -114,7 +114,7 @@ def test_resume_is_exact_across_the_end_of_an_epoch(small: Small, home: Path) ->
 
 def test_extending_a_finished_run(small: Small, home: Path) -> None:
     train(small(), run="short", events=ignore)
-    with pytest.raises(UsageError, match="is done"):
+    with pytest.raises(UsageError, match="is finished"):
         resume("short", events=ignore)
     done = resume("short", steps=15, events=ignore)
     assert done["step"] == 15
@@ -158,19 +158,8 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
         resume(CHECKPOINTS / "a_best.safetensors", events=ignore)
     write_text(source, seed=5)
     prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
-    with pytest.raises(DataError, match="prepared anew"):
+    with pytest.raises(DataError, match="prepared again"):
         resume("a", events=ignore)
-
-
-@pytest.mark.parametrize("name", registry.model_names())
-def test_every_model_resumes_to_the_bit(small: Small, home: Path, name: str) -> None:
-    shape = smallest(name)
-    config = small(name, **shape, **{"training.steps": 6, "training.eval_every": 3})
-    train(config, run="whole", events=ignore)
-    with pytest.raises(Stopped):
-        train(config, run="parts", stop=StopAfter(10), events=ignore)
-    resume("parts", events=ignore)
-    same_files("whole", "parts")
 
 
 @pytest.mark.parametrize("name", ["holographic", "ngt"])

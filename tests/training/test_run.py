@@ -19,7 +19,8 @@ from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import CheckpointError, DataError, Stopped, TrainingError, UsageError
 from holo_cli.training import trainer as loop_module
-from holo_cli.training.run import initial_model, resume, train
+from holo_cli.training.build import initial_model
+from holo_cli.training.run import resume, train
 from tests.training.conftest import same_files
 
 Small = Callable[..., Resolved]
@@ -211,7 +212,7 @@ def test_a_checkpoint_from_elsewhere_never_overwrites_another_run(small: Small, 
         resume(other / "copied.safetensors", stop_at=7, events=ignore)
     assert read_header(CHECKPOINTS / "a_last.safetensors").step == 7
     before = (CHECKPOINTS / "a_last.safetensors").read_bytes()
-    with pytest.raises(UsageError, match="would go on as run 'a', and overwrite") as error:
+    with pytest.raises(UsageError, match="would resume as run 'a' and overwrite") as error:
         resume(other / "copied.safetensors", events=ignore)
     assert "--run a-2" in error.value.next_step
     train(small(), run="b", events=ignore)

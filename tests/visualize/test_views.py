@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.layers.attention import Attention
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import ClassicBlock
 from holo_cli.models.vanilla.views import attention
 from holo_cli.models.views import watched

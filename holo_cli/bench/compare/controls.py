@@ -1,7 +1,7 @@
-"""What the controls train: a baseline, its placebo, and planted changes.
+"""What `holo bench controls` trains: a baseline, its placebo, and planted changes.
 
-The placebo is the baseline with other initial weights and the same batches in the same order, so a
-difference between the two is chance. Planted changes are entries that are known to help or to hurt.
+The placebo is the baseline with other initial weights and the same batches in the same order, so
+any difference between the two is chance. Planted changes are entries known to help or to hurt.
 """
 
 from __future__ import annotations
@@ -11,29 +11,25 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli import registry
+from holo_cli.bench.experiment.entries import scaled
 from holo_cli.bench.experiment.experiment import Experiment, Run
-from holo_cli.bench.experiment.identity import scaled
-from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.experiment.plan import Entry, Plan, check_types, load_plan
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.runner import Say, Watch, execute
-from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.experiment.plan import Entry, Plan, check_types, load_plan, plan_path
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path, test_loss
+from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
-from holo_cli.training.stopping import StopRequest
 
 KIND = "controls"
 PLACEBO = "placebo"
-INIT_SEED_OFFSET = 1_000_003  # keeps the seeds of the placebo's weights off those of the runs
+INIT_SEED_OFFSET = 1_000_003  # so that the placebo's initial weights have seeds of their own
 NOT_USED = {"match", "target", "seconds", "seeds", "first_seed", "extend", "sweep_share",
                    "vary"}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ControlsPlan:
-    """`shared` holds what a comparison has too; its first entry is the baseline.
+    """`shared` is the plan of a comparison; its first entry is the baseline.
 
     The placebo has `campaigns` x `campaign_seeds` pairs of runs, a planted change
     `planted_seeds`.
@@ -43,10 +39,10 @@ class ControlsPlan:
     campaigns: int = 20
     campaign_seeds: int = 3
     planted_seeds: int = 12
-    found_with: tuple[int, ...] = (2, 3, 5)  # numbers of seeds to find a planted change with
+    found_with: tuple[int, ...] = (2, 3, 5)  # numbers of seeds for detecting a planted change
     helps: tuple[str, ...] = ()  # entries known to be better than the baseline
-    hurts: tuple[str, ...] = ()  # and known to be worse
-    series: int = 1  # how many runs may share a process
+    hurts: tuple[str, ...] = ()  # entries known to be worse
+    series: int = 1  # number of runs that may share a process
 
     @property
     def pairs(self) -> int:
@@ -56,7 +52,7 @@ class ControlsPlan:
     def changed(
         self, shared: Mapping[str, Any], own: Mapping[str, Any], sets: Iterable[str] = ()
     ) -> ControlsPlan:
-        """With fields of the comparison and of the controls replaced, and settings as typed."""
+        """With fields of the comparison and of the controls replaced; `sets` are "key=value"."""
         return replace(self, shared=self.shared.changed(shared, {}, sets), **own)
 
     def check(self) -> ControlsPlan:
@@ -99,16 +95,17 @@ class ControlsPlan:
 
 
 class Controls(Experiment):
-    """The runs of the controls; their differences follow from the rows."""
+    """The runs of the controls, and the paired differences in their rows."""
 
     def __init__(self, plan: ControlsPlan, data: PreparedData, rows: ResultLog) -> None:
         self.controls = plan.check()
         base, *planted = plan.shared.entries
         entries = (base, replace(base, name=PLACEBO), *planted)
         super().__init__(replace(plan.shared, entries=entries, match="none"), data, rows)
+        self.series = plan.series
 
     def final_runs(self, entry: Entry) -> list[Run]:
-        """As many seeds as the entry's role asks for."""
+        """One run for each seed: a planted change has fewer seeds than the placebo."""
         of_placebo = entry.name in (self.base, PLACEBO)
         count = self.controls.pairs if of_placebo else self.controls.planted_seeds
         rate = (entry.rates or self.plan.rates)[0]
@@ -116,14 +113,14 @@ class Controls(Experiment):
         return [self._run(entry, "final", rate, seed) for seed in seeds]
 
     def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:
-        """The placebo starts from weights of a seed that no other run has."""
+        """The placebo's initial weights come from a seed that no other run has."""
         found = scaled(resolved, rate, seed)
         if entry.name != PLACEBO:
             return found
         return found.replace({"training.init_seed": INIT_SEED_OFFSET + seed}, source="the placebo")
 
     def differences(self, name: str) -> dict[int, float]:
-        """By seed: the loss of an entry minus the baseline's, of the pairs that are finished."""
+        """By seed: the loss of an entry minus the baseline's, for finished pairs."""
         found = {}
         for entry in (name, self.base):
             rows = [self.row(run) for run in self.final_runs(self.entries[entry])]
@@ -133,47 +130,21 @@ class Controls(Experiment):
         return {seed: loss - base[seed] for seed, loss in found[name].items() if seed in base}
 
 
-def open_controls(plan: ControlsPlan, page: Path, *, retry_failed: bool = False) -> Controls:
+def open_controls(plan: ControlsPlan, options: RunOptions) -> Controls:
     """The controls with the rows beside their page."""
     plan.check()
     data = PreparedData.open(plan.shared.data)
-    controls = Controls(plan, data, ResultLog(rows_path(page), KIND))
-    controls.forget(failed=retry_failed)
+    controls = Controls(plan, data, ResultLog(rows_path(options.page), KIND))
+    controls.forget(failed=options.retry_failed)
     return controls
-
-
-def run(
-    controls: Controls,
-    page: Path,
-    *,
-    jobs: int = 1,
-    say: Say,
-    watch: Watch | None = None,
-    stop: StopRequest | None = None,
-) -> None:
-    """Do every run that has no row yet. Raises Stopped after a request to stop, all saved."""
-    execute(
-        controls, page, describe_machine, say=say, jobs=jobs, series=controls.controls.series,
-        watch=watch, stop=stop,
-    )  # fmt: skip
 
 
 # -- plan files -----------------------------------------------------------------------------------
 
 
-def plan_names() -> list[str]:
-    """The control plans that come with holo."""
-    folder = registry.configs_folder() / "bench" / "controls"
-    return sorted(path.stem for path in folder.glob("*.toml"))
-
-
 def named_plan(name: str) -> ControlsPlan:
-    """A control plan that comes with holo."""
-    if name not in plan_names():
-        raise UsageError(
-            f"There is no plan '{name}' for controls.", next_step=nearest(name, plan_names())
-        )
-    return read_plan(registry.configs_folder() / "bench" / "controls" / f"{name}.toml")
+    """A plan that comes with holo."""
+    return read_plan(plan_path("controls", name))
 
 
 def read_plan(path: Path) -> ControlsPlan:

@@ -1,4 +1,4 @@
-"""The page of the controls."""
+"""The page of `holo bench controls`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from holo_cli.bench.compare.controls_summary import DRAWS, ControlsSummary, sent
 from holo_cli.bench.compare.power import power
 from holo_cli.bench.report import Report
 
-MOST = 12  # seeds on the plot
+MAX_SEEDS = 12  # on the plot
 
 
 def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     machines = [row["machine"] for row in controls.rows]
     report = Report(
-        controls.controls.shared.title or "Does the referee keep its word?",
-        "Verdicts of holo bench compare where the truth is known: between a model and itself "
-        "with other initial weights (any verdict is false), and for planted changes that are known "
+        controls.controls.shared.title or "How often are the verdicts wrong?",
+        "Verdicts of holo bench compare where the truth is known: for a model against itself with "
+        "other initial weights, where any verdict is false, and for planted changes that are known "
         "to help or to hurt.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "What was found")
+    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "Findings")
     p = summary.placebo
     report.table(
         "Placebo",
@@ -50,26 +50,26 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
             )
             for c in summary.planted for f in c.found
         ],
-        "Found: the share of comparisons with that many of the seeds that had the right verdict.",
+        "Found: the share of comparisons with this number of seeds that had the correct verdict.",
     )  # fmt: skip
     traces = [trace for c in summary.planted for trace in _traces(c)]
     if traces:
         report.plot(
-            "How often a planted change is found", traces,
+            "Detection of planted changes", traces,
             {"xaxis": {"title": {"text": "seeds"}},
-             "yaxis": {"title": {"text": "share of right verdicts"}}},
-            "Marks are measured, lines the power of the paired t test for the effect and spread "
-            "seen.",
+             "yaxis": {"title": {"text": "share of correct verdicts"}}},
+            "Marks are measured; lines are the power of the paired t test for the measured effect "
+            "and spread.",
         )  # fmt: skip
     _differences(report, controls)
-    report.prose(_method(controls), "How it was made")
+    report.prose(_method(controls), "Method")
     return report.write(path)
 
 
 def _traces(change: Any) -> list[dict[str, Any]]:
     if not change.found:
         return []
-    seeds = list(range(2, MOST + 1))
+    seeds = list(range(2, MAX_SEEDS + 1))
     theory = [power(change.effect, change.sd, n) for n in seeds]
     return [
         {"name": change.entry, "x": [f.seeds for f in change.found], "mode": "markers",
@@ -102,7 +102,7 @@ seed). Verdicts are those of the paired t test of `holo bench compare` at 95 %, 
 a time, without a sweep of the learning rate. Resampled shares are of {DRAWS:,} campaigns of \
 {plan.campaign_seeds} seeds.
 
-What the controls do not cover: a learning rate chosen by a sweep, and text other than this.
+The controls do not cover learning rates chosen by a sweep, or other texts.
 
 Prepared set: {controls.data.name}, fingerprint {controls.data.fingerprint[:16]}."""
 

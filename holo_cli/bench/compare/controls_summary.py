@@ -1,4 +1,4 @@
-"""What the controls found: how often chance gets a verdict, and how often a real change does."""
+"""The results of the controls: shares of false verdicts, and of planted changes detected."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from holo_cli.bench.compare.power import power
 from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
 
 Array = NDArray[np.float64]
-DRAWS = 20_000  # campaigns resampled from the pool
-OUTER, INNER = 200, 4000  # of the interval of their share
-MOST_SUBSETS = 20_000  # up to which every subset of seeds is looked at
+DRAWS = 20_000  # campaigns resampled from all pairs
+OUTER, INNER = 200, 4000  # resamples for the interval of their share
+MAX_SUBSETS = 20_000  # up to which every subset of seeds is used
 
 
 @dataclass(frozen=True)
 class Placebo:
     """`false` of `campaigns` separate campaigns had a verdict; `resampled` is the share among
-    campaigns resampled from the pool, with the interval that other pairs could have given."""
+    campaigns resampled from all pairs, with its interval over other possible pairs."""
 
     seeds: int
     pairs: int
@@ -43,14 +43,14 @@ class Placebo:
 
     @property
     def as_stated(self) -> bool:
-        """Whether the share is in keeping with the confidence that is stated."""
+        """Whether the share is consistent with the stated confidence."""
         low, high = self.interval
         return low <= 1 - LEVEL <= high
 
 
 @dataclass(frozen=True)
 class Found:
-    """With so many seeds: shares of right and of wrong verdicts, and what theory predicts."""
+    """Shares of correct and of wrong verdicts with `seeds` seeds, and the power by theory."""
 
     seeds: int
     right: float
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Planted:
-    """A change known to help (or hurt): its paired differences and how often it is found."""
+    """A change known to help (or hurt): its effect, and how often it is detected."""
 
     entry: str
     helps: bool
@@ -75,7 +75,7 @@ class ControlsSummary:
     base: str
     placebo: Placebo
     planted: list[Planted]
-    failed: list[str]  # runs that failed, in words
+    failed: list[str]  # labels and errors of failed runs
 
     def to_dict(self) -> dict[str, Any]:
         """For --json."""
@@ -116,7 +116,7 @@ def summarise_controls(controls: Controls) -> ControlsSummary:
 
 
 def placebo(pool: dict[int, float], seeds: int) -> Placebo:
-    """Verdicts of placebo campaigns of `seeds` seeds each, made of a pool of differences by seed.
+    """Verdicts of placebo campaigns of `seeds` seeds each, from a pool of differences by seed.
 
     Separate campaigns share no run, so their number of verdicts is binomial. Resampled ones draw
     their seeds from the whole pool, and for each which of the two runs is called the placebo, as
@@ -131,8 +131,8 @@ def placebo(pool: dict[int, float], seeds: int) -> Placebo:
         verdicts.append(found.verdict)
     better, worse = (verdicts.count(word) for word in ("better", "worse"))
     values = np.array([pool[s] for s in order])
-    resampled = around = None
-    rng = np.random.default_rng(0)  # a report is the same each time it is written
+    resampled = interval = None
+    rng = np.random.default_rng(0)  # so that a report is reproducible
     if len(values) >= 2 * seeds:
         resampled = _false_share(values, seeds, DRAWS, rng)
     if len(values) >= 4 * seeds:
@@ -144,15 +144,15 @@ def placebo(pool: dict[int, float], seeds: int) -> Placebo:
             for _ in range(OUTER)
         ]
         low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        around = float(low), float(high)
+        interval = float(low), float(high)
     return Placebo(
         seeds, len(order), stdev(pool.values()) if len(pool) > 1 else None, len(verdicts), better,
-        worse, binomial_interval(better + worse, len(verdicts)), resampled, around,
+        worse, binomial_interval(better + worse, len(verdicts)), resampled, interval,
     )  # fmt: skip
 
 
 def _false_share(values: Array, seeds: int, draws: int, rng: np.random.Generator) -> float:
-    """Share of verdicts among campaigns drawn from a pool, without a pair twice in one."""
+    """Share of verdicts among campaigns sampled from a pool, each without repeated pairs."""
     chosen = rng.random((draws, len(values))).argpartition(seeds - 1, axis=1)[:, :seeds]
     signs = rng.choice([-1.0, 1.0], size=chosen.shape)
     return float((np.abs(_t(values[chosen] * signs)) > t_quantile(LEVEL, seeds - 1)).mean())
@@ -186,10 +186,10 @@ def _planted(entry: str, helps: bool, pool: dict[int, float], found_with: Sequen
 
 def _subsets(values: Array, size: int) -> Array:
     """Every subset of this size, or many random ones where there are too many, (N, size)."""
-    if math.comb(len(values), size) <= MOST_SUBSETS:
+    if math.comb(len(values), size) <= MAX_SUBSETS:
         return values[np.array(list(itertools.combinations(range(len(values)), size)))]
     rng = np.random.default_rng(0)
-    return values[rng.random((MOST_SUBSETS, len(values))).argpartition(size - 1)[:, :size]]
+    return values[rng.random((MAX_SUBSETS, len(values))).argpartition(size - 1)[:, :size]]
 
 
 def binomial_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
@@ -216,48 +216,48 @@ def binomial_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[flo
     return lower, upper
 
 
-# -- in words -------------------------------------------------------------------------------------
+# -- as text --------------------------------------------------------------------------------------
 
 
 def sentences(summary: ControlsSummary) -> list[str]:
     """The findings."""
-    p, said = summary.placebo, []
+    p, lines = summary.placebo, []
     if not p.campaigns:
-        said.append(f"No placebo campaign of {p.seeds} seeds is finished.")
+        lines.append(f"No placebo campaign of {p.seeds} seeds is finished.")
     else:
         low, high = p.interval
-        said.append(
+        lines.append(
             f"Placebo: {p.false} of {p.campaigns} campaigns of {p.seeds} seeds had a verdict "
             f"({p.better} better, {p.worse} worse), {p.false / p.campaigns:.1%} "
             f"({low:.1%} to {high:.1%}, exact); {1 - LEVEL:.0%} are expected. That is "
-            + ("in keeping with" if p.as_stated else "not in keeping with")
-            + " the stated confidence."
+            + ("consistent" if p.as_stated else "not consistent")
+            + " with the stated confidence."
         )
     if p.resampled is not None:
         around = ""
         if p.resampled_interval is not None:
             low, high = p.resampled_interval
-            around = f" ({low:.1%} to {high:.1%}, by the pairs there happen to be)"
-        said.append(
+            around = f" ({low:.1%} to {high:.1%}, by the number of pairs)"
+        lines.append(
             f"Resampled from all {p.pairs} placebo pairs: {p.resampled:.1%} of campaigns had a "
             f"verdict{around}."
         )
     for change in summary.planted:
         known = "help" if change.helps else "hurt"
         if change.effect is None or change.sd is None:
-            said.append(f"{change.entry}, known to {known}: not run.")
+            lines.append(f"{change.entry}, known to {known}: not run.")
             continue
         shares = ", ".join(
             f"{f.right:.0%} with {f.seeds} seeds (theory {f.predicted:.0%})" for f in change.found
         )
         wrong = max((f.wrong for f in change.found), default=0.0)
-        unlike = "" if (change.effect < 0) == change.helps else ", which is not what was known"
-        said.append(
+        unlike = "" if (change.effect < 0) == change.helps else ", the opposite of what is known"
+        lines.append(
             f"{change.entry}, known to {known}: {change.effect:+.4f} nats per token{unlike} "
             f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict "
             f"in at most {wrong:.0%}."
         )
-    return said + [f"Failed: {text}." for text in summary.failed]
+    return lines + [f"Failed: {text}." for text in summary.failed]
 
 
 def table(summary: ControlsSummary) -> tuple[Sequence[str], list[Sequence[str]]]:

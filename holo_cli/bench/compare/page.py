@@ -9,7 +9,7 @@ from typing import Any
 
 from holo_cli.bench.compare.summary import Line, Summary, bits_per_nat, verdict
 from holo_cli.bench.experiment.experiment import SWEEP_SEED, Experiment
-from holo_cli.bench.experiment.losses import test_bpb, test_loss
+from holo_cli.bench.experiment.result_log import test_bpb, test_loss
 from holo_cli.bench.experiment.significance import t_quantile
 from holo_cli.bench.report import Report
 from holo_cli.visualize.page import MISSING
@@ -17,16 +17,17 @@ from holo_cli.visualize.page import MISSING
 Trace = dict[str, Any]
 BITS = "bits per byte"
 TUNING_NOTE = (
-    "Trials done of those each entry has. Infeasible: settings that could not be built or matched "
-    "in size; others were tried instead. Default and tuned: the lowest loss, in nats per token on "
+    "Trials: finished trials of the budget. Infeasible: settings that could not be built or "
+    "matched in size and were replaced. Default and tuned: the lowest loss, in nats per token on "
     "the tune half, of the plan's learning rates alone and of all trials; the gain is their "
-    "difference. It is the best of many on that text: the table above says what it is worth."
+    "difference. It is the best of many trials on that text: the table above shows the loss on "
+    "the other half."
 )
 IN_COLUMNS = ("layers", "heads", "width", "mlp_ratio")  # settings that have a column of their own
 
 
 def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     plan, data = experiment.plan, experiment.data
     machines = [row["machine"] for row in experiment.rows]
     machine = dict(machines[-1]) if machines else {}
@@ -35,48 +36,48 @@ def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
         f"{len(summary.lines)} models, trained from scratch on the same tokens of "
         f"'{data.name}' in the same order, each at the best of the "
         f"{'settings' if plan.tune else 'learning rates'} tried. Lower is better everywhere. A "
-        "difference counts only where it is larger than the difference between random seeds.",
+        "difference counts only if it is larger than differences between random seeds.",
         machine,
     )
-    report.prose(_findings(experiment, summary), "What was found")
+    report.prose(_findings(experiment, summary), "Findings")
     _results(report, experiment, summary)
     _tuning(report, experiment)
     _plot(
         report,
-        "Where each model ends",
+        "Final loss of each model",
         _ends(summary.lines),
         _axes("", BITS),
-        "Each mark is a seed; the bar is the 95 % interval of the mean, which needs two seeds.",
+        "Each mark is a seed; the bar is the 95 % interval of the mean, for two seeds or more.",
     )
     share = bits_per_nat(experiment)
     _plot(
         report,
-        "Against tokens",
+        "Loss by tokens",
         [t for line in summary.lines for t in _curve(line, "tokens", share)],
         _axes("tokens trained on", BITS),
         "Mean over the seeds, on the whole validation text; bars reach from the best seed to the "
-        "worst. Curves drop at their end because the learning rate does.",
+        "worst. Curves drop at the end because the learning rate decays there.",
     )
     _plot(
         report,
-        "Against time",
+        "Loss by time",
         [t for line in summary.lines for t in _curve(line, "train_seconds", share)],
         _axes("seconds of training", BITS),
-        "The same, against the clock: mean seconds over the seeds, evaluations left out. The "
-        "machine may have had other work; the order of models is safer than the seconds.",
+        "The same losses by wall clock time: mean seconds over the seeds, without evaluations. The "
+        "machine may have been busy; the order of models is more reliable than the seconds.",
     )
     _plot(
         report,
-        "The learning rates",
+        "Learning rate sweeps",
         [t for line in summary.lines for t in _sweep(experiment, line)],
-        _axes("factor on the model's rates", "nats per token", log=True),
+        _axes("factor on the model's learning rates", "nats per token", log=True),
         f"Loss on the tune half of the validation text after a run of {plan.sweep_share:.0%} of "
         f"the steps, seed {SWEEP_SEED}. The reported runs of a model use the rate of its lowest "
-        "point. Rates that failed have no mark.",
+        "point. Failed rates have no mark.",
     )
     _shapes(report, experiment, summary)
     _runs(report, experiment)
-    report.prose(_method(experiment), "How it was made")
+    report.prose(_method(experiment), "Method")
     return report.write(path)
 
 
@@ -95,20 +96,20 @@ def _findings(experiment: Experiment, summary: Summary) -> str:
     first = []
     if best is not None and len(lines) > 1:
         first = [
-            f"The lowest mean, which by itself decides nothing: {best.entry}, "
+            f"The lowest mean, which alone is not a verdict: {best.entry}, "
             f"{best.bits:.4f} {BITS} ({best.loss:.4f} nats per token)."
         ]
     missing = _not_run(experiment)
     if missing:
-        first.append(f"Not run yet, and shown nowhere as a number: {', '.join(missing)}.")
+        first.append(f"Not run yet, so without figures: {', '.join(missing)}.")
     return (
         "\n".join(f"- {text}" for text in [*sentences[:1], *first, *sentences[1:]])
-        or "Nothing was run yet."
+        or "Nothing has been run yet."
     )
 
 
 def _not_run(experiment: Experiment) -> list[str]:
-    """What the plan asks for and no row has."""
+    """Runs of the plan that have no row."""
     missing = []
     for entry in experiment.plan.entries:
         final_runs = experiment.final_runs(entry)
@@ -135,12 +136,12 @@ def _results(report: Report, experiment: Experiment, summary: Summary) -> None:
         "± 95 %", "verdict", "seeds", "remarks",
     )  # fmt: skip
     report.table(
-        "The result",
+        "Results",
         columns,
         rows,
         "Losses after the last step, on the half of the validation text that no learning rate was "
         "chosen by: mean and standard deviation (sd) over seeds. ± 95 %: half of the interval of "
-        "the difference, in nats per token. A dash is what was not measured.",
+        "the difference, in nats per token. A dash marks what was not measured.",
     )
     costs = []
     for line in summary.lines:
@@ -157,13 +158,13 @@ def _results(report: Report, experiment: Experiment, summary: Summary) -> None:
         "tokens", "training s", "tokens/s", "peak memory, MB",
     )  # fmt: skip
     report.table(
-        "What it cost",
+        "Size, time and memory",
         headings,
         costs,
-        "Matched: whether the entry has what the plan holds equal (see below). "
-        "Active parameters are those that one token uses. State is what decoding keeps for one "
-        "text as long as the context. FLOPs are of training, by formula. Time, speed and peak "
-        "memory of the whole process are medians over the seeds.",
+        "Matched: whether the entry meets what the plan matches (see below). Active parameters are "
+        "those that one token uses. State is what decoding keeps of one text as long as the "
+        "context. FLOPs are those of training, by formula. Time, speed and peak memory (of the "
+        "whole process) are medians over the seeds.",
     )
 
 
@@ -171,11 +172,11 @@ def _tuning(report: Report, experiment: Experiment) -> None:
     """The budget of each entry and what it found."""
     if experiment.tuning is not None:
         columns, rows = experiment.tuning.table()
-        report.table("What tuning found", columns, rows, TUNING_NOTE)
+        report.table("Results of tuning", columns, rows, TUNING_NOTE)
 
 
 def _fixed(value: float | None) -> str | None:
-    """With as many decimals as its neighbours above and below."""
+    """With four decimals, so that numbers in a column line up."""
     return None if value is None else f"{value:.4f}"
 
 
@@ -214,7 +215,7 @@ def _ends(lines: Sequence[Line]) -> list[Trace]:
 
 
 def _curve(line: Line, against: str, share: float) -> list[Trace]:
-    """Mean over seeds at each evaluation that all of them have."""
+    """Mean over the seeds at each evaluation that all of them have."""
     curves = [row["curve"] for row in line.rows]
     if not curves:
         return []
@@ -266,9 +267,9 @@ def _shapes(report: Report, experiment: Experiment, summary: Summary) -> None:
         ))  # fmt: skip
     columns = (
         "entry", "model", "layers", "heads", "width", "MLP units", "lr at x1", "AdamW's at x1",
-        "other settings that are not the model's defaults",
+        "other settings that differ from the model's defaults",
     )  # fmt: skip
-    report.table("What was trained", columns, rows)
+    report.table("Settings", columns, rows)
 
 
 def _runs(report: Report, experiment: Experiment) -> None:
@@ -298,9 +299,9 @@ def _runs(report: Report, experiment: Experiment) -> None:
         "Every run",
         columns,
         rows,
-        "From the raw rows beside this page, which have all settings. CPU seconds are of the whole "
-        "process with its evaluations, and unknown for a run that was stopped in between. Code is "
-        "a fingerprint of the sources that made the run.",
+        "From the raw rows beside this page, which have all settings. CPU seconds are those of the "
+        "whole process with its evaluations, and unknown for a run that was interrupted. Code is a "
+        "fingerprint of the source code that made the run.",
     )
 
 
@@ -311,42 +312,43 @@ def _method(experiment: Experiment) -> str:
     sizes = {
         "parameters": f"Widths (then MLP units) are set so that each has {experiment.target:,} "
         f"parameters within {plan.tolerance:.0%}.",
-        "active": f"Widths (then MLP units) are set so that a token meets {experiment.target:,} "
-        f"parameters within {plan.tolerance:.0%}; how many there are in all differs.",
+        "active": f"Widths (then MLP units) are set so that a token uses {experiment.target:,} "
+        f"parameters within {plan.tolerance:.0%}; total parameters differ.",
         "time": f"Each trains for about {plan.seconds:g} seconds: the number of steps is set from "
-        "its measured speed, so that its schedule reaches its end.",
+        "its measured speed, so that its whole schedule is run.",
         "none": "Sizes are as the plan gives them, not matched.",
     }[plan.match]
     exempt = [name for name in experiment.configs if experiment.is_matched(name) is False]
     if exempt:
-        sizes += f" This does not hold for {', '.join(exempt)}, which keep their own."
+        sizes += f" Exceptions, with their own sizes: {', '.join(exempt)}."
     tokens = training.batch_size * training.grad_accum * context
     steps = "" if plan.match == "time" else f"{training.steps} steps of "
     convs = {getattr(r.model, "conv", 0) for r in experiment.configs.values()}
     short = (
-        f"a short convolution of width {convs.pop()} for all"
+        f"a short convolution of width {convs.pop()} in all"
         if len(convs) == 1 and convs != {0}
         else "no short convolution"
         if convs == {0}
-        else "a short convolution for some only"
+        else "a short convolution in some entries only"
     )
     last = plan.first_seed + plan.seeds - 1
-    return f"""{sizes} The same for all: {steps}{training.batch_size * training.grad_accum} x \
+    return f"""{sizes} Equal for all entries: {steps}{training.batch_size * training.grad_accum} x \
 {context} tokens ({tokens:,}), {short}, the same tokenizer ({experiment.vocab:,} tokens), and for \
 equal seeds the same batches in the same order.
 
-{_choice(experiment)} Then seeds {plan.first_seed} to {last}, which chose nothing. Choices are \
-made by the loss on one half of the validation text, and the loss on the other half is reported.
+{_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not \
+used for any choice. Choices are made by the loss on one half of the validation text, and the loss \
+on the other half is reported.
 
-What counts is the loss after the last step, never the best on the way. Windows of {context} \
+Reported is the loss after the last step, never the best on the way. Windows of {context} \
 tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
-x {data.byte_count("val"):,} bytes of text), so they can be held against other tokenizers.
+x {data.byte_count("val"):,} bytes of text), so they can be compared across tokenizers.
 
 Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
-t interval at 95 %. "Perhaps" is what stands alone but not after Holm's correction for the number \
-of comparisons. With two or three seeds the interval is wide and its width itself uncertain: "no \
-difference seen" does not mean that there is none. All of it holds for this text, this size and \
-this length of training.
+t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
+correction for the number of comparisons. With two or three seeds the interval is wide and its \
+width itself uncertain: "no difference seen" does not mean that there is none. The results hold \
+for this text, this size and this length of training.
 
 Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
 
@@ -359,8 +361,8 @@ def _choice(experiment: Experiment) -> str:
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
             f"{SWEEP_SEED}"
             + (
-                f"; a sweep that is best at its edge is extended beyond it, {plan.extend} times at "
-                "most."
+                f"; a sweep whose lowest or highest rate is best is extended, {plan.extend} times "
+                "at most."
                 if plan.extend
                 else "."
             )

@@ -17,13 +17,12 @@ from pathlib import Path
 from statistics import NormalDist, stdev
 from typing import Any
 
-from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.experiment.result_log import ResultLog, Row, rows_path
+from holo_cli.bench.experiment.result_log import ResultLog, Row, rows_path, test_loss
 from holo_cli.bench.experiment.significance import LEVEL, t_quantile
 from holo_cli.errors import DataError, UsageError
 
 POWER = 0.8
-MOST_SEEDS = 200  # more than that is not worth waiting for
+MAX_SEEDS = 200  # larger numbers are reported as "more than 200"
 PANELS = 2000  # of Simpson's rule
 SURE = 0.9  # confidence of the upper limit on the spread
 
@@ -46,10 +45,10 @@ def power(difference: float, spread: float, seeds: int, level: float = LEVEL) ->
 def seeds_needed(
     difference: float, spread: float, level: float = LEVEL, wanted: float = POWER
 ) -> int | None:
-    """The fewest seeds with at least `wanted` power; None above MOST_SEEDS."""
-    if power(difference, spread, MOST_SEEDS, level) < wanted:
+    """The fewest seeds with at least `wanted` power; None above MAX_SEEDS."""
+    if power(difference, spread, MAX_SEEDS, level) < wanted:
         return None
-    low, high = 1, MOST_SEEDS  # power grows with the number of seeds
+    low, high = 1, MAX_SEEDS  # power grows with the number of seeds
     while high - low > 1:
         middle = (low + high) // 2
         enough = power(difference, spread, middle, level) >= wanted
@@ -69,7 +68,7 @@ def upper_spread(spread: float, freedom: int, sure: float = SURE) -> float:
 
 
 def corrected_level(entries: int) -> float:
-    """The level at which Holm's correction can surely be met with `entries` comparisons: that of
+    """The level that satisfies Holm's correction in any case with `entries` comparisons: that of
     its first and strictest step."""
     return 1 - (1 - LEVEL) / max(1, entries)
 
@@ -93,12 +92,12 @@ def _over_chi(freedom: int, function: Callable[[float], float]) -> float:
     return total * step / 3
 
 
-# -- the spread seen in rows ----------------------------------------------------------------------
+# -- the spread in rows ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Standard deviation of paired differences, pooled over entries with a mean of their own."""
+class PairedSpread:
+    """Standard deviation of paired differences, pooled over entries with separate means."""
 
     sd: float
     freedom: int
@@ -109,7 +108,7 @@ class Spread:
         return upper_spread(self.sd, self.freedom)
 
 
-def spread_in(page: Path, kind: str, base: str) -> Spread | None:
+def spread_in(page: Path, kind: str, base: str) -> PairedSpread | None:
     """The spread in the rows of a comparison's page; None without two pairs of any entry.
 
     Only runs of equal data, steps, batches and context are paired. Where a page holds several such
@@ -145,7 +144,7 @@ def _group(row: Row) -> tuple[Any, ...]:
     return (row["data"]["fingerprint"], *(training[key] for key in keys), context)
 
 
-def _pooled(group: Mapping[str, Mapping[int, Row]], base: str) -> Spread | None:
+def _pooled(group: Mapping[str, Mapping[int, Row]], base: str) -> PairedSpread | None:
     pairs: dict[str, list[float]] = {}
     for entry, by_seed in group.items():
         shared = sorted(by_seed.keys() & group.get(base, {}).keys())
@@ -155,7 +154,7 @@ def _pooled(group: Mapping[str, Mapping[int, Row]], base: str) -> Spread | None:
     if not freedom:
         return None
     squares = sum((len(v) - 1) * stdev(v) ** 2 for v in pairs.values())
-    return Spread(math.sqrt(squares / freedom), freedom, pairs)
+    return PairedSpread(math.sqrt(squares / freedom), freedom, pairs)
 
 
 # -- the answer -----------------------------------------------------------------------------------
@@ -166,8 +165,8 @@ def answer(
 ) -> dict[str, Any]:
     """How many seeds a difference of `difference` nats needs, as --json has it.
 
-    `entries` are held against `base`; `named` says that the page was named for its spread. Raises
-    UsageError for a difference that is not above 0 and DataError where the page has no pairs.
+    `entries` are compared with `base`; `named` tells that the page was given with --power-from.
+    Raises UsageError for a difference that is not above 0 and DataError for a page without pairs.
     """
     if not difference > 0 or not math.isfinite(difference):
         raise UsageError(
@@ -206,7 +205,7 @@ def answer(
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
-    """The answer for a person."""
+    """The answer as sentences."""
     pairs = ", ".join(f"{entry} {count}" for entry, count in found["pairs"].items())
     entries = found["comparisons"]
     among = f" among {entries} comparisons (Holm)" if entries > 1 else ""
@@ -222,4 +221,4 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(count: int | None) -> str:
-    return f"more than {MOST_SEEDS} seeds" if count is None else f"{count} seeds"
+    return f"more than {MAX_SEEDS} seeds" if count is None else f"{count} seeds"

@@ -1,23 +1,21 @@
 """`holo bench compare`: models trained on the same tokens in the same order, each at its best rate.
 
-Everything but the mechanism is held equal: prepared set and tokenizer, batches and their order (by
-seed), steps, context, schedule to its end, and, as asked, parameters, active parameters or time.
-What is reported is the loss after the last step, not the best on the way, on the half of the
-validation part that no learning rate was chosen by. Rows go to a JSONL file as runs finish; a
-second call with the same page resumes where the first one stopped, in the middle of a run too.
+Everything but the mechanism is equal: prepared set and tokenizer, batches and their order (by
+seed), steps, context, the whole schedule and, as chosen, parameters, active parameters or time.
+Reported is the loss after the last step, not the best on the way, on the half of the validation
+part that no learning rate was chosen by. Rows are appended to a JSONL file as runs finish; a second
+call with the same page resumes where the first one stopped, in the middle of a run too.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.plan import Plan
 from holo_cli.bench.experiment.result_log import ResultLog, beside, rows_path
-from holo_cli.bench.experiment.runner import Say, Watch, execute
+from holo_cli.bench.experiment.runner import Notify, OnEvent, RunOptions, execute
 from holo_cli.bench.experiment.time_estimate import TimeEstimate
-from holo_cli.bench.machine import describe_machine
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
 from holo_cli.training.stopping import StopRequest
@@ -25,63 +23,48 @@ from holo_cli.training.stopping import StopRequest
 KIND = "compare"
 
 
-@dataclass(frozen=True)
-class Options:
-    """How an experiment is run, as against what it is."""
-
-    page: Path
-    jobs: int = 1
-    retry_failed: bool = False
-    redo: tuple[str, ...] = ()
-    train: bool = True  # False: only report what the rows say
-
-
-def open_experiment(plan: Plan, options: Options) -> Experiment:
+def open_experiment(plan: Plan, options: RunOptions) -> Experiment:
     """The experiment with its rows. Raises UsageError and DataError for what cannot be compared."""
     data = PreparedData.open(plan.data)
-    rows = ResultLog(rows_path(options.page), KIND)
-    experiment = Experiment(plan, data, rows)
+    experiment = Experiment(plan, data, ResultLog(rows_path(options.page), KIND))
     experiment.forget(failed=options.retry_failed, entries=options.redo)
     return experiment
 
 
 def run(
     experiment: Experiment,
-    options: Options,
+    options: RunOptions,
     *,
-    say: Say,
-    watch: Watch | None = None,
+    notify: Notify,
+    on_event: OnEvent | None = None,
     stop: StopRequest | None = None,
     estimate: bool = False,
 ) -> None:
     """Do every run that has no row yet. Raises Stopped after a request to stop, all saved.
 
-    With `estimate` it first says how long that will take, which may need a short measurement.
+    With `estimate` it first reports how long that will take, which may need a short measurement.
     """
     stop = StopRequest() if stop is None else stop
     expected = TimeEstimate(experiment, options.jobs)
     if estimate and experiment.todo():
         folder = beside(options.page, ".work")
-        expected.announce(lambda: expected.measure(folder, stop), say)
+        expected.announce(lambda: expected.measure(folder, stop), notify)
     execute(
         experiment,
-        options.page,
-        describe_machine,
-        say=say,
-        jobs=options.jobs,
-        watch=watch,
+        options,
+        notify=notify,
+        on_event=on_event,
         stop=stop,
-        left=expected.label,
-        again="The same command resumes there" + (", without --redo." if options.redo else "."),
+        time_left=expected.label,
     )
 
 
 def best_rates(page: Path) -> dict[str, float]:
-    """Of an earlier experiment: the rate of each entry's reported runs, for a plan that takes the
-    rates as found at another size.
+    """The rate of each entry's reported runs in an earlier comparison, for a plan that uses rates
+    found at another size.
 
-    Those runs stand for a sweep that was finished; where a file holds several experiments, the
-    newest run of an entry says. An entry whose sweep is under way has no rate yet.
+    A reported run means that its sweep was finished; where a file holds several experiments, the
+    newest run of an entry counts. Raises UsageError and DataError for a page without rates.
     """
     found: dict[str, tuple[str, float]] = {}
     path = rows_path(page)

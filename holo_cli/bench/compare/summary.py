@@ -1,6 +1,6 @@
-"""What an experiment's rows say: a line for each entry, and which differences are real.
+"""The results of an experiment: a line for each entry, and which differences are significant.
 
-Nothing here is filled in: an entry without finished runs has no figures, only the reason.
+Missing figures stay missing: an entry without finished runs has only the reason.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from holo_cli.bench.experiment.entries import default_of
 from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.identity import default_of
-from holo_cli.bench.experiment.losses import is_split, test_bpb, test_loss
 from holo_cli.bench.experiment.plan import Entry
-from holo_cli.bench.experiment.result_log import Row
+from holo_cli.bench.experiment.result_log import Row, is_split, test_bpb, test_loss
 from holo_cli.bench.experiment.significance import Difference, against
 
 UNIT = "nats per token"
@@ -24,7 +23,7 @@ UNMATCHED = "*"  # after the size of an entry that is not matched
 
 @dataclass
 class Line:
-    """One entry's result. Losses are of the finished seeds, in the order of the seeds."""
+    """One entry's result. Losses are those of the finished seeds, in the order of the seeds."""
 
     entry: str
     model: str
@@ -36,13 +35,13 @@ class Line:
     active_parameters: int
     state_bytes: int
     settings: dict[str, Any]  # that differ from the model's defaults
-    matched: bool | None = None  # in what the plan matches; None where it matches nothing
+    matched: bool | None = None  # whether it meets what the plan matches; None: nothing to match
     note: str = ""
     rows: list[Row] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
-        """Whether something of it failed: its other seeds are no fair picture of it."""
+        """Whether a seed failed: the mean of the other seeds would be biased."""
         return self.status.startswith("failed")
 
     @property
@@ -119,7 +118,7 @@ class Summary:
         return found + self.remarks
 
     def _answer(self) -> list[str]:
-        """The question people came with, answered first."""
+        """The main question, answered first."""
         if not self.differences:
             return []
         said = []
@@ -138,7 +137,7 @@ def summarise(experiment: Experiment) -> Summary:
     remarks = [*_unmatched(experiment, lines), *_remarks(lines)]
     if experiment.tuning is not None:
         remarks += experiment.tuning.sentences()
-    for name, number in experiment.foreign.items():
+    for name, number in experiment.other_data.items():
         data = experiment.data
         remarks.append(
             f"{number} rows of {experiment.rows.path} are of the prepared set {name}, not of "
@@ -148,7 +147,7 @@ def summarise(experiment: Experiment) -> Summary:
 
 
 def _unmatched(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
-    """Which entries differ from the others in what the plan holds equal."""
+    """Entries that do not meet what the plan matches."""
     names = [line for line in lines if line.matched is False]
     if not names:
         return []
@@ -172,11 +171,11 @@ def _unmatched(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
 def _sentence(line: Line) -> str:
     if not line.losses:
         return line.note
-    return f"Nothing is said from the seeds that ended well. {line.note}"
+    return f"No verdict is given from the seeds that finished. {line.note}"
 
 
 def _remarks(lines: Sequence[Line]) -> list[str]:
-    """What makes the entries' runs less alike than they should be."""
+    """Differences between runs that should be equal in all but the entry."""
     rows = [row for line in lines for row in line.rows]
     remarks = []
     for key, what in (
@@ -186,12 +185,12 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
     ):
         found = {row[key] for row in rows if row.get(key)}
         if len(found) > 1:
-            remarks.append(f"Runs of {len(found)} {what} are held against each other here.")
+            remarks.append(f"Runs with {len(found)} {what} are compared.")
     whole = sum(not is_split(row) for row in rows)
     if whole:
         remarks.append(
             f"{whole} of {len(rows)} runs are from before the validation text was split: their "
-            "losses are of all of it, also of the part that their learning rates were chosen by."
+            "losses include the text by which their learning rates were chosen."
         )
     return remarks
 
@@ -231,17 +230,17 @@ def _line(experiment: Experiment, entry: Entry) -> Line:
     notes = sorted({f"{row['error']}" for row in failures})
     if sweep.broken:
         rates = ", ".join(f"x{rate:g}" for rate in sweep.broken)
-        notes.append(f"its sweep broke off at {rates}; --retry-failed does that again")
+        notes.append(f"its sweep broke off at {rates}; --retry-failed runs that again")
     if tuning is not None and (broken := tuning.result(entry).broken):
         numbers = ", ".join(map(str, broken))
-        notes.append(f"its trials {numbers} broke off; --retry-failed does that again")
+        notes.append(f"its trials {numbers} broke off; --retry-failed runs them again")
     if sweep.settled and sweep.at_edge:
         at = f" at {sweep.swept_at}" if sweep.swept_at else ""
         notes.append(f"the best rate{at}, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:
         notes.append("its runs were made by different versions of the code")
     if any(row["stopped_by"] != "steps" for row in done):
-        notes.append("ended before its schedule did")
+        notes.append("stopped before the end of its schedule")
     return Line(
         entry=entry.name,
         model=entry.model,
@@ -260,7 +259,7 @@ def _line(experiment: Experiment, entry: Entry) -> Line:
 
 
 def _own_settings(experiment: Experiment, entry: Entry) -> dict[str, Any]:
-    """The model's keys that are not at their defaults, without those of the common backbone."""
+    """The model's keys that differ from their defaults, without keys common to all models."""
     config = experiment.final_config(entry.name).model
     common = {"vocab_size", "context", "dropout"}
     return {
@@ -277,7 +276,7 @@ def bits_per_nat(experiment: Experiment) -> float:
 
 
 def table(summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """The main result as text: columns and rows. The deviation is that of nats per token."""
+    """The main result as text: columns and rows. `sd` is that of nats per token."""
     columns = (
         "model", "bits/byte", "nats/token", "sd", f"vs {summary.base}", "verdict",
     )  # fmt: skip
@@ -298,7 +297,7 @@ def table(summary: Summary) -> tuple[Sequence[str], list[Sequence[str]]]:
 def costs(
     summary: Summary, count: Callable[[float], str], size: Callable[[float], str]
 ) -> tuple[Sequence[str], list[Sequence[str]]]:
-    """What each entry is and costs, as text. A star marks an entry that is not matched in size."""
+    """Size, speed and memory of each entry as text. A star marks an entry that is not matched."""
     columns = (
         "model", "parameters", "active", "state", "rate", "seeds", "tokens", "train s",
         "tokens/s", "peak memory",
@@ -306,7 +305,7 @@ def costs(
     rows: list[Sequence[str]] = []
     for line in summary.lines:
         seconds, peak = line.median("train_seconds"), line.median("peak_rss_bytes")
-        tokens, pace = line.median("tokens"), line.median("tokens_per_second")
+        tokens, throughput = line.median("tokens"), line.median("tokens_per_second")
         rows.append((
             line.entry,
             count(line.parameters) + ("" if line.matched is not False else UNMATCHED),
@@ -316,14 +315,14 @@ def costs(
             str(len(line.losses)),
             "" if tokens is None else count(tokens),
             "" if seconds is None else f"{seconds:.0f}",
-            "" if pace is None else count(pace),
+            "" if throughput is None else count(throughput),
             "" if peak is None else size(peak),
         ))  # fmt: skip
     return columns, rows
 
 
 def verdict(line: Line, difference: Difference | None, none: str) -> str:
-    """What a table says of an entry: how it stands to the first one, or why that is not known."""
+    """An entry's verdict against the baseline, or the reason why it has none."""
     if line.failed or not line.losses:
         return line.status
     return none if difference is None else difference.verdict

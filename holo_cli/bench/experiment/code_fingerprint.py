@@ -1,6 +1,6 @@
-"""Short names for the code that makes and trains a model, so that rows tell what made them.
+"""Fingerprints of the code that makes and trains a model, stored in every row.
 
-A worker takes them when it begins, before a file can change under a run.
+A worker computes them when it starts, before a file can change during a run.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from holo_cli import registry
 ROOT = Path(holo_cli.__file__).parent
 LAYERS = ("cache", "causal", "conv", "cross_entropy", "device", "embedding", "head", "mlp", "norm",
           "interfaces", "rope")  # fmt: skip
-# What every model's run goes through: batches and their order, the loop, the backbone's layers.
+# what every model's run goes through: batches and their order, the trainer, the backbone's layers
 SHARED = (*(f"layers/{name}.py" for name in LAYERS), "training",
           *(f"models/{name}.py" for name in ("__init__", "backbone", "base", "views")),
           "config", "data/batches.py", "data/dataset.py", "data/windows.py",
           "bench/experiment/worker.py")  # fmt: skip
-# What a run of `holo bench recall` goes through beside that: its rows and how they are scored.
+# what a run of `holo bench recall` goes through as well: its rows and their scoring
 RECALL = ("bench/tasks", "bench/recall/train.py", "bench/recall/compressor.py")
 
 
-def shared_code() -> str:
-    """Of what all models share: rows that are held against each other should agree in it."""
+def shared_fingerprint() -> str:
+    """Of the code that all models share: rows should agree in it to be compared."""
     return _digest(file for pattern in SHARED for file in _files(pattern))
 
 
-def code_of(model: str, job: str = "train") -> str:
-    """Of a model's own folder, all layers, and of what all share; for a job "recall" also of the
-    tasks and of what trains and tests on them."""
-    patterns = ("layers", *SHARED, *(RECALL if job == "recall" else ()))
+def code_fingerprint(model: str, task: str = "train") -> str:
+    """Of a model's own folder, all layers, and the shared code; for the worker's task "recall" also
+    of the synthetic tasks and of the code that trains and tests on them."""
+    patterns = ("layers", *SHARED, *(RECALL if task == "recall" else ()))
     return _digest([*registry.code_files(model), *(f for p in patterns for f in _files(p))])
 
 

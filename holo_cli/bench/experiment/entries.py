@@ -1,179 +1,172 @@
-"""Who is measured, in which common shape: layers, width, context, vocabulary and batch are the same
-for all, so that what differs is the mechanism and what belongs to it (heads, say).
+"""From an entry of a plan to the config of a run, and what makes two runs the same.
 
-Also what all measuring benches share: spreads of repeated figures, and the log of raw rows.
+Also what must hold before anything is trained: all entries see the same tokens, and there is enough
+text.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from holo_cli import registry
-from holo_cli.bench.experiment.plan import Entry, check_model, parse_variant
-from holo_cli.bench.experiment.result_log import ResultLog, Row
-from holo_cli.config.resolve import Resolved, default_preset, resolve
-from holo_cli.config.sources import read_sets
-from holo_cli.errors import UsageError
+from holo_cli.bench.experiment.plan import Entry, Plan
+from holo_cli.config.resolve import Resolved, resolve
+from holo_cli.data.batches import TrainBatches
+from holo_cli.data.dataset import PreparedData
+from holo_cli.data.halves import halves
+from holo_cli.errors import DataError, UsageError
 
-BASELINE = "vanilla"
-VOCABULARY = {"tiny": 1024}
-ROWS = {"tiny": 8, "25m": 2}  # sequences in a training batch
-USUAL_VOCABULARY, USUAL_ROWS = 8192, 4
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ResolvedEntry:
-    """A model in the shape in which it is measured; `resolved` holds vocabulary and batch too."""
-
-    name: str
-    resolved: Resolved
-
-    @property
-    def model(self) -> str:
-        return self.resolved.model_name
-
-    def with_settings(self, changes: dict[str, Any]) -> ResolvedEntry:
-        """The same with some dotted keys changed. Raises UsageError for values out of range."""
-        return ResolvedEntry(self.name, self.resolved.replace(changes, source="bench"))
+# settings that say where and how a run is made, and do not change its result
+NOT_PART_OF_IDENTITY = {
+    "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
+}  # fmt: skip
+# the keys of training.* that decide which tokens a run reads
+TOKENS_SEEN = (
+    "steps", "batch_size", "grad_accum", "ramp_steps", "ramp_context", "target_loss", "time_limit",
+)  # fmt: skip
 
 
-def resolve_entries(
-    models: Sequence[str],
-    variants: Sequence[str] = (),
-    *,
-    preset: str = "tiny",
-    sets: Sequence[str] = (),
-    context: int | None = None,
-    batch_size: int | None = None,
-    vocab_size: int | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    reserved: Mapping[str, str] = {},
-) -> list[ResolvedEntry]:
-    """The subjects in the order given, models first; every model there is where none is named.
+def resolve_entry(plan: Plan, entry: Entry, data: Path) -> Resolved:
+    """The entry's config at its own size: preset, base, then its settings.
 
-    `variants` are "NAME=MODEL,KEY=VALUE,..."; `sets` are "key=value" for all subjects, over the
-    common shape and under a variant's own keys. `reserved` are keys that a bench sets,
-    with the
-    flags that they have. Raises UsageError for those, for unknown models, presets and keys, for
-    values out of range, and for a name that is used twice.
+    Raises UsageError naming the entry for keys that its model does not have and values that it
+    cannot take.
     """
-    reserved = {"model.vocab_size": "--vocab-size", **reserved}
-    entries = [Entry(name, check_model(name)) for name in models]
-    entries += [parse_variant(text) for text in variants]
-    entries = entries or [Entry(name, name) for name in registry.model_names()]
-    names = [entry.name for entry in entries]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UsageError(f"'{twice}' is named twice.", next_step="Give each another name.")
-    base = entries[0].model if all(e.model != BASELINE for e in entries) else BASELINE
-    shape = resolve(base, preset).model
-    common: dict[str, Any] = {
-        "model.layers": shape.layers,
-        "model.width": shape.width,
-        "model.context": context or shape.context,
-        "training.batch_size": batch_size or ROWS.get(preset, USUAL_ROWS),
-        "training.device": device,
-        "training.dtype": dtype,
+    changes = {
+        **plan.base,
+        **entry.settings,
+        "data.path": data.resolve().as_posix(),
+        "data.verify": False,  # the experiment verifies the data once
+        "training.sample_tokens": 0,
     }
-    for_all = {given.key: given.value for given in read_sets(sets)}
-    for source, settings in (("--set", for_all), *((e.name, e.settings) for e in entries)):
-        for key in settings:
-            if key in reserved:
+    if "training.warmup" not in changes and "training.steps" in changes:
+        changes["training.warmup"] = min(50, changes["training.steps"] // 10)
+    found = resolve(entry.model, entry.preset, entry.recipe)
+    return found.replace(changes, source=f"entry {entry.name}")
+
+
+def scaled(resolved: Resolved, rate: float, seed: int) -> Resolved:
+    """With both peak learning rates times `rate`, and a seed."""
+    training = resolved.training
+    return resolved.replace(
+        {
+            "training.lr": training.lr * rate,
+            "training.adam_lr": training.adam_lr * rate,
+            "training.seed": seed,
+        },
+        source=f"rate x{rate:g}",
+    )
+
+
+def shortened(resolved: Resolved, share: float) -> Resolved:
+    """The same schedule in a share of the steps, evaluated only at its end."""
+    steps = max(1, round(resolved.training.steps * share))
+    warmup = min(resolved.training.warmup, steps)
+    return resolved.replace(
+        {"training.steps": steps, "training.warmup": warmup, "training.eval_every": steps},
+        source="the sweep",
+    )
+
+
+def evaluated(resolved: Resolved, times: int) -> Resolved:
+    """Evaluated `times` times, at equal distances."""
+    every = max(1, -(-resolved.training.steps // times))
+    return resolved.replace({"training.eval_every": every}, source="the plan")
+
+
+# -- identity -------------------------------------------------------------------------------------
+
+
+def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
+    """Model, data and settings: what decides a run's result. Not: where and how it was run.
+
+    Keys without effect are left out, and keys at the value that a config without them stands for:
+    so a key that a later version adds does not change the identity of older runs. The number
+    format is left out where it is "auto": an experiment computes in one format, see
+    `Experiment.dtype`.
+    """
+    unread = {f"model.{key}" for key in resolved.model.without_effect()}
+    return {
+        "model": resolved.model_name,
+        "data": fingerprint,
+        "settings": {
+            key: value
+            for key, value in resolved.values().items()
+            if key not in NOT_PART_OF_IDENTITY | unread
+            and value != _value_if_missing(resolved, key)
+            and (key, value) != ("training.dtype", "auto")
+        },
+    }
+
+
+def identity_of_row(row: Mapping[str, Any], data: str) -> dict[str, Any] | None:
+    """The identity of a row's run by the settings stored in it; `data` names the data. None for
+    settings that this version cannot read."""
+    try:
+        return identity(Resolved.from_dict({"model": row["model"], "config": row["config"]}), data)
+    except (KeyError, UsageError):
+        return None
+
+
+def agrees(row: Mapping[str, Any], resolved: Resolved) -> bool:
+    """Whether a row's settings have the same meaning as these."""
+    return identity_of_row(row, "") == identity(resolved, "")
+
+
+def _value_if_missing(resolved: Resolved, key: str) -> Any:
+    """What a dotted key means in a config without it, as JSON stores it."""
+    section, _, leaf = key.partition(".")
+    if section == "model":
+        return type(resolved.model).before(leaf)
+    return default_of(getattr(resolved, section), leaf)
+
+
+def default_of(config: BaseModel, name: str) -> Any:
+    """A field's default, as JSON stores it."""
+    default = type(config).model_fields[name].get_default(call_default_factory=True)
+    return list(default) if isinstance(default, tuple) else default
+
+
+# -- before a comparison --------------------------------------------------------------------------
+
+
+def check_same_tokens(configs: dict[str, Resolved], *, timed: bool) -> None:
+    """Raises UsageError where an entry would not see the same tokens in the same order as the first
+    one, naming the entry and the key. With `timed` the numbers of steps may differ."""
+    first = next(iter(configs))
+    expected = _tokens_seen(configs[first], timed)
+    for name, resolved in configs.items():
+        for key, value in _tokens_seen(resolved, timed).items():
+            if value != expected[key]:
                 raise UsageError(
-                    f"{key} of {source} would be without effect: here it is the same for all.",
-                    next_step=f"Use {reserved[key]}.",
+                    f"Entries {first} and {name} would not see the same tokens: {key} is "
+                    f"{expected[key]} and {value}.",
+                    next_step="Set it for all entries, in the plan's base or with --set, or "
+                    "compare them in separate plans.",
                 )
-    subjects = []
-    for entry in entries:
-        known = preset in registry.preset_names(entry.model)
-        resolved = resolve(entry.model, preset if known else default_preset(entry.model))
-        changes = {**common, **for_all, **entry.settings}
-        changes["model.vocab_size"] = vocab_size or VOCABULARY.get(preset, USUAL_VOCABULARY)
-        subjects.append(ResolvedEntry(entry.name, resolved.replace(changes, source="bench")))
-    return subjects
 
 
-def baseline_of(subjects: Sequence[ResolvedEntry]) -> str:
-    """The subject that ratios are taken to: plain vanilla, else the first vanilla, else the
-    first."""
-    named = [s.name for s in subjects if s.name == BASELINE]
-    of_model = [s.name for s in subjects if s.model == BASELINE]
-    return (named or of_model or [subjects[0].name])[0]
+def _tokens_seen(resolved: Resolved, timed: bool) -> dict[str, object]:
+    training, data = resolved.training.model_dump(), resolved.data.model_dump()
+    keys = [key for key in TOKENS_SEEN if not (timed and key == "steps")]
+    return (
+        {"model.context": resolved.model.context}
+        | {f"training.{key}": training[key] for key in keys}
+        | {f"data.{key}": value for key, value in data.items() if key != "path"}
+    )
 
 
-def with_dtype(subject: ResolvedEntry) -> ResolvedEntry:
-    """With the number format that training would choose here, found once for all processes."""
-    from holo_cli.training.precision import pick_device, pick_dtype
-
-    training = subject.resolved.training
-    dtype = pick_dtype(training.dtype, pick_device(training.device))
-    return subject.with_settings({"training.dtype": str(dtype).removeprefix("torch.")})
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and most of repeated figures."""
-
-    median: float
-    low: float
-    high: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Spread | None:
-        """None of no values."""
-        found = list(values)
-        if not found:
-            return None
-        return cls(statistics.median(found), min(found), max(found), len(found))
-
-    def bars(self) -> tuple[float, float]:
-        """Distances from the median, up and down: Plotly's `array` and `arrayminus`."""
-        return self.high - self.median, self.median - self.low
-
-    def to_dict(self) -> dict[str, float | int]:
-        return {"median": self.median, "low": self.low, "high": self.high, "count": self.count}
-
-
-def spread_text(spread: Mapping[str, float] | None, form: str, unit: str = "") -> str:
-    """Median, with least and most in brackets."""
-    if spread is None:
-        return "–"
-    median, low, high = (f"{spread[key]:{form}}" for key in ("median", "low", "high"))
-    return f"{median}{unit} ({low} to {high})"
-
-
-def megabytes(nbytes: float | None) -> str:
-    """Bytes for a reader: kB under a megabyte, else MB."""
-    if nbytes is None:
-        return "–"
-    return f"{nbytes / 1e3:,.1f} kB" if nbytes < 1e6 else f"{nbytes / 1e6:,.0f} MB"
-
-
-@dataclass
-class Log:
-    """Every single measurement, as it comes: in memory, and as a line of JSON where a file is
-    given. `run` names this run of the command in the file, which may hold others."""
-
-    run: str
-    rows: ResultLog | None = None
-    kept: list[Row] = field(default_factory=list)
-
-    @classmethod
-    def to(cls, path: Path | None, bench: str, run: str) -> Log:
-        """Raises DataError where the file holds rows of another bench or version."""
-        return cls(run, None if path is None else ResultLog(path, bench))
-
-    def add(self, *place: object, **figures: Any) -> None:
-        """`place` says what was measured: phase, name, round, ..."""
-        row = {"key": "/".join(map(str, (self.run, *place))), "run": self.run, **figures}
-        self.kept.append(row)
-        if self.rows is not None:
-            self.rows.add(row)
+def check_text(data: PreparedData, configs: dict[str, Resolved]) -> None:
+    """Raises DataError for a set without validation text or with too little text to train on."""
+    if not data.token_count("val"):
+        raise DataError(
+            f"{data.path} has no validation text, so nothing can be compared on it.",
+            next_step="Prepare it with a larger --val-fraction.",
+        )
+    for resolved in configs.values():
+        TrainBatches(data.split("train"), resolved.model.context, 0)  # raises if too short
+        halves(data, resolved.model.context)  # likewise

@@ -1,10 +1,10 @@
-"""Which runs a comparison is made of, and which of them come next.
+"""Which runs a comparison consists of, and which are still to be done.
 
-An experiment keeps no state of its own: what comes next follows from the plan and from the rows
-that are there, so stopping and going on is nothing special. Each entry goes through a sweep of its
-learning rate, which moves on past an edge that is best, and then through its seeds at the best
-rate. The sweep has a seed of its own: the rate is not chosen on the runs that are reported.
-Entries take turns, so that a machine that gets slower or busier does so for all of them.
+An experiment keeps no state of its own: the next runs follow from the plan and from the stored
+rows, so an interrupted experiment resumes without further effort. Each entry goes through a sweep
+of its learning rate, which is extended where the lowest or highest rate is best, and then through
+its seeds at the best rate. The sweep has a seed of its own: the rate is not chosen on reported
+runs. Entries take turns, so that a machine that becomes slower or busier does so for all of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from holo_cli.bench.compare.checks import check_equal, check_text
-from holo_cli.bench.experiment.identity import (
+from holo_cli.bench.experiment.entries import (
+    check_same_tokens,
+    check_text,
     evaluated,
     identity,
     identity_of_row,
@@ -24,18 +25,27 @@ from holo_cli.bench.experiment.identity import (
     scaled,
     shortened,
 )
-from holo_cli.bench.experiment.losses import tune_loss
-from holo_cli.bench.experiment.param_matching import count, describe, fit
+from holo_cli.bench.experiment.param_matching import count_parameters, describe, match_size
 from holo_cli.bench.experiment.plan import Entry, Plan
-from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of
-from holo_cli.bench.experiment.runs import SWEEP_SEED, Run, Sweep, diverged
+from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of, tune_loss
+from holo_cli.bench.experiment.runs import (
+    SWEEP_SEED,
+    THROUGHPUT,
+    Run,
+    Sweep,
+    diverged,
+    outcome,
+    training_job,
+    training_row,
+)
 from holo_cli.bench.experiment.tuning import Trial, Tuning
+from holo_cli.bench.experiment.worker_pool import Event, Job
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
 
-THROUGHPUT_RUNS = 3  # how often the speed of an entry is measured, for match = "time"
+SPEED_MEASUREMENTS = 3  # how often the speed of an entry is measured, for match = "time"
 
 
 class Experiment:
@@ -49,10 +59,10 @@ class Experiment:
         labels: Mapping[str, Any] | None = None,
         where: str = "",
     ) -> None:
-        """Resolves and sizes every entry. Raises UsageError and DataError for what cannot be.
+        """Resolves and sizes every entry. Raises UsageError and DataError for what is not possible.
 
-        Where an experiment has several experiments, `labels` go into each row of this one and
-        `where` into the names of its runs.
+        Where several experiments share a file, as in a ladder, `labels` go into each row of this
+        one and `where` into the labels of its runs.
         """
         self.labels, self.where = dict(labels or {}), where
         self.plan, self.data, self.rows = plan.check(), data, rows
@@ -64,19 +74,18 @@ class Experiment:
         self._known: dict[tuple[str, str, float, int, int], Run] = {}
         self._throughput_runs: dict[tuple[str, int, int], Run] = {}
         self._sizes: dict[str, Description] = {}
-        self._stored: dict[str, Row] = {}  # rows by what their settings mean today
-        self.foreign: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
+        self._stored: dict[str, Row] = {}  # rows by the keys that their settings have now
+        self.other_data: Counter[str] = Counter()  # rows of other prepared sets, by the sets' names
         self._index()
-        self.forgotten: list[
-            str
-        ] = []  # keys of rows that count no more, for `run` to put on record
+        self.forgotten: list[str] = []  # keys of rows that no longer count
+        self.series = 1
         if plan.match in ("parameters", "active"):
             first = self._with_vocabulary(plan.entries[0])
-            self.target = plan.target or count(first, self.vocab, plan.match)
+            self.target = plan.target or count_parameters(first, self.vocab, plan.match)
         for entry in plan.entries:
             self.configs[entry.name] = resolved = self.sized(entry)
             self.described[entry.name] = describe(resolved, self.vocab)
-        check_equal(self.configs, timed=plan.match == "time")
+        check_same_tokens(self.configs, timed=plan.match == "time")
         self.dtype = number_format(self.configs[plan.entries[0].name], self._rows_here())
         check_text(data, self.configs)
         self.base = plan.entries[0].name
@@ -90,7 +99,7 @@ class Experiment:
         if plan.match not in ("parameters", "active") or entry.match == "none":
             return resolved
         try:
-            return fit(
+            return match_size(
                 resolved, self.vocab, self.target, plan.match,
                 vary=entry.vary or plan.vary, tolerance=plan.tolerance,
             )  # fmt: skip
@@ -103,40 +112,40 @@ class Experiment:
         resolved = resolve_entry(self.plan, entry, self.data.path)
         return resolved.replace({"model.vocab_size": self.vocab}, source="the tokenizer")
 
-    # -- what there is to do ----------------------------------------------------------------------
+    # -- what is to be done (`runner.Runnable`) ---------------------------------------------------
 
     def wanted(self) -> list[Run]:
-        """Every run that can be named now, in the order in which they should be done: finished
-        ones too. More come to be known as sweeps settle."""
+        """Every run that can be named now, finished or not, in the order in which to do them. More
+        are known once sweeps have settled."""
         columns = [list(self._of(entry)) for entry in self.plan.entries]
         return [run for turn in zip_longest(*columns) for run in turn if run is not None]
 
     def todo(self) -> list[Run]:
-        """Those of `wanted` without a row, equal ones once."""
+        """Runs of `wanted` without a row, equal ones once."""
         found = {run.key: run for run in reversed(self.wanted()) if self.row(run) is None}
         return list(reversed(found.values()))
 
     def left(self) -> int:
         """How many runs are still to do, as far as can be foreseen."""
         unsettled = sum(not self.sweep(e).settled for e in self.plan.entries)
-        return len(self.todo()) + unsettled * self.plan.seeds + sum(self._unasked().values())
+        return len(self.todo()) + unsettled * self.plan.seeds + sum(self._unproposed().values())
 
-    def _unasked(self) -> dict[str, int]:
+    def _unproposed(self) -> dict[str, int]:
         """Trials that are still to be proposed, by entry."""
         tuning = self.tuning
-        return {e.name: tuning.unasked(e) for e in self.plan.entries} if tuning else {}
+        return {e.name: tuning.unproposed(e) for e in self.plan.entries} if tuning else {}
 
     def pending(self) -> Iterator[tuple[str, int | None, int]]:
-        """Entry, steps (None: not known yet) and evaluations of each run that is to be done, as
-        far as can be foreseen."""
+        """Entry, steps (None: not known yet) and evaluations of each run still to do, as far as can
+        be foreseen."""
         for run in self.todo():
             training = run.resolved.training
-            if run.role == "pace":
+            if run.role == THROUGHPUT:
                 yield run.entry, 0, 0
             else:
                 yield run.entry, training.steps, -(-training.steps // training.eval_every)
         for entry in self.plan.entries:
-            for _ in range(self._unasked().get(entry.name, 0)):
+            for _ in range(self._unproposed().get(entry.name, 0)):
                 steps = self.steps(entry)
                 yield entry.name, steps and round(steps * self.plan.sweep_share), 1
             if not self.sweep(entry).settled:
@@ -144,7 +153,7 @@ class Experiment:
                     yield entry.name, self.steps(entry), self.plan.evaluations
 
     def is_matched(self, entry: str) -> bool | None:
-        """Whether an entry has what the plan holds equal; None where the plan holds nothing."""
+        """Whether an entry meets what the plan matches; None where it matches nothing."""
         plan, described = self.plan, self.final_size(entry)
         if plan.match == "none":
             return None
@@ -154,11 +163,11 @@ class Experiment:
         return abs(size - self.target) <= plan.tolerance * self.target
 
     def is_timed(self, entry: str) -> bool:
-        """Whether an entry's runs last a given time."""
+        """Whether an entry's runs last for a given time."""
         return self._timed(self.entries[entry])
 
     def final_config(self, entry: str) -> Resolved:
-        """The entry's config, as tuned where that is known; at its rates x1."""
+        """The entry's config, tuned where that is known, with its learning rates x1."""
         best = self.tuned(entry)
         return self.configs[entry] if best is None else best.shape
 
@@ -166,7 +175,7 @@ class Experiment:
         return self.size(self.final_config(entry)) if self.tuned(entry) else self.described[entry]
 
     def size(self, resolved: Resolved) -> Description:
-        """What a config costs, counted once for each model."""
+        """Parameters, FLOPs and state of a config, counted once for each model."""
         key = key_of({"model": resolved.model_name, **resolved.model.model_dump(mode="json")})
         if key not in self._sizes:
             self._sizes[key] = describe(resolved, self.vocab)
@@ -219,7 +228,7 @@ class Experiment:
         return self._run(entry, "sweep", rate, SWEEP_SEED)
 
     def sweep(self, entry: Entry) -> Sweep:
-        """How far an entry's sweep has come, by the rows."""
+        """The state of an entry's sweep, by the rows."""
         if self.tuning is not None:
             result = self.tuning.result(entry)
             best = None if result.best is None else result.best.rate
@@ -231,10 +240,10 @@ class Experiment:
             return Sweep(tuple(rates), {}, None, settled=False)
         for _ in range(self.plan.extend + 1):
             losses = self._losses(entry, rates)
-            broken = tuple(rate for rate in rates if self._broke(entry, rate))
+            broken = tuple(rate for rate in rates if self._broke_off(entry, rate))
             if len(losses) + len(broken) < len(rates):
                 return Sweep(tuple(rates), losses, None, settled=False, broken=broken)
-            if broken:  # the best one may be among them
+            if broken:  # the best rate may be one of these
                 return Sweep(tuple(rates), losses, None, settled=True, broken=broken)
             good = {rate: loss for rate, loss in losses.items() if loss is not None}
             best = min(good, key=lambda rate: good[rate]) if good else None
@@ -257,32 +266,33 @@ class Experiment:
             if row is not None and (row["status"] == "done" or diverged(row))
         }
 
-    def _broke(self, entry: Entry, rate: float) -> bool:
+    def _broke_off(self, entry: Entry, rate: float) -> bool:
         row = self.row(self.sweep_run(entry, rate))
         return row is not None and row["status"] != "done" and not diverged(row)
 
     # -- matching by time -------------------------------------------------------------------------
 
     def throughput_runs(
-        self, entry: Entry, resolved: Resolved | None = None, times: int = THROUGHPUT_RUNS
+        self, entry: Entry, resolved: Resolved | None = None, times: int = SPEED_MEASUREMENTS
     ) -> list[Run]:
-        """Measurements of speed, of the entry's config or another one of it; none unless runs are
-        as long as a given time."""
+        """Measurements of the speed of an entry, with its own config or another one; none unless
+        its runs last for a given time."""
         if not self._timed(entry):
             return []
         resolved = resolved or self.configs[entry.name]
-        return [self._pace(entry, resolved, number) for number in range(times)]
+        return [self._throughput_run(entry, resolved, number) for number in range(times)]
 
-    def _pace(self, entry: Entry, resolved: Resolved, number: int) -> Run:
-        known = (entry.name, id(resolved), number)  # the run keeps the config, so its id, in use
+    def _throughput_run(self, entry: Entry, resolved: Resolved, number: int) -> Run:
+        # the run keeps a reference to the config, so no other object gets its id
+        known = (entry.name, id(resolved), number)
         if known not in self._throughput_runs:
             settings = identity(resolved, self.data.fingerprint)
             key = key_of(settings | {"seconds": self.plan.seconds, "pace": number})
-            self._throughput_runs[known] = Run(entry.name, "pace", 1.0, number, resolved, key)
+            self._throughput_runs[known] = Run(entry.name, THROUGHPUT, 1.0, number, resolved, key)
         return self._throughput_runs[known]
 
     def steps(
-        self, entry: Entry, resolved: Resolved | None = None, times: int = THROUGHPUT_RUNS
+        self, entry: Entry, resolved: Resolved | None = None, times: int = SPEED_MEASUREMENTS
     ) -> int | None:
         """Steps of a whole run; None while the speed that decides them is not known."""
         if not self._timed(entry):
@@ -300,7 +310,7 @@ class Experiment:
         return resolved if steps is None else self.with_steps(resolved, steps)
 
     def with_steps(self, resolved: Resolved, steps: int) -> Resolved:
-        """With so many steps, and a warm-up that is not too long for them."""
+        """With this number of steps, and a warm-up of a tenth of them at most."""
         if steps == resolved.training.steps:
             return resolved
         warmup = min(resolved.training.warmup, steps // 10)
@@ -308,7 +318,7 @@ class Experiment:
         return resolved.replace(changes, source="the time given")
 
     def _run(self, entry: Entry, role: str, rate: float, seed: int) -> Run:
-        """Made once: what is to do is asked after every run, and checking configs takes time."""
+        """Cached: `wanted` is called after every run, and checking configs takes time."""
         known = (entry.name, role, rate, seed, self.steps(entry) or 0)
         if known not in self._known:
             resolved = self._config(entry)
@@ -322,25 +332,39 @@ class Experiment:
         return self._known[known]
 
     def seeded(self, entry: Entry, resolved: Resolved, rate: float, seed: int) -> Resolved:
-        """The config of a run from its entry's: with its learning rates and its seed."""
+        """The config of a run: its entry's with a rate and a seed."""
         return scaled(resolved, rate, seed)
 
-    def experiment_of(self, run: Run) -> Experiment:
-        """The experiment itself: all runs are its own."""
-        return self
+    def job(self, run: Run) -> Job:
+        return training_job(self, run)
+
+    def store(
+        self, run: Run, event: Event, machine: dict[str, Any], wall_seconds: float | None
+    ) -> str:
+        """Store the row of a finished run; returns run and result in one line."""
+        row = training_row(self, run, event, machine)
+        if wall_seconds is not None:
+            row["wall_seconds"] = wall_seconds
+        self.add(row)
+        return outcome(run, row)
+
+    def add(self, row: Row) -> None:
+        """Store a row under its key."""
+        self.rows.add(row)
+        self._stored[row["key"]] = row
 
     # -- rows -------------------------------------------------------------------------------------
 
     def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
-        """Do again what failed, or every run that these entries now have. Unknown entries fail by
-        name."""
+        """Run failed runs again, and every run that these entries have now. Raises UsageError for
+        unknown entries."""
         self.forget_runs(self.runs_of(entries), failed=failed)
 
     def runs_of(self, entries: Sequence[str]) -> list[Run]:
-        """Every run that these entries now have. Raises UsageError for unknown ones."""
+        """Every run that these entries have now. Raises UsageError for unknown entries."""
         for name in entries:
             if name not in self.entries:
-                raise UsageError(f"There is no entry '{name}' to do again.")
+                raise UsageError(f"There is no entry '{name}' to run again.")
         return [run for name in entries for run in self._of(self.entries[name])]
 
     def forget_runs(self, runs: Sequence[Run], *, failed: bool) -> None:
@@ -356,40 +380,34 @@ class Experiment:
             self.tuning.forget()
 
     def row(self, run: Run) -> Row | None:
-        """The row of a run: one made with settings that mean the same, on the same data."""
+        """The row of a run: one whose settings have the same meaning, on the same data."""
         return self._stored.get(run.key)
 
-    def add(self, row: Row) -> None:
-        """The row of a run that has just ended, under the run's key."""
-        self.rows.add(row)
-        self._stored[row["key"]] = row
-
     def _index(self) -> None:
-        """Rows by the keys that runs of their settings have now.
+        """Index rows by the keys that runs with their settings have now.
 
-        The key that a row was written with may be of an earlier form, or from before a default
-        changed; what a row's stored settings mean does not change.
+        A row's own key may be of an earlier form, or from before a default changed; the meaning of
+        its stored settings does not change.
         """
         for row in self.rows:
             stored = row.get("data", {})
             if not self.data.matches_fingerprint(stored.get("fingerprint", "")):
                 name = stored.get("name", "unknown")
-                self.foreign[f"{name} ({stored.get('fingerprint', '')[:8]})"] += 1
-            elif row["role"] == "pace":
+                self.other_data[f"{name} ({stored.get('fingerprint', '')[:8]})"] += 1
+            elif row["role"] == THROUGHPUT:
                 self._stored[row["key"]] = row
             elif (settings := identity_of_row(row, self.data.fingerprint)) is not None:
                 self._stored[key_of(settings)] = row
 
     def _rows_here(self) -> list[Row]:
-        """Rows of this plan's entries on this data."""
         return [row for row in self._stored.values() if row["entry"] in self.entries]
 
 
 def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
     """The format in which all runs of an experiment compute: "float32" or "bfloat16".
 
-    As asked for; else that of the rows there are, so that an experiment which is resumed on another
-    machine stays comparable with itself; else what this machine is fast at.
+    The plan's; else that of the rows there are, so that an experiment which is resumed on another
+    machine stays comparable with itself; else what is fast on this machine.
     """
     from holo_cli.training.precision import pick_device, pick_dtype
 

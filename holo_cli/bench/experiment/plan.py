@@ -1,9 +1,9 @@
-"""What a comparison trains: entries (a model and its settings), what they share, and how often.
+"""The plan of a comparison: entries (a model and its settings), shared settings, and seeds.
 
-A plan is a TOML file (`configs/bench/*.toml`, or one of yours) or is made of command-line words. A
-variant of one model is an entry like any other. Everything that could stop a run is found here,
-before anything is trained: unknown names and keys, values out of range, sizes that cannot be met, a
-context longer than the text.
+A plan is a TOML file (`configs/bench/*.toml`, or your own) or follows from command-line options. A
+variant of a model is an entry like any other. Mistakes are reported before anything is trained:
+unknown names and keys, values out of range, sizes that cannot be met, a context longer than the
+text.
 """
 
 from __future__ import annotations
@@ -12,20 +12,17 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
 
-if TYPE_CHECKING:
-    pass
-
 MATCHES = ("parameters", "active", "time", "none")
-ALL = "all"  # in place of names of entries
+ALL = "all"  # instead of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
-RESERVED = {  # settings that a comparison gives its runs, and how to have a say in them
+RESERVED = {  # settings that a comparison sets itself, and how to influence them
     "training.seed": "--seeds says how many there are, --first-seed where they start",
     "training.init_seed": "equal seeds start from the weights of that seed",
     "training.eval_every": "the plan's evaluations say how many there are",
@@ -36,10 +33,10 @@ RESERVED = {  # settings that a comparison gives its runs, and how to have a say
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that is compared. `settings` are dotted keys laid over the plan's base.
+    """A model with its settings. `settings` are dotted keys that override the plan's base.
 
-    `rates` (None: the plan's) are factors on both peak rates; a single one is taken as it is,
-    without a sweep. `match` and `vary` (None: the plan's) say whether and by what its size is met.
+    `rates` (None: the plan's) are factors on both peak learning rates; a single one is used without
+    a sweep. `match` and `vary` (None: the plan's) say whether and how its size is matched.
     """
 
     name: str
@@ -54,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole experiment. The field names are the keys of a plan file."""
+    """A whole comparison. The field names are the keys of a plan file."""
 
     entries: tuple[Entry, ...] = ()
     title: str = ""
@@ -66,17 +63,17 @@ class Plan:
     tolerance: float = 0.02
     vary: tuple[str, ...] = ("model.width", "model.mlp_ratio")
     rates: tuple[float, ...] = (0.5, 1.0, 2.0)
-    extend: int = 2  # how far a sweep may go on beyond an edge that is best
+    extend: int = 2  # how many rates may be added where the lowest or highest is best
     sweep_share: float = 0.5  # of the steps, in a run of the sweep
     seeds: int = 3
-    first_seed: int = 1  # of the reported runs; others than before confirm a result
-    evaluations: int = 10  # of a final run, evenly over its steps
-    tune: int = 0  # trials of each entry over its settings; 0: the rates alone are swept
-    main: tuple[str, ...] = ()  # entries that run where none is named; empty: all
+    first_seed: int = 1  # of the reported runs; fresh seeds confirm a result
+    evaluations: int = 10  # of a reported run, at equal distances
+    tune: int = 0  # trials of each entry over its settings; 0: only rates are swept
+    main: tuple[str, ...] = ()  # entries that run by default; empty: all
 
     def selected(self, names: Sequence[str] | None, variants: Sequence[Entry] = ()) -> Plan:
-        """The plan with the entries asked for: those of `names`, "all", or, for None, the main
-        ones; then the variants."""
+        """The plan with the entries of `names` ("all": every entry; None: the main entries),
+        and the variants."""
         plan = self.with_entries(variants)
         if names is not None and list(names) == [ALL]:
             return plan
@@ -91,7 +88,7 @@ class Plan:
         return replace(self, entries=select_entries(self.entries, names))
 
     def with_entries(self, more: Iterable[Entry]) -> Plan:
-        """With entries added; one of a name that is there replaces it."""
+        """With entries added; an entry with an existing name replaces it."""
         entries = {e.name: e for e in self.entries} | {e.name: e for e in more}
         return replace(self, entries=tuple(entries.values()))
 
@@ -101,23 +98,24 @@ class Plan:
         base: Mapping[str, Any] | None = None,
         sets: Iterable[str] = (),
     ) -> Plan:
-        """With fields replaced and keys laid over the base: `base` dotted, `sets` as typed."""
+        """With fields replaced, and keys of the base overridden: `base` dotted, `sets`
+        "key=value"."""
         return replace(self, base=shared_settings(self.base, base or {}, sets), **values)
 
     def with_rates(self, rates: Mapping[str, float], source: str) -> Plan:
-        """Each entry at one rate, found elsewhere. Raises UsageError where one is missing."""
+        """Each entry at a rate that was found elsewhere. Raises UsageError for a missing rate."""
         for entry in self.entries:
             if entry.name not in rates:
                 raise UsageError(
                     f"{source} has no best rate for '{entry.name}'.",
-                    next_step=f"It has some for: {', '.join(sorted(rates)) or 'nothing'}; choose "
-                    "with --models.",
+                    next_step=f"It has rates for: {', '.join(sorted(rates)) or 'no entry'}; choose "
+                    "entries with --models.",
                 )
         entries = (replace(e, rates=(rates[e.name],)) for e in self.entries)
         return replace(self, entries=tuple(entries))
 
     def check(self) -> Plan:
-        """The plan itself, or UsageError for numbers that make no sense."""
+        """Returns the plan itself; raises UsageError for values that are not possible."""
         wrong = {
             f"match '{self.match}'": self.match not in MATCHES,
             f"seeds {self.seeds}": self.seeds < 1,
@@ -168,9 +166,9 @@ def _are_rates(rates: Sequence[Any]) -> bool:
 
 
 def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entry, ...]:
-    """Entries by their names or their models'; unknown names fail.
+    """Entries by their names or by their models' names. Raises UsageError for unknown names.
 
-    A registered model without an entry is added as it is.
+    A registered model without an entry becomes an entry with its defaults.
     """
     chosen: list[Entry] = []
     for name in names:
@@ -186,7 +184,7 @@ def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entr
 
 
 def parse_variant(text: str) -> Entry:
-    """`NAME=MODEL,KEY=VALUE,...` -> an entry.
+    """An entry from `NAME=MODEL,KEY=VALUE,...`.
 
     A key without a section is the model's: `ngt-8=ngt,coords=8` sets `model.coords`.
     """
@@ -210,7 +208,7 @@ def parse_variant(text: str) -> Entry:
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Bare keys become the model's; nested tables [base.model] become dotted keys."""
+    """Keys without a section become model keys; tables like [base.model] become dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if key in SECTIONS and isinstance(value, Mapping):
@@ -223,8 +221,8 @@ def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
 def shared_settings(
     plan: Mapping[str, Any], given: Mapping[str, Any], sets: Iterable[str]
 ) -> dict[str, Any]:
-    """A plan's base under dotted settings and under "key=value" as typed. A warm-up that is long
-    for a number of steps given here is shortened with it."""
+    """A plan's base, overridden by dotted settings and by "key=value". A warm-up that is too long
+    for a given number of steps is shortened."""
     shared = dict(plan) | dict(given)
     typed = dotted({item.key: item.value for item in read_sets(sets)})
     steps, warmup = given.get("training.steps"), shared.get("training.warmup")
@@ -249,7 +247,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
         )
     if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
         return UsageError(
-            f"'{name}' is a file; what is compared here is trained anew, from a model's name.",
+            f"'{name}' is a file; a comparison trains models from scratch, by their names.",
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "
             "`holo eval` scores checkpoints.",
         )
@@ -260,18 +258,29 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
 # -- plan files -----------------------------------------------------------------------------------
 
 
-def plan_names() -> list[str]:
-    """The plans that come with holo."""
-    return sorted(path.stem for path in (registry.configs_folder() / "bench").glob("*.toml"))
+def _plans_folder(kind: str) -> Path:
+    folder = registry.configs_folder() / "bench"
+    return folder if kind == "compare" else folder / kind
+
+
+def plan_names(kind: str) -> list[str]:
+    """The plans that come with holo for `holo bench KIND`."""
+    return sorted(path.stem for path in _plans_folder(kind).glob("*.toml"))
+
+
+def plan_path(kind: str, name: str) -> Path:
+    """The file of a plan that comes with holo. Raises UsageError for an unknown name."""
+    names = plan_names(kind)
+    if name not in names:
+        raise UsageError(
+            f"There is no plan '{name}' for `holo bench {kind}`.", next_step=nearest(name, names)
+        )
+    return _plans_folder(kind) / f"{name}.toml"
 
 
 def named_plan(name: str) -> Plan:
     """A plan that comes with holo."""
-    if name not in plan_names():
-        raise UsageError(
-            f"There is no plan '{name}' for a comparison.", next_step=nearest(name, plan_names())
-        )
-    return read_plan(registry.configs_folder() / "bench" / f"{name}.toml")
+    return read_plan(plan_path("compare", name))
 
 
 def read_plan(path: Path) -> Plan:
@@ -291,8 +300,8 @@ def read_plan(path: Path) -> Plan:
 def load_plan(
     path: Path, known: set[str], tables: str = ""
 ) -> tuple[dict[str, Any], tuple[Entry, ...], dict[str, Any]]:
-    """The plain keys of a plan file, which must be `known`; its entries; and the tables of one
-    more kind, [TABLES.NAME], as they are. Lists become tuples, the base dotted keys."""
+    """The plain keys of a plan file, which must be `known`; its entries; and the tables
+    [TABLES.NAME] unchanged. Lists become tuples, the base gets dotted keys."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -318,7 +327,7 @@ def _tuples(value: Any) -> Any:
 
 
 def check_types(values: Mapping[str, Any], plan: type, path: Path) -> None:
-    """Kinds of values as a plan's defaults have them; whole numbers pass as numbers."""
+    """Raises UsageError for a value of another type than the plan's default."""
     for f in fields(plan):
         if f.name not in values or f.name == "base":
             continue
@@ -340,7 +349,7 @@ def _read_entry(path: Path, name: str, given: Any) -> Entry:
     match = given.get("match")
     if match not in (None, "none"):
         raise UsageError(
-            f'{path}: match of [entry.{name}] can only be "none": the plan\'s own, or not.'
+            f'{path}: match of [entry.{name}] can only be "none"; leave it out to use the plan\'s.'
         )
     return Entry(
         name,

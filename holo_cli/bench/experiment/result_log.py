@@ -1,8 +1,8 @@
-"""The raw rows of an experiment: one JSON object a line, appended as runs finish, never rewritten.
+"""The raw rows of a bench: one JSON object a line, appended as runs finish, never rewritten.
 
-The first line names the bench and the version of the format. Later rows
-of a key replace earlier ones when read, so a run that is repeated leaves its first answer on
-record. A last line that a crash cut off is passed over.
+The first line names the bench and the version of the format. When the file is read, later rows of a
+key replace earlier ones, so a repeated run leaves its first result on record. A last line that was
+cut off by a crash is skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 
 def key_of(settings: Mapping[str, Any]) -> str:
-    """A short name for these very settings: equal settings have equal keys, on any machine."""
+    """A short hash: equal settings have equal keys, on any machine."""
     text = json.dumps(settings, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
@@ -30,7 +30,7 @@ class ResultLog:
     """The rows of one file, and new ones added to it. `kind` is the bench that writes them."""
 
     def __init__(self, path: Path, kind: str) -> None:
-        """Read what is there. Raises DataError for a file of another version or bench."""
+        """Reads the file, if there is one. Raises DataError for another version or bench."""
         self.path, self.kind = path, kind
         self._rows: dict[str, Row] = {}
         for row in self._read():
@@ -50,17 +50,21 @@ class ResultLog:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def machine(self) -> Mapping[str, Any]:
+        """What the newest rows were measured on; empty without rows."""
+        return next((row["machine"] for row in reversed(list(self))), {})
+
     def forget(self, key: str) -> None:
-        """Act as if a key had no row; the line stays in the file until a newer one outdoes it."""
+        """Act as if a key had no row; its line stays in the file until a newer one replaces it."""
         self._rows.pop(key, None)
 
     def tombstone(self, key: str) -> None:
-        """Forget a key for good: a line says so, its earlier rows stay above it."""
+        """Forget a key permanently: a line is added that says so, its earlier rows stay above."""
         self._append({"key": key, "forgotten": True})
         self.forget(key)
 
     def add(self, row: Row) -> None:
-        """Append a row and see it onto the disk."""
+        """Append a row and flush it to the disk."""
         assert "key" in row
         self._append(row)
         self._rows[row["key"]] = row
@@ -71,13 +75,13 @@ class ResultLog:
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             if new:
                 file.write(json.dumps({"bench": self.kind, "format": FORMAT}) + "\n")
-            elif not self._ends_whole():
+            elif not self._ends_with_newline():
                 file.write("\n")
             file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _ends_whole(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
@@ -85,13 +89,17 @@ class ResultLog:
     def _read(self) -> list[Row]:
         if not self.path.exists():
             return []
-        # bytes: a cut can fall inside a letter, and only "\n" ends a row, not all that Unicode has
+        # as bytes: a cut can fall inside a letter, and only "\n" ends a row, not all that Unicode
+        # counts as a line end
         lines = self.path.read_bytes().split(b"\n")
         if not lines[0].strip():
             return []
         head = _parsed(lines[0])
         if head is None or "bench" not in head:
-            raise self._foreign()
+            raise DataError(
+                f"{self.path} is not a file of bench rows.",
+                next_step="Name another page with --out.",
+            )
         if head["bench"] != self.kind:
             raise DataError(
                 f"{self.path} holds rows of `holo bench {head['bench']}`, not of {self.kind}.",
@@ -104,31 +112,26 @@ class ResultLog:
                 next_step="Name another page with --out, or use the holo that wrote it.",
             )
         rows = [_parsed(line) for line in lines[1:] if line.strip()]
-        # a line that is no JSON was cut off by a crash: its run is simply not there
+        # a line that is not JSON was cut off by a crash: its run counts as not done
         return [row for row in rows if row is not None and "key" in row]
-
-    def _foreign(self) -> DataError:
-        return DataError(
-            f"{self.path} is not a file of bench rows.", next_step="Name another page with --out."
-        )
 
 
 def _parsed(line: bytes) -> Row | None:
     try:
         value = json.loads(line)
-    except ValueError:  # UnicodeDecodeError is one
+    except ValueError:  # includes UnicodeDecodeError
         return None
     return value if isinstance(value, dict) else None
 
 
 def rows_path(page: Path) -> Path:
-    """Where the rows of a page lie: beside it, under the same name. Raises UsageError for a page
-    that would lie where its rows do."""
+    """The file of a page's rows, beside it and under the same name. Raises UsageError for a page
+    that has the name of its own rows."""
     return beside(page, ".jsonl")
 
 
 def beside(page: Path, suffix: str) -> Path:
-    """A page's name with another suffix; "run.v1" keeps its ".v1", only .html is taken off.
+    """A page's path with another suffix; "run.v1" keeps its ".v1", only .html is removed.
 
     Raises UsageError where that is the page itself.
     """
@@ -140,3 +143,27 @@ def beside(page: Path, suffix: str) -> Path:
     if page.suffix.lower() in (".html", ".htm"):
         return page.with_suffix(suffix)
     return page.with_name(page.name + suffix)
+
+
+# -- which loss is for what: one chooses among runs, the other is reported ------------------------
+# Rows from before the validation part was split have one loss over all of it.
+
+
+def tune_loss(row: Row) -> float:
+    """Nats per token on the text that learning rates and settings are chosen by."""
+    return float(row["tune_loss"] if "tune_loss" in row else row["val_loss"])
+
+
+def test_loss(row: Row) -> float:
+    """Nats per token on the text that is reported and chose nothing."""
+    return float(row["test_loss"] if "test_loss" in row else row["val_loss"])
+
+
+def test_bpb(row: Row) -> float:
+    """Bits per byte of the reported text."""
+    return float(row["test_bpb"] if "test_bpb" in row else row["bpb"])
+
+
+def is_split(row: Row) -> bool:
+    """Whether the row's losses are of two texts."""
+    return "test_loss" in row

@@ -1,10 +1,9 @@
-"""Executes the training runs of an experiment in worker processes and appends a row for each.
+"""Runs what is missing of an experiment in worker processes and stores a row of each run.
 
-An experiment (`Experiment`, `Ladder`) knows which runs are missing; this module turns
-them into jobs and what the workers report into rows. A run normally has a process of its own.
-Where runs take
-seconds, starting the process costs as much as the run, so several may share one (`series`): the
-losses are the same, but peak memory and processor time are then not known and stay out of the row.
+`holo bench compare`, `ladder`, `controls` and `recall` share it. A run normally has a process of
+its own. Where runs take seconds, starting the process costs as much as the run, so several may
+share one (`series`): the losses are the same, but peak memory and processor time of a run are then
+unknown and missing from its row.
 """
 
 from __future__ import annotations
@@ -12,214 +11,163 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
-from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.experiment import Experiment, Run
-from holo_cli.bench.experiment.losses import test_bpb, test_loss, tune_loss
-from holo_cli.bench.experiment.result_log import ResultLog, Row, beside
-from holo_cli.bench.experiment.worker_pool import DONE, Event, Job, WorkerEvent, run_jobs
+from holo_cli.bench.experiment.result_log import ResultLog, beside
+from holo_cli.bench.experiment.runs import AnyRun
+from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event, Job, WorkerEvent, run_jobs
+from holo_cli.bench.machine import describe_machine
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
 
-Say = Callable[[str], None]
-Watch = Callable[[str, Event], None]  # the name of a run, and an event of it
+Notify = Callable[[str], None]  # called with a line about what has happened
+OnEvent = Callable[[str, Event], None]  # called with the label of a run and one of its events
+R = TypeVar("R", bound=AnyRun)
 
 
-class Runnable(Protocol):
-    """What can be executed: runs that are missing, and the experiment each of them belongs to."""
+@dataclass(frozen=True)
+class RunOptions:
+    """How an experiment is run. `redo` are entries whose rows no longer count."""
+
+    page: Path
+    jobs: int = 1
+    retry_failed: bool = False
+    redo: tuple[str, ...] = ()
+
+
+class Runnable(Protocol[R]):
+    """An experiment: which runs are missing, how to run one, and how to store its row."""
 
     rows: ResultLog
-    forgotten: list[str]
+    forgotten: list[str]  # keys of rows that no longer count
+    series: int  # how many runs may share a process
 
-    def todo(self) -> list[Run]: ...
+    def todo(self) -> list[R]:
+        """Runs without a row that can be named now, each once."""
+        ...
 
-    def left(self) -> int: ...
+    def left(self) -> int:
+        """How many runs are still to do, as far as can be foreseen."""
+        ...
 
-    def experiment_of(self, run: Run) -> Experiment: ...
+    def job(self, run: R) -> Job: ...
+
+    def store(
+        self, run: R, event: Event, machine: dict[str, Any], wall_seconds: float | None
+    ) -> str:
+        """Store the row of a finished run; returns the run and its result in one line.
+
+        `wall_seconds` are those of its process; None where it shared one."""
+        ...
 
 
 def execute(
-    experiment: Runnable,
-    page: Path,
-    machine: Callable[[], dict[str, Any]],
+    experiment: Runnable[R],
+    options: RunOptions,
     *,
-    say: Say,
-    jobs: int = 1,
-    series: int = 1,
-    watch: Watch | None = None,
+    notify: Notify,
+    on_event: OnEvent | None = None,
     stop: StopRequest | None = None,
-    left: Callable[[], str] = str,
-    again: str = "The same command resumes there.",
+    time_left: Callable[[], str] = str,
 ) -> None:
-    """Do every run that has no row yet, `jobs` at a time, up to `series` runs in one process.
+    """Do every run that has no row yet, `options.jobs` at a time.
 
-    `machine` describes this machine and is called only if there is something to do. Raises Stopped
-    after a request to stop, with everything saved and `again` as the next step. `left` may add to
-    the number of runs left in each line how long they take.
+    `time_left` is added to the number of runs left in each line. Raises Stopped after a request to
+    stop, with everything saved.
     """
     stop = StopRequest() if stop is None else stop
-    for key in experiment.forgotten:  # on record, so that a stop in between loses nothing
+    for key in experiment.forgotten:  # stored first, so that a stop in between loses nothing
         experiment.rows.tombstone(key)
     if not experiment.todo():
         return
-    desk = _Desk(experiment, machine(), say, watch, jobs, series, left)
+    machine = describe_machine()
+    scheduler = _Scheduler(experiment, machine, notify, on_event, options.jobs, time_left)
+    folder = beside(options.page, ".work")
     with stop.on_signals():
-        done = run_jobs(desk.todo, desk.heard, beside(page, ".work"), jobs, lambda: bool(stop))
+        done = run_jobs(
+            scheduler.todo, scheduler.on_worker_event, folder, options.jobs, lambda: bool(stop)
+        )
     if not done:
         raise Stopped(
-            f"Stopped with about {experiment.left()} runs to do; what was done is in "
+            f"Stopped with about {experiment.left()} runs to do; finished runs are in "
             f"{experiment.rows.path}.",
-            next_step=again,
+            next_step="The same command, without --redo, resumes there."
+            if options.redo
+            else "The same command resumes there.",
         )
 
 
 @dataclass
-class _Series:
-    """The runs of one job, and the one that is under way."""
+class _Series(Generic[R]):
+    """The runs of one job, and the current one."""
 
-    runs: dict[str, Run]
-    current: Run
-    ended: set[str] = field(default_factory=set)  # keys of runs that have their row
+    runs: dict[str, R]
+    current: R
+    shared: bool  # whether several runs share the process
+    finished: set[str] = field(default_factory=set)  # keys of runs that have their row
 
-    def under_way(self) -> Run | None:
-        """The run that a dying process took with it: the current one, or, between two runs, the
-        next one, so that a process that dies at once is not started for ever."""
-        left = [run for key, run in self.runs.items() if key not in self.ended]
+    def lost(self) -> R | None:
+        """The run that a crashed process took with it: the current one or, between two runs, the
+        next one, so that a process that crashes at once is not started for ever."""
+        left = [run for key, run in self.runs.items() if key not in self.finished]
         return self.current if self.current in left else next(iter(left), None)
 
 
 @dataclass
-class _Desk:
+class _Scheduler(Generic[R]):
     """Turns runs into jobs, and events into rows."""
 
-    experiment: Runnable
+    experiment: Runnable[R]
     machine: dict[str, Any]
-    say: Say
-    watch: Watch | None
+    notify: Notify
+    on_event: OnEvent | None
     jobs: int
-    size: int
-    left: Callable[[], str]
-    began: dict[str, float] = field(default_factory=dict)  # by the key of the job
-    known: dict[str, _Series] = field(default_factory=dict)  # by the key of the job
+    time_left: Callable[[], str]
+    started: dict[str, float] = field(default_factory=dict)  # by the key of the job
+    series: dict[str, _Series[R]] = field(default_factory=dict)  # by the key of the job
 
     def todo(self) -> Iterator[Job]:
-        busy = {key for series in self.known.values() for key in series.runs}
+        busy = {key for series in self.series.values() for key in series.runs}
         missing = [run for run in self.experiment.todo() if run.key not in busy]
-        size = max(1, min(self.size, -(-len(missing) // self.jobs)))
+        size = max(1, min(self.experiment.series, -(-len(missing) // self.jobs)))
         for at in range(0, len(missing), size):
-            chunk = missing[at : at + size]
-            key = chunk[0].key if size == 1 else f"series-{chunk[0].key}"
-            # a job that is named is started at once, or asked for again
-            self.known[key] = _Series({run.key: run for run in chunk}, chunk[0])
-            self.began.setdefault(key, time.monotonic())
-            yield self._job(key, chunk)
-            # reached only when the pool wants a further job, so the one above is running
+            runs = missing[at : at + size]
+            key = runs[0].key if size == 1 else f"series-{runs[0].key}"
+            # a job that is yielded is started at once, or yielded again later
+            self.series[key] = _Series({run.key: run for run in runs}, runs[0], size > 1)
+            self.started.setdefault(key, time.monotonic())
+            jobs = [self.experiment.job(run) for run in runs]
+            if size == 1:
+                yield jobs[0]
+            else:
+                parts = [{"key": job.key, "task": job.task, **job.settings} for job in jobs]
+                yield Job(key, "series", {"resolved": parts[0]["resolved"], "parts": parts})
 
-    def _job(self, key: str, chunk: list[Run]) -> Job:
-        jobs = [_job(self.experiment.experiment_of(run), run) for run in chunk]
-        if not key.startswith("series-"):
-            return jobs[0]
-        parts = [{"key": job.key, "task": job.task, **job.settings} for job in jobs]
-        return Job(key, "series", {"resolved": parts[0]["resolved"], "parts": parts})
-
-    def heard(self, told: WorkerEvent) -> None:
-        series, event = self.known[told.job.key], told.event
+    def on_worker_event(self, received: WorkerEvent) -> None:
+        key, event = received.job.key, received.event
+        series = self.series[key]
         if event["event"] == "begin":
             series.current = series.runs[event["key"]]
-            return
-        if event["event"] == "part":
-            series.ended.add(event["key"])
-            self._ended(series.runs[event["key"]], event["end"])
-            return
-        alone = not told.job.key.startswith("series-")
-        if told.ended:
-            del self.known[told.job.key]
-        if event["event"] == "failed" or (alone and event["event"] == DONE):
-            lost = series.under_way()
-            if lost is not None:
-                self._ended(lost, event)
-        elif self.watch is not None and (alone or not told.ended):
-            self.watch(series.current.label(), event)
+        elif event["event"] == "part":
+            series.finished.add(event["key"])
+            self._finish(series.runs[event["key"]], event["end"])
+        else:
+            if received.is_last:
+                del self.series[key]
+            if event["event"] == FAILED or (not series.shared and event["event"] == DONE):
+                lost = series.lost()
+                if lost is not None:
+                    self._finish(lost, event)
+            elif self.on_event is not None and not (series.shared and received.is_last):
+                self.on_event(series.current.label(), event)
 
-    def _ended(self, run: Run, event: Event) -> None:
-        if self.watch is not None:
-            self.watch(run.label(), event)
-        experiment = self.experiment.experiment_of(run)
-        row = _row(experiment, run, event, self.machine)
-        if run.key in self.began and not row.get("resumed"):  # it had a process of its own
-            row["wall_seconds"] = round(time.monotonic() - self.began[run.key], 2)
-        experiment.add(row)
-        runs = self.experiment.left()
-        self.say(f"{_outcome(row, run)}  ({runs} run{'' if runs == 1 else 's'} left{self.left()})")
-
-
-def _job(experiment: Experiment, run: Run) -> Job:
-    # with_dtype once, here: a process that with_dtype for itself might find another format
-    asked = run.resolved.training.dtype
-    dtype = experiment.dtype if asked == "auto" else asked
-    resolved = run.resolved.replace({"training.dtype": dtype}, source="the experiment").to_dict()
-    if run.role == "pace":
-        settings = {"resolved": resolved, "seconds": experiment.plan.seconds}
-        return Job(run.key, "pace", settings)
-    return Job(run.key, "train", {"resolved": resolved})
-
-
-def _row(experiment: Experiment, run: Run, told: Event, machine: dict[str, Any]) -> Row:
-    """Everything that is known of a finished run, with all its settings."""
-    event = {key: value for key, value in told.items() if key != "event"}
-    described = experiment.size(run.resolved)
-    data = experiment.data
-    row: Row = {
-        "key": run.key,
-        "status": "done" if told["event"] == DONE else "failed",
-        "entry": run.entry,
-        "model": run.resolved.model_name,
-        "role": run.role,
-        "rate": run.rate,
-        "seed": run.seed,
-        **experiment.labels,
-    }
-    costs = {
-        "parameters": described.parameters,
-        "active_parameters": described.active_parameters,
-        "state_bytes": described.state_bytes,
-        "train_flops_per_token": described.train_flops_per_token,
-    }
-    config = run.resolved.to_dict()["config"]
-    config["data"].pop("path")  # of this machine; which text it was, its fingerprint says
-    about = {
-        "config": config,
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "tokenizer": data.tokenizer.fingerprint,
-            "vocab_size": experiment.vocab,
-            "val_tokens": data.token_count("val"),
-            "val_bytes": data.byte_count("val"),
-        },
-        "machine": machine | {"threads": event.pop("threads", machine["threads"])},
-        # a worker that died at once did not say which code it was
-        "code": event.pop("code", None) or code_of(run.resolved.model_name),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    tried = {} if run.trial is None else {"tune": run.trial.to_dict()}
-    return row | tried | costs | event | about
-
-
-def _outcome(row: Row, run: Run) -> str:
-    if row["status"] != "done":
-        return f"{run.label()}: failed: {row['error']}"
-    if run.role == "pace":
-        return f"{run.label()}: {row['steps']} steps in the time given"
-    if run.role == "tune":
-        return (
-            f"{run.label()}: {tune_loss(row):.4f} nats per token on the tune half, "
-            f"{row['train_seconds']:.0f} s"
-        )
-    return (
-        f"{run.label()}: {test_loss(row):.4f} nats per token, {test_bpb(row):.4f} bits per byte, "
-        f"{row['train_seconds']:.0f} s"
-    )
+    def _finish(self, run: R, event: Event) -> None:
+        if self.on_event is not None:
+            self.on_event(run.label(), event)
+        wall = None
+        if run.key in self.started and not event.get("resumed"):  # it had its own process
+            wall = round(time.monotonic() - self.started[run.key], 2)
+        line = self.experiment.store(run, event, self.machine, wall)
+        left = self.experiment.left()
+        self.notify(f"{line}  ({left} run{'' if left == 1 else 's'} left{self.time_left()})")

@@ -1,12 +1,12 @@
-"""What is tuned of an entry, and which trials are proposed: Optuna's sampler, by ask and tell.
+"""The search space of an entry, and the trials that Optuna's sampler proposes in it.
 
-Knobs are the entry's learning rates, the training keys common to all models, and the keys for which
+Tuned are the entry's learning rates, the training keys common to all models, and the keys for which
 the model's config declares a range (`holo_cli/config/tunable.py`). A key that the plan or the entry
-sets is what that entry is about: it is not tuned.
+sets is what that entry tests: it is not tuned.
 
-Proposals come in rounds of ROUND. A round is a function of the entry, its number and the losses of
-the rounds before it: so the trials are the same however many run at a time, and an experiment that
-is resumed finds them again from its rows. The sampler is TPE, Optuna's default (Bergstra et al.
+Trials are proposed in rounds of ROUND. A round is a function of the entry, its number and the
+losses of the rounds before it: so the trials do not depend on how many run at a time, and a resumed
+experiment finds them again from its rows. The sampler is TPE, Optuna's default (Bergstra et al.
 2011, "Algorithms for Hyper-Parameter Optimization", NeurIPS; Akiba et al. 2019, arXiv 1907.10902).
 """
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 RATE, ADAM_RATE = "rate", "adam_rate"  # factors: on both peak rates; on AdamW's beside Muon's
-ROUND = 4  # trials that are proposed from the same results
-STARTUP = 8  # results before the sampler stops drawing at random
-BEYOND = 2.0  # factor by which the rates may leave the plan's on both sides
+ROUND = 4  # trials proposed from the same results
+STARTUP = 8  # results before the sampler stops sampling at random
+BEYOND = 2.0  # factor by which rates may go below and above the plan's
 ADAM_RANGE = Range(low=0.25, high=4.0, log=True)
 
 Settings = dict[str, Any]
@@ -37,15 +37,14 @@ Space = dict[str, Range]
 
 @dataclass(frozen=True)
 class FinishedTrial:
-    """A finished trial: its settings and its loss on the tune part; None where it diverged or
-    could not be built."""
+    """A finished trial: its settings and its loss on the tune half; None where it failed."""
 
     settings: Settings
     loss: float | None
 
 
 def require_optuna() -> None:
-    """Raises UsageError where the extra is not installed."""
+    """Raises UsageError where the extra `tune` is not installed."""
     if importlib.util.find_spec("optuna") is None:
         raise UsageError(
             "--tune needs Optuna, which is not installed.",
@@ -54,9 +53,9 @@ def require_optuna() -> None:
 
 
 def space_of(resolved: Resolved, rates: Sequence[float], fixed: Collection[str]) -> Space:
-    """The knobs of an entry; `fixed` are dotted keys that keep their value.
+    """What is tuned of an entry; `fixed` are dotted keys that keep their value.
 
-    Raises UsageError for a declared range with nothing in it.
+    Raises UsageError for an empty declared range.
     """
     space = {RATE: Range(low=min(rates) / BEYOND, high=max(rates) * BEYOND, log=True)}
     if resolved.training.optimizer == "muon":
@@ -64,8 +63,8 @@ def space_of(resolved: Resolved, rates: Sequence[float], fixed: Collection[str])
     return space | {key: found for key, found in _declared(resolved) if key not in fixed}
 
 
-def own_knobs(space: Space) -> list[str]:
-    """The model's own keys among the knobs."""
+def model_keys(space: Space) -> list[str]:
+    """The keys of the model in a search space."""
     return [key for key in space if key.startswith("model.")]
 
 
@@ -80,10 +79,10 @@ def _declared(resolved: Resolved) -> Iterator[tuple[str, Range]]:
 
 
 def propose(
-    space: Space, name: str, number: int, told: Sequence[FinishedTrial]
+    space: Space, name: str, number: int, finished: Sequence[FinishedTrial]
 ) -> Iterator[Settings]:
-    """Settings of round `number` of an entry, without end: those that cannot be built are skipped
-    by the caller. The same arguments give the same settings."""
+    """Settings of round `number` of an entry, an endless stream: the caller skips those that cannot
+    be built. The same arguments give the same settings."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -93,7 +92,7 @@ def propose(
     )
     study = optuna.create_study(sampler=sampler)
     spread = {key: _distribution(found) for key, found in space.items()}
-    for trial in told:
+    for trial in finished:
         known = {
             key: value
             for key, value in trial.settings.items()
@@ -113,7 +112,7 @@ def propose(
 
 
 def _rounded(value: Any) -> Any:
-    """Three significant digits: settings that a person can type."""
+    """Three significant digits, which a person can type."""
     return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
@@ -128,7 +127,7 @@ def _distribution(found: Range) -> BaseDistribution:
 
 
 def changes(settings: Mapping[str, Any], space: Space, section: str) -> dict[str, Any]:
-    """The settings of a section, as keys of a config; shares of the steps and rates left out."""
+    """The settings of a section, as keys of a config; without rates and shares of the steps."""
     return {
         key: value
         for key, value in settings.items()
@@ -136,8 +135,8 @@ def changes(settings: Mapping[str, Any], space: Space, section: str) -> dict[str
     }
 
 
-def written(settings: Mapping[str, Any]) -> str:
-    """For a person: "rate x2.1, adam_rate x0.7, eps 0.03"."""
+def format_settings(settings: Mapping[str, Any]) -> str:
+    """As text: "rate x2.1, adam_rate x0.7, eps 0.03"."""
     return ", ".join(
         f"{key} x{value:.3g}" if key in (RATE, ADAM_RATE) else f"{key.partition('.')[2]} {value}"
         for key, value in settings.items()

@@ -1,10 +1,10 @@
-"""Is a difference between a few seeds a difference? A paired t interval, and a sentence for it.
+"""Is a difference between a few seeds significant? A paired t interval, and a sentence for it.
 
 A seed decides which tokens a run reads in which order, the same for every model, and some orders
-are luckier than others for all of them. So what is compared is the difference of two runs of one
-seed, seed by seed (Student's paired interval): luck that is shared falls out. Two independent lists
-(Welch's interval) would count it as noise of both. With three seeds the interval is wide all the
-same, and rightly: the t quantile for two degrees of freedom is 4.3 standard errors. The t
+are better than others for all models. So the difference of two runs with the same seed is compared,
+seed by seed (Student's paired interval): what a seed does to both cancels. Two independent lists
+(Welch's interval) would count it as noise of both. With three seeds the interval is still wide, as
+it should be: the t quantile for two degrees of freedom is 4.3 standard errors. The t
 distribution is computed here (regularised incomplete beta function by its continued fraction,
 Numerical Recipes section 6.4), so no statistics package is needed.
 """
@@ -42,7 +42,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """In words; "perhaps" where it does not stand after correction for many comparisons."""
+        """In words; "perhaps" where it is significant only without the correction."""
         if self.p is None or self.half is None:
             return "not known"
         if self.p > 1 - LEVEL:
@@ -57,28 +57,28 @@ class Difference:
         return asdict(self) | {"verdict": self.verdict}
 
     def sentence(self, unit: str) -> str:
-        """The finding as one sentence, with what it rests on."""
+        """The finding as one sentence, with its interval and number of seeds."""
         size = abs(self.value)
-        rests = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         side = "better" if self.value < 0 else "worse"
         if self.half is None:
             return (
-                f"{self.a} against {self.b}: {size:.4f} {unit} {side}, from {rests}: one seed has "
-                "no spread, so nothing is claimed."
+                f"{self.a} against {self.b}: {size:.4f} {unit} {side}, with {seeds}: one seed has "
+                "no spread, so no verdict is given."
             )
         pair = f"{size:.4f} ± {self.half:.4f} {unit}"
         if self.verdict == "no difference seen":
             better, worse = self.half - self.value, self.half + self.value
             return (
-                f"{self.a} against {self.b}: no difference seen ({side} by {pair}; {rests}). "
+                f"{self.a} against {self.b}: no difference seen ({side} by {pair}; {seeds}). "
                 f"Anything from {better:.4f} better to {worse:.4f} worse cannot be ruled out."
             )
         if self.verdict.startswith("perhaps"):
             return (
-                f"{self.a} is perhaps {side} than {self.b}, by {pair} ({rests}): clear if it were "
-                "the only comparison, not among as many as were made here."
+                f"{self.a} is perhaps {side} than {self.b}, by {pair} ({seeds}): significant as a "
+                "single comparison, but not after correction for the number of comparisons."
             )
-        return f"{self.a} is {side} than {self.b} by {pair} ({rests}): clear."
+        return f"{self.a} is {side} than {self.b} by {pair} ({seeds}): significant."
 
 
 def compare(
@@ -94,7 +94,7 @@ def compare(
 
 
 def against(base: str, losses: Mapping[str, Mapping[int, float]]) -> list[Difference]:
-    """Every other model against one, with Holm's correction over these comparisons."""
+    """Every other entry against `base`, with Holm's correction over these comparisons."""
     found = [compare(n, base, x, losses[base]) for n, x in losses.items() if n != base]
     return holm([difference for difference in found if difference is not None])
 

@@ -1,4 +1,4 @@
-"""How long a comparison will take: from rows of finished runs on this machine, else measured.
+"""Estimates how long a comparison takes: from finished runs on this machine, else by measuring.
 
 A run costs its process's start, its steps and its evaluations. Rows of the same entry and
 size tell all three; an entry without such rows is measured for a few steps in a worker process, as
@@ -24,15 +24,15 @@ from holo_cli.errors import Stopped
 from holo_cli.hardware import cpu_name
 from holo_cli.training.stopping import StopRequest
 
-START = 5.0  # seconds until a process trains, where nothing tells it
-SHORT = 100  # steps: measuring a run no longer than this would cost about as much as the run
-ALIKE = 0.1  # relative difference in parameters up to which a row tells the cost of an entry
-RECENT = 5  # rows of an entry that count
+START = 5.0  # assumed seconds until a process trains
+SHORT = 100  # steps of a run that takes no longer than measuring its speed
+ALIKE = 0.1  # relative difference in parameters up to which a row is used for an entry
+RECENT = 5  # newest rows of an entry that are used
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of a run of one entry: until it trains, a step, an evaluation."""
+    """Seconds of one entry: the start of its process, a step, an evaluation."""
 
     start: float
     step: float
@@ -44,15 +44,15 @@ class Cost:
 
 @dataclass
 class TimeEstimate:
-    """What is known of the entries' costs. `measured` are costs found by `measure`."""
+    """The costs of the entries, as far as they are known. `measured` is filled by `measure`."""
 
     experiment: Experiment
     jobs: int = 1
     measured: dict[str, Cost] = field(default_factory=dict)
 
     def cost(self, entry: str) -> Cost | None:
-        """From the newest finished runs of an entry, else measured; None where neither is."""
-        rows = [row for row in self.experiment.rows if self._tells(row, entry)][-RECENT:]
+        """From the newest finished runs of an entry, else measured; None without either."""
+        rows = [row for row in self.experiment.rows if self._applies(row, entry)][-RECENT:]
         if not rows:
             return self.measured.get(entry)
         known = self.measured.get(entry)
@@ -69,8 +69,8 @@ class TimeEstimate:
             ),
         )
 
-    def _tells(self, row: Row, entry: str) -> bool:
-        """Whether a row's times hold for runs of this entry here."""
+    def _applies(self, row: Row, entry: str) -> bool:
+        """Whether a row's times hold for runs of this entry on this machine."""
         if row["entry"] != entry or row["status"] != "done" or "train_seconds" not in row:
             return False
         resolved, machine = self.experiment.configs[entry], row["machine"]
@@ -92,14 +92,14 @@ class TimeEstimate:
         return [entry for entry in waiting if self.cost(entry) is None]
 
     def is_short(self, entries: Sequence[str]) -> bool:
-        """Whether these entries' runs are so short that measuring first would not pay."""
+        """Whether these entries' runs are too short to be worth measuring first."""
         steps = [self.experiment.configs[entry].training.steps for entry in entries]
         return self.experiment.plan.match != "time" and max(steps, default=0) <= SHORT
 
     def measure(self, folder: Path, stop: StopRequest) -> None:
         """Measure every unknown entry. Raises Stopped after a request to stop.
 
-        An entry that fails here fails in its runs too, which say why: it stays unknown.
+        An entry that fails stays unknown: its runs fail as well and say why.
         """
         waiting = {f"cost-{i}": entry for i, entry in enumerate(self.unknown())}
         began: dict[str, float] = {}
@@ -109,25 +109,25 @@ class TimeEstimate:
                 began.setdefault(key, time.monotonic())
                 yield Job(key, "cost", {"resolved": self.experiment.configs[entry].to_dict()})
 
-        def heard(told: WorkerEvent) -> None:
-            if not told.ended:
+        def on_event(received: WorkerEvent) -> None:
+            if not received.is_last:
                 return
-            entry = waiting.pop(told.job.key)
-            event = told.event
+            entry = waiting.pop(received.job.key)
+            event = received.event
             if event["event"] == DONE:
-                wall = time.monotonic() - began[told.job.key]
+                wall = time.monotonic() - began[received.job.key]
                 start = max(0.0, wall - event["measuring_seconds"])
                 self.measured[entry] = Cost(
                     start, event["step_seconds"], event["evaluation_seconds"]
                 )
 
         with stop.on_signals():
-            done = run_jobs(todo, heard, folder, self.jobs, lambda: bool(stop))
+            done = run_jobs(todo, on_event, folder, self.jobs, lambda: bool(stop))
         if not done:
             raise Stopped("Stopped before the first run.", next_step="Give the command again.")
 
     def seconds(self) -> float | None:
-        """Seconds until everything is done; None while the cost of an entry is not known."""
+        """Seconds until everything is done; None where the cost of an entry is not known."""
         total, count = 0.0, 0
         for entry, steps, evaluations in self.experiment.pending():
             cost = self.cost(entry)
@@ -146,35 +146,35 @@ class TimeEstimate:
         seconds = self.seconds()
         return "" if not seconds else f", about {minutes(seconds)}"
 
-    def announce(self, measure: Callable[[], None] | None, say: Callable[[str], None]) -> None:
-        """Say how long it will take, calling `measure` for what no row tells; None (in a dry run)
-        says what is known."""
+    def announce(self, measure: Callable[[], None] | None, notify: Callable[[str], None]) -> None:
+        """Notify how long it will take, calling `measure` for what no row tells; None (in a dry
+        run) says what is known."""
         runs = self.experiment.left()
         if not runs:
             return
         unknown = self.unknown()
         from_rows = not unknown
         if unknown and not self.is_short(unknown) and measure is not None:
-            say(f"Measuring the speed of {', '.join(unknown)} for a few steps ...")
+            notify(f"Measuring the speed of {', '.join(unknown)} for a few steps ...")
             measure()
         seconds = self.seconds()
         side = f", {self.jobs} at a time" if self.jobs > 1 else ""
         if seconds is not None:
             how = "by earlier runs on this machine" if from_rows else "by a short measurement"
-            more = "" if self.experiment.tuning else "; more if a sweep has to go beyond its rates"
-            say(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
+            more = "" if self.experiment.tuning else "; more if a sweep has to be extended"
+            notify(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
         elif self.is_short(unknown):
-            say(
+            notify(
                 f"Runs of at most {SHORT} steps are not measured beforehand; the time left is "
-                "given after the first ones."
+                "shown after the first runs."
             )
         elif measure is None:
-            say(
-                f"How long it will take is not known: no finished run on this machine tells the "
-                f"cost of {', '.join(unknown)}. It is measured before the first run."
+            notify(
+                "How long it will take is not known: there is no finished run on this machine of "
+                f"{', '.join(unknown)}. Speed is measured before the first run."
             )
         else:
-            say(
+            notify(
                 f"How long it will take is not known: {', '.join(self.unknown())} could not be "
                 "measured."
             )
@@ -191,7 +191,7 @@ class TimeEstimate:
 
 
 def minutes(seconds: float) -> str:
-    """A duration to the precision that an estimate has."""
+    """A duration, rounded as an estimate should be."""
     whole = max(1, math.ceil(seconds / 60))
     if whole < 120:
         return f"{whole} minute{'s' if whole > 1 else ''}"
@@ -199,7 +199,7 @@ def minutes(seconds: float) -> str:
 
 
 def _threads(jobs: int) -> int:
-    """Threads of a worker when so many run side by side; see `work.WorkerPool`."""
+    """Threads of a worker when `jobs` run side by side, as `WorkerPool` sets them."""
     import torch
 
     return torch.get_num_threads() if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)

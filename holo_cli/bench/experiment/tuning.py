@@ -1,11 +1,11 @@
-"""The trials of a comparison with `--tune`: which there are, which come next, and what they found.
+"""The trials of a comparison with `--tune`: which there are, which come next, and their results.
 
-Every entry gets the same number of trials. The first ones are the plan's learning rates with
-everything else at the entry's own settings, so that "default" below is what a sweep of the rate
-alone finds; the rest are proposed (`tuning.py`). A trial runs the sweep's share of the steps with
-the sweep's seed and counts by its loss on the tune half of the validation text. A size that is
-matched is matched again for each trial; settings that cannot be built or matched are infeasible,
-cost no training, and another is asked for. Nothing is stored here: all follows from the rows.
+Every entry gets the same number of trials. The first ones are the plan's learning rates with all
+other settings unchanged, so that "default" below is the result of a sweep of the rate alone; the
+others are proposed (`search_space.py`). A trial runs the sweep's share of the steps with the
+sweep's seed and is judged by its loss on the tune half of the validation text. A size is matched
+again for each trial; settings that cannot be built or matched are infeasible, cost no training, and
+are replaced by another proposal. Nothing is stored here: everything follows from the rows.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.bench.experiment.identity import evaluated, identity, scaled, shortened
-from holo_cli.bench.experiment.losses import tune_loss
+from holo_cli.bench.experiment.entries import evaluated, identity, scaled, shortened
 from holo_cli.bench.experiment.plan import Entry
-from holo_cli.bench.experiment.result_log import Row, key_of
+from holo_cli.bench.experiment.result_log import Row, key_of, tune_loss
 from holo_cli.bench.experiment.runs import SWEEP_SEED, Run, diverged
 from holo_cli.bench.experiment.search_space import (
     ADAM_RATE,
@@ -26,11 +25,11 @@ from holo_cli.bench.experiment.search_space import (
     Settings,
     Space,
     changes,
-    own_knobs,
+    format_settings,
+    model_keys,
     propose,
     require_optuna,
     space_of,
-    written,
 )
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError
@@ -38,14 +37,14 @@ from holo_cli.errors import UsageError
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
 
-TRIES = 60  # proposals for a round before its entry is said to have no more that can be built
-TRIAL_THROUGHPUT_RUNS = 1  # measurements of a trial's speed, for match = "time"
+MAX_PROPOSALS = 60  # for a round, before its entry counts as exhausted
+TRIAL_MEASUREMENTS = 1  # of a trial's speed, for match = "time"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings to try. `shape` has the model's settings, sized; `infeasible` are the proposals that
-    were passed over just before this one."""
+    """Settings to try. `shape` has the model's settings, matched in size; `infeasible` are the
+    proposals that were skipped just before this one."""
 
     number: int  # from 1
     settings: Settings
@@ -67,7 +66,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What is known of an entry's trials. `settled` when no more are to come."""
+    """The results of an entry's trials. `settled` when no more are to come."""
 
     entry: str
     budget: int
@@ -78,12 +77,12 @@ class Tuned:
     default: float | None  # of the best trial of the plan's rates alone
     infeasible: list[Settings] = field(default_factory=list)
     diverged: int = 0
-    broken: tuple[int, ...] = ()  # trials that ended by something that says nothing about them
-    own: tuple[str, ...] = ()  # the model's own knobs
+    broken: tuple[int, ...] = ()  # trials that ended for a reason other than their settings
+    own: tuple[str, ...] = ()  # tuned keys of the model
 
     @property
     def gain(self) -> float | None:
-        """By how much the best trial is better than the default, in nats per token."""
+        """Loss of the default minus loss of the best trial, in nats per token."""
         if self.loss is None or self.default is None:
             return None
         return self.default - self.loss
@@ -97,7 +96,7 @@ class Tuned:
             "infeasible_settings": self.infeasible,
             "diverged": self.diverged,
             "broken": len(self.broken),
-            "own_knobs": list(self.own),
+            "model_keys": list(self.own),
             "best_trial": None if self.best is None else self.best.number,
             "found": None if self.best is None else self.best.settings,
             "tune_loss": self.loss,
@@ -134,8 +133,8 @@ class Tuning:
         return sorted(entry.rates or self.experiment.plan.rates)
 
     def notes(self) -> list[str]:
-        """Which entries have nothing of their own to tune."""
-        bare = [name for name, space in self.spaces.items() if not own_knobs(space)]
+        """Which entries have no settings of the model to tune."""
+        bare = [name for name, space in self.spaces.items() if not model_keys(space)]
         if not bare:
             return []
         has = "has" if len(bare) == 1 else "have"
@@ -147,15 +146,16 @@ class Tuning:
     # -- trials -----------------------------------------------------------------------------------
 
     def trials(self, entry: Entry) -> list[Trial]:
-        """The trials that can be named now; a round follows when all before it have ended."""
+        """The trials that can be named now; a round follows when all trials before it have
+        ended."""
         known = self._trials.setdefault(entry.name, self._defaults(entry))
         while len(known) < self.budget and entry.name not in self._exhausted:
-            told = [self._told(entry, trial) for trial in known]
+            finished = [self._finished(entry, trial) for trial in known]
             number, inside = divmod(len(known) - len(self._rates(entry)), ROUND)
             before = len(known) - inside
-            if any(ended is None for ended in told[:before]):
+            if any(trial is None for trial in finished[:before]):
                 break
-            self._ask(entry, number, inside, [t for t in told[:before] if t is not None])
+            self._propose(entry, number, inside, [t for t in finished[:before] if t is not None])
         return known[: self.budget]
 
     def _defaults(self, entry: Entry) -> list[Trial]:
@@ -163,29 +163,32 @@ class Tuning:
         rates = enumerate(self._rates(entry)[: self.budget], start=1)
         return [Trial(number, {RATE: rate}, shape) for number, rate in rates]
 
-    def _ask(self, entry: Entry, number: int, inside: int, told: list[FinishedTrial]) -> None:
-        """The rest of a round, its first `inside` trials being known."""
+    def _propose(
+        self, entry: Entry, number: int, inside: int, finished: list[FinishedTrial]
+    ) -> None:
+        """Add the rest of a round, whose first `inside` trials are known."""
         known = self._trials[entry.name]
         found = 0
-        missed: list[Settings] = []
-        proposals = propose(self.spaces[entry.name], entry.name, number, told)
+        skipped: list[Settings] = []
+        proposals = propose(self.spaces[entry.name], entry.name, number, finished)
         for tries, settings in enumerate(proposals):
-            if tries == TRIES:
+            if tries == MAX_PROPOSALS:
                 self._exhausted.add(entry.name)
                 return
             shape = self._shape(entry, settings)
             if shape is None:
-                missed.append(settings)
+                skipped.append(settings)
                 continue
             found += 1
             if found > inside:
-                known.append(Trial(len(known) + 1, settings, shape, tuple(missed)))
-            missed = []
+                known.append(Trial(len(known) + 1, settings, shape, tuple(skipped)))
+            skipped = []
             if found == ROUND or len(known) == self.budget:
                 return
 
     def _shape(self, entry: Entry, settings: Settings) -> Resolved | None:
-        """The model with these settings, sized; None where it cannot be built or matched."""
+        """The model with these settings, matched in size; None where it cannot be built or
+        matched."""
         wanted = changes(settings, self.spaces[entry.name], "model")
         if not wanted:
             return self.experiment.configs[entry.name]
@@ -194,9 +197,9 @@ class Tuning:
         except UsageError:
             return None
 
-    def _told(self, entry: Entry, trial: Trial) -> FinishedTrial | None:
-        """How a trial ended; None while it has not. One that broke off tells the sampler what one
-        that diverged does: nothing to look for here."""
+    def _finished(self, entry: Entry, trial: Trial) -> FinishedTrial | None:
+        """A trial's result; None before it has one. The sampler treats a trial that broke off like
+        one that diverged."""
         loss = self._loss(entry, trial)
         if loss is None and not self._ended(entry, trial):
             return None
@@ -217,14 +220,14 @@ class Tuning:
     # -- runs -------------------------------------------------------------------------------------
 
     def runs(self, entry: Entry, trial: Trial) -> list[Run]:
-        """What a trial takes: for match = "time" a measurement of its speed, then its run."""
-        throughput_runs = self.experiment.throughput_runs(entry, trial.shape, TRIAL_THROUGHPUT_RUNS)
+        """The runs of a trial: for match = "time" a measurement of its speed, then its training."""
+        throughput_runs = self.experiment.throughput_runs(entry, trial.shape, TRIAL_MEASUREMENTS)
         run = self.run(entry, trial)
         return [*throughput_runs, *([] if run is None else [run])]
 
     def run(self, entry: Entry, trial: Trial) -> Run | None:
-        """A trial's training run; None while its number of steps is not known."""
-        steps = self.experiment.steps(entry, trial.shape, TRIAL_THROUGHPUT_RUNS)
+        """A trial's training run; None before its number of steps is known."""
+        steps = self.experiment.steps(entry, trial.shape, TRIAL_MEASUREMENTS)
         if steps is None:
             return None
         known = (entry.name, trial.number, steps)
@@ -251,7 +254,7 @@ class Tuning:
         return self._warmed(scaled(whole, trial.rate, seed), trial)
 
     def _trained(self, entry: Entry, trial: Trial, steps: int) -> Resolved:
-        """A trial's shape with its settings of the training and these steps."""
+        """A trial's model with its training settings and this number of steps."""
         resolved = self.experiment.with_steps(trial.shape, steps)
         wanted = changes(trial.settings, self.spaces[entry.name], "training")
         factor = trial.settings.get(ADAM_RATE)
@@ -281,10 +284,10 @@ class Tuning:
         ]
         return [row for row in rows if row is not None and row["status"] != "done"]
 
-    # -- what was found ---------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------
 
-    def unasked(self, entry: Entry) -> int:
-        """Trials that are still to be proposed."""
+    def unproposed(self, entry: Entry) -> int:
+        """The number of trials that are still to be proposed."""
         if entry.name in self._exhausted:
             return 0
         return self.budget - len(self.trials(entry))
@@ -301,9 +304,9 @@ class Tuning:
         }
         broken = tuple(number for number, row in failed.items() if not diverged(row))
         good = [t for t in trials if losses[t.number] is not None]
-        settled = len(ended) == len(trials) and not self.unasked(entry)
+        settled = len(ended) == len(trials) and not self.unproposed(entry)
         best = min(good, key=lambda t: losses[t.number] or 0.0) if good else None
-        if not settled or broken:  # the best one may be among those that broke off
+        if not settled or broken:  # the best trial may be one that broke off
             best = None
         plain = [losses[t.number] for t in good if t.settings.keys() == {RATE}]
         return Tuned(
@@ -317,27 +320,29 @@ class Tuning:
             [settings for trial in trials for settings in trial.infeasible],
             len(failed) - len(broken),
             broken,
-            tuple(own_knobs(self.spaces[entry.name])),
+            tuple(model_keys(self.spaces[entry.name])),
         )
 
     def sentences(self) -> list[str]:
-        """What the reader of a result should know of the trials."""
+        """Remarks on the trials for a reader of the result."""
         found = [
             f"Each entry had {self.budget} trials over its learning rates, the training settings "
-            "common to all and the model's own settings; they were chosen by the tune half of the "
-            "validation text with a seed that is not reported."
+            "common to all and the model's own settings; the best settings were chosen by the tune "
+            "half of the validation text with a seed that is not reported."
         ]
         results = [self.result(entry) for entry in self.experiment.plan.entries]
         short = [f"{r.entry} ({r.done} of {r.budget})" for r in results if r.done < r.budget]
         if short:
-            found.append(f"Trials are not finished, so budgets are not equal: {', '.join(short)}.")
+            found.append(
+                f"Not all trials are finished, so the budgets are not equal: {', '.join(short)}."
+            )
         if self._exhausted:
             names = ", ".join(sorted(self._exhausted))
             found.append(f"No further settings could be built or matched in size for {names}.")
         return [*found, *self.notes()]
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows for a reader."""
+        """Columns and rows as text."""
         columns = ["model", "trials", "infeasible", "default, nats", "tuned, nats", "gain", "found"]
         rows = []
         for entry in self.experiment.plan.entries:
@@ -347,6 +352,6 @@ class Tuning:
                 "" if r.default is None else f"{r.default:.4f}",
                 "" if r.loss is None else f"{r.loss:.4f}",
                 "" if r.gain is None else f"{r.gain:.4f}",
-                "" if r.best is None else written(r.best.settings),
+                "" if r.best is None else format_settings(r.best.settings),
             ])  # fmt: skip
         return columns, rows

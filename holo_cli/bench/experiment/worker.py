@@ -1,11 +1,9 @@
-"""One job of a bench in a process of its own.
+"""One job of a bench in a process of its own: `python -m holo_cli.bench.experiment.worker`.
 
-`python -m holo_cli.bench.experiment.worker` reads the job from stdin.
-
-A process for each run keeps runs apart: peak memory is the run's own, a model that crashes or runs
-out of memory takes nothing else with it, and several can go side by side. Events and the result
-leave as JSON lines on stdout. Everything a run writes lies in its working folder; when the folder
-holds a stopped run, that run goes on.
+The first line of stdin is the job; events and the result are JSON lines on stdout. A process for
+each run keeps runs apart: peak memory is the run's own, a model that crashes or runs out of memory
+ends no other run, and several can run side by side. A run writes only to its working folder; where
+the folder holds a stopped run, that run resumes.
 """
 
 from __future__ import annotations
@@ -15,10 +13,10 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from holo_cli.bench.experiment.code_fingerprint import code_of, shared_code
-from holo_cli.bench.experiment.worker_pool import DONE, Event, emit
+from holo_cli.bench.experiment.code_fingerprint import code_fingerprint, shared_fingerprint
+from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError, Stopped
 from holo_cli.files import atomic_write_text
@@ -26,9 +24,17 @@ from holo_cli.files import atomic_write_text
 RUN = "bench"
 LOG = Path("runs") / RUN / "metrics.jsonl"
 RESULT = Path("result.json")
-CODE = Path("code.txt")  # of the run that lies here
-OF_THE_PROCESS = ("peak_rss_bytes", "cpu_seconds")
-MOST_POINTS = 200  # of the training curve that a row keeps
+CODE = Path("code.txt")  # fingerprint of the code that made the run in this folder
+PER_PROCESS = ("peak_rss_bytes", "cpu_seconds")  # not known of one run of several in a process
+MAX_POINTS = 200  # of the training curve that a row keeps
+
+_stream: TextIO | None = None  # where events go; None: stdout
+
+
+def emit(event: Event) -> None:
+    """Send an event to the parent process."""
+    text = json.dumps(event, ensure_ascii=True, allow_nan=True)
+    print(text, file=_stream or sys.stdout, flush=True)
 
 
 def train(job: dict[str, Any]) -> Event:
@@ -43,10 +49,11 @@ def train(job: dict[str, Any]) -> Event:
     from holo_cli.training.precision import pick_device, pick_dtype
 
     resolved = Resolved.from_dict(job["resolved"])
-    code = job.get("code") or code_of(resolved.model_name)
+    code = job.get("code") or code_fingerprint(resolved.model_name)
     last = run_path(ROOT, RUN, "last")
     unfinished = last.exists() and load_training(last)[0].step < resolved.training.steps
-    resumed = unfinished and _same_code(code)
+    # a run resumed with other code would be a run of neither
+    resumed = unfinished and CODE.exists() and CODE.read_text(encoding="utf-8") == code
     atomic_write_text(CODE, code)
     if resumed:
         done = run.resume(RUN, events=emit)
@@ -71,17 +78,11 @@ def train(job: dict[str, Any]) -> Event:
         "train_curve": train_curve,
         "threads": torch.get_num_threads(),
         "resumed": resumed,
-        # the time of all threads; of a run that was stopped only the last part is known
+        # of all threads; only the last part of a run that was stopped is known
         "cpu_seconds": None if resumed else round(time.process_time(), 2),
-        # what "auto" came to here
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch."),
     }
-
-
-def _same_code(code: str) -> bool:
-    """Whether what lies here was made by this code: a run of two codes is a run of neither."""
-    return CODE.exists() and CODE.read_text(encoding="utf-8") == code
 
 
 def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:
@@ -90,19 +91,19 @@ def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:
     keep = ("step", "tokens", "val_loss", "bpb", "train_seconds")
     curve = [{key: e[key] for key in keep} for e in events if e["event"] == "eval"]
     losses = [[e["tokens"], e["loss"], e["seconds"]] for e in events if e["event"] == "train"]
-    stride = -(-len(losses) // MOST_POINTS) or 1
+    stride = -(-len(losses) // MAX_POINTS) or 1
     return curve, losses[::-1][::stride][::-1]
 
 
-def pace(job: dict[str, Any]) -> Event:
-    """How many steps this config makes in the asked seconds, here and now."""
+def throughput(job: dict[str, Any]) -> Event:
+    """How many steps this config makes in the given seconds on this machine."""
     from holo_cli.training.calibrate import steps_within
 
     return {"steps": steps_within(Resolved.from_dict(job["resolved"]), job["seconds"])}
 
 
 def cost(job: dict[str, Any]) -> Event:
-    """Seconds of a step and of an evaluation of this config, here and now."""
+    """Seconds of a step and of an evaluation of this config on this machine."""
     import torch
 
     from holo_cli.training.calibrate import seconds_of
@@ -118,60 +119,69 @@ def cost(job: dict[str, Any]) -> Event:
 
 
 def recall(job: dict[str, Any]) -> Event:
-    """Train on a synthetic task and count right answers."""
+    """Train on a synthetic task and count correct answers."""
     from holo_cli.bench.recall.train import run
 
     return run(job, emit)
 
 
 def series(job: dict[str, Any]) -> Event:
-    """Several short runs one after the other in this process, each in the folder of its own key,
-    beside this job's. Their results leave as "part" events."""
+    """Several short runs one after the other, each in a folder named after its key, beside this
+    job's own folder. Their results are "part" events."""
     home = Path.cwd()
     for part in job["parts"]:
         folder = home.parent / part["key"]
         folder.mkdir(exist_ok=True)
         os.chdir(folder)
         emit({"event": "begin", "key": part["key"]})
-        end = attempt(part)
-        # of the process, not of the run
-        end |= {name: None for name in OF_THE_PROCESS if name in end}
+        end = run_job(part)
+        end |= {name: None for name in PER_PROCESS if name in end}
         emit({"event": "part", "key": part["key"], "end": end})
         os.chdir(home)
     return {"parts": len(job["parts"])}
 
 
-TASKS = {"train": train, "pace": pace, "cost": cost, "recall": recall, "series": series}
+TASKS = {
+    "train": train, "throughput": throughput, "cost": cost, "recall": recall, "series": series,
+}  # fmt: skip
 
 
-def attempt(job: dict[str, Any]) -> Event:
-    """Do a job and return its last event, "result" or "failed". Raises Stopped on request."""
+def run_job(job: dict[str, Any]) -> Event:
+    """Run a job and return its last event, "result" or "failed". Raises Stopped on request."""
     model = job["resolved"]["model"]
-    made_by = {"code": code_of(model, job["task"]), "shared_code": shared_code()}
-    job["code"] = made_by["code"]
-    if RESULT.exists():  # ended just before its row was written
-        kept = json.loads(RESULT.read_text(encoding="utf-8"))
-        if kept.get("code") == job["code"]:
-            return {"event": DONE} | kept
+    code = {"code": code_fingerprint(model, job["task"]), "shared_code": shared_fingerprint()}
+    job["code"] = code["code"]
+    if RESULT.exists():  # it finished just before its row was written
+        stored = json.loads(RESULT.read_text(encoding="utf-8"))
+        if stored.get("code") == job["code"]:
+            return {"event": DONE} | stored
     try:
-        result = TASKS[job["task"]](job) | made_by
+        result = TASKS[job["task"]](job) | code
     except Stopped:
         raise
     except HoloError as error:
-        told = {"kind": type(error).__name__, "error": str(error)}
-        return {"event": "failed"} | told | made_by
+        return {"event": FAILED, "kind": type(error).__name__, "error": str(error)} | code
     atomic_write_text(RESULT, json.dumps(result))
     return {"event": DONE} | result
 
 
 def main() -> int:
+    job = json.loads(sys.stdin.readline())
+    if job["task"] == "serve":
+        from holo_cli.bench.speed.model_process import exit_with_parent, serve
+
+        exit_with_parent()
+        serve(job, sys.stdin, emit)
+        return 0
     try:
-        end = attempt(json.load(sys.stdin))
+        last = run_job(job)
     except Stopped:
         return Stopped.exit_code
-    emit(end)
-    return 0 if end["event"] == DONE else 1
+    emit(last)
+    return 0 if last["event"] == DONE else 1
 
 
 if __name__ == "__main__":
+    _stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints goes to stderr
     sys.exit(main())

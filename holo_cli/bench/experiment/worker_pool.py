@@ -1,8 +1,8 @@
-"""Runs jobs in processes of their own, some side by side, until they end or a stop is asked for.
+"""Worker processes: each runs one job and emits events as JSON lines on its stdout.
 
-A job is plain data and has a key; its working folder is named after the key, so that a job that was
-stopped finds what it left there. `WorkerPool` starts jobs and returns their events; `run_jobs`
-asks again what there is to do each time a worker is free. Needs no torch.
+`WorkerProcess` starts one. `WorkerPool` runs several side by side, each in a working folder named
+after its job's key, so that a job that was stopped finds its files again. `run_jobs` keeps a pool
+busy until no job is left or a stop is requested. Imports no torch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import json
 import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,22 +28,105 @@ from holo_cli.errors import DataError
 from holo_cli.files import try_lock
 
 Event = dict[str, Any]
-DONE = "result"
-STOPPED = 3  # a worker's exit code after a stop on request
-STOP_SECONDS = 120.0  # seconds that stopped workers have to save
-POLL_SECONDS = 0.2  # seconds between looks at a request to stop
+DONE, FAILED, STOPPED = "result", "failed", "stopped"  # kinds of a job's last event
+STOPPED_CODE = 3  # a worker's exit code after a requested stop
+STOP_SECONDS = 120.0  # time for stopped workers to save
+POLL_SECONDS = 0.2  # between looks at the request to stop
 LOCK = ".lock"
 WORKER = [sys.executable, "-m", "holo_cli.bench.experiment.worker"]
 
 
-def emit(event: Event) -> None:
-    """Tell the parent process something, as a line on stdout."""
-    print(json.dumps(event, ensure_ascii=True, allow_nan=True), flush=True)
+class WorkerProcess:
+    """A process that gets a job on stdin and emits events. `folder` is its working folder."""
+
+    def __init__(
+        self, job: Mapping[str, Any], folder: Path | None = None, threads: int | None = None
+    ) -> None:
+        """`threads` None: as many as torch chooses."""
+        self._stderr: IO[bytes] = (
+            tempfile.TemporaryFile() if folder is None else (folder / "stderr.txt").open("w+b")  # noqa: SIM115
+        )
+        self.process = subprocess.Popen(
+            WORKER,
+            cwd=folder,
+            env=_environment(threads),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            encoding="utf-8",
+            errors="replace",
+            # Ctrl-C in the terminal goes to the parent, which then stops its workers; a session of
+            # its own would do too, but Linux shares processor time by sessions
+            process_group=None if sys.platform == "win32" else 0,
+        )
+        self.send(job)
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Write a line to stdin. A dead process ignores it: `crash` tells why it died."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
+
+    def close_stdin(self) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
+
+    def next_event(self) -> Event | None:
+        """Wait for the next event; None after the last one."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue  # printed by a library
+            if isinstance(event, dict) and "event" in event:
+                return event
+        return None
+
+    def crash(self) -> Event:
+        """The "failed" event of a process that ended without one: its signal or last error line."""
+        code = self.process.wait()
+        self._stderr.seek(0)
+        text = self._stderr.read().decode("utf-8", errors="replace")
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        if code < 0:
+            why = f"ended by signal {-code} ({signal.Signals(-code).name})"
+            why += "; out of memory?" if code == -9 else ""
+        else:
+            why = lines[-1] if lines else f"ended with exit code {code}"
+        return {"event": FAILED, "kind": "crash", "error": why, "stderr": lines[-15:]}
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Close its pipes and end it: it has so many seconds to exit before it is killed."""
+        self.close_stdin()
+        try:
+            self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        with contextlib.suppress(OSError):
+            self.process.stdout.close()
+        self._stderr.close()
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    environment = {**os.environ, **plugins.environment()}
+    # import the tree that this process runs from, whether it is installed or not
+    tree = str(Path(holo_cli.__file__).resolve().parents[1])
+    paths = [tree, environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = str(threads)
+    return environment
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: `task` names a function of the worker, `settings` is its argument."""
+    """`task` names a function of the worker, `settings` is its argument."""
 
     key: str
     task: str
@@ -50,32 +135,33 @@ class Job:
 
 @dataclass(frozen=True)
 class WorkerEvent:
-    """Something a job said. `event["event"]` is one of training's, or one of these three:
-    "result" (ended well), "failed" (with "kind" and "error"), "stopped"."""
+    """An event of a job: one of training's, or its last one, whose `event["event"]` is "result"
+    (finished), "failed" (with "kind" and "error") or "stopped"."""
 
     job: Job
     event: Event
 
     @property
-    def ended(self) -> bool:
-        return self.event["event"] in (DONE, "failed", "stopped")
+    def is_last(self) -> bool:
+        return self.event["event"] in (DONE, FAILED, STOPPED)
 
 
 class WorkerPool:
-    """At most `size` workers. Use as a context manager: leaving it ends those that still run.
+    """At most `size` workers. Use as a context manager: leaving it stops those still running.
 
-    With more than one worker each is given `cores // size` threads, at least one.
+    With more than one worker each gets `cores // size` threads, at least one.
     """
 
     def __init__(self, folder: Path, size: int = 1) -> None:
         self.folder, self.size = folder, size
-        self.running: dict[str, subprocess.Popen[str]] = {}
+        self.threads = None if size == 1 else max(1, (os.cpu_count() or 1) // size)
+        self.running: dict[str, WorkerProcess] = {}
         self._lock: IO[bytes] | None = None
         self._stopping = False
-        self._heard: queue.Queue[WorkerEvent] = queue.Queue()
+        self._events: queue.Queue[WorkerEvent] = queue.Queue()
 
     def __enter__(self) -> WorkerPool:
-        """Raises DataError when another process works in this folder."""
+        """Raises DataError when another process uses this folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = (self.folder / LOCK).open("a+b")
         if not try_lock(self._lock):
@@ -94,7 +180,7 @@ class WorkerPool:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def clear(self) -> None:
-        """Delete what stopped jobs left, once nothing is left to do: of settings since changed."""
+        """Delete the folders of stopped jobs that are no longer asked for."""
         assert not self.running
         for path in self.folder.iterdir():
             if path.name != LOCK:
@@ -107,134 +193,87 @@ class WorkerPool:
     def start(self, job: Job) -> None:
         """Start a job; there must be room."""
         assert self.has_room
-        place = self.folder / job.key
-        place.mkdir(parents=True, exist_ok=True)
-        with (place / "stderr.txt").open("w", encoding="utf-8") as log:
-            process = subprocess.Popen(
-                WORKER,
-                cwd=place,
-                env=self._environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                encoding="utf-8",
-                errors="replace",
-                # Ctrl-C in the terminal is for the parent, which then asks its workers to stop;
-                # a session of its own would keep it out too, but Linux shares time by sessions
-                process_group=None if sys.platform == "win32" else 0,
-            )
-        assert process.stdin is not None
-        # a worker that died at once takes no job: what it left on stderr is told with its end
-        with contextlib.suppress(BrokenPipeError), process.stdin:
-            json.dump({"task": job.task, **job.settings}, process.stdin)
-        self.running[job.key] = process
-        threading.Thread(target=self._listen, args=(job, process), daemon=True).start()
+        folder = self.folder / job.key
+        folder.mkdir(parents=True, exist_ok=True)
+        worker = WorkerProcess({"task": job.task, **job.settings}, folder, self.threads)
+        worker.close_stdin()
+        self.running[job.key] = worker
+        threading.Thread(target=self._read_events, args=(job, worker), daemon=True).start()
 
     def next_event(self, timeout: float) -> WorkerEvent | None:
-        """The next thing a worker said; None if none did within `timeout` seconds."""
+        """The next event of any worker; None after `timeout` seconds without one."""
         try:
-            told = self._heard.get(timeout=timeout)
+            received = self._events.get(timeout=timeout)
         except queue.Empty:
             return None
-        if told.ended:
-            self.running.pop(told.job.key, None)
-        return told
+        if received.is_last:
+            self.running.pop(received.job.key, None)
+        return received
 
-    def tidy(self, told: WorkerEvent) -> None:
-        """Delete what a job left that ended, once what it said is safe. A stopped one goes on."""
-        if told.ended and told.event["event"] != "stopped":
-            shutil.rmtree(self.folder / told.job.key, ignore_errors=True)
+    def clean_up(self, received: WorkerEvent) -> None:
+        """Delete a finished job's folder, once its event is stored. A stopped job keeps its own."""
+        if received.is_last and received.event["event"] != STOPPED:
+            shutil.rmtree(self.folder / received.job.key, ignore_errors=True)
 
     def stop(self) -> None:
-        """Ask every worker to save and end, and wait until they have."""
+        """Ask every worker to save and exit, and wait for them."""
         self._stopping = True
-        for process in self.running.values():
-            process.terminate()
-        for process in self.running.values():
+        for worker in self.running.values():
+            worker.process.terminate()
+        for worker in self.running.values():
             try:
-                process.wait(timeout=STOP_SECONDS)
+                worker.process.wait(timeout=STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                worker.process.kill()
+                worker.process.wait()
         self.running.clear()
 
-    def _listen(self, job: Job, process: subprocess.Popen[str]) -> None:
-        """Pass on a worker's lines; the last thing heard of it is always its end."""
-        assert process.stdout is not None
-        end: Event | None = None
-        for line in process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # something that a library printed
-            if not isinstance(event, dict) or "event" not in event:
-                continue
-            if event["event"] in (DONE, "failed"):
-                end = event
+    def _read_events(self, job: Job, worker: WorkerProcess) -> None:
+        """Queue a worker's events; the last one queued always ends the job."""
+        last: Event | None = None
+        while (event := worker.next_event()) is not None:
+            if event["event"] in (DONE, FAILED):
+                last = event
             else:
-                self._heard.put(WorkerEvent(job, event))
-        code = process.wait()
-        if end is None:
-            asked = code == STOPPED or self._stopping
-            end = {"event": "stopped"} if asked else self._crash(job, code)
-        self._heard.put(WorkerEvent(job, end))
-
-    def _crash(self, job: Job, code: int) -> Event:
-        """A worker that ended without a word: its last line on stderr says most."""
-        log = self.folder / job.key / "stderr.txt"
-        lines = (
-            log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        )
-        said = [line.strip() for line in lines if line.strip()]
-        if code < 0:
-            why = f"ended by signal {-code}" + (" (out of memory?)" if code == -9 else "")
-        else:
-            why = said[-1] if said else f"ended with exit code {code}"
-        return {"event": "failed", "kind": "crash", "error": why, "stderr": said[-15:]}
-
-    def _environment(self) -> dict[str, str]:
-        environment = {**os.environ, **plugins.environment()}
-        # the tree this process runs from, installed or not
-        tree = str(Path(holo_cli.__file__).resolve().parents[1])
-        paths = [tree, environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        if self.size > 1:
-            threads = str(max(1, (os.cpu_count() or 1) // self.size))
-            environment["OMP_NUM_THREADS"] = environment["MKL_NUM_THREADS"] = threads
-        return environment
+                self._events.put(WorkerEvent(job, event))
+        code = worker.process.wait()
+        if last is None:
+            stopped = code == STOPPED_CODE or self._stopping
+            last = {"event": STOPPED} if stopped else worker.crash()
+        worker.close()
+        self._events.put(WorkerEvent(job, last))
 
 
 def run_jobs(
     todo: Callable[[], Iterable[Job]],
-    heard: Callable[[WorkerEvent], None],
+    on_event: Callable[[WorkerEvent], None],
     folder: Path,
     size: int,
     stop: Callable[[], bool],
 ) -> bool:
-    """Do jobs, `size` at a time, until `todo` names none; False if `stop` ended it before.
+    """Run jobs, `size` at a time, until `todo` returns none; False if `stop` ended it before.
 
-    `todo` names all that is not done, in order. It may be slow, so it is asked only at the start
-    and when a job has ended; `heard` must see to it that such a job is not named again.
+    `todo` returns all unfinished jobs, in order. It may be slow, so it is called only at the start
+    and when a job has ended; `on_event` must see to it that such a job is not returned again.
     """
-    with WorkerPool(folder, size) as crew:
-        look = True
+    with WorkerPool(folder, size) as pool:
+        ask = True
         while True:
-            waiting = iter(todo() if look else ())
-            while not stop() and crew.has_room:
-                job = next((job for job in waiting if job.key not in crew.running), None)
+            waiting = iter(todo() if ask else ())
+            while not stop() and pool.has_room:
+                job = next((job for job in waiting if job.key not in pool.running), None)
                 if job is None:
                     break
-                crew.start(job)
+                pool.start(job)
             if stop():
-                crew.stop()
+                pool.stop()
                 return False
-            if not crew.running:
-                crew.clear()
+            if not pool.running:
+                pool.clear()
                 return True
-            while (told := crew.next_event(POLL_SECONDS)) is None and not stop():
+            while (received := pool.next_event(POLL_SECONDS)) is None and not stop():
                 pass
-            if told is not None:
-                heard(told)
-                crew.tidy(told)
-            look = told is not None and told.ended
+            if received is not None:
+                on_event(received)
+                pool.clean_up(received)
+            ask = received is not None and received.is_last

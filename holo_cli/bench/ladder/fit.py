@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from holo_cli.bench.experiment.significance import t_quantile
 
 Array = NDArray[np.float64]
-ALPHAS = (0.01, 3.0)  # exponents that are looked at
+ALPHAS = (0.01, 3.0)  # range of exponents that is searched
 GRID, FINER, ROUNDS = 40, 9, 3  # points of the grid, and of each round that refines it
 REWEIGHTED = 6  # iterations of Huber's weights
 THRESHOLD = 1e-3  # Huber's threshold of one seed, as in the paper
-RESTS_ON = 2  # rungs whose spread decides most of an extrapolation's error
+RESTS_ON = 2  # rungs whose spread determines most of an extrapolation's error
 CHUNK = 100  # data sets fitted at once, which bounds the memory
 
 
@@ -58,7 +58,7 @@ class Curves:
 
     @property
     def at_bound(self) -> NDArray[np.bool_]:
-        """Whether a curve's floor or exponent is at a bound of what was looked at, (B,) bool."""
+        """Whether a curve's floor or exponent is at a bound of the search, (B,) bool."""
         low, high = ALPHAS
         return (self.E <= 0) | (self.alpha <= low * 1.01) | (self.alpha >= high * 0.99)
 
@@ -131,7 +131,7 @@ class Fitted:
     resampled: Curves | None  # None where a rung has a single seed
     freedom: int  # degrees of freedom of the spread between seeds; see RESTS_ON
     rungs: int
-    misses: tuple[float, ...] = ()  # where the curve misses means by more than seeds explain
+    misses: tuple[float, ...] = ()  # errors at rungs beyond what the seeds explain
 
     def interval(self, value: float, resampled: Array, level: float = 0.95) -> tuple[float, float]:
         return interval(value, resampled, self.freedom, level)
@@ -150,7 +150,7 @@ def fit_together(
     that should hold the truth in 95 % of cases held it in 88 % (`tests/bench/ladder/test_fit.py`
     measures it).
     """
-    rng = np.random.default_rng(0)  # a report is the same each time it is written
+    rng = np.random.default_rng(0)  # so that a report is reproducible
     first = next(iter(losses.values()))
     seeds = [sorted(by_seed) for by_seed in first]
     several = all(len(own) > 1 for own in seeds)
@@ -175,8 +175,8 @@ def fit_together(
 
 
 def _misses(curve: Curves, x: Sequence[float], values: Sequence[Array]) -> tuple[float, ...]:
-    """Differences of the curve to the means of rungs, those that are beyond the 99 % interval of
-    the mean. The spread between seeds is taken to be the same share of the loss at every rung."""
+    """Differences of the curve from the means of rungs, where beyond the 99 % interval of the mean.
+    The relative spread between seeds is assumed to be equal at every rung."""
     freedom = sum(len(v) - 1 for v in values)
     off = [float(curve.loss(at)[0] - v.mean()) for at, v in zip(x, values, strict=True)]
     allowed = t_quantile(0.99, freedom) * _spread(values)
@@ -205,7 +205,7 @@ def interval(
     value: float, resampled: Array, freedom: int, level: float = 0.95
 ) -> tuple[float, float]:
     """Percentiles of the resampled values, widened around `value` by the ratio of Student's
-    quantile to the normal one: few seeds show their own spread badly.
+    quantile to the normal one: a few seeds underestimate their spread.
 
     Infinite ends stand for "never".
     """

@@ -1,4 +1,4 @@
-"""The page of a ladder: findings, curves with bands, tables, rates, and how it was made."""
+"""The page of a ladder: findings, curves with intervals, tables, rates and method."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from holo_cli.bench.experiment.experiment import SWEEP_SEED
-from holo_cli.bench.experiment.losses import test_loss
-from holo_cli.bench.ladder.experiment import Ladder, sizes
+from holo_cli.bench.experiment.result_log import test_loss
+from holo_cli.bench.ladder.plan import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, LadderSummary, Track
 from holo_cli.bench.ladder.words import ranged, sentences
 from holo_cli.bench.report import Report
@@ -19,17 +19,17 @@ STEPS = 25  # points of a drawn curve
 
 
 def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     plan = ladder.plan
     machines = [row["machine"] for row in ladder.rows]
     report = Report(
         plan.shared.title or f"Does the lead hold with size on {ladder.data.name}?",
         f"{len(summary.entries)} entries at {len(plan.rungs)} sizes, matched in parameters, "
-        f"trained from scratch on '{ladder.data.name}'. Lower losses are better. A claim needs two "
-        "gates: better at every size, and better where the fitted curves are extrapolated to.",
+        f"trained from scratch on '{ladder.data.name}'. Lower losses are better. A verdict needs "
+        "two gates: better at every size, and better by extrapolation of the fitted curves.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "What was found")
+    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "Findings")
     for budget, tracks in summary.budgets.items():
         traces = [trace for track in tracks for trace in _traces(track, summary)]
         if traces:
@@ -41,19 +41,19 @@ def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
     _losses(report, summary)
     _curves(report, summary)
     report.table(
-        "What was trained",
+        "Rungs and budgets",
         ("rung", "tokens per parameter", "entry", "parameters", "layers", "width", "MLP ratio",
          "steps", "tokens", "epochs", "training FLOPs", "rates swept at"),
         [tuple(row.values()) for row in sizes(ladder)],
-        "Epochs are how often a run reads the training text. FLOPs are by formula.",
+        "Epochs: how often a run reads the training text. FLOPs are computed by formula.",
     )  # fmt: skip
     _runs(report, ladder)
-    report.prose(_method(ladder, summary), "How it was made")
+    report.prose(_method(ladder, summary), "Method")
     return report.write(path)
 
 
 def _traces(track: Track, summary: LadderSummary) -> list[Trace]:
-    """Seeds as marks; the curve within the measured range, and dashed beyond it."""
+    """Seeds as marks; the curve is solid within the measured range and dashed beyond it."""
     marks: Trace = {"name": track.entry, "x": [], "y": [], "text": [], "mode": "markers"}
     for point in track.points:
         for seed, loss in point.line.by_seed().items():
@@ -154,11 +154,11 @@ def _curves(report: Report, summary: LadderSummary) -> None:
     )  # fmt: skip
     report.table(
         "Gate 2: by extrapolation", columns, rows,
-        f"x is {AXES[summary.axis]}; nats are differences to {summary.base} in nats per token, "
-        "below zero is better. The share needed says how much of the baseline's x an entry's "
-        "curve needs for the loss of the baseline's curve at its largest x: 0.8 saves 20 %. "
-        "Intervals come from resampling seeds; they do not cover that the form of the curve may be "
-        "wrong. Cautions are among the findings above.",
+        f"x is {AXES[summary.axis]}; nats are differences to {summary.base} in nats per token; "
+        "below zero is better. The share needed is the part of the baseline's largest x at which "
+        "an entry's curve reaches the same loss as the baseline's curve: 0.8 saves 20 %. Intervals "
+        "come from resampling seeds; they do not include a wrong form of the curve. Cautions are "
+        "among the findings above.",
     )  # fmt: skip
 
 
@@ -194,8 +194,8 @@ def _method(ladder: Ladder, summary: LadderSummary) -> str:
         if rung not in plan.swept_rungs
     )
     return f"""Each rung is a comparison as holo bench compare makes it: equal tokens in equal \
-order, parameters matched within {plan.shared.tolerance:.0%}, steps set so that a run reads as \
-many tokens per parameter as the budget says, the schedule to its end. Learning rates \
+order, parameters matched within {plan.shared.tolerance:.0%}, steps set so that a run reads the \
+budget's tokens per parameter, and the whole schedule. Learning rates \
 are chosen by the loss on one half of the validation text after the last step, and the loss on the \
 other half is reported.
 

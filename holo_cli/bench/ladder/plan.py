@@ -1,9 +1,10 @@
 """What a ladder trains: the entries of a comparison at several sizes and token budgets.
 
-A ladder plan is a comparison's plan (`compare_plan.Plan`) with rungs and budgets. A rung is a size:
-the number of parameters that every entry is matched to, and the shape that matching starts from. A
-budget is a number of training tokens per parameter. Each pair of a rung and a budget is one
-comparison.
+A ladder plan is a comparison's plan with rungs and budgets. A rung is a size: the number of
+parameters that every entry is matched to, and the shape that matching starts from. A budget is a
+number of training tokens per parameter. Each pair of a rung and a budget is one `Experiment`; all
+share one file of rows. At a swept rung each entry's learning rate is swept, once for each budget;
+any other rung uses the rate found at the nearest swept rung for the same budget.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli import registry
+from holo_cli.bench.experiment.entries import resolve_entry
+from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.plan import (
     RESERVED,
     Entry,
@@ -22,12 +24,19 @@ from holo_cli.bench.experiment.plan import (
     check_types,
     dotted,
     load_plan,
+    plan_path,
     shared_settings,
 )
+from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.experiment.runner import RunOptions
+from holo_cli.bench.experiment.runs import Run, Sweep
+from holo_cli.bench.experiment.worker_pool import Event, Job
+from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
 
-LEAST_RUNGS = 3  # E, A and alpha are three unknowns
-# what a ladder sets for each rung, or what has no meaning for it
+MIN_RUNGS = 3  # E, A and alpha are three unknowns
+KIND = "ladder"
+# fields of a comparison that a ladder sets for each rung or has no use for
 NOT_USED = {"match", "target", "seconds"}
 
 
@@ -42,18 +51,18 @@ class Rung:
 
 @dataclass(frozen=True)
 class LadderPlan:
-    """A whole ladder. `shared` holds what a comparison has too: entries, base, rates, seeds, ...
+    """A whole ladder. `shared` is the plan of a comparison: entries, base, rates, seeds, ...
 
-    `typed` are dotted settings from the command line, which overrule those of the rungs.
+    `typed` are dotted settings from the command line, which override those of the rungs.
     """
 
     shared: Plan = field(default_factory=Plan)
     rungs: tuple[Rung, ...] = ()
     budgets: tuple[float, ...] = (10.0,)  # training tokens per parameter
-    swept: tuple[str, ...] = ()  # rungs at which rates are swept; none: the smallest one
-    ahead: float = 4.0  # how far beyond the largest compute the curves are compared
+    swept: tuple[str, ...] = ()  # rungs at which rates are swept; empty: the smallest rung
+    ahead: float = 4.0  # curves are compared at this many times the largest compute
     resamples: int = 1000  # of the bootstrap
-    series: int = 1  # how many runs may share a process
+    series: int = 1  # number of runs that may share a process
     typed: Mapping[str, Any] = field(default_factory=dict)
 
     def select(self, names: Sequence[str]) -> LadderPlan:
@@ -83,13 +92,13 @@ class LadderPlan:
         return tuple(rung for rung in self.rungs if rung.name in names)
 
     def rates_from(self, rung: Rung) -> Rung:
-        """The swept rung that is nearest in size (by ratio; the smaller one of two as near)."""
+        """The swept rung that is nearest in size, by ratio; of two equally near the smaller."""
         return min(
             self.swept_rungs, key=lambda r: (_apart(r.parameters, rung.parameters), r.parameters)
         )
 
     def comparison(self, rung: Rung, steps: int) -> Plan:
-        """The comparison at a rung, of runs of `steps` steps."""
+        """The comparison at a rung, with runs of `steps` steps."""
         plan = self.shared.changed(
             {"match": "parameters", "target": rung.parameters},
             {**rung.settings, "training.steps": steps},
@@ -98,9 +107,9 @@ class LadderPlan:
 
     def check(self) -> LadderPlan:
         """The plan itself, or UsageError for what makes no sense."""
-        if len(self.rungs) < LEAST_RUNGS:
+        if len(self.rungs) < MIN_RUNGS:
             raise UsageError(
-                f"A ladder needs at least {LEAST_RUNGS} rungs to fit a curve; this plan has "
+                f"A ladder needs at least {MIN_RUNGS} rungs to fit a curve; this plan has "
                 f"{len(self.rungs)}.",
                 next_step="Add tables like [rung.1m] with parameters = 1_000_000 to the plan.",
             )
@@ -157,19 +166,9 @@ def _is_number(value: Any) -> bool:
 # -- plan files -----------------------------------------------------------------------------------
 
 
-def plan_names() -> list[str]:
-    """The ladder plans that come with holo."""
-    folder = registry.configs_folder() / "bench" / "ladder"
-    return sorted(path.stem for path in folder.glob("*.toml"))
-
-
 def named_plan(name: str) -> LadderPlan:
-    """A ladder plan that comes with holo."""
-    if name not in plan_names():
-        raise UsageError(
-            f"There is no plan '{name}' for a ladder.", next_step=nearest(name, plan_names())
-        )
-    return read_plan(registry.configs_folder() / "bench" / "ladder" / f"{name}.toml")
+    """A plan that comes with holo."""
+    return read_plan(plan_path("ladder", name))
 
 
 def read_plan(path: Path) -> LadderPlan:
@@ -196,3 +195,159 @@ def _read_rung(path: Path, name: str, given: Any) -> Rung:
         )
     settings = {key: value for key, value in given.items() if key != "parameters"}
     return Rung(name, parameters, dotted(settings))
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+class RungExperiment(Experiment):
+    """The comparison at one rung with one budget."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        data: PreparedData,
+        rows: ResultLog,
+        rung: Rung,
+        budget: float,
+        rates_of: RungExperiment | None,
+    ) -> None:
+        """`rates_of` is the experiment whose rates are used; None: a sweep of its own."""
+        self.rung, self.budget, self.rates_of = rung, budget, rates_of
+        labels = {"rung": rung.name, "tokens_per_parameter": budget}
+        super().__init__(plan, data, rows, labels, where(rung, budget))
+
+    def sweep(self, entry: Entry) -> Sweep:
+        """The entry's own sweep, or a settled one with the transferred rate."""
+        if self.rates_of is None:
+            return super().sweep(entry)
+        found = self.rates_of.sweep(entry)
+        rates = () if found.best is None else (found.best,)
+        at = self.rates_of.rung.name
+        return Sweep(rates, {}, found.best, found.settled, found.broken, source=found, swept_at=at)
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of a run."""
+        resolved = self.configs[self.base]
+        training = resolved.training
+        return training.steps * training.batch_size * training.grad_accum * resolved.model.context
+
+    @property
+    def epochs(self) -> float:
+        """How often a run reads the training text."""
+        return self.tokens / self.data.token_count("train")
+
+
+def where(rung: Rung, budget: float) -> str:
+    """A rung and a budget, as in progress lines and tables."""
+    return f"{rung.name} at {budget:g} tokens/parameter"
+
+
+class Ladder:
+    """A ladder plan on a prepared set, with the rows it has so far."""
+
+    def __init__(self, plan: LadderPlan, data: PreparedData, rows: ResultLog) -> None:
+        """Sizes every entry at every rung. Raises UsageError and DataError for what is not
+        possible."""
+        self.plan, self.data, self.rows = plan.check(), data, rows
+        self.forgotten: list[str] = []
+        self.series = plan.series
+        self.base = plan.shared.entries[0].name
+        self.experiments: dict[tuple[str, float], RungExperiment] = {}
+        for budget in plan.budgets:
+            # swept rungs first: the others take their rates
+            for rung in sorted(plan.rungs, key=lambda r: r not in plan.swept_rungs):
+                self.experiments[rung.name, budget] = self._opened(rung, budget)
+        self._experiment_of: dict[str, RungExperiment] = {}
+
+    def _opened(self, rung: Rung, budget: float) -> RungExperiment:
+        swept = rung in self.plan.swept_rungs
+        source = None if swept else self.experiments[self.plan.rates_from(rung).name, budget]
+        try:
+            plan = self._comparison(rung, budget)
+            return RungExperiment(plan, self.data, self.rows, rung, budget, source)
+        except UsageError as error:
+            raise UsageError(
+                f"Rung {rung.name}: {error.message}", next_step=error.next_step
+            ) from error
+
+    def _comparison(self, rung: Rung, budget: float) -> Plan:
+        """The comparison at a rung, with as many steps as the budget has tokens for."""
+        once = self.plan.comparison(rung, 1)
+        resolved = resolve_entry(once, once.entries[0], self.data.path)
+        training = resolved.training
+        per_step = training.batch_size * training.grad_accum * resolved.model.context
+        return self.plan.comparison(rung, max(1, round(budget * rung.parameters / per_step)))
+
+    def ordered(self, budget: float) -> list[RungExperiment]:
+        """The experiments of a budget, smallest rung first."""
+        return [self.experiments[rung.name, budget] for rung in self.plan.rungs]
+
+    # -- what is to be done (`runner.Runnable`) ---------------------------------------------------
+
+    def todo(self) -> list[Run]:
+        """Runs without a row that can be named now, smallest rung first, equal ones once."""
+        found: dict[str, Run] = {}
+        for rung in self.plan.rungs:
+            for budget in self.plan.budgets:
+                experiment = self.experiments[rung.name, budget]
+                for run in experiment.todo():
+                    found.setdefault(run.key, run)
+                    self._experiment_of.setdefault(run.key, experiment)
+        return list(found.values())
+
+    def left(self) -> int:
+        """How many runs are still to do, as far as can be foreseen."""
+        return sum(experiment.left() for experiment in self.experiments.values())
+
+    def job(self, run: Run) -> Job:
+        return self._experiment_of[run.key].job(run)
+
+    def store(
+        self, run: Run, event: Event, machine: dict[str, Any], wall_seconds: float | None
+    ) -> str:
+        return self._experiment_of[run.key].store(run, event, machine, wall_seconds)
+
+    def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
+        """Run failed runs again, and every run that these entries have now. Raises UsageError for
+        unknown entries."""
+        # collected before any is forgotten: a rung takes its rates from the sweep of another
+        again = {place: c.runs_of(entries) for place, c in self.experiments.items()}
+        for place, experiment in self.experiments.items():
+            experiment.forget_runs(again[place], failed=failed)
+        self.forgotten = [key for c in self.experiments.values() for key in c.forgotten]
+
+
+def open_ladder(plan: LadderPlan, options: RunOptions) -> Ladder:
+    """The ladder with its rows. Raises UsageError and DataError for what cannot be compared."""
+    plan.check()
+    data = PreparedData.open(plan.shared.data)
+    ladder = Ladder(plan, data, ResultLog(rows_path(options.page), KIND))
+    ladder.forget(failed=options.retry_failed, entries=options.redo)
+    return ladder
+
+
+def sizes(ladder: Ladder) -> list[dict[str, Any]]:
+    """What would be trained: a row for each rung, budget and entry, for --dry-run."""
+    return [
+        {
+            "rung": experiment.rung.name,
+            "tokens_per_parameter": budget,
+            "entry": name,
+            "parameters": experiment.described[name].parameters,
+            "layers": resolved.model.layers,
+            "width": resolved.model.width,
+            "mlp_ratio": resolved.model.mlp_ratio,
+            "steps": resolved.training.steps,
+            "tokens": experiment.tokens,
+            "epochs": experiment.epochs,
+            "train_flops": experiment.tokens * experiment.described[name].train_flops_per_token,
+            "rates_from": experiment.rung.name
+            if experiment.rates_of is None
+            else experiment.rates_of.rung.name,
+        }
+        for budget in ladder.plan.budgets
+        for experiment in ladder.ordered(budget)
+        for name, resolved in experiment.configs.items()
+    ]

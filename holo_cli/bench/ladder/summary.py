@@ -1,4 +1,4 @@
-"""What a ladder's rows say: points, fitted curves, and two gates for each entry.
+"""The results of a ladder: points, fitted curves, and two gates for each entry.
 
 Gate 1, "at every rung": the paired differences to the baseline have the same verdict at every rung
 (Holm's correction for the number of entries; none for the number of rungs, since all of them must
@@ -19,8 +19,8 @@ import numpy as np
 
 from holo_cli.bench.compare.summary import Line, Summary, summarise
 from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
-from holo_cli.bench.ladder.experiment import Ladder, RungExperiment
 from holo_cli.bench.ladder.fit import Fitted, fit_together
+from holo_cli.bench.ladder.plan import Ladder, RungExperiment
 
 Axis = Literal["compute", "tokens", "parameters"]
 AXES: dict[Axis, str] = {
@@ -43,7 +43,7 @@ class Point:
 
     @property
     def whole(self) -> bool:
-        """Whether it can be used: some runs finished, and none failed."""
+        """Whether some runs finished and none failed."""
         return bool(self.line.losses) and not self.line.failed and self.x is not None
 
     @property
@@ -88,7 +88,7 @@ class Against:
 
 @dataclass
 class Track:
-    """An entry with one budget: its points by rung, its curve and what follows from it."""
+    """An entry with one budget: its points by rung, its curve and the comparison of curves."""
 
     entry: str
     budget: float
@@ -138,7 +138,7 @@ class LadderSummary:
 
 
 def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
-    """Fit and compare what the rows have so far. An entry gets a curve once every rung has it."""
+    """Fit and compare the rows so far. An entry gets a curve once every rung has finished."""
     plan, remarks = ladder.plan, dict.fromkeys(_remarks_on_text(ladder))
     budgets: dict[float, list[Track]] = {}
     for budget in plan.budgets:
@@ -160,7 +160,7 @@ def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
 
 
 def _remarks_on_text(ladder: Ladder) -> list[str]:
-    """Where a run reads its text more than once, said once, for the longest run."""
+    """A remark where runs read their text more than once, for the longest run."""
     longest = max(ladder.experiments.values(), key=lambda experiment: experiment.epochs)
     if longest.epochs <= 1:
         return []
@@ -183,7 +183,7 @@ def _point(experiment: RungExperiment, summary: Summary, number: int, axis: Axis
 
 
 def _fit(tracks: list[Track], ladder: Ladder) -> None:
-    """Curves for entries that have every rung, each with the baseline over the seeds of both."""
+    """Curves of entries with every rung, each together with the baseline over shared seeds."""
     base, *others = tracks
     for track in tracks:
         missing = [p.rung for p in track.points if not p.whole]
@@ -205,7 +205,7 @@ def _fit(tracks: list[Track], ladder: Ladder) -> None:
 
 
 def _curves(tracks: Sequence[Track], resamples: int) -> dict[str, Fitted]:
-    """Over the seeds that all of these tracks have at a rung; nothing where they share none."""
+    """Over the seeds that all of these tracks have at a rung; empty where they share none."""
     shared = [
         set.intersection(*(set(point.line.by_seed()) for point in points))
         for points in zip(*(track.points for track in tracks), strict=True)
@@ -235,7 +235,7 @@ def _against(
     at_equal, at_ahead = (float(d[0]) for d in differences)
     for fitted in (own, other):
         if not fitted.curve.falls or fitted.misses:
-            at_ahead = math.nan  # a form that does not hold is not extrapolated
+            at_ahead = math.nan  # a curve that does not fit is not extrapolated
     equal_interval = needed_interval = ahead_interval = None
     if own.resampled is not None and other.resampled is not None:
         many, base_many = own.resampled, other.resampled
@@ -273,8 +273,8 @@ def _trend(base: Track, track: Track) -> tuple[float, float | None]:
 
 
 def _edges(ladder: Ladder, track: Track) -> list[str]:
-    """Sweeps whose best rate is the last one tried, with the rungs that take that rate over."""
-    plan, said = ladder.plan, []
+    """Notes on sweeps whose best rate is the last one tried, with the rungs that use that rate."""
+    plan, notes = ladder.plan, []
     for rung in plan.swept_rungs:
         experiment = ladder.experiments[rung.name, track.budget]
         sweep = experiment.sweep(experiment.entries[track.entry])
@@ -283,39 +283,39 @@ def _edges(ladder: Ladder, track: Track) -> list[str]:
         users = [r.name for r in plan.rungs if r is not rung and plan.rates_from(r) is rung]
         users = [name for name in users if name not in {r.name for r in plan.swept_rungs}]
         also = f", and {', '.join(users)} use{'s' if len(users) == 1 else ''} it too"
-        said.append(
+        notes.append(
             f"the best rate at {rung.name}, x{sweep.best:g}, is the last one tried on its side, so "
             f"a better one may lie beyond it{also if users else ''}"
         )
-    return said
+    return notes
 
 
 def _cautions(track: Track) -> list[str]:
-    """How well a curve is determined."""
+    """Notes on how well a curve is determined."""
     fitted = track.fitted
     if fitted is None:
         return []
     if not fitted.curve.falls:
         return ["the loss does not fall with size, so no curve describes it"]
-    said = []
+    notes = []
     if fitted.rungs == 3:
-        said.append(
-            "three rungs for three unknowns: the curve goes through the means, and nothing checks "
-            "its form"
+        notes.append(
+            "three rungs for three unknowns: the curve passes through the means, so its form is "
+            "not tested"
         )
     if fitted.misses:
         worst = max(map(abs, fitted.misses))
-        said.append(
+        notes.append(
             f"the curve misses means by up to {worst:.4f}, more than the seeds explain, so it is "
             "not extrapolated"
         )
     if fitted.resampled is None:
-        said.append("one seed has no spread, so there are no intervals")
+        notes.append("one seed has no spread, so there are no intervals")
     else:
         share = float(fitted.resampled.at_bound.mean())
         if share > 1 - LEVEL:
-            said.append(
+            notes.append(
                 f"E and alpha are not determined by these runs ({share:.0%} of the resampled fits "
                 "are at a bound); only the curve near the measured points is"
             )
-    return said
+    return notes

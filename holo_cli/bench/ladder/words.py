@@ -13,7 +13,7 @@ Rows = list[Sequence[str]]
 
 
 def verdict_of(summary: LadderSummary, entry: str) -> str:
-    """Both gates over all budgets."""
+    """The common verdict of both gates over all budgets."""
     tracks = [summary.track(entry, budget) for budget in summary.budgets]
     gates = [t.rungs_gate for t in tracks]
     gates += [t.against.gate if t.against else "not known" for t in tracks]
@@ -23,8 +23,9 @@ def verdict_of(summary: LadderSummary, entry: str) -> str:
 
 
 def sentences(summary: LadderSummary) -> list[str]:
-    """The findings: a verdict for each entry, its gates by budget, then cautions and remarks."""
-    said = []
+    """The findings: a verdict for each entry with its gates by budget, then cautions and
+    remarks."""
+    lines = []
     for entry in summary.entries:
         if entry == summary.base:
             continue
@@ -39,7 +40,7 @@ def sentences(summary: LadderSummary) -> list[str]:
             "gates",
             "not known": f"{entry} against {summary.base}: not known",
         }[overall]
-        said.append(f"{head}. {gates}.")
+        lines.append(f"{head}. {gates}.")
     notes: dict[str, list[str]] = {}
     several = len(summary.budgets) > 1
     for budget, tracks in summary.budgets.items():
@@ -47,8 +48,8 @@ def sentences(summary: LadderSummary) -> list[str]:
             for note in track.notes:
                 who = f"{track.entry} ({budget:g})" if several else track.entry
                 notes.setdefault(note, []).append(who)
-    said += [f"{', '.join(names)}: {note}." for note, names in notes.items()]
-    return said + summary.remarks
+    lines += [f"{', '.join(names)}: {note}." for note, names in notes.items()]
+    return lines + summary.remarks
 
 
 def _gates(track: Track, summary: LadderSummary) -> str:
@@ -56,19 +57,19 @@ def _gates(track: Track, summary: LadderSummary) -> str:
         word: sum(point.verdict == word for point in track.points) for word in ("better", "worse")
     }
     first = ", ".join(f"{word} at {n} of {len(track.points)} rungs" for word, n in counts.items())
-    said = f"{track.budget:g} tokens per parameter: {first}"
+    text = f"{track.budget:g} tokens per parameter: {first}"
     against = track.against
     if against is None:
-        return f"{said}; no curve"
+        return f"{text}; no curve"
     equal = _with_ends(against.at_equal, against.at_equal_interval)
-    said += f"; at equal {AXES[summary.axis]} {equal}"
-    said += f"; at {summary.ahead:g} times the largest "
-    said += _with_ends(against.ahead, against.ahead_interval)
-    return f"{said}; {against.gap}"
+    text += f"; at equal {AXES[summary.axis]} {equal}"
+    text += f"; at {summary.ahead:g} times the largest "
+    text += _with_ends(against.ahead, against.ahead_interval)
+    return f"{text}; {against.gap}"
 
 
 def _with_ends(value: float, interval: Interval | None) -> str:
-    """A difference with its interval, in a sentence."""
+    """A difference with its interval, for a sentence."""
     if math.isnan(value):
         return "no difference can be computed"
     return f"{value:+.4f} nats per token" + (

@@ -4,7 +4,7 @@
 
 As in MAD (Poli et al. 2024, arXiv 2403.17844): position t of the decoder's output sees nothing of
 the text but h_T, the hidden state at its end, and a learned vector p_t that says which token is
-asked for. Deviation from MAD: p_t is learned and added instead of joined, and the head is the
+predicted. Deviation from MAD: p_t is learned and added instead of concatenated, and the head is the
 model's own.
 """
 
@@ -33,7 +33,7 @@ class Decoder(nn.Module):
 
 
 class Compressor(LanguageModel):
-    """`inner` with a decoder for strings of up to `items` tokens; all else is the inner model's."""
+    """`inner` with a decoder for strings of up to `items` tokens behind its hidden states."""
 
     def __init__(self, inner: LanguageModel, decoder: Decoder) -> None:
         super().__init__(inner.config)
@@ -46,7 +46,8 @@ class Compressor(LanguageModel):
         return cls(inner, Decoder(inner.config.width, items).to(inner.device))
 
     def hidden(self, tokens: Tensor) -> Hidden:
-        """(B, T) -> (B, T, C): what the decoder makes of the last hidden state; zeros beyond it."""
+        """(B, T) -> (B, T, C): the decoder's output for the last hidden state, padded with
+        zeros."""
         x, aux = self.inner.hidden(tokens)
         decoded = self.decoder(x[:, -1])[:, : tokens.shape[1]]
         rest = tokens.shape[1] - decoded.shape[1]
@@ -63,14 +64,14 @@ class Compressor(LanguageModel):
         return self.inner.init_state(batch)
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The inner model's: a decoder has no part in reading."""
+        """As the inner model: the decoder is not used in decoding."""
         return self.inner.step_hidden(tokens, state)
 
     def state_bytes(self, length: int) -> int:
         return self.inner.state_bytes(length)
 
     def describe(self) -> Description:
-        """The inner model's cost; the decoder is a part of the task."""
+        """The inner model's cost; the decoder belongs to the task."""
         return self.inner.describe()
 
     def matrices(self) -> dict[str, nn.Parameter]:

@@ -1,93 +1,97 @@
-"""The page of a recall bench: who recalls what, and with how much state."""
+"""The page of `holo bench recall`: what each entry recalls, and with how much state."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holo_cli.bench.recall.plan import TaskSpec
-from holo_cli.bench.recall.run import Recall, Score, accuracy
-from holo_cli.bench.recall.sizes import add_plots
+from holo_cli.bench.recall.run import Recall, Score, percent
 from holo_cli.bench.report import Report
+from holo_cli.bench.tasks import Case
 
-SOLVED, LOST = 0.9, 0.5  # accuracies from which a case counts as solved, and under which as lost
+SOLVED = 0.9  # accuracy from which a case counts as solved
+LOST = 0.5  # accuracy below which the findings also give that of guessing
 
 
 def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
-    """Write the page, whole or not at all; its size in bytes."""
+    """Write the page; returns its size in bytes."""
     machines = [row["machine"] for row in recall.rows]
     plan = recall.plan
     report = Report(
         plan.title or "Recall",
-        "Small models, each trained from scratch on tasks whose answers depend on earlier tokens, "
-        "and tested on new rows: shares of right answers, at lengths that were trained on and at "
-        "longer ones, beside the bytes of state that decoding keeps at that length.",
+        "Small models are trained from scratch on tasks whose answers depend on earlier tokens, "
+        "and tested on new rows. The tables show the share of correct answers, at lengths that "
+        "were trained on and at longer ones, and the bytes of state that decoding keeps at that "
+        f"length. A case counts as solved with {SOLVED:.0%} correct answers or more.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "What was found")
+    report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "Findings")
     for spec in plan.tasks:
         own = [s for s in scores if s.spec == spec]
         _task_section(report, recall, spec, own)
         add_plots(report, recall, spec, own)
     _runs(report, recall)
-    report.prose(_method(recall), "How it was made")
+    report.prose(_method(recall), "Method")
     return report.write(path)
 
 
 def findings(recall: Recall, scores: list[Score]) -> list[str]:
-    """For each task: who solves its hardest trained case, who keeps it up at greater length."""
-    found = []
-    for spec in recall.plan.tasks:
-        own = [s for s in scores if s.spec == spec]
-        hardest = max(spec.train, key=lambda case: (case.items, case.length))
-        here = [s for s in own if s.case == hardest and s.accuracy is not None]
-        if not here:
-            found.append(f"{spec.task.title}: not run.")
-            continue
-        solvers = [s for s in here if (s.accuracy or 0.0) >= SOLVED]
-        good = [s.entry for s in solvers]
-        rest = sorted((s for s in here if s.entry not in good), key=lambda s: -(s.accuracy or 0.0))
-        others = ", ".join(f"{s.entry} ({accuracy(s.accuracy)})" for s in rest)
-        parts = ["solved by " + ", ".join(map(_with_failures, solvers))] if good else []
-        if rest:
-            parts.append(f"not by {others}" if good else f"solved by none: {others}")
-        if rest and min(s.accuracy or 0.0 for s in rest) < LOST:
-            parts.append(f"guessing gives {100 * spec.task.chance:.2g} %")
-        text = f"{spec.task.title}, {_case(hardest)}: {'; '.join(parts)}."
-        if spec.test:
-            longest = max(spec.test)
-            kept = [
-                s.entry for s in own
-                if s.case == longest and s.entry in good and (s.accuracy or 0.0) >= SOLVED
-            ]  # fmt: skip
-            who = ", ".join(kept) or "none of them"
-            text += f" At {_case(longest)}, never trained: still {who}." if good else ""
-        found.append(text)
-    return found
+    """For each task: which entries solve its hardest trained case, and which still solve it in its
+    longest case that was not trained on."""
+    return [_finding(spec, [s for s in scores if s.spec == spec]) for spec in recall.plan.tasks]
+
+
+def _finding(spec: TaskSpec, scores: list[Score]) -> str:
+    title, (hardest, *longest) = spec.task.title, cases_shown(spec)
+    found = sorted(
+        (s for s in scores if s.case == hardest and s.accuracy is not None),
+        key=lambda s: -(s.accuracy or 0.0),
+    )
+    if not found:
+        return f"{title}: not run."
+    solved = [s for s in scores if s in found and (s.accuracy or 0.0) >= SOLVED]
+    others = [s for s in found if s not in solved]
+    where = f"{title}, {hardest.length} tokens and {hardest.items} items"
+    if solved:
+        sentences = [f"{where}: solved by {', '.join(map(_with_failures, solved))}."]
+    else:
+        sentences = [f"{where}: solved by no entry."]
+    if others:
+        names = ", ".join(f"{s.entry} ({percent(s.accuracy)})" for s in others)
+        sentences.append(f"Not solved by {names}.")
+        if (others[-1].accuracy or 0.0) < LOST:
+            sentences.append(f"Guessing gives {100 * spec.task.chance:.2g} %.")
+    for case in longest if solved else []:
+        still = {s.entry for s in scores if s.case == case and (s.accuracy or 0.0) >= SOLVED}
+        kept = [s.entry for s in solved if s.entry in still]
+        names = ", ".join(kept) or "none of these"
+        sentences.append(
+            f"Still solved at {case.length} tokens and {case.items} items, which were not trained "
+            f"on: {names}."
+        )
+    return " ".join(sentences)
 
 
 def _with_failures(score: Score) -> str:
-    """The entry, and how many of its seeds failed and are not in its figure."""
+    """The entry, with the number of failed seeds, which are not in its accuracy."""
     if not score.failed:
         return score.entry
     return f"{score.entry} ({score.failed} of {score.failed + len(score.accuracies)} seeds failed)"
 
 
-def _case(case: Any) -> str:
-    return f"{case.length} tokens with {case.items}"
-
-
 def columns(spec: TaskSpec) -> list[str]:
-    """Names of the cases: length/items, a star for lengths that were not trained on."""
+    """Names of the cases: length/items, with a star for cases that were not trained on."""
     stars = {case: "" if case in spec.train else "*" for case in spec.cases}
     return [f"{case.length}/{case.items}{star}" for case, star in stars.items()]
 
 
 def explained(spec: TaskSpec) -> str:
-    """What the task asks, and how its table is read."""
+    """What the task asks, and how to read its table."""
     return (
-        f"{spec.task.asks} Columns: tokens / things to remember; a star marks what was not trained "
-        f"on. Guessing gives {100 * spec.task.chance:.2g} %."
+        f"{spec.task.asks} Columns: tokens/items; a star marks cases that were not trained on. "
+        f"Guessing gives {100 * spec.task.chance:.2g} %."
     )
 
 
@@ -132,10 +136,10 @@ def _task_section(report: Report, recall: Recall, spec: TaskSpec, scores: list[S
             traces,
             {
                 "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},
-                "yaxis": {"title": {"text": "right answers, %"}, "range": [-3, 103]},
+                "yaxis": {"title": {"text": "correct answers, %"}, "range": [-3, 103]},
             },
-            "A mark for each case. A cache grows with the text, so its marks move to the right; a "
-            "recurrent state has the same size at every length.",
+            "One mark for each case. A cache grows with the text, so its marks move to the right; "
+            "a recurrent state has the same size at every length.",
         )
 
 
@@ -175,17 +179,91 @@ def _method(recall: Recall) -> str:
         tried = ", ".join(f"x{rate:g}" for rate in plan.rates)
         best = f"{'better' if len(plan.rates) == 2 else 'best'} of {len(plan.rates)} rates"
         rates = (
-            f"Rates tried: {tried}; figures are of the {best}, chosen on the same test: by its "
-            "accuracy in the trained cases, where a seed that failed counts as nothing right. So "
-            "they flatter a little, most of all those of models that are sensitive to the rate."
+            f"Rates tried: {tried}; figures are of the {best}, chosen on the same test rows by the "
+            "accuracy in the trained cases, where a failed seed counts as no correct answer. So "
+            "they are a little too good, most of all for models that are sensitive to the rate."
         )
-    steps = f"{training.steps} steps of {training.batch_size} rows made on the spot{ends}"
+    steps = f"{training.steps} steps of {training.batch_size} newly generated rows{ends}"
     formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})
     computed = f" Number format: {' and '.join(formats)}." if formats else ""
     return f"""Each run makes {steps}.{computed} \
-Cases take turns from batch to batch. Only answers are scored, in training and in the test, which \
-has {plan.sequences} rows for each case, from a stream of random numbers of their own. {rates} \
-Seeds: {plan.seeds}; where there are several, figures are means of those that did not fail.
+The cases of a task alternate from batch to batch. Only answers are scored, in training and in the \
+test, which has {plan.sequences} rows for each case, from a random stream of its own. {rates} \
+Seeds: {plan.seeds}; with several seeds, figures are means of those that did not fail.
 
-A model that does not solve a task here has not been shown to be unable to: it had this size and \
-this much training. One seed more or less can decide whether a model finds the trick in time."""
+A model that does not solve a task here is not shown to be unable to solve it: it had this size \
+and this much training, and the seed can decide whether it finds the solution in time."""
+
+
+# -- plans with widths: accuracy against bytes of state -------------------------------------------
+
+
+class Size(NamedTuple):
+    """An entry at one width, in one case."""
+
+    width: int
+    state_bytes: int | None  # None: not run
+    accuracy: float | None
+
+
+def cases_shown(spec: TaskSpec) -> list[Case]:
+    """The hardest trained case, and the longest case that was not trained on, if there is one."""
+    hardest = max(spec.train, key=lambda case: (case.items, case.length))
+    return [hardest, max(spec.test)] if spec.test else [hardest]
+
+
+def by_size(recall: Recall, scores: Sequence[Score], case: Case) -> dict[str, list[Size]]:
+    """Each entry of the plan with its widths in ascending order. Empty for a plan without
+    widths."""
+    found: dict[str, list[Size]] = {}
+    for score in scores:
+        family, width = recall.families[score.entry]
+        if score.case == case and width is not None:
+            found.setdefault(family, []).append(Size(width, score.state_bytes, score.accuracy))
+    return {family: sorted(sizes) for family, sizes in found.items()}
+
+
+def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[Score]) -> None:
+    """A figure for each case of `cases_shown`, with one mark for each width."""
+    for case in cases_shown(spec):
+        traces: list[dict[str, Any]] = []
+        for family, sizes in by_size(recall, scores, case).items():
+            run = [s for s in sizes if s.accuracy is not None]
+            if run:
+                traces.append(
+                    {
+                        "name": family,
+                        "x": [s.state_bytes for s in run],
+                        "y": [100 * (s.accuracy or 0.0) for s in run],
+                        "mode": "lines+markers",
+                        "text": [f"width {s.width}" for s in run],
+                    }
+                )
+        if traces:
+            title = f"{spec.task.title}, {case.length} tokens and {case.items} items"
+            report.plot(
+                f"{title}: accuracy by state size",
+                traces,
+                {
+                    "xaxis": {"title": {"text": "state, bytes"}, "type": "log"},
+                    "yaxis": {"title": {"text": "correct answers, %"}, "range": [-3, 103]},
+                },
+                "One line for each model, one mark for each width. Further left and higher is "
+                "better: more recalled with less state.",
+            )
+
+
+def size_table(
+    recall: Recall, scores: Sequence[Score], case: Case, size: Any
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows as text: a row for each entry, a column for each width."""
+    lines = by_size(recall, scores, case)
+    widths = sorted({s.width for sizes in lines.values() for s in sizes})
+    rows = []
+    for family, sizes in lines.items():
+        cells = {
+            s.width: "–" if s.state_bytes is None else f"{percent(s.accuracy)} at "
+            f"{size(s.state_bytes)}" for s in sizes
+        }  # fmt: skip
+        rows.append([family, *(cells.get(width, "–") for width in widths)])
+    return ["model", *(f"width {width}" for width in widths)], rows

@@ -1,7 +1,7 @@
-"""What a recall bench trains: entries, tasks, and how hard the tasks are.
+"""The plan of `holo bench recall`: entries, tasks, and how hard the tasks are.
 
-A plan is a TOML file (`configs/bench/recall/*.toml`, or one of yours) with entries as in a
-comparison's and one table for each task.
+A plan is a TOML file (`configs/bench/recall/*.toml`, or your own) with entries as in the plan of a
+comparison and one table for each task.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.experiment.plan import Entry, check_types, load_plan, select_entries
+from holo_cli.bench.experiment.plan import Entry, check_types, load_plan, plan_path, select_entries
 from holo_cli.bench.tasks import TASKS, Case, Task
 from holo_cli.bench.tasks.needle import Needle
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
 
-# settings that a recall bench makes itself or has no use for, and what to do instead
+# settings that the bench sets itself or has no use for, and what to do instead
 RESERVED = {
-    "model.context": "It is the longest trained length of a task: train = [[LENGTH, ITEMS], ...].",
+    "model.context": "It follows from the tasks: train = [[LENGTH, ITEMS], ...].",
     "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
     "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
-    "training.compile": "Nothing is compiled here; leave it out.",
+    "training.compile": "Nothing is compiled in this bench; leave it out.",
     "training.time_limit": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
     "training.target_loss": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
 }
 NOT_USED = {
-    "rates": "The plan's own `rates` are for all entries; for one of its own, make another plan.",
+    "rates": "The plan's `rates` are for all entries; use another plan for other rates.",
     "match": "Set the size in [entry.NAME.set], or the plan's `widths`.",
     "vary": "Set the size in [entry.NAME.set], or the plan's `widths`.",
 }
@@ -36,13 +36,13 @@ NOT_USED = {
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task as a plan sets it: its vocabulary, the cases trained on, and those only tested."""
+    """A task with its vocabulary, the cases to train on, and those only to test."""
 
     name: str
     vocab_size: int
     train: tuple[Case, ...]
     test: tuple[Case, ...] = ()
-    depth: float | None = None  # of a needle: where facts stand, 0 to 1; None: anywhere
+    depth: float | None = None  # of facts in a needle task, 0 to 1; None: anywhere
 
     @property
     def task(self) -> Task:
@@ -53,7 +53,7 @@ class TaskSpec:
 
     @property
     def cases(self) -> tuple[Case, ...]:
-        """All that is tested: the trained ones first."""
+        """All tested cases, the trained ones first."""
         return (*self.train, *self.test)
 
     @property
@@ -67,7 +67,7 @@ class TaskSpec:
             "vocab_size": self.vocab_size,
             "train": [list(case) for case in self.train],
             "test": [list(case) for case in self.test],
-            # left out where it is not set, so that rows of older versions keep their keys
+            # absent where it is not set, so that rows of older versions keep their keys
             **({} if self.depth is None else {"depth": self.depth}),
         }
 
@@ -79,17 +79,17 @@ class TaskSpec:
 
 @dataclass(frozen=True)
 class RecallPlan:
-    """A whole recall bench. The field names are the keys of a plan file."""
+    """A whole recall bench. The field names are the keys of a plan file; `tasks` are tables."""
 
     entries: tuple[Entry, ...] = ()
     tasks: tuple[TaskSpec, ...] = ()
     title: str = ""
     base: Mapping[str, Any] = field(default_factory=dict)
-    widths: tuple[int, ...] = ()  # every entry at each of these widths; none: as it is
-    rates: tuple[float, ...] = (1.0,)  # factors on the rates; the best one counts
+    widths: tuple[int, ...] = ()  # every entry at each of these widths; empty: at its own
+    rates: tuple[float, ...] = (1.0,)  # factors on the learning rates; the best is reported
     seeds: int = 1
-    sequences: int = 256  # tested for each case
-    solved: float = 0.0  # a run ends once its loss, in nats, stays under this; 0 is off
+    sequences: int = 256  # test rows for each case
+    solved: float = 0.0  # a run ends once its loss in nats stays below this; 0 disables
 
     def select(self, names: Sequence[str]) -> RecallPlan:
         """Only these entries; see `select_entries`."""
@@ -127,7 +127,7 @@ class RecallPlan:
         return self
 
     def _check_settings(self, where: str, settings: Mapping[str, Any]) -> None:
-        """Raises UsageError for one that would be without effect."""
+        """Raises UsageError for a setting that would have no effect."""
         reserved = RESERVED | (
             {"model.width": "Leave it out, or the plan's `widths`."} if self.widths else {}
         )
@@ -135,14 +135,14 @@ class RecallPlan:
             if key.startswith("data."):
                 raise UsageError(
                     f"A recall bench reads no text: {key} of {where} cannot be set.",
-                    next_step="Leave it out; what is read are the tasks of the plan.",
+                    next_step="Leave it out; the models read the plan's tasks.",
                 )
             if key in reserved:
                 raise UsageError(
                     f"A recall bench does not take {key} from {where}.", next_step=reserved[key]
                 )
 
-    def spread_out(self) -> tuple[Entry, ...]:
+    def at_widths(self) -> tuple[Entry, ...]:
         """The entries at each width."""
         if not self.widths:
             return self.entries
@@ -153,7 +153,7 @@ class RecallPlan:
         )
 
     def families(self) -> dict[str, tuple[str, int | None]]:
-        """By the name of an entry as it is run: that of the plan's entry, and the width."""
+        """By the name of an entry at a width: the plan's entry, and the width."""
         if not self.widths:
             return {e.name: (e.name, None) for e in self.entries}
         return {_at(e, width): (e.name, width) for e in self.entries for width in self.widths}
@@ -163,19 +163,9 @@ def _at(entry: Entry, width: int) -> str:
     return f"{entry.name} {width}"
 
 
-def plan_names() -> list[str]:
-    """The plans that come with holo."""
-    folder = registry.configs_folder() / "bench" / "recall"
-    return sorted(path.stem for path in folder.glob("*.toml"))
-
-
 def named_plan(name: str) -> RecallPlan:
     """A plan that comes with holo."""
-    if name not in plan_names():
-        raise UsageError(
-            f"There is no plan '{name}' for recall.", next_step=nearest(name, plan_names())
-        )
-    return read_plan(registry.configs_folder() / "bench" / "recall" / f"{name}.toml")
+    return read_plan(plan_path("recall", name))
 
 
 def read_plan(path: Path) -> RecallPlan:
@@ -187,8 +177,8 @@ def read_plan(path: Path) -> RecallPlan:
         for key, instead in NOT_USED.items():
             if getattr(entry, key) is not None:
                 raise UsageError(
-                    f"{path}: {key} of [entry.{entry.name}] is for a comparison; a recall bench "
-                    "has no use for it.",
+                    f"{path}: {key} of [entry.{entry.name}] is for a comparison and has no effect "
+                    "in a recall bench.",
                     next_step=instead,
                 )
     tasks = tuple(_read_spec(path, name, given) for name, given in tables.items())

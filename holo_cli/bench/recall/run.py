@@ -1,43 +1,38 @@
-"""`holo bench recall`: who can bring back what it has read? Synthetic tasks with known answers.
+"""`holo bench recall`: which model recalls what it has read? Synthetic tasks with known answers.
 
-Losses on text hide this: most tokens can be told from the last few. Here nothing can: an answer is
-somewhere in the past, at a place that changes, and must be found. Each entry is trained on each
-task from scratch and tested on rows drawn anew, some longer than it was trained on. Beside the
-accuracy stands what it was bought with: the bytes of state that decoding keeps at that length.
+A loss on text hides this: most tokens can be predicted from the last few. In these tasks an answer
+is somewhere in the past, at a place that changes, and must be found. Each entry is trained on each
+task from scratch and tested on new rows, some longer than those it was trained on. Accuracy is
+reported beside its price: the bytes of state that decoding keeps at that length.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import product
-from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.experiment.code_fingerprint import code_of
-from holo_cli.bench.experiment.identity import agrees, identity
+from holo_cli.bench.experiment.entries import agrees, identity
 from holo_cli.bench.experiment.param_matching import describe
 from holo_cli.bench.experiment.plan import Entry
-from holo_cli.bench.experiment.result_log import ResultLog, Row, beside, key_of, rows_path
-from holo_cli.bench.experiment.worker_pool import DONE, Job, WorkerEvent, run_jobs
-from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of, rows_path
+from holo_cli.bench.experiment.runner import RunOptions
+from holo_cli.bench.experiment.runs import results, row_head, row_origin
+from holo_cli.bench.experiment.worker_pool import Event, Job
 from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, resolve_run
 from holo_cli.bench.tasks import Case
 from holo_cli.config.resolve import Resolved
-from holo_cli.errors import Stopped
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.stopping import StopRequest
 
 KIND = "recall"
 FIRST_SEED = 1
-Say = Callable[[str], None]
-Watch = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Run:
+class RecallRun:
     """One entry on one task, with one rate and seed."""
 
     entry: str
@@ -53,11 +48,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Score:
-    """How an entry does in a case of a task: accuracies over seeds, at the rate that is best for
-    the trained cases. No accuracies: not run, failed, or more than the model can read.
+    """The result of an entry in a case of a task: accuracies over seeds, at the rate that is best
+    in the trained cases. No accuracies: not run, failed, or longer than the model can read.
 
-    `why` says so, and which seeds failed or were not run, at any rate. `failed` counts those that
-    failed at the rate that counts; their accuracies are not there.
+    `why` says which, and which seeds failed or were not run, at any rate. `failed` counts the
+    seeds that failed at the chosen rate; they have no accuracy.
     """
 
     entry: str
@@ -69,7 +64,7 @@ class Score:
     rate: float | None
     why: str = ""
     failed: int = 0
-    width: int | None = None  # of a plan with widths
+    width: int | None = None  # in a plan with widths
 
     @property
     def trained(self) -> bool:
@@ -78,11 +73,6 @@ class Score:
     @property
     def accuracy(self) -> float | None:
         return statistics.mean(self.accuracies) if self.accuracies else None
-
-    @property
-    def spread(self) -> tuple[float, float] | None:
-        """Lowest and highest over the seeds."""
-        return (min(self.accuracies), max(self.accuracies)) if self.accuracies else None
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -104,36 +94,34 @@ class Score:
 
 
 class Recall:
-    """A plan with the rows it has so far; what is to do follows from them."""
+    """A plan with the rows it has so far, from which follows what is to be done."""
 
     def __init__(self, plan: RecallPlan, rows: ResultLog) -> None:
-        """Resolves and builds (on the meta device) every entry for every task. Raises UsageError
-        for what cannot be."""
+        """Builds every entry for every task on the meta device. Raises UsageError for a config that
+        is not possible."""
         self.plan, self.rows = plan.check(), rows
-        self.entries: dict[str, Entry] = {entry.name: entry for entry in plan.spread_out()}
+        self.forgotten: list[str] = []
+        self.series = 1
+        self.entries: dict[str, Entry] = {entry.name: entry for entry in plan.at_widths()}
         self.families = plan.families()
         self.parameters: dict[tuple[str, str], int] = {}
-        self.runs: list[Run] = []
-        self._agreed: dict[str, Row] = {}  # rows known to be of the settings asked for
+        self.runs: list[RecallRun] = []
+        self._agreed: dict[str, Row] = {}  # rows known to have the settings asked for
         seeds = range(FIRST_SEED, FIRST_SEED + plan.seeds)
-        # all entries take a task in turn, so that a page that is not finished compares them
+        # all entries take a task in turn, so that an unfinished page compares them
         for spec, rate, seed, entry in product(
             plan.tasks, plan.rates, seeds, self.entries.values()
         ):
-            self.runs.append(self._run(entry, spec, rate, seed))
+            resolved = resolve_run(plan, entry, spec, rate, seed)
+            asked = {"sequences": plan.sequences, "solved": plan.solved}
+            key = key_of(identity(resolved, "synthetic") | spec.to_dict() | asked)
+            self.runs.append(RecallRun(entry.name, spec, rate, seed, resolved, key))
         for entry, spec in product(self.entries.values(), plan.tasks):
-            resolved = resolve_run(plan, entry, spec, 1.0, 0)
-            described = describe(resolved, spec.vocab_size)
+            described = describe(resolve_run(plan, entry, spec, 1.0, 0), spec.vocab_size)
             self.parameters[entry.name, spec.name] = described.parameters
 
-    def _run(self, entry: Entry, spec: TaskSpec, rate: float, seed: int) -> Run:
-        resolved = resolve_run(self.plan, entry, spec, rate, seed)
-        asked = {"sequences": self.plan.sequences, "solved": self.plan.solved}
-        key = key_of(identity(resolved, "synthetic") | spec.to_dict() | asked)
-        return Run(entry.name, spec, rate, seed, resolved, key)
-
-    def row(self, run: Run) -> Row | None:
-        """The row of a run, if it was made with settings that still mean the same."""
+    def row(self, run: RecallRun) -> Row | None:
+        """The row of a run, if its settings still have the same meaning."""
         row = self.rows.get(run.key)
         if row is None or self._agreed.get(run.key) is row:
             return row
@@ -142,11 +130,11 @@ class Recall:
         self._agreed[run.key] = row
         return row
 
-    def chosen(self, run: Run) -> dict[str, str]:
+    def chosen(self, run: RecallRun) -> dict[str, str]:
         """Device and number format of a run, as its row records them.
 
-        The machine is asked once what "auto" is: all runs of a page that leave it open have the
-        format of the first one, also after a stop.
+        What "auto" means is decided once: all runs of a page that leave the format open have that
+        of the first one, also after a stop.
         """
         device, dtype = pick_device(run.resolved.training.device), run.resolved.training.dtype
         for row in self.rows if dtype == "auto" else ():
@@ -155,16 +143,46 @@ class Recall:
         name = str(pick_dtype(dtype, device)).removeprefix("torch.")
         return {"device": str(device), "dtype": name}
 
-    def todo(self) -> list[Run]:
+    # -- what is to be done (`runner.Runnable`) ---------------------------------------------------
+
+    def todo(self) -> list[RecallRun]:
         return [run for run in self.runs if self.row(run) is None]
 
-    def forget(self, *, failed: bool, entries: tuple[str, ...] = ()) -> None:
-        """Do again what failed, or everything of some entries."""
+    def left(self) -> int:
+        return len(self.todo())
+
+    def job(self, run: RecallRun) -> Job:
+        dtype = {"training.dtype": self.chosen(run)["dtype"]}
+        settings = {
+            "resolved": run.resolved.replace(dtype, source="this machine").to_dict(),
+            "spec": run.spec.to_dict(),
+            "sequences": self.plan.sequences,
+            "solved": self.plan.solved,
+        }
+        return Job(run.key, "recall", settings)
+
+    def store(
+        self, run: RecallRun, event: Event, machine: dict[str, Any], wall_seconds: float | None
+    ) -> str:
+        origin = row_origin(run, event, machine, "recall")
+        row = row_head(run, event) | run.spec.to_dict() | results(event)
+        row |= {"config": run.resolved.to_dict()["config"]} | origin | self.chosen(run)
+        self.rows.add(row)
+        if row["status"] != "done":
+            return f"{run.label()}: failed: {row['error']}"
+        cases = ", ".join(
+            f"{case['length']}/{case['items']}: {percent(case['accuracy'])}"
+            for case in row["cases"]
+        )
+        return f"{run.label()}: {cases} in {row['train_seconds']:.0f} s"
+
+    def forget_failed(self) -> None:
+        """Run failed runs again."""
         for row in list(self.rows):
-            if (failed and row["status"] != "done") or row["entry"] in entries:
+            if row["status"] != "done":
                 self.rows.forget(row["key"])
 
-    # -- what came of it --------------------------------------------------------------------------
+    # -- results ----------------------------------------------------------------------------------
 
     def scores(self) -> list[Score]:
         """Every case of every task for every entry, in the plan's order."""
@@ -177,16 +195,16 @@ class Recall:
 
     def _scores(self, entry: Entry, spec: TaskSpec) -> Iterator[Score]:
         runs = [r for r in self.runs if (r.entry, r.spec) == (entry.name, spec)]
-        tried = {rate: _Tried.of(rate, runs, self.row) for rate in self.plan.rates}
-        best = _best(list(tried.values()))
-        chosen = best.done if best else []
-        remarks = _remarks(list(tried.values())) if best else []
-        errors = sorted({row["error"] for t in tried.values() for row in t.failed.values()})
+        by_rate = [_Seeds.of(rate, runs, self.row) for rate in self.plan.rates]
+        best = _best(by_rate)
+        rows = best.done if best else []
+        remarks = _remarks(by_rate) if best else []
+        errors = sorted({row["error"] for seeds in by_rate for row in seeds.failed.values()})
         for number, case in enumerate(spec.cases):
-            found = [row["cases"][number] for row in chosen]
+            found = [row["cases"][number] for row in rows]
             accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
-            refused = [f["error"] for f in found if "error" in f]
-            missing = [] if accuracies else refused or errors or ["not run"]
+            too_long = [f["error"] for f in found if "error" in f]
+            missing = [] if accuracies else too_long or errors or ["not run"]
             yield Score(
                 entry.name,
                 spec,
@@ -202,8 +220,8 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class _Tried:
-    """What came of a rate: rows of seeds that ended, rows of seeds that failed, seeds to do."""
+class _Seeds:
+    """The runs of one rate: rows of seeds that finished, of seeds that failed, seeds to do."""
 
     rate: float
     done: list[Row]
@@ -211,7 +229,9 @@ class _Tried:
     missing: list[int]
 
     @classmethod
-    def of(cls, rate: float, runs: list[Run], row: Callable[[Run], Row | None]) -> _Tried:
+    def of(
+        cls, rate: float, runs: list[RecallRun], row: Callable[[RecallRun], Row | None]
+    ) -> _Seeds:
         found = {run.seed: row(run) for run in runs if run.rate == rate}
         known = {seed: row for seed, row in found.items() if row is not None}
         return cls(
@@ -222,125 +242,110 @@ class _Tried:
         )
 
     @property
-    def trained(self) -> float:
-        """Mean accuracy over the cases that were trained on; a seed that failed has none right, or
-        a rate at which one seed survived would stand against the others' means."""
+    def accuracy(self) -> float:
+        """Mean over the trained cases. A failed seed counts as nothing correct, or a rate at which
+        one seed survived would compete with the means of others."""
         cases = [case for row in self.done for case in row["cases"] if case["trained"]]
         share = len(self.done) / (len(self.done) + len(self.failed))
         return share * statistics.mean(case["accuracy"] or 0.0 for case in cases)
 
-
-def _best(tried: list[_Tried]) -> _Tried | None:
-    """The rate that counts: of those with the fewest seeds to do the best on the trained cases."""
-    known = [t for t in tried if t.done]
-    left = min((len(t.missing) for t in known), default=0)
-    ready = [t for t in known if len(t.missing) == left]
-    return max(ready, key=lambda t: t.trained, default=None)
+    def label(self, seeds: list[int]) -> str:
+        if len(seeds) == len(self.done) + len(self.failed) + len(self.missing):
+            return f"rate x{self.rate:g}"
+        word = "seed" if len(seeds) == 1 else "seeds"
+        return f"rate x{self.rate:g}, {word} {', '.join(map(str, seeds))}"
 
 
-def _remarks(tried: list[_Tried]) -> list[str]:
-    """What the figures do not show: seeds that failed, and those that were not run."""
-    said = []
-    for t in tried:
+def _best(by_rate: list[_Seeds]) -> _Seeds | None:
+    """The rate that is reported: among those with the fewest seeds missing, the most accurate."""
+    known = [seeds for seeds in by_rate if seeds.done]
+    missing = min((len(seeds.missing) for seeds in known), default=0)
+    ready = [seeds for seeds in known if len(seeds.missing) == missing]
+    return max(ready, key=lambda seeds: seeds.accuracy, default=None)
+
+
+def _remarks(by_rate: list[_Seeds]) -> list[str]:
+    """What the figures do not show: seeds that failed, and seeds that were not run."""
+    remarks = []
+    for seeds in by_rate:
         by_error: dict[str, list[int]] = {}
-        for seed, row in t.failed.items():
+        for seed, row in seeds.failed.items():
             by_error.setdefault(row["error"], []).append(seed)
-        for error, seeds in by_error.items():
-            said.append(f"{_which(t, seeds)} failed: {error}")
-        if t.missing:
-            said.append(f"{_which(t, t.missing)} not run")
-    return said
+        for error, failed in by_error.items():
+            remarks.append(f"{seeds.label(failed)} failed: {error}")
+        if seeds.missing:
+            remarks.append(f"{seeds.label(seeds.missing)} not run")
+    return remarks
 
 
-def _which(tried: _Tried, seeds: list[int]) -> str:
-    if len(seeds) == len(tried.done) + len(tried.failed) + len(tried.missing):
-        return f"rate x{tried.rate:g}"
-    word = "seed" if len(seeds) == 1 else "seeds"
-    return f"rate x{tried.rate:g}, {word} {', '.join(map(str, seeds))}"
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.0f} %"
 
 
-def open_recall(
-    plan: RecallPlan, page: Path, *, retry_failed: bool = False, redo: tuple[str, ...] = ()
-) -> Recall:
+def open_recall(plan: RecallPlan, options: RunOptions) -> Recall:
     """The bench with the rows beside its page."""
-    recall = Recall(plan, ResultLog(rows_path(page), KIND))
-    recall.forget(failed=retry_failed, entries=redo)
+    recall = Recall(plan, ResultLog(rows_path(options.page), KIND))
+    if options.retry_failed:
+        recall.forget_failed()
     return recall
 
 
-def run(
-    recall: Recall,
-    page: Path,
-    *,
-    jobs: int = 1,
-    say: Say,
-    watch: Watch | None = None,
-    stop: StopRequest | None = None,
-) -> None:
-    """Do every run that has no row yet. Raises Stopped after a request to stop."""
-    stop = StopRequest() if stop is None else stop
-    if not recall.todo():
-        return
-    machine = describe_machine()
-    here = {run.key: run for run in recall.runs}
-
-    def todo() -> Iterator[Job]:
-        for run in recall.todo():
-            dtype = {"training.dtype": recall.chosen(run)["dtype"]}
-            settings = {
-                "resolved": run.resolved.replace(dtype, source="this machine").to_dict(),
-                "spec": run.spec.to_dict(),
-                "sequences": recall.plan.sequences,
-                "solved": recall.plan.solved,
-            }
-            yield Job(run.key, "recall", settings)
-
-    def heard(told: WorkerEvent) -> None:
-        run = here[told.job.key]
-        if watch is not None:
-            watch(run.label(), told.event)
-        if told.event["event"] in (DONE, "failed"):
-            row = _row(run, told, machine) | recall.chosen(run)
-            recall.rows.add(row)
-            say(f"{_outcome(row, run)}  ({len(recall.todo())} left)")
-
-    with stop.on_signals():
-        done = run_jobs(todo, heard, beside(page, ".work"), jobs, lambda: bool(stop))
-    if not done:
-        raise Stopped(
-            f"Stopped with {len(recall.todo())} runs to do; what was done is in "
-            f"{recall.rows.path}.",
-            next_step="The same command goes on from there.",
-        )
+# -- time -----------------------------------------------------------------------------------------
 
 
-def _row(run: Run, told: WorkerEvent, machine: dict[str, Any]) -> Row:
-    event = {key: value for key, value in told.event.items() if key != "event"}
-    return {
-        "key": run.key,
-        "status": "done" if told.event["event"] == DONE else "failed",
-        "entry": run.entry,
-        "model": run.resolved.model_name,
-        "rate": run.rate,
-        "seed": run.seed,
-        **run.spec.to_dict(),
-        "machine": machine | {"threads": event.pop("threads", machine["threads"])},
-        **event,
-        "config": run.resolved.to_dict()["config"],
-        "code": event.pop("code", None) or code_of(run.resolved.model_name, "recall"),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+@dataclass(frozen=True)
+class Estimate:
+    """The runs of one task, or of all (`task` is "all")."""
+
+    task: str
+    runs: int
+    done: int
+    seconds: float | None  # of the runs left; None while no run of the plan has finished
+
+    @property
+    def left(self) -> int:
+        return self.runs - self.done
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "task": self.task, "runs": self.runs, "done": self.done, "left": self.left,
+            "seconds": self.seconds,
+        }  # fmt: skip
 
 
-def _outcome(row: Row, run: Run) -> str:
-    if row["status"] != "done":
-        return f"{run.label()}: failed: {row['error']}"
-    cases = ", ".join(
-        f"{case['length']}/{case['items']}: {accuracy(case['accuracy'])}" for case in row["cases"]
-    )
-    return f"{run.label()}: {cases} in {row['train_seconds']:.0f} s"
+def estimate(recall: Recall) -> list[Estimate]:
+    """The time left of each task in the plan's order, then of all; for one run at a time.
 
+    A run is expected to take the mean of its entry's runs of the same task; where there are none,
+    the mean of all runs of the task, and else of all runs.
+    """
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    left: dict[str, list[RecallRun]] = defaultdict(list)
 
-def accuracy(value: float | None) -> str:
-    """A share as per cent; a dash where there is none."""
-    return "–" if value is None else f"{100 * value:.0f} %"
+    def groups(run: RecallRun) -> tuple[tuple[str, str], ...]:
+        return (run.entry, run.spec.name), ("", run.spec.name), ("", "")
+
+    for run in recall.runs:
+        row = recall.row(run)
+        if row is None:
+            left[run.spec.name].append(run)
+        elif row["status"] == "done":
+            # older rows have only the time of training, without test and start
+            for group in groups(run):
+                seconds[group].append(
+                    float(row["seconds" if "seconds" in row else "train_seconds"])
+                )
+
+    def expected(run: RecallRun) -> float:
+        return statistics.mean(next(seconds[group] for group in groups(run) if seconds[group]))
+
+    found = []
+    for spec in recall.plan.tasks:
+        runs = sum(run.spec == spec for run in recall.runs)
+        todo = left[spec.name]
+        needed = sum(map(expected, todo)) if seconds["", ""] or not todo else None
+        found.append(Estimate(spec.name, runs, runs - len(todo), needed))
+    needs = [e.seconds for e in found if e.seconds is not None]
+    total = sum(needs) if len(needs) == len(found) else None
+    found.append(Estimate("all", sum(e.runs for e in found), sum(e.done for e in found), total))
+    return found

@@ -1,9 +1,9 @@
-"""One run of the recall bench: train on a task's rows, then count right answers.
+"""One run of `holo bench recall`: train on a task's rows, then count correct answers.
 
-Steps are those of the training loop; only where batches come from is different: rows are made on
-the spot, each a pure function of the seed and its number, and test rows are drawn from a stream of
-random numbers of their own. Where a task has many possible rows none is met twice; where it has few
-(a small vocabulary, one thing to remember) some tested rows were trained on.
+The trainer is that of `holo train`; only the batches differ: rows are generated, each a pure
+function of the seed and its number, and test rows come from a random stream of their own. Where a
+task has many possible rows none occurs twice; where it has few (a small vocabulary, one item) some
+test rows were also trained on.
 """
 
 from __future__ import annotations
@@ -25,23 +25,19 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
 from holo_cli.errors import Stopped, UsageError
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer, new_model
 from holo_cli.training.memory_estimate import peak_rss_bytes
-from holo_cli.training.optim import Optimizer
-from holo_cli.training.precision import autocast, pick_device, pick_dtype
-from holo_cli.training.run import initial_model
-from holo_cli.training.state import Progress
-from holo_cli.training.stopping import StopRequest
-from holo_cli.training.trainer import Trainer
+from holo_cli.training.precision import autocast
 
-TRAIN, TEST = 0, 1  # streams of random numbers that never meet
-WINDOW = 20  # steps over which the loss must stay low for a task to be solved
+TRAIN, TEST = 0, 1  # separate random streams
+WINDOW = 20  # steps over which the loss must stay low before a run ends early
 TEST_TOKENS = 16_384  # tokens in a forward pass of the test
-KEPT = 8  # batches of training that are kept: those of a step, or so
+CACHED = 8  # batches that are kept: about those of a step
 Events = Callable[[dict[str, Any]], None]
 
 
 class TaskBatches(TrainBatches):
-    """Rows of an spec's trained cases, the cases taking turns from batch to batch."""
+    """Rows of a task's trained cases, which alternate from batch to batch."""
 
     def __init__(self, spec: TaskSpec, seed: int, batch: int) -> None:
         super().__init__([np.zeros(spec.context + 1, dtype=np.int64)], spec.context, seed)
@@ -53,56 +49,49 @@ class TaskBatches(TrainBatches):
         return self.spec.train[number // self.batch % len(self.spec.train)]
 
     def scored(self, first: int, count: int) -> int:
-        """Answers asked for in rows first .. first + count - 1, which begin and end a batch."""
+        """Number of answers in rows first .. first + count - 1, which are whole batches."""
         assert first % self.batch == 0 == count % self.batch
         starts = range(first, first + count, self.batch)
         return sum(int((self._rows(n)[1] != IGNORE).sum()) for n in starts)
 
     def take(self, count: int) -> tuple[Tensor, Tensor]:
-        """x and y, each (count, T) int64, T that of the case whose turn it is."""
+        """x and y, each (count, T) int64, with T of the batch's case."""
         assert count == self.batch
         rows = self._rows(self.position)
         self.position += count
         return rows
 
     def _rows(self, first: int) -> tuple[Tensor, Tensor]:
-        """The batch that begins with row `first`. Kept a while, since a step asks how many answers
-        its batches have before it takes them."""
+        """The batch that begins with row `first`. Cached, since a step counts the answers of its
+        batches before it takes them."""
         if first not in self._made:
             rng = np.random.default_rng([TRAIN, self.seed, first])
             x, y = self.spec.task.sample(rng, self.batch, self._case(first))
             self._made[first] = torch.from_numpy(x), torch.from_numpy(y)
-            if len(self._made) > KEPT:
+            if len(self._made) > CACHED:
                 self._made.popitem(last=False)
         return self._made[first]
 
 
 def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
-    """Train and test one entry on one spec. Raises Stopped on request: such a run begins anew."""
+    """Train and test one entry on one task. Raises Stopped on request: such a run starts over."""
     started = time.perf_counter()
     resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
     config = resolved.training
-    device = pick_device(config.device)
-    dtype = pick_dtype(config.dtype, device)
-    stages = resolved.model.stages()
-    first = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
-    model = initial_model(resolved.model_name, first, config).to(device)
-    # what is solved half-way by a model that is not yet as it is tested is not solved
-    changes = bool(stages) or type(model).on_progress is not LanguageModel.on_progress
+    model = new_model(resolved)
+    # a model that changes during training is not solved before it has its final form
+    changes = (
+        bool(resolved.model.stages()) or type(model).on_progress is not LanguageModel.on_progress
+    )
     if spec.task.decoded:
         model = Compressor.of(model, max(case.items for case in spec.cases))
-    optimizer = Optimizer(model, config, fast_bf16=dtype == torch.bfloat16)
-    stop, progress = StopRequest(), Progress()
-    trainer = Trainer(
-        model, optimizer, None, config, dtype, progress, events=events,
-        save=lambda kind, trainer: None, stop=stop, stages=stages,
-        batches=TaskBatches(spec, config.seed, config.batch_size),
-    )  # fmt: skip
-    model.train()
+    batches = TaskBatches(spec, config.seed, config.batch_size)
+    trainer = build_trainer(resolved, model, batches, events=events)
+    progress = trainer.progress
     losses: list[list[float]] = []
     recent: deque[float] = deque(maxlen=WINDOW)
     ended = "steps"
-    with stop.on_signals():
+    with trainer.stop.on_signals():
         while progress.step < config.steps:
             before = progress.logged_loss
             if not trainer.step():
@@ -117,9 +106,10 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
             if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
-    model = trainer.model  # which may have grown
+    model = trainer.model  # it may have grown
     cases = [
-        evaluate(model, spec, case, job["sequences"], config.seed, dtype) for case in spec.cases
+        evaluate(model, spec, case, job["sequences"], config.seed, trainer.dtype)
+        for case in spec.cases
     ]
     described = model.describe()
     return {
@@ -129,7 +119,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
         "sequences": progress.step * config.batch_size * config.grad_accum,
         "stopped_by": ended,
         "train_seconds": round(progress.train_seconds, 3),
-        "seconds": round(time.perf_counter() - started, 3),  # the test in it
+        "seconds": round(time.perf_counter() - started, 3),  # including the test
         "parameters": described.parameters,
         "active_parameters": described.active_parameters,
         "peak_rss_bytes": peak_rss_bytes(),
@@ -140,7 +130,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
 def fresh_rows(
     spec: TaskSpec, case: Case, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The rows that a case is tested with, x and y by the batch, each (B, T) int64."""
+    """The test rows of a case: batches of x and y, each (B, T) int64."""
     for x, y, _ in _graded_rows(spec, case, sequences, seed):
         yield x, y
 
@@ -148,7 +138,7 @@ def fresh_rows(
 def _graded_rows(
     spec: TaskSpec, case: Case, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
-    """x and y of `fresh_rows`, and what counts as right beside y: (B, T, V) or None."""
+    """x and y of `fresh_rows`, and the answers that also count as correct: (B, T, V) or None."""
     rng = np.random.default_rng([TEST, seed, *case])
     rows = max(1, TEST_TOKENS // case.length)
     for start in range(0, sequences, rows):
@@ -159,9 +149,9 @@ def _graded_rows(
 def evaluate(
     model: LanguageModel, spec: TaskSpec, case: Case, sequences: int, seed: int, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """Share of right answers over the test's rows of a case, as a plain row.
+    """Share of correct answers over the test rows of a case, as a dict.
 
-    A case longer than a model can read has accuracy None and says why.
+    A case longer than the model can read has accuracy None and an error.
     """
     row: dict[str, Any] = {
         "length": case.length,
@@ -177,7 +167,7 @@ def evaluate(
             for x, y, allowed in _graded_rows(spec, case, sequences, seed):
                 x, y = x.to(model.device), y.to(model.device)
                 scored = y != IGNORE
-                # only where an answer is wanted: logits of all positions would be large
+                # only at scored positions: logits of all positions would be large
                 said = model.head(model.hidden(x).x[scored]).argmax(-1)
                 if allowed is None:
                     right += int((said == y[scored]).sum())

@@ -1,10 +1,10 @@
-"""`holo bench decode`: tokens a second and bytes of state against the position in the text.
+"""`holo bench decode`: tokens per second and bytes of state by position in the text.
 
 A model with a state of fixed size should be flat in both; one that keeps keys and values grows. The
-speed is also held against the memory: one row must read every active weight and the whole state for
-each token, so it cannot be faster than reading as many bytes is. That rate is measured in the same
-rounds, by matrix-vector products over as many bytes. Ratios, of positions and of models, are taken
-within a round.
+speed is also compared with the memory: each token of one row reads every active weight and the
+whole state, so decoding cannot be faster than reading these bytes. That rate is measured in the
+same rounds, by matrix-vector products over as many bytes. Ratios of positions and of models are
+taken within a round.
 """
 
 from __future__ import annotations
@@ -15,78 +15,73 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.bench.experiment.entries import (
-    Log,
-    ResolvedEntry,
-    Spread,
-    Tell,
-    baseline_of,
-    spread_text,
-)
 from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.report import Report
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
+    ResolvedEntry,
+    Spread,
+    baseline_of,
+    error_bars,
+    rates,
+    speed_ratio,
+    spread_text,
+)
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.bench.speed.step_benchmark import copy_rate, read_rate
 from holo_cli.errors import UsageError
 
-ROOM = 4  # tokens of a measurement beside those that are timed
+ROOM = 4  # tokens of a measurement besides the timed ones
 
 
 @dataclass
-class Writing:
-    """What was found of one subject, by position and round."""
+class DecodingFigures:
+    """The measurements of one entry, by position and round."""
 
     name: str
     model: str
     warm: Answer = field(default_factory=dict)
     answers: dict[int, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
-    reading: dict[int, Answer] = field(default_factory=dict)  # the prompt up to a position
-    # bytes/s of the memory in the same rounds
-    rates: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
+    prefill: dict[int, Answer] = field(default_factory=dict)  # of the prompt up to a position
+    # memory bandwidth, bytes/s, in the same rounds
+    bandwidth: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     failed: str = ""
 
     def speed(self, position: int) -> Spread | None:
-        """Tokens a second from a position on."""
-        return Spread.of(a["tokens"] / a["seconds"] for a in self.answers[position].values())
+        """Tokens per second from a position on."""
+        return rates(self.answers[position])
 
     def share(self, position: int) -> Spread | None:
-        """Of what reading the same bytes allows, round by round."""
+        """Share of the memory bandwidth that is used, by round."""
         nbytes = self.bytes_per_token(position)
         return Spread.of(
-            a["tokens"] / a["seconds"] * nbytes / self.rates[position][number]
+            a["tokens"] / a["seconds"] * nbytes / self.bandwidth[position][number]
             for number, a in self.answers[position].items()
         )
 
     def bytes_per_token(self, position: int) -> int:
-        """What one token reads: the active weights and the state."""
-        return int(self.warm["weight_bytes"] + self.reading[position]["state_bytes"])
+        """Bytes that one token reads: the active weights and the state."""
+        return int(self.warm["weight_bytes"] + self.prefill[position]["state_bytes"])
 
     def flatness(self, clock: str = "seconds") -> Spread | None:
-        """Speed at the last position by speed at the first, round by round; with "cpu_seconds" in
-        tokens a processor second. None of fewer than two positions."""
+        """Speed at the last position relative to the first, by round; with "cpu_seconds" in tokens
+        per processor second. None with fewer than two positions."""
         known = [p for p in sorted(self.answers) if self.answers[p]]
         if len(known) < 2:
             return None
-        return _times(self.answers[known[-1]], self.answers[known[0]], clock)
+        return speed_ratio(self.answers[known[-1]], self.answers[known[0]], clock)
 
-    def ratio(self, base: Writing, position: int, clock: str = "seconds") -> Spread | None:
-        """How many times as fast as `base` at a position, within rounds that both have."""
-        return _times(self.answers[position], base.answers[position], clock)
-
-
-def _times(mine: Mapping[int, Answer], other: Mapping[int, Answer], clock: str) -> Spread | None:
-    return Spread.of(
-        (mine[r]["tokens"] / mine[r][clock]) / (other[r]["tokens"] / other[r][clock])
-        for r in sorted(mine.keys() & other.keys())
-        if mine[r][clock] > 0 and other[r][clock] > 0
-    )
+    def ratio(self, base: DecodingFigures, position: int, clock: str = "seconds") -> Spread | None:
+        """How many times as fast as `base` at a position, in rounds that both have."""
+        return speed_ratio(self.answers[position], base.answers[position], clock)
 
 
 @dataclass(frozen=True)
-class Decodings:
-    """All of a run. `memory` are bytes a second of the machine: "read" and "copy"."""
+class DecodingResults:
+    """All results of a run. `memory` are bytes per second of the machine: "read" and "copy"."""
 
-    writings: list[Writing]
+    figures: list[DecodingFigures]
     base: str
     positions: list[int]
     memory: Mapping[str, Spread]
@@ -94,83 +89,85 @@ class Decodings:
     shape: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each subject and position."""
-        return [_row(w, p, self.baseline) for w in self.writings for p in self.positions]
+        """One row for each entry and position."""
+        return [_row(w, p, self.baseline) for w in self.figures for p in self.positions]
 
     @property
-    def baseline(self) -> Writing:
-        return next(w for w in self.writings if w.name == self.base)
+    def baseline(self) -> DecodingFigures:
+        return next(w for w in self.figures if w.name == self.base)
 
 
 def measure(
-    subjects: Sequence[ResolvedEntry],
-    log: Log,
+    entries: Sequence[ResolvedEntry],
+    log: MeasurementLog,
     *,
     positions: Sequence[int],
     tokens: int = 16,
     repeats: int = 3,
-    probe_bytes: int = 1 << 28,
-    tell: Tell = lambda line: None,
-) -> Decodings:
-    """Measure all subjects at all positions, in turn. The context is made to hold the last one.
+    bandwidth_bytes: int = 1 << 28,
+    notify: Notify = lambda line: None,
+) -> DecodingResults:
+    """Measure all entries at all positions, in turn, with a context that holds the last one.
 
-    `probe_bytes` is the size of the machine's own probe, well beyond its caches.
+    `bandwidth_bytes` is the size of the machine's own measurement, well beyond its caches.
     """
     positions = sorted(set(positions))
     if not positions or positions[0] < 1 or tokens < 1:
         raise UsageError(
-            "Positions begin with 1, and at least one token is written from each.",
+            "Positions start at 1, and at least one token is decoded from each.",
             next_step="For example: --positions 16,256,1024",
         )
     context = positions[-1] + tokens + ROOM
-    subjects = [s.with_settings({"model.context": context}) for s in subjects]
-    found = {s.name: Writing(s.name, s.model) for s in subjects}
+    entries = [s.with_settings({"model.context": context}) for s in entries]
+    found = {s.name: DecodingFigures(s.name, s.model) for s in entries}
     memory: dict[str, list[float]] = {"read": [], "copy": []}
 
-    def failed(name: str, reason: str) -> None:
+    def on_failure(name: str, reason: str) -> None:
         found[name].failed = reason
         log.add(name, "failed", name=name, failed=reason)
-        tell(f"{name} failed: {reason}")
+        notify(f"{name} failed: {reason}")
 
     with ExitStack() as stack:
-        children = []
-        for subject in subjects:
-            child = stack.enter_context(ModelProcess(subject.name, "decoding", subject.resolved))
+        processes = []
+        for entry in entries:
+            process = stack.enter_context(ModelProcess(entry.name, "decoding", entry.resolved))
             try:
-                found[subject.name].warm = child.ask("warm")
+                found[entry.name].warm = process.ask("warm")
             except ModelProcessError as error:
-                failed(subject.name, str(error))
+                on_failure(entry.name, str(error))
                 continue
-            log.add(subject.name, "warm", name=subject.name, **found[subject.name].warm)
-            children.append(child)
+            log.add(entry.name, "warm", name=entry.name, **found[entry.name].warm)
+            processes.append(process)
 
-        def work(child: ModelProcess, number: int) -> None:
-            writing = found[child.name]
+        def measure_round(process: ModelProcess, number: int) -> None:
+            figures = found[process.name]
             for position in positions:
-                if position not in writing.reading:
-                    writing.reading[position] = child.ask("read", position=position)
-                answer = child.ask("measure", position=position, tokens=tokens)
-                rate = read_rate(writing.bytes_per_token(position), seconds=0.05)
-                writing.answers[position][number] = answer
-                writing.rates[position][number] = rate
-                state = writing.reading[position]["state_bytes"]
+                if position not in figures.prefill:
+                    figures.prefill[position] = process.ask("read", position=position)
+                answer = process.ask("measure", position=position, tokens=tokens)
+                rate = read_rate(figures.bytes_per_token(position), seconds=0.05)
+                figures.answers[position][number] = answer
+                figures.bandwidth[position][number] = rate
+                state = figures.prefill[position]["state_bytes"]
                 log.add(
-                    child.name, position, number, name=child.name, position=position,
+                    process.name, position, number, name=process.name, position=position,
                     state_bytes=state, read_rate=rate, **answer,
                 )  # fmt: skip
-            speed = writing.speed(positions[-1])
+            speed = figures.speed(positions[-1])
             assert speed is not None
-            tell(f"{number + 1}/{repeats}: {child.name} {speed.median:,.0f} tokens/s at the end")
+            notify(
+                f"{number + 1}/{repeats}: {process.name} {speed.median:,.0f} tokens/s at the end"
+            )
 
-        def probe(number: int) -> None:
-            memory["read"].append(read_rate(probe_bytes))
-            memory["copy"].append(copy_rate(probe_bytes))
+        def measure_memory(number: int) -> None:
+            memory["read"].append(read_rate(bandwidth_bytes))
+            memory["copy"].append(copy_rate(bandwidth_bytes))
             log.add("machine", number, read=memory["read"][-1], copy=memory["copy"][-1])
 
-        in_turn(children, repeats, work, lambda child, why: failed(child.name, why), probe)
-    shape = subjects[0].resolved.model
-    return Decodings(
-        list(found.values()), baseline_of(subjects), list(positions),
+        run_rounds(processes, repeats, measure_round, on_failure, measure_memory)
+    shape = entries[0].resolved.model
+    return DecodingResults(
+        list(found.values()), baseline_of(entries), list(positions),
         {name: s for name, values in memory.items() if (s := Spread.of(values))},
         describe_machine(),
         {"layers": shape.layers, "width": shape.width, "vocabulary": shape.vocab_size,
@@ -178,57 +175,57 @@ def measure(
     )  # fmt: skip
 
 
-def _row(writing: Writing, position: int, base: Writing) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": writing.name, "model": writing.model, "position": position}
-    speed, share = writing.speed(position), None
+def _row(figures: DecodingFigures, position: int, base: DecodingFigures) -> dict[str, Any]:
+    row: dict[str, Any] = {"name": figures.name, "model": figures.model, "position": position}
+    speed, share = figures.speed(position), None
     if speed is None:
-        return row | {"status": "failed", "reason": writing.failed or "not run"}
-    share = writing.share(position)
+        return row | {"status": "failed", "reason": figures.failed or "not run"}
+    share = figures.share(position)
     assert share is not None
-    read = writing.reading[position]
+    read = figures.prefill[position]
     ratios = {
-        "ratio": writing.ratio(base, position),
-        "cpu_ratio": writing.ratio(base, position, "cpu_seconds"),
-        "flatness": writing.flatness(),
-        "cpu_flatness": writing.flatness("cpu_seconds"),
+        "ratio": figures.ratio(base, position),
+        "cpu_ratio": figures.ratio(base, position, "cpu_seconds"),
+        "flatness": figures.flatness(),
+        "cpu_flatness": figures.flatness("cpu_seconds"),
     }
     return row | {
-        "status": "failed" if writing.failed else "measured",
+        "status": "failed" if figures.failed else "measured",
         "tokens_per_second": speed.to_dict(),
         **{name: ratio and ratio.to_dict() for name, ratio in ratios.items()},
         "state_bytes": read["state_bytes"],
-        "bytes_per_token": writing.bytes_per_token(position),
+        "bytes_per_token": figures.bytes_per_token(position),
         "bandwidth_share": share.to_dict(),
         "prefill_tokens_per_second": read["tokens"] / read["seconds"],
-        "peak_bytes": list(writing.answers[position].values())[-1]["peak_bytes"],
-        "dtype": writing.warm["dtype"],
-        "parameters": writing.warm["parameters"],
-        "active_parameters": writing.warm["active_parameters"],
+        "peak_bytes": list(figures.answers[position].values())[-1]["peak_bytes"],
+        "dtype": figures.warm["dtype"],
+        "parameters": figures.warm["parameters"],
+        "active_parameters": figures.warm["active_parameters"],
     }
 
 
 # -- for a reader ---------------------------------------------------------------------------------
 
 
-def table(decodings: Decodings) -> tuple[list[str], list[list[str]]]:
-    """Tokens a second by position, state at both ends, flatness, share of the memory's rate, and
-    the speed at the last position against the baseline's."""
+def table(results: DecodingResults) -> tuple[list[str], list[list[str]]]:
+    """Tokens per second by position, state at the first and last position, flatness, share of the
+    memory bandwidth, and speed at the last position relative to the baseline."""
     columns = [
-        "Model", *(f"at {p:,}" for p in decodings.positions), "Last / first", "State",
-        "Share of bandwidth", f"against {decodings.base}",
+        "Model", *(f"at {p:,}" for p in results.positions), "Last / first", "State",
+        "Share of bandwidth", f"against {results.base}",
     ]  # fmt: skip
     rows = []
-    for writing in decodings.writings:
-        speeds = [writing.speed(p) for p in decodings.positions]
+    for figures in results.figures:
+        speeds = [figures.speed(p) for p in results.positions]
         cells = [f"{s.median:,.0f}" if s else "failed" for s in speeds]
-        first, last = decodings.positions[0], decodings.positions[-1]
-        states = [writing.reading[p]["state_bytes"] for p in (first, last) if p in writing.reading]
-        share = writing.share(last) if writing.reading.get(last) else None
+        first, last = results.positions[0], results.positions[-1]
+        states = [figures.prefill[p]["state_bytes"] for p in (first, last) if p in figures.prefill]
+        share = figures.share(last) if figures.prefill.get(last) else None
         rows.append(
-            [writing.name, *cells, _ratio(writing.flatness()),
+            [figures.name, *cells, _ratio(figures.flatness()),
              " to ".join(f"{nbytes / 1e3:,.1f} kB" for nbytes in dict.fromkeys(states)) or "–",
              f"{share.median:.0%}" if share else "–",
-             _ratio(writing.ratio(decodings.baseline, last))]
+             _ratio(figures.ratio(results.baseline, last))]
         )  # fmt: skip
     return columns, rows
 
@@ -237,21 +234,21 @@ def _ratio(ratio: Spread | None) -> str:
     return spread_text(None if ratio is None else ratio.to_dict(), ".2f", "x")
 
 
-def by_processor(decodings: Decodings) -> tuple[list[str], list[list[str]]]:
-    """The same ratios by the processors' time."""
-    columns, last = ["Model", "Last / first", f"against {decodings.base}"], decodings.positions[-1]
+def by_processor(results: DecodingResults) -> tuple[list[str], list[list[str]]]:
+    """The same ratios by processor time."""
+    columns, last = ["Model", "Last / first", f"against {results.base}"], results.positions[-1]
     clock = "cpu_seconds"
     return columns, [
-        [w.name, _ratio(w.flatness(clock)), _ratio(w.ratio(decodings.baseline, last, clock))]
-        for w in decodings.writings
+        [w.name, _ratio(w.flatness(clock)), _ratio(w.ratio(results.baseline, last, clock))]
+        for w in results.figures
     ]
 
 
-def busy_note(decodings: Decodings) -> str:
-    """A warning where a model that was asked to write did not even get one processor."""
+def busy_note(results: DecodingResults) -> str:
+    """A warning where a decoding model did not have a processor to itself."""
     share = Spread.of(
         answer["cpu_seconds"] / answer["seconds"]
-        for w in decodings.writings
+        for w in results.figures
         if w.answers and w.warm["device"] == "cpu"
         for answers in w.answers.values()
         for answer in answers.values()
@@ -259,98 +256,93 @@ def busy_note(decodings: Decodings) -> str:
     if share is None or share.median > 0.85:
         return ""
     return (
-        f"While a model wrote it had a processor {share.median:.0%} of the time: the machine was "
-        "shared. Ratios by processor time, in the page's second table, say more."
+        f"While a model was decoding it had a processor {share.median:.0%} of the time: the "
+        "machine was busy. Ratios by processor time, in the page's second table, are more reliable."
     )
 
 
-def findings(decodings: Decodings) -> list[str]:
-    """Sentences: speed, flatness and state of each."""
+def findings(results: DecodingResults) -> list[str]:
+    """Sentences: speed, flatness and state of each entry."""
     said = []
-    first, last = decodings.positions[0], decodings.positions[-1]
-    for writing in decodings.writings:
-        if writing.failed:
-            said.append(f"{writing.name} failed: {writing.failed}.")
-        speed, flat = writing.speed(last), writing.flatness()
+    first, last = results.positions[0], results.positions[-1]
+    for figures in results.figures:
+        if figures.failed:
+            said.append(f"{figures.name} failed: {figures.failed}.")
+        speed, flat = figures.speed(last), figures.flatness()
         if speed is None or flat is None:
             continue
-        grew = writing.reading[last]["state_bytes"] / max(1, writing.reading[first]["state_bytes"])
-        held = "its state does not grow" if grew == 1 else f"its state grows {grew:,.1f} times"
-        ratio = writing.ratio(decodings.baseline, last)
+        grew = figures.prefill[last]["state_bytes"] / max(1, figures.prefill[first]["state_bytes"])
+        held = "its state does not grow" if grew == 1 else f"its state grows {grew:,.1f}-fold"
+        ratio = figures.ratio(results.baseline, last)
         against = ""
-        if ratio is not None and writing.name != decodings.base:
+        if ratio is not None and figures.name != results.base:
             times = _by_round(ratio, ".2f")
-            against = f", {times} times as fast as {decodings.base}"
+            against = f", {times} times as fast as {results.base}"
         said.append(
-            f"{writing.name} writes {speed.median:,.0f} tokens a second at position {last:,}"
+            f"{figures.name} decodes {speed.median:,.0f} tokens per second at position {last:,}"
             f"{against}; that is {_by_round(flat, '.0%')} of its speed at {first:,}, and {held}."
         )
     return said
 
 
 def _by_round(ratio: Spread, form: str) -> str:
-    """The median, and the range of the rounds where there were several."""
+    """The median, with the range over several rounds."""
     around = f" ({ratio.low:{form}} to {ratio.high:{form}} by round)" if ratio.count > 1 else ""
     return f"{ratio.median:{form}}{around}"
 
 
-def report(decodings: Decodings, title: str = "Decoding") -> Report:
+def report(results: DecodingResults, title: str = "Decoding") -> Report:
     """The page."""
-    shape = decodings.shape
+    shape = results.shape
     made = Report(
         title,
-        f"How fast each model writes one row, and what it remembers, at different positions of a "
+        f"Decoding speed of one row and size of the state at different positions of a "
         f"text: {shape['layers']} layers, {shape['width']} wide, a vocabulary of "
         f"{shape['vocabulary']:,}. Medians of {shape['repeats']} rounds of {shape['tokens']} "
         "tokens; in each round all models were measured in turn, each in a process of its own.",
         {
-            **decodings.machine,
+            **results.machine,
             **{
                 f"memory_{name}": f"{s.median / 1e9:.1f} GB/s ({s.low / 1e9:.1f} to "
                 f"{s.high / 1e9:.1f})"
-                for name, s in decodings.memory.items()
+                for name, s in results.memory.items()
             },
         },
     )
-    made.prose("\n".join(f"- {sentence}" for sentence in findings(decodings)), "In short")
-    columns, rows = table(decodings)
+    made.prose("\n".join(f"- {sentence}" for sentence in findings(results)), "Findings")
+    columns, rows = table(results)
     made.table(
-        "Tokens a second", columns, rows,
-        "Share of bandwidth: the bytes of active weights and state that are read a second, of "
-        "what matrix-vector products over as many bytes reached in the same rounds, at the last "
-        "position. A small model lies in the processor's caches, and so did that probe. Last / "
-        f"first, and against {decodings.base} at the last position: medians of the rounds' own "
-        "ratios, with least and most in brackets.",
+        "Tokens per second", columns, rows,
+        "Share of bandwidth: the bytes of active weights and state that are read per second, as a "
+        "share of what matrix-vector products over as many bytes reached in the same rounds, at "
+        "the last position. A small model is in the processor's caches, and so was that product. "
+        f"Last / first, and against {results.base} at the last position: medians of the ratios "
+        "within rounds, with minimum and maximum in brackets.",
     )  # fmt: skip
-    if note := busy_note(decodings):
+    if note := busy_note(results):
         made.prose(note)
-    made.table("By processor time", *by_processor(decodings))
-    measured = [w for w in decodings.writings if w.answers]
+    made.table("By processor time", *by_processor(results))
+    measured = [w for w in results.figures if w.answers]
     made.plot("Speed", [_speed_trace(w) for w in measured], _axes("Tokens/s"))
     made.plot("State", [_state_trace(w) for w in measured], _axes("Bytes of state"))
     return made
 
 
-def _speed_trace(writing: Writing) -> dict[str, Any]:
-    spreads = {p: s for p in writing.answers if (s := writing.speed(p))}
-    bars = [spread.bars() for spread in spreads.values()]
+def _speed_trace(figures: DecodingFigures) -> dict[str, Any]:
+    spreads = {p: s for p in figures.answers if (s := figures.speed(p))}
     return {
-        "name": writing.name,
+        "name": figures.name,
         "x": list(spreads),
         "y": [spread.median for spread in spreads.values()],
-        "error_y": {
-            "type": "data",
-            "array": [up for up, _ in bars],
-            "arrayminus": [down for _, down in bars],
-        },
+        "error_y": error_bars(spreads.values()),
     }
 
 
-def _state_trace(writing: Writing) -> dict[str, Any]:
+def _state_trace(figures: DecodingFigures) -> dict[str, Any]:
     return {
-        "name": writing.name,
-        "x": list(writing.reading),
-        "y": [read["state_bytes"] for read in writing.reading.values()],
+        "name": figures.name,
+        "x": list(figures.prefill),
+        "y": [read["state_bytes"] for read in figures.prefill.values()],
     }
 
 

@@ -1,12 +1,12 @@
-"""What a speed bench tells a reader: its table, its sentences, its page."""
+"""The results of `holo bench speed` for a reader: table, sentences and page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Spread, megabytes, spread_text
 from holo_cli.bench.report import Report
+from holo_cli.bench.speed.measurements import Spread, error_bars, megabytes, spread_text
 from holo_cli.bench.speed.speed import PHASES, Speeds
 
 COLUMNS = (
@@ -51,11 +51,11 @@ def _integer(value: float | None) -> str:
 
 
 def findings(speeds: Speeds) -> list[str]:
-    """Sentences: who is fastest at what, who holds least, and what failed. A difference within the
-    spread of the rounds is called none."""
+    """Sentences: which entry is fastest in training and decoding, which uses the least memory, and
+    what failed. A difference within the spread of the rounds counts as none."""
     rows = speeds.rows()
     said = []
-    for phase, what in zip(PHASES, ("trains", "writes"), strict=True):
+    for phase, what in zip(PHASES, ("trains", "decodes"), strict=True):
         for row in rows:
             found = row[phase]
             if found is None or row["name"] == speeds.base or found["ratio"] is None:
@@ -64,7 +64,7 @@ def findings(speeds: Speeds) -> list[str]:
             if ratio["count"] < 2:
                 said.append(
                     f"{row['name']} {what} at {ratio['median']:.2f}x of {speeds.base}: one round "
-                    "has no spread, so nothing is claimed."
+                    "has no spread, so no verdict is given."
                 )
             elif ratio["low"] <= 1 <= ratio["high"]:
                 said.append(
@@ -81,7 +81,9 @@ def findings(speeds: Speeds) -> list[str]:
     known = {name: peak for name, peak in peaks.items() if peak is not None}
     if len(known) > 1:
         least = min(known, key=lambda name: known[name])
-        said.append(f"{least} holds least in training: {megabytes(known[least])} at its peak.")
+        said.append(
+            f"{least} uses the least memory in training: {megabytes(known[least])} at its peak."
+        )
     for row in rows:
         for phase, reason in row.get("failed", {}).items():
             said.append(f"{row['name']} failed in {phase}: {reason}")
@@ -89,7 +91,7 @@ def findings(speeds: Speeds) -> list[str]:
 
 
 def busy_note(speeds: Speeds) -> str:
-    """A warning where processor time and clock disagree: others were using the machine."""
+    """A warning where processor time and wall clock differ: the machine was busy."""
     shares = [
         a["cpu_seconds"] / a["seconds"] / f.warm["training"]["threads"]
         for f in speeds.figures
@@ -100,9 +102,9 @@ def busy_note(speeds: Speeds) -> str:
     if share is None or share.median > 0.85:
         return ""
     return (
-        f"While training was measured the processors were given to it {share.median:.0%} of the "
-        "time: the machine was shared, or the models left threads waiting. Ratios by processor "
-        "time, in the page's second table, say more."
+        f"While training was measured it had the processors {share.median:.0%} of the time: the "
+        "machine was busy, or threads of the models were waiting. Ratios by processor time, in the "
+        "page's second table, are more reliable."
     )
 
 
@@ -111,35 +113,35 @@ def report(speeds: Speeds, title: str = "Speed") -> Report:
     shape, rows = speeds.shape, speeds.rows()
     made = Report(
         title,
-        f"How fast each model trains and writes at one common shape: {shape['layers']} layers, "
+        f"Training and decoding speed of each model at one common shape: {shape['layers']} layers, "
         f"{shape['width']} wide, batches of {shape['rows']} x {shape['context']} tokens, "
         f"a vocabulary of {shape['vocabulary']:,}. Figures are medians of {shape['repeats']} "
-        f"rounds, with least and most in brackets; in each round every model was measured in turn, "
-        f"each in a process of its own. 2x means twice as fast as {speeds.base}.",
+        f"rounds, with minimum and maximum in brackets; in each round every model was measured in "
+        f"turn, each in a process of its own. 2x means twice as fast as {speeds.base}.",
         {**speeds.machine, **{f"products_{n}": _gflops(s) for n, s in speeds.products.items()}},
     )
     if sentences := findings(speeds):
-        made.prose("\n".join(f"- {sentence}" for sentence in sentences), "In short")
+        made.prose("\n".join(f"- {sentence}" for sentence in sentences), "Findings")
     columns, cells = table(speeds)
     made.table(
         "Speed and memory", columns, cells,
-        "Share of products: the model's floating-point operations a second, by its own formula, of "
-        "what plain matrix products reached in the same rounds. Optimizer: its part of a step. "
-        "Peak memory: of the whole training process. Decoding starts in the middle of the context "
-        f"and writes {shape['tokens']} tokens.",
+        "Share of products: the model's floating-point operations per second, by its own formula, "
+        "as a share of what plain matrix products reached in the same rounds. Optimizer: its share "
+        "of a step. Peak memory is that of the whole training process. Decoding starts in the "
+        f"middle of the context and generates {shape['tokens']} tokens.",
     )  # fmt: skip
     if note := busy_note(speeds):
         made.prose(note)
     for phase, what in zip(PHASES, ("Training", "Decoding"), strict=True):
-        bars = [_bar(row["name"], row[phase], i) for i, row in enumerate(rows) if row[phase]]
-        made.plot(f"{what}, tokens a second", bars, BARS)
+        bars = [_bar(row["name"], row[phase]) for row in rows if row[phase]]
+        made.plot(f"{what}, tokens per second", bars, BARS)
     made.table(
         "By processor time, and before the first round",
         ["Model", "Training, by processor time", "Decoding, by processor time", "Building, s",
          "First step, s", "Warm-up, s", "Memory before the model"],
         [_details(row) for row in rows],
-        "Building, the first step and the warm-up (first step and compilation in it) are in none "
-        "of the figures above.",
+        "Building, the first step and the warm-up (with first step and compilation) are not "
+        "included in the figures above.",
     )  # fmt: skip
     return made
 
@@ -147,14 +149,10 @@ def report(speeds: Speeds, title: str = "Speed") -> Report:
 BARS = {"yaxis": {"title": {"text": "Tokens/s"}, "rangemode": "tozero"}, "showlegend": False}
 
 
-def _bar(name: str, figures: Mapping[str, Any], number: int) -> dict[str, Any]:
-    rate = figures["tokens_per_second"]
-    error = {
-        "type": "data",
-        "array": [rate["high"] - rate["median"]],
-        "arrayminus": [rate["median"] - rate["low"]],
-    }
-    return {"type": "bar", "name": name, "x": [name], "y": [rate["median"]], "error_y": error}
+def _bar(name: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    rate = Spread(**figures["tokens_per_second"])
+    bars = error_bars([rate])
+    return {"type": "bar", "name": name, "x": [name], "y": [rate.median], "error_y": bars}
 
 
 def _details(row: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""`holo bench scaling`: time and memory per token of training against the context T.
+"""`holo bench scaling`: training time and memory per token by context length T.
 
 Every step holds about the same number of tokens, so that what grows with T is the mechanism: at
 twice the context there are half the rows. A round goes over all lengths, up in one and down in the
@@ -18,22 +18,21 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from holo_cli.bench.experiment.entries import (
-    Log,
+from holo_cli.bench.machine import describe_machine
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
     ResolvedEntry,
     Spread,
-    Tell,
     baseline_of,
-    with_dtype,
 )
-from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, rotated
 from holo_cli.errors import UsageError
 
 
 @dataclass
 class Growth:
-    """What was found of one subject: the answers by length and round, and why a length failed."""
+    """The measurements of one entry by length and round, and why a length failed."""
 
     name: str
     model: str
@@ -41,15 +40,15 @@ class Growth:
     failed: dict[int, str] = field(default_factory=dict)
 
     def lengths(self) -> list[int]:
-        """Those that were measured in every round, shortest first."""
+        """Lengths that were measured in every round, in ascending order."""
         return sorted(n for n in self.answers if n not in self.failed)
 
     def time(self, length: int) -> Spread:
-        """Seconds a token."""
+        """Seconds per token."""
         return _spread(a["seconds"] / a["tokens"] for a in self.answers[length].values())
 
     def medians(self) -> dict[int, float]:
-        """Seconds a token by length."""
+        """Seconds per token by length."""
         return {length: self.time(length).median for length in self.lengths()}
 
     def rows(self, length: int) -> int:
@@ -58,8 +57,8 @@ class Growth:
         return round(answer["tokens"] / answer["steps"] / length)
 
     def memory(self, length: int) -> float | None:
-        """Bytes a token of the step: peak less what the libraries take, so weights and optimizer
-        are in it. None where the system does not tell."""
+        """Bytes per token of a step: peak minus what the libraries use, so with weights and
+        optimizer. None where the system does not report it."""
         found = [
             (a["peak_bytes"] - a["before_bytes"]) / (a["tokens"] / a["steps"])
             for a in self.answers[length].values()
@@ -72,21 +71,21 @@ class Growth:
         return {length: value for length, value in found.items() if value is not None}
 
     def growth(self, seconds: str = "seconds") -> Spread | None:
-        """Time of a token at the last length against the first, round by round; with
-        "cpu_seconds" the processors' time. None of fewer than two lengths."""
+        """Time per token at the last length relative to the first, by round; with "cpu_seconds"
+        processor time. None with fewer than two lengths."""
         lengths = self.lengths()
         if len(lengths) < 2:
             return None
         return _ratio(self.answers[lengths[-1]], self.answers[lengths[0]], seconds)
 
     def speed_up(self, other: Growth, length: int) -> Spread:
-        """How many times as fast as another one at a length that both have, round by round."""
+        """How many times as fast as another entry at a length that both have, by round."""
         found = _ratio(other.answers[length], self.answers[length], "seconds")
         assert found is not None, "rounds are the same for all"
         return found
 
     def sides(self, other: Growth) -> dict[int, int]:
-        """By length that both have: 1 faster in every round, -1 slower in every round, else 0."""
+        """By length that both have: 1: faster in every round, -1: slower in every round, else 0."""
         found = {}
         for length in sorted({*self.lengths()} & {*other.lengths()}):
             ratio = self.speed_up(other, length)
@@ -106,7 +105,7 @@ def _ratio(above: Mapping[int, Answer], below: Mapping[int, Answer], seconds: st
 
 @dataclass(frozen=True)
 class Scaling:
-    """All of a run."""
+    """All results of a run."""
 
     growths: list[Growth]
     base: str
@@ -116,7 +115,7 @@ class Scaling:
     shape: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row for each subject and length, and one with each subject's exponents."""
+        """A row for each entry and length, and a row with each entry's exponents."""
         found: list[dict[str, Any]] = []
         for growth in self.growths:
             for length in self.lengths:
@@ -125,10 +124,10 @@ class Scaling:
         return found
 
     def crossings(self) -> list[dict[str, Any]]:
-        """Where the curves of time cross: {"faster", "slower", "length"}, for lengths above.
+        """Where the curves of time cross: {"faster", "slower", "length"}, beyond that length.
 
-        Only between lengths at which one was faster in every round, and then the other: curves
-        that lie within each other's noise cross nowhere in particular.
+        Only between lengths at which first one entry and then the other was faster in every round:
+        curves within each other's noise have no definite crossing.
         """
         found = []
         for i, a in enumerate(self.growths):
@@ -144,95 +143,92 @@ class Scaling:
 
 
 def measure(
-    subjects: Sequence[ResolvedEntry],
-    log: Log,
+    entries: Sequence[ResolvedEntry],
+    log: MeasurementLog,
     *,
     lengths: Sequence[int],
     tokens: int | None = None,
     repeats: int = 3,
     seconds: float = 0.3,
     warm: int = 1,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Scaling:
-    """Measure all subjects at all lengths; `tokens` a step (None: the longest length).
+    """Measure all entries at all lengths, with `tokens` per step (None: the longest length).
 
     Raises UsageError for lengths that a model's config refuses, before anything is measured.
     """
     lengths = sorted(set(lengths))
     if len(lengths) < 2 or lengths[0] < 2:
         raise UsageError(
-            "A curve needs two lengths at least, each of two tokens at least.",
+            "A curve needs at least two lengths, each of at least two tokens.",
             next_step="For example: --lengths 128,256,512",
         )
     step = max(tokens or lengths[-1], lengths[-1])
-    growths = {s.name: Growth(s.name, s.model) for s in subjects}
+    growths = {s.name: Growth(s.name, s.model) for s in entries}
     at_length = {
-        length: [_at(with_dtype(s), length, step) for s in subjects] for length in lengths
-    }  # refuses here what cannot be
-    visit = _Visit(growths, log, tell, seconds=seconds, warm=warm)
+        length: [_at(s.with_dtype(), length, step) for s in entries] for length in lengths
+    }  # raises for lengths that a config rejects
+    visit = _Visit(growths, log, notify, seconds=seconds, warm=warm)
     for number in range(repeats):
         for length in lengths if number % 2 == 0 else reversed(lengths):
-            lined_up = [
+            at_this_length = [
                 s for s in at_length[length]
                 if length < min(growths[s.name].failed, default=length + 1)
             ]  # fmt: skip
-            start = number % max(1, len(lined_up))  # nobody always follows the same neighbour
-            visit(length, number, [*lined_up[start:], *lined_up[:start]])
-    shape = subjects[0].resolved.model
+            visit(length, number, rotated(at_this_length, number))
+    shape = entries[0].resolved.model
     return Scaling(
-        list(growths.values()), baseline_of(subjects), list(lengths), step, describe_machine(),
+        list(growths.values()), baseline_of(entries), list(lengths), step, describe_machine(),
         {"layers": shape.layers, "width": shape.width, "vocabulary": shape.vocab_size,
          "repeats": repeats},
     )  # fmt: skip
 
 
-def _at(subject: ResolvedEntry, length: int, tokens: int) -> ResolvedEntry:
+def _at(entry: ResolvedEntry, length: int, tokens: int) -> ResolvedEntry:
     rows = max(1, tokens // length)
-    return subject.with_settings({"model.context": length, "training.batch_size": rows})
+    return entry.with_settings({"model.context": length, "training.batch_size": rows})
 
 
 @dataclass
 class _Visit:
-    """One stop of a round: all subjects at one length, warmed first and then measured in turn."""
+    """One length in a round: all entries are warmed up first and then measured in turn."""
 
     growths: Mapping[str, Growth]
-    log: Log
-    tell: Tell
+    log: MeasurementLog
+    notify: Notify
     seconds: float
     warm: int
 
-    def __call__(self, length: int, number: int, subjects: Sequence[ResolvedEntry]) -> None:
+    def __call__(self, length: int, number: int, entries: Sequence[ResolvedEntry]) -> None:
         with ExitStack() as stack:
-            children = []
-            for subject in subjects:
-                child = stack.enter_context(
-                    ModelProcess(subject.name, "training", subject.resolved)
-                )
-                answer = self._ask(child, length, number, "warm", steps=self.warm)
+            processes = []
+            for entry in entries:
+                process = stack.enter_context(ModelProcess(entry.name, "training", entry.resolved))
+                answer = self._ask(process, length, number, "warm", steps=self.warm)
                 if answer is not None:
-                    children.append(child)
-            for child in children:
-                answer = self._ask(child, length, number, "measure", seconds=self.seconds)
+                    processes.append(process)
+            for process in processes:
+                answer = self._ask(process, length, number, "measure", seconds=self.seconds)
                 if answer is not None:
-                    self.growths[child.name].answers.setdefault(length, {})[number] = answer
+                    self.growths[process.name].answers.setdefault(length, {})[number] = answer
                     each = answer["seconds"] / answer["tokens"]
-                    self.tell(
-                        f"Round {number + 1}, {length:,} tokens: {child.name} "
-                        f"{each * 1e6:,.1f} microseconds a token"
+                    self.notify(
+                        f"Round {number + 1}, {length:,} tokens: {process.name} "
+                        f"{each * 1e6:,.1f} microseconds per token"
                     )
 
     def _ask(
-        self, child: ModelProcess, length: int, number: int, call: str, **arguments: Any
+        self, process: ModelProcess, length: int, number: int, call: str, **arguments: Any
     ) -> Answer | None:
-        """The answer, also written to the log; None where it failed, which is written too."""
-        place = (length, child.name, number if call == "measure" else f"warm-{number}")
-        about = {"name": child.name, "length": length, "round": number}
+        """The answer, or None after a failure; both are written to the log."""
+        place = (length, process.name, number if call == "measure" else f"warm-{number}")
+        about = {"name": process.name, "length": length, "round": number}
         try:
-            answer = child.ask(call, **arguments)
+            answer = process.ask(call, **arguments)
         except ModelProcessError as error:
-            self.growths[child.name].failed[length] = str(error)
-            self.log.add(length, child.name, f"failed-{number}", **about, failed=str(error))
-            self.tell(f"{child.name} failed at {length:,} tokens: {error}")
+            self.growths[process.name].failed[length] = str(error)
+            self.log.add(length, process.name, f"failed-{number}", **about, failed=str(error))
+            self.notify(f"{process.name} failed at {length:,} tokens: {error}")
             return None
         self.log.add(*place, **about, **answer)
         return answer
@@ -240,15 +236,15 @@ class _Visit:
 
 def _spread(values: Iterable[float]) -> Spread:
     found = Spread.of(values)
-    assert found is not None, "a length is there once it was measured"
+    assert found is not None, "the length was measured"
     return found
 
 
-# -- what curves say ------------------------------------------------------------------------------
+# -- curves ---------------------------------------------------------------------------------------
 
 
 def exponent(curve: Mapping[int, float]) -> float | None:
-    """p of y = a T^p by least squares on logarithms; None of fewer than two points.
+    """p of y = a T^p by least squares on logarithms; None with fewer than two points.
 
     >>> exponent({1: 3.0, 2: 6.0, 4: 12.0})
     1.0
@@ -276,8 +272,8 @@ def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[floa
 
 
 def summary(growth: Growth) -> dict[str, Any]:
-    """Exponents over all lengths and over the last two, of the medians; growth from the first to
-    the last with its spread over rounds, by the clock and by the processors' time."""
+    """Exponents of the medians over all lengths and over the last two; growth from the first to the
+    last length with its spread over rounds, by wall clock and by processor time."""
     medians = growth.medians()
     lengths = growth.lengths()
     by_clock, by_cpu = growth.growth(), growth.growth("cpu_seconds")
@@ -295,7 +291,7 @@ def summary(growth: Growth) -> dict[str, Any]:
 
 
 def row_of(growth: Growth, length: int) -> dict[str, Any]:
-    """A subject at a length; what was not measured says why."""
+    """A entry at a length; what was not measured says why."""
     row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
     if length not in growth.lengths():
         reason = growth.failed.get(length)

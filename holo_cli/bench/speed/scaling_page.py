@@ -1,4 +1,4 @@
-"""What a scaling bench tells a reader: its table, its sentences, its page."""
+"""The results of `holo bench scaling` for a reader: table, sentences and page."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from holo_cli.bench.experiment.entries import Spread
 from holo_cli.bench.report import Report
+from holo_cli.bench.speed.measurements import Spread, error_bars
 from holo_cli.bench.speed.scaling import Growth, Scaling, row_of, summary
 
 
 def table(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
-    """Microseconds a token by length, then the exponents."""
+    """Microseconds per token by length, then growth and exponents."""
     lengths = [f"T {n:,}" for n in scaling.lengths]
     columns = ["Model", *lengths, "Growth", "by CPU time", "Exponent", "At the end"]
     rows = []
@@ -35,7 +35,7 @@ def _number(value: float | None) -> str:
 
 
 def _times(ratio: Spread | None) -> str:
-    """A ratio with its range over rounds, where there were several."""
+    """A ratio, with its range over several rounds."""
     if ratio is None:
         return "–"
     around = f" ({ratio.low:.2f} to {ratio.high:.2f})" if ratio.count > 1 else ""
@@ -43,35 +43,35 @@ def _times(ratio: Spread | None) -> str:
 
 
 def findings(scaling: Scaling) -> list[str]:
-    """Sentences: how each grows, where they cross, and what failed."""
+    """Sentences: the growth of each entry, where curves cross, and what failed."""
     base = next(g for g in scaling.growths if g.name == scaling.base)
-    said = []
+    sentences = []
     for growth in scaling.growths:
         found, grown = summary(growth), growth.growth()
         if grown is not None:
             around = f", {grown.low:.2f} to {grown.high:.2f} by round" if grown.count > 1 else ""
-            said.append(
+            sentences.append(
                 f"{growth.name}: a token takes {grown.median:.2f} times as long at "
                 f"{found['to']:,} as at {found['from']:,} tokens{around} (T to the power of "
                 f"{found['exponent']:.2f} over all lengths, {found['last_exponent']:.2f} between "
                 "the last two)."
             )
         for length, reason in growth.failed.items():
-            said.append(f"{growth.name} failed at {length:,} tokens: {reason}.")
+            sentences.append(f"{growth.name} failed at {length:,} tokens: {reason}.")
     for crossing in scaling.crossings():
-        said.append(
+        sentences.append(
             f"{crossing['faster']} is the faster of the two beyond about {crossing['length']:,} "
-            f"tokens, {crossing['slower']} before."
+            f"tokens, {crossing['slower']} below."
         )
     crossed = [{c["faster"], c["slower"]} for c in scaling.crossings()]
     for growth in scaling.growths:
         if growth is not base and {growth.name, base.name} not in crossed:
-            said += _against(growth, base, scaling.lengths)
-    return said
+            sentences += _against(growth, base, scaling.lengths)
+    return sentences
 
 
 def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
-    """A sentence on one whose curve does not cross the baseline's for sure."""
+    """A sentence on an entry whose curve does not definitely cross the baseline's."""
     sides = growth.sides(base)
     sure = [length for length, side in sides.items() if side]
     if not sides:
@@ -107,41 +107,36 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
         "process of its own.",
         scaling.machine,
     )
-    made.prose("\n".join(f"- {sentence}" for sentence in findings(scaling)), "In short")
+    made.prose("\n".join(f"- {sentence}" for sentence in findings(scaling)), "Findings")
     columns, rows = table(scaling)
     made.table(
-        "Microseconds a token", columns, rows,
-        "Growth: the last length against the first, median of the rounds and their range, by the "
-        "clock and by the processors' time. Exponent: p of T to the power of p, fitted on "
-        "logarithms over all lengths, and between the last two.",
+        "Microseconds per token", columns, rows,
+        "Growth: the last length relative to the first, median and range over the rounds, by wall "
+        "clock and by processor time. Exponent: p of T to the power of p, fitted on logarithms "
+        "over all lengths, and between the last two.",
     )  # fmt: skip
     made.plot(
         "Time", [_time_trace(g) for g in scaling.growths if g.lengths()],
-        _axes("Microseconds a token"),
+        _axes("Microseconds per token"),
         "Forward, backward and update. Both axes are logarithmic: a straight line is a power of T.",
     )  # fmt: skip
     with_memory = [g for g in scaling.growths if g.memories()]
     if with_memory:
         made.plot(
-            "Memory", [_memory_trace(g) for g in with_memory], _axes("Bytes a token of the step"),
-            "Peak resident memory of the training process less what the libraries take, divided by "
-            "the tokens of a step; weights and the optimizer's state are in it.",
+            "Memory", [_memory_trace(g) for g in with_memory], _axes("Bytes per token of the step"),
+            "Peak resident memory of the training process minus what the libraries use, divided by "
+            "the tokens of a step; it includes weights and the optimizer's state.",
         )  # fmt: skip
     return made
 
 
 def _time_trace(growth: Growth) -> dict[str, Any]:
     spreads = {length: growth.time(length) for length in growth.lengths()}
-    bars = [spread.bars() for spread in spreads.values()]
     return {
         "name": growth.name,
         "x": list(spreads),
         "y": [spread.median * 1e6 for spread in spreads.values()],
-        "error_y": {
-            "type": "data",
-            "array": [up * 1e6 for up, _ in bars],
-            "arrayminus": [down * 1e6 for _, down in bars],
-        },
+        "error_y": error_bars(spreads.values(), 1e6),
     }
 
 

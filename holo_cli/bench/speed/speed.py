@@ -1,8 +1,8 @@
-"""`holo bench speed`: how fast each model trains and writes at one common shape, and what it holds.
+"""`holo bench speed`: training and decoding speed of each model at one common shape, and memory.
 
-Every model lives in a process of its own and is measured in turn, round after round, so that what
-else happens on the machine falls on all alike. A ratio is taken within a round, and the median is
-over rounds. The machine's product rate is measured before each round.
+Every model has a process of its own and is measured in turn, round after round, so that other load
+on the machine affects all alike. A ratio is taken within a round, and the median is over rounds.
+The machine's rate of matrix products is measured before each round.
 """
 
 from __future__ import annotations
@@ -15,26 +15,28 @@ from typing import Any
 
 import torch
 
-from holo_cli.bench.experiment.entries import (
-    Log,
+from holo_cli.bench.machine import describe_machine, product_rate
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Notify,
     ResolvedEntry,
     Spread,
-    Tell,
+    as_dict,
     baseline_of,
-    with_dtype,
+    rates,
+    speed_ratio,
 )  # fmt: skip
-from holo_cli.bench.machine import describe_machine, product_rate
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, in_turn
+from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.errors import UsageError
 
 PHASES = ("training", "decoding")
-USUAL_TOKENS = 32  # written in a round
-UNTIMED = 2  # tokens that the probe writes before those
+DEFAULT_TOKENS = 32  # decoded in a round
+UNTIMED = 2  # tokens that are decoded before the timed ones
 
 
 @dataclass
 class Figures:
-    """What was found of one subject. A phase that failed has a reason instead of figures."""
+    """The measurements of one entry. A phase that failed has a reason instead of figures."""
 
     name: str
     model: str
@@ -43,28 +45,21 @@ class Figures:
     failed: dict[str, str] = field(default_factory=dict)
 
     def spread(self, phase: str, what: str = "rate") -> Spread | None:
-        """Over the rounds: "rate" is tokens a second, "cpu_rate" tokens a processor second; any
+        """Over the rounds: "rate" is tokens per second, "cpu_rate" tokens per processor second; any
         other name is a figure of the answers."""
         answers = self.rounds[phase].values()
-        if what == "rate":
-            return Spread.of(a["tokens"] / a["seconds"] for a in answers)
-        if what == "cpu_rate":
-            return Spread.of(a["tokens"] / max(a["cpu_seconds"], 1e-9) for a in answers)
+        if what in ("rate", "cpu_rate"):
+            return rates(self.rounds[phase], "seconds" if what == "rate" else "cpu_seconds")
         return Spread.of(a[what] for a in answers if a.get(what) is not None)
 
     def ratio(self, base: Figures, phase: str, clock: str = "seconds") -> Spread | None:
         """How many times as fast as `base`, within rounds that both have."""
-        mine, other = self.rounds[phase], base.rounds[phase]
-        return Spread.of(
-            (mine[r]["tokens"] / mine[r][clock]) / (other[r]["tokens"] / other[r][clock])
-            for r in mine.keys() & other.keys()
-            if mine[r][clock] > 0 and other[r][clock] > 0
-        )
+        return speed_ratio(self.rounds[phase], base.rounds[phase], clock)
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """All of a run. `products` are GFLOP/s of square matrix products by dtype."""
+    """All results of a run. `products` are GFLOP/s of square matrix products by dtype."""
 
     figures: list[Figures]
     base: str
@@ -73,62 +68,65 @@ class Speeds:
     shape: Mapping[str, Any]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a subject: the medians with their spreads, as `--json` has them."""
+        """One row for each entry: the medians with their spreads, as in `--json`."""
         base = next(f for f in self.figures if f.name == self.base)
         return [_row(figures, base, self.products) for figures in self.figures]
 
 
 def measure(
-    subjects: Sequence[ResolvedEntry],
-    log: Log,
+    entries: Sequence[ResolvedEntry],
+    log: MeasurementLog,
     *,
     repeats: int = 5,
     seconds: float = 0.5,
     tokens: int | None = None,
     warm: int = 2,
-    tell: Tell = lambda line: None,
+    notify: Notify = lambda line: None,
 ) -> Speeds:
-    """Measure all subjects: `repeats` rounds of training for `seconds` each, after `warm` steps,
+    """Measure all entries: `repeats` rounds of training for `seconds` each, after `warm` steps,
     then as many rounds of writing `tokens` tokens from the middle of the context (None: the usual
     number, or what it has room for).
 
     Raises UsageError, before anything is measured, for more tokens than there is room for.
     """
-    middle, tokens = _room(min(s.resolved.model.context for s in subjects), tokens)
-    training = [with_dtype(subject) for subject in subjects]
-    found = {s.name: Figures(s.name, s.model) for s in subjects}
-    rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    middle, tokens = _room(min(s.resolved.model.context for s in entries), tokens)
+    training = [entry.with_dtype() for entry in entries]
+    found = {s.name: Figures(s.name, s.model) for s in entries}
+    product_rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     machine = describe_machine()
 
     def products(number: int) -> None:
-        for name, values in rates.items():
+        for name, values in product_rates.items():
             values.append(product_rate(getattr(torch, name), seconds=0.2))
-        latest = {name: values[-1] for name, values in rates.items()}
-        log.add("machine", len(rates["float32"]), phase="machine", gflops=latest)
+        latest = {name: values[-1] for name, values in product_rates.items()}
+        log.add("machine", len(product_rates["float32"]), phase="machine", gflops=latest)
 
-    for phase, lined_up in zip(PHASES, (training, list(subjects)), strict=True):
+    for phase, in_phase in zip(PHASES, (training, list(entries)), strict=True):
         with ExitStack() as stack:
-            children = _start(stack, phase, lined_up, found, middle, warm, log, tell)
+            processes = _start(stack, phase, in_phase, found, middle, warm, log, notify)
 
-            def work(child: ModelProcess, number: int, phase: str = phase) -> None:
+            def measure_round(process: ModelProcess, number: int, phase: str = phase) -> None:
                 if phase == "training":
-                    answer = child.ask("measure", seconds=seconds)
+                    answer = process.ask("measure", seconds=seconds)
                 else:
-                    answer = child.ask("measure", position=middle, tokens=tokens)
-                found[child.name].rounds[phase][number] = answer
-                log.add(phase, child.name, number, phase=phase, name=child.name, **answer)
+                    answer = process.ask("measure", position=middle, tokens=tokens)
+                found[process.name].rounds[phase][number] = answer
+                log.add(phase, process.name, number, phase=phase, name=process.name, **answer)
                 rate = answer["tokens"] / answer["seconds"]
-                tell(f"{phase} {number + 1}/{repeats}: {child.name} {rate:,.0f} tokens/s")
+                notify(f"{phase} {number + 1}/{repeats}: {process.name} {rate:,.0f} tokens/s")
 
-            def failed(child: ModelProcess, reason: str, phase: str = phase) -> None:
-                _failed(found[child.name], phase, reason, log, tell)
+            def on_failure(name: str, reason: str, phase: str = phase) -> None:
+                _failed(found[name], phase, reason, log, notify)
 
-            in_turn(children, repeats, work, failed, products if phase == "training" else None)
-    shape = subjects[0].resolved
+            run_rounds(
+                processes, repeats, measure_round, on_failure,
+                products if phase == "training" else None,
+            )  # fmt: skip
+    shape = entries[0].resolved
     return Speeds(
         list(found.values()),
-        baseline_of(subjects),
-        {name: s for name, values in rates.items() if (s := Spread.of(values))},
+        baseline_of(entries),
+        {name: s for name, values in product_rates.items() if (s := Spread.of(values))},
         machine,
         {
             "layers": shape.model.layers,
@@ -143,12 +141,12 @@ def measure(
 
 
 def _room(context: int, tokens: int | None) -> tuple[int, int]:
-    """Where writing begins and how many tokens are written."""
+    """The position where decoding starts, and the number of tokens."""
     middle = context // 2
     room = context - middle - UNTIMED
     if room < 1:
         raise UsageError(
-            f"A context of {context} has no room to write in from its middle.",
+            f"A context of {context} has no room for decoding from its middle.",
             next_step=f"Use --context {2 * UNTIMED + 1} or more.",
         )
     if tokens is not None and tokens > room:
@@ -156,44 +154,44 @@ def _room(context: int, tokens: int | None) -> tuple[int, int]:
             f"A context of {context} has room for {room} tokens from its middle, not for {tokens}.",
             next_step=f"Use --tokens {room} or fewer, or a longer --context.",
         )
-    return middle, min(USUAL_TOKENS, room) if tokens is None else tokens
+    return middle, min(DEFAULT_TOKENS, room) if tokens is None else tokens
 
 
 def _start(
     stack: ExitStack,
     phase: str,
-    subjects: Sequence[ResolvedEntry],
+    entries: Sequence[ResolvedEntry],
     found: Mapping[str, Figures],
     position: int,
     warm: int,
-    log: Log,
-    tell: Tell,
+    log: MeasurementLog,
+    notify: Notify,
 ) -> list[ModelProcess]:
-    """A process for each subject, one after the other, each past its first steps."""
-    children = []
-    for subject in subjects:
-        child = stack.enter_context(ModelProcess(subject.name, phase, subject.resolved))
-        figures = found[subject.name]
+    """A process for each entry, one after the other, each past its first steps."""
+    processes = []
+    for entry in entries:
+        process = stack.enter_context(ModelProcess(entry.name, phase, entry.resolved))
+        figures = found[entry.name]
         try:
-            answer = child.ask("warm", **({"steps": warm} if phase == "training" else {}))
+            answer = process.ask("warm", **({"steps": warm} if phase == "training" else {}))
             if phase == "decoding":
-                read = child.ask("read", position=position)
+                read = process.ask("read", position=position)
                 rate = read["tokens"] / read["seconds"]
                 answer |= {"state_bytes": read["state_bytes"], "prefill_rate": rate}
         except ModelProcessError as error:
-            _failed(figures, phase, str(error), log, tell)
+            _failed(figures, phase, str(error), log, notify)
             continue
         figures.warm[phase] = answer
-        log.add(phase, subject.name, "warm", phase=phase, name=subject.name, **answer)
-        tell(f"{phase}: {subject.name} is warm after {answer['warm_seconds']:.1f} s")
-        children.append(child)
-    return children
+        log.add(phase, entry.name, "warm", phase=phase, name=entry.name, **answer)
+        notify(f"{phase}: {entry.name} is warm after {answer['warm_seconds']:.1f} s")
+        processes.append(process)
+    return processes
 
 
-def _failed(figures: Figures, phase: str, reason: str, log: Log, tell: Tell) -> None:
+def _failed(figures: Figures, phase: str, reason: str, log: MeasurementLog, notify: Notify) -> None:
     figures.failed[phase] = reason
     log.add(phase, figures.name, "failed", phase=phase, name=figures.name, failed=reason)
-    tell(f"{phase}: {figures.name} failed: {reason}")
+    notify(f"{phase}: {figures.name} failed: {reason}")
 
 
 def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dict[str, Any]:
@@ -212,9 +210,9 @@ def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dic
         peak = figures.spread(phase, "peak_bytes")
         row[phase] = {
             "tokens_per_second": rate.to_dict(),
-            "ratio": _dict(figures.ratio(base, phase)),
-            "cpu_ratio": _dict(figures.ratio(base, phase, "cpu_seconds")),
-            "tokens_per_cpu_second": _dict(figures.spread(phase, "cpu_rate")),
+            "ratio": as_dict(figures.ratio(base, phase)),
+            "cpu_ratio": as_dict(figures.ratio(base, phase, "cpu_seconds")),
+            "tokens_per_cpu_second": as_dict(figures.spread(phase, "cpu_rate")),
             "peak_bytes": None if peak is None else int(peak.high),
             "before_bytes": answers[-1]["before_bytes"],
             "dtype": warm["dtype"],
@@ -231,8 +229,8 @@ def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dic
         product = products.get(warm["dtype"])
         achieved = flops * row["training"]["tokens_per_second"]["median"] / 1e9
         row["training"] |= {
-            "step_seconds": _dict(step),
-            "optimizer_share": _dict(share),
+            "step_seconds": as_dict(step),
+            "optimizer_share": as_dict(share),
             "first_step_seconds": warm["first_step_seconds"],
             "flops_per_token": flops,
             "gflops": achieved,
@@ -244,7 +242,3 @@ def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dic
         warm = figures.warm["decoding"]
         row["decoding"] |= {k: warm[k] for k in ("state_bytes", "prefill_rate", "weight_bytes")}
     return row
-
-
-def _dict(spread: Spread | None) -> dict[str, float | int] | None:
-    return None if spread is None else spread.to_dict()

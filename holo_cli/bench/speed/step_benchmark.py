@@ -1,15 +1,16 @@
-"""What is measured in one process: the real training step and real decoding of one model.
+"""Benchmarks of one model in one process: the real training step and real decoding.
 
-Training runs `training.trainer.Trainer`, the loop of `holo train`, on random tokens: chunked loss,
-autocast, gradient clipping and the optimizer's update are those of a run. Decoding runs the
-`Engine` of `holo generate`, sampling included. Both give wall-clock and processor seconds; on a
-machine with other work the second say more. Legend: T context, p position, V vocabulary.
+Training runs the `Trainer` of `holo train` on random tokens: chunked loss, autocast, gradient
+clipping and the optimizer's update are those of a run. Decoding runs the `Engine` of
+`holo generate`, sampling included. Both measure wall clock and processor seconds; on a busy machine
+processor time is more reliable. Legend: T context, p position, V vocabulary.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,19 +23,18 @@ from holo_cli.errors import TrainingError
 from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.build import build_trainer
 from holo_cli.training.compile import compile_hidden
 from holo_cli.training.memory_estimate import peak_rss_bytes, rss_bytes
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
-from holo_cli.training.state import Progress
-from holo_cli.training.trainer import Trainer
 
-FOREVER = 10**9  # steps: a schedule that a measurement never leaves
-WINDOWS = 64  # of random tokens, read again and again
+FOREVER = 10**9  # steps of a schedule that no measurement reaches the end of
+WINDOWS = 64  # of random tokens, which are read repeatedly
 
 
 class Stopwatch:
-    """Wall-clock and processor seconds (of all threads) since it was made."""
+    """Wall clock and processor seconds (of all threads) since its creation."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -42,7 +42,7 @@ class Stopwatch:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def read(self) -> dict[str, float]:
-        """{"seconds", "cpu_seconds"}, once everything that was asked of the device is done."""
+        """{"seconds", "cpu_seconds"}, after the device has finished its queued work."""
         _finish(self._device)
         return {
             "seconds": time.perf_counter() - self._wall,
@@ -51,14 +51,14 @@ class Stopwatch:
 
 
 def random_rows(vocab_size: int, context: int, rows: int) -> TrainBatches:
-    """Training rows of random tokens: how long a step takes does not depend on what it reads."""
+    """Training rows of random tokens: the time of a step does not depend on the tokens."""
     tokens = (context + 1) * max(WINDOWS, 2 * rows)
     random = np.random.default_rng(0).integers(vocab_size, size=tokens, dtype=np.uint32)
     return TrainBatches([random], context, seed=0)
 
 
 class _TimedOptimizer(Optimizer):
-    """The optimizer of every run, and how long its updates took."""
+    """The optimizer of every run, with the time of its updates."""
 
     seconds = 0.0
 
@@ -81,30 +81,28 @@ class TrainingBenchmark:
         )  # fmt: skip
         watch = Stopwatch(torch.device("cpu"))
         self.model = _build(resolved)
-        self.dtype = pick_dtype(config.dtype, self.model.device)
-        self.optimizer = _TimedOptimizer(self.model, config, self.dtype == torch.bfloat16)
         shape = self.model.config
-        self.trainer = Trainer(
-            model=self.model,
-            optimizer=self.optimizer,
-            data=None,  # is for evaluations, and there are none
-            batches=random_rows(shape.vocab_size, shape.context, config.batch_size),
-            config=config,
-            dtype=self.dtype,
-            progress=Progress(),
-            events=lambda event: None,
-            save=lambda kind, trainer: None,
-            fixed_progress=1.0,  # what changes while a model learns is measured as it ends
+        self.trainer = build_trainer(
+            replace(resolved, training=config),
+            self.model,
+            random_rows(shape.vocab_size, shape.context, config.batch_size),
+            stages=(),
+            # a model that changes during training is measured in its final form
+            fixed_progress=1.0,
+            optimizer=_TimedOptimizer,
         )
+        self.dtype = self.trainer.dtype
+        assert isinstance(self.trainer.optimizer, _TimedOptimizer)
+        self.optimizer = self.trainer.optimizer
         if config.compile:
             self.trainer.hidden, problem = compile_hidden(self.model)
             if problem:
                 raise TrainingError(f"torch.compile does not work here: {problem}.")
-        self.model.train()
         self.built = watch.read()["seconds"]
 
     def warm(self, steps: int = 2) -> dict[str, Any]:
-        """The first steps, whose time is of building, first use and compilation; what it is."""
+        """The first steps, which include first use and compilation; returns facts about the
+        model."""
         times = []
         for _ in range(max(1, steps)):
             watch = Stopwatch(self.model.device)
@@ -124,7 +122,7 @@ class TrainingBenchmark:
         }
 
     def measure(self, seconds: float = 0.0) -> dict[str, Any]:
-        """Steps until `seconds` have passed, one at least."""
+        """Steps until `seconds` have passed, at least one."""
         watch = Stopwatch(self.model.device)
         steps, tokens, updating = 0, self.trainer.progress.tokens, self.optimizer.seconds
         end = time.perf_counter() + seconds
@@ -141,7 +139,7 @@ class TrainingBenchmark:
 
 
 class DecodingBenchmark:
-    """One row that is written on, from any position up to T."""
+    """Decoding of one row from any position up to T."""
 
     def __init__(self, resolved: Resolved) -> None:
         self.before = rss_bytes()
@@ -157,7 +155,7 @@ class DecodingBenchmark:
         self.built = watch.read()["seconds"]
 
     def warm(self, tokens: int = 4) -> dict[str, Any]:
-        """The first tokens, whose time is of building and first use; what it is."""
+        """The first tokens, which include first use; returns facts about the model."""
         watch = Stopwatch(self.model.device)
         self._write(self.engine.prefill(self.ids[:1]), tokens)
         described = self.model.describe()
@@ -171,12 +169,12 @@ class DecodingBenchmark:
             "threads": torch.get_num_threads(),
             "parameters": described.parameters,
             "active_parameters": described.active_parameters,
-            # what one token must read of the weights, in bytes
+            # bytes of weights that one token reads
             "weight_bytes": int(described.active_parameters * per_weight),
         }
 
     def read(self, position: int) -> dict[str, Any]:
-        """Read the tokens before a position, going on from the nearest one read before."""
+        """Prefill up to a position, starting from the nearest position that was read before."""
         before = [p for p in self.prefixes if p < position]
         start = max(before, default=0)
         watch = Stopwatch(self.model.device)
@@ -190,8 +188,8 @@ class DecodingBenchmark:
         }
 
     def measure(self, position: int, tokens: int = 16) -> dict[str, Any]:
-        """Write `tokens` tokens from a position that was read. The first one is not counted: it
-        needs no step of the model, or copies a state that was continued before."""
+        """Decode `tokens` tokens from a position that was read. The first ones are not counted:
+        they need no step of the model, or copy a state."""
         seconds, times = self._write(self.prefixes[position], tokens + 2)
         return seconds | {
             "tokens": tokens,
@@ -201,7 +199,7 @@ class DecodingBenchmark:
         }
 
     def _write(self, prefix: PrefixCache, tokens: int) -> tuple[dict[str, float], list[float]]:
-        """Seconds of all tokens but the first two, and of each of them."""
+        """Seconds of all tokens but the first two, together and one by one."""
         config = SamplingConfig(max_new_tokens=tokens, temperature=1.0, seed=0)
         decoding = self.engine.generate(prefix.ids, config, [prefix])
         for _ in range(min(2, tokens - 1)):
@@ -230,8 +228,8 @@ BENCHMARKS: Mapping[str, type[TrainingBenchmark] | type[DecodingBenchmark]] = {
 
 
 def read_rate(nbytes: int, seconds: float = 0.2) -> float:
-    """Bytes a second that a matrix-vector product reads, over a float32 matrix of that many bytes:
-    what decoding one row is made of. The best of those made within `seconds`."""
+    """Bytes per second that a matrix-vector product reads from a float32 matrix of `nbytes`, as in
+    decoding one row. The best product within `seconds`."""
     columns = 1024
     matrix = torch.ones(max(1, nbytes // (4 * columns)), columns)
     vector = torch.ones(columns)
@@ -239,31 +237,31 @@ def read_rate(nbytes: int, seconds: float = 0.2) -> float:
 
 
 def copy_rate(nbytes: int, seconds: float = 0.2) -> float:
-    """Bytes a second that are read and written, both counted, copying that many bytes."""
+    """Bytes per second read plus written when copying `nbytes`."""
     source = torch.ones(max(1, nbytes // 4))
     target = torch.empty_like(source)
     return _best_rate(lambda: target.copy_(source), 2 * source.nbytes, seconds)
 
 
-def _best_rate(work: Any, nbytes: int, seconds: float) -> float:
+def _best_rate(operation: Any, nbytes: int, seconds: float) -> float:
     best, end = float("inf"), time.perf_counter() + seconds
-    work()
+    operation()
     while best == float("inf") or time.perf_counter() < end:
         started = time.perf_counter()
-        work()
+        operation()
         best = min(best, time.perf_counter() - started)
     return nbytes / best
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """The most that was held: of the GPU's memory on CUDA, else of resident memory."""
+    """Peak memory: of the GPU on CUDA, else resident memory of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return peak_rss_bytes()
 
 
 def _finish(device: torch.device) -> None:
-    """Wait until the device has done what it was asked."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,11 +1,12 @@
-"""Cleaning: which documents go on to the tokens.
+"""Cleaning: filters documents before they are tokenized.
 
     document -> rules -> perplexity -> educational value -> duplicates -> kept, or counted by rule
 
-`settings` reads what `--filter` says; `rules`, `measures`, `words` and `thresholds` judge a text by
-its words, lines and characters; `ngram` and `education` by what it is like; `fingerprint`, `index`
-and `deduplicator` find what came before. `DocumentFilter` judges one document alone, `Cleaner`
-does everything. Nothing here changes a text: `holo_cli.data.normalize` has done that already.
+`settings` parses `--filter`; `rules`, `measures`, `words` and `thresholds` check the words, lines
+and characters of a text; `ngram` and `education` its perplexity and educational value;
+`fingerprint`, `index` and `deduplicator` find duplicates. `DocumentFilter` combines the checks of a
+single document, `Cleaner` adds deduplication. No text is changed: `holo_cli.data.normalize` does
+that before.
 """
 
 from holo_cli.data.cleaning.cleaner import Cleaner

@@ -1,4 +1,4 @@
-"""All of cleaning in one object: judge each document, then look for it among the earlier ones."""
+"""The whole of cleaning: filters each document, then removes duplicates of earlier ones."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from holo_cli.data.document import Document
 
 
 class Cleaner:
-    """Decides in the order of the documents; what it must remember of them lies under `folder`.
+    """Checks documents in order; stores their fingerprints in `folder`.
 
-    `counts` says how many documents each rule dropped. `state()` is small and JSON-able: note it
-    together with the position in the text at which it was taken. `restore` goes back to that
-    moment, whatever was done, or half done when the process was killed, after it.
+    `counts`: documents dropped by each rule. `state()` is small plain data for JSON, to be stored
+    with the position in the text. `restore` returns to that state, whatever happened after it,
+    also if the process was killed.
     """
 
     def __init__(self, settings: CleaningSettings, folder: Path) -> None:
-        """Begins with nothing, whatever lies in `folder`, which is made when it is needed."""
+        """Starts empty, whatever is in `folder`, which is created when needed."""
         self.settings = settings
         self.counts: Counter[str] = Counter()
         self._filter = DocumentFilter(settings)
         self._deduplicator = Deduplicator(folder, settings.near) if settings.duplicates else None
 
     def check(self, document: Document) -> Document | None:
-        """The document, or None if it is dropped (and counted)."""
+        """The document, or None if it is dropped."""
         return self.check_batch([document])[0]
 
     def check_batch(self, documents: Sequence[Document]) -> list[Document | None]:
-        """`check` of each, in order; much faster than one by one, with the same answers."""
+        """`check` of each, in order; faster than single calls, with the same results."""
         if not self.settings.active:
             return list(documents)
         broken = [self._filter.judge(document) for document in documents]
@@ -51,17 +51,16 @@ class Cleaner:
         ]
 
     def state(self) -> dict[str, Any]:
-        """This moment. What `restore` needs on the disk is there when this returns."""
+        """The current state; the files that `restore` needs are synced when this returns."""
         remembered = self._deduplicator.state() if self._deduplicator is not None else 0
         return {"counts": dict(self.counts), "remembered": remembered}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to the moment of `state`; DataError where the files lack what it needs."""
+        """Return to `state`. DataError if the files are too short for it."""
         self.counts = Counter(state["counts"])
         if self._deduplicator is not None:
             self._deduplicator.restore(state["remembered"])
 
     def close(self) -> None:
-        """Let go of the files."""
         if self._deduplicator is not None:
             self._deduplicator.close()

@@ -1,18 +1,17 @@
-"""Documents that came before, exactly or nearly, found among any number of them.
+"""Finds exact and near duplicates among any number of documents.
 
-What is remembered of each document that was kept lies in one file that only grows,
-`fingerprints.bin`: 16 bytes of its exact hash and 384 of its MinHash signature. A moment to come
-back to is the number of records at that moment; what was written after it is cut off. Everything
-else is worked out from that file, and is worked out again when work goes on: after a kill the index
-cannot be trusted, and need not be.
+The fingerprints of all kept documents are in one append-only file, `fingerprints.bin`: 16 bytes of
+exact hash and 384 bytes of MinHash signature each. A state is the number of records; `restore`
+truncates the file to it and rebuilds the index from the file, because the index may be inconsistent
+after a kill.
 
-The index leads from a key to the first document that had it. A document's keys are its exact hash
-and 27 bands of seven signature values each. Two documents of Jaccard similarity J agree in all of
-a band with probability J^7, so in at least one with 1 - (1 - J^7)^27: 99.8 % at 0.8, 19 % at 0.5.
-Whoever agrees in one is compared in all 192 values.
+The index maps a key to the first document that had it. The keys of a document are its exact hash
+and 27 bands of seven signature values. Two documents of Jaccard similarity J agree in a whole band
+with probability J^7, and in at least one band with 1 - (1 - J^7)^27: 99.8 % at 0.8, 19 % at 0.5.
+Documents that agree in a band are compared in all 192 values.
 
-What is decided depends on the documents that came before and their order alone, not on how they
-were cut into batches: a document is compared with those kept before it, in its own batch too.
+The result depends on the documents and their order alone, not on batches: a document is compared
+with all kept documents before it, also those in its own batch.
 """
 
 from __future__ import annotations
@@ -31,20 +30,20 @@ from holo_cli.data.files import sync
 from holo_cli.errors import DataError
 
 BANDS, ROWS = 27, 7  # bands of values; 27 x 7 = 189 of the 192
-DEVIATIONS = 2.2  # how far below its mean an estimate may lie: 98.6 % of them do not
+DEVIATIONS = 2.2  # standard errors below `near` at which a pair still counts: misses 1.4 %
 EXACT, NEAR = "exact duplicates", "near duplicates"
 _RECORD = np.dtype([("exact", "S16"), ("signature", "<u2", (VALUES,))])
-_CHUNK = 8192  # records read at once while the index is made
+_CHUNK = 8192  # records read at once while the index is built
 _MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Deduplicator:
-    """Remembers documents by their fingerprints. `count` is how many."""
+    """Stores the fingerprints of documents. `count`: the number of stored documents."""
 
     def __init__(self, folder: Path, near: float) -> None:
         """`near`: the Jaccard similarity to find, 0 for exact duplicates only.
 
-        Begins with nothing, whatever lies in `folder`; `restore` goes back to an earlier moment.
+        Starts empty, whatever is in `folder`; `restore` returns to an earlier state.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._path, self._index_path = folder / "fingerprints.bin", folder / "index.bin"
@@ -55,10 +54,9 @@ class Deduplicator:
         self.count = 0
 
     def add(self, exact: Sequence[bytes], signatures: NDArray[np.uint16]) -> list[str]:
-        """For each document in order: EXACT, NEAR, or "" for one that is new and remembered now.
+        """EXACT, NEAR or "" for each document in order; stores the documents with "".
 
-        `exact` are 16-byte hashes, `signatures` (documents, 192); rows of it mean nothing where
-        `near` is 0.
+        `exact`: 16-byte hashes; `signatures`: (documents, 192), ignored if `near` is 0.
         """
         records = np.zeros(len(exact), dtype=_RECORD)
         records["exact"] = exact
@@ -82,36 +80,36 @@ class Deduplicator:
                 for key in own:
                     here.setdefault(key, self.count + len(kept))
                 kept.append(i)
-        self._remember(records[kept], keys[kept])
+        self._store(records[kept], keys[kept])
         return answers
 
     def state(self) -> int:
-        """The moment, to `restore`: everything up to it is on the disk when this returns."""
+        """The state for `restore`; the file is synced when this returns."""
         sync(self._file)
         return self.count
 
     def restore(self, count: int) -> None:
-        """Go back to the moment when `count` documents were remembered."""
+        """Return to the state with `count` documents. DataError if the file is too short."""
         size = self._file.seek(0, 2)
         if size < count * _RECORD.itemsize:
             raise DataError(
                 f"{self._path} is shorter than the progress file says.",
-                next_step="Begin anew with --force.",
+                next_step="Start over with --force.",
             )
         self._file.truncate(count * _RECORD.itemsize)
         self.count = count
-        self._fill(FIRST_CAPACITY)
+        self._build_index(FIRST_CAPACITY)
 
     def close(self) -> None:
         self._file.close()
         self._index.close()
 
-    # -- one document and those it may be the same as ---------------------------------------------
+    # -- comparison -------------------------------------------------------------------------------
 
     def _read(
         self, numbers: Sequence[int], batch: NDArray[np.void], kept: Sequence[int]
     ) -> NDArray[np.void]:
-        """The records of some documents, from the file or from the batch at hand."""
+        """The records of documents, from the file or from the current batch."""
         found = np.zeros(len(numbers), dtype=_RECORD)
         for at, number in enumerate(numbers):
             if number >= self.count:
@@ -133,17 +131,17 @@ class Deduplicator:
 
     # -- file and index ---------------------------------------------------------------------------
 
-    def _remember(self, records: NDArray[np.void], keys: NDArray[np.uint64]) -> None:
+    def _store(self, records: NDArray[np.void], keys: NDArray[np.uint64]) -> None:
         self._file.seek(self.count * _RECORD.itemsize)
         self._file.write(records.tobytes())
         first, self.count = self.count, self.count + len(records)
         if not self._index.has_room(keys.size):
-            self._fill(self._index.capacity * 2)
+            self._build_index(self._index.capacity * 2)
             return
         self._index.add(keys.ravel(), np.arange(first, self.count).repeat(keys.shape[1]))
 
-    def _fill(self, capacity: int) -> None:
-        """Put all that is remembered into an empty index of that many slots, or of more."""
+    def _build_index(self, capacity: int) -> None:
+        """Build the index from the file, with at least `capacity` slots."""
         self._index.close()
         self._index = index = Index(self._index_path, capacity)
         for first in range(0, self.count, _CHUNK):
@@ -151,7 +149,7 @@ class Deduplicator:
             data = self._file.read(min(_CHUNK, self.count - first) * _RECORD.itemsize)
             keys = self._keys(np.frombuffer(data, dtype=_RECORD))
             if not index.has_room(keys.size):
-                self._fill(capacity * 2)
+                self._build_index(capacity * 2)
                 return
             index.add(keys.ravel(), np.arange(first, first + len(keys)).repeat(keys.shape[1]))
 

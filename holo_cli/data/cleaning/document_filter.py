@@ -1,4 +1,4 @@
-"""What can be said of one document alone: its rules, its perplexity, its educational value."""
+"""The filters that look at one document alone: rules, perplexity, educational value."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NO_LANGUAGE, PERPLEXITY, EDUCATION = "no language", "perplexity", "educational v
 
 
 class DocumentFilter:
-    """Judges documents one by one; what it says depends on nothing but the document."""
+    """Checks single documents; the result depends on the document alone."""
 
     def __init__(self, settings: CleaningSettings) -> None:
         self.settings = settings
         self._languages: dict[str, tuple[Thresholds, WordTable]] = {}
 
     def judge(self, document: Document) -> str:
-        """The first rule that a document (normalised already) falls under; "" for none."""
+        """The first rule that a normalised document breaks, or ""."""
         settings, text = self.settings, document.text
         if not (settings.rules or settings.reference or settings.education):
             return ""

@@ -1,16 +1,16 @@
-"""How much there is to learn from a text, from 0 to 5.
+"""The educational value of a text, from 0 to 5.
 
-Where the dataset has a score of its own (FineWeb-Edu: a classifier trained on judgements of a large
-model, 0 to 5) that one counts. Elsewhere there is a **heuristic**, and it is no more than that: it
-looks for the outward signs of explaining, and has been held against nobody's judgement. It reads
-English and Korean; texts in other languages get no value and are never dropped for it.
+If the dataset provides a score (FineWeb-Edu: a classifier trained on judgements of a large model, 0
+to 5), that score is used. Otherwise a **heuristic** looks for surface features of explanations; it
+has not been validated against human or model judgements. It supports English and Korean; texts in
+other languages get no value and are never dropped for it.
 
     value = 5 x (0.4 explaining + 0.3 sentences + 0.3 variety) x (1 - selling)
 
-- explaining: words that give reasons, examples and definitions, full marks from two per 100 words;
+- explaining: words for reasons, examples and definitions; 1 from two per 100 words;
 - sentences: the share of words in sentences of 6 to 60 words (4 to 40 in Korean);
-- variety: different words among the first 200 (of shorter texts, all), full marks from 60 %;
-- selling: words of advertising and exclamation marks, all is lost from five per 100 words.
+- variety: distinct words among the first 200; 1 from 60 %;
+- selling: words of advertising and exclamation marks; 1 from five per 100 words.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import re
 
 from holo_cli.data.document import Document
 
-_READ = 20_000  # characters
+_READ = 20_000  # characters of a text that the heuristic reads
 _SENTENCE_END = re.compile(r"(?<=[.!?。])[\s\"')\]]+|\n\s*\n")
 _EXPLAINING = {
     "en": re.compile(
@@ -49,14 +49,14 @@ _LENGTHS = {"en": (6, 60), "ko": (4, 40)}
 
 
 def value(document: Document, language: str) -> float | None:
-    """The document's own score, else the heuristic one; None where there is neither."""
+    """The score of the dataset, else of the heuristic, else None."""
     if document.score is not None:
         return document.score
     return heuristic(document.text, language)
 
 
 def heuristic(text: str, language: str) -> float | None:
-    """The signs of explaining in a text, 0 to 5; None for a language that it cannot read."""
+    """The heuristic value of a text, 0 to 5; None for an unsupported language."""
     if language not in _EXPLAINING:
         return None
     text = text[:_READ]

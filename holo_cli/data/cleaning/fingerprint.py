@@ -1,14 +1,13 @@
-"""Fingerprints of a text: one that only the same text has, and one that similar texts share.
+"""Fingerprints of a text, for finding exact and near duplicates.
 
-Both are taken of the text in small letters and without spaces, so that neither a line break nor a
-capital letter makes a text new.
+Both kinds ignore case and white space.
 
-`signatures` are MinHashes (Broder 1997): of all stretches of five characters (shingles) the
-smallest value under each of 192 hash functions. The share of equal values in two signatures
-estimates the Jaccard similarity of the two sets of shingles, shared / (shared + not shared), with
-a standard error of sqrt(J (1 - J) / 192), 0.029 at J = 0.8. The minima are worked out by `rensa`,
-the shingles' own hashes with numpy: a Python object for each would take ten times as long. Of each
-value 16 bits are kept; that two differing values agree in them adds 0.00002 to the estimate.
+`signatures` are MinHashes (Broder 1997): for each of 192 hash functions, the smallest hash of all
+runs of five characters (shingles). The share of equal values in two signatures estimates the
+Jaccard similarity J of the two sets of shingles, intersection / union, with a standard error of
+sqrt(J (1 - J) / 192), 0.029 at J = 0.8. `rensa` computes the minima and numpy the hashes of the
+shingles, ten times faster than with a Python object per shingle. 16 bits of each value are kept;
+collisions in them add 0.00002 to the estimate.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ _FINISH = np.uint64(0xD6E8FEB86659FD93)
 
 
 def folded(text: str) -> str:
-    """The text as it is compared."""
+    """The text in lower case and without white space."""
     return "".join(text.lower().split())
 
 
 def exact(text: str) -> bytes:
-    """16 bytes for a folded text; two texts have the same if they are the same."""
+    """A 128-bit hash of a folded text."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def shingles(text: str) -> NDArray[np.uint64]:
-    """A hash of every stretch of five characters of a folded text, in order, repeats included.
+    """The hashes of all shingles of a folded text, in order, with repeats.
 
-    A text shorter than that is one shingle.
+    A text of fewer than five characters is one shingle.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
     count = len(codes) - SHINGLE + 1
@@ -57,14 +56,14 @@ def shingles(text: str) -> NDArray[np.uint64]:
 
 
 def jaccard(a: str, b: str) -> float:
-    """The similarity that signatures estimate, worked out in full: for tests and measurements."""
+    """The exact similarity that signatures estimate, for tests and benchmarks."""
     first, second = np.unique(shingles(folded(a))), np.unique(shingles(folded(b)))
     shared = len(np.intersect1d(first, second, assume_unique=True))
     return shared / (len(first) + len(second) - shared)
 
 
 def signatures(texts: Sequence[str]) -> NDArray[np.uint16]:
-    """The MinHash values of folded texts: (texts, 192) uint16."""
+    """The MinHash signatures of folded texts, (texts, 192) uint16."""
     from rensa import RMinHash
 
     if not texts:

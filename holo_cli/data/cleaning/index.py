@@ -1,13 +1,13 @@
-"""A hash table on the disk: from 64-bit keys to the first document that had them.
+"""A hash table on disk: from 64-bit keys to the first document that had them.
 
-Open addressing with linear probing. A slot is eight bytes: the upper half of the key, and the
-document's number plus one; zero is empty. Half a key and its place are about 50 bits together, so
-that one look-up in a hundred million finds a document for a key that it never had; whoever asks
+Open addressing with linear probing. A slot has eight bytes: the upper half of the key, and the
+number of the document plus one; zero is empty. Half of the key and the slot index are about 50 bits
+together: one look-up in a hundred million returns a document that never had the key. The caller
 compares the documents anyway.
 
-All work is done for many keys at once with numpy, on a map of the file. The map is let go after
-each use once it is large: what was looked at stays in the system's cache, where it can be taken
-away when memory is short, and does not count as this process's.
+All operations are vectorised over many keys with numpy on a memory map. A large map is closed after
+each use: its pages then stay in the page cache of the system, which can reclaim them, and do not
+count as memory of this process.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 FIRST_CAPACITY = 1 << 16  # slots
-_FULLEST = 0.6
-_LARGE = 1 << 20  # slots above which the map is let go after use
+_MAX_LOAD = 0.6
+_LARGE = 1 << 20  # slots above which the map is closed after use
 _HALF = np.uint64(32)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
 class Index:
-    """Made anew by each `Index(path)`; what was in the file is gone."""
+    """`Index(path)` always starts empty and overwrites the file."""
 
     def __init__(self, path: Path, capacity: int = FIRST_CAPACITY) -> None:
-        """`capacity` is a power of two: the slots to begin with."""
+        """`capacity`: the number of slots, a power of two."""
         self.path, self.capacity, self.used = path, capacity, 0
         self._map: np.memmap | None = np.memmap(path, "<u8", "w+", shape=(capacity,))
 
     def has_room(self, keys: int) -> bool:
-        """Whether that many more keys can be added; else make a larger one and fill it again."""
-        return self.used + keys <= _FULLEST * self.capacity
+        """Whether `keys` more keys can be added; if not, the caller builds a larger index."""
+        return self.used + keys <= _MAX_LOAD * self.capacity
 
     def find(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The document of each key, -1 where there is none. keys (n,) -> (n,)"""
+        """The document of each key, -1 if there is none. keys (n,) -> (n,)"""
         table, found = self._open(), np.full(len(keys), -1, dtype=np.int64)
         tags, places = keys >> _HALF, self._places(keys)
         left = np.arange(len(keys))
@@ -51,8 +51,7 @@ class Index:
         return found
 
     def add(self, keys: NDArray[np.uint64], documents: NDArray[np.int64]) -> None:
-        """Note the documents of keys; one that is known keeps its document, as does the first of
-        several the same. keys (n,), documents (n,) in the order they came."""
+        """Store the documents of new keys; of equal keys the first counts. keys, documents (n,)."""
         keys, first = np.unique(keys, return_index=True)
         new = self.find(keys) < 0
         keys, documents = keys[new], documents[first[new]]
@@ -62,7 +61,7 @@ class Index:
         left = np.arange(len(keys))
         while len(left):
             empty = table[places[left]] == 0
-            # of several keys that want one empty slot the first gets it
+            # of several keys for one empty slot, the first gets it
             at, winners = np.unique(places[left[empty]], return_index=True)
             placed = left[empty][winners]
             table[at] = slots[placed]

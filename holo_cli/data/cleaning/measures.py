@@ -1,7 +1,7 @@
-"""What the rules look at: figures about one document, each worked out when first asked for.
+"""The measures of a document for the rules, computed on demand.
 
-Words are what lies between spaces, or single characters where a script writes none; lines are
-those with something on them. Runs of words are compared as 64-bit hashes.
+Words are separated by white space, or single characters in scripts without spaces; empty lines do
+not count. Runs of words are compared as 64-bit hashes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TAGS = (
     "script section select small span strong style sub sup table tbody td textarea th thead title "
     "tr u ul"
 )
-# Each with the text without which it cannot match: looking for that is much faster
+# each with a string that every match contains: searching for it first is much faster
 _MARKUP = (
     ("<", re.compile(rf"</?(?:{'|'.join(_TAGS.split())})\b[^<>\n]{{0,300}}>", re.IGNORECASE)),
     ("&", re.compile(r"&(?:[a-zA-Z]{2,8}|#\d{2,6});")),
@@ -35,19 +35,19 @@ _MARKUP = (
     ("var ", re.compile(r"var\s+[\w$]+\s*=[^;\n]{0,200};")),
     ("function", re.compile(r"function\s*[\w$]*\s*\([^()\n]{0,80}\)\s*\{[^{}\n]{0,200}\}?")),
 )
-# UTF-8 or cp949 read as Latin-1 or cp1252: accented letters that do not stop (French has two in a
-# row at most, créée; Vietnamese writes with others), or the two that every ü and é becomes.
+# UTF-8 or cp949 decoded as Latin-1 or cp1252: three or more accented letters in a row (French has
+# at most two, créée; Vietnamese uses others), or the pair that every ü and é becomes.
 _OTHER_ENCODING = re.compile(
     "[\u00c0-\u00ff][\u00a0-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc"
     "\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a\u20ac\u2122]{2,}"
     "|[\u00c2\u00c3][\u00a0-\u00bf]"
 )
-_FEW = 300  # words
+_FEW = 300  # words below which Python is faster than numpy
 _LETTER, _ACCENTED, _RARE_HANGUL = 1, 2, 4  # bits of a character's class
 
 
 class Measures:
-    """Figures about a text. Shares lie in [0, 1] and are 0 where there is nothing to divide by."""
+    """Measures of a text. Shares are in [0, 1], and 0 for an empty denominator."""
 
     def __init__(self, text: str, table: WordTable, *, spaced: bool = True) -> None:
         self.text = text
@@ -71,7 +71,7 @@ class Measures:
 
     @cached_property
     def _ends(self) -> NDArray[np.int64]:
-        """Where each word begins among the characters of all words, and where the last ends."""
+        """Start of each word in the concatenated words, and the end of the last."""
         ends = np.zeros(self.word_count + 1, dtype=np.int64)
         np.cumsum(self._words.lengths, out=ends[1:])
         return ends
@@ -81,19 +81,19 @@ class Measures:
         return int(self._ends[-1])
 
     def mean_word(self) -> float:
-        """Characters of a word on average."""
+        """Mean number of characters per word."""
         return _share(self._characters, self.word_count)
 
     def alphabetic(self) -> float:
-        """The share of words with at least one letter in them."""
+        """The share of words with at least one letter."""
         return _share(self._words.with_letter, self.word_count)
 
     def stop_words(self) -> float:
-        """The share of words that are stop words of the language, or end in its particles."""
+        """The share of words that are stop words, or end in a particle, of the language."""
         return _share(self._words.stop, self.word_count)
 
     def symbols(self) -> float:
-        """Hash signs and ellipses for each word."""
+        """Hash signs and ellipses per word."""
         return _share(sum(map(self.text.count, ("#", *_ELLIPSES))), self.word_count)
 
     # -- lines ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Measures:
         return [line for raw in self.text.split("\n") if (line := raw.strip())]
 
     def bullets(self) -> float:
-        """The share of lines that open with a bullet."""
+        """The share of lines that begin with a bullet."""
         return _share(sum(line.startswith(_BULLETS) for line in self.lines), len(self.lines))
 
     def ellipses(self) -> float:
@@ -111,7 +111,7 @@ class Measures:
         return _share(sum(line.endswith(_ELLIPSES) for line in self.lines), len(self.lines))
 
     def line_punctuation(self) -> float:
-        """The share of lines that end as sentences end."""
+        """The share of lines that end with sentence punctuation."""
         return _share(sum(line.endswith(_SENTENCE_ENDS) for line in self.lines), len(self.lines))
 
     def short_lines(self) -> float:
@@ -119,12 +119,12 @@ class Measures:
         return _share(sum(len(line) <= 30 for line in self.lines), len(self.lines))
 
     def line_ends(self) -> float:
-        """Line ends for each word."""
+        """Line ends per word."""
         return _share(self.text.count("\n"), self.word_count)
 
     @cached_property
     def duplicate_lines(self) -> tuple[float, float]:
-        """The share of lines that stood before, and the share of characters in them."""
+        """The share of repeated lines, and the share of characters in them."""
         unique = set(self.lines)
         if len(unique) == len(self.lines):
             return 0.0, 0.0
@@ -137,7 +137,7 @@ class Measures:
     # -- runs of words ----------------------------------------------------------------------------
 
     def _runs(self, n: int) -> NDArray[np.uint64]:
-        """A hash of each run of n words, by its first word."""
+        """The hashes of all runs of n words."""
         rows = self._words.rows
         count = len(rows) - n + 1
         hashes = rows[:count].copy()
@@ -147,15 +147,15 @@ class Measures:
         return hashes
 
     def top_run(self, n: int, limit: float = 0.0) -> float:
-        """The share of characters in the most frequent run of n words; 0 if none comes twice.
+        """The share of characters in the most frequent run of n words; 0 if none is repeated.
 
-        Runs that overlap each other count in full, as in Gopher, so a text that is one word over
-        and over has more than 1. Anything that is certainly at most `limit` may come back as 0.
+        Overlapping runs count in full, as in Gopher, so the share of a text that repeats one word
+        exceeds 1. Returns 0 early if the share is certainly at most `limit`.
         """
         if self.word_count < n + 1:
             return 0.0
         if self._most_frequent_pair == 1:
-            return 0.0  # no run comes more often than the pair it begins with
+            return 0.0  # no run is more frequent than its first two words
         lengths = self._ends[n:] - self._ends[:-n]
         if self._most_frequent_pair * int(lengths.max()) <= limit * self._characters:
             return 0.0
@@ -166,21 +166,21 @@ class Measures:
         most = int(counts.max())
         if most == 1:
             return 0.0
-        top = np.isin(runs, order[starts[counts == most]])  # of several the longest decides
+        top = np.isin(runs, order[starts[counts == most]])  # of several, the longest
         return most * int(lengths[top].max()) / self._characters
 
     @cached_property
     def _most_frequent_pair(self) -> int:
-        if self.word_count < _FEW:  # arrays would cost more than they save
+        if self.word_count < _FEW:
             return max(Counter(pairwise(self._split)).values())
         order = np.sort(self._runs(2))
         starts = np.flatnonzero(np.concatenate(([True], order[1:] != order[:-1])))
         return int(np.diff(starts, append=len(order)).max())
 
     def duplicate_runs(self, n: int, limit: float = 0.0) -> float:
-        """The share of characters in runs of n words that stood before, each character once.
+        """The share of characters in repeated runs of n words, each character counted once.
 
-        Anything that is certainly at most `limit` may come back as 0.
+        Returns 0 early if the share is certainly at most `limit`.
         """
         if self.word_count < n + 1:
             return 0.0
@@ -204,7 +204,7 @@ class Measures:
     # -- characters -------------------------------------------------------------------------------
 
     def markup(self) -> float:
-        """The share of characters in what browsers, forums and wikis do not show."""
+        """The share of characters in markup of web pages, forums and wikis."""
         found = 0
         for sign, pattern in _MARKUP:
             if sign in self.text:
@@ -212,10 +212,10 @@ class Measures:
         return min(_share(found, len(self.text)), 1.0)
 
     def odd(self) -> float:
-        """The share of letters that come from reading another encoding.
+        """The share of letters that suggest a wrong encoding.
 
-        Long runs of accented letters, and Hangul syllables outside the 2,350 of KS X 1001 (what is
-        written uses few of the other 8,822).
+        These are long runs of accented letters, and Hangul syllables outside the 2,350 of KS X 1001
+        (real text uses few of the other 8,822).
         """
         if self.text.isascii():
             return 0.0
@@ -231,7 +231,7 @@ class Measures:
 
 @cache
 def _classes() -> NDArray[np.uint8]:
-    """What each UTF-16 unit is, as bits; nothing is said beyond the first 65,536 characters."""
+    """The class bits of each UTF-16 code unit; surrogates have none."""
     classes = np.zeros(0x10000, dtype=np.uint8)
     for code in range(0x10000):
         if chr(code).isalpha():

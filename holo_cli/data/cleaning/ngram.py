@@ -1,17 +1,17 @@
-"""How surprising a text is to a model of single characters that has read a reference text.
+"""The perplexity of a text under a character n-gram model of a reference text.
 
 The model is an n-gram model of order 5 over characters, interpolated with the shorter orders by
 the rule of Witten and Bell (1991):
 
     P_n(c | h) = (N(h c) + T(h) P_n-1(c | h')) / (N(h) + T(h))
 
-N counts occurrences in the reference, T(h) how many different characters followed the context h,
-h' is h without its first character, and P_0 is even over all code points. Counts lie in tables of
-2^20 places found by hashing; collisions, which nothing is done about, make a rare stretch look a
-little more familiar than it is. Scoring is a few gathers of numpy for each character.
+N counts occurrences in the reference, T(h) is the number of different characters after the context
+h, h' is h without its first character, and P_0 is uniform over all code points. Counts are in
+hashed tables of 2^20 entries; collisions are ignored and make a rare context look slightly more
+frequent. Scoring takes a few numpy gathers per character.
 
-What is decided on is not the perplexity itself, which differs between languages (a Korean
-character says about three times what an English one does), but the **ratio**: bits per character
+Documents are not filtered by perplexity itself, which differs between languages (a Korean character
+has about three times the information of an English one), but by the **ratio**: bits per character
 of the document over bits per character of held-out reference text in the same language.
 """
 
@@ -34,10 +34,10 @@ from holo_cli.errors import DataError
 ORDER = 5
 BLOCK = 1 << 20  # characters of a reference read at once
 PLACES = 1 << 20
-SCORED = 4000  # characters looked at of a document
-REFERENCE_CHARACTERS = 4_000_000  # read of a reference; more would overfill the tables
+SCORED = 4000  # characters of a document that are scored
+REFERENCE_CHARACTERS = 4_000_000  # used of a reference; more would overfill the tables
 HELD_OUT = 10  # about one in ten documents of the reference, by a hash
-_LEAST_HELD_OUT = 2000  # characters of a language before anything is said about it
+_LEAST_HELD_OUT = 2000  # characters of a language, else its documents are not judged
 _MULTIPLY = np.uint64(0x9E3779B97F4A7C15)
 _FINISH = np.uint64(0xD6E8FEB86659FD93)
 
@@ -45,10 +45,10 @@ _Table = NDArray[np.float32]
 
 
 class CharacterModel:
-    """Counts of one reference. Memory: 15 tables of 4 MB."""
+    """The counts of one reference. Memory: 15 tables of 4 MB."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        """Read the texts, one after the other, each from a fresh beginning."""
+        """Count the n-grams of the texts; none crosses the border of two texts."""
         codes = [_codes(text) for text in texts]
         starts = np.zeros(sum(map(len, codes)), dtype=bool)
         starts[np.cumsum([0, *map(len, codes)])[:-1]] = True
@@ -60,11 +60,11 @@ class CharacterModel:
             use = _inside(starts, length)
             first = np.unique(pair[use], return_index=True)[1]
             at = _place(context[use])
-            # the last: each different pair counts once for its context
+            # the third table counts each distinct pair of a context once
             self._levels.append((_count(_place(pair[use])), _count(at), _count(at[first])))
 
     def bits_per_character(self, text: str) -> float:
-        """The mean of -log2 P over (the beginning of) a text; 0 for an empty one."""
+        """The mean of -log2 P over the first `SCORED` characters; 0 for an empty text."""
         codes = _codes(text[:SCORED])
         if not len(codes):
             return 0.0
@@ -74,17 +74,17 @@ class CharacterModel:
             at = _place(context)
             n, t = contexts[at], kinds[at]
             seen = n > 0
-            seen[:length] = False  # nothing that long came before
+            seen[:length] = False  # the context would begin before the text
             finer = (pairs[_place(_extended(context, codes))] + t * chance) / np.maximum(n + t, 1)
             chance = np.where(seen, finer, chance)
         return float(-np.log2(chance).mean())
 
 
 class Reference:
-    """A model, and what held-out text of the reference costs in each language."""
+    """A model, and the bits per character of held-out reference text in each language."""
 
     def __init__(self, documents: Iterable[str]) -> None:
-        """About every tenth document is held out. ValueError where that is too little."""
+        """Holds out about every tenth document. ValueError if that is too little text."""
         learnt: list[str] = []
         held: dict[str, list[str]] = {}
         for text in documents:
@@ -107,30 +107,29 @@ class Reference:
         }
 
     def ratio(self, text: str, language: str = "") -> float:
-        """Bits per character of a text over those of the reference in its language.
+        """Bits per character of a text over those of held-out reference text in its language.
 
-        1 is as familiar as the reference itself. 0 where the reference says nothing about the
-        language, so that no limit drops the text.
+        0 if the reference has too little text in the language, so that no limit drops the text.
         """
         usual = self.bits.get(language or detect(text))
         return self.model.bits_per_character(text) / usual if usual else 0.0
 
 
 def load_reference(settings: CleaningSettings) -> Reference:
-    """The reference that `settings` name; DataError where it cannot be learnt from."""
+    """Train the reference model of `settings`. DataError for unreadable or too little text."""
     path = Path(settings.reference).expanduser()
     try:
         return Reference(_documents(path))
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"The reference text {path} cannot be read: {error}.",
-            next_step="--filter reference=FILE names a text file in UTF-8.",
+            next_step="--filter reference=FILE needs a text file in UTF-8.",
         ) from error
     except ValueError as error:
         raise DataError(
-            f"The reference text {path} is too short to judge others by.",
-            next_step=f"Give it at least {HELD_OUT * _LEAST_HELD_OUT // 1000} thousand characters, "
-            "in documents with two empty lines between them.",
+            f"The reference text {path} is too short.",
+            next_step=f"Use at least {HELD_OUT * _LEAST_HELD_OUT:,} characters, in documents "
+            "separated by two empty lines.",
         ) from error
 
 
@@ -152,7 +151,7 @@ def _codes(text: str) -> NDArray[np.uint64]:
 
 
 def _contexts(codes: NDArray[np.uint64], length: int) -> NDArray[np.uint64]:
-    """A hash of the `length` characters before each; those at the very beginning mean nothing."""
+    """A hash of the `length` characters before each; not meaningful for the first `length`."""
     hashes = np.full(len(codes), length + 1, dtype=np.uint64)
     for back in range(length, 0, -1):
         hashes *= _MULTIPLY  # wraps around

@@ -1,11 +1,11 @@
-"""The rules a document can fall under, cheapest first.
+"""The rules of the filter, cheapest first.
 
 They follow Gopher (Rae et al. 2021), C4 (Raffel et al. 2020), FineWeb and FineWeb-2 (Penedo et al.
-2024, 2025). Each looks at one figure and one limit; a document is counted under the first rule it
-breaks. Unlike C4 nothing is cut out of a document: it stays as it is or it goes.
+2024, 2025). Each compares one measure with one limit; a document is counted under the first rule
+that it breaks. Unlike in C4, nothing is removed from a document: it is kept or dropped as a whole.
 
-Left out on purpose: C4's curly brackets (they stand in every text about programming), its list of
-bad words (it drops whole dialects and all of medicine), and its "ends in a full stop" for lines.
+Deliberately omitted from C4: the rule on curly brackets (common in texts about programming), the
+list of bad words (it drops whole dialects and medical texts), and the full stop after every line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Rule = Callable[[Measures, Thresholds], bool]
 
 
 def _duplicate_phrases(measures: Measures, limits: Thresholds) -> bool:
-    """What stood before ten words long is part of what did five words long."""
+    # a repeated run of ten words contains repeated runs of five: the cheaper check comes first
     five, ten = limits.max_duplicate_5_grams, limits.max_duplicate_10_grams
     if min(five, ten) >= 1:
         return False
@@ -33,7 +33,7 @@ def _duplicate_phrases(measures: Measures, limits: Thresholds) -> bool:
 _ALWAYS: dict[str, Rule] = {
     "few words": lambda m, t: m.word_count < t.min_words,
     "many words": lambda m, t: m.word_count > t.max_words,
-    "undecodable": lambda m, t: UNDECODABLE in m.text,  # `clean` leaves them where they are many
+    "undecodable": lambda m, t: UNDECODABLE in m.text,  # `normalize` keeps them if they are many
     "odd characters": lambda m, t: m.odd() > t.max_odd,
     "markup": lambda m, t: m.markup() > t.max_markup,
 }
@@ -63,12 +63,12 @@ _LINES: dict[str, Rule] = {
 
 
 def names() -> tuple[str, ...]:
-    """Every rule, as it is counted."""
+    """The names of all rules."""
     return (*_ALWAYS, *_LINES, *_WORDS)
 
 
 def broken(text: str, limits: Thresholds, table: WordTable) -> str:
-    """The first rule that a text breaks, or "". `table` must be of the same limits."""
+    """The first rule that a text breaks, or "". `table` must have the same limits."""
     measures = Measures(text, table, spaced=limits.spaced)
     groups = [_ALWAYS]
     if measures.word_count >= limits.judged_words:

@@ -1,9 +1,9 @@
-"""What `--filter` says, as a value.
+"""The settings of `--filter`.
 
     none | default | strict | rule=value,...     default,near=off,ko.max_mean_word=7
 
-A preset comes first and may be left out (`default`); then what differs from it. Names are those of
-`CleaningSettings` and, alone or after a language code and a dot, those of `Thresholds`.
+An optional preset (`default`) is followed by changes to it. Names are those of `CleaningSettings`
+and those of `Thresholds`, the latter optionally with a language code and a dot before them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ _SCOPED = re.compile(r"(?:([a-z]{2,3})\.)?([a-z0-9_]+)")
 
 @dataclass(frozen=True)
 class CleaningSettings:
-    """Which filters are on. Immutable and picklable: the worker processes get a copy.
+    """The filters that are on. Immutable.
 
-    `near` is the Jaccard similarity from which on two documents are the same, 0 for off.
-    `reference` names the text that a character n-gram model is trained on, "" for none; documents
-    that cost more than `perplexity` times the bits per character of held-out reference text are
-    dropped. `education` is the lowest educational value from 0 to 5, 0 for off. `changed` holds
-    (language or "", threshold, value).
+    `near`: Jaccard similarity from which on documents are near duplicates; 0 is off. `reference`: a
+    text file for a character n-gram model, "" for none; documents with more than `perplexity` times
+    the bits per character of held-out reference text are dropped. `education`: the lowest
+    educational value, from 0 to 5; 0 is off. `changed`: (language or "", threshold, value).
     """
 
     preset: str = "default"
@@ -47,7 +46,7 @@ class CleaningSettings:
 
     @classmethod
     def parse(cls, text: str) -> CleaningSettings:
-        """Read what is written after `--filter`. UsageError names the part that is wrong."""
+        """Parse the value of `--filter`. UsageError names the invalid part."""
         parts = [part.strip() for part in text.split(",") if part.strip()]
         preset = parts.pop(0) if parts and "=" not in parts[0] else "default"
         settings = cls.of(preset)
@@ -56,7 +55,7 @@ class CleaningSettings:
             if not equals:
                 raise UsageError(
                     f"--filter: '{part}' is not of the form rule=value.",
-                    next_step="For example --filter default,near=off.",
+                    next_step="For example: --filter default,near=off.",
                 )
             settings = settings._with(key.strip(), value.strip())
         return settings
@@ -76,7 +75,7 @@ class CleaningSettings:
 
     @property
     def active(self) -> bool:
-        """Whether any document can be dropped at all."""
+        """Whether any filter is on."""
         return bool(self.rules or self.exact or self.near or self.reference or self.education)
 
     @property
@@ -85,7 +84,7 @@ class CleaningSettings:
         return self.exact or self.near > 0
 
     def thresholds(self, language: str) -> Thresholds:
-        """The limits for a language, with what was changed; a language's own change comes last."""
+        """The limits of a language with the changes; changes for the language take precedence."""
         found = thresholds_of(language, strict=self.preset == "strict")
         changes = {key: value for code, key, value in self.changed if not code}
         changes |= {key: value for code, key, value in self.changed if code == language}
@@ -93,7 +92,7 @@ class CleaningSettings:
         return replace(found, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able; what decides which documents stay. A reference counts by its content."""
+        """Plain data that determines the result; the reference is represented by its sha256."""
         found = dataclasses.asdict(self)
         del found["reference"]
         found["changed"] = {
@@ -105,8 +104,8 @@ class CleaningSettings:
         if key in ("rules", "exact"):
             if value not in _SWITCH:
                 raise UsageError(
-                    f"--filter: {key} is on or off, not '{value}'.",
-                    next_step=f"Write {key}=off, for example.",
+                    f"--filter: {key} must be on or off, not '{value}'.",
+                    next_step=f"For example: --filter {key}=off.",
                 )
             return self._replaced(key, _SWITCH[value])
         if key == "reference":
@@ -117,7 +116,7 @@ class CleaningSettings:
             if number > highest:
                 raise UsageError(
                     f"--filter: {key}={value} is above {highest:g}.",
-                    next_step=f"Choose a number from 0 to {highest:g}.",
+                    next_step=f"Use a number from 0 to {highest:g}.",
                 )
             return self._replaced(key, number)
         scoped = _SCOPED.fullmatch(key)
@@ -142,8 +141,8 @@ def _number(key: str, value: str) -> float:
         number = math.nan
     if not math.isfinite(number) or number < 0:
         raise UsageError(
-            f"--filter: {key} is a number, not '{value}'.",
-            next_step=f"Write {key}=0.5, for example.",
+            f"--filter: {key} must be a number of at least 0, not '{value}'.",
+            next_step=f"For example: --filter {key}=0.5.",
         )
     return number
 
@@ -155,6 +154,6 @@ def _content(reference: str) -> str:
     except OSError as error:
         raise DataError(
             f"The reference text {reference} cannot be read: {error.strerror or error}.",
-            next_step="--filter reference=FILE names a file of text of the kind you want.",
+            next_step="--filter reference=FILE needs a file with text of the kind you want.",
         ) from error
     return hashlib.sha256(data).hexdigest()

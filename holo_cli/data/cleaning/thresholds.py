@@ -1,12 +1,12 @@
-"""How much of what is too much, for each language.
+"""The limits of the rules, for each language.
 
 The figures for Korean, German, French, Spanish, Italian, Japanese and Chinese are those of
 FineWeb-2 (Penedo et al. 2025, https://arxiv.org/abs/2506.20920; `configs/kor_Hang.yml` and so on),
-which were fitted to each language. The English ones, and those of languages without a row, are
+which were fitted to each language. The English ones, and the defaults for other languages, are
 those of Gopher (Rae et al. 2021, https://arxiv.org/abs/2112.11446, table A1) and FineWeb (Penedo et
-al. 2024, https://arxiv.org/abs/2406.17557). All were made for pages of the web cut into words by a
-tokenizer of the language; words here are what lies between spaces, or single characters where a
-script writes no spaces. What had to differ is said beside it.
+al. 2024, https://arxiv.org/abs/2406.17557). They were made for web pages segmented by a word
+tokenizer of the language; here words are separated by white space, or single characters in scripts
+without spaces. Comments mark the limits that differ for this reason.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from functools import cache
 class Thresholds:
     """The limits of the rules for one language. Shares lie in [0, 1].
 
-    Texts of fewer than `judged_words` words are spared the rules of statistics, and those of fewer
-    than `judged_lines` lines the rules about lines: a line of talk is no junk for being short.
+    The statistical rules apply to texts of at least `judged_words` words, the rules about lines to
+    those that also have `judged_lines` lines: a short line of dialogue is not junk.
     """
 
     stop_words: frozenset[str] = frozenset()
-    stop_endings: tuple[str, ...] = ()  # what words end in, where a language ties its particles on
-    spaced: bool = True  # whether words lie between spaces; else a word is a character
+    stop_endings: tuple[str, ...] = ()  # suffixes, in languages with attached particles
+    spaced: bool = True  # whether words are separated by spaces; else a word is a character
     judged_words: int = 20
     judged_lines: int = 5
     min_words: int = 1  # Gopher: 50
@@ -35,28 +35,28 @@ class Thresholds:
     max_mean_word: float = 12.0
     min_alphabetic: float = 0.7  # share of words with a letter; Gopher: 0.8, too much for code
     min_stop_words: float = 0.0  # share of words; Gopher asks for two of eight words
-    max_symbols: float = 0.1  # "#" and ellipses, for each word
+    max_symbols: float = 0.1  # "#" and ellipses per word
     max_bullets: float = 0.9  # share of lines
     max_ellipses: float = 0.3  # share of lines
     min_line_punctuation: float = 0.0  # share of lines that end a sentence
     max_short_lines: float = 1.0  # share of lines of at most 30 characters
-    max_duplicate_lines: float = 0.3  # share of lines that stood before
+    max_duplicate_lines: float = 0.3  # share of repeated lines
     max_duplicate_line_characters: float = 0.2
-    max_line_ends: float = 0.3  # for each word
+    max_line_ends: float = 0.3  # per word
     max_top_2_grams: float = 0.2  # share of characters in the most frequent pair of words
     max_top_3_grams: float = 0.18
     max_top_4_grams: float = 0.16
-    # Share of characters in runs of words that stood before. Gopher: 0.15 and 0.1; a reference
-    # manual, which says the same of each function, has up to 0.26.
+    # Share of characters in repeated runs of words. Gopher: 0.15 and 0.1; a reference manual, which
+    # repeats phrases for each function, has up to 0.26.
     max_duplicate_5_grams: float = 0.25
     max_duplicate_10_grams: float = 0.2
     max_markup: float = 0.15  # share of characters in tags, entities, styles and script
-    max_odd: float = 0.03  # share of letters that come from reading another encoding
+    max_odd: float = 0.03  # share of letters that suggest a wrong encoding
 
 
 @cache
 def limits() -> dict[str, Callable[[float], float]]:
-    """The names of the limits that can be set, in order, each with its type."""
+    """The names of the limits that can be set, in order, with their types."""
     types: dict[str, Callable[[float], float]] = {"int": int, "float": float}
     return {f.name: types[str(f.type)] for f in fields(Thresholds) if str(f.type) in types}
 
@@ -81,10 +81,10 @@ _ROWS = {
         max_short_lines=0.67,
     ),
     "ko": Thresholds(
-        # FineWeb-2's stop words are morphemes. Between spaces they are the ends of words, where
-        # Korean ties on its particles and verb endings; one word in six is the least here, a list
-        # of nouns has one in ten by chance. English ones count too: a text in which a tenth of the
-        # letters is Hangul is Korean, and the rest of it is mostly English.
+        # FineWeb-2's stop words are morphemes. In words separated by spaces they are suffixes:
+        # particles and verb endings. At least one word in six must have one; a list of nouns has
+        # one in ten by chance. English stop words count too: a text with 10 % Hangul is
+        # Korean, and the rest of it is mostly English.
         stop_words=_ENGLISH,
         stop_endings=tuple(
             _split(
@@ -98,7 +98,7 @@ _ROWS = {
         min_alphabetic=0.791,
         min_line_punctuation=0.062,
         max_duplicate_lines=0.374,
-        max_line_ends=0.392,  # FineWeb-2: 0.196 for each morpheme, of which a word has about two
+        max_line_ends=0.392,  # FineWeb-2: 0.196 per morpheme; a word has about two
         max_top_2_grams=0.282,
         max_top_3_grams=0.228,
         max_top_4_grams=0.185,
@@ -130,7 +130,7 @@ _ROWS = {
         max_mean_word=14.0,
         min_line_punctuation=0.1,  # FineWeb-2: 0.3
         max_duplicate_lines=0.265,
-        max_top_2_grams=0.161,  # FineWeb-2: 0.077 0.097 0.112, by another method than its others
+        max_top_2_grams=0.161,  # FineWeb-2: 0.077 0.097 0.112, by a different method
         max_top_3_grams=0.149,
         max_top_4_grams=0.134,
     ),
@@ -144,7 +144,7 @@ _ROWS = {
         max_top_3_grams=0.156,
         max_top_4_grams=0.133,
     ),
-    # A character is a word here, so what is said of runs of words would mean little
+    # a word is a character here, so the limits on runs of words are off
     "ja": Thresholds(
         stop_words=_set("の に を は た て が と で し れ さ い る"),
         spaced=False,
@@ -176,15 +176,15 @@ _ANY = Thresholds()
 
 
 def languages() -> tuple[str, ...]:
-    """Those with limits of their own."""
+    """The languages with their own limits."""
     return tuple(_ROWS)
 
 
 @cache
 def thresholds_of(language: str, *, strict: bool = False) -> Thresholds:
-    """The limits for a language; the general ones where it has none of its own.
+    """The limits of a language, or the defaults.
 
-    `strict` is for text of the web: Gopher's least length, and less repetition than a manual has.
+    `strict` is for web text: Gopher's minimum length, and less repetition than a manual has.
     """
     found = _ROWS.get(language, _ANY)
     if not strict:

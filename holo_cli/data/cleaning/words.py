@@ -1,8 +1,8 @@
-"""What is known of a word, kept for the next time it comes.
+"""A cache of the properties of words.
 
-Most words of a text are among some ten thousand. Looked up once each, their length, whether they
-hold a letter and whether they are stop words lie in arrays, and everything the rules ask about
-words is a gather and a sum. The row of a word also stands for it where runs of words are compared.
+Most words of a text are among some ten thousand. Their length, whether they contain a letter and
+whether they are stop words are computed once and stored in arrays, so that each measure over words
+is a gather and a sum. The row of a word in these arrays also identifies it in runs of words.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from holo_cli.data.cleaning.thresholds import Thresholds
 
-_LIMIT = 100_000  # words kept, about 15 MB; more and the table is begun anew
+_LIMIT = 100_000  # cached words, about 15 MB; a full cache is cleared
 _EDGES = " \t.,!?:;()[]{}'\"“”‘’「」『』<>~`…*_-"
 _PARTS = re.compile(r"[^\W\d_]+")
 
 
 @dataclass(frozen=True)
 class Words:
-    """The words of one text: for each its row in the table, its length, and what it is."""
+    """The words of one text: their rows in the table, their lengths, and two counts."""
 
     rows: NDArray[np.uint64]
     lengths: NDArray[np.int64]
@@ -35,7 +35,7 @@ class Words:
 
 
 class _Rows(dict[str, int]):
-    """Words and their rows; a word that is asked for and not there gets the next one."""
+    """Rows by word; a missing word is added with the next row."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,25 +48,25 @@ class _Rows(dict[str, int]):
 
 
 class WordTable:
-    """Rows for words under one language's stop words; not to be shared between threads."""
+    """Properties of words for the stop words of one language. Not thread-safe."""
 
     def __init__(self, limits: Thresholds) -> None:
         self._stop, self._endings = limits.stop_words, limits.stop_endings
-        self._begin()
+        self._clear()
 
-    def _begin(self) -> None:
+    def _clear(self) -> None:
         self._rows = _Rows()
         self._lengths = np.zeros(0, dtype=np.int64)
         self._letter = np.zeros(0, dtype=bool)
         self._is_stop = np.zeros(0, dtype=bool)
 
     def look_up(self, words: Sequence[str]) -> Words:
-        """All about some words. Rows of two calls must not be compared with each other."""
+        """The properties of `words`. Rows are only comparable within one call."""
         if len(self._rows) > _LIMIT:
-            self._begin()
+            self._clear()
         rows = np.fromiter(map(self._rows.__getitem__, words), dtype=np.int64, count=len(words))
         if self._rows.new:
-            self._learn(self._rows.new)
+            self._extend(self._rows.new)
             self._rows.new = []
         return Words(
             rows=rows.astype(np.uint64),
@@ -75,7 +75,7 @@ class WordTable:
             stop=int(np.count_nonzero(self._is_stop[rows])),
         )
 
-    def _learn(self, words: Sequence[str]) -> None:
+    def _extend(self, words: Sequence[str]) -> None:
         first, count = len(self._rows) - len(words), len(self._rows)
         if count > len(self._lengths):
             room = max(count, 2 * len(self._lengths), 1024) - len(self._lengths)
@@ -87,7 +87,7 @@ class WordTable:
         self._is_stop[first:count] = [self.is_stop(word) for word in words]
 
     def is_stop(self, word: str) -> bool:
-        """Whether a word is a stop word, or ends in a particle; what stands around it apart.
+        """Whether a word, without punctuation, is a stop word or ends in a particle.
 
         A contraction or an elision is a stop word if its first part is (it's, l'eau).
         """

@@ -1,8 +1,8 @@
-"""A options carried out in its workshop: tokenizer, shards, meta.json.
+"""Builds a set in its staging folder: tokenizer, shards, meta.json.
 
-Text is read once for the tokenizer where it is made from the text, and once for the shards. Every
-few seconds the position in the text, what cleaning remembers, and what lies in the shards are
-noted together; after an interruption work goes on from there.
+The text is read once to train the tokenizer (if it is trained here) and once for the shards. Every
+few seconds a checkpoint stores the position in the text, the state of cleaning and the lengths of
+the shards together; an interrupted preparation resumes from the last one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holo_cli.data.document import Document, count_words
 from holo_cli.data.encode import Ids, encode, pieces
 from holo_cli.data.language import detect
 from holo_cli.data.meta import META, SPLITS, LanguageTotals, Meta, Shard, Split, TokenizerMeta
-from holo_cli.data.mixture import SEQUENCE, TURNS
+from holo_cli.data.mixture import ROUND_ROBIN, SEQUENCE
 from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.options import PrepareOptions
 from holo_cli.data.prepare.pipeline import Pipeline
@@ -34,16 +34,16 @@ from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_bytes
 
 CHECKPOINT_SECONDS = 5.0
-TOKENIZING = 2  # batches at once, so that the cores have work while ids of one become arrays
-AHEAD, AT_MOST = 3, 8_000_000  # batches under way, and characters in all of them
-CLEANING = "cleaning"  # folder in the workshop for what cleaning remembers
+TOKENIZER_THREADS = 2  # so that the cores are busy while the ids of one batch become arrays
+MAX_BATCHES, MAX_CHARACTERS = 3, 8_000_000  # in flight between reading and writing
+CLEANING = "cleaning"  # folder of the fingerprints, in the staging folder
 
-_Placed = tuple[Split, Document]
+_Assigned = tuple[Split, Document]
 
 
 @dataclass
-class _Work:
-    """What is carried from batch to batch of one preparation."""
+class _Build:
+    """The state of one preparation while its shards are written."""
 
     options: PrepareOptions
     plan: splitting.SplitPlan
@@ -51,27 +51,27 @@ class _Work:
     markers: tuple[str, ...]
     writer: ShardWriter
     pipeline: Pipeline
-    names: dict[str, int]  # of the sources of documents, numbered by their first one
-    skip: int  # documents that come again after an interruption and are packed already
+    names: dict[str, int]  # document sources, numbered in order of appearance
+    skip: int  # documents to skip after an interruption: they are in the shards already
     bytes: int = 0
     documents: int = 0
 
 
 @dataclass(frozen=True)
-class _UnderWay:
-    """A batch that is being tokenized, and the moment after it if that is to be noted."""
+class _Batch:
+    """A batch in flight; `mark`: the pipeline's state after it, if a checkpoint is due."""
 
-    placed: list[_Placed]
+    assigned: list[_Assigned]
     encoded: Future[list[Ids]]
     mark: dict[str, Any] | None
 
     @property
     def characters(self) -> int:
-        return sum(len(part.text) for _, part in self.placed)
+        return sum(len(part.text) for _, part in self.assigned)
 
 
-def build(options: PrepareOptions, plan: splitting.SplitPlan) -> tuple[Meta, bool]:
-    """Make the set, or what is missing of it, and publish it; whether work was gone on with."""
+def build_set(options: PrepareOptions, plan: splitting.SplitPlan) -> tuple[Meta, bool]:
+    """Build the set and publish it. Returns its meta.json and whether the build was resumed."""
     folder = staging.staging_folder(options.out)
     settings = options.settings()
     resumed = staging.check_resumable(options.out, settings)
@@ -85,47 +85,47 @@ def build(options: PrepareOptions, plan: splitting.SplitPlan) -> tuple[Meta, boo
         tokenizer.save(folder)
     dtype = "uint16" if tokenizer.vocab_size <= 65_536 else "uint32"
     writer = ShardWriter(folder, dtype, settings, options.shard_bytes, plan=plan.to_dict())
-    work: _Work | None = None
+    build: _Build | None = None
     try:
-        work = _begin(options, plan, tokenizer, markers, writer)
-        _write_shards(work)
+        build = _begin(options, plan, tokenizer, markers, writer)
+        _write_shards(build)
         shards = writer.finish()
     finally:
         writer.close()
-        if work is not None:
-            work.pipeline.close()
+        if build is not None:
+            build.pipeline.close()
     for split in SPLITS:
         if not any(shard.split == split for shard in shards):
-            raise DataError(f"No document fell into {split}.", next_step="Use more text.")
-    meta = _meta(work, dtype, shards)
+            raise DataError(f"The split {split} has no documents.", next_step="Use more text.")
+    meta = _meta(build, dtype, shards)
     atomic_write_bytes(folder / META, meta.to_json())
     staging.publish(options.out)
     return meta, resumed
 
 
 def trained_tokenizer(options: PrepareOptions, markers: tuple[str, ...]) -> Tokenizer:
-    """As asked for. `char` reads all the text, `bpe` a sample spread over all of it.
+    """The tokenizer of `options`. `char` reads all of the text, `bpe` a sample spread over it.
 
-    Where the size of the text is not known beforehand the sample is its beginning, as much of each
-    name as of the others where they follow one another.
+    If the size of the text is unknown, the sample is its beginning; sources that follow one another
+    then take turns, so that the sample has equal bytes of each.
     """
     total = options.total_bytes()
     share = 1.0 if options.tokenizer == "char" or total is None else SAMPLE_BYTES / max(total, 1)
     seed = options.requests[0].seed
-    mix = TURNS if options.mix == SEQUENCE else options.mix
-    chosen = None
+    mix = ROUND_ROBIN if options.mix == SEQUENCE else options.mix
+    sampled = None
     if share < 1:
 
-        def chosen(text: str) -> bool:
+        def sampled(text: str) -> bool:
             return zlib.crc32(text.encode("utf-8", "replace"), seed) < share * 2**32
 
     def texts() -> Iterator[str]:
         size = 0
-        for number, document in enumerate(options.documents(Counter(), chosen, mix), start=1):
+        for number, document in enumerate(options.documents(Counter(), sampled, mix), start=1):
             size += document.size
-            yield from pieces(document.text)  # a giant text would take gigabytes
+            yield from pieces(document.text)  # a very long text at once would take gigabytes
             if number % 1024 == 0:
-                options.tell("tokenizer", number, round(size / min(share, 1)))
+                options.report_progress("tokenizer", number, round(size / min(share, 1)))
 
     return make_tokenizer(
         options.tokenizer,
@@ -142,11 +142,11 @@ def _begin(
     tokenizer: Tokenizer,
     markers: tuple[str, ...],
     writer: ShardWriter,
-) -> _Work:
-    """From the last noted moment, or from the beginning."""
+) -> _Build:
+    """The state at the last checkpoint, or at the beginning."""
     mark, at = writer.mark or {}, writer.marked_at
     folder = staging.staging_folder(options.out) / CLEANING
-    return _Work(
+    return _Build(
         options=options,
         plan=plan,
         tokenizer=tokenizer,
@@ -160,89 +160,92 @@ def _begin(
     )
 
 
-def _write_shards(work: _Work) -> None:
-    """Tokenize and write all documents that the writer does not have yet.
+def _write_shards(build: _Build) -> None:
+    """Tokenize and write all documents that are not in the shards yet.
 
-    While some batches are tokenized the next is read and cleaned, and one before them is written.
-    A moment that work can go on from lies between two batches: its mark is taken when the one is
-    read and the other is not, and noted as soon as all that was read until then is written.
+    While some batches are tokenized, the next one is read and cleaned, and an earlier one is
+    written. The mark of a checkpoint is taken between reading two batches, and stored once all that
+    was read before it is written.
     """
     saved = time.monotonic()
-    under_way: deque[_UnderWay] = deque()
-    with ThreadPoolExecutor(TOKENIZING, "holo-tokenize") as pool:
-        for documents in work.pipeline:
-            placed, mark = _placed(work, documents), None
-            # not while documents are passed over: they are in the shards, and behind such a mark
-            if not work.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
-                mark = _mark(work)
+    in_flight: deque[_Batch] = deque()
+    with ThreadPoolExecutor(TOKENIZER_THREADS, "holo-tokenize") as pool:
+        for documents in build.pipeline:
+            assigned, mark = _assign(build, documents), None
+            # not while skipping: the skipped documents are in the shards, but after such a mark
+            if not build.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
+                mark = _mark(build)
                 saved = time.monotonic()
-            under_way.append(_UnderWay(placed, pool.submit(_tokenize, work, placed), mark))
-            while len(under_way) > AHEAD or sum(b.characters for b in under_way) > AT_MOST:
-                _write(work, under_way.popleft())
-            work.options.tell("packing", work.documents, work.bytes)
-        while under_way:
-            _write(work, under_way.popleft())
-        work.options.tell("packing", work.documents, work.bytes)
+            in_flight.append(_Batch(assigned, pool.submit(_tokenize, build, assigned), mark))
+            while (
+                len(in_flight) > MAX_BATCHES
+                or sum(batch.characters for batch in in_flight) > MAX_CHARACTERS
+            ):
+                _write(build, in_flight.popleft())
+            build.options.report_progress("packing", build.documents, build.bytes)
+        while in_flight:
+            _write(build, in_flight.popleft())
+        build.options.report_progress("packing", build.documents, build.bytes)
 
 
-def _mark(work: _Work) -> dict[str, Any]:
-    return {"flow": work.pipeline.state(), "names": list(work.names), "bytes": work.bytes}
+def _mark(build: _Build) -> dict[str, Any]:
+    return {"flow": build.pipeline.state(), "names": list(build.names), "bytes": build.bytes}
 
 
-def _placed(work: _Work, documents: Sequence[Document]) -> list[_Placed]:
-    """Each document, or each part of it, with its side; those that are packed already left out."""
-    found: list[_Placed] = []
+def _assign(build: _Build, documents: Sequence[Document]) -> list[_Assigned]:
+    """Documents (or their parts) with their splits, without those that are to be skipped."""
+    found: list[_Assigned] = []
     for document in documents:
-        work.names.setdefault(document.source, len(work.names))
-        for split, part in work.plan.place(document):
-            work.documents += 1
-            work.bytes += part.size
-            if work.skip:
-                work.skip -= 1
+        build.names.setdefault(document.source, len(build.names))
+        for split, part in build.plan.assign(document):
+            build.documents += 1
+            build.bytes += part.size
+            if build.skip:
+                build.skip -= 1
                 continue
-            if work.markers and not part.language:
-                part = replace(part, language=detect(part.text, work.markers))
+            if build.markers and not part.language:
+                part = replace(part, language=detect(part.text, build.markers))
             found.append((split, part))
     return found
 
 
-def _tokenize(work: _Work, placed: Sequence[_Placed]) -> list[Ids]:
-    if not needs_text(work.options.tokenizer):
-        for _, part in placed:
-            if lost := work.tokenizer.unknown(part.text):
+def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
+    if not needs_text(build.options.tokenizer):
+        for _, part in assigned:
+            if lost := build.tokenizer.unknown(part.text):
                 raise DataError(
-                    f"The tokenizer cannot write '{lost[0]}' (U+{ord(lost[0]):04X}), "
-                    f"which is in {part.source or work.options.name}.",
-                    next_step="Use --tokenizer bpe, or char made anew from this text.",
+                    f"The tokenizer cannot encode '{lost[0]}' (U+{ord(lost[0]):04X}), which is "
+                    f"in {part.source or build.options.name}.",
+                    next_step="Use --tokenizer bpe, or --tokenizer char made from this text.",
                 )
-    marker = work.tokenizer.marker
+    marker = build.tokenizer.marker
     return encode(
-        work.tokenizer,
-        [part.text for _, part in placed],
-        dtype=work.writer.dtype,
-        opens=[marker(part.language) for _, part in placed] if work.markers else None,
-        closes=work.tokenizer.end,
+        build.tokenizer,
+        [part.text for _, part in assigned],
+        dtype=build.writer.dtype,
+        prefixes=[marker(part.language) for _, part in assigned] if build.markers else None,
+        suffix=build.tokenizer.end,
     )
 
 
-def _write(work: _Work, batch: _UnderWay) -> None:
-    for (split, part), ids in zip(batch.placed, batch.encoded.result(), strict=True):
-        work.writer.add(
+def _write(build: _Build, batch: _Batch) -> None:
+    for (split, part), ids in zip(batch.assigned, batch.encoded.result(), strict=True):
+        build.writer.add(
             split,
             ids,
             part.size,
             part.language,
-            work.names[part.source],
+            build.names[part.source],
             words=count_words(part.text),
             score=part.score,
             perplexity=part.perplexity,
         )
     if batch.mark is not None:
-        work.writer.checkpoint(batch.mark)
+        build.writer.checkpoint(batch.mark)
 
 
-def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
-    options, tokenizer = work.options, work.tokenizer
+def _meta(build: _Build, dtype: str, shards: list[Shard]) -> Meta:
+    options, tokenizer = build.options, build.tokenizer
     folder = staging.staging_folder(options.out)
     languages = {
         split: {
@@ -256,7 +259,7 @@ def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
     return Meta(
         name=options.name,
         sources=[source.description for source in options.sources],
-        mixture=work.pipeline.shares(),
+        mixture=build.pipeline.shares(),
         settings=options.settings(),
         versions=_versions(),
         tokenizer=TokenizerMeta(
@@ -266,11 +269,11 @@ def _meta(work: _Work, dtype: str, shards: list[Shard]) -> Meta:
         ),
         dtype="uint16" if dtype == "uint16" else "uint32",
         specials=tokenizer.specials,
-        markers=bool(work.markers),
+        markers=bool(build.markers),
         shards=shards,
         languages=languages,
-        source_names=list(work.names),
-        dropped=dict(sorted(work.pipeline.counts.items())),
+        source_names=list(build.names),
+        dropped=dict(sorted(build.pipeline.counts.items())),
         seed=options.requests[0].seed,
         seconds=round(time.monotonic() - options.started, 3),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -283,5 +286,5 @@ def _versions() -> dict[str, str]:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout that is not installed, or an extra that is not there
+            continue  # a checkout that is not installed, or a missing extra
     return versions

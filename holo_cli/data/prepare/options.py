@@ -1,4 +1,4 @@
-"""One preparation: what was asked for, and what follows from it for every pass over the text."""
+"""The options of one preparation, and the documents and settings that follow from them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.document import Document
 from holo_cli.data.meta import FORMAT
 from holo_cli.data.mixture import SEQUENCE
-from holo_cli.data.prepare.pipeline import LANGUAGE_CODE, Pipeline
+from holo_cli.data.prepare.pipeline import Pipeline
 from holo_cli.data.sources.base import Request, Source
 from holo_cli.data.tokenizers import spec_identity
-
-__all__ = ["LANGUAGE_CODE", "PrepareOptions", "PrepareProgress"]
 
 
 @dataclass(frozen=True)
 class PrepareProgress:
-    """Where a preparation is. `total_bytes` is an estimate, None where there is none."""
+    """The progress of a preparation. `total_bytes` is an estimate, None if unknown."""
 
     stage: str  # "tokenizer" or "packing"
     documents: int
@@ -37,7 +35,7 @@ class PrepareProgress:
 
 @dataclass
 class PrepareOptions:
-    """One preparation: what was asked for, and the sources once they are open."""
+    """The options of one preparation, and its sources once they are open."""
 
     name: str
     requests: list[Request]
@@ -47,7 +45,7 @@ class PrepareOptions:
     val_fraction: float
     shard_bytes: int
     report: Callable[[PrepareProgress], None]
-    scratch: Path  # gone when the options is done
+    scratch: Path  # a temporary folder, deleted at the end
     mix: str | dict[str, float] = SEQUENCE
     cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
     sources: list[Source] = field(default_factory=list)
@@ -60,7 +58,7 @@ class PrepareOptions:
         return self.requests[0].languages
 
     def settings(self) -> dict[str, Any]:
-        """What decides the bytes of the shards, as far as it was asked for."""
+        """The settings that determine the bytes of the shards, for meta.json and progress.json."""
         first = self.requests[0]
         settings: dict[str, Any] = {
             "format": FORMAT,
@@ -87,7 +85,7 @@ class PrepareOptions:
         sizes = [source.total_bytes for source in self.sources]
         return None if None in sizes else sum(size or 0 for size in sizes)
 
-    def tell(self, stage: str, documents: int, size: int) -> None:
+    def report_progress(self, stage: str, documents: int, size: int) -> None:
         now = time.monotonic()
         if self._stage[0] != stage:
             self._stage = (stage, now)
@@ -102,9 +100,9 @@ class PrepareOptions:
         mix: str | dict[str, float] | None = None,
         state: dict[str, Any] | None = None,
     ) -> Pipeline:
-        """The documents, from the beginning or from a `state` of an earlier pipeline.
+        """A pipeline over all documents, from the beginning or from the `state` of an earlier one.
 
-        `folder` is where cleaning keeps its memory, by default one that is thrown away.
+        `folder` holds the fingerprints of deduplication (default: a temporary folder).
         """
         if folder is None:
             self._passes += 1
@@ -125,7 +123,7 @@ class PrepareOptions:
         sample: Callable[[str], bool] | None = None,
         mix: str | dict[str, float] | None = None,
     ) -> Iterator[Document]:
-        """All documents once, the same at every call; at their end `counts` has what is missing."""
+        """All documents, the same at every call; at the end `counts` holds the drops by rule."""
         pipeline = self.pipeline(sample=sample, mix=mix)
         try:
             for batch in pipeline:

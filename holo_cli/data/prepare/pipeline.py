@@ -1,14 +1,14 @@
-"""The documents of a options as they go to the tokens: read, mixed, normalised, cleaned, bounded.
+"""From sources to the documents that are tokenized: mixed, normalised, cleaned, limited.
 
     mixture -> batch -> normalise -> language -> cleaning -> limits -> documents
 
-Work goes batch by batch. Where batches begin depends on nothing but the text, and `state()`
-between two of them is all that is needed to go on there: a pipeline made with it gives the same
-documents that this one would have given.
+Documents are processed in batches whose borders depend on the text alone. `state()` between two
+batches is all that resuming needs: a Pipeline made with it yields the documents that this one would
+have yielded.
 
-Unusual: what cleaning drops, and that a name has reached its limit, is told to the mixture not at
-once but `LAG` batches later, always. So the order of the documents does not depend on how many
-batches are being worked on at the same time.
+The mixture learns what cleaning dropped, and that a source has reached its limit, always exactly
+`LAG` batches later. So the order of the documents does not depend on how many batches are processed
+at the same time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LAG = 2
 
 @dataclass
 class _Batch:
-    """What was read together: (stream, source, document)."""
+    """Documents with the numbers of their streams and sources: (stream, source, document)."""
 
     entries: list[tuple[int, int, Document]] = field(default_factory=list)
     characters: int = 0
@@ -43,7 +43,7 @@ class _Batch:
 
 
 class Pipeline:
-    """Batches of documents that are kept, in order. `counts`: what was left out, by rule."""
+    """Iterates over batches of kept documents, in order. `counts`: drops by rule."""
 
     def __init__(
         self,
@@ -56,59 +56,58 @@ class Pipeline:
         sample: Callable[[str], bool] | None = None,
         state: dict[str, Any] | None = None,
     ) -> None:
-        """`folder` is where cleaning keeps what it must remember. `sample` chooses some texts.
+        """`folder`: for the fingerprints of deduplication. `sample`: whether to use a text.
 
-        `state` is what an earlier pipeline over the same sources gave.
+        `state`: from `state()` of an earlier Pipeline over the same sources.
         """
         self._requests, self._sample = requests, sample
         self._cleaner = Cleaner(cleaning, folder)
         self._counts: Counter[str] = Counter()
-        self._taken = [[0, 0] for _ in requests]  # documents and bytes kept, of each name
-        self._ended: set[int] = set()  # names that have reached their limit
-        self._late: deque[dict[str, Any]] = deque()  # what the mixture is yet to be told
+        self._taken = [[0, 0] for _ in requests]  # documents and bytes kept of each source
+        self._ended: set[int] = set()  # sources that have reached their limit
+        self._feedback: deque[dict[str, Any]] = deque()  # for the mixture, `LAG` batches later
         self._mixture = Mixture(sources, mix, state["mixture"] if state else None)
         if state is not None:
             self._counts.update(state["counts"])
             self._taken = [list(pair) for pair in state["taken"]]
             self._ended = set(state["ended"])
-            self._late.extend(state["late"])
+            self._feedback.extend(state["late"])
             self._cleaner.restore(state["cleaner"])
 
     @property
     def counts(self) -> Counter[str]:
-        """All that was left out so far, by rule."""
+        """All drops so far, by rule."""
         return self._mixture.counts + self._counts + Counter(self._cleaner.counts)
 
     def state(self) -> dict[str, Any]:
-        """This moment, between two batches, as plain data for JSON."""
+        """The state between two batches, as plain data for JSON."""
         return {
             "mixture": self._mixture.state(),
             "counts": dict(self._counts),
             "taken": [list(pair) for pair in self._taken],
             "ended": sorted(self._ended),
-            "late": list(self._late),
+            "late": list(self._feedback),
             "cleaner": self._cleaner.state(),
         }
 
     def shares(self) -> dict[str, int]:
-        """Bytes kept of each stream of the mixture, once there is no batch left."""
-        while self._late:
-            self._tell(self._late.popleft())
+        """Bytes kept of each stream of the mixture, after the last batch."""
+        while self._feedback:
+            self._apply(self._feedback.popleft())
         return self._mixture.shares()
 
     def close(self) -> None:
-        """Let go of the files of cleaning."""
         self._cleaner.close()
 
     def __iter__(self) -> Iterator[list[Document]]:
-        """The batches that follow; each may be empty."""
+        """Yield the remaining batches; a batch may be empty."""
         while len(self._ended) < len(self._requests):
-            if len(self._late) >= LAG:
-                self._tell(self._late.popleft())
+            if len(self._feedback) >= LAG:
+                self._apply(self._feedback.popleft())
             batch = self._read()
             if not batch.entries:
                 return
-            yield self._work(batch)
+            yield self._process(batch)
 
     # -- the steps --------------------------------------------------------------------------------
 
@@ -130,13 +129,13 @@ class Pipeline:
             batch.characters += len(text)
         return batch
 
-    def _work(self, batch: _Batch) -> list[Document]:
+    def _process(self, batch: _Batch) -> list[Document]:
         prepared = [self._normalised(source, document) for _, source, document in batch.entries]
         checked = iter(
             self._cleaner.check_batch([document for document in prepared if document is not None])
         )
         kept: list[Document] = []
-        back: Counter[int] = Counter()
+        dropped: Counter[int] = Counter()  # bytes of each stream
         ended: list[int] = []
         for (stream, source, raw), document in zip(batch.entries, prepared, strict=True):
             if document is not None:
@@ -144,11 +143,12 @@ class Pipeline:
             bounded = self._bounded(source, document, ended) if document is not None else None
             lost = raw.size - (bounded.size if bounded is not None else 0)
             if lost:
-                back[stream] += lost
+                dropped[stream] += lost
             if bounded is not None:
                 kept.append(bounded)
                 self._count(source, bounded)
-        self._late.append({"back": [[s, n] for s, n in sorted(back.items())], "ended": ended})
+        refunds = [list(pair) for pair in sorted(dropped.items())]
+        self._feedback.append({"back": refunds, "ended": ended})
         return kept
 
     def _normalised(self, source: int, document: Document) -> Document | None:
@@ -165,12 +165,12 @@ class Pipeline:
         return replace(document, text=text, language=language)
 
     def _count(self, source: int, document: Document) -> None:
-        if document.split != "val":  # limits leave a source's own validation part whole
+        if document.split != "val":  # limits do not apply to a source's own validation split
             self._taken[source][0] += 1
             self._taken[source][1] += document.size
 
     def _bounded(self, source: int, document: Document, ended: list[int]) -> Document | None:
-        """The document, cut at the limit of its name; None behind it."""
+        """The document, truncated at the limit of its source; None after the limit."""
         request, (documents, size) = self._requests[source], self._taken[source]
         if source in self._ended:
             return None
@@ -180,25 +180,25 @@ class Pipeline:
         if request.max_docs is not None and documents >= request.max_docs:
             text = ""
         elif request.max_bytes is not None:
-            text = _at_most(text, request.max_bytes - size)
+            text = _truncated(text, request.max_bytes - size)
         if text is document.text:
             return document
         if not text:
-            if not document.split:  # else its validation part is still to come
+            if not document.split:  # else the validation split is still to come
                 self._ended.add(source)
                 ended.append(source)
             return None
         return replace(document, text=text)
 
-    def _tell(self, late: dict[str, Any]) -> None:
-        for stream, size in late["back"]:
+    def _apply(self, feedback: dict[str, Any]) -> None:
+        for stream, size in feedback["back"]:
             self._mixture.refund(stream, size)
-        for source in late["ended"]:
+        for source in feedback["ended"]:
             self._mixture.end(source)
 
 
 def _language(known: str, wanted: tuple[str, ...]) -> str | None:
-    """A document's language as a code, "" if unknown; None if it is not one of those wanted."""
+    """A document's language code, "" if unknown; None if it is not one of `wanted`."""
     code = known.lower().replace("_", "-").split("-")[0]
     code = code if LANGUAGE_CODE.fullmatch(code) else ""
     if not wanted:
@@ -208,7 +208,7 @@ def _language(known: str, wanted: tuple[str, ...]) -> str | None:
     return code if code in wanted else None
 
 
-def _at_most(text: str, limit: int) -> str:
+def _truncated(text: str, limit: int) -> str:
     if utf8_length(text) <= limit:
         return text
     return text.encode("utf-8")[: max(limit, 0)].decode("utf-8", errors="ignore")

@@ -1,8 +1,9 @@
-"""Text to a prepared set: what `holo prepare` is thin over.
+"""From text to a prepared set: the library behind `holo prepare`.
 
-source -> cleaning -> train or val -> tokens -> shards -> meta.json. Everything streams, and
-everything that is left out is counted. Here is what a person can ask for and what comes back;
-`flow.py` has the documents, `splitting.py` their division, `build.py` the work on disk.
+    source -> cleaning -> train or val -> tokens -> shards -> meta.json
+
+Everything is streamed, and everything dropped is counted. This file checks the arguments and opens
+the sources; `pipeline.py` yields the documents, `splitting.py` splits them, `build.py` writes them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.prepare import staging
-from holo_cli.data.prepare.build import build, trained_tokenizer
-from holo_cli.data.prepare.options import LANGUAGE_CODE, PrepareOptions, PrepareProgress
+from holo_cli.data.prepare.build import build_set, trained_tokenizer
+from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
+from holo_cli.data.prepare.pipeline import LANGUAGE_CODE
 from holo_cli.data.prepare.shards import SHARD_BYTES
 from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
 from holo_cli.data.sources.base import Request
@@ -40,7 +42,7 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """What was prepared. `already`: it was there before, with these settings."""
+    """A prepared set. `already`: it existed, with the same settings."""
 
     data: Path
     tokens: dict[str, int]
@@ -92,25 +94,24 @@ def prepare(
     progress: Callable[[PrepareProgress], None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> PrepareResult:
-    """Prepare datasets of the table by `names`, or one's own text with `source`.
+    """Prepare datasets by `names` (see `holo datasets`), or other text with `source`.
 
-    The set lies in `out`, by default `data/NAME`. `tokenizer` defaults to what suits the source
-    (bpe; char for Shakespeare). `lang` with several codes has documents detected and marked;
-    `subset` is a published part of a dataset that has several, as in "sample-100BT";
-    `max_docs` and `max_bytes` (of UTF-8) hold for each name. `mix` ("balanced", "proportional",
-    "ko=0.4,en=0.6") mixes several names or languages, which otherwise follow one another; `filter`
-    is what `--filter` takes. `tokenizer_only` makes the tokenizer and nothing else. `notice` is
-    told what a person should know before anything is fetched: the licences.
+    The set is written to `out` (default: `data/NAME`). `tokenizer` defaults to the source's (bpe;
+    char for Shakespeare). With several codes in `lang`, the language of each document is detected
+    and marked. `subset` is a published subset of a dataset, such as "sample-100BT". `max_docs` and
+    `max_bytes` (of UTF-8) apply to each name. `mix` ("balanced", "proportional", "ko=0.4,en=0.6")
+    mixes several names or languages (default: one after another); `filter` is the value of
+    `--filter`. `tokenizer_only` trains the tokenizer and writes nothing else. `notice` is called
+    with the licence of each dataset before anything is downloaded.
 
-    An interrupted preparation goes on when called with the same settings; a complete one is left
-    as it is; other settings are refused unless `force`. Raises UsageError and DataError, each one
-    sentence with what to do.
+    An interrupted preparation is resumed when called with the same settings; a complete set is
+    left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
     """
     if workers is not None:
         if workers < 1:
             raise UsageError("--workers must be at least 1.")
-        os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` at first use
-    tokenizer = _of_a_set(tokenizer)
+        os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
+    tokenizer = _resolve_set(tokenizer)
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
     languages = _languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
@@ -158,24 +159,24 @@ def _check(
     max_bytes: int | None,
     val_fraction: float,
 ) -> None:
-    """Refuse what is wrong in itself, before anything is opened."""
+    """Reject invalid arguments before any source is opened."""
     if not names and source is None:
         raise UsageError(
-            "Nothing to prepare was named.",
-            next_step="holo prepare stories, or holo prepare --source FILE.",
+            "There is nothing to prepare: no dataset and no --source was given.",
+            next_step="Try: holo prepare stories, or: holo prepare --source FILE.",
         )
     if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
         raise UsageError(
-            f"'{twice}' is named twice; a text that is there twice teaches nothing new.",
+            f"'{twice}' is named twice.",
             next_step="Name it once.",
         )
     if len(names) > 1 and source is not None:
-        raise UsageError("--source goes with one name.", next_step="Prepare them one by one.")
+        raise UsageError("--source takes at most one name.", next_step="Prepare them separately.")
     for name in names:
         if not name.strip(". ") or _UNSAFE.search(name):
             raise UsageError(
                 f"'{name}' cannot be the name of a set.",
-                next_step="Use letters, digits, - and _; for a file: --source FILE.",
+                next_step="Use letters, digits, - and _; pass a file with --source FILE.",
             )
     for code in lang:
         if not (LANGUAGE_CODE.fullmatch(code) or LANGUAGE_AND_SCRIPT.fullmatch(code)):
@@ -188,40 +189,41 @@ def _check(
     if not 0 < val_fraction < 1:
         raise UsageError(
             f"--val-fraction {val_fraction} is not between 0 and 1.",
-            next_step="Training needs validation text; 0.05 is usual.",
+            next_step="The default is 0.05.",
         )
     if tokenizer is not None:
         check_spec(tokenizer)
 
 
 def _languages(lang: Sequence[str]) -> dict[str, str]:
-    """The languages asked for by code, each as it was written: {"ko": "kor_Hang", "en": "en"}."""
+    """The requested languages by code, each as it was written: {"ko": "kor_Hang", "en": "en"}."""
     found: dict[str, str] = {}
     for name in lang:
         before = found.setdefault(short_code(name), name)
         if len({before, name} - {short_code(name)}) > 1:
             raise UsageError(
                 f"--lang names '{before}' and '{name}', two scripts of one language.",
-                next_step="Prepare them one by one.",
+                next_step="Prepare them separately.",
             )
     return found
 
 
 def _name_of(source: str) -> str:
-    """A name for a set of one's own text: the file's or folder's, without endings."""
+    """The default name of a set: the name of the file or folder without extensions."""
     name = "stdin" if source == "-" else Path(source).expanduser().resolve().name
     return _UNSAFE.sub("_", name).split(".")[0] or "text"
 
 
 def _run(options: PrepareOptions, force: bool) -> PrepareResult:
     local = options.requests[0].source is not None
-    resting = not staging.staging_folder(options.out).exists()
-    if not force and not local and resting and (meta := staging.existing(options.out)) is not None:
-        # What has no file here is known by its settings: no network is needed to see it is there.
-        return _already(options, meta, with_identity=False)
-    noted = {} if force else staging.interrupted(options.out)
-    _open(options, noted)
-    plan = splitting.SplitPlan.of(noted["plan"]) if noted.get("plan") else _plan(options)
+    interrupted = staging.staging_folder(options.out).exists()
+    existing = None if force or local or interrupted else staging.existing(options.out)
+    if existing is not None:
+        # without local files the settings identify the set, so that no network is needed
+        return _already(options, existing, with_identity=False)
+    progress = {} if force else staging.interrupted(options.out)
+    _open(options, progress)
+    plan = splitting.SplitPlan.of(progress["plan"]) if progress.get("plan") else _plan(options)
     entered = False
     try:
         with clear_disk_errors(options.out), locked(options.out):
@@ -232,7 +234,7 @@ def _run(options: PrepareOptions, force: bool) -> PrepareResult:
             meta = staging.existing(options.out)
             if meta is not None and not force:
                 return _already(options, meta, with_identity=True)
-            meta, resumed = build(options, plan)
+            meta, resumed = build_set(options, plan)
             return replace(_result(options.out, meta), resumed=resumed)
     except HoloError:
         if entered:
@@ -240,10 +242,10 @@ def _run(options: PrepareOptions, force: bool) -> PrepareResult:
         raise
 
 
-def _open(options: PrepareOptions, noted: Mapping[str, Any]) -> None:
-    """Open the sources; those of the hub at the revision an interrupted preparation began with."""
+def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
+    """Open the sources; those of the hub at the revision of the interrupted preparation."""
     pinned: dict[str, str] = {}
-    for identity in noted.get("settings", {}).get("identity", []):
+    for identity in progress.get("settings", {}).get("identity", []):
         pinned.update(identity.get("revisions", {}))
     options.requests = [replace(request, pinned=pinned) for request in options.requests]
     for request in options.requests:
@@ -253,54 +255,53 @@ def _open(options: PrepareOptions, noted: Mapping[str, Any]) -> None:
 
 
 def _plan(options: PrepareOptions) -> splitting.SplitPlan:
-    """How the documents are to be divided, from the beginning of them."""
+    """The train/validation split, from the first documents."""
     counts: Counter[str] = Counter()
-    begun, complete = splitting.peek(options.documents(counts))
-    if not begun:
-        left_out = ", ".join(f"{count} {rule}" for rule, count in sorted(counts.items()))
-        raise DataError(
-            f"There is no text in {options.requests[0].source or options.name}"
-            + (f": left out were {left_out}." if left_out else "."),
-            next_step="Name a source that holds text.",
-        )
-    plan = splitting.plan_split(begun, complete, options.val_fraction)
+    first, complete = splitting.peek(options.documents(counts))
+    if not first:
+        source, next_step = options.requests[0].source or options.name, "Use a source with text."
+        if counts:
+            dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
+            raise DataError(f"All text of {source} was dropped ({dropped}).", next_step=next_step)
+        raise DataError(f"There is no text in {source}.", next_step=next_step)
+    plan = splitting.plan_split(first, complete, options.val_fraction)
     known = {stream.language for source in options.sources for stream in source.streams}
     return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
 
 
 def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
-    """The tokenizer of a set that is not made: tokenizer.json in a folder without meta.json."""
+    """Train the tokenizer alone: tokenizer.json in a folder without meta.json."""
     if (options.out / META).exists():
         raise DataError(
-            f"{options.out} holds a prepared set, whose tokenizer must stay as it is.",
+            f"{options.out} is a prepared set; its tokenizer cannot be replaced.",
             next_step="Choose another --out.",
         )
     if (options.out / FILE).exists() and not force:
         raise DataError(
-            f"{options.out / FILE} is there already.",
+            f"{options.out / FILE} exists already.",
             next_step=f"Use it with --tokenizer {options.out}, or replace it with --force.",
         )
     _open(options, {})
     languages = options.languages or _plan(options).languages
     with clear_disk_errors(options.out):
-        made = trained_tokenizer(options, languages if len(languages) > 1 else ())
+        trained = trained_tokenizer(options, languages if len(languages) > 1 else ())
         options.out.mkdir(parents=True, exist_ok=True)
-        made.save(options.out)
-    nothing: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        trained.save(options.out)
+    zeros: dict[str, int] = dict.fromkeys(SPLITS, 0)
     return PrepareResult(
         data=options.out,
-        tokens=dict(nothing),
-        bytes=dict(nothing),
-        docs=dict(nothing),
-        vocab_size=made.vocab_size,
-        tokenizer=made.kind,
+        tokens=dict(zeros),
+        bytes=dict(zeros),
+        docs=dict(zeros),
+        vocab_size=trained.vocab_size,
+        tokenizer=trained.kind,
         dropped={},
         seconds=time.monotonic() - options.started,
     )
 
 
-def _of_a_set(spec: str | None) -> str | None:
-    """A tokenizer may be named by the set it was made for: `stories` is data/stories."""
+def _resolve_set(spec: str | None) -> str | None:
+    """Replace the name of a prepared set by its folder: `stories` -> data/stories."""
     if spec is None or needs_text(spec) or Path(spec).exists():
         return spec
     folder = ROOT / spec
@@ -308,14 +309,21 @@ def _of_a_set(spec: str | None) -> str | None:
 
 
 def _already(options: PrepareOptions, meta: Meta, *, with_identity: bool) -> PrepareResult:
-    """The set is there: say so if it is the one asked for, refuse if it is another."""
+    """The result for an existing set; DataError if its settings differ."""
     before, now = dict(meta.settings), options.settings()
     if not with_identity:
         before.pop("identity", None)
-    if difference := staging.first_difference(before, now):
+    if changed := staging.first_difference(before, now):
+        next_step = "Choose another --out, or replace it with --force."
+        if changed.name == staging.SOURCE:
+            raise DataError(
+                f"{options.out} holds a set whose source has changed since it was prepared.",
+                next_step=next_step,
+            )
         raise DataError(
-            f"{options.out} already holds a set with other settings: {difference}.",
-            next_step="Choose another --out, or replace it with --force.",
+            f"{options.out} holds a set with other settings: {changed.name} was "
+            f"{changed.before} and is {changed.now} now.",
+            next_step=next_step,
         )
     return _result(options.out, meta, already=True)
 

@@ -1,13 +1,13 @@
-"""Documents to token shards on disk, so that a kill at any moment loses at most a few seconds.
+"""Writes token shards so that a kill at any moment loses at most a few seconds of work.
 
-Each split has one open shard: three files NAME.bin.part (tokens), NAME.idx.part (document ends)
-and NAME.docs.part (records), which only grow. `progress.json` says how long each of them was at a
-moment when all three, of both splits, were on disk together. What was written later is cut off
-when work goes on, and written again from the documents: the shards come out the same to the byte.
+Each split has one open shard: three append-only files NAME.bin.part (tokens), NAME.idx.part
+(document ends) and NAME.docs.part (records). `progress.json` holds their lengths at the last
+checkpoint, when the files of both splits were synced. On resuming, the files are truncated to these
+lengths and the documents after them are written again: the shards come out byte-identical.
 
-A full shard is sealed in three steps: its files are synced; `progress.json` is replaced and calls
-it sealed; its files get their final names. Renaming is done again on resuming where it was missed.
-A document never lies across two shards; one longer than a shard has a shard of its own.
+A full shard is sealed in three steps: its files are synced; a new `progress.json` lists it as
+sealed; its files get their final names. Resuming repeats a renaming that did not happen. A document
+is never divided between two shards; one longer than a shard has a shard of its own.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_json, fsync_folder
 
 PROGRESS = "progress.json"
-SHARD_BYTES = 100_000_000  # of tokens, in one .bin
-_HELD = 1 << 20  # tokens of an open shard that may wait to be written together
-_EMPTY = ("tokens", "documents", "bytes", "words")  # what is counted of an open shard
+SHARD_BYTES = 100_000_000  # size of a .bin file
+_BUFFERED = 1 << 20  # tokens of an open shard that are buffered before a write
+_COUNTS = ("tokens", "documents", "bytes", "words")
 
 
 class _OpenShard:
-    """The shard of a split that is being written. `tokens` etc. count what it holds so far."""
+    """The shard of a split that is being written, with counts of its content."""
 
     def __init__(self, folder: Path, split: Split, number: int, dtype: np.dtype[Any]) -> None:
         self.split, self.dtype = split, dtype
@@ -43,12 +43,12 @@ class _OpenShard:
         self.paths = {kind: folder / f"{self.name}.{kind}.part" for kind in ("bin", "idx", "docs")}
         self.tokens = self.documents = self.bytes = self.words = 0
         self._files: dict[str, BinaryIO] = {}
-        # what is not written yet: ids, where documents end, and records
-        self._held: tuple[list[NDArray[Any]], list[int], list[tuple[Any, ...]]] = ([], [], [])
-        self._written = 0  # tokens
+        # buffered: ids, document ends, records
+        self._buffer: tuple[list[NDArray[Any]], list[int], list[tuple[Any, ...]]] = ([], [], [])
+        self._written = 0  # tokens in the file
 
     def reopen(self, state: dict[str, int]) -> None:
-        """Go back to a recorded moment: files are cut to the length they had then."""
+        """Truncate the files to a checkpoint."""
         self.tokens, self.documents = state["tokens"], state["documents"]
         self._written = self.tokens
         self.bytes, self.words = state["bytes"], state["words"]
@@ -62,8 +62,8 @@ class _OpenShard:
             if file.seek(0, 2) < lengths[kind]:
                 file.close()
                 raise DataError(
-                    f"{path} is shorter than the progress file says.",
-                    next_step="Begin anew with --force.",
+                    f"{path} is shorter than {PROGRESS} says.",
+                    next_step="Start over with --force.",
                 )
             file.truncate(lengths[kind])
             file.seek(lengths[kind])
@@ -84,23 +84,23 @@ class _OpenShard:
         self.bytes += size
         self.words += words
         figures = (np.nan if figure is None else figure for figure in (score, perplexity))
-        all_ids, ends, records = self._held
+        all_ids, ends, records = self._buffer
         all_ids.append(ids)
         ends.append(self.tokens)
         records.append((size, language.encode("utf-8")[:8], source, words, *figures))
-        if self.tokens - self._written >= _HELD:
+        if self.tokens - self._written >= _BUFFERED:
             self._write()
 
     def _write(self) -> None:
-        """Hand over what is held; document by document would take several times as long."""
-        ids, ends, records = self._held
+        """Write the buffer; a write per document would be several times slower."""
+        ids, ends, records = self._buffer
         if not ends:
             return
         joined = np.concatenate(ids, dtype=self.dtype, casting="unsafe")
         self._files["bin"].write(joined.data)
         self._files["idx"].write(np.array(ends, dtype="<u8").tobytes())
         self._files["docs"].write(np.array(records, dtype=RECORD).tobytes())
-        self._held, self._written = ([], [], []), self.tokens
+        self._buffer, self._written = ([], [], []), self.tokens
 
     def sync(self) -> None:
         self._write()
@@ -114,15 +114,10 @@ class _OpenShard:
         self._files = {}
 
     def state(self) -> dict[str, int]:
-        return {
-            "tokens": self.tokens,
-            "documents": self.documents,
-            "bytes": self.bytes,
-            "words": self.words,
-        }
+        return {name: getattr(self, name) for name in _COUNTS}
 
     def finish(self) -> Shard:
-        """Complete the files, still under their .part names; what meta.json says about them."""
+        """Complete the files, under their .part names; returns their entry of meta.json."""
         self.sync()
         self.close()
         records = np.fromfile(self.paths["docs"], dtype=RECORD)
@@ -141,11 +136,11 @@ class _OpenShard:
 
 
 class ShardWriter:
-    """Writes the shards of a set into a folder. `position` counts the documents packed so far.
+    """Writes the shards of a set into a folder. `position` counts the documents written so far.
 
-    `mark` is what was noted last with `checkpoint(mark)`, from before the interruption, and
-    `marked_at` the position at that moment. Between two marks a shard may be sealed: then the
-    documents between `marked_at` and `position` come again from the source and are passed over.
+    `mark` is the last argument of `checkpoint(mark)`, `marked_at` the position at that call. A
+    shard may be sealed between two marks: after an interruption the caller then skips the
+    documents from `marked_at` to `position`, which the source repeats.
     """
 
     def __init__(
@@ -156,10 +151,7 @@ class ShardWriter:
         shard_bytes: int = SHARD_BYTES,
         plan: dict[str, Any] | None = None,
     ) -> None:
-        """Goes on from `folder/progress.json` where there is one; it must be of `settings`.
-
-        `plan` is noted with everything else: how the documents are divided.
-        """
+        """Resumes from `folder/progress.json` if there is one. `plan`: stored with the progress."""
         self.folder, self.settings, self.plan = folder, settings, plan
         self.mark: dict[str, Any] | None = None
         self.marked_at = 0
@@ -185,7 +177,7 @@ class ShardWriter:
     def _begin(self, split: Split, state: dict[str, int] | None = None) -> None:
         number = sum(shard.split == split for shard in self.sealed)
         shard = _OpenShard(self.folder, split, number, self.dtype)
-        shard.reopen(state or dict.fromkeys(_EMPTY, 0))
+        shard.reopen(state or dict.fromkeys(_COUNTS, 0))
         self._open[split] = shard
 
     def add(
@@ -200,7 +192,7 @@ class ShardWriter:
         score: float | None = None,
         perplexity: float | None = None,
     ) -> None:
-        """One document: all its ids (marker and end included) and the UTF-8 bytes of its text."""
+        """Append a document: its ids (marker and end included), the UTF-8 bytes of its text, ..."""
         shard = self._open[split]
         if shard.documents and shard.tokens + len(ids) > self.limit:
             self._seal(split)
@@ -216,7 +208,7 @@ class ShardWriter:
         self._rename(name)
 
     def checkpoint(self, mark: dict[str, Any] | None = None) -> None:
-        """Bring everything to disk and note it; `mark` says where the documents stand now."""
+        """Sync everything and store the progress; `mark`: where the source is now."""
         if mark is not None:
             self.mark, self.marked_at = mark, self.position
         for shard in self._open.values():
@@ -233,7 +225,7 @@ class ShardWriter:
         atomic_write_json(self.folder / PROGRESS, progress)
 
     def finish(self) -> list[Shard]:
-        """Seal what is open; the shards of both splits, train first."""
+        """Seal the open shards; returns the shards of both splits, train first."""
         for split in SPLITS:
             if self._open[split].documents:
                 self._seal(split)
@@ -249,7 +241,7 @@ class ShardWriter:
                 stack.callback(shard.close)
 
     def _rename(self, name: str) -> None:
-        """Give a sealed shard its final names; what already has them is left alone."""
+        """Give the files of a sealed shard their final names, if that has not happened yet."""
         for kind in ("bin", "idx", "docs.npy"):
             part = self.folder / f"{name}.{kind}.part"
             if part.exists():
@@ -259,19 +251,19 @@ class ShardWriter:
 
 
 def read_progress(folder: Path) -> dict[str, Any] | None:
-    """The progress of an unfinished preparation in a folder, or None."""
+    """The progress file of an interrupted preparation, or None. DataError for a damaged one."""
     path = folder / PROGRESS
     if not path.exists():
         return None
     try:
         progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is damaged.", next_step="Begin anew with --force.") from error
+        raise DataError(f"{path} is damaged.", next_step="Start over with --force.") from error
     return progress
 
 
 def languages_of(folder: Path, shards: Sequence[Shard]) -> dict[str, dict[str, int]]:
-    """Documents, bytes and tokens of each language over some shards, from their records."""
+    """Documents, bytes and tokens of each language in `shards`, from their records."""
     totals: dict[str, array[int]] = {}
     for shard in shards:
         records = np.load(folder / f"{shard.name}.docs.npy", allow_pickle=False)

@@ -1,16 +1,16 @@
-"""The folder of a prepared set while it is being made.
+"""The staging folder of a prepared set.
 
-Everything is made in `NAME/.building`, and moved up when complete, so that a set that is already
-there stays whole until its successor is. The move cannot be one step (a folder cannot be swapped
-on every system), but it can be gone on with: the new meta.json lies in `.building` until all other
-files are in their places, and whoever comes next finishes the move.
+A set is written to `NAME/.building` and moved up when it is complete, so that an existing set stays
+intact until the new one is. The move is not atomic (not every system can swap folders) but can be
+resumed: the new meta.json stays in `.building` until all other files have been moved, and the next
+call of `recover` finishes an interrupted move.
 """
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from holo_cli.data.meta import META, Meta, read_meta
 from holo_cli.data.prepare.shards import PROGRESS, read_progress
@@ -20,20 +20,29 @@ from holo_cli.files import fsync_folder
 
 BUILDING = ".building"
 LOCK = ".lock"
+SOURCE = "identity"  # the setting that changes with the source's content
+
+
+class Difference(NamedTuple):
+    """A setting that differs between two preparations, as shown in messages."""
+
+    name: str  # SOURCE for the source's content
+    before: str
+    now: str
 
 
 def staging_folder(out: Path) -> Path:
-    """Where a set is made before it lies in `out`."""
+    """The folder in which a set is written before it is moved to `out`."""
     return out / BUILDING
 
 
 def publish(out: Path) -> None:
-    """Move a complete set from its workshop into `out`, replacing the one there."""
-    workshop = staging_folder(out)
-    meta = read_meta(workshop)
+    """Move a complete set from its staging folder to `out`, replacing the set there."""
+    staged = staging_folder(out)
+    meta = read_meta(staged)
     (out / META).unlink(missing_ok=True)
     shards = {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
-    for path in workshop.iterdir():
+    for path in staged.iterdir():
         if path.name in shards or path.name.startswith("tokenizer."):
             path.replace(out / path.name)
     for pattern in ("train_*", "val_*"):
@@ -41,14 +50,14 @@ def publish(out: Path) -> None:
             if path.name not in shards:
                 path.unlink()
     fsync_folder(out)
-    (workshop / PROGRESS).unlink(missing_ok=True)  # what is left from here on is rubbish
-    (workshop / META).replace(out / META)
+    (staged / PROGRESS).unlink(missing_ok=True)  # from here on only meta.json is still needed
+    (staged / META).replace(out / META)
     fsync_folder(out)
-    shutil.rmtree(workshop)
+    shutil.rmtree(staged)
 
 
 def recover(out: Path) -> None:
-    """Finish a move that was interrupted, and clear away what no work can go on from."""
+    """Finish an interrupted move; delete staged files that cannot be resumed from."""
     if (staging_folder(out) / META).exists():
         publish(out)
     elif not (staging_folder(out) / PROGRESS).exists():
@@ -56,57 +65,62 @@ def recover(out: Path) -> None:
 
 
 def existing(out: Path) -> Meta | None:
-    """The meta.json of a complete set in `out`; None where there is none."""
+    """The meta.json of the complete set in `out`, or None."""
     return read_meta(out) if (out / META).exists() else None
 
 
 def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
-    """Whether an interrupted preparation can be gone on with; refuses one of other settings."""
+    """Whether there is an interrupted preparation to resume. DataError for other settings."""
     progress = read_progress(staging_folder(out))
     if progress is None:
         return False
-    if difference := first_difference(progress["settings"], settings):
+    if changed := first_difference(progress["settings"], settings):
+        next_step = "Use the old settings to resume it, or --force to start over."
+        if changed.name == SOURCE:
+            raise DataError(
+                f"The preparation interrupted in {out} was of a source that has changed since.",
+                next_step=next_step,
+            )
         raise DataError(
-            f"A preparation with other settings was interrupted in {out}: {difference}.",
-            next_step="Give those settings to go on with it, or --force to begin anew.",
+            f"The preparation interrupted in {out} had other settings: {changed.name} was "
+            f"{changed.before} and is {changed.now} now.",
+            next_step=next_step,
         )
     if not (staging_folder(out) / FILE).exists():
         raise DataError(
             f"The interrupted preparation in {out} has lost its tokenizer.",
-            next_step="Begin anew with --force.",
+            next_step="Start over with --force.",
         )
     return True
 
 
 def interrupted(out: Path) -> dict[str, Any]:
-    """What an interrupted preparation has noted; empty where there is none."""
+    """The progress file of an interrupted preparation; {} where there is none."""
     return read_progress(staging_folder(out)) or {}
 
 
-def first_difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first setting that differs, in words; empty if none does."""
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> Difference | None:
+    """The first setting that differs, or None."""
     for key in sorted(before.keys() | now.keys()):
         old, new = before.get(key), now.get(key)
         if old != new:
-            if key == "identity":
-                return "the source has changed since"
-            return f"{key.replace('_', '-')} was {_shown(old)} and is {_shown(new)} now"
-    return ""
+            return Difference(key.replace("_", "-"), _shown(old), _shown(new))
+    return None
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, list):
-        return ",".join(map(str, value)) or "not given"
-    return "not given" if value is None else str(value)
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def clear(out: Path) -> None:
-    """Throw away what an interrupted preparation left."""
+    """Delete the staging folder."""
     shutil.rmtree(staging_folder(out), ignore_errors=True)
 
 
 def abandon(out: Path) -> None:
-    """After a failure before the first document: leave nothing behind, not even a folder."""
+    """After a failure before the first document, delete everything, the folder included."""
     progress = read_progress(staging_folder(out))
     if progress is not None and progress["position"]:
         return

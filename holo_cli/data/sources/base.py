@@ -1,12 +1,12 @@
-"""What a source of text is, and what a person may ask of one.
+"""The interface of text sources.
 
-A row of the table in `holo_cli.data.sources.table` says what a dataset is and names the function
-that opens it: `open(request) -> Source`. Opening checks that the text can be had and costs little.
+A row of the table in `holo_cli.data.sources.table` describes a dataset and names the function that
+opens it: `open(request) -> Source`. Opening checks that the text is available and is cheap.
 
-A source is one or several **streams**: streams of documents that can be read from any noted
-position, so that a preparation that was killed goes on where it was without reading (or fetching)
-everything again. A stream is read in chunks; a position lies between two chunks and is plain data
-for JSON. Read from the same position, a stream must give the same documents in the same order.
+A source consists of one or several **streams** of documents, which can be read from any saved
+position, so that an interrupted preparation resumes without reading (or downloading) everything
+again. A stream is read in chunks; a position is between two chunks and is plain data for JSON. From
+the same position a stream must yield the same documents in the same order.
 """
 
 from __future__ import annotations
@@ -23,63 +23,63 @@ from holo_cli.data.document import Document
 CHUNK_DOCUMENTS, CHUNK_CHARACTERS = 256, 1_000_000
 
 Position = Any
-"""A place in a stream, as plain data for JSON; None is the beginning."""
+"""A position in a stream, as plain data for JSON; None is the beginning."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as far as it concerns where text comes from."""
+    """The options of `holo prepare` that concern a source."""
 
     name: str
     source: str | None = None  # --source: a file, a folder, a glob, or "-" for standard input
     text_field: str = "text"
     encoding: str | None = None  # of files that are not UTF-8
     languages: tuple[str, ...] = ()  # --lang, as short codes
-    scripts: Mapping[str, str] = field(default_factory=dict)  # code -> gsw_Latn, where so written
+    scripts: Mapping[str, str] = field(default_factory=dict)  # code -> gsw_Latn, if given so
     subset: str | None = None  # --subset
     max_docs: int | None = None
     max_bytes: int | None = None  # UTF-8 bytes
     seed: int = 0
     offline: bool = False
-    workers: int = 1  # files fetched at once
-    by_language: bool = False  # one stream per language, where the source can
-    pinned: Mapping[str, str] = field(default_factory=dict)  # repository -> revision to go on with
-    notice: Callable[[str], None] = lambda text: None  # what a person should know beforehand
-    scratch: Path | None = None  # a folder for text that cannot be read twice (standard input)
+    workers: int = 1  # parallel downloads
+    by_language: bool = False  # one stream per language, if the source supports it
+    pinned: Mapping[str, str] = field(default_factory=dict)  # repository -> revision to resume with
+    notice: Callable[[str], None] = lambda text: None  # called with messages for the user
+    scratch: Path | None = None  # folder for a copy of standard input
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Documents that follow one another, and where reading goes on after them."""
+    """Consecutive documents, and the position after them."""
 
     documents: list[Document]
     after: Position
-    counts: Mapping[str, int] = field(default_factory=dict)  # what reading them left out, by rule
+    counts: Mapping[str, int] = field(default_factory=dict)  # dropped while reading, by rule
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream of documents. `chunks(position)` reads from there to the end."""
+    """A stream of documents. `chunks(position)` reads from a position to the end."""
 
     chunks: Callable[[Position], Iterator[Chunk]]
     name: str = ""
-    language: str = ""  # of every document, where that is known
-    total_bytes: int | None = None  # roughly how much text it holds, for progress
+    language: str = ""  # of all documents, if known
+    total_bytes: int | None = None  # approximate size of the text, for progress
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened source. `whole`: its streams are in balance and end with the shortest."""
+    """An opened source. `balanced`: equal bytes of all streams, until the shortest ends."""
 
     name: str
     streams: tuple[Stream, ...]
-    identity: dict[str, Any]  # changes when the text does; decides whether a set is up to date
+    identity: dict[str, Any]  # changes when the text changes
     description: dict[str, Any] = field(default_factory=dict)  # licence, hub id ..., for meta.json
-    total_bytes: int | None = None  # roughly how much it will give under its limits
+    total_bytes: int | None = None  # approximate size of the text within the limits
     balanced: bool = False
 
     def documents(self, counts: Counter[str]) -> Iterator[Document]:
-        """All of it, stream by stream; `counts` grows by what reading leaves out, by rule."""
+        """All documents, stream by stream; adds what reading drops to `counts`, by rule."""
         for stream in self.streams:
             for chunk in stream.chunks(None):
                 counts.update(chunk.counts)
@@ -88,25 +88,25 @@ class Source:
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One dataset in the table: what it is, and where the function lies that opens it."""
+    """One dataset of the table, with the function that opens it."""
 
     name: str
     description: str
     size: str
     licence: str
-    languages: tuple[str, ...]  # codes, or "any" for more than can be listed
-    access: str  # how the text is got
+    languages: tuple[str, ...]  # codes, or "any" for many
+    access: str  # where the text comes from
     # "module:function", imported when needed
     opener: str = "holo_cli.data.sources.hub.source:open_hub"
-    tokenizer: str = "bpe"  # what suits it if nothing is asked for
-    raw: bool = False  # web text that wants the filters
-    takes_source: bool = False  # whether --source may stand in for the usual place
-    options: str = ""  # flags that the shortest command needs
-    example: str = ""  # flags worth showing in the example command
-    row: Mapping[str, Any] = field(default_factory=dict)  # made up here, to show the columns
+    tokenizer: str = "bpe"  # the default
+    raw: bool = False  # unfiltered web text: the filters are on by default
+    takes_source: bool = False  # whether --source can name a local copy
+    options: str = ""  # flags that every command needs
+    example: str = ""  # flags of the example command
+    row: Mapping[str, Any] = field(default_factory=dict)  # a made-up row, to show the columns
 
     def as_dict(self) -> dict[str, Any]:
-        """The row as `holo datasets` shows it."""
+        """The row in the form of `holo datasets --json`."""
         command = f"holo prepare {self.name}"
         return {
             "name": self.name,
@@ -121,18 +121,18 @@ class SourceRow:
         }
 
 
-def counted(
+def numbered_chunks(
     documents: Callable[[Counter[str]], Iterator[Document]],
 ) -> Callable[[Position], Iterator[Chunk]]:
-    """`Stream.chunks` of documents that are cheap to read again: a position is their number."""
+    """`Stream.chunks` for documents that are cheap to read again (position: their number)."""
 
     def chunks(position: Position) -> Iterator[Chunk]:
-        left_out: Counter[str] = Counter()
-        stream = documents(left_out)
+        dropped: Counter[str] = Counter()
+        stream = documents(dropped)
         done = int(position or 0)
         for _ in islice(stream, done):
             pass
-        left_out.clear()
+        dropped.clear()
         held: list[Document] = []
         size = 0
         for document in stream:
@@ -140,10 +140,10 @@ def counted(
             size += len(document.text)
             if len(held) >= CHUNK_DOCUMENTS or size >= CHUNK_CHARACTERS:
                 done += len(held)
-                yield Chunk(held, done, dict(left_out))
-                left_out.clear()
+                yield Chunk(held, done, dict(dropped))
+                dropped.clear()
                 held, size = [], 0
-        if held or left_out:
-            yield Chunk(held, done + len(held), dict(left_out))
+        if held or dropped:
+            yield Chunk(held, done + len(held), dict(dropped))
 
     return chunks

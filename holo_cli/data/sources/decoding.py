@@ -1,9 +1,9 @@
-"""Bytes of a file to text: compression, encoding, and what is not text at all.
+"""Decodes files to text: decompression, detection of the encoding, rejection of binary files.
 
-The first 64 kB decide. Text that is valid UTF-8 is read as such whatever `--encoding` says, so
-that one flag serves a folder in which old and new files lie side by side. Files that are not are
-read in the encoding given, or refused by name with the flag that would read them. Later invalid
-bytes become U+FFFD, which cleaning removes and counts.
+The first 64 kB decide. Valid UTF-8 is read as UTF-8 whatever `--encoding` says, so that one flag
+suffices for a folder of old and new files. Other files are read in the given encoding; without one,
+the error names the encoding that fits. Invalid bytes become U+FFFD, which cleaning removes and
+counts.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_STRAY = 0.02  # share of bytes that may be invalid in a file that still counts as UTF-8
+_MAX_INVALID = 0.02  # share of invalid bytes up to which a file is read as UTF-8
 _GUESSES = ("cp949", "shift_jis", "gb18030", "cp1252")
 
 
 class NotText(DataError):
-    """A file that holds no text: binary, or in no encoding that could be guessed."""
+    """A binary file, or one in an unknown encoding."""
 
 
 def check_encoding(encoding: str | None) -> None:
-    """Refuse an encoding that Python does not know."""
+    """Raise UsageError for an encoding that Python does not know."""
     if encoding is None:
         return
     try:
@@ -51,7 +51,7 @@ def check_encoding(encoding: str | None) -> None:
 
 
 def open_bytes(path: Path) -> BinaryIO:
-    """The file for reading, decompressed if it is gzip or zstd (told by its first bytes)."""
+    """Open a file for reading; gzip and zstd (by their magic numbers) are decompressed."""
     try:
         raw = path.open("rb")
     except OSError as error:
@@ -67,7 +67,7 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 def text_blocks(path: Path, encoding: str) -> Iterator[str]:
-    """The text of a file in blocks of about a megabyte; bad bytes become U+FFFD."""
+    """The text of a file in blocks of about a megabyte; invalid bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     with open_bytes(path) as file, readable(path):
         while block := file.read(BLOCK):
@@ -77,40 +77,38 @@ def text_blocks(path: Path, encoding: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Damage to a compressed file (or to a disk) while reading it, told in one sentence."""
+    """Raise errors from reading a damaged file as DataError."""
     try:
         yield
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(
-            f"{path} is damaged or cut short: {error}.", next_step="Get the file again."
+            f"{path} is damaged or truncated: {error}.",
+            next_step="Get the file again.",
         ) from error
 
 
 def encoding_of(path: Path, given: str | None) -> str:
-    """The codec to read a file with. Raises NotText, or DataError that names `--encoding`."""
+    """The codec of a file. Raises NotText, or DataError with the `--encoding` to use."""
     with open_bytes(path) as file, readable(path):
         head = file.read(SNIFF)
-    return _codec(head, str(path), given, cut=len(head) == SNIFF)
+    return _codec(head, str(path), given, truncated=len(head) == SNIFF)
 
 
 def whole_text(data: bytes, name: str, given: str | None) -> str:
-    """Bytes as the text they are, line ends as `\\n`, for what no cleaning follows.
-
-    Nothing is replaced: one bad byte is refused, by a DataError with `name` in it.
-    """
-    codec = _codec(data, name, given, cut=False)
+    """Decode bytes strictly, with `\\n` line ends. DataError, with `name`, for any invalid byte."""
+    codec = _codec(data, name, given, truncated=False)
     try:
         text = data.decode(codec)
     except UnicodeError as error:
         raise DataError(
-            f"{name} is not {codec.upper()} throughout: {error}.",
-            next_step="Mend those bytes, or name the encoding it is in with --encoding.",
+            f"{name} is not valid {codec.upper()}: {error}.",
+            next_step="Fix these bytes, or name the file's encoding with --encoding.",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _codec(head: bytes, name: str, given: str | None, cut: bool) -> str:
-    """The codec of a text by its first bytes; `cut` says that there may be more."""
+def _codec(head: bytes, name: str, given: str | None, truncated: bool) -> str:
+    """The codec of a text by its first bytes; `truncated`: more bytes may follow."""
     for bom, codec in _BOMS.items():
         if head.startswith(bom):
             return codec
@@ -119,42 +117,40 @@ def _codec(head: bytes, name: str, given: str | None, cut: bool) -> str:
     ):
         raise NotText(
             f"{name} is a binary file, not text.",
-            next_step="Name a text file: txt, md, jsonl, csv, tsv or parquet (also .gz or .zst).",
+            next_step="Use a text file: txt, md, jsonl, csv, tsv or parquet (also .gz or .zst).",
         )
-    if _valid(head, "utf-8", cut) and not (given and head.isascii()):
+    if _valid(head, "utf-8", truncated) and not (given and head.isascii()):
         return "utf-8"
+    guess = next((codec for codec in _GUESSES if _valid(head, codec, truncated)), None)
     if given:
-        if not _valid(head, given, cut) and _stray(head, given) > _STRAY:
-            raise DataError(
-                f"{name} is not in the encoding {given}.",
-                next_step=_advice(head, cut, "Leave --encoding out if the file is UTF-8."),
+        if not _valid(head, given, truncated) and _invalid_share(head, given) > _MAX_INVALID:
+            advice = (
+                f"It is valid {guess}: add --encoding {guess}."
+                if guess
+                else "Remove --encoding if the file is UTF-8."
             )
+            raise DataError(f"{name} is not in the encoding {given}.", next_step=advice)
         return given
-    if _stray(head, "utf-8") <= _STRAY:
+    if _invalid_share(head, "utf-8") <= _MAX_INVALID:
         return "utf-8"
-    guess = next((codec for codec in _GUESSES if _valid(head, codec, cut)), None)
     if guess is None:
         raise NotText(
-            f"{name} is not text in any encoding known here.",
+            f"{name} is not text, or its encoding is unknown.",
             next_step="If it is text, name its encoding with --encoding.",
         )
-    raise DataError(f"{name} is not UTF-8.", next_step=_advice(head, cut, ""))
+    raise DataError(
+        f"{name} is not UTF-8.", next_step=f"It is valid {guess}: add --encoding {guess}."
+    )
 
 
-def _valid(data: bytes, encoding: str, cut: bool) -> bool:
+def _valid(data: bytes, encoding: str, truncated: bool) -> bool:
     try:
-        codecs.getincrementaldecoder(encoding)(errors="strict").decode(data, final=not cut)
+        codecs.getincrementaldecoder(encoding)(errors="strict").decode(data, final=not truncated)
     except UnicodeError:
         return False
     return True
 
 
-def _stray(data: bytes, encoding: str) -> float:
-    """The share of bytes that do not belong to any valid character."""
+def _invalid_share(data: bytes, encoding: str) -> float:
     text = data.decode(encoding, errors="replace")
     return text.count("\ufffd") / max(len(data), 1)
-
-
-def _advice(head: bytes, cut: bool, otherwise: str) -> str:
-    guess = next((codec for codec in _GUESSES if _valid(head, codec, cut)), None)
-    return f"It reads as {guess}: add --encoding {guess}." if guess else otherwise

@@ -1,9 +1,9 @@
-"""A person's own text: a file, a folder, a glob, or standard input.
+"""Local text: a file, a folder, a glob, or standard input.
 
-Folders are read in the order of their paths, hidden files and unknown kinds passed over. Before
-anything is prepared each file's first bytes are looked at, so that a wrong encoding is told at
-once and not after an hour. Standard input is kept in a file first, because text is read twice:
-for the tokenizer, and for the shards.
+Folders are read in the order of their paths, without hidden files and files of other kinds. The
+first bytes of every file are checked on opening, so that a wrong encoding is reported at once.
+Standard input is copied to a file first, because text is read twice: for the tokenizer and for the
+shards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from holo_cli.data.document import Document
 from holo_cli.data.language import detect
 from holo_cli.data.sources import readers
-from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, counted
+from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, numbered_chunks
 from holo_cli.data.sources.decoding import (
     NotText,
     check_encoding,
@@ -53,7 +53,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def open_local(request: Request) -> Source:
-    """The files behind `request.source`, checked; see the errors for all that can be wrong."""
+    """Open the files of `request.source`. DataError if they are missing, empty or not text."""
     check_encoding(request.encoding)
     assert request.source is not None
     root, paths = _find(request.source, request.scratch)
@@ -73,10 +73,10 @@ def open_local(request: Request) -> Source:
     if not files:
         raise DataError(
             f"None of the {len(paths)} files in {request.source} is text.",
-            next_step=f"Name a file or a folder with {KINDS}.",
+            next_step=f"Use a file or a folder with {KINDS}.",
         )
     if all(path.stat().st_size == 0 for path, _, _ in files):
-        raise DataError(f"{request.source} is empty.", next_step="Name a source that holds text.")
+        raise DataError(f"{request.source} is empty.", next_step="Use a source with text.")
 
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]
@@ -85,16 +85,16 @@ def open_local(request: Request) -> Source:
             yield Document(text, language=language.lower(), source=name)
 
     def read(language: str, position: Position) -> Iterator[Chunk]:
-        """All documents, or those of one language."""
+        """All documents (""), or those of one language."""
         file, row = position or (0, 0)
-        # what is left out is counted by whoever reads everything, or by the first of several
+        # with several streams over the same files only the first counts what reading drops
         counting = language in ("", *request.languages[:1])
         if position is None and unreadable and counting:
             yield Chunk([], (0, 0), dict(unreadable))
         for number in range(file, len(files)):
             stream = partial(documents, number)
-            chosen = partial(_of_language, language, request.languages, stream)
-            for chunk in counted(chosen if language else stream)(row):
+            selected = partial(_select_language, language, request.languages, stream)
+            for chunk in numbered_chunks(selected if language else stream)(row):
                 counts = chunk.counts if counting else {}
                 yield Chunk(chunk.documents, (number, chunk.after), counts)
             row = 0
@@ -103,7 +103,7 @@ def open_local(request: Request) -> Source:
     return Source(
         name=request.name,
         streams=_streams(request, read, total_bytes),
-        identity={"files": _state(root, [path for path, _, _ in files], request.source)},
+        identity={"files": _digest(root, [path for path, _, _ in files], request.source)},
         description={"name": request.name, "source": request.source, "files": len(files)},
         total_bytes=total_bytes,
     )
@@ -112,29 +112,29 @@ def open_local(request: Request) -> Source:
 def _streams(
     request: Request, read: Callable[[str, Position], Iterator[Chunk]], size: int | None
 ) -> tuple[Stream, ...]:
-    """One stream, or one for each language where a mixture wants them apart.
+    """One stream, or one per language for a mixture by language.
 
-    Then each goes through all files and takes the documents of its language, so that nothing has
-    to be kept of the others.
+    Each of several streams reads all files and yields the documents of its language, so that
+    nothing has to be buffered.
     """
     languages = request.languages
     if request.by_language and not languages:
         raise UsageError(
-            f"--mix weighs languages, and those of {request.source} are not known.",
-            next_step="Name them, as in --lang ko,en.",
+            f"--mix weights languages, but the languages of {request.source} are unknown.",
+            next_step="Name them, for example --lang ko,en.",
         )
     if not request.by_language or len(languages) == 1:
         return (Stream(partial(read, ""), request.name, _one(languages), size),)
     return tuple(Stream(partial(read, code), f"{request.name} {code}", code) for code in languages)
 
 
-def _of_language(
+def _select_language(
     language: str,
     languages: Sequence[str],
     documents: Callable[[Counter[str]], Iterator[Document]],
     counts: Counter[str],
 ) -> Iterator[Document]:
-    """The documents of one of some languages. Those of none go to the first, to be counted."""
+    """The documents of `language`; the first language also gets those of other languages."""
     for document in documents(counts):
         code = document.language or detect(document.text, languages)
         owner = next((one for one in languages if code.startswith(one)), languages[0])
@@ -143,7 +143,7 @@ def _of_language(
 
 
 def read_whole(path: Path, encoding: str | None) -> str:
-    """All of one text file, for sources that are a single text."""
+    """The text of one file."""
     check_encoding(encoding)
     return "".join(text_blocks(path, encoding_of(path, encoding)))
 
@@ -161,14 +161,13 @@ def _rows(
 
 
 def _one(languages: Sequence[str]) -> str:
-    """The language of all the text, where a single one was asked for."""
     return languages[0] if len(languages) == 1 else ""
 
 
 def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:
-    """The folder that names are relative to, and the files in order."""
+    """The folder that document sources are relative to, and the files in order."""
     if source == "-":
-        path = _keep_stdin(scratch)
+        path = _copy_stdin(scratch)
         return path.parent, [path]
     path = Path(source).expanduser()
     if path.is_file():
@@ -177,7 +176,7 @@ def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:
         found = [p for p in path.rglob("*") if p.is_file() and kind_of(p) and not _hidden(p, path)]
         if not found:
             raise DataError(
-                f"The folder {path} holds no text files.", next_step=f"Files can be {KINDS}."
+                f"The folder {path} has no text files.", next_step=f"Files can be {KINDS}."
             )
         return path, sorted(found, key=lambda p: p.relative_to(path).as_posix())
     if glob.has_magic(source):
@@ -186,7 +185,8 @@ def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:
         if matches := sorted(match for match in found if match.is_file()):
             return _common(matches), matches
         raise DataError(
-            f"No file matches {source}.", next_step="Check the pattern, and quote it in the shell."
+            f"No file matches {source}.",
+            next_step="Check the pattern, and put it in quotes.",
         )
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     hint = nearest(path.name, siblings) if siblings else ""
@@ -207,7 +207,7 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _keep_stdin(scratch: Path | None) -> Path:
+def _copy_stdin(scratch: Path | None) -> Path:
     folder = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="holo-"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stdin"
@@ -217,7 +217,7 @@ def _keep_stdin(scratch: Path | None) -> Path:
 
 
 def _size(paths: Sequence[Path], limit: int | None) -> int | None:
-    """How much text there will be; unknown for compressed and columnar files without a limit."""
+    """Size of the text; None for compressed and parquet files without a limit."""
     if any({".parquet", *COMPRESSED} & set(path.suffixes) for path in paths):
         return limit
     size = sum(path.stat().st_size for path in paths)
@@ -225,7 +225,7 @@ def _size(paths: Sequence[Path], limit: int | None) -> int | None:
 
 
 def _kind_by_content(path: Path) -> str:
-    """For a file named by hand with an unknown ending: parquet, JSON lines, or else text."""
+    """The kind of a file with an unknown extension: parquet, JSON lines, or else text."""
     with open_bytes(path) as file, readable(path):
         head = file.read(512)
     if head.startswith(b"PAR1"):
@@ -233,8 +233,8 @@ def _kind_by_content(path: Path) -> str:
     return "jsonl" if head.lstrip().startswith(b'{"') else "text"
 
 
-def _state(root: Path, paths: Sequence[Path], source: str) -> str:
-    """A digest that changes when a file is added, removed, renamed or edited."""
+def _digest(root: Path, paths: Sequence[Path], source: str) -> str:
+    """A digest that changes when a file is added, removed, renamed or modified."""
     digest = hashlib.sha256()
     for path in paths:
         stat = path.stat()

@@ -1,7 +1,7 @@
-"""One reader per kind of local file: a path in, texts out, bad rows counted and passed over.
+"""Readers of local files, one per kind: they yield texts, and count and skip invalid rows.
 
-A row is bad when it is not JSON, has too few columns, or has no text where text should be. A
-column that no row could have is not a bad row but a wrong flag, and is refused by name.
+A row is invalid if it is not JSON, has the wrong number of columns, or has no text in the text
+field. A text field that no row has is a wrong option and raises UsageError.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from holo_cli.data import segment
 from holo_cli.data.sources.decoding import open_bytes, readable, text_blocks
 from holo_cli.errors import DataError, UsageError
 
-Row = tuple[str, str]  # text and language ("" if the row does not say)
+Row = tuple[str, str]  # text and language ("" if unknown)
 LANGUAGE_FIELDS = ("language", "lang")
 _SHOWN = 8  # columns named in an error
 
 
 def read_text(path: Path, encoding: str) -> Iterator[Row]:
-    """txt and md: documents at two empty lines, or pieces of a file that has too few of them."""
+    """txt and md: split at two empty lines, or into pieces (see `segment`)."""
     separators = segment.count_separators(text_blocks(path, encoding))
     blocks = text_blocks(path, encoding)
     for text in segment.documents(blocks, whole=separators >= segment.ENOUGH):
@@ -36,7 +36,7 @@ def read_text(path: Path, encoding: str) -> Iterator[Row]:
 
 
 def read_jsonl(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
-    """One JSON object a line, its text under `field`, its language under "language" or "lang"."""
+    """A JSON object per line: text in `field`, language in "language" or "lang"."""
     seen: set[str] = set()
     found = False
     for line in _lines(path, encoding):
@@ -52,14 +52,14 @@ def read_jsonl(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
             if isinstance(row, dict) and len(seen) < 100:
                 seen.update(key for key, value in row.items() if isinstance(value, str))
             continue
-        found, line = True, ""  # not to keep a giant line beside its text
+        found, line = True, ""  # frees a very long line before its text is processed
         yield row[field], _language(row)
     if not found and seen:
         raise _no_column(path, field, sorted(seen))
 
 
 def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
-    """csv (quoted) and tsv (never quoted); `field` is a column's name, or its number from 1."""
+    """csv (quoted) and tsv (never quoted); `field` is a column name, or a number from 1."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     rows = _rows(path, encoding, counts)
     header = next(rows, None)
@@ -69,7 +69,7 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
         column, columns = int(field) - 1, len(header)
         if column >= columns:
             raise _no_column(path, field, header)
-        first: list[list[str]] = [header]  # a column asked for by number: there is no header
+        first: list[list[str]] = [header]  # a column number implies that there is no header
     elif field in header:
         column, columns, first = header.index(field), len(header), []
     else:
@@ -83,7 +83,7 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
 
 
 def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
-    """Rows of a parquet file in batches; its text under `field`."""
+    """parquet: text in the column `field`, language in "language" or "lang"."""
     import pyarrow
     import pyarrow.parquet
 
@@ -105,7 +105,7 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
-    """The file for reading in any order: a compressed one is unpacked beside first."""
+    """A seekable file: a compressed file is decompressed to a temporary file first."""
     with open_bytes(path) as file, tempfile.TemporaryFile() as unpacked:
         if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
             yield file
@@ -117,7 +117,7 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Lines as they stand between line feeds, whatever their length."""
+    """The lines of a file, of any length, separated by line feeds alone."""
     with (
         open_bytes(path) as file,
         io.TextIOWrapper(file, encoding=encoding, errors="replace", newline="\n") as text,
@@ -155,6 +155,6 @@ def _no_column(path: Path, field: str, columns: list[str]) -> UsageError:
     more = ", ..." if len(columns) > _SHOWN else ""
     return UsageError(
         f"{path} has no text column '{field}'; it has: {shown}{more}.",
-        next_step="Name the column that holds the text with --text-field "
-        "(csv and tsv files without a header: its number, from 1).",
+        next_step="Name the text column with --text-field (for csv and tsv files without a "
+        "header: its number, from 1).",
     )

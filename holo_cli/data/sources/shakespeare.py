@@ -1,9 +1,9 @@
-"""Tiny Shakespeare, the text most small language models are first tried on.
+"""Tiny Shakespeare, a common first dataset for small language models.
 
-On the hub the text comes in three splits that follow one another; joined they are the original
-file, and the usual division is by position: the first 90 % of the characters train, the rest
-validates. That is the source's own split and is kept, so that losses compare with other people's.
-The hub's repository is a script, which `datasets` no longer runs; its parquet conversion is read.
+The three splits on the hub concatenated are the original file. The usual train/validation split is
+by position: the first 90 % of the characters are training text. It is kept here, so that losses are
+comparable with published ones. The hub's repository is a script, which `datasets` no longer runs;
+this reads its parquet conversion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
-from holo_cli.data.sources.base import Request, Source, Stream, counted
+from holo_cli.data.sources.base import Request, Source, Stream, numbered_chunks
 from holo_cli.data.sources.local import read_whole
 from holo_cli.errors import DataError
 
@@ -25,10 +25,14 @@ HUB_ID = "karpathy/tiny_shakespeare"
 REVISION = "refs/convert/parquet"
 SPLITS = ("train", "validation", "test")
 TRAIN_SHARE = 0.9
+_OTHER_TEXT = (
+    "Use your own file (holo prepare shakespeare --source FILE) or the embedded text (holo prepare "
+    "stories)."
+)
 
 
 def open_shakespeare(request: Request) -> Source:
-    """From `--source FILE`, or from the hub: two documents, one per split."""
+    """Open `--source FILE` or the hub's text: two documents, one per split."""
     if request.source is not None:
         path = Path(request.source)
         if not path.is_file():
@@ -39,7 +43,7 @@ def open_shakespeare(request: Request) -> Source:
         text = download(offline=request.offline)
         origin = {"hub": HUB_ID, "revision": REVISION}
     if not text.strip():
-        raise DataError(f"{request.source or HUB_ID} is empty.")
+        raise DataError(f"{request.source or HUB_ID} is empty.", next_step="Check --source.")
     if request.max_bytes is not None:
         text = text.encode("utf-8")[: request.max_bytes].decode("utf-8", errors="ignore")
     at = int(len(text) * TRAIN_SHARE)
@@ -50,7 +54,7 @@ def open_shakespeare(request: Request) -> Source:
 
     return Source(
         name=request.name,
-        streams=(Stream(counted(documents), request.name, "en"),),
+        streams=(Stream(numbered_chunks(documents), request.name, "en"),),
         identity={"sha256": hashlib.sha256(text.encode("utf-8")).hexdigest()},
         description={"name": request.name, "licence": "public domain", **origin},
         total_bytes=len(text.encode("utf-8")),
@@ -58,15 +62,14 @@ def open_shakespeare(request: Request) -> Source:
 
 
 def download(repository: str = HUB_ID, *, offline: bool = False) -> str:
-    """The whole text from the hub (streamed), or from the hub's local cache when offline."""
+    """The whole text from the hub (streamed), or offline from the hub's local cache."""
     offline = offline or hub_offline()
     if not offline and not reachable(hub_endpoint()):
         raise DataError(
-            f"Shakespeare has to be fetched from {hub_endpoint()}, which does not answer.",
-            next_step="Use a file of yours (holo prepare shakespeare --source FILE) "
-            "or the embedded text (holo prepare stories).",
+            f"Shakespeare has to be downloaded from {hub_endpoint()}, which does not respond.",
+            next_step=_OTHER_TEXT,
         )
-    if offline:  # both are read when the libraries are imported
+    if offline:  # the libraries read both variables on import
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     import datasets
     from huggingface_hub.errors import HfHubHTTPError
@@ -79,10 +82,13 @@ def download(repository: str = HUB_ID, *, offline: bool = False) -> str:
             )
             parts += [str(row["text"]) for row in rows]
     except (OSError, ValueError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
-        where = "in the local cache of the hub" if offline else f"at {hub_endpoint()}"
+        cause = str(error).splitlines()[0]
+        if offline:
+            raise DataError(
+                f"{repository} could not be read from the local cache of the hub: {cause}",
+                next_step=_OTHER_TEXT,
+            ) from error
         raise DataError(
-            f"{repository} could not be read {where}: {str(error).splitlines()[0]}",
-            next_step="Use a file of yours (holo prepare shakespeare --source FILE) "
-            "or the embedded text (holo prepare stories).",
+            f"{repository} could not be read from {hub_endpoint()}: {cause}", next_step=_OTHER_TEXT
         ) from error
     return "".join(parts)

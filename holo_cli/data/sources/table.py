@@ -1,8 +1,8 @@
-"""The table of sources: what `holo datasets` lists and `holo prepare NAME` understands.
+"""The table of datasets, for `holo datasets` and `holo prepare NAME`.
 
-To add a dataset of the hub, add a row here and its files and columns in `hub_parts.py`. For
-anything else write a module with an `open(request) -> Source` beside this one and name it in the
-row. The example rows are made up for this table: they show the columns, not the data.
+To add a dataset of the hub, add a row here and its files and columns to `hub/subsets.py`. For any
+other source, write a module with an `open(request) -> Source` in this folder and name it in the
+row. The example rows are made up: they show the columns, not the data.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from holo_cli.data.sources.base import SourceRow
 _WEB = "ODC-By 1.0, and Common Crawl's terms of use"
 _WIKI = "CC BY-SA 3.0 and GFDL"
 _STREAMED = "streamed from the Hugging Face hub ({}), or --source FOLDER with a copy of it"
-_FETCHED = "fetched into the Hugging Face cache ({}), or --source FOLDER with a copy of it"
+_DOWNLOADED = "downloaded into the Hugging Face cache ({}), or --source FOLDER with a copy of it"
 
 ROWS = (
     SourceRow(
         name="stories",
-        description="short original stories from a seeded grammar, with people, wants and endings",
+        description="short original stories in English and Korean from a seeded grammar",
         size="3 MB, or any size with --max-bytes or --max-docs",
         licence="MIT, as this project",
         languages=("en", "ko"),
-        access="made on this machine; needs no network",
+        access="generated on this machine; needs no network",
         opener="holo_cli.data.sources.stories.embedded:open_stories",
         example="--max-bytes 10000000 --lang ko",
         row={"text": "Mira wanted a kite. ...", "language": "en"},
     ),
     SourceRow(
         name="shakespeare",
-        description="tiny Shakespeare: scenes of the plays in one file, one token per character",
+        description="tiny Shakespeare: scenes from the plays; one token per character",
         size="1.1 MB",
         licence="public domain",
         languages=("en",),
@@ -41,27 +41,27 @@ ROWS = (
     ),
     SourceRow(
         name="wikitext103",
-        description="28,475 good English Wikipedia articles, rebuilt whole; its own validation",
+        description="28,475 good English Wikipedia articles, with their own validation split",
         size="540 MB of text",
         licence=_WIKI,
         languages=("en",),
-        access=_FETCHED.format("Salesforce/wikitext"),
+        access=_DOWNLOADED.format("Salesforce/wikitext"),
         takes_source=True,
         row={"text": " = Lighthouse of the North = \n"},
     ),
     SourceRow(
         name="wikitext2",
-        description="600 good English Wikipedia articles, rebuilt whole; its own validation",
+        description="600 good English Wikipedia articles, with their own validation split",
         size="11 MB of text",
         licence=_WIKI,
         languages=("en",),
-        access=_FETCHED.format("Salesforce/wikitext"),
+        access=_DOWNLOADED.format("Salesforce/wikitext"),
         takes_source=True,
         row={"text": " = Lighthouse of the North = \n"},
     ),
     SourceRow(
         name="wikipedia",
-        description="every article of a language's Wikipedia as of November 2023",
+        description="all Wikipedia articles of a language as of November 2023",
         size="by language: ko 1.4 GB, en 20 GB of text",
         licence=_WIKI,
         languages=("any",),
@@ -77,7 +77,7 @@ ROWS = (
     ),
     SourceRow(
         name="simple",
-        description="Korean and English Wikipedia, as much of one as of the other",
+        description="Korean and English Wikipedia, equal bytes of each",
         size="2.8 GB of text",
         licence=_WIKI,
         languages=("ko", "en"),
@@ -88,12 +88,12 @@ ROWS = (
     ),
     SourceRow(
         name="korean",
-        description="KLUE's texts, KorQuAD's articles, and Korean news with its English",
+        description="texts of KLUE, articles of KorQuAD, and Korean news with English translations",
         size="about 100 MB of text",
-        licence="KLUE CC BY-SA 4.0; KorQuAD CC BY-ND 4.0 (no derivatives may be passed on); "
+        licence="KLUE CC BY-SA 4.0; KorQuAD CC BY-ND 4.0 (no distribution of derivatives); "
         "parallel corpora CC BY-SA 3.0",
         languages=("ko", "en"),
-        access=_FETCHED.format("klue/klue, KorQuAD/squad_kor_v1, Moo/korean-parallel-corpora"),
+        access=_DOWNLOADED.format("klue/klue, KorQuAD/squad_kor_v1, Moo/korean-parallel-corpora"),
         takes_source=True,
         example="--lang ko",
         row={
@@ -106,8 +106,8 @@ ROWS = (
     ),
     SourceRow(
         name="c4",
-        description="Common Crawl cleaned for T5; other languages from the multilingual part",
-        size="en 806 GB of text; take a part with --max-docs or --max-bytes",
+        description="Common Crawl cleaned for T5; other languages from its multilingual part",
+        size="en 806 GB of text; limit it with --max-docs or --max-bytes",
         licence=_WEB,
         languages=("any",),
         access=_STREAMED.format("allenai/c4"),
@@ -123,7 +123,7 @@ ROWS = (
     SourceRow(
         name="fineweb",
         description="English web text filtered for training: the sample of 10 billion tokens",
-        size="about 45 GB of text; take a part with --max-docs or --max-bytes",
+        size="about 45 GB of text; limit it with --max-docs or --max-bytes",
         licence=_WEB,
         languages=("en",),
         access=_STREAMED.format("HuggingFaceFW/fineweb, sample/10BT; more with --subset"),
@@ -133,8 +133,8 @@ ROWS = (
     ),
     SourceRow(
         name="fineweb-edu",
-        description="the educational part of FineWeb, each page with its score from 0 to 5",
-        size="about 45 GB of text; take a part with --max-docs or --max-bytes",
+        description="the educational part of FineWeb, each page with a score from 0 to 5",
+        size="about 45 GB of text; limit it with --max-docs or --max-bytes",
         licence=_WEB,
         languages=("en",),
         access=_STREAMED.format("HuggingFaceFW/fineweb-edu, sample/10BT; more with --subset"),
@@ -144,8 +144,8 @@ ROWS = (
     ),
     SourceRow(
         name="fineweb2",
-        description="web text in over a thousand languages, filtered for each",
-        size="ko about 200 GB, de over 1 TB; take a part with --max-docs or --max-bytes",
+        description="web text in over a thousand languages, filtered per language",
+        size="ko about 200 GB, de over 1 TB; limit it with --max-docs or --max-bytes",
         licence=_WEB,
         languages=("any",),
         access=_STREAMED.format("HuggingFaceFW/fineweb-2, as in kor_Hang"),
@@ -156,9 +156,9 @@ ROWS = (
     ),
     SourceRow(
         name="redpajama",
-        description="RedPajama-V2: Common Crawl of 2023-06 with its perplexity, head and middle",
-        size="several TB; take a part with --max-docs or --max-bytes",
-        licence="Common Crawl's terms of use; the code around it Apache 2.0",
+        description="RedPajama-V2: Common Crawl of 2023-06, head and middle, with perplexity",
+        size="several TB; limit it with --max-docs or --max-bytes",
+        licence="Common Crawl's terms of use; its code Apache 2.0",
         languages=("en", "de", "fr", "es", "it"),
         access="json.gz files streamed from data.together.xyz (the repository "
         "togethercomputer/RedPajama-Data-V2 names them), or --source FOLDER with a copy",

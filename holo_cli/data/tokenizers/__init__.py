@@ -1,8 +1,7 @@
-"""Tokenizers: text to ids and back, one interface over several kinds.
+"""Tokenizers of several kinds behind one interface.
 
-`make_tokenizer` understands what is written after `--tokenizer`; `tokenizer_from_dict` and
-`load_tokenizer` bring back what a checkpoint or a prepared set holds. The libraries behind the
-kinds are imported when a tokenizer of that kind is made.
+`make_tokenizer` takes the value of `--tokenizer`; `tokenizer_from_dict` and `load_tokenizer`
+restore the tokenizer of a checkpoint or a prepared set. Libraries are imported on first use.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ KINDS = ("char", "bpe", "tiktoken", "llama", "sentencepiece")
 
 
 def needs_text(spec: str) -> bool:
-    """Whether a tokenizer of this kind is made from the text itself."""
+    """Whether a tokenizer of this kind is trained on the text."""
     return spec in ("char", "bpe")
 
 
 def check_spec(spec: str) -> None:
-    """Refuse at once what can never become a tokenizer; costs no import and reads no file."""
+    """Raise UsageError for an invalid `--tokenizer`, without reading files."""
     kind, _, rest = spec.partition(":")
     if spec in ("char", "bpe") or _as_path(spec) is not None:
         return
@@ -51,23 +50,23 @@ def check_spec(spec: str) -> None:
 
         if rest not in RANK_FILES:
             raise UsageError(
-                f"There is no tiktoken encoding '{rest}' here.",
-                next_step=f"Write tiktoken:NAME. {nearest(rest, RANK_FILES)}",
+                f"There is no tiktoken encoding '{rest}'.",
+                next_step=f"Use tiktoken:NAME. {nearest(rest, RANK_FILES)}",
             )
         return
     if kind in ("llama", "sentencepiece"):
         raise UsageError(
-            f"--tokenizer {spec} does not say where the model file lies.",
-            next_step=f"Write {kind}:PATH, for example {kind}:tokenizer.model.",
+            f"--tokenizer {spec} needs the path of a model file.",
+            next_step=f"Use {kind}:PATH, for example {kind}:tokenizer.model.",
         )
     raise UsageError(
         f"There is no tokenizer '{spec}'.",
-        next_step=nearest(spec, KINDS) + " A path to a tokenizer.json or .model works too.",
+        next_step=f"{nearest(spec, KINDS)} It can also be the path of a tokenizer.json or .model.",
     )
 
 
 def spec_identity(spec: str) -> str:
-    """What a spec stands for: itself, or for a path the sha256 of the file's content."""
+    """The spec itself, or for a path the sha256 of the file."""
     path = _as_path(spec)
     if path is None:
         return spec
@@ -82,10 +81,10 @@ def make_tokenizer(
     languages: Sequence[str] = (),
     offline: bool = False,
 ) -> Tokenizer:
-    """The tokenizer that `spec` describes, with the end token and markers for `languages`.
+    """The tokenizer of `spec`, with the end token and markers for `languages`.
 
-    `char`, `bpe` (both need `texts`, which is called once and read through; `vocab_size` is for
-    bpe and counts the specials), `tiktoken:gpt2|cl100k_base|o200k_base`, `llama:PATH` (a
+    `spec`: `char`, `bpe` (both are trained on `texts()`, which is called once; `vocab_size` is for
+    bpe and includes the special tokens), `tiktoken:gpt2|cl100k_base|o200k_base`, `llama:PATH` (a
     SentencePiece model), `bpe:PATH`, or the path of a tokenizer.json, of a .model, or of a folder
     with one of them.
     """
@@ -93,7 +92,9 @@ def make_tokenizer(
     names = special_names(languages)
     if needs_text(spec):
         if texts is None:
-            raise UsageError(f"The tokenizer '{spec}' is made from text, and there is none here.")
+            raise UsageError(
+                f"The tokenizer '{spec}' has to be trained on text, but there is none."
+            )
         if spec == "char":
             from holo_cli.data.tokenizers.char import CharTokenizer
 
@@ -110,7 +111,7 @@ def make_tokenizer(
 
 
 def tokenizer_from_dict(data: Mapping[str, Any], folder: Path | None = None) -> Tokenizer:
-    """The tokenizer whose `to_dict` this is; `folder` is where files it refers to lie."""
+    """The inverse of `to_dict`; `folder` contains the files that `data` refers to."""
     kind = str(data.get("kind", ""))
     try:
         if kind == "char":
@@ -130,20 +131,20 @@ def tokenizer_from_dict(data: Mapping[str, Any], folder: Path | None = None) -> 
 
             return TiktokenTokenizer.from_dict(data)
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"The description of this {kind} tokenizer is damaged: {error}.") from error
+        raise DataError(f"The stored {kind} tokenizer is damaged: {error}.") from error
     raise DataError(
-        f"This version of holo knows no tokenizer of kind '{kind}'.",
+        f"This version of holo does not support tokenizers of kind '{kind}'.",
         next_step="A newer version may: pip install --upgrade holo-cli.",
     )
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that `save` wrote into a folder."""
+    """Load the tokenizer that `save` wrote to a folder."""
     return _from_path(folder)
 
 
 def _as_path(spec: str) -> Path | None:
-    """The file or folder a spec names; None for specs that name none."""
+    """The path in a spec, or None."""
     kind, colon, rest = spec.partition(":")
     if colon and rest and kind in ("bpe", "llama", "sentencepiece"):
         return Path(rest)
@@ -164,7 +165,7 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise DataError(
             f"The tokenizer file {path} cannot be read: {error.strerror}.",
-            next_step="Name a tokenizer.json or a SentencePiece .model file.",
+            next_step="Use a tokenizer.json or a SentencePiece .model file.",
         ) from error
 
 
@@ -185,5 +186,5 @@ def _from_path(path: Path) -> Tokenizer:
     except (ValueError, DataError) as error:
         raise DataError(
             f"The tokenizer file {path} is damaged or of another kind: {error}",
-            next_step="Name a tokenizer.json or a SentencePiece .model file.",
+            next_step="Use a tokenizer.json or a SentencePiece .model file.",
         ) from error

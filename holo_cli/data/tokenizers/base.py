@@ -1,11 +1,11 @@
-"""What every tokenizer can do: text to ids, ids to text, and text as it comes.
+"""The interface of all tokenizers: encoding, decoding, and streaming decoding.
 
-A token is a piece of UTF-8. `token_bytes` says which bytes an id stands for, and decoding,
-streaming and the pieces shown on pages all follow from it here, in one place, for every kind.
+A token is a sequence of UTF-8 bytes. `token_bytes` maps an id to its bytes; decoding, streaming and
+the pieces shown on pages are derived from it here for every kind of tokenizer.
 
-Special tokens (the end of a document, the language markers) stand for no bytes at all. They have
-ids of their own, mostly after the ordinary ones, and are never produced by `encode`: the text
-"<|end|>" typed by a person is five or seven ordinary tokens like any other text.
+Special tokens (the end of a document, the language markers) have no bytes. Their ids mostly follow
+the ordinary ones, and `encode` never produces them: the text "<|end|>" in a document or a prompt is
+several ordinary tokens, as any other text.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from holo_cli.data.tokenizers.streaming import ByteStream, StreamDecoder
+from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, StreamDecoder
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_text
 
 END = "<|end|>"
-SPECIAL = re.compile(r"<\|(end|[a-z]{2,3})\|>")  # the specials of this project
+SPECIAL = re.compile(r"<\|(end|[a-z]{2,3})\|>")  # the special tokens of holo
 FILE = "tokenizer.json"
 
 
 def marker_name(language: str) -> str:
-    """The special token that opens a document of a language: "ko" -> "<|ko|>"."""
+    """The special token at the beginning of a document in a language: "ko" -> "<|ko|>"."""
     return f"<|{language}|>"
 
 
 def special_names(languages: Sequence[str] = ()) -> list[str]:
-    """The specials of a set: the end token, and one marker per language where there are several."""
+    """The special tokens of a set: the end token, and one marker per language in `languages`."""
     return [END, *(marker_name(language) for language in sorted(set(languages)))]
 
 
 def append_specials(
     ordinary: int, names: Iterable[str], present: Mapping[str, int] | None = None
 ) -> dict[str, int]:
-    """Ids for special tokens: those `present` keep theirs, the others follow the last id in use."""
+    """Ids for special tokens: those in `present` are kept, new ones follow the last used id."""
     specials = dict(present or {})
     following = max([ordinary - 1, *specials.values()]) + 1
     for name in [END, *names]:
@@ -53,11 +53,11 @@ def append_specials(
 
 
 class Tokenizer(ABC):
-    """Base of all tokenizers. Immutable; safe to share between threads for reading."""
+    """Base class of all tokenizers. Immutable and safe to share between threads."""
 
     kind: str  # "char", "bpe", "tiktoken:gpt2", "sentencepiece", "tokenizer.json"
     specials: dict[str, int]
-    ordinary: int  # ids 0 .. ordinary - 1 belong to the vocabulary without appended specials
+    ordinary: int  # ids 0 .. ordinary - 1 are the vocabulary without appended special tokens
 
     # -- the vocabulary ---------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class Tokenizer(ABC):
         return self.specials[END]
 
     def marker(self, language: str) -> int | None:
-        """The id that opens a document of `language`; None where the set has no such marker."""
+        """The id of the marker of `language`; None if there is no such marker."""
         return self.specials.get(marker_name(language))
 
     @cached_property
@@ -86,18 +86,18 @@ class Tokenizer(ABC):
     # -- text to ids ------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Ordinary ids only. Any string is accepted; lone surrogates are read as U+FFFD."""
+        """The ids of a text, without special tokens; lone surrogates are encoded as U+FFFD."""
         return self._encode(well_formed(text))
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text; kinds that can use several cores here do."""
+        """`encode` of each text, on several cores where the library supports it."""
         return [self.encode(text) for text in texts]
 
     @abstractmethod
     def _encode(self, text: str) -> list[int]: ...
 
     def unknown(self, text: str) -> list[str]:
-        """The characters of `text` that `encode` cannot represent, each once; mostly none."""
+        """The distinct characters of `text` that `encode` cannot represent."""
         return []
 
     # -- ids to text ------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class Tokenizer(ABC):
         """The UTF-8 bytes of one ordinary id."""
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes an id stands for; none for special tokens. An id out of range is refused."""
+        """The bytes of an id, empty for special tokens. DataError for an id out of range."""
         if token in self._special_ids:
             return b""
         self._check(token)
@@ -116,40 +116,41 @@ class Tokenizer(ABC):
     def _check(self, token: int) -> None:
         if not 0 <= token < self.vocab_size:
             raise DataError(
-                f"Token {token} is outside this tokenizer's vocabulary of {self.vocab_size:,}.",
-                next_step="The model and the tokenizer do not belong together.",
+                f"Token {token} is outside the vocabulary of this tokenizer, which has "
+                f"{self.vocab_size:,} tokens.",
+                next_step="Use the tokenizer that the model was trained with.",
             )
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Special ids give nothing; bytes that are not UTF-8 give U+FFFD."""
+        """The text of `ids`, without special tokens; invalid UTF-8 becomes U+FFFD."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def stream(self) -> StreamDecoder:
-        """A decoder to be fed one id at a time that never shows half a character."""
-        return ByteStream(self.token_bytes)
+        """A decoder that takes one id at a time and emits only complete characters."""
+        return ByteStreamDecoder(self.token_bytes)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        """Each token readable alone, for pages: specials by name, part of a character as \\xNN."""
+        """The text of each token, for pages: special tokens by name, other bytes as \\xNN."""
         names = {i: name for name, i in self.specials.items()}
         return [names.get(i) or self._piece(i) for i in ids]
 
     def _piece(self, token: int) -> str:
         return self.token_bytes(token).decode("utf-8", errors="backslashreplace")
 
-    # -- as a value -------------------------------------------------------------------------------
+    # -- storage ----------------------------------------------------------------------------------
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON-able data, complete: `tokenizer_from_dict` gives it back."""
+        """The tokenizer as data for JSON; `tokenizer_from_dict` is the inverse."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of everything that decides which text gets which ids."""
+        """sha256 (hex) of `to_dict`, which determines the ids of every text."""
         data = json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(data.encode("utf-8")).hexdigest()
 
     def save(self, folder: Path) -> Path:
-        """Write `tokenizer.json` into the folder and return its path."""
+        """Write `tokenizer.json` to the folder; returns its path."""
         path = folder / FILE
         text = json.dumps({"holo": 1, **self.to_dict()}, ensure_ascii=False)
         atomic_write_text(path, text)

@@ -1,13 +1,13 @@
-"""Byte-pair encoding trained here, and any `tokenizer.json` made elsewhere, by `tokenizers`.
+"""Byte-level BPE trained by holo, and any other `tokenizer.json`, with the `tokenizers` library.
 
-Byte-level: the alphabet is all 256 bytes, so that any text encodes and decodes to itself. Words
-are split before merging so that Hangul and other letters never share a token ("AI는" is "AI" +
-"는": the particle is the same token after a Latin word as after a Korean one), digits go in
-groups of at most three, and a space belongs to the word after it.
+The alphabet is all 256 bytes, so that every text can be encoded and decoded. Pre-tokenization keeps
+Hangul and other letters apart ("AI는" is "AI" + "는": the particle is the same token after a Latin
+word as after a Korean one), splits digits into groups of at most three, and attaches a space to the
+word after it.
 
-Foreign files are rewritten while loading in one respect: what adds a space before the first word
-or takes it away is switched off. With it `decode(encode(text)) == text` fails, and the
-continuation of a prompt loses its first space. Special tokens of the file are never produced.
+Other files are changed in one respect when loaded: adding or removing a space before the first word
+is switched off, because it breaks `decode(encode(text)) == text` and drops the first space of a
+continuation. `encode` never produces the file's special tokens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.data.tokenizers.base import FILE, SPECIAL, Tokenizer, append_specials, well_formed
-from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStream
+from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 WORDS = "|".join(
     [
-        r"['’](?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # what English ties on with an apostrophe
+        r"['’](?i:s|t|re|ve|m|ll|d)(?!\p{L})",  # English contractions
         r" ?\p{Hangul}+",
         r" ?[\p{L}\p{M}&&[^\p{Hangul}]]+",
         r" ?\p{N}{1,3}",
@@ -38,12 +38,12 @@ WORDS = "|".join(
         r"\s+",
     ]
 )
-SAMPLE_BYTES = 64 * 2**20  # text that merges are learned from; more changes them little
+SAMPLE_BYTES = 64 * 2**20  # text for learning merges; more text changes them little
 SMALLEST = 257  # all bytes and one special token
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The printable character that byte-level files write for each byte (GPT-2, 2019).
+    """The byte of each printable character in byte-level files (GPT-2, 2019).
 
     Printable Latin-1 bytes stand for themselves; the others, in order, for U+0100, U+0101, ...
     """
@@ -53,10 +53,10 @@ def byte_alphabet() -> dict[str, int]:
 
 
 class JsonTokenizer(Tokenizer):
-    """A tokenizer in the format of the `tokenizers` library; kind "bpe" if trained here."""
+    """A tokenizer in the format of the `tokenizers` library; kind "bpe" if trained by holo."""
 
     def __init__(self, text: str) -> None:
-        """`text` is the JSON of the file. What is not such a file raises DataError."""
+        """`text`: the content of a tokenizer.json. DataError if it is invalid."""
         import tokenizers
 
         try:
@@ -65,28 +65,30 @@ class JsonTokenizer(Tokenizer):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"This is not a tokenizer.json: {error}.") from error
         except Exception as error:  # the library raises nothing more specific for a bad file
-            raise DataError(f"The `tokenizers` library refuses this file: {error}.") from error
-        self.kind = "bpe" if _trained_here(data) else "tokenizer.json"
+            raise DataError(f"The `tokenizers` library rejects this file: {error}.") from error
+        self.kind = "bpe" if _trained_by_holo(data) else "tokenizer.json"
         self._library: tokenizers.Tokenizer = library
         self._library.encode_special_tokens = True  # "<|end|>" inside a text stays text
         self._library.no_truncation()
         self._library.no_padding()
         self._added = {a["id"]: a for a in data.get("added_tokens") or []}
         vocabulary = library.get_vocab(with_added_tokens=True)
-        ours = {a["content"]: i for i, a in self._added.items() if SPECIAL.fullmatch(a["content"])}
+        special = {
+            a["content"]: i for i, a in self._added.items() if SPECIAL.fullmatch(a["content"])
+        }
         self.ordinary = (
-            max((i for i in vocabulary.values() if i not in ours.values()), default=-1) + 1
+            max((i for i in vocabulary.values() if i not in special.values()), default=-1) + 1
         )
-        self.specials = append_specials(self.ordinary, (), ours)
+        self.specials = append_specials(self.ordinary, (), special)
         self._data = data
 
     @classmethod
     def train(
         cls, texts: Iterable[str], vocab_size: int, special_names: Sequence[str] = ()
     ) -> JsonTokenizer:
-        """Learn merges from at most `SAMPLE_BYTES` of `texts`; specials count in `vocab_size`.
+        """Learn merges from at most `SAMPLE_BYTES` of `texts`.
 
-        A text too small for that many merges gives a smaller vocabulary.
+        `vocab_size` includes the special tokens; a small text gives a smaller vocabulary.
         """
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -95,7 +97,7 @@ class JsonTokenizer(Tokenizer):
             raise UsageError(
                 f"A byte-level vocabulary of {vocab_size} is too small: there are 256 bytes "
                 f"and {count} special tokens.",
-                next_step=f"Ask for at least --vocab-size {SMALLEST - 1 + count}.",
+                next_step=f"Use at least --vocab-size {SMALLEST - 1 + count}.",
             )
         library = Tokenizer(models.BPE())
         library.pre_tokenizer = pre_tokenizers.Sequence(
@@ -139,7 +141,7 @@ class JsonTokenizer(Tokenizer):
         encode = partial(self._library.encode_batch_fast, add_special_tokens=False)
         try:
             done = encode(list(texts))
-        except TypeError:  # what the library makes of a lone surrogate; looking for one takes time
+        except TypeError:  # a lone surrogate; checking for them beforehand would be slow
             done = encode([well_formed(text) for text in texts])
         return [encoding.ids for encoding in done]
 
@@ -147,7 +149,7 @@ class JsonTokenizer(Tokenizer):
 
     @cached_property
     def _table(self) -> list[bytes] | None:
-        """The bytes of each id, for byte-level and SentencePiece-like files; None for others."""
+        """The bytes of each id for byte-level and SentencePiece-like files, else None."""
         style = _style(self._data)
         if style is None:
             return None
@@ -181,12 +183,12 @@ class JsonTokenizer(Tokenizer):
         return text
 
     def stream(self) -> StreamDecoder:
-        return super().stream() if self._table is not None else TextStream(self.decode)
+        return super().stream() if self._table is not None else TextStreamDecoder(self.decode)
 
-    # -- as a value -------------------------------------------------------------------------------
+    # -- storage ----------------------------------------------------------------------------------
 
     def save(self, folder: Path) -> Path:
-        """Write the file as the `tokenizers` and `transformers` libraries read it."""
+        """Write the file in the format of the `tokenizers` and `transformers` libraries."""
         path = folder / FILE
         text = json.dumps(self._data, ensure_ascii=False)
         atomic_write_text(path, text)
@@ -207,21 +209,21 @@ def _sample(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _parts(node: Any) -> list[dict[str, Any]]:
-    """A component of a tokenizer.json, or those of a sequence of them, as a flat list."""
+    """The components of a tokenizer.json entry as a flat list, sequences expanded."""
     if not node:
         return []
     inner = node.get("pretokenizers") or node.get("normalizers") or node.get("decoders")
     return [p for part in inner for p in _parts(part)] if inner is not None else [node]
 
 
-def _trained_here(data: dict[str, Any]) -> bool:
-    """Whether the file splits words the way `JsonTokenizer.train` does."""
+def _trained_by_holo(data: dict[str, Any]) -> bool:
+    """Whether the file has the pre-tokenization of `JsonTokenizer.train`."""
     patterns = [p.get("pattern") for p in _parts(data.get("pre_tokenizer"))]
     return {"Regex": WORDS} in patterns
 
 
 def _style(data: dict[str, Any]) -> str | None:
-    """Whether tokens stand for bytes ("bytes": byte-level, "pieces": ▁ and <0xNN>), or not."""
+    """How tokens encode bytes: "bytes" (byte-level), "pieces" (▁ and <0xNN>), or None."""
     kinds = {p["type"] for p in _parts(data.get("decoder"))}
     if "ByteLevel" in kinds:
         return "bytes"
@@ -233,7 +235,7 @@ def _style(data: dict[str, Any]) -> str | None:
 
 
 def _without_first_space(data: dict[str, Any]) -> dict[str, Any]:
-    """The file with everything switched off that invents or removes the very first space."""
+    """Switch off whatever adds or removes a space at the beginning."""
     if data.get("model") is None:
         raise KeyError("it has no 'model'")
     for part in [*_parts(data.get("pre_tokenizer")), *_parts(data.get("decoder"))]:

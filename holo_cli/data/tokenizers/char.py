@@ -1,8 +1,8 @@
-"""One token per character, the alphabet taken from the text itself.
+"""One token per character; the alphabet is that of the training text.
 
-Small vocabularies learn fast and are easy to look at: tiny Shakespeare has 65 characters. What
-the alphabet lacks cannot be written: in a prompt such characters are left out (`unknown` names
-them, so that the caller can say so), and preparing a set whose text needs them is refused.
+Small vocabularies learn fast and are easy to inspect: tiny Shakespeare has 65 characters. Other
+characters cannot be encoded: in a prompt they are dropped (`unknown` lists them, for a warning),
+and preparing a set with them is an error.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ CODE_POINTS = 0x110000
 
 
 class CharTokenizer(Tokenizer):
-    """Character number i of the alphabet is token i; specials follow."""
+    """Token i is character i of the alphabet; special tokens follow."""
 
     kind = "char"
 
     def __init__(self, characters: str, specials: Mapping[str, int] | None = None) -> None:
         if len(set(characters)) != len(characters):
-            raise DataError("The tokenizer's list of characters holds one of them twice.")
+            raise DataError("The tokenizer's list of characters has duplicates.")
         self.characters = characters
         self.ordinary = len(characters)
         self.specials = append_specials(self.ordinary, (), specials)
@@ -35,12 +35,12 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, texts: Iterable[str], special_names: Iterable[str] = ()) -> CharTokenizer:
-        """The alphabet of `texts`, in code point order. One pass; memory is the alphabet's."""
+        """Collect the alphabet of `texts`, in code point order."""
         found: set[str] = set()
         for text in texts:
             found.update(text)
         if not found:
-            raise DataError("There is no text to take an alphabet from.")
+            raise DataError("There is no text to train the tokenizer on.")
         return cls("".join(sorted(found))).with_specials(special_names)
 
     def with_specials(self, names: Iterable[str]) -> CharTokenizer:

@@ -1,11 +1,10 @@
 """A SentencePiece model file, such as LLaMA's `tokenizer.model`.
 
-SentencePiece by itself puts a space before the first word when encoding and takes it away when
-decoding, which breaks the continuation of a prompt, and may rewrite characters (NFKC). Both are
-switched off in a copy of the model in memory, so that every token stands for fixed bytes and
-`decode(encode(text)) == text`; the pieces and their ids are the file's. A model without byte
-fallback cannot write characters it does not know: see `unknown`.
-(The file's name ends in _ to keep it apart from the library's.)
+By default SentencePiece adds a space before the first word when encoding and removes it when
+decoding, which breaks continuations of a prompt, and may normalise characters (NFKC). Both are
+switched off in memory, so that every token has fixed bytes and `decode(encode(text)) == text`; the
+pieces and their ids are unchanged. A model without byte fallback cannot encode unknown characters:
+see `unknown`. (The module's name ends in _ because the library has the same name.)
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from holo_cli.data.tokenizers.base import FILE, Tokenizer, append_specials, to_b
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_bytes, atomic_write_json
 
-SPACE = "▁"  # what the model's pieces have for a space
+SPACE = "▁"  # a space in the model's pieces
 MODEL_FILE = "tokenizer.model"
 
 
 class SentencePieceTokenizer(Tokenizer):
-    """Ids of the model unchanged; specials follow after its last piece."""
+    """The ids of the model; special tokens follow its last piece."""
 
     kind = "sentencepiece"
 
     def __init__(self, model: bytes, specials: Mapping[str, int] | None = None) -> None:
-        """`model` is the content of a .model file; anything else raises DataError."""
+        """`model`: the content of a .model file. DataError if it is invalid."""
         import sentencepiece
 
         proto = import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
@@ -46,7 +45,7 @@ class SentencePieceTokenizer(Tokenizer):
         except (damaged, RuntimeError) as error:
             raise DataError("This is not a SentencePiece model file.") from error
         if library.piece_size() == 0:
-            raise DataError("This SentencePiece model file holds no pieces.")
+            raise DataError("This SentencePiece model file has no pieces.")
         self._model = model
         self._library = library
         self.ordinary = int(library.piece_size())
@@ -72,10 +71,10 @@ class SentencePieceTokenizer(Tokenizer):
         if SPACE not in text or len(self._byte_ids) < 256:
             ids: list[int] = self._library.encode(text)
             return ids
-        # A text with the very character that stands for spaces: that one is written as bytes.
-        written = [self._byte_ids[bytes([b])] for b in SPACE.encode("utf-8")]
+        # a literal "▁" in the text is encoded as bytes, because as a piece it means a space
+        escaped = [self._byte_ids[bytes([b])] for b in SPACE.encode("utf-8")]
         first, *others = [self._library.encode(part) for part in text.split(SPACE)]
-        return first + [i for part in others for i in (*written, *part)]
+        return first + [i for part in others for i in (*escaped, *part)]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
@@ -96,17 +95,17 @@ class SentencePieceTokenizer(Tokenizer):
     def from_dict(
         cls, data: Mapping[str, Any], folder: Path | None = None
     ) -> SentencePieceTokenizer:
-        """Rebuild from `to_dict`, or from the files that `save` wrote into `folder`."""
+        """Rebuild from `to_dict`, or from the files that `save` wrote to `folder`."""
         if "model" in data:
             return cls(base64.b64decode(data["model"]), data["specials"])
         path = (folder or Path()) / MODEL_FILE
         model = path.read_bytes()
         if hashlib.sha256(model).hexdigest() != data["model_sha256"]:
-            raise DataError(f"{path} is not the model that this set was prepared with.")
+            raise DataError(f"{path} is not the tokenizer that this set was prepared with.")
         return cls(model, data["specials"])
 
     def save(self, folder: Path) -> Path:
-        """Write `tokenizer.model` as it was, and `tokenizer.json` that refers to it."""
+        """Write `tokenizer.model`, and a `tokenizer.json` that refers to it."""
         atomic_write_bytes(folder / MODEL_FILE, self._model)
         reference = {
             "holo": 1,

@@ -1,15 +1,14 @@
-"""Ids to text as it comes: what `push` returns is always whole characters.
+"""Streaming decoding: `push` returns complete characters only.
 
-Two things can be cut by a token boundary. The bytes of one code point: a Hangul syllable is three
-bytes, an emoji four, and a byte-level token may end in the middle of them. And a character a
-person sees, made of several code points: a family emoji (people joined by ZWJ), a flag (two
-regional indicators), a thumb with a skin tone, a Devanagari letter with its vowel sign, Hangul
-written in single jamo. The first are held back until complete; the second until something
-comes that cannot belong to them.
+A token boundary can split two things. The bytes of one code point: a Hangul syllable has three
+bytes, an emoji four, and a byte-level token can end between them. And a user-perceived character of
+several code points: a family emoji (people joined by ZWJ), a flag (two regional indicators), a
+thumb with a skin tone, a Devanagari letter with its vowel sign, Hangul in single jamo. The first
+are buffered until complete; the second until a code point follows that does not belong to them.
 
-Latin, Greek, Cyrillic, precomposed Hangul, kana and Chinese characters go out at once: in
-normalised (NFC) text nothing attaches to them, and holding each word's last letter until the
-next token would make every stream look late. An accent that does come alone follows as it is.
+Latin, Greek, Cyrillic, precomposed Hangul, kana and Chinese characters are emitted at once: in NFC
+text nothing attaches to them, and buffering the last letter of each word would delay every stream.
+A separate combining accent is emitted when it arrives.
 """
 
 from __future__ import annotations
@@ -20,74 +19,74 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 ZWJ = "\u200d"
-LONGEST = 64  # code points held back at most, so that endless joining cannot stall a stream
+LONGEST = 64  # buffered code points at most, so that endless joining cannot block a stream
 
 
 class StreamDecoder(ABC):
-    """Feed ids to `push`; what it returned so far plus `flush()` equals `decode` of the ids."""
+    """All results of `push` plus `flush()` equal `decode` of the ids."""
 
     @abstractmethod
     def push(self, token: int) -> str:
-        """The text that became certain with this token; may be empty."""
+        """The text that is complete with this token; may be empty."""
 
     @abstractmethod
     def flush(self) -> str:
-        """What was still held back; incomplete bytes become U+FFFD. The decoder starts afresh."""
+        """The rest of the buffer, incomplete bytes as U+FFFD; resets the decoder."""
 
 
-class ByteStream(StreamDecoder):
-    """For tokenizers whose tokens stand for bytes, whatever came before."""
+class ByteStreamDecoder(StreamDecoder):
+    """For tokenizers whose tokens are bytes, independent of the context."""
 
     def __init__(self, token_bytes: Callable[[int], bytes]) -> None:
         self._token_bytes = token_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._held = ""
+        self._buffer = ""
 
     def push(self, token: int) -> str:
-        text = self._held + self._decoder.decode(self._token_bytes(token))
-        cut = stable_length(text)
-        self._held = text[cut:]
-        return text[:cut]
+        text = self._buffer + self._decoder.decode(self._token_bytes(token))
+        stable = stable_length(text)
+        self._buffer = text[stable:]
+        return text[:stable]
 
     def flush(self) -> str:
-        text = self._held + self._decoder.decode(b"", final=True)
+        text = self._buffer + self._decoder.decode(b"", final=True)
         self._decoder.reset()
-        self._held = ""
+        self._buffer = ""
         return text
 
 
-class TextStream(StreamDecoder):
-    """For tokenizers that only decode whole sequences (WordPiece and other foreign files).
+class TextStreamDecoder(StreamDecoder):
+    """For tokenizers that only decode whole sequences (WordPiece, for example).
 
-    Decodes everything again at each token and gives out what no longer changes: all but the last
-    two words, because such decoders may still tidy the spaces there.
+    Decodes all ids again at each token and emits all but the last two words, in which such decoders
+    may still change spaces.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]) -> None:
         self._decode = decode
         self._ids: list[int] = []
-        self._shown = ""
+        self._emitted = ""
 
     def push(self, token: int) -> str:
         self._ids.append(token)
         text = self._decode(self._ids)
         settled = text.rsplit(" ", 2)[0] if text.count(" ") >= 2 else ""
         settled = settled[: stable_length(settled)].rstrip("\ufffd")
-        if not settled.startswith(self._shown):
+        if not settled.startswith(self._emitted):
             return ""
-        fresh = settled[len(self._shown) :]
-        self._shown = settled
-        return fresh
+        new = settled[len(self._emitted) :]
+        self._emitted = settled
+        return new
 
     def flush(self) -> str:
         text = self._decode(self._ids)
-        fresh = text[len(self._shown) :]
-        self._ids, self._shown = [], ""
-        return fresh
+        new = text[len(self._emitted) :]
+        self._ids, self._emitted = [], ""
+        return new
 
 
 def stable_length(text: str) -> int:
-    """How much of `text` is whole characters whatever comes next.
+    """Length of the prefix of `text` that is complete whatever follows.
 
     >>> stable_length("ab한")
     3
@@ -103,7 +102,7 @@ def stable_length(text: str) -> int:
 
 
 def _may_grow(char: str) -> bool:
-    """Whether a following code point may become part of the same visible character."""
+    """Whether a following code point may belong to the same user-perceived character."""
     if char < "\u0590":  # Latin, Greek, Cyrillic, Armenian and their combining marks
         return False
     if char == ZWJ or any(test(char) for test in (_is_jamo, _is_regional, _is_pictograph, _is_tag)):
@@ -116,7 +115,7 @@ def _may_grow(char: str) -> bool:
 
 
 def _joins(text: str, i: int) -> bool:
-    """Whether code point i belongs to the same visible character as the one before it."""
+    """Whether code points i - 1 and i belong to the same user-perceived character."""
     here, before = text[i], text[i - 1]
     if here == ZWJ or before == ZWJ or _is_skin_tone(here) or _is_tag(here):
         return True
@@ -139,7 +138,7 @@ def _is_skin_tone(char: str) -> bool:
 
 
 def _is_tag(char: str) -> bool:
-    """What follows a black flag to make it that of England or Scotland."""
+    """Tag characters, as in the flags of England and Scotland."""
     return "\U000e0020" <= char <= "\U000e007f"
 
 

@@ -1,9 +1,9 @@
 """OpenAI's encodings through `tiktoken`: gpt2, cl100k_base, o200k_base.
 
-The library fetches its rank file on first use and keeps it in `TIKTOKEN_CACHE_DIR`, or else in a
-temporary folder. That is decided before the library is asked, because without a network it would
-wait or end in a traceback. A checkpoint stores a reference and the sha256 of the ranks, not the
-ranks themselves. (The file's name ends in _ to keep it apart from the library's.)
+The library downloads its rank file on first use and caches it in `TIKTOKEN_CACHE_DIR`, or else in
+a temporary folder. The cache is checked before the library is called, which without a network would
+block or raise a traceback. A checkpoint stores the name and the sha256 of the ranks, not the ranks
+themselves. (The module's name ends in _ because the library has the same name.)
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from holo_cli.errors import DataError, UsageError, nearest
 if TYPE_CHECKING:
     import tiktoken
 
-_PLACE = "https://openaipublic.blob.core.windows.net/"
-RANK_FILES = {  # encoding -> the files its first use fetches
+_SERVER = "https://openaipublic.blob.core.windows.net/"
+RANK_FILES = {  # encoding -> the files it needs
     "gpt2": (
-        _PLACE + "gpt-2/encodings/main/vocab.bpe",
-        _PLACE + "gpt-2/encodings/main/encoder.json",
+        _SERVER + "gpt-2/encodings/main/vocab.bpe",
+        _SERVER + "gpt-2/encodings/main/encoder.json",
     ),
-    "cl100k_base": (_PLACE + "encodings/cl100k_base.tiktoken",),
-    "o200k_base": (_PLACE + "encodings/o200k_base.tiktoken",),
+    "cl100k_base": (_SERVER + "encodings/cl100k_base.tiktoken",),
+    "o200k_base": (_SERVER + "encodings/o200k_base.tiktoken",),
 }
 
 
 class TiktokenTokenizer(Tokenizer):
-    """Ids of the encoding unchanged; specials follow after its own `n_vocab`."""
+    """The ids of the encoding; special tokens follow its `n_vocab`."""
 
     def __init__(
         self, name: str, specials: Mapping[str, int] | None = None, *, offline: bool = False
@@ -75,19 +75,20 @@ class TiktokenTokenizer(Tokenizer):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TiktokenTokenizer:
-        """Rebuild from `to_dict`; other ranks than those of then are refused."""
+        """Rebuild from `to_dict`; DataError if the ranks differ."""
         name = str(data["kind"]).partition(":")[2]
         tokenizer = cls(name, data["specials"])
         if ranks_sha256(name) != data["ranks_sha256"]:
             raise DataError(
-                f"The ranks of tiktoken's '{name}' on this machine are not those that were used.",
-                next_step=f"Remove the files in {cache_folder()} to have them fetched again.",
+                f"The ranks of tiktoken's '{name}' on this machine differ from those in use "
+                "when the tokenizer was stored.",
+                next_step=f"Delete the files in {cache_folder()} to download them again.",
             )
         return tokenizer
 
 
 def cache_folder() -> Path | None:
-    """Where `tiktoken` keeps rank files; None where caching is switched off."""
+    """The folder in which `tiktoken` caches rank files; None if caching is switched off."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return Path(os.environ[variable]) if os.environ[variable] else None
@@ -95,27 +96,35 @@ def cache_folder() -> Path | None:
 
 
 def missing_files(name: str) -> list[str]:
-    """The addresses of the rank files of an encoding that are not in the cache."""
+    """The URLs of the rank files of an encoding that are not in the cache."""
     folder = cache_folder()
     if folder is None:
         return list(RANK_FILES[name])
-    # tiktoken names a cached file by the SHA-1 of its address
+    # tiktoken names a cached file by the SHA-1 of its URL
     names = {url: hashlib.sha1(url.encode()).hexdigest() for url in RANK_FILES[name]}
     return [url for url, file in names.items() if not (folder / file).is_file()]
 
 
 def load_encoding(name: str, *, offline: bool = False) -> tiktoken.Encoding:
-    """The library's encoding; UsageError for other names, DataError where it cannot be had."""
+    """Load an encoding. UsageError for an unknown name, DataError if its files are unavailable."""
     if name not in RANK_FILES:
         raise UsageError(
-            f"There is no tiktoken encoding '{name}' here.", next_step=nearest(name, RANK_FILES)
+            f"There is no tiktoken encoding '{name}'.", next_step=nearest(name, RANK_FILES)
         )
-    if missing_files(name) and (offline or not reachable(_PLACE)):
-        why = "this is an offline run" if offline else "it cannot be fetched from here"
-        raise DataError(
-            f"The rank file of tiktoken's '{name}' is not in {cache_folder()}, and {why}.",
-            next_step="Set TIKTOKEN_CACHE_DIR to a folder that has it, or use --tokenizer bpe.",
-        )
+    if missing_files(name):
+        next_step = "Set TIKTOKEN_CACHE_DIR to a folder that has it, or use --tokenizer bpe."
+        if offline:
+            raise DataError(
+                f"The rank file of tiktoken's '{name}' is not in {cache_folder()}, and offline "
+                "mode is on.",
+                next_step=next_step,
+            )
+        if not reachable(_SERVER):
+            raise DataError(
+                f"The rank file of tiktoken's '{name}' is not in {cache_folder()}, and "
+                f"{_SERVER} does not respond.",
+                next_step=next_step,
+            )
     return _load(name, str(cache_folder()))
 
 
@@ -129,13 +138,13 @@ def _load(name: str, folder: str) -> tiktoken.Encoding:
     except (requests.RequestException, ValueError, OSError) as error:
         raise DataError(
             f"The rank file of tiktoken's '{name}' in {folder} cannot be used: {error}.",
-            next_step="Remove it and try again with a network, or use --tokenizer bpe.",
+            next_step="Delete it and try again with a network, or use --tokenizer bpe.",
         ) from error
 
 
 @cache
 def ranks_sha256(name: str) -> str:
-    """sha256 over every token's bytes and id, in order of id: the same on every machine."""
+    """sha256 of the bytes and ids of all tokens, in the order of the ids."""
     digest = hashlib.sha256()
     encoding = load_encoding(name)
     for piece, rank in sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1]):

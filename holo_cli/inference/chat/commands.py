@@ -157,7 +157,7 @@ def _memory_status(session: ChatSession) -> str:
     model, memory = session.loaded.model, session.memory
     limit, outside, texts = model.context_limit, session.turns_outside_context(), memory.saved.texts
     lines = [f"state: {session.state_bytes():,} bytes"]
-    if "memory" in model.views():
+    if model.has_memory:
         lines.append("The state includes the model's episodic memory.")
     if limit is None:
         lines.append("context: unlimited, older text fades")

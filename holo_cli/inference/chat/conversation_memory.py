@@ -78,7 +78,7 @@ class ConversationMemory:
 
     def at_start(self) -> SavedMemory:
         """The memory of an empty conversation."""
-        return SavedMemory(on="memory" in self._loaded.model.views())
+        return SavedMemory(on=self._loaded.model.has_memory)
 
     def neighbours(
         self, turns: Sequence[Turn], dropped: int, query: Sequence[int]

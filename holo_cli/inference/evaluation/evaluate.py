@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from holo_cli.data.batches import windows
+from holo_cli.data.batches import eval_windows
 from holo_cli.data.windows import IGNORE
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import Texts
@@ -213,7 +213,7 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
 def _windowed(
     model: LanguageModel, texts: Texts, context: int, stride: int, rows: int
 ) -> Iterator[NDArray[np.float64]]:
-    for x, y in windows(texts.stream, context, rows, texts.first, stride):
+    for x, y in eval_windows(texts.stream, context, rows, texts.first, stride):
         y = y.to(model.device)
         nats = nats_per_token(model.hidden(x.to(model.device)).x, model.head, y)
         yield nats[y != IGNORE].double().cpu().numpy()
@@ -221,7 +221,7 @@ def _windowed(
 
 def _carried(model: LanguageModel, texts: Texts, chunk: int) -> Iterator[NDArray[np.float64]]:
     state = model.init_state(1)
-    for x, y in windows(texts.stream, chunk, 1, texts.first):
+    for x, y in eval_windows(texts.stream, chunk, 1, texts.first):
         known = int((y != IGNORE).sum())
         x, y = x[:, :known].to(model.device), y[:, :known].to(model.device)
         hidden, state = model.step_hidden(x, state)

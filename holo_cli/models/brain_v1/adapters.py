@@ -1,8 +1,8 @@
 """Language adapters: a small bottleneck per language after every layer (Houlsby et al. 2019).
 
-Which one a token passes is said by the last language marker before it in its own sequence, which
-is causal, survives decoding as one number per row, and needs no detector inside the model:
-`holo prepare` marks documents, and a prompt is marked by its detected language or by `--lang`.
+A token uses the adapter of the last language marker up to it in its own sequence. That is causal,
+costs one number per row of decoding state, and needs no detector inside the model: `holo prepare`
+marks documents, and a prompt is marked by its detected language or by `--lang`.
 Legend: B rows, T positions, C width, R width of the bottleneck, L languages.
 """
 
@@ -16,14 +16,14 @@ from holo_cli.models.brain_v1.config import Config
 
 
 class LanguageAdapters(FeedForward):
-    """What the adapter of each token's language adds to the stream; zero at first."""
+    """The adapter of each token's language; its output is zero at first."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.count, self.inner = len(config.languages), config.adapters
         self.down = nn.Linear(config.width, self.count * self.inner, bias=False)
         self.up = nn.Linear(self.inner, self.count * config.width, bias=False)
-        for stacked in (self.down, self.up):  # one matrix a language
+        for stacked in (self.down, self.up):  # a matrix per language
             stacked.weight.splits = self.count  # type: ignore[attr-defined]
 
     def finish_initialisation(self) -> None:
@@ -35,12 +35,12 @@ class LanguageAdapters(FeedForward):
     def forward(self, x: Tensor, languages: Tensor | None = None) -> tuple[Tensor, Aux]:
         """x (B, T, C), languages (B, T) int64 in 0 .. L - 1."""
         assert languages is not None
-        flat, spoken = x.flatten(0, 1), languages.flatten()
+        flat, language = x.flatten(0, 1), languages.flatten()
         downs = self.down.weight.unflatten(0, (self.count, -1))  # (L, R, C)
         ups = self.up.weight.unflatten(0, (self.count, -1))  # (L, C, R)
         y = torch.zeros_like(flat)
         for number in range(self.count):
-            rows = (spoken == number).nonzero()[:, 0]
+            rows = (language == number).nonzero()[:, 0]
             h = torch.relu(nn.functional.linear(flat[rows], downs[number]))
             y = y.index_add(0, rows, nn.functional.linear(h, ups[number]).to(y.dtype))
         return y.view_as(x), {}
@@ -53,7 +53,7 @@ def languages_of(tokens: Tensor, markers: Tensor, before: Tensor) -> Tensor:
     """
     here = tokens[..., None] == markers  # (B, T, L)
     position = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    # the position of the last marker, 0 where there is none yet, and what it said
+    # position of the last marker, 0 where there is none yet
     last = (here.any(-1) * position).cummax(1).values
-    said = torch.cat((before[:, None], here.int().argmax(-1)), 1)
-    return said.gather(1, last)
+    language = torch.cat((before[:, None], here.int().argmax(-1)), 1)
+    return language.gather(1, last)

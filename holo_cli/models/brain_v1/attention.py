@@ -1,52 +1,46 @@
-"""Attention with dendrites, and with only its largest weights kept at evaluation.
+"""Attention whose heads are gated by dendrites, and optionally by its largest weights only.
 
 Dendrites (active dendrites, Iyer et al. 2022, here per head): each head has D dendrites, vectors
 u_j in the space of the stream. With c_t the mean of the layer's inputs up to t,
 
     y_h  <-  y_h * 2 sigma(u_h,j* . c_t),     j* the dendrite of the largest |u_h,j . c_t|
 
-so that a head is passed on or held back by the context it is in. The factor 2 (which the output
-projection could absorb) lets a head without evidence pass as it is: the gate starts near 1.
+so that context passes a head on or suppresses it. The factor 2 (which the output projection could
+absorb) makes the gate start near 1.
 
-`attention_top`: at evaluation and in decoding a token keeps the largest of its attention weights,
-ceil(share of the tokens it can see), and these are divided by their sum. Training sees all. It
-needs all weights to choose from, so it saves no time; it says how few would do.
+`attention_top`: in evaluation and decoding a token keeps its largest attention weights,
+ceil(share of the tokens it can see), normalised by their sum; training keeps all. All weights are
+computed to choose from, so it saves no time; it measures how few would be enough.
 
 Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H, D dendrites.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.sparsity_2_4 import TwoFourLinear
+from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear
+from holo_cli.models.vanilla.attention import Attention
 
-DENDRITE_STD = 0.1  # of u . c for a c of unit scale, at first
+DENDRITE_STD = 0.1  # initial standard deviation of u . c for c of unit scale
 
 
 @dataclass(frozen=True)
-class AttentionState:
+class AttentionState(DataState):
     """Keys and values, and the sum of all inputs so far, (B, C); (B, 0) without dendrites."""
 
     past: KVCache
     total: Tensor
-
-    def select(self, rows: Tensor) -> AttentionState:
-        return replace(self, past=self.past.select(rows), total=self.total.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield from self.past.tensors()
-        yield self.total
 
 
 class BrainAttention(Attention):
@@ -56,9 +50,9 @@ class BrainAttention(Attention):
         super().__init__(config)
         if config.two_four == "all":
             splits = self.qkv.weight.splits  # type: ignore[attr-defined]
-            self.qkv = TwoFourLinear(config.width, 3 * config.width)
+            self.qkv = Sparse24Linear(config.width, 3 * config.width)
             self.qkv.weight.splits = splits  # type: ignore[attr-defined]
-            self.out = TwoFourLinear(config.width, config.width)
+            self.out = Sparse24Linear(config.width, config.width)
         self.width, self.top, self.per_head = config.width, config.attention_top, config.dendrites
         self.dendrites: nn.Linear | None = None
         if config.dendrites:
@@ -82,14 +76,16 @@ class BrainAttention(Attention):
         """q (B, H, S, d), k and v (B, H, L, d) -> (B, H, S, d)."""
         if self.training or self.top == 1:
             return causal_attention(q, k, v)
-        return largest(causal_weights(q, k), self.top).to(v.dtype) @ v
+        return keep_largest(causal_weights(q, k), self.top).to(v.dtype) @ v
 
     def _gate(self, context: Tensor) -> Tensor:
-        """Means (B, S, C) -> what each head is multiplied with, (B, H, S, 1)."""
+        """Running means (B, S, C) -> the factor of each head, (B, H, S, 1)."""
         assert self.dendrites is not None
-        pull = self.dendrites(context).unflatten(2, (self.heads, self.per_head))  # (B, S, H, D)
-        strongest = pull.detach().abs().argmax(3, keepdim=True)
-        return 2 * torch.sigmoid(pull.gather(3, strongest)).transpose(1, 2)
+        activation = self.dendrites(context).unflatten(
+            2, (self.heads, self.per_head)
+        )  # (B, S, H, D)
+        strongest = activation.detach().abs().argmax(3, keepdim=True)
+        return 2 * torch.sigmoid(activation.gather(3, strongest)).transpose(1, 2)
 
     # -- decoding ---------------------------------------------------------------------------------
 
@@ -97,7 +93,7 @@ class BrainAttention(Attention):
         w = self.out.weight
         size = self.width if self.dendrites is not None else 0
         return AttentionState(
-            KVCache(), torch.zeros(batch, size, dtype=_wide(w.dtype), device=w.device)
+            KVCache(), torch.zeros(batch, size, dtype=wide(w.dtype), device=w.device)
         )
 
     def step(  # type: ignore[override]
@@ -116,21 +112,21 @@ class BrainAttention(Attention):
             total = sums[:, -1]
         return self._join(y), AttentionState(past, total)
 
-    def remember(
+    def append_to_cache(
         self, x: Tensor, state: AttentionState, extras: Extras = NOTHING
     ) -> AttentionState:
-        """The state after x (B, S, C) for tokens whose output nobody asks for: keys and values,
-        without queries, attention or projection."""
+        """The state after x (B, S, C) for tokens that need no output here: keys and values only,
+        without queries, attention or output projection."""
         batch, length, _ = x.shape
         if self.canon is None:
             weight = self.qkv.weight
-            if isinstance(self.qkv, TwoFourLinear):
+            if isinstance(self.qkv, Sparse24Linear):
                 weight = self.qkv.effective()
             kv = nn.functional.linear(x, weight[self.width :])
             kv = kv.view(batch, length, 2 * self.heads, -1)
             k = self.rope(rms_norm(kv[:, :, : self.heads]), state.past.length).transpose(1, 2)
             v = extras.values(kv[:, :, self.heads :]).transpose(1, 2)
-        else:  # the convolution's window holds queries too
+        else:  # the convolution's window includes queries
             _, k, v = self._project(x, state.past.length, extras)
         total = state.total
         if self.dendrites is not None:
@@ -146,31 +142,31 @@ class BrainAttention(Attention):
         """(B, T, C) -> attention weights (B, H, T, T), as evaluation uses them."""
         q, k, _ = self._project(x, 0)
         weights = causal_weights(q, k)
-        return weights if self.top == 1 else largest(weights, self.top)
+        return weights if self.top == 1 else keep_largest(weights, self.top)
 
 
 def running_mean(x: Tensor) -> Tensor:
     """(B, T, C) -> the mean of positions 0 .. t at each t, summed in float32 at least."""
-    seen = torch.arange(1, x.shape[1] + 1, dtype=_wide(x.dtype), device=x.device)
+    seen = torch.arange(1, x.shape[1] + 1, dtype=wide(x.dtype), device=x.device)
     return (x.to(seen.dtype).cumsum(1) / seen[:, None]).to(x.dtype)
 
 
 def causal_weights(q: Tensor, k: Tensor) -> Tensor:
     """Softmax weights of the last S of L positions, (B, H, S, d), (B, H, L, d) -> (B, H, S, L)."""
     length, total = q.shape[2], k.shape[2]
-    wide = _wide(q.dtype)
-    score = q.to(wide) @ k.to(wide).mT * q.shape[3] ** -0.5
+    dtype = wide(q.dtype)
+    score = q.to(dtype) @ k.to(dtype).mT * q.shape[3] ** -0.5
     past = torch.ones(length, total, dtype=torch.bool, device=q.device).tril(total - length)
     return score.masked_fill(~past, float("-inf")).softmax(-1)
 
 
-def largest(weights: Tensor, share: float) -> Tensor:
+def keep_largest(weights: Tensor, share: float) -> Tensor:
     """The largest ceil(share x visible) weights of each row, divided by their sum; others zero.
 
     (..., S, L): row s of S sees the first L - S + s + 1 of the L positions.
     """
     length, total = weights.shape[-2:]
-    # on the host and in float64, where 0.1 x 10 is not yet more than 1
+    # on the host in float64: in float32 0.1 x 10 would be more than 1
     visible = torch.arange(total - length + 1, total + 1, dtype=torch.float64)
     keep = (visible * share - 1e-9).ceil().long().clamp_min(1).to(weights.device)  # (S,)
     order = weights.argsort(dim=-1, descending=True, stable=True)
@@ -180,7 +176,3 @@ def largest(weights: Tensor, share: float) -> Tensor:
     )
     left = weights * kept
     return left / left.sum(-1, keepdim=True)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)

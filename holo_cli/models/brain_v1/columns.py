@@ -1,18 +1,19 @@
-"""An MLP of columns: a router keeps a few of them for each token, and only those are computed.
+"""An MLP of columns, a fine-grained mixture of experts: a router keeps a few columns per token, and
+only those are computed.
 
     r = W_r x,   kept = the c columns of largest r_j + b_j              (b: for balance only)
     y = sum over kept columns j of  W_out^j [ s f_j h_j ],   h_j = relu(W_in^j x + r_j)^2
 
-The router's value is a drive that all units of its column share: a column chosen clearly fires
-clearly, one chosen barely hardly does, and the router learns through every unit that fires. (With
-`gate = "sigmoid"` it is a factor sigmoid(r_j) on what the column sends instead; that learns worse.)
-f_j is the lateral inhibition between the kept columns, 1 without it; s = sqrt(C / U) only sets the
-step of W_out. With fewer units to fire than the kept columns have, the largest of them win.
+The router's value is added to all units of its column, so it sets how strongly the column fires and
+learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
+column's output instead, which learns worse.) f_j is the lateral inhibition between the kept
+columns, 1 without it; s = sqrt(C / U) only sets the step size of W_out. If fewer units may fire
+than the kept columns have, the largest of them do.
 
-Tokens are sorted by column, so training is a product per column over just the tokens that chose it
-(`grouped.py`); decoding one token is a few products of single columns with a vector. The choice is
-made token by token from the present alone: no capacity that others could fill, no order, and the
-bias b moves only between steps, so a later token can never change what an earlier one was given.
+Tokens are sorted by column, so training is a product per column over the tokens that chose it
+(`grouped.py`); decoding one token is a few products of single columns with a vector. The choice
+depends on the token alone: there is no capacity limit, and the bias b moves only between steps, so
+a later token cannot change an earlier one's columns.
 
 Legend: N tokens, C width, U hidden units, G columns, m units of each, c kept, P = N c pairs.
 """
@@ -24,11 +25,12 @@ from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
+from holo_cli.layers.precision import wide
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.grouped import Sorted, grouped
+from holo_cli.models.brain_v1.grouped import SortedPairs, grouped
 from holo_cli.models.brain_v1.inhibition import Inhibition
-from holo_cli.models.brain_v1.kwta import evenness, winners
-from holo_cli.models.brain_v1.sparsity_2_4 import two_of_four
+from holo_cli.models.brain_v1.kwta import balance_term, winners
+from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
 ALWAYS = 1e6  # added to the score of a shared column
 
@@ -49,9 +51,9 @@ class Columns(FeedForward):
         # W_out transposed, (G m, C): a column's part of it is one piece of memory
         self.down = nn.Linear(width, config.hidden, bias=False)
         for stacked in (self.up, self.down):
-            # Muon orthogonalises column by column: together, busy columns would set the scale
+            # Muon orthogonalises each column by itself: together, busy columns would set the scale
             stacked.weight.splits = self.columns  # type: ignore[attr-defined]
-        # with it an entry of W_out moves as far in a step of Muon as one of the dense twin's (C, U)
+        # with it a step of Muon moves an entry of W_out as far as one of a dense (C, U) matrix
         self.scale = min(1.0, (width / config.hidden) ** 0.5)
         self.bias: nn.Parameter | None = None
         if self.balance and self.kept < self.columns:
@@ -73,12 +75,12 @@ class Columns(FeedForward):
     # -- the choice -------------------------------------------------------------------------------
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) -> the router's values for the kept columns and which these are, (N, c) each."""
+        """(N, C) -> the router's values of the kept columns and their indices, (N, c) each."""
         if len(tokens) == 1:  # a product with a vector is several times faster than with one row
             value = self.router.weight.to(tokens.dtype).mv(tokens[0])[None]
         else:
             value = self.router(tokens)
-        value = value.to(torch.promote_types(value.dtype, torch.float32))
+        value = value.to(wide(value.dtype))
         score = value.detach()
         if self.bias is not None:
             score = score + self.balance * self.bias.detach().to(score.dtype)
@@ -96,85 +98,84 @@ class Columns(FeedForward):
         if self.masked:
             y = self._masked(tokens, value, chosen)
         elif len(tokens) == 1 and not torch.is_grad_enabled():
-            y = self._one(tokens[0], value, chosen)[None]
+            y = self._single_token(tokens[0], value, chosen)[None]
         else:
             y = self._sorted(tokens, value, chosen)
         aux: Aux = {}
         if self.bias is not None and self.training:
-            aux["balance"] = evenness(self.bias, chosen)
+            aux["balance"] = balance_term(self.bias, chosen)
         return self.dropout(y.view(x.shape)), aux
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        """What is multiplied with, W_in and W_out by column, (G, m, C) each."""
+        """Effective W_in and W_out by column, (G, m, C) each."""
         up, down = self.up.weight, self.down.weight
         if self.two_four:
-            up, down = two_of_four(up), two_of_four(down, dim=0)
+            up, down = sparsify_2_4(up), sparsify_2_4(down, dim=0)
         shape = (self.columns, self.units, -1)
         return up.reshape(shape), down.reshape(shape)
 
-    def fire(self, u: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
-        """Pre-activations (N, c, m) of the kept columns -> what their units send, same shape."""
+    def activate(self, u: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+        """Pre-activations (N, c, m) of the kept columns -> outputs of their units, same shape."""
         value = value[..., None].to(u.dtype)
         h = u + value if self.driven else u
         h = relu_squared(h) if torch.is_grad_enabled() else _relu_squared(h)
         if self.k < self.kept * self.units:
             h = h * self._winners(h)
         if self.inhibition is not None:
-            wide = torch.promote_types(h.dtype, torch.float32)
-            factor = self.inhibition(h.to(wide).square().mean(2), chosen)
+            factor = self.inhibition(h.to(wide(h.dtype)).square().mean(2), chosen)
             h = h * factor[..., None].to(h.dtype)
         return h * self.scale if self.driven else h * (self.scale * torch.sigmoid(value))
 
     def _winners(self, h: Tensor) -> Tensor:
-        """1 for the k units of each token that fire most, 0 for the others, (N, c, m)."""
+        """1 for the k largest units of each token, 0 for the others, (N, c, m)."""
         flat = h.detach().flatten(1)
         return torch.zeros_like(flat).scatter_(1, winners(flat, self.k), 1.0).view(h.shape)
 
     def _sorted(self, tokens: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
         """(N, C) -> (N, C), a product per column over the tokens that chose it."""
-        pairs = Sorted(chosen, self.columns)
+        pairs = SortedPairs(chosen, self.columns)
         up, down = (w.to(self._dtype(tokens)) for w in self.weights())
         u = grouped(pairs.spread(tokens.to(up.dtype)), up.mT, pairs.ends)
         if self.inhibition is None and self.k == self.kept * self.units:
-            # each pair by itself: no need to go back to the order of tokens
+            # pairs are independent: no need to return to the order of tokens
             by_place = pairs.by_place(value[..., None]), pairs.by_place(chosen[..., None])
-            h = self.fire(u[:, None], *by_place)[:, 0]
+            h = self.activate(u[:, None], *by_place)[:, 0]
         else:
-            h = pairs.by_place(self.fire(pairs.by_token(u), value, chosen))
+            h = pairs.by_place(self.activate(pairs.by_token(u), value, chosen))
         return pairs.gather(grouped(h, down, pairs.ends))
 
-    def _one(self, x: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+    def _single_token(self, x: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
         """A single token, (C,) -> (C,), by views of the kept columns' weights."""
         kept = [slice(n * self.units, (n + 1) * self.units) for n in chosen[0].tolist()]
         ups, downs = [self.up.weight[at] for at in kept], [self.down.weight[at] for at in kept]
         if self.two_four:
-            ups, downs = [two_of_four(w) for w in ups], [two_of_four(w, dim=0) for w in downs]
+            ups, downs = [sparsify_2_4(w) for w in ups], [sparsify_2_4(w, dim=0) for w in downs]
         x = x.to(self._dtype(x))
         u = torch.stack([w.to(x.dtype).mv(x) for w in ups])[None]
-        h = self.fire(u, value, chosen)[0]
+        h = self.activate(u, value, chosen)[0]
         y = downs[0].to(x.dtype).T.mv(h[0])
-        for w, sent in zip(downs[1:], h[1:], strict=True):
-            y = y.addmv(w.to(x.dtype).T, sent)
+        for w, output in zip(downs[1:], h[1:], strict=True):
+            y = y.addmv(w.to(x.dtype).T, output)
         return y
 
     def _masked(self, tokens: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
-        """The same by computing every column and throwing away: for comparison only."""
+        """`_sorted` by computing every column and masking, for comparison only."""
         up, down = self.weights()
         u = nn.functional.linear(tokens, up.flatten(0, 1)).unflatten(1, (self.columns, -1))
         index = chosen[..., None].expand(-1, -1, self.units)
-        h = self.fire(u.gather(1, index), value, chosen)
+        h = self.activate(u.gather(1, index), value, chosen)
         every = torch.zeros_like(u).scatter(1, index, h)
         return every.flatten(1) @ down.flatten(0, 1).to(every.dtype)
 
-    def sent(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What each unit sends for (N, C) tokens and whether it could, (N, U) each; for pictures
-        and measures: every column is computed."""
+    def unit_outputs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of (N, C) tokens, the output of each unit and whether it was allowed to fire, (N, U)
+        each. Computes every column: for pictures and measures."""
         value, chosen = self.route(tokens)
         u = nn.functional.linear(tokens, self.weights()[0].flatten(0, 1))
         u = u.unflatten(1, (self.columns, -1))
         index = chosen[..., None].expand(-1, -1, self.units)
         kept = u.gather(1, index)
-        h = self.fire(kept, value, chosen)
+        h = self.activate(kept, value, chosen)
         could = torch.ones_like(h)
         if self.k < self.kept * self.units:
             driven = kept + value[..., None].to(u.dtype) if self.driven else kept
@@ -186,7 +187,7 @@ class Columns(FeedForward):
         )
 
     def _dtype(self, x: Tensor) -> torch.dtype:
-        """What products are made in: grouped products are not autocast by themselves."""
+        """The dtype of products: grouped products are not autocast by themselves."""
         device = x.device.type
         if torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)
@@ -194,7 +195,6 @@ class Columns(FeedForward):
 
 
 def _relu_squared(x: Tensor) -> Tensor:
-    """relu(x)^2 without gradient, in one new tensor: of a single token's few units the time goes
-    into the number of operations."""
+    """relu(x)^2 without gradient in two operations: for a single token their number is the cost."""
     h = torch.relu(x)
     return h.mul_(h)

@@ -1,4 +1,4 @@
-"""What can be set about brain-v1."""
+"""Config of brain-v1."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPARSE = ["columns", "kwta", "both"]
 
 
 class Config(BackboneConfig):
-    """Sparse columns in the modern backbone, and the other habits of a cortex, each by its key."""
+    """Sparse columns in the modern backbone, with options inspired by cortex."""
 
     mechanism: ClassVar[str] = "attention; an MLP of columns, of which 5 % fires at once"
     canon_places: ClassVar[str] = "AB"
@@ -28,7 +28,7 @@ class Config(BackboneConfig):
     # -- sparse activity --------------------------------------------------------------------------
     sparsity: Sparsity = Field(
         "columns",
-        description="columns: a router keeps few; kwta: the largest units anywhere win; both: "
+        description="columns: a router keeps few; kwta: the largest units win; both: "
         "winners inside kept columns; dense: all units, the twin to compare with",
     )
     activity: float = Field(
@@ -52,7 +52,7 @@ class Config(BackboneConfig):
         json_schema_extra=tunable_choices("drive", "sigmoid", when={"sparsity": ["columns"]}),
     )
     balance: float = Field(
-        1.0, ge=0, description="how fast the choice evens out over columns or units; 0 is off",
+        1.0, ge=0, description="strength of load balancing over columns or units; 0 is off",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"sparsity": _SPARSE}),
     )  # fmt: skip
     predictor: int = Field(
@@ -68,9 +68,11 @@ class Config(BackboneConfig):
     depth_schedule: bool = Field(
         False, description="activity by thirds of the depth: 2, 1 and 0.4 times `activity`"
     )
-    inhibition: bool = Field(False, description="columns hold each other down, divisively")
+    inhibition: bool = Field(
+        False, description="kept columns suppress each other (divisive normalisation)"
+    )
     two_four: Literal["none", "mlp", "all"] = Field(
-        "none", description="weights of which two of any four along the input are zero"
+        "none", description="2:4 sparse weights: two of any four along the input are zero"
     )
 
     # -- attention --------------------------------------------------------------------------------
@@ -87,15 +89,15 @@ class Config(BackboneConfig):
         0.0, ge=0, description="weight of the loss of earlier layers' predictions; 0 is off"
     )
     exit_threshold: float = Field(
-        2.0, gt=0, description="a token leaves where its confidence reaches this; above 1 never"
+        2.0, gt=0, description="a token exits where its confidence reaches this; above 1 never"
     )
     exit_confidence: Literal["top1", "margin", "entropy"] = Field(
-        "top1", description="probability of the likeliest token; its lead; 1 - entropy / ln V"
+        "top1", description="largest probability; its lead over the second; 1 - entropy / ln V"
     )
-    exit_from: int = Field(1, ge=1, description="layers that every token passes")
-    exit_every: int = Field(1, ge=1, description="layers from one chance to leave to the next")
+    exit_from: int = Field(1, ge=1, description="layers that every token passes before it may exit")
+    exit_every: int = Field(1, ge=1, description="an exit after every n-th layer")
     layer_dropout: float = Field(
-        0.0, ge=0, lt=1, description="probability of leaving out the last layer in training; "
+        0.0, ge=0, lt=1, description="probability of skipping the last layer in training; "
         "earlier layers less, the first never",
     )  # fmt: skip
 
@@ -105,7 +107,7 @@ class Config(BackboneConfig):
     language_tokens: tuple[int, ...] = Field(
         (), description="ids of the languages' markers; set from the tokenizer"
     )
-    language: str = Field("en", description="adapter used before any marker was read")
+    language: str = Field("en", description="adapter used before the first marker")
 
     # -- growth -----------------------------------------------------------------------------------
     growth: tuple[int, ...] = Field(
@@ -115,7 +117,7 @@ class Config(BackboneConfig):
         (), description="share of the steps at which each stage ends; empty: evenly, by one half"
     )
     growth_how: Literal["identity", "copy"] = Field(
-        "identity", description="new layers that change nothing at first, or copies of the old"
+        "identity", description="new layers that change nothing at first, or copies of the old ones"
     )
 
     @property

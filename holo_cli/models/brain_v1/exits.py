@@ -1,13 +1,13 @@
-"""Early exit: every layer can predict through the shared norm and head, and easy tokens leave.
+"""Early exit: every layer can predict through the shared norm and head, and easy tokens stop early.
 
 Training (LayerSkip, Elhoushi et al. 2024): a layer's prediction is its hidden state through the
-final norm and head. One earlier layer a forward pass, drawn at random, adds its own cross-entropy,
-the more the deeper it lies; over steps that is a loss for every layer, for the price of one. Inside
-the model the target of a position is the next token of the same sequence, so the last position has
-none here. Whole layers are left out at random, deeper ones more often.
+final norm and head. In each forward pass one earlier layer, drawn at random, adds its own
+cross-entropy, weighted more the deeper it is: over steps a loss for every layer at the cost of one.
+Inside the model the target of a position is the next token of the same sequence, so the last
+position has none. Whole layers are skipped at random, deeper ones more often.
 
-Leaving: after a layer a token whose confidence reaches the threshold keeps its hidden state. The
-layers above still make keys and values from that state for later tokens, and nothing else.
+Exit: after a layer a token whose confidence reaches the threshold keeps its hidden state. The
+layers above still compute keys and values from that state for later tokens, and nothing else.
 
 Legend: B rows, T positions, C width, V vocabulary.
 """
@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from holo_cli.layers.cross_entropy import summed_nats
+from holo_cli.layers.cross_entropy import chunked_cross_entropy
 from holo_cli.layers.head import Head
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1.config import Config
@@ -43,19 +43,19 @@ def confidence(logits: Tensor, kind: str) -> Tensor:
     return 1 - spread / math.log(logits.shape[-1])
 
 
-def may_leave_after(config: Config, layer: int) -> bool:
-    """Whether tokens can leave after a layer, 0 .. layers - 1 (after the last all have left)."""
+def may_exit_after(config: Config, layer: int) -> bool:
+    """Whether tokens can exit after a layer, 0 .. layers - 1; after the last all have."""
     done = layer + 1
     return done < config.layers and done >= config.exit_from and done % config.exit_every == 0
 
 
 def exit_layers(config: Config) -> list[int]:
-    """The layers, 0 .. layers - 2, after which tokens can leave."""
-    return [layer for layer in range(config.layers) if may_leave_after(config, layer)]
+    """The layers, 0 .. layers - 2, after which tokens can exit."""
+    return [layer for layer in range(config.layers) if may_exit_after(config, layer)]
 
 
 def exit_weight(layers: list[int], layer: int) -> float:
-    """The share of a layer's loss: rising with depth, of mean 1 over `layers`."""
+    """Weight of a layer's loss: rises with depth, with mean 1 over `layers`."""
     return (layer + 1) * len(layers) / sum(n + 1 for n in layers)
 
 
@@ -64,15 +64,15 @@ def exit_loss(x: Tensor, tokens: Tensor, head: Head) -> Tensor:
     target = tokens.roll(-1, dims=1)
     target[:, -1] = NO_TARGET
     flat = rms_norm(x).flatten(0, 1)
-    total = summed_nats(flat, head.weight, target.flatten(), head.cap, flat.dtype, NO_TARGET)
+    total = chunked_cross_entropy(
+        flat, head.weight, target.flatten(), head.cap, flat.dtype, NO_TARGET
+    )
     return total / max(1, target.numel() - target.shape[0])
 
 
 def keep_probability(config: Config, layer: int) -> float:
-    """Probability that a layer takes part in training: 1 for the first, falling with depth.
-
-    1 - p (2^(l / (L - 1)) - 1) with p = `layer_dropout`: late layers are left out far more often.
-    """
+    """Probability that a layer is not skipped in training: 1 - p (2^(l / (L - 1)) - 1) with
+    p = `layer_dropout`, 1 for the first layer and decreasing with depth."""
     if config.layers == 1:
         return 1.0
     return 1 - config.layer_dropout * (2 ** (layer / (config.layers - 1)) - 1)

@@ -2,7 +2,7 @@
 
 `F.grouped_mm` runs all groups in one call, for float32, bfloat16 and float16 whose rows are a
 multiple of 16 bytes; a loop over the groups does the rest (float64, odd sizes, older builds).
-Which of the two is used is decided by what the inputs are, never by catching an error.
+The choice depends on the inputs, never on catching an error.
 
 Legend: P rows, sorted by group; G groups; `ends` (G,) int32, where each group's rows end.
 """
@@ -19,7 +19,7 @@ GROUPED_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def is_groupable(*tensors: Tensor) -> bool:
-    """Whether `F.grouped_mm` takes these: dtypes it knows, rows of a multiple of 16 bytes."""
+    """Whether `F.grouped_mm` supports these dtypes and row sizes."""
     return hasattr(F, "grouped_mm") and all(
         t.dtype in GROUPED_DTYPES and t.shape[-1] * t.element_size() % 16 == 0 for t in tensors
     )
@@ -46,7 +46,7 @@ class _Grouped(torch.autograd.Function):
         dx = rows_by_matrices(dy, weight.mT, ends) if ctx.needs_input_grad[0] else None
         dw = None
         if ctx.needs_input_grad[1]:
-            # a transposed weight gets its gradient in its own layout, so that nothing is copied
+            # a transposed weight gets a gradient of the same layout, without a copy
             if weight.is_contiguous():
                 dw = rows_by_rows(x, dy, ends)
             else:
@@ -71,8 +71,8 @@ def rows_by_rows(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
     return torch.stack([left.mT @ right for left, right in pairs])
 
 
-class Sorted:
-    """Pairs of a token and one of its groups, sorted by group: the way there and back.
+class SortedPairs:
+    """Pairs of a token and one of its groups, sorted by group, and the maps in both directions.
 
     chosen: (N, c) int64, the groups of each token. P = N c pairs.
     """
@@ -119,7 +119,7 @@ def _summed(y: Tensor, place: Tensor, per_token: int) -> Tensor:
 
 
 class _Spread(torch.autograd.Function):
-    """A gather whose backward is a gather too: indexing's own backward is a slow scatter."""
+    """A gather whose backward is a gather too: the backward of indexing is a slow scatter."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, token: Tensor, place: Tensor, per_token: int) -> Tensor:

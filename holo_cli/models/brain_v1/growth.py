@@ -1,38 +1,40 @@
-"""Growth in depth: a shallow model becomes a deeper one and goes on learning.
+"""Growth in depth: training continues with a deeper copy of a shallow model.
 
-A cortex is not built at its final size. Two ways, both pure functions of the model given:
+Two ways, both pure functions of the given model:
 
-- `identity`: new layers write nothing into the stream (the last matrix of each of their branches
-  is zero), so the logits are the same to the bit at the moment of growth. The rest of a new layer
-  is a copy of the layer below it, which is a better place to start from than noise.
+- `identity`: new layers add nothing to the stream (the last matrix of each of their branches is
+  zero), so growth leaves the logits bit-identical. The rest of a new layer is a copy of the layer
+  below it, which is a better start than noise.
 - `copy`: the old layers are stacked again on top of themselves, layer j is a copy of old layer
-  j mod L (Gong et al. 2019; Du et al. 2024). Logits change, and the optimizer's moments are
-  copied along with the weights they belong to.
+  j mod L (Gong et al. 2019; Du et al. 2024). Logits change; the optimizer's moments are copied
+  along with the weights.
 
 Where activity is scheduled by thirds of the depth, `identity` keeps each old layer in its own
-third, so that what it computes stays the same.
+third, so that its output stays the same.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import torch
 
+from holo_cli.models.backbone import Backbone
+from holo_cli.models.brain_v1.block import BrainBlock, brain_blocks
+from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import third
+from holo_cli.models.brain_v1.kwta import KWTA
 
-if TYPE_CHECKING:
-    from holo_cli.models.brain_v1.model import Model
-
+Grown = TypeVar("Grown", bound=Backbone)
 HOW = ("identity", "copy")
 
 
-def grow(model: Model, layers: int, how: str) -> tuple[Model, dict[str, str | None]]:
+def grow(model: Grown, layers: int, how: str) -> tuple[Grown, dict[str, str | None]]:
     """A new model of `layers` layers from a shallower one, which stays as it is.
 
     Also returned: for every parameter of the new model, by name, the name of the old parameter
-    whose optimizer state it takes over, or None where it starts anew. Raises ValueError where
-    `layers` is not more than the model has or `how` is neither "identity" nor "copy".
+    whose optimizer state it takes over, or None for a fresh state. Raises ValueError where `layers`
+    is not more than the model has or `how` is neither "identity" nor "copy".
     """
     old = model.config
     if layers <= old.layers:
@@ -58,12 +60,21 @@ def grow(model: Model, layers: int, how: str) -> tuple[Model, dict[str, str | No
             origin[name] = source if is_old else None
         for layer, (_, is_old) in enumerate(sources):
             if not is_old:
-                grown.silence(layer)
+                zero_output(brain_blocks(grown)[layer])
     return grown, origin
 
 
+def zero_output(block: BrainBlock) -> None:
+    """Make a block write nothing: the last matrix of each of its branches becomes zero."""
+    block.mixer.out.weight.zero_()
+    assert isinstance(block.mlp, Columns | KWTA)
+    block.mlp.down.weight.zero_()
+    if block.adapters is not None:
+        block.adapters.up.weight.zero_()
+
+
 def stacked(old: int, new: int) -> list[tuple[int, bool]]:
-    """For each new layer the old one it copies, and that it takes over its moments too."""
+    """For each new layer the old one it copies, and True: it takes over the moments too."""
     return [(layer % old, True) for layer in range(new)]
 
 
@@ -75,9 +86,9 @@ def kept_and_new(old: int, new: int) -> list[tuple[int, bool]]:
     """
     places = []
     for part in range(3):
-        mine = [layer for layer in range(old) if third(layer, old) == part]
-        room = [layer for layer in range(new) if third(layer, new) == part]
-        places += [room[i * len(room) // len(mine)] for i in range(len(mine))]
+        before = [layer for layer in range(old) if third(layer, old) == part]
+        after = [layer for layer in range(new) if third(layer, new) == part]
+        places += [after[i * len(after) // len(before)] for i in range(len(before))]
     out: list[tuple[int, bool]] = []
     below = 0
     for layer in range(new):

@@ -1,11 +1,11 @@
-"""Lateral inhibition: columns hold each other down, each token by itself.
+"""Lateral inhibition: active columns suppress each other, token by token.
 
 Divisive normalisation (Heeger 1992; Carandini & Heeger 2012). With a_c the mean energy of a
 column's units and w >= 0 learned, a column's units are multiplied by
 
     sqrt(a_c / (sigma^2 + sum_c' w_cc' a_c'))
 
-so that a strong column makes its neighbours weaker and a column alone is nearly left as it is.
+so that a strong column weakens its neighbours and a column alone is nearly unchanged.
 Columns that are not kept have no energy and take no part. Legend: N tokens, G columns, c kept.
 """
 
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-TINY = 1e-6  # a square root has no slope at zero
-OWN, OTHER, SIGMA = 1.0, 0.01, 0.1  # where w of a column itself, of others, and sigma^2 start
+TINY = 1e-6  # the square root has no gradient at zero
+OWN, OTHER, SIGMA = 1.0, 0.01, 0.1  # initial w of a column itself, of others, and sigma^2
 
 
 class Inhibition(nn.Module):
@@ -33,7 +33,7 @@ class Inhibition(nn.Module):
         self.log_sigma = nn.Parameter(torch.tensor(math.log(SIGMA)))
 
     def weights(self) -> Tensor:
-        """w, (G, G), each at least 0: row c holds what holds column c down."""
+        """w, (G, G), each at least 0: row c weighs what suppresses column c."""
         return F.softplus(self.raw)
 
     def forward(self, energy: Tensor, chosen: Tensor | None = None) -> Tensor:

@@ -2,15 +2,14 @@
 
     u = W_in x;  winners = the k largest of u_j + b_j;  y = sum over winners of W_out^j relu(u_j)^2
 
-The bias b raises units that win too seldom (boosting); it takes part in the choice and in nothing
-else. Equal values are told apart by position, so that there are k winners whatever the number
-format. Training computes every unit, since the largest are not known before; what it saves is
-memory, for of the units' values only the winners' are kept. Decoding skips the rest of the second
-product. With `predictor`, a map of low rank guesses which units may win and only these are
-computed in decoding; it learns to tell winners from the rest, and evaluation obeys it as well.
-With `dense_start` training begins with every unit a winner and ends with k.
+The bias b raises units that win too seldom (boosting) and is used for the choice only. Ties are
+broken by position, so there are always k winners. Training computes every unit to find the largest;
+what it saves is memory, since only the winners' values are kept for the backward pass. Decoding
+skips the rest of the second product. With `predictor`, a low-rank map predicts which units may win,
+and evaluation and decoding choose among those only; it is trained to separate winners from the
+rest. With `dense_start` every unit wins at the start of training, and k at its end.
 
-`sparsity = "dense"` is the same with every unit a winner: the twin to compare with.
+`sparsity = "dense"` is the same with every unit a winner: the baseline.
 
 Legend: N tokens, C width, U hidden units, k winners.
 """
@@ -25,12 +24,13 @@ from torch.nn import functional as F
 
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
+from holo_cli.layers.precision import wide
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.inhibition import Inhibition
-from holo_cli.models.brain_v1.sparsity_2_4 import two_of_four
+from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
-EVENNESS = 0.01  # AdamW's steps do not depend on it; small, so that clipping hardly sees it
-FEW = 4  # tokens up to which winners' rows of W_out are picked instead of multiplying all
+BALANCE_SCALE = 0.01  # AdamW is invariant to it; small, so that it hardly changes clipping
+FEW = 4  # up to so many tokens only the winners' rows of W_out are multiplied
 
 
 def winners(score: Tensor, k: int) -> Tensor:
@@ -38,21 +38,21 @@ def winners(score: Tensor, k: int) -> Tensor:
     return score.topk(k, dim=1, sorted=False).indices
 
 
-def evenness(bias: Tensor, chosen: Tensor) -> Tensor:
-    """A term of value 0 whose gradient makes the optimizer even out the choice.
+def balance_term(bias: Tensor, chosen: Tensor) -> Tensor:
+    """A term of value 0 whose gradient makes the optimizer balance the choice.
 
-    bias (n,), chosen (N, c) which of n each token chose. The gradient of b_j is the tokens that
-    chose j, relative to the mean of all, minus 1: what is chosen too often becomes harder to
-    choose. The bias is a parameter that the optimizer moves, so that a choice depends on nothing
-    outside parameters and a resumed run goes on to the bit.
+    bias (n,), chosen (N, c) which of n each token chose. The gradient of b_j is the number of
+    tokens that chose j, relative to the mean, minus 1: what is chosen too often becomes harder to
+    choose. The bias is a parameter, so that nothing is kept outside parameters and optimizer state
+    and resuming is exact.
     """
     counts = torch.bincount(chosen.flatten(), minlength=len(bias)).to(bias.dtype)
-    unevenness = counts / counts.mean() - 1
-    return EVENNESS * ((bias - bias.detach()) * unevenness).mean()
+    excess = counts / counts.mean() - 1
+    return BALANCE_SCALE * ((bias - bias.detach()) * excess).mean()
 
 
-class _Winning(torch.autograd.Function):
-    """relu(u)^2 of the winners and zero elsewhere, (N, U); keeps k numbers a token."""
+class _WinnersReLUSquared(torch.autograd.Function):
+    """relu(u)^2 of the winners, zero elsewhere, (N, U); keeps k numbers per token for backward."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, chosen: Tensor) -> Tensor:
@@ -68,8 +68,8 @@ class _Winning(torch.autograd.Function):
         return dh.new_zeros(len(dh), ctx.units).scatter_(1, chosen, dh), None
 
 
-class Free(FeedForward):
-    """The MLP in which all units compete freely, or with `sparsity = "dense"` none has to."""
+class KWTA(FeedForward):
+    """An MLP whose k largest units are kept; all of them with `sparsity = "dense"`."""
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
@@ -81,9 +81,9 @@ class Free(FeedForward):
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)
-        # W_out transposed, (U, C): what a winner sends is a row, one after the other in memory
+        # W_out transposed, (U, C): a winner's part of it is a contiguous row
         self.down = nn.Linear(width, self.units, bias=False)
-        # Muon's step for a (C, U) matrix is smaller by this than for its transpose
+        # Muon's step is smaller by this for a (C, U) matrix than for its transpose
         self.scale = min(1.0, (width / self.units) ** 0.5)
         self.bias: nn.Parameter | None = None
         if self.k < self.units and self.balance:
@@ -102,7 +102,7 @@ class Free(FeedForward):
         nn.init.zeros_(self.down.weight)
 
     def active_parameters(self) -> int:
-        """All of W_in, since every unit must be known; the winners' part of W_out."""
+        """All of W_in, to find the winners; the winners' part of W_out."""
         total = sum(p.numel() for p in self.parameters())
         return total - (self.units - self.k) * self.down.in_features
 
@@ -115,25 +115,25 @@ class Free(FeedForward):
     # -- the choice -------------------------------------------------------------------------------
 
     def score(self, u: Tensor) -> Tensor:
-        """What units compete by, (N, U), without gradient."""
+        """The values that units compete by, (N, U), without gradient."""
         score = u.detach()
         if self.bias is not None:
-            wide = torch.promote_types(u.dtype, torch.float32)
-            score = score.to(wide) + self.balance * self.bias.detach().to(wide)
+            dtype = wide(u.dtype)
+            score = score.to(dtype) + self.balance * self.bias.detach().to(dtype)
         return score
 
-    def guess(self, x: Tensor) -> Tensor | None:
-        """(N, C) -> the predictor's scores, (N, U); it learns from what it sees of x alone."""
+    def predict(self, x: Tensor) -> Tensor | None:
+        """(N, C) -> the predictor's scores, (N, U), with no gradient to x."""
         if self.predictor_down is None or self.predictor_up is None:
             return None
         scores: Tensor = self.predictor_up(self.predictor_down(x.detach()))
         return scores
 
-    def choose(self, u: Tensor, guess: Tensor | None, k: int) -> Tensor:
+    def choose(self, u: Tensor, predicted: Tensor | None, k: int) -> Tensor:
         """The k winners, (N, k); outside training only the predictor's candidates can win."""
         score = self.score(u)
-        if guess is not None and not self.training:
-            allowed = winners(guess, self.candidates)
+        if predicted is not None and not self.training:
+            allowed = winners(predicted, self.candidates)
             barred = torch.full_like(score, float("-inf"))
             score = barred.scatter(1, allowed, score.gather(1, allowed))
         return winners(score, k)
@@ -143,57 +143,56 @@ class Free(FeedForward):
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
         if len(tokens) <= FEW and not torch.is_grad_enabled() and not self.dense:
-            rows = [self._one(token) for token in tokens]
+            rows = [self._single_token(token) for token in tokens]
             return torch.stack(rows).view(x.shape), {}
         up, down = self.up.weight, self.down.weight
         if self.two_four:
-            up, down = two_of_four(up), two_of_four(down, dim=0)
+            up, down = sparsify_2_4(up), sparsify_2_4(down, dim=0)
         u = F.linear(tokens, up)
         aux: Aux = {}
         k = self.training_k if self.training else self.k
         if k == self.units:
             h = relu_squared(u)
         else:
-            guess = self.guess(tokens)
-            chosen = self.choose(u, guess, k)
-            h = _Winning.apply(u, chosen)
+            predicted = self.predict(tokens)
+            chosen = self.choose(u, predicted, k)
+            h = _WinnersReLUSquared.apply(u, chosen)
             if self.bias is not None and self.training:
-                aux["balance"] = evenness(self.bias, chosen)
-            if guess is not None and self.training:
-                won = torch.zeros_like(guess).scatter_(1, chosen, 1.0)
-                aux["predictor"] = _told_apart(guess, won)
+                aux["balance"] = balance_term(self.bias, chosen)
+            if predicted is not None and self.training:
+                won = torch.zeros_like(predicted).scatter_(1, chosen, 1.0)
+                aux["predictor"] = _balanced_bce(predicted, won)
         y = (self._inhibited(h) * self.scale) @ down.to(h.dtype)
         return self.dropout(y.view(x.shape)), aux
 
-    def sent(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """What each unit sends for (N, C) tokens and whether it could, (N, U) each; for pictures
-        and measures."""
-        up = two_of_four(self.up.weight) if self.two_four else self.up.weight
+    def unit_outputs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Of (N, C) tokens, the output of each unit and whether it was allowed to fire, (N, U)
+        each; for pictures and measures."""
+        up = sparsify_2_4(self.up.weight) if self.two_four else self.up.weight
         u = F.linear(tokens, up)
         if self.k == self.units:
             return self._inhibited(relu_squared(u)), torch.ones_like(u, dtype=torch.bool)
-        chosen = self.choose(u, self.guess(tokens), self.k)
+        chosen = self.choose(u, self.predict(tokens), self.k)
         could = torch.zeros_like(u, dtype=torch.bool).scatter(1, chosen, True)
-        return self._inhibited(_Winning.apply(u, chosen)), could
+        return self._inhibited(_WinnersReLUSquared.apply(u, chosen)), could
 
     def _inhibited(self, h: Tensor) -> Tensor:
         if self.inhibition is None:
             return h
         by_column = h.unflatten(1, (self.columns, -1))  # (N, G, m)
-        wide = torch.promote_types(h.dtype, torch.float32)
-        factor = self.inhibition(by_column.to(wide).square().mean(2))
+        factor = self.inhibition(by_column.to(wide(h.dtype)).square().mean(2))
         return (by_column * factor[..., None].to(h.dtype)).flatten(1)
 
-    def _one(self, x: Tensor) -> Tensor:
-        """One token, (C,) -> (C,): only what its winners need."""
+    def _single_token(self, x: Tensor) -> Tensor:
+        """One token, (C,) -> (C,): only the winners' part of W_out."""
         up, down = self.up.weight, self.down.weight
-        guess = self.guess(x[None])
+        predicted = self.predict(x[None])
         among: Tensor | None = None
-        if guess is not None:
-            among = winners(guess, self.candidates)[0]
+        if predicted is not None:
+            among = winners(predicted, self.candidates)[0]
             up = up[among]
-        u = F.linear(x, two_of_four(up) if self.two_four else up)
-        score = u.to(torch.promote_types(u.dtype, torch.float32))
+        u = F.linear(x, sparsify_2_4(up) if self.two_four else up)
+        score = u.to(wide(u.dtype))
         if self.bias is not None:
             score = score + self.balance * (self.bias if among is None else self.bias[among])
         chosen = winners(score[None], self.k)[0]
@@ -203,13 +202,15 @@ class Free(FeedForward):
             every = h.new_zeros(self.units)
             every[units] = h
             h = self._inhibited(every[None])[0, units]
-        rows = two_of_four(down, dim=0)[units] if self.two_four else down[units]
+        rows = sparsify_2_4(down, dim=0)[units] if self.two_four else down[units]
         return rows.to(h.dtype).T @ (h * self.scale)
 
 
-def _told_apart(guess: Tensor, won: Tensor) -> Tensor:
-    """Logistic loss of the guesses, (N, U), winners and others counting for one half each."""
-    wide = torch.promote_types(guess.dtype, torch.float32)
-    share = won.to(wide).mean()
+def _balanced_bce(predicted: Tensor, won: Tensor) -> Tensor:
+    """Logistic loss of predictions (N, U), with winners and others weighted to one half each."""
+    dtype = wide(predicted.dtype)
+    share = won.to(dtype).mean()
     weight = won / (2 * share) + (1 - won) / (2 * (1 - share))
-    return F.binary_cross_entropy_with_logits(guess.to(wide), won.to(wide), weight=weight.to(wide))
+    return F.binary_cross_entropy_with_logits(
+        predicted.to(dtype), won.to(dtype), weight=weight.to(dtype)
+    )

@@ -1,6 +1,6 @@
 """brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
 
-The modern backbone with its feed-forward half made sparse (`columns.py`, `winners.py`), and around
+The modern backbone with its feed-forward half made sparse (`columns.py`, `kwta.py`), and around
 it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
 (`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
 
@@ -9,96 +9,41 @@ Legend: B rows, T positions, S positions of a step, C width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from holo_cli.layers.interfaces import Aux, FeedForward, ValueStream, Windows
+from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.backbone import Backbone, BackboneState, Block, add_aux
+from holo_cli.models.backbone import Backbone, BackboneState
 from holo_cli.models.base import Description, Hidden, State
-from holo_cli.models.brain_v1.adapters import LanguageAdapters, languages_of
+from holo_cli.models.brain_v1.adapters import languages_of
 from holo_cli.models.brain_v1.attention import BrainAttention
+from holo_cli.models.brain_v1.block import BrainBlock, Side, brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.diagnostics import feeding, kept_weight
 from holo_cli.models.brain_v1.exits import (
     confidence,
     exit_layers,
     exit_loss,
     exit_weight,
     keep_probability,
-    may_leave_after,
+    may_exit_after,
 )
 from holo_cli.models.brain_v1.growth import grow
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 
 
 @dataclass(frozen=True)
 class BrainState(BackboneState):
-    """With the language each row speaks, and the layers its tokens passed, both (B,) int64."""
+    """With the language of each row and the layers its tokens passed, both (B,) int64."""
 
     language: Tensor
     passed: Tensor
-
-    def select(self, rows: Tensor) -> BrainState:
-        chosen = super().select(rows)
-        assert isinstance(chosen, BrainState)
-        return replace(
-            chosen,
-            language=self.language.index_select(0, rows),
-            passed=self.passed.index_select(0, rows),
-        )
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield from super().tensors()
-        yield self.language
-        yield self.passed
-
-
-class BrainBlock(Block):
-    """The backbone's block with a language adapter after it, left out at random in training."""
-
-    mixer: BrainAttention
-
-    def __init__(
-        self, config: Config, mixer: BrainAttention, mlp: FeedForward, keep: float
-    ) -> None:
-        super().__init__(config, mixer, mlp)
-        self.keep = keep
-        self.adapters = LanguageAdapters(config) if config.adapters else None
-
-    def active_parameters(self) -> int:
-        adapter = self.adapters.active_parameters() if self.adapters is not None else 0
-        return super().active_parameters() + adapter
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, languages: Tensor | None = None, stream: ValueStream | None = None
-    ) -> tuple[Tensor, Aux]:
-        y, aux = super().forward(x, stream)
-        y = self.adapt(y, languages)
-        if self.training and self.keep < 1:
-            # row by row; what is kept is scaled up, so that evaluation needs no correction
-            kept = torch.rand(x.shape[0], 1, 1, device=x.device) < self.keep
-            y = x + (y - x) * (kept / self.keep).to(x.dtype)
-        return y, aux
-
-    def adapt(self, x: Tensor, languages: Tensor | None) -> Tensor:
-        """With what the adapter of each token's language adds."""
-        if self.adapters is None:
-            return x
-        return x + self.adapters(rms_norm(x), languages)[0]
-
-    def remember(
-        self, x: Tensor, state: Any, windows: tuple[Tensor, ...], stream: ValueStream | None
-    ) -> tuple[Any, tuple[Tensor, ...]]:
-        """The states after tokens that left below this layer."""
-        seen = Windows(windows)
-        state = self.mixer.remember(self.read(x, seen), state, self.extras(stream, seen))
-        return state, tuple(seen.after)
 
 
 class Model(Backbone):
@@ -118,7 +63,7 @@ class Model(Backbone):
         return BrainAttention(self.config)
 
     def make_mlp(self, layer: int) -> FeedForward:
-        form = Columns if self.config.sparsity in ("columns", "both") else Free
+        form = Columns if self.config.sparsity in ("columns", "both") else KWTA
         return form(self.config, layer)
 
     def make_block(self, layer: int) -> BrainBlock:
@@ -126,50 +71,38 @@ class Model(Backbone):
         return BrainBlock(self.config, self.make_mixer(layer), self.make_mlp(layer), keep)
 
     def brain_blocks(self) -> list[BrainBlock]:
-        return [b for b in self.blocks if isinstance(b, BrainBlock)]
+        return brain_blocks(self)
 
     # -- growth -----------------------------------------------------------------------------------
 
     def grown(self, layers: int) -> tuple[Model, dict[str, str | None]]:
         return grow(self, layers, self.config.growth_how)
 
-    def silence(self, layer: int) -> None:
-        """Make a layer write nothing: the last matrix of each of its branches becomes zero."""
-        block = self.brain_blocks()[layer]
-        block.mixer.out.weight.zero_()
-        assert isinstance(block.mlp, Columns | Free)
-        block.mlp.down.weight.zero_()
-        if block.adapters is not None:
-            block.adapters.up.weight.zero_()
-
     # -- training ---------------------------------------------------------------------------------
 
     def on_progress(self, fraction: float) -> None:
         for block in self.brain_blocks():
-            if isinstance(block.mlp, Free):
+            if isinstance(block.mlp, KWTA):
                 block.mlp.on_progress(fraction)
 
+    def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Side:
+        before = state.language if isinstance(state, BrainState) else None
+        exit_layer = self._exit_to_train() if state is None else -1
+        return Side(self._languages(tokens, before), exit_layer)
+
+    def layer_losses(self, layer: int, x: Tensor, tokens: Tensor, side: Side) -> Aux:
+        """The loss of an earlier layer's own prediction, where this is the layer drawn."""
+        if layer != side.exit_layer:
+            return {}
+        weight = self.config.exit_loss * exit_weight(exit_layers(self.config), layer)
+        return {"exit": weight * exit_loss(x, tokens, self.head)}
+
     def hidden(self, tokens: Tensor) -> Hidden:
-        x = self.embed(tokens)
-        stream = self.value_stream(tokens, x)
-        languages = self._languages(tokens, None)
         if self._tokens_leave():
-            return Hidden(rms_norm(self._leaving(x, languages, stream)[0]), {})
-        total: Aux = {}
-        heard = self._exit_to_train()
-        for layer, block in enumerate(self.brain_blocks()):
-            if self.grad_checkpoint and torch.is_grad_enabled():
-                x, aux = checkpoint(block, x, languages, stream, use_reentrant=False)
-            else:
-                x, aux = block(x, languages, stream)
-            total = add_aux(total, aux)
-            if layer == heard:
-                weight = self.config.exit_loss * exit_weight(exit_layers(self.config), layer)
-                total = add_aux(total, {"exit": weight * exit_loss(x, tokens, self.head)})
-        return Hidden(rms_norm(x), total)
+            return Hidden(rms_norm(self._leaving(tokens)[0]), {})
+        return super().hidden(tokens)
 
     def _exit_to_train(self) -> int:
-        """The layer whose prediction is trained in this pass; -1 for none."""
         layers = exit_layers(self.config)
         if not (self.training and self.config.exit_loss and layers):
             return -1
@@ -197,7 +130,7 @@ class Model(Backbone):
                 continue
             x = torch.where(left[..., None], x, y)
             passed = passed + ~left
-            if may_leave_after(self.config, layer):
+            if may_exit_after(self.config, layer):
                 left = left | self._is_sure(x, ~left)
                 everyone = bool(left.all())
         return x, passed
@@ -213,17 +146,16 @@ class Model(Backbone):
     @torch.no_grad()
     def depths(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
-        x = rms_norm(self.embedding(tokens))
-        return self._leaving(x, self._languages(tokens, None), self.value_stream(tokens, x))[1]
+        return self._leaving(tokens)[1]
 
-    def _leaving(
-        self, x: Tensor, languages: Tensor | None, stream: ValueStream | None
-    ) -> tuple[Tensor, Tensor]:
-        """The layers over a whole sequence, as `_until_confident`."""
+    def _leaving(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The layers over whole sequences, as `_until_confident`."""
+        x = self.embed(tokens)
+        stream, side = self.value_stream(tokens, x), self.side_stream(tokens, x, None)
         blocks = self.brain_blocks()
 
         def through(layer: int, x: Tensor, everyone: bool) -> Tensor:
-            y: Tensor = x if everyone else blocks[layer](x, languages, stream)[0]
+            y: Tensor = x if everyone else blocks[layer](x, stream, side)[0]
             return y
 
         return self._until_confident(x, through)
@@ -250,46 +182,44 @@ class Model(Backbone):
 
     def init_state(self, batch: int = 1) -> BrainState:
         plain = super().init_state(batch)
-        return BrainState(
-            plain.position,
-            plain.mixers,
-            plain.windows,
-            plain.last,
-            language=self._first_language(batch),
-            passed=torch.zeros(batch, dtype=torch.int64, device=self.device),
-        )
+        nothing = torch.zeros(batch, dtype=torch.int64, device=self.device)
+        return BrainState(**vars(plain), language=self._first_language(batch), passed=nothing)
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BrainState]:
         assert isinstance(state, BrainState)
+        if not self._tokens_leave():
+            x, after = super().step_hidden(tokens, state)
+            assert isinstance(after, BrainState)
+            return x, replace(after, passed=state.passed + self.config.layers * tokens.shape[1])
         x = rms_norm(self.embedding(tokens, state.last))
-        stream = self.value_stream(tokens, x)
-        languages = self._languages(tokens, state.language)
+        stream, side = self.value_stream(tokens, x), self.side_stream(tokens, x, state)
         blocks = self.brain_blocks()
         mixers, windows = list(state.mixers), list(state.windows)
 
         def through(layer: int, x: Tensor, left: bool) -> Tensor:
             block, mixer, seen = blocks[layer], mixers[layer], windows[layer]
             if left:
-                mixers[layer], windows[layer] = block.remember(x, mixer, seen, stream)
+                mixers[layer], windows[layer] = block.append_to_cache(x, mixer, seen, stream)
             else:
-                x, mixers[layer], windows[layer] = block.step(x, mixer, seen, stream)
-                x = block.adapt(x, languages)
+                x, _, mixers[layer], windows[layer] = block.step(x, mixer, seen, stream, side)
             return x
 
-        if self._tokens_leave():
-            x, passed = self._until_confident(x, through)
-        else:
-            for layer in range(len(blocks)):
-                x = through(layer, x, False)
-            passed = torch.full_like(tokens, len(blocks))
-        return rms_norm(x), BrainState(
-            state.position + tokens.shape[1],
-            tuple(mixers),
-            tuple(windows),
-            tokens[:, -1],
-            language=state.language if languages is None else languages[:, -1],
-            passed=state.passed + passed.sum(1),
-        )
+        x, passed = self._until_confident(x, through)
+        after = self.advanced(state, tokens, mixers, windows)
+        return rms_norm(x), replace(after, passed=state.passed + passed.sum(1))
+
+    def advanced(
+        self,
+        state: BackboneState,
+        tokens: Tensor,
+        mixers: Sequence[Any],
+        windows: Sequence[tuple[Tensor, ...]],
+    ) -> BrainState:
+        after = super().advanced(state, tokens, mixers, windows)
+        assert isinstance(after, BrainState)
+        assert isinstance(state, BrainState)
+        languages = self._languages(tokens, state.language)
+        return after if languages is None else replace(after, language=languages[:, -1])
 
     def state_bytes(self, length: int) -> int:
         return super().state_bytes(length) + 16
@@ -312,11 +242,9 @@ class Model(Backbone):
         its even part the busiest column or unit gets. `mean_depth`: layers a token passes at the
         present threshold. `attention_kept`: what the weights that `attention_top` keeps add up to.
         """
-        from holo_cli.models.brain_v1.views import feeding, kept_weight
-
         found: dict[str, float] = {}
         for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
-            sent, could = part.sent(x)
+            sent, could = part.unit_outputs(x)
             found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
             found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
             if not could.all():
@@ -326,8 +254,3 @@ class Model(Backbone):
             found["attention_kept"] = kept_weight(self, tokens)
         found["mean_depth"] = self.depths(tokens).double().mean().item()
         return found
-
-    def views(self) -> tuple[str, ...]:
-        from holo_cli.models.brain_v1.views import PAGES
-
-        return tuple(PAGES)

@@ -16,7 +16,7 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
 from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus, total
 from holo_cli.models.vanilla.reference import heads
@@ -104,7 +104,7 @@ def _largest(values: list[float], count: int) -> set[int]:
     return set(sorted(range(len(values)), key=lambda n: -values[n])[:count])
 
 
-def feed(mlp: Columns | Free, inputs: Inputs) -> Vectors:
+def feed(mlp: Columns | KWTA, inputs: Inputs) -> Vectors:
     config = inputs.config
     assert isinstance(config, Config)
     up, down = mlp.up.weight, mlp.down.weight  # (U, C) both
@@ -114,7 +114,7 @@ def feed(mlp: Columns | Free, inputs: Inputs) -> Vectors:
 
 
 def _feed(
-    config: Config, mlp: Columns | Free, layer: int, up: Tensor, down: Tensor, x: Tensor
+    config: Config, mlp: Columns | KWTA, layer: int, up: Tensor, down: Tensor, x: Tensor
 ) -> Tensor:
     size = config.hidden // config.columns
     if isinstance(mlp, Columns):
@@ -157,7 +157,7 @@ def _by_columns(config: Config, mlp: Columns, layer: int, up: Tensor, x: Tensor)
     return torch.stack([u if n in wins else u * 0 for n, u in enumerate(units)])
 
 
-def _by_winning(config: Config, mlp: Free, layer: int, up: Tensor, x: Tensor) -> Tensor:
+def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) -> Tensor:
     u = up @ x
     sent = u.clamp_min(0) ** 2
     if config.sparsity == "dense":

@@ -1,10 +1,10 @@
-"""Weights of which two in any four are zero, trained densely (S-STE, Hu et al. 2024).
+"""2:4 sparse weights, trained densely (S-STE, Hu et al. 2024).
 
 In each group of four weights along the input, the two of smallest magnitude become zero and the
-others move towards zero by the larger of those two magnitudes, so that a weight fades out as it
-leaves the set instead of being cut; the gradient goes to the dense weight unchanged. GPUs with
-sparse tensor cores can run such a matrix at up to twice the speed; nothing here does: on a CPU the
-pattern costs a few passes over the weights and saves no time.
+others move towards zero by the larger of those two magnitudes, so that a weight that leaves the set
+shrinks to zero continuously; the gradient passes to the dense weight unchanged. GPUs with sparse
+tensor cores can run such a matrix at up to twice the speed. Nothing here does: on a CPU the pattern
+costs a few passes over the weights and saves no time.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# The factor that makes what is left nearest to what was there, for normally distributed weights:
-# E[w s] / E[s^2]. A constant, as in the paper: refitted at every step it makes weights flicker.
+# The factor that brings the sparse weights s nearest to normally distributed w: E[w s] / E[s^2]. A
+# constant, as in the paper: refitted at every step it makes weights flip in and out of the set.
 SCALE = 1.4838
 
 
@@ -38,29 +38,22 @@ class _SoftThreshold(torch.autograd.Function):
         return grads[0]
 
 
-def two_of_four(weight: Tensor, dim: int = -1) -> Tensor:
-    """The weight that is multiplied with: same shape, at most two of four non-zero along `dim`,
-    exactly two unless magnitudes are equal. The size of `dim` must be a multiple of 4."""
+def sparsify_2_4(weight: Tensor, dim: int = -1) -> Tensor:
+    """Same shape, at most two of four non-zero along `dim`, exactly two unless magnitudes are
+    equal. The size of `dim` must be a multiple of 4."""
     done: Tensor = _SoftThreshold.apply(weight.transpose(dim, -1).contiguous())
     return done.transpose(dim, -1)
 
 
-class TwoFourLinear(nn.Linear):
-    """A linear layer without bias whose weight is two of four along its input."""
+class Sparse24Linear(nn.Linear):
+    """A linear layer without bias whose weight is 2:4 sparse along its input."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, bias=False)
 
     def effective(self) -> Tensor:
-        """The weight that is multiplied with, (outputs, inputs)."""
-        return two_of_four(self.weight)
+        """The sparse weight, (outputs, inputs)."""
+        return sparsify_2_4(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.linear(x, self.effective())
-
-
-def linear(inputs: int, outputs: int, sparse: bool) -> nn.Linear:
-    """A linear layer without bias, two of four or dense."""
-    if sparse:
-        return TwoFourLinear(inputs, outputs)
-    return nn.Linear(inputs, outputs, bias=False)

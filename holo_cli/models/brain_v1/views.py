@@ -7,16 +7,15 @@ Legend: T tokens, N = B T, G columns, U hidden units, L layers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from holo_cli.models.figures import axis, bar, heat, short
 from holo_cli.models.views import Picture, Table, Tokens, Weights, layer_names, watched
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from holo_cli.models.base import LanguageModel
-    from holo_cli.models.brain_v1.columns import Columns
-    from holo_cli.models.brain_v1.kwta import Free
     from holo_cli.models.brain_v1.model import Model
 
 PAGES = {
@@ -25,7 +24,6 @@ PAGES = {
     "attention": "which earlier tokens each token looks at",
 }
 TYPICAL = 12  # tokens named per column
-Trace = dict[str, Any]
 
 
 # -- columns --------------------------------------------------------------------------------------
@@ -33,15 +31,17 @@ Trace = dict[str, Any]
 
 def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """What each column sends for each token, and the measured activity; (T,) int64 tokens."""
+    from holo_cli.models.brain_v1.diagnostics import feeding
+
     sends, rows, tables = {}, [], []
     for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
-        sent, could = part.sent(x)
+        sent, could = part.unit_outputs(x)
         energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
-        sends[name] = [_heat(energy.T, "column %{y}, position %{x}: %{z}")]
+        sends[name] = [heat(energy.T, "column %{y}, position %{x}: %{z}")]
         firing = (sent != 0).float().mean(1)  # (T,)
         rows.append(
-            [name, _short(could.float().mean().item()), _short(firing.mean().item()),
-             _short(firing.min().item()), _short(firing.max().item())]
+            [name, short(could.float().mean().item()), short(firing.mean().item()),
+             short(firing.min().item()), short(firing.max().item())]
         )  # fmt: skip
         tables.append(_typical(name, energy))
     activity = Table(
@@ -56,7 +56,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "How strongly each column speaks for each token: the root mean square of what its "
             "units send. The colour of the ground is silence.",
             sends,
-            {"xaxis": _axis("token"), "yaxis": _axis("column")},
+            {"xaxis": axis("token"), "yaxis": axis("column")},
             choice="Layer",
             tables=tables,
             token_axes=("xaxis",),
@@ -67,27 +67,14 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "counted on this text.",
             {
                 "all layers": [
-                    {"type": "bar", "name": "may fire", "x": names, "y": [r[1] for r in rows],
-                     "tint": 0},
-                    {"type": "bar", "name": "fire", "x": names, "y": [r[2] for r in rows],
-                     "tint": 1},
+                    bar("may fire", names, [r[1] for r in rows], 0),
+                    bar("fire", names, [r[2] for r in rows], 1),
                 ]
             },
-            {"barmode": "group", "yaxis": _axis("share of the units")},
+            {"barmode": "group", "yaxis": axis("share of the units")},
             tables=[activity],
         ),
     ]  # fmt: skip
-
-
-def feeding(model: Model, tokens: Tensor) -> list[tuple[Columns | Free, Tensor]]:
-    """Each layer's sparse MLP and what it saw of (B, T) tokens, (N, C). No token leaves early."""
-    from holo_cli.models.brain_v1.columns import Columns
-    from holo_cli.models.brain_v1.kwta import Free
-
-    parts = [b.mlp for b in model.brain_blocks() if isinstance(b.mlp, Columns | Free)]
-    with watched(parts) as calls, _everyone_stays(model):
-        model.hidden(tokens)
-    return [(part, x.flatten(0, 1)) for part, (x, _) in zip(parts, calls, strict=True)]
 
 
 def _typical(name: str, energy: Tensor) -> Table:
@@ -97,7 +84,7 @@ def _typical(name: str, energy: Tensor) -> Table:
         loud = energy[:, column]
         order = loud.argsort(descending=True).tolist()
         chosen = [t for t in order[:TYPICAL] if loud[t] > 0]
-        share = _short((loud > 0).float().mean().item())
+        share = short((loud > 0).float().mean().item())
         rows.append([column, share, Tokens(chosen)])
     columns = ["Column", "Share of the tokens", "Tokens it speaks loudest for"]
     return Table(f"{name}: columns", columns, rows)
@@ -111,11 +98,12 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     import torch
 
     from holo_cli.layers.norm import rms_norm
+    from holo_cli.models.brain_v1.diagnostics import without_exits
     from holo_cli.models.brain_v1.exits import confidence
 
     brain = _brain(model)
     blocks = brain.brain_blocks()
-    with watched(blocks) as calls, _everyone_stays(brain):
+    with watched(blocks) as calls, without_exits(brain):
         brain.hidden(tokens[None])
     streams = [result[0][0] for _, result in calls]  # (T, C) each
     sure = torch.stack(
@@ -144,13 +132,11 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "the last one does: an exit that always knew would be there.",
             {
                 "all tokens": [
-                    {"type": "bar", "name": "layers passed", "x": list(range(len(tokens))),
-                     "y": passed.tolist(), "tint": 0},
-                    {"type": "bar", "name": "prediction settled", "x": list(range(len(tokens))),
-                     "y": settled.tolist(), "tint": 1},
+                    bar("layers passed", range(len(tokens)), passed.tolist(), 0),
+                    bar("prediction settled", range(len(tokens)), settled.tolist(), 1),
                 ]
             },
-            {"xaxis": _axis("token"), "yaxis": _axis("layer") | {"dtick": _whole(len(blocks))},
+            {"xaxis": axis("token"), "yaxis": axis("layer") | {"dtick": _whole(len(blocks))},
              "barmode": "group"},
             token_axes=("xaxis",),
         ),
@@ -158,14 +144,14 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "How sure each layer is",
             f"Confidence ({brain.config.exit_confidence}) of each layer's own prediction of the "
             "next token, through the shared norm and head.",
-            {"all layers": [{**_heat(sure, "%{y}, position %{x}: %{z}"), "y": names}]},
-            {"xaxis": _axis("token"), "yaxis": {"automargin": True}},
+            {"all layers": [{**heat(sure, "%{y}, position %{x}: %{z}"), "y": names}]},
+            {"xaxis": axis("token"), "yaxis": {"automargin": True}},
             tables=[
                 Table(
                     "Layers as predictors",
                     ["Layer", "Mean confidence", "Agrees with the last layer", "Tokens that leave"],
                     [
-                        [name, _short(sure[n].mean().item()), _short(agree[n].item()),
+                        [name, short(sure[n].mean().item()), short(agree[n].item()),
                          int((passed == n + 1).sum())]
                         for n, name in enumerate(names)
                     ],
@@ -181,7 +167,9 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 
 def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     """(T,) int64 -> softmax weights (H, T, T) of each layer; O(T^2) memory per layer."""
-    layers = _weights(_brain(model), tokens[None])
+    from holo_cli.models.brain_v1.diagnostics import attention_weights
+
+    layers = attention_weights(_brain(model), tokens[None])
     top = _brain(model).config.attention_top
     kept = "" if top == 1 else f" Only the largest {top:.0%} are kept, at evaluation."
     return Weights(
@@ -192,44 +180,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     )
 
 
-def kept_weight(model: Model, tokens: Tensor) -> float:
-    """What the attention weights that `attention_top` keeps add up to, mean over all rows."""
-    import torch
-
-    from holo_cli.models.brain_v1.attention import causal_weights
-
-    mixers = [b.mixer for b in model.brain_blocks()]
-    with watched(mixers) as calls, _everyone_stays(model):
-        model.hidden(tokens)
-    shares = []
-    for mixer, (x, _) in zip(mixers, calls, strict=True):
-        q, k, _ = mixer._project(x, 0)
-        kept = mixer.weights(x) > 0
-        shares.append((causal_weights(q, k) * kept).sum(-1).mean())
-    return torch.stack(shares).mean().item()
-
-
-def _weights(model: Model, tokens: Tensor) -> list[Tensor]:
-    mixers = [b.mixer for b in model.brain_blocks()]
-    with watched(mixers) as calls, _everyone_stays(model):
-        model.hidden(tokens)
-    return [mixer.weights(x) for mixer, (x, _) in zip(mixers, calls, strict=True)]
-
-
 # -- small helpers --------------------------------------------------------------------------------
-
-
-class _everyone_stays:
-    """Sets the threshold out of reach inside a `with`, so that all layers see all tokens."""
-
-    def __init__(self, model: Model) -> None:
-        self.model, self.before = model, model.exit_threshold
-
-    def __enter__(self) -> None:
-        self.model.exit_threshold = 2.0
-
-    def __exit__(self, *_: object) -> None:
-        self.model.exit_threshold = self.before
 
 
 def _brain(model: LanguageModel) -> Model:
@@ -243,25 +194,6 @@ def _names(model: LanguageModel) -> list[str]:
     return layer_names(model.config.layers)[1:]
 
 
-def _heat(values: Tensor, hover: str) -> Trace:
-    rows = [[_short(v) for v in row] for row in values.tolist()]
-    return {
-        "type": "heatmap",
-        "z": rows,
-        "zmin": 0,
-        "scale": "amount",
-        "hovertemplate": hover + "<extra></extra>",
-    }
-
-
-def _axis(title: str) -> dict[str, Any]:
-    return {"title": {"text": title}}
-
-
 def _whole(layers: int) -> int:
     """Layers from one mark of an axis to the next, so that there are at most a dozen."""
     return -(-layers // 12)
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

@@ -1,14 +1,14 @@
-"""Attention among the tokens that matter, added to what the state space says.
+"""Attention among selected tokens, added to the state space's output.
 
     s_t = w.u_t / |w|                       one score per token, of variance near 1
-    selected: s_t > theta and there is room (`selection.py`)
+    selected: s_t > theta and within capacity (`selection.py`)
     out_t = sigmoid(s_t - theta) W_o attention_t   for selected t, else 0
 
-Queries, keys and values are made of selected tokens only, a tenth of them, and so attention among
-them costs a hundredth. They keep their own positions (RoPE by the real distance). The factor is
-what lets the scorer learn: a token whose attention helps is scored higher. Unusual: theta is a
-parameter that the optimizer moves: a term of value 0 gives it the gradient of the quantile loss,
-share - (share that passed), so a resumed run goes on to the bit and evaluation moves nothing.
+Queries, keys and values are computed for selected tokens only; with a tenth of the tokens attention
+among them costs a hundredth. They keep their own positions (RoPE by the real distance). The factor
+lets the scorer learn: a token whose attention helps is scored higher. theta is a parameter: a term
+of value 0 gives it the gradient of the quantile loss, share - (share that passed), so that resuming
+is exact and evaluation changes nothing.
 Legend: B rows, S positions, C width, H heads, d = C / H, N selected tokens, K the most in a row.
 """
 
@@ -24,12 +24,12 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2.config import Config
-from holo_cli.models.brain_v2.selection import PackedCache, Selected, room
-from holo_cli.models.brain_v2.ssm import wide
+from holo_cli.models.brain_v2.selection import PackedCache, Selected, capacity
 
-PACE = 4.0  # theta is this times its parameter: it must follow the scores as they drift
+THRESHOLD_SCALE = 4.0  # theta / parameter: theta must follow the scores as they drift
 
 
 class SelectiveAttention(Mixer):
@@ -41,7 +41,7 @@ class SelectiveAttention(Mixer):
         self.share, self.heads = config.attention_share, config.heads
         self.head_width = config.head_width
         self.scorer = nn.Parameter(torch.empty(width))  # w
-        self.threshold = nn.Parameter(torch.empty(1))  # theta / PACE
+        self.threshold = nn.Parameter(torch.empty(1))  # theta / THRESHOLD_SCALE
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
@@ -49,20 +49,20 @@ class SelectiveAttention(Mixer):
         self.rope = Rope(self.head_width, config.rope_base, config.rope_fraction)
 
     def finish_initialisation(self) -> None:
-        """Theta starts at the quantile of a normal distribution, below everything for share 1."""
+        """Theta starts at the quantile of a normal distribution; below all scores for share 1."""
         nn.init.normal_(self.scorer)
         nn.init.zeros_(self.out.weight)
         first = NormalDist().inv_cdf(1 - self.share) if self.share < 1 else -8.0
-        nn.init.constant_(self.threshold, first / PACE)
+        nn.init.constant_(self.threshold, first / THRESHOLD_SCALE)
 
     def margin(self, u: Tensor) -> Tensor:
-        """(B, S, C) -> s - theta, (B, S), in full precision: selected are those above 0."""
+        """(B, S, C) -> s - theta, (B, S), float32 at least; above 0 a token passes."""
         w = self.scorer.to(wide(u.dtype))
         score = (u.to(w.dtype) * (w / w.norm())).sum(-1)
-        return score - (PACE * self.threshold.detach()).to(w.dtype)
+        return score - (THRESHOLD_SCALE * self.threshold.detach()).to(w.dtype)
 
     def selected(self, u: Tensor) -> Selected:
-        """Which tokens of whole sequences (B, T, C) are."""
+        """The selected tokens of whole sequences (B, T, C)."""
         return Selected.of(self.margin(u) > 0, self.share)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
@@ -70,50 +70,50 @@ class SelectiveAttention(Mixer):
         passes = margin > 0
         chosen = Selected.of(passes, self.share)
         q, k, v = self.project(u, chosen)
-        # rows differ in how many are selected: the shorter ones are filled up at the end, where
-        # no real token looks
+        # rows differ in how many are selected: shorter ones are padded at the end, which causal
+        # attention ignores
         most = max(1, int(chosen.count.max()))
         at = (chosen.row, chosen.slot)
         q, k, v = (_padded(t, at, u.shape[0], most) for t in (q, k, v))
         y = causal_attention(q, k, v).transpose(1, 2)[at]
         passed = passes.to(self.threshold.dtype).mean()
-        pull = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
-        return self._back(u, y, margin, chosen), {"selection": pull}
+        term = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
+        return self._output(u, y, margin, chosen), {"selection": term}
 
     def step(self, u: Tensor, state: PackedCache) -> tuple[Tensor, PackedCache]:
         margin = self.margin(u)
         start, end, before = state.position, state.position + u.shape[1], state.count
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)
-        state = state.append(chosen, k, v, end, room(end, self.share))
+        state = state.append(chosen, k, v, end, capacity(end, self.share))
         if chosen.flat.numel() == 0:
             return torch.zeros_like(u), state
-        turn = chosen.slot - before[chosen.row]  # among the selected of this step
-        at, most = (chosen.row, turn), int(turn.max()) + 1
+        index = chosen.slot - before[chosen.row]  # among the selected of this step
+        at, most = (chosen.row, index), int(index.max()) + 1
         slot = _padded(chosen.slot[:, None, None], at, u.shape[0], most)  # (B, 1, K, 1)
         seen = torch.arange(state.keys.shape[2], device=u.device) <= slot  # (B, 1, K, R)
         q = _padded(q, at, u.shape[0], most)
         y = nn.functional.scaled_dot_product_attention(q, state.keys, state.values, attn_mask=seen)
-        return self._back(u, y.transpose(1, 2)[at], margin, chosen), state
+        return self._output(u, y.transpose(1, 2)[at], margin, chosen), state
 
     def project(self, u: Tensor, chosen: Selected) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, C) -> q, k, v of the selected tokens, each (N, H, d)."""
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
         qk = rms_norm(qkv[:, : 2 * self.heads])
-        q, k = self._turn(qk, chosen.position).chunk(2, dim=1)
+        q, k = self._rotate(qk, chosen.position).chunk(2, dim=1)
         if self.gain is not None:
             q = q * self.gain.gains()[:, None].to(q.dtype)
         return q, k, qkv[:, 2 * self.heads :]
 
-    def _turn(self, x: Tensor, position: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor, position: Tensor) -> Tensor:
         """x (N, K, d) rotated by each token's own position, (N,)."""
         if self.rope.rotated == 0 or position.numel() == 0:
             return x
         cos, sin = self.rope.tables(0, int(position.max()) + 1, x)
         return torch.addcmul(x * cos[position], x.roll(self.rope.pairs, dims=-1), sin[position])
 
-    def _back(self, u: Tensor, y: Tensor, margin: Tensor, chosen: Selected) -> Tensor:
-        """y (N, H, d) -> what is added, (B, S, C)."""
+    def _output(self, u: Tensor, y: Tensor, margin: Tensor, chosen: Selected) -> Tensor:
+        """y (N, H, d) -> output (B, S, C), zero for tokens that are not selected."""
         strength = margin.flatten()[chosen.flat].sigmoid()
         y = self.out(y.flatten(1)) * strength[:, None].to(y.dtype)
         return (
@@ -130,22 +130,19 @@ class SelectiveAttention(Mixer):
 
     def state_bytes(self, length: int) -> int:
         w = self.out.weight
-        return 2 * room(length, self.share) * w.shape[1] * w.element_size() + 8
+        return 2 * capacity(length, self.share) * w.shape[1] * w.element_size() + 8
 
     def active_parameters(self) -> int:
-        """A token goes through the matrices as often as it is selected."""
+        """Matrices count by the share of the tokens that use them."""
         matrices = self.qkv.weight.numel() + self.out.weight.numel()
         gains = self.heads if self.gain is not None else 0
         return round(self.share * matrices) + self.scorer.numel() + 1 + gains
 
     def flops(self, length: float) -> float:
-        """Selected tokens look back on selected tokens."""
+        """Selected tokens attend to selected tokens."""
         return 4.0 * self.share * math.ceil(self.share * length) * self.out.in_features
-
-    def decode_flops(self, length: float) -> float:
-        return self.flops(length)
 
 
 def _padded(t: Tensor, at: tuple[Tensor, Tensor], rows: int, most: int) -> Tensor:
-    """What belongs to N selected tokens, (N, H, ...), at their row and place: (B, H, K, ...)."""
+    """(N, H, ...) of selected tokens -> (B, H, K, ...), at their row and index, zero elsewhere."""
     return t.new_zeros(rows, most, *t.shape[1:]).index_put(at, t).transpose(1, 2)

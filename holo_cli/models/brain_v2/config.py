@@ -1,4 +1,4 @@
-"""What can be set about brain-v2."""
+"""Config of brain-v2."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Config(BackboneConfig):
     )
     ssm: Literal["scalar", "selective"] = Field(
         "scalar",
-        description="scalar: one decay per head, products of matrices; selective: one per channel "
+        description="scalar: one decay per head, matrix products; selective: one per channel "
         "and number of state, token by token",
     )
     state: int = Field(
         0,
         ge=0,
         le=256,
-        description="numbers of state per channel; 0 is 64 for scalar, 16 for selective",
+        description="state dimensions per channel; 0 is 64 for scalar, 16 for selective",
     )
     dt_min: float = Field(
-        0.001, gt=0, description="smallest step of the state space at the start",
+        0.001, gt=0, description="smallest initial step size of the state space",
         json_schema_extra=tunable(0.0001, 0.02, log=True),
     )  # fmt: skip
     dt_max: float = Field(
-        0.1, gt=0, description="largest step of the state space at the start",
+        0.1, gt=0, description="largest initial step size of the state space",
         json_schema_extra=tunable(0.02, 0.5, log=True),
     )  # fmt: skip
     attention_every: int = Field(
@@ -52,14 +52,14 @@ class Config(BackboneConfig):
     )
     memory_every: int = Field(2, ge=1, description="every n-th layer has an episodic memory")
     memory_heads: int = Field(
-        0, ge=0, description="heads of the memory, as wide as the others; 0 is half of them",
+        0, ge=0, description="heads of the memory, of the usual width; 0 is half of `heads`",
         json_schema_extra=tunable_choices(0, 1, 2, 4, when={"memory": ["delta", "hebbian"]}),
     )  # fmt: skip
     ponder: int = Field(
         1, ge=1, le=16, description="steps that a token's MLP may take; 1 is no pondering"
     )
     ponder_prior: float = Field(
-        0.5, gt=0, lt=1, description="how likely each step is the last one, before any evidence",
+        0.5, gt=0, lt=1, description="prior probability of halting at each step",
         json_schema_extra=tunable(0.2, 0.8, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_weight: float = Field(
@@ -67,7 +67,7 @@ class Config(BackboneConfig):
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_rest: float = Field(
-        0.05, ge=0, lt=1, description="a token stops once going on is no likelier than this"
+        0.05, ge=0, lt=1, description="a token halts once the remaining probability is at most this"
     )
 
     @property
@@ -103,6 +103,6 @@ class Config(BackboneConfig):
             )
         if self.state % 2:
             raise ValueError(
-                f"model.state ({self.state}) must be even: rotary positions turn pairs"
+                f"model.state ({self.state}) must be even: rotary positions rotate pairs"
             )
         return self

@@ -1,39 +1,41 @@
-"""The episodic memory: a matrix per head and row in which one example is enough.
+"""The episodic memory: a matrix per head and row that learns an association from one example.
 
     S_t = alpha_t S_{t-1} + beta_t k_t (v_t - alpha_t S_{t-1}^T k_t)^T,   |k| = 1      (delta)
     S_t = alpha_t S_{t-1} + beta_t k_t v_t^T                                         (hebbian)
     o_t = S_t^T q_t
 
-(Gated delta rule, Yang et al. 2024.) With the delta rule what is written is the difference from
-what the key already brings up, so that a second value replaces the first and correlated keys do
-not pile up. In chunks of L positions, with G the running sum of log alpha inside a chunk and U the
-rows u_t = beta_t (v_t - alpha_t S_{t-1}^T k_t) that are really written,
+(Gated delta rule, Yang et al. 2024, arXiv 2412.06464.) The delta rule writes the difference from
+what the key already retrieves, so that a second value replaces the first and correlated keys do not
+accumulate. In chunks of L positions, with G the running sum of log alpha inside a chunk and U the
+written rows u_t = beta_t (v_t - alpha_t S_{t-1}^T k_t),
 
     (I + A) U = beta (V - exp(G) K S_0),   A_ts = beta_t exp(G_t - G_s) k_t.k_s  for s < t
 
-so one triangular solve for all chunks at once gives U = U_v - W S_0, and what goes along time is a
-few small products per chunk (WY form). Unusual: none of it is bfloat16, since the solve would
-amplify its rounding. Legend: B rows, T positions, H heads, d per head (keys and values alike), L
+so one triangular solve for all chunks at once gives U = U_v - W S_0, and what remains sequential is
+a few small products per chunk (WY form). All of it is float32 at least: the solve would amplify the
+rounding of bfloat16. Legend: B rows, T positions, H heads, d per head (keys and values alike), L
 positions of a chunk, M chunks of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import Aux, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import no_autocast, wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2.config import Config
-from holo_cli.models.brain_v2.ssm import inverse_softplus, wide
+from holo_cli.models.brain_v2.ssm import inverse_softplus
 
 CHUNK = 64
 
 
-def recall(
+def chunk_delta_rule(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -47,7 +49,7 @@ def recall(
     -> o (B, H, T, d) and the state after the last position."""
     batch, heads, length, width = q.shape
     size = min(CHUNK, length)
-    extra = -length % size  # after the end: nothing is written, nothing fades
+    extra = -length % size  # after the end nothing is written and nothing decays
     q, k, v = (nn.functional.pad(t, (0, 0, 0, extra)).unflatten(2, (-1, size)) for t in (q, k, v))
     log_alpha, beta = (
         nn.functional.pad(t, (0, extra)).unflatten(2, (-1, size)) for t in (log_alpha, beta)
@@ -55,31 +57,31 @@ def recall(
     total = log_alpha.cumsum(3)[..., None]  # G: (B, H, M, L, 1)
     past = torch.ones(size, size, dtype=torch.bool, device=q.device).tril()
     decay = (total - total.mT).masked_fill(~past, float("-inf")).exp()  # (B, H, M, L, L)
-    fade = total.exp()
+    decay_in = total.exp()  # from the start of the chunk
     write = beta[..., None] * v
-    against = None  # W: how much of what the keys bring up is taken off
+    erased = None  # W
     if delta:
         overlap = (beta[..., None] * (k @ k.mT) * decay).tril(-1)  # A
-        right = torch.cat((write, beta[..., None] * fade * k), dim=-1)
+        right = torch.cat((write, beta[..., None] * decay_in * k), dim=-1)
         solved = torch.linalg.solve_triangular(overlap, right, upper=False, unitriangular=True)
-        write, against = solved.split(width, dim=-1)
+        write, erased = solved.split(width, dim=-1)
     keep = (k * (total[..., -1:, :] - total).exp()).mT
     now = q.new_zeros(batch, heads, width, width) if state is None else state
-    before, really = [], []
+    before, written = [], []
     # `unbind`, because the gradient of an index into a chunk would be a whole tensor of zeros
-    taken = against.unbind(2) if against is not None else None
-    whole = fade[..., -1:, :].unbind(2)  # (B, H, 1, 1) each
+    erase = erased.unbind(2) if erased is not None else None
+    whole = decay_in[..., -1:, :].unbind(2)  # (B, H, 1, 1) each
     for i, (u, kept) in enumerate(zip(write.unbind(2), keep.unbind(2), strict=True)):
-        u = u if taken is None else u - taken[i] @ now
+        u = u if erase is None else u - erase[i] @ now
         before.append(now)
-        really.append(u)
+        written.append(u)
         now = whole[i] * now + kept @ u
-    out = (q * fade) @ torch.stack(before, dim=2)
-    out = out + ((q @ k.mT) * decay) @ torch.stack(really, dim=2)
+    out = (q * decay_in) @ torch.stack(before, dim=2)
+    out = out + ((q @ k.mT) * decay) @ torch.stack(written, dim=2)
     return out.flatten(2, 3)[:, :, :length], now
 
 
-def recall_one(
+def delta_rule_step(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -89,7 +91,7 @@ def recall_one(
     *,
     delta: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """`recall` of a single position, by the recurrence itself: a decoded token is in no chunk."""
+    """`chunk_delta_rule` of a single position by the recurrence, for decoding."""
     row = k.mT  # (B, H, d, 1)
     now = state * log_alpha.exp()[..., None]
     new = v - k @ now if delta else v
@@ -98,20 +100,17 @@ def recall_one(
 
 
 @dataclass(frozen=True)
-class EpisodicState:
-    """What each row remembers: (B, H, d, d), keys along the third dimension."""
+class EpisodicState(DataState):
+    """S of each row, (B, H, d, d), keys along the third dimension."""
 
     memory: Tensor
 
-    def select(self, rows: Tensor) -> EpisodicState:
-        return EpisodicState(self.memory.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.memory
-
 
 class EpisodicMemory(Mixer):
-    """The memory with its projections; `beta` says what is written, `alpha` what stays."""
+    """The memory with its projections, the gates alpha (forget) and beta (write), and an output
+    gate."""
+
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -127,7 +126,7 @@ class EpisodicMemory(Mixer):
         self.out = nn.Linear(width, config.width, bias=False)
 
     def finish_initialisation(self) -> None:
-        """Nearly nothing is forgotten (half-life 693 tokens), half of each token is written."""
+        """alpha starts at a half-life of 693 tokens, beta at 0.5."""
         nn.init.zeros_(self.gates_proj.weight)
         nn.init.zeros_(self.out.weight)
         with torch.no_grad():
@@ -147,20 +146,20 @@ class EpisodicMemory(Mixer):
         return nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1), v
 
     def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
-        return self._around(u, None)[0], {}
+        return self._run(u, None)[0], {}
 
     def step(self, u: Tensor, state: EpisodicState) -> tuple[Tensor, EpisodicState]:
-        out, memory = self._around(u, state.memory)
+        out, memory = self._run(u, state.memory)
         return out, EpisodicState(memory)
 
-    def _around(self, u: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _run(self, u: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         q, k, v = self.keys(u)
         log_alpha, beta = self.gates(u)
-        with torch.autocast(u.device.type, enabled=False):
+        with no_autocast(u):
             if memory is not None and u.shape[1] == 1:
-                o, memory = recall_one(q, k, v, log_alpha, beta, memory, delta=self.delta)
+                o, memory = delta_rule_step(q, k, v, log_alpha, beta, memory, delta=self.delta)
             else:
-                o, memory = recall(q, k, v, log_alpha, beta, memory, delta=self.delta)
+                o, memory = chunk_delta_rule(q, k, v, log_alpha, beta, memory, delta=self.delta)
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
         return self.out(o * nn.functional.silu(self.gate(u))), memory
 
@@ -169,17 +168,14 @@ class EpisodicMemory(Mixer):
         shape = (batch, self.heads, self.head_width, self.head_width)
         return EpisodicState(torch.zeros(shape, dtype=wide(w.dtype), device=w.device))
 
-    def state_bytes(self, length: int) -> int:
-        return self.heads * self.head_width**2 * wide(self.out.weight.dtype).itemsize
-
     def flops(self, length: float) -> float:
-        """Per token and head: half a chunk for each of K K^T, Q K^T, the solve and reading U (delta
-        solves for 2 d columns), and 4 products with the state."""
+        """Per token and head: products with half a chunk (K K^T, Q K^T, the solve, reading U) and
+        with the state."""
         inside = min(length, CHUNK / 2)
         width = self.heads * self.head_width
         chunk, state = (3, 3) if self.delta else (2, 2)
         return 2.0 * width * (chunk * inside + state * self.head_width)
 
-    def decode_flops(self) -> float:
-        """Fade, bring up, write, read."""
+    def decode_flops(self, length: float) -> float:
+        """Decay, read at the key, write, read."""
         return 7.0 * self.heads * self.head_width**2

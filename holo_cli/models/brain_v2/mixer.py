@@ -1,20 +1,19 @@
-"""The token mixer of a layer: state space, and where the config says so memory and attention.
+"""The token mixer of a layer: a state space, and by the config also memory and attention.
 
     out = ssm(u) + memory(u) + attention(u)
 
-Side by side, all reading the same u: what one of them has nothing to say about is left to the
-others, and each starts at zero.
+In parallel, all reading the same u. The output of each is zero at first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
@@ -23,28 +22,16 @@ from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
 
 
 @dataclass(frozen=True)
-class BrainState:
-    """What each part of a layer remembers."""
+class BrainState(DataState):
+    """Decoding states of the parts of a layer."""
 
     ssm: SSMState
     memory: EpisodicState | None
     attention: PackedCache | None
 
-    def select(self, rows: Tensor) -> BrainState:
-        return BrainState(
-            self.ssm.select(rows),
-            self.memory.select(rows) if self.memory is not None else None,
-            self.attention.select(rows) if self.attention is not None else None,
-        )
-
-    def tensors(self) -> Iterator[Tensor]:
-        for part in (self.ssm, self.memory, self.attention):
-            if part is not None:
-                yield from part.tensors()
-
 
 class BrainMixer(Mixer):
-    """The parts that layer 0, 1, ... has."""
+    """The parts of layer 0, 1, ..."""
 
     takes_extras: ClassVar[bool] = True
 
@@ -58,7 +45,7 @@ class BrainMixer(Mixer):
         """Each part is a mixer of its own and initialises itself."""
 
     def parts(self) -> list[Mixer]:
-        """What there is of the three."""
+        """Those of the three that the layer has."""
         found: list[nn.Module | None] = [self.ssm, self.memory, self.attention]
         return [part for part in found if isinstance(part, Mixer)]
 
@@ -101,10 +88,8 @@ class BrainMixer(Mixer):
         return sum(part.flops(length) for part in self.parts())
 
     def decode_flops(self, length: float) -> float:
-        """As `flops`, of one token that goes on from a state."""
-        found = self.ssm.decode_flops()
-        if self.memory is not None:
-            found += self.memory.decode_flops()
-        if self.attention is not None:
-            found += self.attention.decode_flops(length)
-        return found
+        return sum(part.decode_flops(length) for part in self.parts())
+
+    def disable(self) -> None:
+        for part in self.parts():
+            part.disable()

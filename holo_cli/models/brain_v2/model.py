@@ -1,5 +1,5 @@
 """brain-v2: a state space with a state, a memory that learns from one example, attention for the
-tokens that matter, and more thought for harder tokens.
+tokens that matter, and more steps for harder tokens.
 
 The modern backbone with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
 second layer, `attention.py` in every fourth; and with `ponder` above 1 the MLP of `ponder.py`.
@@ -10,14 +10,12 @@ past has no limit; with it a fourth of the layers keep keys and values of a tent
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.models.backbone import Backbone
-from holo_cli.models.base import Description
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory
@@ -45,19 +43,9 @@ class Model(Backbone):
         attention = any(config.has_attention(layer) for layer in range(config.layers))
         return config.context if attention else None
 
-    def describe(self) -> Description:
-        """Decoding goes on from states, without a chunk's products; pondering repeats the MLP."""
-        described = super().describe()
-        context = self.config.context
-        mixers = [b.mixer for b in self._blocks() if isinstance(b.mixer, BrainMixer)]
-        decoding = sum(m.decode_flops(context) - m.flops(context) for m in mixers)
-        ponders = [b.mlp for b in self._blocks() if isinstance(b.mlp, Ponder)]
-        again = sum(2.0 * (p.expected_steps() - 1) * p.active_parameters() for p in ponders)
-        return replace(
-            described,
-            train_flops_per_token=described.train_flops_per_token + 3 * again,
-            decode_flops_per_token=described.decode_flops_per_token + decoding + again,
-        )
+    @property
+    def has_memory(self) -> bool:
+        return any(isinstance(m, EpisodicMemory) for m in self.modules())
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
         """Half-lives of states and memories in tokens (geometric means), the share of tokens each
@@ -65,7 +53,7 @@ class Model(Backbone):
         kinds = (StateSpace, EpisodicMemory, SelectiveAttention, Ponder)
         named = [
             (layer, part)
-            for layer, block in enumerate(self._blocks(), 1)
+            for layer, block in enumerate(self.layers(), 1)
             for part in block.modules()
             if isinstance(part, kinds)
         ]
@@ -82,13 +70,8 @@ class Model(Backbone):
             elif isinstance(part, SelectiveAttention):
                 found[f"selected_{layer}"] = part.selected(u).flat.numel() / tokens.numel()
             else:
-                found[f"steps_{layer}"] = part.think(u.flatten(0, 1)).steps.float().mean().item()
+                found[f"steps_{layer}"] = part.ponder(u.flatten(0, 1)).steps.float().mean().item()
         for name, rates in (("state_half_life", states), ("memory_half_life", memories)):
             if rates:
                 found[name] = math.log(2) / torch.stack(rates).mean().exp().item()
         return found
-
-    def views(self) -> tuple[str, ...]:
-        from holo_cli.models.brain_v2.views import PAGES
-
-        return tuple(PAGES)

@@ -1,22 +1,21 @@
-"""Pondering: a token goes through its MLP again and again until it has had enough.
+"""Pondering: adaptive computation time for the MLP, per token.
 
-    z_0 = u;   z_n = z_{n-1} + MLP(RMSNorm(z_{n-1}))              the same weights at each step
-    h_n = sigmoid(w.RMSNorm(z_n) + b)                             the chance to stop after step n
-    p_n = h_n (1 - h_1) ... (1 - h_{n-1})                         and that step n is the last
+    z_0 = u;   z_n = z_{n-1} + MLP(RMSNorm(z_{n-1}))             the same weights at each step
+    h_n = sigmoid(w.RMSNorm(z_n) + b)                            probability of halting at step n
+    p_n = h_n (1 - h_1) ... (1 - h_{n-1})                        probability that step n is the last
     out = sum_n p_n (z_n - z_0)
 
-(PonderNet, Banino et al. 2021.) What repeats is the part of a block that looks at no other token:
-a state space has one state per position, and stepping it several times for some tokens and once
-for others would give later tokens a past that depends on how long each of them thinks. So every
-token may stop by itself, in training, in a batch and in decoding alike, and nothing of it is seen
-by earlier tokens.
+(PonderNet, Banino et al. 2021.) Only the feed-forward half repeats, which reads no other token:
+repeating the state space for some tokens and not for others would make a later token's past depend
+on how long each of them ponders. So every token halts by itself, in training, in a batch and in
+decoding alike.
 
-Unlike PonderNet the answers are mixed, not sampled: inside a network the loss of each answer is not
-known. A token stops for good once what is left, 1 - p_1 - .. - p_n, is at most `ponder_rest`, or
-after the last step; what is left goes to its last step, as in Graves (2016). Tokens that stopped
-leave the batch, so thinking less really computes less, in training too. The loss that keeps
-halting near its prior is KL(p || geometric(prior)) over those same steps, the prior's tail going
-to the last one as well. Legend: B rows, T positions, C width, A tokens still thinking.
+Unlike PonderNet the outputs of the steps are averaged, not sampled, because inside a network the
+loss of each output is unknown. A token halts once the remaining probability, 1 - p_1 - .. - p_n, is
+at most `ponder_rest`, or at the last step; the remainder is added to its last step, as in Graves
+(2016). Halted tokens leave the batch, which saves computation in training too. The loss that keeps
+halting near its prior is KL(p || geometric(prior)) over the same steps, with the prior's tail added
+to the last one as well. Legend: B rows, T positions, C width, N tokens, A active tokens.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from torch import Tensor, nn
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.models.brain_v2.config import Config
-from holo_cli.models.brain_v2.ssm import wide
 
 
-class Thought(NamedTuple):
-    """What came of pondering: what to add, (N, C), how far p is from its prior, (N,), the steps
-    taken, (N,) int64, and the steps by weight, sum n p_n, (N,)."""
+class PonderResult(NamedTuple):
+    """Output (N, C), divergence of p from its prior (N,), steps taken (N,) int64, and their mean
+    by weight, sum n p_n, (N,)."""
 
     out: Tensor
     divergence: Tensor
@@ -62,18 +61,18 @@ class Ponder(FeedForward):
         nn.init.constant_(self.halt_bias, math.log(self.prior / (1 - self.prior)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        thought = self.think(x.flatten(0, 1))
-        return thought.out.view_as(x), {"ponder": self.weight * thought.divergence.mean()}
+        result = self.ponder(x.flatten(0, 1))
+        return result.out.view_as(x), {"ponder": self.weight * result.divergence.mean()}
 
-    def think(self, u: Tensor) -> Thought:
-        """(N, C) -> what each token thinks of itself."""
+    def ponder(self, u: Tensor) -> PonderResult:
+        """Ponder tokens (N, C)."""
         full = wide(u.dtype)
         out, z = torch.zeros_like(u), u
-        left = torch.ones(u.shape[0], dtype=full, device=u.device)  # 1 - p_1 - ... of the awake
-        awake = torch.arange(u.shape[0], device=u.device)  # their places
+        left = torch.ones(u.shape[0], dtype=full, device=u.device)  # 1 - p_1 - ..., (A,)
+        active = torch.arange(u.shape[0], device=u.device)
         divergence = torch.zeros_like(left)
         mean = torch.zeros_like(left)
-        steps = torch.zeros_like(awake)
+        steps = torch.zeros_like(active)
         for n in range(1, self.most + 1):
             z = z + self.mlp(rms_norm(z))[0]
             raw = self.halt(rms_norm(z)).to(full)[:, 0] + self.halt_bias.to(full)
@@ -81,26 +80,30 @@ class Ponder(FeedForward):
             remain = left - p
             stop = remain <= self.rest if n < self.most else torch.ones_like(remain).bool()
             p = torch.where(stop, left, p)
-            out = out.index_add(0, awake, (z - u[awake]) * p[:, None].to(z.dtype))
+            out = out.index_add(0, active, (z - u[active]) * p[:, None].to(z.dtype))
             log_prior = torch.where(
                 stop,
                 (n - 1) * math.log1p(-self.prior),
                 math.log(self.prior) + (n - 1) * math.log1p(-self.prior),
             ).to(full)
             least = torch.finfo(full).tiny
-            divergence = divergence.index_add(0, awake, p * (p.clamp_min(least).log() - log_prior))
-            mean = mean.index_add(0, awake, n * p)
-            steps[awake] = n
+            divergence = divergence.index_add(0, active, p * (p.clamp_min(least).log() - log_prior))
+            mean = mean.index_add(0, active, n * p)
+            steps[active] = n
             on = (~stop).nonzero()[:, 0]
             if on.numel() == 0:
                 break
-            if on.numel() < awake.numel():
-                z, awake, remain = z[on], awake[on], remain[on]
+            if on.numel() < active.numel():
+                z, active, remain = z[on], active[on], remain[on]
             left = remain
-        return Thought(out, divergence, steps, mean)
+        return PonderResult(out, divergence, steps, mean)
+
+    def flops(self) -> float:
+        """Of the steps after the first."""
+        return 2.0 * (self.expected_steps() - 1) * self.active_parameters()
 
     def expected_steps(self) -> float:
-        """Steps taken at the prior: up to where what is left is small enough."""
+        """Steps taken if halting is at its prior."""
         if self.rest == 0:
             return float(self.most)
         return float(

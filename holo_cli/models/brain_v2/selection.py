@@ -1,15 +1,15 @@
-"""Which tokens are selected, by rules that only look back, and where their keys are kept.
+"""Causal selection of tokens, and the cache of their keys and values.
 
 A token is selected if its score passes a threshold, which training moves to the (1 - share)
-quantile of scores and nothing moves afterwards; and if there is room: among the first t + 1 tokens
-at most ceil(2 share (t + 1)) may be. So no later token can push an earlier one out, as the top
-tenth of a sequence does. With p_t the passes up to t and r_t the room, the number selected is
+quantile of scores, and if there is capacity: of the first t + 1 tokens at most ceil(2 share
+(t + 1)) may be. Unlike a top-k over the sequence, no later token can displace an earlier one. With
+p_t the number that passed up to t and r_t the capacity, the number selected is
 
     n_t = min(n_{t-1} + 1, r_t) where t passes, else n_{t-1}
         = p_t + min(n_before, min_{s <= t} (r_s - p_s))
 
-the second form because room never shrinks: no position waits for another. Legend: B rows, S
-positions, H heads, d per head, R room of a cache.
+the second form, which needs no loop over positions, because capacity never decreases. Legend: B
+rows, S positions, H heads, d per head, R capacity of a cache.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SLACK = 2.0  # room for this many times the share: stretches of text differ in what they hold
+SLACK = 2.0  # capacity / share: passages differ in how many tokens pass
 
 
-def room(length: int, share: float) -> int:
+def capacity(length: int, share: float) -> int:
     """How many of the first `length` tokens may be selected."""
     return min(length, math.ceil(min(SLACK * share, 1.0) * length))
 
 
-def count(passes: Tensor, share: float, start: int, before: Tensor) -> Tensor:
-    """passes (B, S) bool at positions start.., `before` (B,) already selected -> n (B, S), how many
-    are selected up to each position."""
-    # in float64 on the host, so that it is `room` to the bit
+def selected_counts(passes: Tensor, share: float, start: int, before: Tensor) -> Tensor:
+    """passes (B, S) bool at positions start.., `before` (B,) already selected -> n (B, S), the
+    number selected up to each position."""
+    # in float64 on the host, to equal `capacity` exactly
     length = torch.arange(start + 1, start + passes.shape[1] + 1, device="cpu")
     rooms = torch.minimum(length, (min(SLACK * share, 1.0) * length.double()).ceil().long())
     passed = passes.cumsum(1)
@@ -42,11 +42,11 @@ def count(passes: Tensor, share: float, start: int, before: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected ones among (B, S) positions, packed row by row in time order."""
+    """The selected of (B, S) positions, packed row by row in order of time."""
 
-    flat: Tensor  # (N,) their places in (B S)
+    flat: Tensor  # (N,) indices in (B S)
     row: Tensor  # (N,)
-    slot: Tensor  # (N,) how many of the row came before
+    slot: Tensor  # (N,) number selected before in the row
     position: Tensor  # (N,) in the whole sequence
     count: Tensor  # (B,) selected by the end
 
@@ -56,7 +56,7 @@ class Selected:
         rows, length = passes.shape
         if before is None:
             before = torch.zeros(rows, dtype=torch.int64, device=passes.device)
-        counts = count(passes, share, start, before)
+        counts = selected_counts(passes, share, start, before)
         taken = counts > torch.cat((before[:, None], counts[:, :-1]), dim=1)
         flat = taken.flatten().nonzero()[:, 0]
         row = torch.div(flat, length, rounding_mode="floor")
@@ -65,16 +65,16 @@ class Selected:
 
 
 class PackedCache:
-    """Keys and values of selected tokens, (B, H, R, d) each, R the room at `position`; each row
-    has filled `count` slots. A value: when two states go on from one, the second one copies."""
+    """Keys and values of selected tokens, (B, H, R, d) each, R the capacity at `position`; each row
+    has filled `count` slots. A value: if two states continue one, the second to do so copies."""
 
     def __init__(self, keys: Tensor, values: Tensor, count: Tensor, position: int) -> None:
         self.keys, self.values, self.count, self.position = keys, values, count, position
-        self._buffers = [keys, values]  # with more slots than the room, to grow into
-        self._owner = [self]  # shared by all caches on these buffers: who may still write
+        self._buffers = [keys, values]  # more slots than R, to grow into
+        self._owner = [self]  # shared by all caches on these buffers: the one that may write
 
     def append(self, new: Selected, k: Tensor, v: Tensor, position: int, size: int) -> PackedCache:
-        """A cache up to `position` with room `size` and the new keys and values, (N, H, d)."""
+        """A cache up to `position` with capacity `size` and the new keys and values, (N, H, d)."""
         slots = self._buffers[0].shape[2]
         if self._owner[0] is self and slots >= size:
             buffers, owner = self._buffers, self._owner

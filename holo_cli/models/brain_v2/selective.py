@@ -1,11 +1,11 @@
-"""The selective scan: one decay per channel and number of state, token by token.
+"""The selective scan: one decay per channel and state dimension, token by token.
 
     h_t[c, n] = exp(-dt_t[c] A[c, n]) h_{t-1}[c, n] + v_t[c] b_t[n]
     y_t[c]    = sum_n h_t[c, n] c_t[n]                       (Mamba, Gu & Dao 2023, section 3)
 
-Unusual: no kernel is written for it, and the states (T C N numbers) are never all there. The
-forward pass keeps them where a chunk begins; the backward pass makes those of one chunk again, the
-last chunk first. Everything is float32 at least. Legend: B rows, T positions, C width, N numbers of
+Plain PyTorch operations, without ever storing all states (T C N numbers): the forward pass keeps
+those at the start of each chunk, and the backward pass computes those of one chunk again, the last
+chunk first. Everything is float32 at least. Legend: B rows, T positions, C width, N numbers of
 state per channel, L positions of a chunk.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 32  # T / L states are kept, and L made again at a time
+CHUNK = 32  # T / L states are kept, and L computed again at a time
 
 
 def scan(
@@ -60,10 +60,10 @@ class _Scan(torch.autograd.Function):
 def _backward(
     dy: Tensor, dt: Tensor, v: Tensor, b: Tensor, c: Tensor, rate: Tensor, begins: Tensor
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of what the forward pass was given, from that of y."""
+    """Gradients of the inputs of the scan from that of y."""
     d_dt, dv, db, dc = (torch.empty_like(x) for x in (dt, v, b, c))
     d_rate = torch.zeros_like(rate)
-    dh = torch.zeros_like(begins[0])  # of the state after the position at hand
+    dh = torch.zeros_like(begins[0])  # of the state after the current position
     for chunk in reversed(range(begins.shape[0])):
         first = chunk * CHUNK
         at = slice(first, min(first + CHUNK, dt.shape[1]))

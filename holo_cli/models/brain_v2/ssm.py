@@ -1,23 +1,23 @@
-"""The state space of a layer, in its two forms, with what stands around it.
+"""The state space of a layer in its two forms, with projections, norm and gate.
 
     scalar     S_t = a_t S_{t-1} + b_t (dt_t x_t)^T,   a_t = exp(-dt_t A)      one A per head
     selective  h_t = a_t h_{t-1} + (dt_t x_t) b_t^T,   a_t = exp(-dt_t A)      A (C, N)
     y_t = S_t read by c_t + D x_t;   out = W_o [ RMSNorm(y) * silu(W_z u) ]
 
-dt comes from the token: large, it lets the state take the token in and forget the past; small, it
-passes the token by. Unusual: b and c, the keys and queries of the state, are RMS-normalised and
-turned by position, so that what a token finds can depend on how far back it is. Turning pairs of b
-and c is the same as a state of complex numbers that turn as they fade (S4D, Gu et al. 2022), in
-real products. The short convolution in front is the backbone's own (`conv`). Legend: B rows, T
-positions, C width, H heads, P = C / H, N numbers of state per channel.
+dt depends on the token: with a large one the state takes the token in and forgets the past, with a
+small one it ignores the token. Unlike Mamba (Gu & Dao 2023), b and c, the keys and queries of the
+state, are RMS-normalised and rotated by position, so that reading can depend on distance. Rotating
+pairs of b and c equals a state of complex numbers that rotate as they decay (S4D, Gu et al. 2022).
+The short convolution in front is the backbone's own (`conv`). Legend: B rows, T positions, C
+width, H heads, P = C / H, N numbers of state per channel.
 """
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,27 +25,23 @@ from torch import Tensor, nn
 from holo_cli.layers import ssd
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.layers.rope import Rope
+from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v2 import selective
 from holo_cli.models.brain_v2.config import Config
 
-# D at the start. With 1, as is usual, a head's norm is filled by the token itself, and what the
-# state has to say of others is learned several times more slowly.
+# Initial D. With the usual 1 the token itself dominates a head's norm, and reading other tokens is
+# learned several times more slowly.
 SKIP = 0.1
 
 
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """What states and logs are kept in: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
+class QuadraticRope(Rope):
+    """Rotation of keys and queries, (B, T, K, N), by pi ((i + 1/2) / n)^2 radians per token.
 
-
-class Turning(Rope):
-    """Rotation of keys and queries, (B, T, K, N), at the rates pi ((i + 1/2) / n)^2 per token.
-
-    A geometric series of rates, as attention has it, hears nearly all distances of a few tokens
-    alike: a state has no softmax to sharpen what little they differ. Even spacing would tell them
-    apart best, but all pairs are in step again after 4 n tokens; squares are dense at slow rates
-    and never are.
+    With the geometric series of rates that RoPE uses, nearby distances look almost alike, and a
+    state has no softmax to sharpen the difference. Evenly spaced rates would separate them best,
+    but all pairs realign after 4 n tokens; squares are dense at slow rates and never realign.
     """
 
     def rates(self, pair: Tensor) -> Tensor:
@@ -53,26 +49,22 @@ class Turning(Rope):
 
 
 def inverse_softplus(y: float) -> float:
-    """The x > 0 or not with log(1 + exp(x)) = y."""
+    """x with log(1 + exp(x)) = y."""
     return math.log(math.expm1(y))
 
 
 @dataclass(frozen=True)
-class SSMState:
+class SSMState(DataState):
     """The state of each row: (B, N, H, P) scalar, (B, C, N) selective."""
 
     position: int
     state: Tensor
 
-    def select(self, rows: Tensor) -> SSMState:
-        return SSMState(self.position, self.state.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.state
-
 
 class StateSpace(Mixer):
-    """What both forms share: W_z and W_x in one product, the skip D, norm, gate and W_o."""
+    """What both forms share: W_z and W_x in one matrix, the skip D, norm, gate and W_o."""
+
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -82,7 +74,7 @@ class StateSpace(Mixer):
         self.in_proj.weight.splits = 2  # type: ignore[attr-defined]
         self.bc_proj = nn.Linear(width, 2 * config.state_size, bias=False)  # b, c
         self.bc_proj.weight.splits = 2  # type: ignore[attr-defined]
-        self.turning = Turning(config.state_size, config.rope_base, config.rope_fraction)
+        self.rope = QuadraticRope(config.state_size, config.rope_base, config.rope_fraction)
         self.skip = nn.Parameter(torch.empty(width))  # D
         self.out = nn.Linear(width, width, bias=False)
 
@@ -92,26 +84,22 @@ class StateSpace(Mixer):
 
     @abstractmethod
     def run(self, u: Tensor, x: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
-        """u and x (B, S, C), the state before them (None: nothing, and gradients flow) -> y (B, S,
-        C) and the state after them."""
+        """u and x (B, S, C), the state before them (None in training) -> y (B, S, C) and the state
+        after them."""
 
     @abstractmethod
     def rates(self, u: Tensor) -> Tensor:
-        """(B, S, C) -> -log a, (B, S, ...): how fast each of the layer's decays fades there."""
+        """(B, S, C) -> -log a, (B, S, ...)."""
 
     @abstractmethod
     def state_shape(self) -> tuple[int, ...]:
         """Of one row's state."""
 
-    @abstractmethod
-    def decode_flops(self) -> float:
-        """As `flops`, of one token that goes on from a state."""
-
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
-        return self._around(u, None, extras)[0], {}
+        return self._run(u, None, extras)[0], {}
 
     def step(self, u: Tensor, state: SSMState, extras: Extras = NOTHING) -> tuple[Tensor, SSMState]:
-        out, last = self._around(u, state, extras)
+        out, last = self._run(u, state, extras)
         return out, SSMState(state.position + u.shape[1], last)
 
     def init_state(self, batch: int) -> SSMState:
@@ -119,16 +107,13 @@ class StateSpace(Mixer):
         zero = torch.zeros(batch, *self.state_shape(), dtype=wide(w.dtype), device=w.device)
         return SSMState(0, zero)
 
-    def state_bytes(self, length: int) -> int:
-        return math.prod(self.state_shape()) * wide(self.out.weight.dtype).itemsize
-
-    def codes(self, u: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
+    def keys_and_queries(self, u: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
         """(B, S, C), the positions after `state` -> b and c, (B, S, N), c divided by sqrt(N)."""
-        code = rms_norm(self.bc_proj(u).unflatten(2, (2, -1)))
-        b, c = self.turning(code, state.position if state is not None else 0).unbind(2)
+        bc = rms_norm(self.bc_proj(u).unflatten(2, (2, -1)))
+        b, c = self.rope(bc, state.position if state is not None else 0).unbind(2)
         return b, c * self.config.state_size**-0.5
 
-    def _around(self, u: Tensor, state: SSMState | None, extras: Extras) -> tuple[Tensor, Tensor]:
+    def _run(self, u: Tensor, state: SSMState | None, extras: Extras) -> tuple[Tensor, Tensor]:
         z, x = self.in_proj(u).chunk(2, dim=-1)
         x = extras.values(x)
         y, last = self.run(u, x, state)
@@ -172,13 +157,13 @@ class Scalar(StateSpace):
             2.0 * (inside + 2 * config.state_size) * config.width + 2 * inside * config.state_size
         )
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         """Add to the state and read it."""
         return 5.0 * self.config.state_size * self.config.width
 
     def steps(self, u: Tensor) -> Tensor:
-        """(B, S, C) -> dt (B, S, H), in full precision."""
-        # bfloat16 would blur a step of a thousandth beside a bias
+        """(B, S, C) -> dt (B, S, H), float32 at least."""
+        # in bfloat16 a step of 0.001 would be lost beside the bias
         raw = self.dt_proj(u).to(wide(u.dtype)) + self.dt_bias.to(wide(u.dtype))
         return nn.functional.softplus(raw)
 
@@ -187,12 +172,12 @@ class Scalar(StateSpace):
 
     def run(self, u: Tensor, x: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
         config = self.config
-        b, c = self.codes(u, state)
+        b, c = self.keys_and_queries(u, state)
         dt = self.steps(u)
         log_a = -dt * self.log_rate.exp()
         values = x.unflatten(2, (config.heads, -1)) * dt.to(x.dtype)[..., None]
         before = state.state if state is not None else None
-        with torch.autocast(u.device.type, enabled=False):
+        with no_autocast(u):
             if before is not None and x.shape[1] == 1:
                 y, last = ssd.step(values, b, c, log_a, before)
             else:
@@ -201,7 +186,7 @@ class Scalar(StateSpace):
 
 
 class Selective(StateSpace):
-    """One decay per channel, number of state and token (`selective.py`; Mamba, Gu & Dao 2023)."""
+    """One decay per channel, state dimension and token (`selective.py`; Mamba, Gu & Dao 2023)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -212,8 +197,8 @@ class Selective(StateSpace):
         for part in (self.dt_down, self.dt_up):
             part.weight.no_muon = True  # type: ignore[attr-defined]
         self.dt_bias = nn.Parameter(torch.empty(width))
-        # log A, (C, N / 2), the same for both numbers of a pair, or turning it would not be turning
-        # a complex number; one-dimensional, since optimizers let matrices decay
+        # log A, (C, N / 2), shared by both numbers of a pair, so that a pair is a complex number;
+        # one-dimensional, since weight decay applies to matrices
         self.log_rate = nn.Parameter(torch.empty(width * (size // 2)))
 
     def finish_initialisation(self) -> None:
@@ -232,15 +217,15 @@ class Selective(StateSpace):
         return (self.config.width, self.config.state_size)
 
     def flops(self, length: float) -> float:
-        """None beyond those of its weights: the one product, reading the state, is made up for by
-        the decays, which count as weights but are multiplied elementwise."""
+        """0 beside the weights': reading the state is a product, but the decays, counted as
+        weights, are elementwise, and the two cancel."""
         return 0.0
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         return 7.0 * self.config.width * self.config.state_size
 
     def steps(self, u: Tensor) -> Tensor:
-        """(B, S, C) -> dt (B, S, C), in full precision."""
+        """(B, S, C) -> dt (B, S, C), float32 at least."""
         raw = self.dt_up(self.dt_down(u)).to(wide(u.dtype)) + self.dt_bias.to(wide(u.dtype))
         return nn.functional.softplus(raw)
 
@@ -253,9 +238,9 @@ class Selective(StateSpace):
 
     def run(self, u: Tensor, x: Tensor, state: SSMState | None) -> tuple[Tensor, Tensor]:
         dt = self.steps(u)
-        b, c = (t.to(dt.dtype) for t in self.codes(u, state))
+        b, c = (t.to(dt.dtype) for t in self.keys_and_queries(u, state))
         before = state.state if state is not None else None
-        with torch.autocast(u.device.type, enabled=False):
+        with no_autocast(u):
             return selective.scan(dt, dt * x.to(dt.dtype), b, c, self.rate(), before)
 
 

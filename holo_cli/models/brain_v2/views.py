@@ -6,14 +6,14 @@ never keeps is made from it once more. Legend: T tokens, H heads, d per head, C 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError
-from holo_cli.models.views import Picture, Table, Tokens, watched
+from holo_cli.models.figures import axis, bar, caught, heat, line, short
+from holo_cli.models.views import Picture, Table, Tokens
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from holo_cli.models.base import LanguageModel
     from holo_cli.models.brain_v2.attention import SelectiveAttention
@@ -24,8 +24,6 @@ PAGES = {
     "attention": "which tokens attention selects, and what they take from each other",
     "depth": "how many steps each token ponders",
 }
-Trace = dict[str, Any]
-P = TypeVar("P", bound="nn.Module")
 
 
 # -- memory ---------------------------------------------------------------------------------------
@@ -35,7 +33,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """Figures of every episodic memory, by its block; (T,) int64 tokens."""
     from holo_cli.models.brain_v2.episodic import EpisodicMemory
 
-    found = _caught(model, tokens, EpisodicMemory)
+    found = caught(model, tokens, EpisodicMemory)
     if not found:
         raise UsageError(
             "This model was trained without an episodic memory (model.memory is none, or "
@@ -46,13 +44,11 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     for name, part, u in found:
         log_alpha, beta = part.gates(u)  # (1, H, T)
         positions = range(u.shape[1])
-        written[name] = [
-            _line(f"head {h + 1}", positions, beta[0, h], h) for h in range(part.heads)
-        ]
-        for h, heat in enumerate(reading(part, u), start=1):
-            read[f"{name}, head {h}"] = [_heat(heat)]
+        written[name] = [line(f"head {h + 1}", positions, beta[0, h], h) for h in range(part.heads)]
+        for h, weights in enumerate(reading(part, u), start=1):
+            read[f"{name}, head {h}"] = [heat(weights, signed=True)]
         bound[name] = [
-            _line(label, positions, values, i)
+            line(label, positions, values, i)
             for i, (label, values) in enumerate(binding(part, u).items())
         ]
         tables.append(_gates_table(name, log_alpha[0].mean(1), beta[0].mean(1)))
@@ -62,7 +58,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "The share beta of each token that is written under its key: near 1 what the key "
             "brought up before is replaced, near 0 the token passes by.",
             written,
-            {"xaxis": _axis("token"), "yaxis": _axis("beta")},
+            {"xaxis": axis("token"), "yaxis": axis("beta")},
             choice="Block",
             tables=tables,
             token_axes=("xaxis",),
@@ -73,7 +69,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "product of its query with that key, times what has not faded. Negative reads the "
             "opposite.",
             read,
-            {"xaxis": _axis("written at"), "yaxis": _axis("read at", reverse=True)},
+            {"xaxis": axis("written at"), "yaxis": axis("read at", reverse=True)},
             choice="Head",
             token_axes=("xaxis", "yaxis"),
         ),
@@ -84,7 +80,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "end of the text. The step from before to after is what one example teaches; the "
             "step from after to the end is what later tokens wrote over.",
             bound,
-            {"xaxis": _axis("token"), "yaxis": _axis("cosine")},
+            {"xaxis": axis("token"), "yaxis": axis("cosine")},
             choice="Block",
             token_axes=("xaxis",),
         ),
@@ -108,7 +104,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
     before s, just after it, and at the end."""
     import torch
 
-    from holo_cli.models.brain_v2.episodic import recall
+    from holo_cli.models.brain_v2.episodic import chunk_delta_rule
 
     q, k, v = part.keys(u)
     log_alpha, beta = part.gates(u)
@@ -123,7 +119,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
         at = slice(t, t + 1)
         before.append(asked(state, at))
         now = (q[:, :, at], k[:, :, at], v[:, :, at], log_alpha[:, :, at], beta[:, :, at])
-        _, state = recall(*now, state=state, delta=part.delta)
+        _, state = chunk_delta_rule(*now, state=state, delta=part.delta)
         after.append(asked(state, at))
     return {
         "before": torch.cat(before),
@@ -135,7 +131,7 @@ def binding(part: EpisodicMemory, u: Tensor) -> dict[str, Tensor]:
 def _gates_table(name: str, log_alpha: Tensor, beta: Tensor) -> Table:
     lives = (0.6931471805599453 / -log_alpha).tolist()
     rows = [
-        [h + 1, _short(life), _short(share)]
+        [h + 1, short(life), short(share)]
         for h, (life, share) in enumerate(zip(lives, beta.tolist(), strict=True))
     ]
     return Table(f"{name}: gates", ["Head", "Half-life, tokens", "Mean share written"], rows)
@@ -148,7 +144,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """Scores, who is selected, and the weights among them; (T,) int64 tokens."""
     from holo_cli.models.brain_v2.attention import SelectiveAttention
 
-    found = _caught(model, tokens, SelectiveAttention)
+    found = caught(model, tokens, SelectiveAttention)
     if not found:
         raise UsageError(
             "This model was trained without attention (model.attention_every is 0 or above "
@@ -160,16 +156,16 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         margin = part.margin(u)[0]
         chosen = part.selected(u).flat
         scores[name] = [
-            _line("score above the threshold", range(len(margin)), margin, 0),
+            line("score above the threshold", range(len(margin)), margin, 0),
             {
-                **_line("selected", chosen.tolist(), margin[chosen], 1),
+                **line("selected", chosen.tolist(), margin[chosen], 1),
                 "mode": "markers",
                 "marker": {"size": 10, "symbol": "circle-open"},
             },
         ]
-        for h, heat in enumerate(selected_weights(part, u), start=1):
-            heats[f"{name}, head {h}"] = [{**_heat(heat), "zmin": 0, "scale": "amount"}]
-        share = _short(len(chosen) / len(margin))
+        for h, weights in enumerate(selected_weights(part, u), start=1):
+            heats[f"{name}, head {h}"] = [heat(weights)]
+        share = short(len(chosen) / len(margin))
         row = [share, Tokens(chosen.tolist())]
         tables.append(Table(f"{name}: selected", ["Share", "Tokens"], [row]))
     return [
@@ -178,7 +174,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "Each token's score less the threshold that training left behind. Tokens above 0 are "
             "selected, unless too many were before them; no later token changes that.",
             scores,
-            {"xaxis": _axis("token"), "yaxis": _axis("score")},
+            {"xaxis": axis("token"), "yaxis": axis("score")},
             choice="Block",
             tables=tables,
             token_axes=("xaxis",),
@@ -188,7 +184,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "Softmax weights of a selected token (row) on the selected ones before it (column). "
             "All other tokens neither look nor are looked at.",
             heats,
-            {"xaxis": _axis("looked at"), "yaxis": _axis("looking", reverse=True)},
+            {"xaxis": axis("looked at"), "yaxis": axis("looking", reverse=True)},
             choice="Head",
             token_axes=("xaxis", "yaxis"),
         ),
@@ -218,25 +214,24 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """Steps per token and block; (T,) int64 tokens."""
     from holo_cli.models.brain_v2.ponder import Ponder
 
-    found = _caught(model, tokens, Ponder)
+    found = caught(model, tokens, Ponder)
     if not found:
         raise UsageError(
             "This model does not ponder (model.ponder is 1): every token takes one step.",
             next_step="Train with --set model.ponder=4.",
         )
-    thoughts = [(name, part.think(u[0])) for name, part, u in found]
+    results = [(name, part.ponder(u[0])) for name, part, u in found]
     positions = range(len(tokens))
     taken = {
         name: [
-            {"type": "bar", "name": "steps taken", "x": list(positions),
-             "y": thought.steps.tolist(), "tint": 0},
-            _line("steps by weight", positions, thought.mean, 1),
+            bar("steps taken", positions, result.steps.tolist(), 0),
+            line("steps by weight", positions, result.mean, 1),
         ]
-        for name, thought in thoughts
+        for name, result in results
     }  # fmt: skip
     rows = [
-        [name, _short(thought.steps.float().mean().item()), _short(thought.mean.mean().item())]
-        for name, thought in thoughts
+        [name, short(result.steps.float().mean().item()), short(result.mean.mean().item())]
+        for name, result in results
     ]
     return [
         Picture(
@@ -245,53 +240,11 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "answer, each step weighted by the chance that it is the last.",
             taken,
             {
-                "xaxis": _axis("token"),
-                "yaxis": _axis("steps") | {"dtick": 1, "rangemode": "tozero"},
+                "xaxis": axis("token"),
+                "yaxis": axis("steps") | {"dtick": 1, "rangemode": "tozero"},
             },
             choice="Block",
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
             token_axes=("xaxis",),
         )
     ]
-
-
-# -- small helpers --------------------------------------------------------------------------------
-
-
-def _caught(model: LanguageModel, tokens: Tensor, kind: type[P]) -> list[tuple[str, P, Tensor]]:
-    """(block's name, part, its input) for each part of a kind, from one pass over the text."""
-    blocks: Any = model.blocks
-    parts = [
-        (f"Block {i}", part)
-        for i, block in enumerate(blocks, start=1)
-        for part in block.modules()
-        if isinstance(part, kind)
-    ]
-    with watched([part for _, part in parts]) as calls:
-        model.hidden(tokens[None])
-    return [(name, part, u) for (name, part), (u, _) in zip(parts, calls, strict=True)]
-
-
-def _heat(values: Tensor) -> Trace:
-    rows = [[None if v != v else _short(v) for v in row] for row in values.tolist()]
-    return {"type": "heatmap", "z": rows, "zmin": -1, "zmax": 1, "scale": "signed"}
-
-
-def _line(name: str, x: Iterable[float], y: Tensor, tint: int) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "x": list(x),
-        "y": [_short(v) for v in y.tolist()],
-        "tint": tint,
-    }
-
-
-def _axis(title: str, *, reverse: bool = False) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": {"text": title}}
-    return axis | ({"autorange": "reversed"} if reverse else {})
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

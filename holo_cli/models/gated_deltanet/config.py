@@ -1,4 +1,4 @@
-"""What can be set about Gated DeltaNet."""
+"""Config of Gated DeltaNet."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ gates of Gated DeltaNet-2 (arXiv 2605.22791).
     alpha = exp(-exp(r_h) softplus(W_a u + c)),   beta = sigmoid(W_b u)
     b = sigmoid(W_b u),   w = sigmoid(W_w u)                         gdn2, one number per channel
 
-Before a new value is written at a key, what the key brings up is taken away, so that a second value
-replaces the first. Deviation from the papers: one short convolution stands before the projections
-(the backbone's `conv`) instead of one behind each of q, k and v; the norm has no gain; the output
+Before a new value is written at a key, the value that the key retrieves is erased, so that a second
+value replaces the first. Deviation from the papers: one short convolution before the projections
+(the backbone's `conv`) instead of one after each of q, k and v; the norm has no gain; the output
 gate of gdn2 is that of gdn (a full matrix and a silu), so that the two differ by the recurrence's
 gates only. Legend: B rows, S positions, C width, H heads, d = C / H.
 """
@@ -39,7 +39,7 @@ STEP_MIN, STEP_MAX = 0.001, 0.1  # softplus(c) at the start, evenly spaced in it
 
 
 class GatedDelta(RecurrentMixer):
-    """What both sets of gates share; a subclass has the gates."""
+    """What both sets of gates share."""
 
     low_rank = 1
 
@@ -76,7 +76,7 @@ class GatedDelta(RecurrentMixer):
 
     def mix(self, u: Tensor, state: MatrixState | None) -> tuple[Tensor, Tensor]:
         q, k, v = (self.split(x) for x in nn.functional.silu(self.qkv(u)).chunk(3, dim=-1))
-        q, k = (self.turn(nn.functional.normalize(x, dim=-1), state) for x in (q, k))
+        q, k = (self.rotate(nn.functional.normalize(x, dim=-1), state) for x in (q, k))
         log_decay, erase, write = self.gates(u, k, v)
         o, memory = self.recur(Inputs(q, k, write, log_decay, erase), state)
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.gated_deltanet.config import Config
 from holo_cli.models.gated_deltanet.delta import ChannelGates, GatedDelta, HeadGates
-from holo_cli.models.recurrent import RecurrentModel
 
 
-class Model(RecurrentModel):
+class Model(Backbone):
     """The gated delta rule in every block, with the gates that the config names."""
 
     config: Config

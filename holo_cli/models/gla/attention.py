@@ -47,7 +47,7 @@ class GatedLinearAttention(RecurrentMixer):
         nn.init.zeros_(self.out.weight)
 
     def mix(self, u: Tensor, state: MatrixState | None) -> tuple[Tensor, Tensor]:
-        q, k = (self.turn(self.split(x), state) for x in self.qk(u).chunk(2, dim=-1))
+        q, k = (self.rotate(self.split(x), state) for x in self.qk(u).chunk(2, dim=-1))
         v, gate = self.vg(u).chunk(2, dim=-1)
         logit = full_precision(self.decay_up(self.decay_down(u))) + full_precision(self.decay_bias)
         log_decay = nn.functional.logsigmoid(logit) / self.temperature

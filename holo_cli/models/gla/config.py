@@ -1,4 +1,4 @@
-"""What can be set about gated linear attention."""
+"""Config of gated linear attention."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Config(BackboneConfig):
         if self.rope_fraction and width % 2:
             raise ValueError(
                 f"model.key_ratio ({self.key_ratio}) gives keys of {int(width)} channels, which "
-                "must be even with model.rope_fraction above 0: rotary positions turn pairs"
+                "must be even with model.rope_fraction above 0: rotary positions rotate pairs"
             )
         return self
 

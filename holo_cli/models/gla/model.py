@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.gla.attention import GatedLinearAttention
 from holo_cli.models.gla.config import Config
-from holo_cli.models.recurrent import RecurrentModel
 
 
-class Model(RecurrentModel):
+class Model(Backbone):
     """Gated linear attention in every block."""
 
     config: Config

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError
-from holo_cli.models.holographic.figures import Trace, axis, caught, plain, short
+from holo_cli.models.figures import Trace, axis, bar, caught, plain, short
 from holo_cli.models.views import Picture, Table, Tokens
 
 if TYPE_CHECKING:
@@ -34,13 +34,7 @@ def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     for name, part, x in found:
         shares, chosen = part.route(x[0])
         affinity[name] = [
-            {
-                "type": "bar",
-                "name": f"category {j + 1}",
-                "x": list(range(len(shares))),
-                "y": plain(shares[:, j]),
-                "tint": j,
-            }
+            bar(f"category {j + 1}", range(len(shares)), plain(shares[:, j]), j)
             for j in range(part.experts)
         ]
         plane[name] = _plane(part, x[0], chosen[:, 0])

@@ -1,4 +1,4 @@
-"""What can be set about holographic."""
+"""Config of holographic."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Config(BackboneConfig):
         json_schema_extra=tunable_choices(1, 2, 4, when={"mixer": ["memory", "classic"]}),
     )  # fmt: skip
     half_life_min: float = Field(
-        4.0, gt=0, description="tokens until half is forgotten: the shortest head at the start",
+        4.0, gt=0, description="initial half-life of the shortest head, in tokens",
         json_schema_extra=tunable(1.0, 32.0, log=True, when={"mixer": ["memory", "fftconv"]}),
     )  # fmt: skip
     half_life_max: float = Field(
-        4096.0, gt=0, description="the same for the longest head",
+        4096.0, gt=0, description="initial half-life of the longest head, in tokens",
         json_schema_extra=tunable(64.0, 16_384.0, log=True, when={"mixer": ["memory", "fftconv"]}),
     )  # fmt: skip
     fft_modes: int = Field(
         16, ge=1, le=256,
-        description="fftconv: decaying oscillations per head that make its filter",
+        description="fftconv: decaying oscillations per head that sum to its filter",
         json_schema_extra=tunable_choices(8, 16, 32, 64, when={"mixer": ["fftconv"]}),
     )  # fmt: skip
     blend: bool = Field(
@@ -52,15 +52,15 @@ class Config(BackboneConfig):
         0, ge=0, description="every n-th layer is plain attention; 0 is none"
     )
     topology: bool = Field(
-        False, description="the output gate sees how crowded the past is around a token"
+        False, description="the output gate depends on how crowded the past is around a token"
     )
     topology_window: int = Field(
-        16, ge=2, le=256, description="how many tokens back topology looks for neighbours"
+        16, ge=2, le=256, description="tokens back in which topology looks for neighbours"
     )
     experts: int = Field(3, ge=1, le=256, description="category experts; 1 is a plain MLP")
-    experts_top_k: int = Field(1, ge=1, description="experts that each token goes through")
+    experts_top_k: int = Field(1, ge=1, description="experts that process each token")
     balance: float = Field(
-        0.01, ge=0, description="weight of the loss that spreads tokens over experts; 0 is off",
+        0.01, ge=0, description="weight of the load-balancing loss of the experts; 0 is off",
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"experts": range(2, 257)}),
     )  # fmt: skip
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.precision import wide
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.spectra import from_spectrum, spectrum
+from holo_cli.models.vanilla.attention import Attention
 
 
 class LegacyBinding(Attention):

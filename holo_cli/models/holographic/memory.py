@@ -52,7 +52,7 @@ class Memory(nn.Module):
 
     def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, C) -> log a < 0 and b in (0, 1), each (B, H, S)."""
-        # the bias is added in full precision: bfloat16 would blur a half-life of thousands
+        # the bias is added in float32: bfloat16 cannot resolve half-lives of thousands
         raw = self.gates_proj(x).to(wide(x.dtype)) + self.gates_bias.to(wide(x.dtype))
         decay, input_gate = raw.transpose(1, 2).chunk(2, dim=1)
         return -nn.functional.softplus(decay), input_gate.sigmoid()

@@ -10,8 +10,7 @@ head. Legend: B rows, S positions, C width, H heads, e = C / H.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -24,6 +23,7 @@ from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
+from holo_cli.layers.state import DataState
 from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.fftconv import FFTConv
@@ -35,29 +35,13 @@ GATE_BIAS = -2.0  # at the start: g = 0.15
 
 
 @dataclass(frozen=True)
-class HoloState:
+class HoloState(DataState):
     """Decoding state of one layer."""
 
     position: int
     memory: Tensor  # the plates (B, H, 2, R, f), or the filter's modes (B, H, e, 2 M)
     cache: KVCache | None = None  # with `blend`: keys and values of the past
     past: TopologyState | None = None  # with `topology`
-
-    def select(self, rows: Tensor) -> HoloState:
-        past = self.past
-        if past is not None:
-            total, recent = (t.index_select(0, rows) for t in (past.total, past.recent))
-            past = replace(past, total=total, recent=recent)
-        cache = self.cache.select(rows) if self.cache is not None else None
-        return HoloState(self.position, self.memory.index_select(0, rows), cache, past)
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.memory
-        if self.cache is not None:
-            yield from self.cache.tensors()
-        if self.past is not None:
-            yield self.past.total
-            yield self.past.recent
 
 
 class Blend(nn.Module):

@@ -8,20 +8,18 @@ mathematics. Without attention anywhere the decoding state is constant and the p
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward, Mixer
 from holo_cli.models.backbone import Backbone
-from holo_cli.models.base import Description
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.views import watched
 
 
@@ -48,14 +46,6 @@ class Model(Backbone):
         config = self.config
         attention = any(config.has_attention(layer) for layer in range(config.layers))
         return config.context if attention else None
-
-    def describe(self) -> Description:
-        """Decoding goes on from a state, without a chunk's products."""
-        described = super().describe()
-        context = self.config.context
-        mixers = [b.mixer for b in self._blocks() if isinstance(b.mixer, Holographic)]
-        saved = sum(m.flops(context) - m.decode_flops(context) for m in mixers)
-        return replace(described, decode_flops_per_token=described.decode_flops_per_token - saved)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
         """The memories' half-life in tokens (geometric mean), their share in blends, and the

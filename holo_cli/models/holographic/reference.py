@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.models import oracle
 from holo_cli.models.holographic.binding import PhasorBinding
@@ -34,6 +33,7 @@ from holo_cli.models.oracle import (
     total,
 )
 from holo_cli.models.vanilla import reference as vanilla
+from holo_cli.models.vanilla.attention import Attention
 
 CASES: dict[str, dict[str, Any]] = {
     # one plate; heads of the suite's own shape would leave it four rates to tell distances by

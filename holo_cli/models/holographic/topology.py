@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.precision import wide
+from holo_cli.layers.state import DataState
 
 FEATURES = 4
 NEIGHBOURS = 4
@@ -28,7 +29,7 @@ EPS = 1e-6
 
 
 @dataclass(frozen=True)
-class TopologyState:
+class TopologyState(DataState):
     """Of the tokens so far: their number, sum (B, H, e), and the last w (B, H, w, e)."""
 
     count: int

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError
+from holo_cli.models.figures import axis, caught, heat, line, short
 from holo_cli.models.holographic.category_views import experts
-from holo_cli.models.holographic.figures import axis, caught, heat, line, short
 from holo_cli.models.views import Picture, Table, Weights
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _memory_pictures(
         loud.append(loudness(q, k, log_a, b))
         for h, table in enumerate(agreement(q, k), start=1):
             # two decimals: a long text's tables of every head are what makes a page large
-            phases[f"{name}, head {h}"] = [heat(table.round(decimals=2))]
+            phases[f"{name}, head {h}"] = [heat(table.round(decimals=2), signed=True)]
         heads = range(plates.shape[1])
         energy = plates[0, :, -1].square().sum(2).mean(1)  # (H, f)
         spectra[name] = [line(f"head {h + 1}", range(memory.channels), energy[h], h) for h in heads]

@@ -1,4 +1,4 @@
-"""What can be set about Mamba-2 and Mamba-3."""
+"""Config of Mamba-2 and Mamba-3."""
 
 from __future__ import annotations
 

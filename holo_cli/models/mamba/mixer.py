@@ -19,18 +19,15 @@ from torch import Tensor, nn
 
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer, convolve
+from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.models.mamba.config import Config
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """What states, logs and angles are kept in: float32 at least."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 class StateSpaceMixer(Mixer):
     """A selective state space with its projections around it."""
 
     takes_extras: ClassVar[bool] = True
+    constant_state: ClassVar[bool] = True
 
     def __init__(self, config: Config, controls: int) -> None:
         """`controls`: numbers per token that steer the recurrence, the H step sizes first."""
@@ -61,38 +58,34 @@ class StateSpaceMixer(Mixer):
 
     @abstractmethod
     def mix(self, x: Tensor, bc: Tensor, controls: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """x (B, S, H, P), bc (B, S, 2 N), controls (B, S, controls), the state before them (None:
-        nothing before, and gradients flow) -> y (B, S, H, P) and the state after them."""
+        """x (B, S, H, P), bc (B, S, 2 N), controls (B, S, controls), the state before them (None
+        in training) -> y (B, S, H, P) and the state after them."""
 
     @abstractmethod
     def gated(self, y: Tensor, z: Tensor) -> Tensor:
         """(B, S, D) each -> what the output projection reads."""
 
-    @abstractmethod
-    def decode_flops(self) -> float:
-        """As `flops`, of one token that continues from a state."""
-
     def convolutions(self) -> list[ShortConv]:
         return [conv for conv in (self.conv_x, self.conv_bc) if conv is not None]
 
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
-        return self._around(u, None, extras)[0], {}
+        return self._run(u, None, extras)[0], {}
 
     def step(self, u: Tensor, state: Any, extras: Extras = NOTHING) -> tuple[Tensor, Any]:
-        return self._around(u, state, extras)
+        return self._run(u, state, extras)
 
     def step_sizes(self, raw: Tensor) -> Tensor:
-        """(B, S, H) -> dt, above 0, in full precision."""
-        # bfloat16 would blur a step of a thousandth beside a bias
+        """(B, S, H) -> dt, above 0, float32 at least."""
+        # in bfloat16 a step of 0.001 would be lost beside the bias
         full = wide(raw.dtype)
         return nn.functional.softplus(raw.to(full) + self.dt_bias.to(full))
 
-    def _around(self, u: Tensor, state: Any, extras: Extras) -> tuple[Tensor, Any]:
+    def _run(self, u: Tensor, state: Any, extras: Extras) -> tuple[Tensor, Any]:
         z, x = self.in_proj(u).chunk(2, dim=-1)
         x = convolve(self.conv_x, x, extras.windows)
         bc = convolve(self.conv_bc, self.bc_proj(u), extras.windows)
         heads = x.unflatten(2, (self.config.heads, -1))
         controls = self.control_proj(u)
-        with torch.autocast(u.device.type, enabled=False):
+        with no_autocast(u):
             y, state = self.mix(heads, bc, controls, state)
         return self.out(self.gated(y.flatten(2), z)), state

@@ -9,7 +9,6 @@ B and C are shared by all heads. Training computes it in chunks as products of m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -17,23 +16,19 @@ from torch import Tensor, nn
 
 from holo_cli.layers import ssd
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.mamba.config import Config
-from holo_cli.models.mamba.mixer import StateSpaceMixer, wide
+from holo_cli.models.mamba.mixer import StateSpaceMixer
 
 LARGEST_RATE = 16.0  # A is drawn from [1, LARGEST_RATE], as in the paper's code
 
 
 @dataclass(frozen=True)
-class Mamba2State:
+class Mamba2State(DataState):
     """h of each row, (B, N, H, P), float32 at least."""
 
     state: Tensor
-
-    def select(self, rows: Tensor) -> Mamba2State:
-        return Mamba2State(self.state.index_select(0, rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.state
 
 
 class Mamba2(StateSpaceMixer):
@@ -69,15 +64,11 @@ class Mamba2(StateSpaceMixer):
         shape = (batch, config.state_size, config.heads, config.head_width)
         return Mamba2State(torch.zeros(shape, dtype=wide(w.dtype), device=w.device))
 
-    def state_bytes(self, length: int) -> int:
-        numbers = self.config.state_size * self.config.inner
-        return numbers * wide(self.out.weight.dtype).itemsize
-
     def flops(self, length: float) -> float:
         """Per token: C B^T over half a chunk, its product with x, and the state twice."""
         config, inside = self.config, min(length, ssd.CHUNK / 2)
         size = config.state_size
         return 2.0 * (inside + 2 * size) * config.inner + 2.0 * inside * size
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         return 5.0 * self.config.state_size * self.config.inner

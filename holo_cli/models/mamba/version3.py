@@ -6,9 +6,9 @@
     alpha = exp(-dt A),  beta = (1 - l) dt alpha,  gamma = l dt          exponential-trapezoidal
     dt = softplus(W_dt u + bias),  A = max(softplus(W_A u), FLOOR),  l = sigmoid(W_l u)
     B = rotate(norm(W_B u) g_B + bias_B),  C the same                    g per number, bias per head
-    rotate: pair i turns by sum over s <= t of dt_s pi tanh(W_angle u_s)_i
+    rotate: pair i rotates by sum over s <= t of dt_s pi tanh(W_angle u_s)_i
 
-Rotating B and C by angles summed over time equals a state of complex numbers that turn as they
+Rotating B and C by angles summed over time equals a state of complex numbers that rotate as they
 decay. A step reads two inputs, so training sums them into one that is known at t:
 
     h_t = g_t + gamma_t B_t x_t^T
@@ -22,7 +22,6 @@ head to head, so heads are rows of the scan. Legend as in `mixer.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,26 +29,22 @@ from torch import Tensor, nn
 
 from holo_cli.layers import ssd
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
+from holo_cli.layers.state import DataState
 from holo_cli.models.mamba.config import Config
-from holo_cli.models.mamba.mixer import StateSpaceMixer, wide
+from holo_cli.models.mamba.mixer import StateSpaceMixer
 
 FLOOR = 1e-4  # smallest A
 
 
 @dataclass(frozen=True)
-class Mamba3State:
+class Mamba3State(DataState):
     """Of each row, float32 at least: h (B, H, N, P), the last B and x, and the angles so far."""
 
     state: Tensor
     b: Tensor  # (B, H, N), rotated
     x: Tensor  # (B, H, P)
     angle: Tensor  # (B, H, R), in [0, 2 pi)
-
-    def select(self, rows: Tensor) -> Mamba3State:
-        return Mamba3State(*(t.index_select(0, rows) for t in self.tensors()))
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield from (self.state, self.b, self.x, self.angle)
 
 
 class Mamba3(StateSpaceMixer):
@@ -78,14 +73,14 @@ class Mamba3(StateSpaceMixer):
         dt = self.step_sizes(raw[0])  # (B, S, H), as the next ones
         log_alpha = -dt * nn.functional.softplus(raw[1]).clamp_min(FLOOR)
         share = raw[2].sigmoid()
-        turn = dt[..., None] * (math.pi * raw[3].tanh())[:, :, None]  # (B, S, H, R)
-        angle = turn.cumsum(1)
+        rotation = dt[..., None] * (math.pi * raw[3].tanh())[:, :, None]  # (B, S, H, R)
+        angle = rotation.cumsum(1)
         if state is None:
             before = self._start(x, full)
         else:
             before = state
             angle = angle + state.angle[:, None]
-        b, c = self._codes(bc, angle)  # (B, S, H, N)
+        b, c = self._rotated_bc(bc, angle)  # (B, S, H, N)
 
         gamma = share * dt
         # the first position's `before.state` is h, which has its gamma already
@@ -96,26 +91,26 @@ class Mamba3(StateSpaceMixer):
         own = gamma * torch.linalg.vecdot(b, c).to(full) + self.skip.to(full)
         y = torch.addcmul(y, x, own.to(x.dtype)[..., None])
 
-        if state is None:  # training: nobody reads the state
+        if state is None:  # training needs no state
             return y, before
         b_last, x_last = b[:, -1].to(full), x[:, -1].to(full)
         added = (gamma[:, -1, :, None] * b_last)[..., None] * x_last[:, :, None]
-        turned = angle[:, -1].remainder(2 * math.pi)
-        return y, Mamba3State(last + added, b_last, x_last, turned)
+        last_angle = angle[:, -1].remainder(2 * math.pi)
+        return y, Mamba3State(last + added, b_last, x_last, last_angle)
 
-    def _codes(self, bc: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    def _rotated_bc(self, bc: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
         """bc (B, S, 2 N) and angles (B, S, H, R) -> rotated B and C, (B, S, H, N)."""
         config = self.config
         size = config.state_size
         gain, bias = self.bc_gain.to(bc.dtype), self.bc_bias.to(bc.dtype)
-        code = rms_norm(bc.unflatten(2, (2, size))) * gain.view(2, size)
-        code = code[:, :, :, None] + bias.view(2, config.heads, size)  # (B, S, 2, H, N)
+        bc = rms_norm(bc.unflatten(2, (2, size))) * gain.view(2, size)
+        bc = bc[:, :, :, None] + bias.view(2, config.heads, size)  # (B, S, 2, H, N)
         fixed = size // 2 - config.angles
         angle = nn.functional.pad(angle, (0, fixed)) if fixed else angle
         cos, sin = angle.cos().to(bc.dtype)[:, :, None], angle.sin().to(bc.dtype)[:, :, None]
-        first, second = code.chunk(2, dim=-1)
-        turned = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
-        b, c = turned.unbind(2)
+        first, second = bc.chunk(2, dim=-1)
+        rotated = torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1)
+        b, c = rotated.unbind(2)
         return b, c
 
     def _scan(
@@ -154,19 +149,13 @@ class Mamba3(StateSpaceMixer):
         w = self.out.weight
         return self._start(w.new_empty(batch, 0), wide(w.dtype))
 
-    def state_bytes(self, length: int) -> int:
-        config = self.config
-        size, inner = config.state_size, config.inner
-        numbers = size * inner + config.heads * (size + config.angles) + inner
-        return numbers * wide(self.out.weight.dtype).itemsize
-
     def flops(self, length: float) -> float:
         """As Mamba-2's, but each head has its own product C B^T."""
         config, inside = self.config, min(length, ssd.CHUNK / 2)
         size = config.state_size
         return 2.0 * (inside + 2 * size) * config.inner + 2.0 * inside * size * config.heads
 
-    def decode_flops(self) -> float:
+    def decode_flops(self, length: float) -> float:
         return 8.0 * self.config.state_size * self.config.inner
 
 

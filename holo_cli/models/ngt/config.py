@@ -1,4 +1,4 @@
-"""What can be set about ngt."""
+"""Config of ngt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
-POWER_LIMIT = 16.0  # above it the weights of far tokens would leave float32's range
+POWER_LIMIT = 16.0  # above it weights of far tokens would underflow float32
 
 
 class Config(BackboneConfig):
@@ -24,53 +24,49 @@ class Config(BackboneConfig):
 
     kernel: Literal["gravity", "gaussian", "lorentz", "classic"] = Field(
         "gravity",
-        description="how weight falls with distance; classic is the older formula, for comparison",
+        description="weight as a function of distance; classic: an earlier one, for comparison",
     )
     coords: int | None = Field(
         None, ge=1, description="coordinates per head, even; unset: half of a head",
         json_schema_extra=tunable_choices(None, 4, 8, 16, 32),
     )  # fmt: skip
-    separate_coords: bool = Field(
-        True, description="own coordinates for the token that pulls and the one that is pulled"
-    )
+    separate_coords: bool = Field(True, description="separate coordinates for queries and keys")
     coords_from: Literal["position", "position+token"] = Field(
-        "position", description="what the first coordinates are made of"
+        "position", description="inputs of the coordinates in the first layer"
     )
     power: float = Field(
-        8.0, ge=0, lt=POWER_LIMIT, description="weight falls as distance to this power; 0: not",
+        8.0, ge=0, lt=POWER_LIMIT, description="weight decreases as this power of distance; 0: not",
         json_schema_extra=tunable(2.0, 14.0, when={"kernel": ["gravity"]}),
     )  # fmt: skip
-    learn_power: bool = Field(False, description="learn the power per head, from `power` on")
+    learn_power: bool = Field(False, description="learn the power per head, starting at `power`")
     eps: float = Field(
         0.01,
         ge=0.01,
-        description="least softening, added to squared distances; each head adds its own, learned",
+        description="minimum added to squared distances; each head adds a learned amount",
         json_schema_extra=tunable(0.01, 1.0, log=True, when={"kernel": ["gravity", "classic"]}),
     )
     beta: float = Field(
-        1.0, gt=0, description="curvature of space at first is -1/beta; learned",
+        1.0, gt=0, description="initial curvature of space is -1/beta; learned per head",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"kernel": ["lorentz"]}),
     )  # fmt: skip
-    mass_in_value: bool = Field(
-        False, description="masses scale what tokens send instead of how much they pull"
-    )
+    mass_in_value: bool = Field(False, description="masses scale values instead of weights")
     radius_mode: Literal["none", "soft", "hard"] = Field(
         "none",
-        description="soft: pull fades beyond a learned radius; hard: evaluation cuts there",
+        description="soft: attraction fades beyond a learned radius; hard: evaluation cuts it off",
     )
     radius: float = Field(
-        4.0, ge=0, description="the radius at first; learned per head",
+        4.0, ge=0, description="initial radius; learned per head",
         json_schema_extra=tunable(1.0, 8.0, when={"radius_mode": ["soft", "hard"]}),
     )  # fmt: skip
     tau: float = Field(
-        1.0, gt=0, description="width of the fading, in squared distance",
+        1.0, gt=0, description="width of the transition at the radius, in squared distance",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"radius_mode": ["soft", "hard"]}),
     )  # fmt: skip
     lambda_repulsion: float = Field(
         0.0, ge=0, description="weight of the loss that keeps coordinates apart; 0 is off"
     )
     repulsion_interval: int = Field(
-        1, ge=1, description="steps over which the pairs and the weight of repulsion are spread"
+        1, ge=1, description="steps over which repulsion's pairs and weight are spread"
     )
     repulsion_pairs: int = Field(
         256, ge=1, description="pairs of tokens that repel each other, per interval and head"
@@ -83,7 +79,7 @@ class Config(BackboneConfig):
 
     @property
     def sets(self) -> int:
-        """How many points a token has per head: one, or one to be pulled and one to pull."""
+        """G: points per token and head; 1, or 2 for a query and a key."""
         return 2 if self.separate_coords else 1
 
     def without_effect(self) -> frozenset[str]:
@@ -93,7 +89,7 @@ class Config(BackboneConfig):
     def _coordinates_are_even(self) -> Config:
         if self.dimensions % 2:
             raise ValueError(
-                f"model.coords ({self.coords}) must be even: rotary positions turn pairs"
+                f"model.coords ({self.coords}) must be even: rotary positions rotate pairs"
             )
         return self
 

@@ -4,13 +4,13 @@ Written as a custom autograd function over blocks of queries. A block's squared 
 matrix product of augmented coordinates, [-2q, 1, |q|^2 + eps] [k, |k|^2, 1]^T, which become weights
 in place. Short sequences keep the reciprocals for the backward pass, as attention keeps its
 weights; for long ones they are computed again, so that memory beyond inputs and outputs is
-O(BLOCK x L) per head. No tensor has a place for every pair's d coordinates.
+O(BLOCK x L) per head. Differences of coordinates are never formed.
 
-Unusual: there is no exponential and no running maximum, because inverse powers of numbers between
-`FLOOR` and a few hundred stay well inside float32's range. Distances are float32 at least, also
-under autocast: an expanded distance of near points in bfloat16 is all rounding error. Their
-reciprocals are rounded to the dtype of the values, and everything after that is in it: a relative
-error of 2^-9 of a reciprocal is no more than what attention does to its weights.
+Unlike softmax attention there is no exponential and no running maximum: inverse powers of numbers
+between `FLOOR` and a few hundred stay well inside float32's range. Distances are float32 at least,
+also under autocast: in bfloat16 the expanded distance of near points is all rounding error. Their
+reciprocals are rounded to the dtype of the values, and all that follows is in it: attention rounds
+its weights by as much (a relative error of 2^-9).
 
 Legend: N = B H rows and heads, S queries (the last S of L positions), d coordinates, e per head.
 """
@@ -25,17 +25,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 128  # queries at a time
-KEPT = 512  # positions up to which the backward pass finds the reciprocals kept
-FLOOR = 0.01  # no softened squared distance is less: the least `eps` that the config allows
+KEPT = 512  # positions up to which reciprocals are kept for the backward pass
+FLOOR = 0.01  # lower bound of eps + d^2: the smallest `eps` that the config allows
 
 
-def pull(q: Tensor, k: Tensor, u: Tensor, eps: Tensor, power: Tensor | float) -> Tensor:
+def gravity_attention(
+    q: Tensor, k: Tensor, u: Tensor, eps: Tensor, power: Tensor | float
+) -> Tensor:
     """q (N, S, d), k (N, L, d), u (N, L, e + 1), eps (N, 1, 1) -> y (N, S, e) in u's dtype.
 
-    `u` holds m v and, in its last column, what the sum of weights counts (m). `power` is a number,
-    or (N, 1, 1) where it is learned. q and k are float32 at least; gradients reach all tensors.
+    `u` holds m v and, in its last column, m. `power` is a number, or (N, 1, 1) where it is learned.
+    q and k are float32 at least. Differentiable in all tensors.
     """
-    y: Tensor = _Pull.apply(q, k, u, eps, power)
+    y: Tensor = _GravityAttention.apply(q, k, u, eps, power)
     return y
 
 
@@ -47,7 +49,7 @@ def blocks(queries: int, total: int) -> Iterator[tuple[slice, slice]]:
         yield slice(start, end), slice(0, before + end)
 
 
-class _Pull(torch.autograd.Function):
+class _GravityAttention(torch.autograd.Function):
     """With r = 1/(eps + d^2), w = r^(p/2), s = sum w m, y = (sum w u)/s and g = [dy, -dy.y]/s:
 
     du_j = sum_i w_ij g_i,  dw_ij = g_i . u_j,  c = d(eps + d^2) = -(p/2) r w dw,
@@ -66,7 +68,7 @@ class _Pull(torch.autograd.Function):
             y = u.new_empty(q.shape[0], q.shape[1], u.shape[2] - 1)
             total = u.new_empty(q.shape[0], q.shape[1], 1)
             for rows, columns in blocks(q.shape[1], k.shape[1]):
-                r, w, log_r = _fall(a[:, rows], b[:, :, columns], power, u.dtype)
+                r, w, log_r = inverse_power_weights(a[:, rows], b[:, :, columns], power, u.dtype)
                 sums = torch.bmm(w, u[:, columns])
                 total[:, rows] = sums[..., -1:]
                 torch.div(sums[..., :-1], sums[..., -1:], out=y[:, rows])
@@ -95,7 +97,7 @@ class _Pull(torch.autograd.Function):
                 r, w, log_r = (
                     kept[3 * i : 3 * i + 3]
                     if kept
-                    else _fall(a[:, rows], b[:, :, columns], power, u.dtype)
+                    else inverse_power_weights(a[:, rows], b[:, :, columns], power, u.dtype)
                 )
                 du[:, columns] += torch.bmm(w.mT, g[:, rows])
                 c = torch.bmm(g[:, rows], u[:, columns].mT).mul_(w)  # zero in the future
@@ -128,17 +130,17 @@ def _with_one(x: Tensor, scale: Tensor | float) -> Tensor:
     return torch.cat((x, torch.ones_like(x[..., :1])), dim=-1).mul_(scale)
 
 
-def _fall(
+def inverse_power_weights(
     a: Tensor, b: Tensor, power: Tensor | float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """How weight falls with distance: r = 1/(eps + d^2) and w = r^(p/2), (N, S, L) in `dtype`.
+    """r = 1/(eps + d^2), w = r^(p/2), and log r where p is learned: each (N, S, L) in `dtype`.
 
-    w is zero in the future: the last S columns are a square. Where p is learned also log r, else
-    None. Logarithms are taken in float32: both closer and faster than in bfloat16.
+    w is zero in the future: the last S columns are a square. Logarithms are taken in float32, which
+    is both more accurate and faster than bfloat16.
     """
     squared = torch.bmm(a, b)
     if a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
-        squared.clamp_min_(FLOOR)  # products in fewer digits (TF32) may come out below eps
+        squared.clamp_min_(FLOOR)  # TF32 products may come out below eps
     log_r = None
     if isinstance(power, Tensor):
         r = squared.reciprocal().to(dtype)
@@ -147,13 +149,13 @@ def _fall(
         w = log_squared.mul_(-0.5 * power).exp_().to(dtype)
     else:
         r = squared.reciprocal_().to(dtype)
-        w = _raised(r, 0.5 * power)
+        w = _powers(r, 0.5 * power)
     w[:, :, w.shape[2] - w.shape[1] :].tril_()
     return r, w, log_r
 
 
-def _raised(r: Tensor, exponent: float) -> Tensor:
-    """r^exponent as a new tensor; exponents 2, 3 and 4 by products, several times faster."""
+def _powers(r: Tensor, exponent: float) -> Tensor:
+    """r^exponent as a new tensor; 2, 3 and 4 by products, several times faster than `pow`."""
     if exponent in (2, 4):
         return r.square() if exponent == 2 else r.square().square_()
     if exponent == 3:

@@ -1,12 +1,12 @@
-"""How weight falls with distance: the four kernels.
+"""How weight decreases with distance: the four kernels.
 
-A kernel gives the squared distance of two points and the logarithm of the weight with which one
-pulls the other, and where there is one, a fast form of the whole sum for when no radius is set:
-chunked inverse powers for `gravity` (pull.py), plain softmax attention for `gaussian` and
-`lorentz`, whose scores are bilinear in augmented coordinates.
+A kernel gives the squared distance of two points and the log weight of a key for a query, and, for
+when no radius is set, a fast form of the whole weighted mean: chunked inverse powers for `gravity`
+(`gravity_attention.py`), softmax attention for `gaussian` and `lorentz`, whose scores are bilinear
+in augmented coordinates.
 
-The mass m_i of the token that is pulled multiplies a whole row of weights and cancels when the row
-is divided by its sum; only `classic`, with its masses inside the exponential, keeps it.
+The mass m_i of the query multiplies a whole row of weights and cancels when the row is divided by
+its sum, but for `classic`, which has masses inside the exponential.
 
 Legend: B rows, H heads, S queries (the last S of L positions), d coordinates, e per head. Methods
 that take `heads` work on (B, H, S, .) tensors without it, and with it, (n,) int64, on (n, S, .),
@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.models.ngt.config import POWER_LIMIT, Config
-from holo_cli.models.ngt.gravity_attention import pull
+from holo_cli.models.ngt.gravity_attention import gravity_attention
 
 
 class Kernel(nn.Module, ABC):
-    """One of the ways in which weight falls with distance, with its parameters per head."""
+    """A weight as a function of distance, with its parameters per head."""
 
     def squared(self, q: Tensor, k: Tensor, heads: Tensor | None = None) -> Tensor:
         """q (..., S, d), k (..., L, d) -> squared distances (..., S, L), at least 0."""
@@ -47,10 +47,10 @@ class Kernel(nn.Module, ABC):
         masses of the keys.
         """
 
-    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor | None:
+    def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor | None:
         """q (B, H, S, d), k (B, H, L, d), m (B, H, L, 1), v (B, H, L, e) -> (B, H, S, e).
 
-        None where the kernel has no form faster than the general one.
+        None where the kernel has no form faster than `general_attention`.
         """
         return None
 
@@ -60,15 +60,15 @@ class Kernel(nn.Module, ABC):
 
     @abstractmethod
     def figures(self) -> dict[str, Tensor]:
-        """What is learned, per head, in the units of the formulas."""
+        """Learned values per head, in the units of the formulas."""
 
 
 class Gravity(Kernel):
-    """m_j / (eps + d^2)^(p/2), eps = least eps + exp(s) with s learned per head."""
+    """m_j / (eps + d^2)^(p/2), eps = config.eps + exp(s) with s learned per head."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.least = config.eps
+        self.min_eps = config.eps
         self.softening = nn.Parameter(torch.zeros(config.heads))
         self.fixed = config.power
         self.steepness = None
@@ -78,7 +78,7 @@ class Gravity(Kernel):
 
     def eps(self) -> Tensor:
         """(H,)"""
-        return self.least + self.softening.exp()
+        return self.min_eps + self.softening.exp()
 
     def power(self) -> Tensor:
         """(H,)"""
@@ -92,14 +92,14 @@ class Gravity(Kernel):
         eps, power = _per_head(self.eps(), heads), _per_head(self.power(), heads)
         return -0.5 * power * (eps + squared).log() + log_m.mT
 
-    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]
         u = torch.cat((v * m.to(v.dtype), m.to(v.dtype)), dim=-1)
         eps = self.eps().to(q.dtype).repeat(rows)[:, None, None]
         power: Tensor | float = self.fixed
         if self.steepness is not None:
             power = self.power().to(q.dtype).repeat(rows)[:, None, None]
-        y = pull(q.flatten(0, 1), k.flatten(0, 1), u.flatten(0, 1), eps, power)
+        y = gravity_attention(q.flatten(0, 1), k.flatten(0, 1), u.flatten(0, 1), eps, power)
         return y.unflatten(0, q.shape[:2])
 
     def flops(self, coords: int, width: int) -> float:
@@ -123,10 +123,10 @@ class Gaussian(Kernel):
     ) -> Tensor:
         return log_m.mT - _per_head(self.log_gamma.exp(), heads) * squared
 
-    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         gamma = self.log_gamma.exp()[:, None, None]
         bias = m.log() - gamma * _square(k)
-        return _attend([2 * gamma * q, torch.ones_like(q[..., :1])], [k, bias], v)
+        return _softmax_attention([2 * gamma * q, torch.ones_like(q[..., :1])], [k, bias], v)
 
     def flops(self, coords: int, width: int) -> float:
         return 2.0 * (coords + 1) + 2.0 * width
@@ -149,7 +149,7 @@ class Lorentz(Gaussian):
 
     def squared(self, q: Tensor, k: Tensor, heads: Tensor | None = None) -> Tensor:
         root = _per_head((0.5 * self.log_beta).exp(), heads)
-        x, y = self._rise(q, root), self._rise(k, root).mT
+        x, y = self._lift(q, root), self._lift(k, root).mT
         return (2 * (x * y + root * (x + y) - _cross(q, k))).clamp_min(0)
 
     def length(self, squared: Tensor, heads: Tensor | None = None) -> Tensor:
@@ -157,17 +157,17 @@ class Lorentz(Gaussian):
         beta = _per_head(self.log_beta.exp(), heads)
         return 2 * torch.asinh((squared / (4 * beta)).sqrt())
 
-    def pull(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         gamma = self.log_gamma.exp()[:, None, None]
         root = (0.5 * self.log_beta).exp()[:, None, None]
-        x, y = self._rise(q, root), self._rise(k, root)
-        # what depends on the query alone is left out: it cancels
+        x, y = self._lift(q, root), self._lift(k, root)
+        # terms of the query alone cancel
         bias = m.log() - 2 * gamma * root * y
         twice = 2 * gamma
-        return _attend([twice * q, -twice * x, torch.ones_like(x)], [k, y, bias], v)
+        return _softmax_attention([twice * q, -twice * x, torch.ones_like(x)], [k, y, bias], v)
 
     @staticmethod
-    def _rise(z: Tensor, root: Tensor) -> Tensor:
+    def _lift(z: Tensor, root: Tensor) -> Tensor:
         """sqrt(beta + |z|^2) - sqrt(beta), (..., 1), without cancellation."""
         square = _square(z)
         return square / ((root * root + square).sqrt() + root)
@@ -179,11 +179,11 @@ class Lorentz(Gaussian):
         return super().figures() | {"beta": self.log_beta.exp()}
 
 
-class Classic(Kernel):
-    """The older formula: exp of the score -gamma m_i m_j / (d^2 + eps). For comparison only.
+class LegacyKernel(Kernel):
+    """An earlier formula, for comparison only: exp of the score -gamma m_i m_j / (d^2 + eps).
 
-    Its sign makes near tokens repel: weight rises with distance, and a token's weight on itself is
-    the least of all.
+    Its sign makes near tokens repel: weight increases with distance, and a token's weight on itself
+    is the smallest.
     """
 
     def __init__(self, config: Config) -> None:
@@ -204,11 +204,11 @@ class Classic(Kernel):
         return {"gamma": self.log_gamma.exp()}
 
 
-KERNELS: dict[str, type[Gravity | Gaussian | Classic]] = {
+KERNELS: dict[str, type[Gravity | Gaussian | LegacyKernel]] = {
     "gravity": Gravity,
     "gaussian": Gaussian,
     "lorentz": Lorentz,
-    "classic": Classic,
+    "classic": LegacyKernel,
 }
 
 
@@ -218,13 +218,13 @@ def make_kernel(config: Config) -> Kernel:
 
 
 def _cross(q: Tensor, k: Tensor) -> Tensor:
-    """q (..., S, d), k (..., L, d) -> products (..., S, L), in their own dtype also in autocast."""
+    """q (..., S, d), k (..., L, d) -> (..., S, L), in their own dtype also under autocast."""
     with torch.autocast(q.device.type, enabled=False):
         return q @ k.mT
 
 
 def _square(z: Tensor) -> Tensor:
-    """|z|^2, (..., d) -> (..., 1), in z's own dtype: autocast takes `vecdot` for a product."""
+    """|z|^2, (..., d) -> (..., 1), in z's own dtype: autocast lowers `vecdot` as a product."""
     with torch.autocast(z.device.type, enabled=False):
         return torch.linalg.vecdot(z, z).unsqueeze(-1)
 
@@ -234,10 +234,10 @@ def _per_head(values: Tensor, heads: Tensor | None) -> Tensor:
     return (values if heads is None else values[heads])[:, None, None]
 
 
-def _attend(q: list[Tensor], k: list[Tensor], v: Tensor) -> Tensor:
-    """softmax(q' k'^T) v over the past for q', k' given in pieces, zero-padded to one size.
+def _softmax_attention(q: list[Tensor], k: list[Tensor], v: Tensor) -> Tensor:
+    """softmax(q' k'^T) v over the past; q' and k' are given in pieces to concatenate.
 
-    PyTorch's fused kernels want queries, keys and values of the same width.
+    Zero-padded to one width, as PyTorch's fused kernels require of queries, keys and values.
     """
     wide = max(v.shape[-1], sum(piece.shape[-1] for piece in q))
     y = causal_attention(_padded(q, wide, v), _padded(k, wide, v), _padded([v], wide, v), 1.0)
@@ -245,5 +245,5 @@ def _attend(q: list[Tensor], k: list[Tensor], v: Tensor) -> Tensor:
 
 
 def _padded(pieces: list[Tensor], width: int, like: Tensor) -> Tensor:
-    short = width - sum(piece.shape[-1] for piece in pieces)
-    return nn.functional.pad(torch.cat(pieces, dim=-1), (0, short)).to(like.dtype)
+    missing = width - sum(piece.shape[-1] for piece in pieces)
+    return nn.functional.pad(torch.cat(pieces, dim=-1), (0, missing)).to(like.dtype)

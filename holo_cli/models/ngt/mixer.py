@@ -1,22 +1,22 @@
-"""Tokens as particles: where they are, what they weigh, and how they pull one another.
+"""Tokens as particles: their coordinates, masses and attraction.
 
-Per head a token has a point that is pulled (query) and a point that pulls (key), a mass above zero
-and a value. The points move from layer to layer, each token's by itself:
+Per head a token has a query point, which is attracted, a key point, which attracts, a mass above
+zero and a value. The points move from layer to layer, each token's by itself:
 
     z^(l+1) = RMSNorm(z^l + W h^l)
 
-and are turned by position when distances are taken, so that a distance knows how far apart two
-tokens are. They travel beside the residual stream; `model.py` hands them on. The norm is over all
-heads together: a point may lie near the origin of its head or far from it, which is what makes a
+and are rotated by position when distances are computed, so that a distance depends on how far apart
+two tokens are. They run beside the residual stream, passed on by `model.py`. The norm is over all
+heads together: a point may be near the origin of its head or far from it, which is what makes a
 hyperboloid differ from a plane.
 
-Legend: B rows, S positions, C width, H heads, e = C / H, G sets of points per token (1 where both
-kinds are one, else 2, queries first), d coordinates of a point.
+Legend: B rows, S positions, C width, H heads, e = C / H, G sets of points per token (1 where query
+and key are one point, else 2, queries first), d coordinates of a point.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +24,33 @@ from torch import Tensor, nn
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import make_kernel
-from holo_cli.models.ngt.radius import RadiusCutoff, attend, attend_within, weights
+from holo_cli.models.ngt.radius import (
+    RadiusCutoff,
+    attention_within_radius,
+    general_attention,
+    weights,
+)
 from holo_cli.models.ngt.repulsion import repulsion
 
-LEAST_MASS = 1e-4  # nobody weighs nothing: a row of weights always has a sum
+MIN_MASS = 1e-4  # lower bound on masses, so that no row of weights sums to zero
 
 
 class Particles(NamedTuple):
-    """Tokens as the kernel sees them."""
+    """A kernel's inputs."""
 
-    q: Tensor  # (B, H, S, d), turned by position, float32 at least, as k and m
+    q: Tensor  # (B, H, S, d), rotated by position, float32 at least, as k and m
     k: Tensor  # (B, H, S, d)
     m: Tensor  # (B, H, S, 1), mass in the weight: ones where masses are in the values
     v: Tensor  # (B, H, S, e)
 
 
 class InitialCoordinates(nn.Module):
-    """The first coordinates: one learned point per head for all tokens, which their position then
-    turns; with `position+token` a linear map of the embedding is added."""
+    """The coordinates of the first layer: one learned point per head for all tokens, which position
+    then rotates; with `position+token` a linear map of the embedding is added."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -56,7 +62,7 @@ class InitialCoordinates(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        # both sets start at the same points: what is near in the text is near in space at first
+        # both sets start at the same points, so that near tokens are near in space
         sets = self.origin.view(self.sets, -1)
         nn.init.normal_(sets[0])
         sets[1:] = sets[0]
@@ -65,16 +71,18 @@ class InitialCoordinates(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Embedded tokens (B, S, C) -> z^0 (B, S, G, H d), float32 at least."""
-        z = self.origin.to(torch.promote_types(self.origin.dtype, torch.float32))
+        z = self.origin.to(wide(self.origin.dtype))
         z = z.expand(*x.shape[:2], -1) if self.token is None else z + self.token(x)
         return rms_norm(z.unflatten(2, (self.sets, -1)))
 
 
 class GravityMixer(Mixer):
-    """Every token takes the mean of the past's values, weighted by pull.
+    """The mean of past values, weighted by attraction.
 
-    `forward` and `step` take and give the coordinates beside what a `Mixer` does.
+    The side stream holds the coordinates z (B, S, G, H d), which each layer moves.
     """
+
+    takes_extras: ClassVar[bool] = True
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -84,7 +92,7 @@ class GravityMixer(Mixer):
         self.move.weight.splits = config.sets  # type: ignore[attr-defined]  # matrices for Muon
         self.value = nn.Linear(width, width, bias=False)
         self.mass = nn.Linear(width, self.heads, bias=False)
-        # a few scalars per token rather than a map between spaces: nothing to orthogonalise
+        # a few scalars per token, not a map between spaces: nothing to orthogonalise
         self.mass.weight.no_muon = True  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(self.coords, config.rope_base, config.rope_fraction)
@@ -93,80 +101,74 @@ class GravityMixer(Mixer):
         self.mass_in_value = config.mass_in_value
         self.interval = config.repulsion_interval
         self.pairs = config.repulsion_pairs
-        self.repel = config.lambda_repulsion / config.layers
+        self.repulsion_weight = config.lambda_repulsion / config.layers
 
     def finish_initialisation(self) -> None:
         nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.mass.weight)  # all weigh the same at first
+        nn.init.zeros_(self.mass.weight)  # equal masses
 
     # -- training ---------------------------------------------------------------------------------
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, Aux]:
-        """x (B, S, C), normalised, z (B, S, G, H d) -> what to add, the moved z, and repulsion."""
-        z = self.moved(x, z)
+    def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        """x (B, S, C), normalised -> output and repulsion."""
+        z = extras.side = self.move_points(x, extras.side)
         m = self.masses(x)
-        now = self.particles(x, z, m, 0, extras)
+        p = self.particles(x, z, m, 0, extras)
         aux: Aux = {}
-        if self.repel > 0 and x.shape[1] > 1:
+        if self.repulsion_weight > 0 and x.shape[1] > 1:
             share = max(1, self.pairs // self.interval)
-            loss = repulsion(self.pulling(z), m, share)
-            aux["repulsion"] = loss * (self.repel / self.interval)
-        return self._join(self._pulled(now, now.k, now.m, None, now.v)), z, aux
+            loss = repulsion(self.key_points(z), m, share)
+            aux["repulsion"] = loss * (self.repulsion_weight / self.interval)
+        return self._join(self._attend(p, p.k, p.m, None, p.v)), aux
 
-    def moved(self, x: Tensor, z: Tensor) -> Tensor:
-        """(B, S, C), (B, S, G, H d) -> the coordinates in this layer, before they are turned."""
+    def move_points(self, x: Tensor, z: Tensor) -> Tensor:
+        """(B, S, C), (B, S, G, H d) -> the coordinates in this layer, before rotation."""
         return rms_norm(z + self.move(x).view(z.shape))
 
-    def pulling(self, z: Tensor) -> Tensor:
-        """(B, S, G, H d) -> the points that pull, (B, S, H, d)."""
+    def key_points(self, z: Tensor) -> Tensor:
+        """(B, S, G, H d) -> key points (B, S, H, d)."""
         return z[:, :, -1].unflatten(2, (self.heads, self.coords))
 
     def masses(self, x: Tensor) -> Tensor:
         """(B, S, C) -> masses (B, S, H), float32 at least, above zero."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return nn.functional.softplus(self.mass(x).to(wide)) + LEAST_MASS
+        return nn.functional.softplus(self.mass(x).to(wide(x.dtype))) + MIN_MASS
 
     def particles(
         self, x: Tensor, z: Tensor, m: Tensor, start: int, extras: Extras = NOTHING
     ) -> Particles:
-        """The tokens of x at positions start.. as particles at z with masses m (B, S, H)."""
+        """Tokens x at positions start.., coordinates z and masses m (B, S, H) -> particles."""
         points = z.flatten(2).unflatten(2, (-1, self.coords))  # (B, S, G H, d)
-        turned = self.rope(points, start).transpose(1, 2)
+        rotated = self.rope(points, start).transpose(1, 2)
         m = m.transpose(1, 2).unsqueeze(-1)  # (B, H, S, 1)
         v = extras.values(self.value(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.mass_in_value:
             v, m = v * m.to(v.dtype), torch.ones_like(m)
-        return Particles(turned[:, : self.heads], turned[:, -self.heads :], m, v)
+        return Particles(rotated[:, : self.heads], rotated[:, -self.heads :], m, v)
 
-    def weights(self, now: Particles) -> Tensor:
+    def weights(self, p: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""
-        return weights(self.kernel, self.radius_cutoff, now.q, now.k, now.m, now.m.log())
+        return weights(self.kernel, self.radius_cutoff, p.q, p.k, p.m, p.m.log())
 
-    def _pulled(
-        self, now: Particles, k: Tensor, m: Tensor | None, log_m: Tensor | None, v: Tensor
+    def _attend(
+        self, p: Particles, k: Tensor, m: Tensor | None, log_m: Tensor | None, v: Tensor
     ) -> Tensor:
         """(B, H, S, e): the mean of values v (B, H, L, e) of tokens at k with masses m.
 
         One of `m` and `log_m`, each (B, H, L, 1), may be None.
         """
-        if self.radius_cutoff is None and now.q.shape[2] > 1:
+        if self.radius_cutoff is None and p.q.shape[2] > 1:
             mass = log_m.exp() if m is None and log_m is not None else m
             assert mass is not None
-            y = self.kernel.pull(now.q, k, mass, v)
+            y = self.kernel.attention(p.q, k, mass, v)
             if y is not None:
                 return y
         if log_m is None:
             assert m is not None
             log_m = m.log()
-        if (
-            self.radius_cutoff is not None
-            and self.radius_cutoff.cuts
-            and not torch.is_grad_enabled()
-        ):
-            return attend_within(self.kernel, self.radius_cutoff, now.q, k, now.m, log_m, v)
-        return attend(self.kernel, self.radius_cutoff, now.q, k, now.m, log_m, v)
+        cutoff = self.radius_cutoff
+        if cutoff is not None and cutoff.cuts and not torch.is_grad_enabled():
+            return attention_within_radius(self.kernel, cutoff, p.q, k, p.m, log_m, v)
+        return general_attention(self.kernel, cutoff, p.q, k, p.m, log_m, v)
 
     def _join(self, y: Tensor) -> Tensor:
         out: Tensor = self.out(y.transpose(1, 2).flatten(2))
@@ -177,15 +179,13 @@ class GravityMixer(Mixer):
     def init_state(self, batch: int) -> KVCache:
         return KVCache()
 
-    def step(  # type: ignore[override]
-        self, x: Tensor, z: Tensor, state: KVCache, extras: Extras = NOTHING
-    ) -> tuple[Tensor, Tensor, KVCache]:
-        """As `forward` after what `state` holds: turned key coordinates, log masses, values."""
-        z = self.moved(x, z)
-        now = self.particles(x, z, self.masses(x), state.length, extras)
-        state = state.append(now.k, now.m.log(), now.v)
+    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
+        """`forward` after `state`, which holds rotated key coordinates, log masses and values."""
+        z = extras.side = self.move_points(x, extras.side)
+        p = self.particles(x, z, self.masses(x), state.length, extras)
+        state = state.append(p.k, p.m.log(), p.v)
         k, log_m, v = state.views()
-        return self._join(self._pulled(now, k, None, log_m, v)), z, state
+        return self._join(self._attend(p, k, None, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()

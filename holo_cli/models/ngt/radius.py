@@ -1,8 +1,8 @@
-"""The general form of the sum, for any kernel and radius, and the radius itself.
+"""A radius per head, and the weighted mean for any kernel with or without one.
 
-`attend` works through blocks of queries and computes their weights again in the backward pass;
-`attend_within` is for evaluation with a hard radius: blocks of keys that are too far from a block
-of queries are never touched, and what remains is added up with a running maximum.
+`general_attention` works through blocks of queries and computes their weights again in the backward
+pass. `attention_within_radius` is for evaluation with a hard radius: it skips blocks of keys that
+are too far from a block of queries and sums the others with a running maximum.
 
 Legend: B rows, H heads, N = B H, S queries (the last S of L positions), d coordinates, e per head.
 """
@@ -17,11 +17,11 @@ from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.gravity_attention import blocks
 from holo_cli.models.ngt.kernels import Kernel
 
-SIDE = 64  # tokens in a block that is visited or skipped as a whole
+TILE = 64  # tokens in a block that is computed or skipped as a whole
 
 
 class RadiusCutoff(nn.Module):
-    """A radius r per head beyond which tokens do not pull; a token itself always does.
+    """A radius r per head beyond which tokens do not attract; a token always attracts itself.
 
     soft: log sigmoid((r^2 - d^2) / tau) is added to the log weight, so r has a gradient.
     hard: the same while training; in evaluation a weight beyond r is zero.
@@ -35,11 +35,11 @@ class RadiusCutoff(nn.Module):
 
     @property
     def cuts(self) -> bool:
-        """Whether weights beyond the radius are zero now."""
+        """Whether weights beyond the radius are zero: hard mode in evaluation."""
         return self.hard and not self.training
 
     def limit(self, score: Tensor, squared: Tensor) -> Tensor:
-        """Log weights and squared distances, (B, H, S, L) -> log weights within reach."""
+        """Log weights and squared distances, (B, H, S, L) -> log weights within the radius."""
         square = self.radius.square()[:, None, None]
         itself = _diagonal(score)
         if self.cuts:
@@ -64,7 +64,7 @@ def weights(
     return torch.softmax(score, dim=-1)
 
 
-def attend(
+def general_attention(
     kernel: Kernel,
     cutoff: RadiusCutoff | None,
     q: Tensor,
@@ -75,7 +75,7 @@ def attend(
 ) -> Tensor:
     """Shapes as in `weights`, v (B, H, L, e) -> (B, H, S, e) in v's dtype; O(BLOCK L) memory."""
 
-    def part(q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor) -> Tensor:
+    def of_block(q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor) -> Tensor:
         return weights(kernel, cutoff, q, k, m, log_m).to(v.dtype) @ v
 
     parts = []
@@ -84,44 +84,44 @@ def attend(
         given = (q[:, :, rows], k[:, :, columns], m[:, :, rows], log_m[:, :, columns])
         if torch.is_grad_enabled() and len(spans) > 1:
             y = checkpoint(
-                part, *given, v[:, :, columns], use_reentrant=False, preserve_rng_state=False
+                of_block, *given, v[:, :, columns], use_reentrant=False, preserve_rng_state=False
             )
         else:
-            y = part(*given, v[:, :, columns])
+            y = of_block(*given, v[:, :, columns])
         parts.append(y)
     return torch.cat(parts, dim=2) if len(parts) > 1 else parts[0]
 
 
 @torch.no_grad()
-def attend_within(
+def attention_within_radius(
     kernel: Kernel, cutoff: RadiusCutoff, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor
 ) -> Tensor:
-    """`attend` for a hard radius, with blocks of keys out of reach skipped; no gradient."""
+    """`general_attention` for a hard radius, skipping blocks of keys beyond it; no gradient."""
     batch, count, length, _ = q.shape
     before = k.shape[2] - length
     heads = torch.arange(count, device=q.device).repeat(batch)
     flat = [x.flatten(0, 1) for x in (q, k, m, log_m, v)]
     y = torch.empty_like(flat[4][:, before:])
-    spans = [(s, min(s + SIDE, k.shape[2])) for s in range(0, k.shape[2], SIDE)]
+    spans = [(s, min(s + TILE, k.shape[2])) for s in range(0, k.shape[2], TILE)]
     balls = [_ball(kernel, flat[1][:, start:end], heads) for start, end in spans]
-    for first in range(0, length, SIDE):
-        last = min(first + SIDE, length)
-        here = _Sum(kernel, cutoff, [x[:, first:last] for x in (flat[0], flat[2])], heads)
+    for first in range(0, length, TILE):
+        last = min(first + TILE, length)
+        mean = _RunningMean(kernel, cutoff, [x[:, first:last] for x in (flat[0], flat[2])], heads)
         ball = _ball(kernel, flat[0][:, first:last], heads)
         for (start, end), other in zip(spans, balls, strict=True):
             if start >= before + last:
                 break
             end = min(end, before + last)
-            # keys from the first query's own on may be somebody's own: kept whatever their distance
+            # a block that has some query's own key is never skipped
             offset = before + first - start
             own = end > before + first
             near = None if own else _within(kernel, cutoff, ball, other, heads)
-            here.add([x[:, start:end] for x in (flat[1], flat[3], flat[4])], near, offset)
-        y[:, first:last] = here.mean().to(y.dtype)
+            mean.add([x[:, start:end] for x in (flat[1], flat[3], flat[4])], near, offset)
+        y[:, first:last] = mean.value().to(y.dtype)
     return y.unflatten(0, (batch, count))
 
 
-class _Sum:
+class _RunningMean:
     """A running weighted mean of values for one block of queries, (N, S, .)."""
 
     def __init__(
@@ -137,8 +137,8 @@ class _Sum:
     def add(self, given: list[Tensor], near: Tensor | None, offset: int) -> None:
         """Add a block of keys for the rows `near`, (n,) int64 (None: all of them).
 
-        `offset`: place of the first query's own key in the block; past its end where the whole
-        block lies in the past.
+        `offset`: index of the first query's own key in the block; past its end where the whole
+        block is in the past.
         """
         if self.values is None:
             self.values = (
@@ -151,15 +151,15 @@ class _Sum:
         heads = pick(self.heads)
         squared = self.kernel.squared(pick(self.q), k, heads)
         score = self.kernel.score(squared, pick(self.m), log_m, heads)
-        gone = squared > pick(self.square)
+        cut = squared > pick(self.square)
         if offset < k.shape[1]:
             place = torch.arange(k.shape[1], device=k.device)
             own = offset + torch.arange(self.q.shape[1], device=k.device)[:, None]
-            gone = (gone & (place != own)) | (place > own)
-        score = score.masked_fill(gone, float("-inf"))
+            cut = (cut & (place != own)) | (place > own)
+        score = score.masked_fill(cut, float("-inf"))
         old = pick(self.top)
         top = torch.maximum(old, score.amax(-1, keepdim=True))
-        # a row that has met nobody yet has no maximum: any finite one serves
+        # a row without any key so far has no maximum: any finite one will do
         shift = top.clamp_min(torch.finfo(top.dtype).min)
         w, keep = (score - shift).exp(), (old - shift).exp()
         with torch.autocast(v.device.type, enabled=False):
@@ -170,26 +170,26 @@ class _Sum:
         else:
             self.top[near], self.total[near], self.values[near] = top, total, values
 
-    def mean(self) -> Tensor:
+    def value(self) -> Tensor:
         assert self.values is not None
         return self.values / self.total
 
 
-Ball = tuple[Tensor, Tensor]  # centres (N, 1, d), and lengths from there that hold all, (N, 1, 1)
+Ball = tuple[Tensor, Tensor]  # centres (N, 1, d) and radii (N, 1, 1)
 
 
 def _ball(kernel: Kernel, points: Tensor, heads: Tensor) -> Ball:
-    """A ball around each row's points (N, S, d)."""
+    """A ball that holds each row's points (N, S, d)."""
     centre = points.mean(1, keepdim=True)
     away = kernel.length(kernel.squared(centre, points, heads), heads)
     return centre, away.amax(-1, keepdim=True)
 
 
 def _within(kernel: Kernel, cutoff: RadiusCutoff, a: Ball, b: Ball, heads: Tensor) -> Tensor:
-    """Indices (n,) of the rows in which some point of one ball may be in reach of the other's."""
+    """Indices (n,) of the rows in which points of the two balls may be within the radius."""
     apart = kernel.length(kernel.squared(a[0], b[0], heads), heads) - a[1] - b[1]
     limit = kernel.length(cutoff.radius.square()[heads][:, None, None], heads)
-    # balls are computed in floating point: a thousandth more keeps whatever an exact one holds
+    # a margin of a thousandth for rounding in the balls
     return (apart <= 1.001 * limit + 0.001).flatten().nonzero().flatten()
 
 

@@ -1,14 +1,14 @@
-"""What keeps coordinates from falling into one point.
+"""A loss that keeps coordinates from collapsing into one point.
 
     loss = log( sum m_i m_j exp(-d_ij / sigma) / sum m_i m_j )   over pairs i, j of a token and one
                                                                  in its past
 
-Unusual: the exponent has the distance, not its square. With the square the pull apart goes to zero
-as two points meet; so it stays 1/sigma, however near they are, and is never more, because what the
-pairs share sums to one. Masses weigh the pairs and are not moved by it, else the light would win.
+The exponent has the distance, not its square: with the square the repulsive force vanishes as two
+points meet, while here it stays 1/sigma times the share of the pair. Masses weigh the pairs without
+a gradient, or they would shrink to lower the loss.
 
-Which pairs: a fixed sequence that covers the triangle of pairs evenly, the same in every batch. No
-random numbers and no counting of steps, so resuming and recomputing change nothing.
+The pairs are a fixed sequence that covers the triangle of pairs evenly, the same in every batch: no
+random numbers and no step count, so that resuming and recomputing change nothing.
 
 Legend: B rows, T positions, H heads, d coordinates, P pairs.
 """
@@ -20,19 +20,19 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-LEAST = 1e-4  # added to squared distances, where the root has no slope at zero
-# the most even sequence of points in a square that steps by constants: powers of the plastic number
+EPS = 1e-4  # added to squared distances: the root has no gradient at zero
+# inverse powers of the plastic number: an even additive sequence of points in the unit square
 STEPS = (0.7548776662466927, 0.5698402909980532)
 
 
 def repulsion(z: Tensor, m: Tensor, pairs: int) -> Tensor:
-    """z (B, T, H, d), before turning, m (B, T, H), T > 1 -> the loss above, a scalar; at most 0.
+    """z (B, T, H, d), before rotation, m (B, T, H), T > 1 -> the loss above, a scalar; at most 0.
 
     sigma is sqrt(d): the length of a vector whose coordinates have unit root mean square.
     """
     later, earlier = pair_positions(z.shape[1], pairs, z.device)
     squared = (z[:, later] - z[:, earlier]).square().sum(-1)  # (B, P, H)
-    distance = (squared + LEAST).sqrt()
+    distance = (squared + EPS).sqrt()
     with torch.no_grad():
         weight = m[:, later] * m[:, earlier]
         weight = weight.log() - weight.sum((0, 1)).log()  # (B, P, H)
@@ -47,7 +47,7 @@ def pair_positions(length: int, pairs: int, device: torch.device) -> tuple[Tenso
     with torch.inference_mode(False):
         place = torch.arange(1, pairs + 1, dtype=torch.float64)
         across, down = ((place * step) % 1.0 for step in STEPS)
-        # the root: later tokens have more past, and every pair is to be as likely
+        # the root makes every pair equally likely: later tokens have more past
         later = 1 + (across.sqrt() * (length - 1)).long()
         earlier = (down * later).long()
         return later.to(device), earlier.to(device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.models.figures import axis, short
 from holo_cli.models.views import Coordinates, Picture, Table, Weights, layer_names
 
 if TYPE_CHECKING:
@@ -15,21 +16,20 @@ if TYPE_CHECKING:
 
     from holo_cli.models.base import LanguageModel
     from holo_cli.models.ngt.diagnostics import Snapshot
-    from holo_cli.models.ngt.model import GravityBlock
+    from holo_cli.models.ngt.mixer import GravityMixer
 
 PAGES = {
     "attention": "which earlier tokens each token is pulled to, head by head",
     "gravity": "who pulls whom, what tokens weigh, and how weight falls with distance",
 }
 CURVE = 60  # points of the curve of weight against distance
-DIGITS = 4  # significant ones in tables
 
 
 def coordinates(model: LanguageModel, tokens: Tensor) -> Coordinates:
     """(T,) int64 -> the pulling points of all heads, (T, H d) per layer, and mean masses."""
     layers = _snapshots(model, tokens)
     return Coordinates(
-        layers=[layer.now.k[0].transpose(0, 1).flatten(1) for layer in layers],
+        layers=[layer.particles.k[0].transpose(0, 1).flatten(1) for layer in layers],
         names=layer_names(len(layers))[1:],
         what="The coordinates at which each token pulls the tokens after it, all heads side by "
         "side, turned by position as distances see them; its mass is the mean over heads.",
@@ -50,13 +50,13 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
 
 def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """(T,) int64 -> pulls, masses, and the law of each layer with its radius."""
+    from holo_cli.models.ngt.diagnostics import gravity_mixers
     from holo_cli.models.ngt.model import Model
 
     assert isinstance(model, Model)
-    layers = _snapshots(model, tokens)
-    blocks = model.gravity_blocks()
-    names = layer_names(len(blocks))[1:]
-    return [_pulls(layers, names), _masses(layers, names), _laws(blocks, layers, names)]
+    layers, mixers = _snapshots(model, tokens), gravity_mixers(model)
+    names = layer_names(len(mixers))[1:]
+    return [_pulls(layers, names), _masses(layers, names), _laws(mixers, layers, names)]
 
 
 def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
@@ -76,7 +76,7 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
         variants[name] = [
             {
                 "type": "heatmap",
-                "z": [[_short(w**0.5) for w in row] + [None] * (len(mean) - len(row))
+                "z": [[short(w**0.5) for w in row] + [None] * (len(mean) - len(row))
                       for row in rows],
                 "text": [[f"token {t} is pulled to {s} with weight {w:.3g}"
                           for s, w in enumerate(row)] for t, row in enumerate(rows)],
@@ -92,7 +92,7 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
                 f"{name}: the strongest pull on each token, other than its own",
                 ["Token", "Pulled to", "Weight", "Distance", "Weight on itself"],
                 [
-                    [t, s, _short(w), _short(distances[t, s].item()), _short(mean[t, t].item())]
+                    [t, s, short(w), short(distances[t, s].item()), short(mean[t, t].item())]
                     for t, (s, w) in enumerate(
                         zip(best.indices.tolist(), best.values.tolist(), strict=True)
                     )
@@ -106,8 +106,8 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
         "heads, and colour follows their square root.",
         variants=variants,
         layout={
-            "xaxis": {"title": {"text": "token that pulls"}},
-            "yaxis": {"title": {"text": "token that is pulled"}, "autorange": "reversed"},
+            "xaxis": axis("token that pulls"),
+            "yaxis": axis("token that is pulled", reverse=True),
         },
         choice="Layer",
         tables=tables,
@@ -120,7 +120,7 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
     variants, tables = {}, []
     for name, layer in zip(names, layers, strict=True):
         masses = layer.masses[0].double()  # (T, H)
-        mean = [_short(m) for m in masses.mean(1).tolist()]
+        mean = [short(m) for m in masses.mean(1).tolist()]
         low, high = masses.amin(1).tolist(), masses.amax(1).tolist()
         bars: dict[str, Any] = {
             "type": "bar",
@@ -131,13 +131,13 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
             "error_y": {
                 "type": "data",
                 "symmetric": False,
-                "array": [_short(h - m) for h, m in zip(high, mean, strict=True)],
-                "arrayminus": [_short(m - b) for b, m in zip(low, mean, strict=True)],
+                "array": [short(h - m) for h, m in zip(high, mean, strict=True)],
+                "arrayminus": [short(m - b) for b, m in zip(low, mean, strict=True)],
             },
         }
         variants[name] = [bars]
         rows = [
-            [t, m, _short(a), _short(b)]
+            [t, m, short(a), short(b)]
             for t, (m, a, b) in enumerate(zip(mean, low, high, strict=True))
         ]
         tables.append(
@@ -149,8 +149,8 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
         "heaviest. Only ratios within one head matter unless masses are in the values.",
         variants=variants,
         layout={
-            "xaxis": {"title": {"text": "token"}},
-            "yaxis": {"title": {"text": "mass"}, "rangemode": "tozero"},
+            "xaxis": axis("token"),
+            "yaxis": axis("mass") | {"rangemode": "tozero"},
         },
         choice="Layer",
         tables=tables,
@@ -158,18 +158,18 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
     )
 
 
-def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) -> Picture:
+def _laws(mixers: list[GravityMixer], layers: list[Snapshot], names: list[str]) -> Picture:
     """Weight of a token of mass 1 against its distance, per head, as a share of that at zero."""
     import torch
 
     variants, tables = {}, []
-    for name, block, layer in zip(names, blocks, layers, strict=True):
-        kernel, cutoff = block.mixer.kernel, block.mixer.radius_cutoff
+    for name, mixer, layer in zip(names, mixers, layers, strict=True):
+        kernel, cutoff = mixer.kernel, mixer.radius_cutoff
         far = layer.squared.max().sqrt().item()
         distance = torch.linspace(0, far, CURVE, device=layer.squared.device)
         squared = distance.square().to(layer.squared.dtype)[None, None, None]
-        squared = squared.expand(1, block.mixer.heads, 1, -1)
-        ones = squared.new_ones(1, block.mixer.heads, 1, 1)
+        squared = squared.expand(1, mixer.heads, 1, -1)
+        ones = squared.new_ones(1, mixer.heads, 1, 1)
         score = kernel.score(squared, ones, torch.zeros_like(squared).mT)
         if cutoff is not None:
             # one more key, the token itself, which a radius leaves alone
@@ -182,8 +182,8 @@ def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) 
                 "mode": "lines",
                 "name": f"head {h}",
                 "tint": h - 1,
-                "x": [_short(x) for x in distance.tolist()],
-                "y": [_short(y) for y in curve],
+                "x": [short(x) for x in distance.tolist()],
+                "y": [short(y) for y in curve],
             }
             for h, curve in enumerate(share, start=1)
         ]
@@ -195,8 +195,8 @@ def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) 
                 f"{name}: what each head has learned",
                 ["Head", *figures],
                 [
-                    [h, *(_short(values[h - 1]) for values in figures.values())]
-                    for h in range(1, block.mixer.heads + 1)
+                    [h, *(short(values[h - 1]) for values in figures.values())]
+                    for h in range(1, mixer.heads + 1)
                 ],
             )
         )
@@ -206,13 +206,9 @@ def _laws(blocks: list[GravityBlock], layers: list[Snapshot], names: list[str]) 
         "the radius where one is set; as far as two of these tokens are apart.",
         variants=variants,
         layout={
-            "xaxis": {"title": {"text": "distance"}},
-            "yaxis": {"title": {"text": "weight"}, "rangemode": "tozero"},
+            "xaxis": axis("distance"),
+            "yaxis": axis("weight") | {"rangemode": "tozero"},
         },
         choice="Layer",
         tables=tables,
     )
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

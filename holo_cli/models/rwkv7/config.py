@@ -1,4 +1,4 @@
-"""What can be set about RWKV-7."""
+"""Config of RWKV-7."""
 
 from __future__ import annotations
 

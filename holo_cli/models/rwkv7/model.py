@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from holo_cli.models.recurrent import RecurrentModel
+from holo_cli.models.backbone import Backbone
 from holo_cli.models.rwkv7.config import Config
 from holo_cli.models.rwkv7.time_mix import TimeMix
 
 
-class Model(RecurrentModel):
+class Model(Backbone):
     """RWKV-7's time mixing in every block."""
 
     config: Config

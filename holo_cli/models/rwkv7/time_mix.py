@@ -108,8 +108,8 @@ class TimeMix(RecurrentMixer):
         k = full_precision(k)
         erased = nn.functional.normalize(self.split(k * self.erase), dim=-1)  # h
         written = self.split(k * (1 + (a - 1) * self.replace))  # k~
-        erased, written = self.turn(erased, state), self.turn(written, state)
-        r = self.turn(self.split(r), state)
+        erased, written = self.rotate(erased, state), self.rotate(written, state)
+        r = self.rotate(self.split(r), state)
         v, log_w, a = self.split(v), self.split(log_w), self.split(a)
         inputs = Inputs(r, written, v, log_w, erased * (-log_w).exp(), -a * erased)
         o, memory = self.recur(inputs, state)

@@ -1,45 +1,37 @@
 """Attention over the last `window` tokens and the first `sinks` tokens of a text.
 
-vanilla's attention (QK-norm, rotary positions, learned query gain: `layers/attention.py`) with a
-bounded view. The first tokens stay visible because trained attention puts weight on them that it
-has no other use for; without them a window of keys breaks down once they leave it (Xiao et al.
-2023, arXiv 2309.17453). Unlike that paper, which numbers positions inside the cache, every key
+vanilla's attention (`models/vanilla/attention.py`) with a bounded view. The first tokens stay
+visible because trained attention uses them as sinks for surplus weight; without them quality
+collapses once they leave the window (Xiao et al. 2023, arXiv 2309.17453). Unlike that paper, which
+numbers positions inside the cache, every key
 keeps the absolute position it was trained at, sinks too, so training and decoding are the same
 function. Legend: B rows, T positions, n positions seen, W window, S sinks, H heads, d = C / H.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.attention import Attention
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
+from holo_cli.layers.state import DataState
 from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
 from holo_cli.models.sliding_window.config import Config
+from holo_cli.models.vanilla.attention import Attention
 
 
 @dataclass(frozen=True)
-class WindowState:
+class WindowState(DataState):
     """Keys and values, (B, H, min(n, S + W - 1), d), of the positions that a later token may see:
     the first S, then the last W - 1. Constant in size once the text is longer than that."""
 
     position: int
     keys: Tensor
     values: Tensor
-
-    def select(self, rows: Tensor) -> WindowState:
-        keys, values = (t.index_select(0, rows) for t in (self.keys, self.values))
-        return WindowState(self.position, keys, values)
-
-    def tensors(self) -> Iterator[Tensor]:
-        yield self.keys
-        yield self.values
 
 
 class WindowAttention(Attention):
@@ -51,7 +43,7 @@ class WindowAttention(Attention):
 
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         q, k, v = self._project(x, 0, extras)
-        if x.shape[1] <= self.window + self.sinks:  # every token before is visible
+        if x.shape[1] <= self.window + self.sinks:  # the whole past is visible
             return self._join(causal_attention(q, k, v)), {}
         return self._join(window_attention(q, k, v, self.window, self.sinks)), {}
 
@@ -63,7 +55,7 @@ class WindowAttention(Attention):
 
     def step(self, x: Tensor, state: Any, extras: Extras = NOTHING) -> tuple[Tensor, Any]:
         q, k, v = self._project(x, state.position, extras)
-        size = max(SMALLEST, self.window)  # a long prompt in pieces: never a matrix of T x T
+        size = max(SMALLEST, self.window)  # a long prompt in pieces, without a (T, T) matrix
         outputs = []
         for start in range(0, x.shape[1], size):
             q_piece, k_piece, v_piece = (t[:, :, start : start + size] for t in (q, k, v))
@@ -80,7 +72,7 @@ class WindowAttention(Attention):
         keys = torch.cat((state.keys.to(k.dtype), k), dim=2)
         values = torch.cat((state.values.to(v.dtype), v), dim=2)
         allowed = None
-        if q.shape[2] > 1:  # a single next token sees all that is kept
+        if q.shape[2] > 1:  # a single next token sees the whole cache
             first = torch.arange(min(self.sinks, kept))
             at = torch.cat((first, torch.arange(start - (kept - len(first)), end)))
             seen = visible(torch.arange(start, end), at, self.window, self.sinks)
@@ -95,7 +87,7 @@ class WindowAttention(Attention):
             return t
         return torch.cat((t[:, :, : self.sinks], t[:, :, later:]), dim=2)
 
-    def _reach(self, length: float) -> float:
+    def _visible(self, length: float) -> float:
         """How many of `length` tokens, the present one included, a token sees."""
         return min(length, self.window + self.sinks)
 
@@ -103,7 +95,7 @@ class WindowAttention(Attention):
         return super().state_bytes(min(length, self.window - 1 + self.sinks))
 
     def flops(self, length: float) -> float:
-        return super().flops(self._reach(length))
+        return super().flops(self._visible(length))
 
     def weights(self, x: Tensor) -> Tensor:
         q, k, _ = self._project(x, 0)

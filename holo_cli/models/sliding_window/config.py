@@ -1,4 +1,4 @@
-"""What can be set about sliding-window attention."""
+"""Config of sliding-window attention."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holo_cli.models.views import Weights, layer_names, watched
+from holo_cli.models.figures import caught
+from holo_cli.models.views import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,14 +19,11 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     """(T,) int64 -> softmax weights (H, T, T) of each layer; O(T^2) memory per layer."""
     from holo_cli.models.sliding_window.attention import WindowAttention
 
-    mixers = [m for m in model.modules() if isinstance(m, WindowAttention)]
-    with watched(mixers) as calls:
-        model.hidden(tokens[None])
-    layers = [mixer.weights(x)[0] for mixer, (x, _) in zip(mixers, calls, strict=True)]
-    window, sinks = mixers[0].window, mixers[0].sinks
+    found = caught(model, tokens, WindowAttention)
+    window, sinks = found[0][1].window, found[0][1].sinks
     return Weights(
-        layers=layers,
-        names=layer_names(len(layers))[1:],
+        layers=[mixer.weights(x)[0] for _, mixer, x in found],
+        names=[name for name, _, _ in found],
         what=f"Softmax attention over a window: each token spreads a weight of 1 over the last "
         f"{window} tokens, itself included, and the first {sinks} of the text.",
     )

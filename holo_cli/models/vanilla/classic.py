@@ -7,7 +7,6 @@ initialisation of std 0.02 with residual projections scaled by 1/sqrt(2 layers) 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,15 +27,6 @@ class ClassicState(State):
 
     position: int
     caches: tuple[KVCache, ...]
-    batch: int
-
-    def select(self, rows: Tensor) -> ClassicState:
-        caches = tuple(c.select(rows) if c.length else c for c in self.caches)
-        return replace(self, caches=caches, batch=len(rows))
-
-    def tensors(self) -> Iterator[Tensor]:
-        for cache in self.caches:
-            yield from cache.tensors()
 
 
 class ClassicBlock(nn.Module):
@@ -115,7 +105,7 @@ class Classic(LanguageModel):
         return Hidden(self.norm(x), {})
 
     def init_state(self, batch: int = 1) -> ClassicState:
-        return ClassicState(0, tuple(KVCache() for _ in self.blocks), batch)
+        return ClassicState(0, tuple(KVCache() for _ in self.blocks))
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, ClassicState]:
         assert isinstance(state, ClassicState)

@@ -1,19 +1,25 @@
-"""vanilla: the plain GPT that every other model is held against.
+"""vanilla: the plain GPT that every other model is compared with.
 
-`Model(config)` is the modern recipe (the backbone with attention in every block) or, for
-`recipe = "classic"`, the textbook one of `classic.py`.
+Its modern recipe, on tokens (B, T):
+
+    x = norm(embedding(tokens))                       `models/backbone.py`
+    x = x + attention(norm(x))                        `attention.py`, once per block
+    x = x + W_down relu(W_up norm(x))^2               `layers/mlp.py`, once per block
+    logits = soft_cap(norm(x) E^T)                    `layers/head.py`
+
+`recipe = "classic"` is the textbook GPT of `classic.py`, in one file.
 """
 
 from __future__ import annotations
 
-from holo_cli.layers.attention import Attention
 from holo_cli.models.backbone import Backbone
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic
 from holo_cli.models.vanilla.config import Config
 
 
 class Modern(Backbone):
-    """Softmax attention with QK-norm and rotary positions in the modern backbone."""
+    """Softmax attention with QK-norm and rotary positions in every block of the backbone."""
 
     config: Config
 

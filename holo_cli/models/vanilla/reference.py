@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holo_cli.layers.attention import Attention
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.oracle import (
     Inputs,
@@ -26,6 +25,7 @@ from holo_cli.models.oracle import (
     norm,
     past,
 )
+from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
 
 CASES: dict[str, dict[str, Any]] = {

@@ -21,7 +21,7 @@ PAGES = {"attention": "which earlier tokens each token looks at"}
 
 def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     """(T,) int64 -> softmax weights (H, T, T) of each layer; O(T^2) memory per layer."""
-    from holo_cli.layers.attention import Attention
+    from holo_cli.models.vanilla.attention import Attention
     from holo_cli.models.vanilla.classic import ClassicBlock
 
     parts = [m for m in model.modules() if isinstance(m, Attention | ClassicBlock)]

@@ -11,14 +11,15 @@ import pytest
 
 from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
-from holo_cli.bench.compare.run import Options, best_rates, open_experiment
+from holo_cli.bench.compare.run import best_rates, open_experiment
 from holo_cli.bench.compare.summary import summarise, table
-from holo_cli.bench.experiment import worker, worker_pool
-from holo_cli.bench.experiment.code_fingerprint import code_of
+from holo_cli.bench.experiment import runner, worker, worker_pool
+from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
+from holo_cli.bench.experiment.entries import resolve_entry
 from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.identity import resolve_entry
 from holo_cli.bench.experiment.plan import Entry, Plan, read_plan
 from holo_cli.bench.experiment.result_log import ResultLog, rows_path
+from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training.run import train
 from holo_cli.training.stopping import StopRequest
@@ -34,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_pool, "WORKER", COMMAND)
     monkeypatch.setattr(
-        compare, "describe_machine", lambda: {"cpu": "a test's", "threads": 1, "date": "today"}
+        runner, "describe_machine", lambda: {"cpu": "a test's", "threads": 1, "date": "today"}
     )
 
 
@@ -48,9 +49,9 @@ def plan(tmp_path: Path, data: Path) -> Plan:
 def go(plan: Plan, page: Path, **options: Any) -> tuple[Experiment, list[str]]:
     """Run a plan to its end; the experiment and what was said."""
     said: list[str] = []
-    chosen = Options(page, **options)
+    chosen = RunOptions(page, **options)
     experiment = open_experiment(plan, chosen)
-    compare.run(experiment, chosen, say=said.append)
+    compare.run(experiment, chosen, notify=said.append)
     return experiment, said
 
 
@@ -112,9 +113,9 @@ def test_a_stopped_campaign_goes_on_where_it_was(plan: Plan, tmp_path: Path) -> 
         if len(said) == 4:
             stop.ask("test")
 
-    experiment = open_experiment(plan, Options(page))
+    experiment = open_experiment(plan, RunOptions(page))
     with pytest.raises(Stopped, match="runs to do") as caught:
-        compare.run(experiment, Options(page), say=say, stop=stop)
+        compare.run(experiment, RunOptions(page), notify=say, stop=stop)
     assert "same command" in caught.value.next_step
     _, rest = go(plan, page)
     assert (len(said), len(rest)) == (4, 7)
@@ -144,7 +145,7 @@ def test_other_seeds_confirm_a_result_without_a_new_sweep(plan: Plan, tmp_path: 
     for line in summary.lines:
         assert list(line.by_seed()) == [11, 12, 13]  # none of the seeds before
     write_page(fresh, summary, page)
-    assert "Then seeds 11 to 13" in page.read_text(encoding="utf-8")
+    assert "seeds 11 to 13" in page.read_text(encoding="utf-8")
     with pytest.raises(UsageError, match="cannot have first_seed 0"):  # the sweep's
         replace(plan, first_seed=0).check()
 
@@ -181,7 +182,7 @@ def test_an_entry_can_be_done_again(plan: Plan, tmp_path: Path) -> None:
     assert go(twin, page)[1] == []
     assert len(go(twin, page, redo=("twin",))[1]) == 6
     with pytest.raises(UsageError, match="no entry 'x'"):
-        open_experiment(plan, Options(page, redo=("x",)))
+        open_experiment(plan, RunOptions(page, redo=("x",)))
 
 
 def test_runs_go_side_by_side_to_the_same_rows(plan: Plan, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ def test_the_findings_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_page_shows_all_and_invents_nothing(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    experiment = open_experiment(plan, Options(page))
+    experiment = open_experiment(plan, RunOptions(page))
     write_page(experiment, summarise(experiment), page)
     empty = page.read_text(encoding="utf-8")
     assert "not run" in empty
@@ -239,7 +240,13 @@ def test_the_page_shows_all_and_invents_nothing(plan: Plan, tmp_path: Path) -> N
     experiment, _ = go(plan, page)
     assert write_page(experiment, summarise(experiment), page) < 6_000_000
     text = page.read_text(encoding="utf-8")
-    for title in ("The result", "What it cost", "Against tokens", "Against time", "Every run"):
+    for title in (
+        "Results",
+        "Size, time and memory",
+        "Loss by tokens",
+        "Loss by time",
+        "Every run",
+    ):
         assert f"<h2>{title}</h2>" in text
     assert text.count('data-kind="picture"') == 4
     assert ">not run<" not in text
@@ -253,7 +260,7 @@ def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_pa
         Entry("free", "brain-v1", settings={"model.sparsity": "kwta"}),
     )
     experiment = open_experiment(
-        replace(plan, entries=entries, match="none"), Options(tmp_path / "p")
+        replace(plan, entries=entries, match="none"), RunOptions(tmp_path / "p")
     )
     plain, free = (line.settings for line in summarise(experiment).lines)
     assert free == {**plain, "sparsity": "kwta"}
@@ -263,14 +270,14 @@ def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_pa
 def test_what_cannot_be_compared_is_said_before_anything_runs(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     with pytest.raises(DataError, match="one context of 90000"):
-        open_experiment(plan.changed({}, {"model.context": 90_000}), Options(page))
+        open_experiment(plan.changed({}, {"model.context": 90_000}), RunOptions(page))
     with pytest.raises(UsageError, match="Entry ngt: ngt cannot have"):
-        open_experiment(replace(plan, target=20_000, vary=("model.width",)), Options(page))
+        open_experiment(replace(plan, target=20_000, vary=("model.width",)), RunOptions(page))
     with pytest.raises(DataError, match="no prepared set 'nothing'"):
-        open_experiment(plan.changed({"data": "nothing"}), Options(page))
+        open_experiment(plan.changed({"data": "nothing"}), RunOptions(page))
     rows_path(page).write_text('{"bench": "compare", "format": 99}\n', encoding="utf-8")
     with pytest.raises(DataError, match="format 99"):
-        open_experiment(plan, Options(page))
+        open_experiment(plan, RunOptions(page))
 
 
 def test_an_empty_validation_text_is_refused(
@@ -280,7 +287,7 @@ def test_an_empty_validation_text_is_refused(
 
     monkeypatch.setattr(PreparedData, "token_count", lambda self, split: 0)
     with pytest.raises(DataError, match="no validation text"):
-        open_experiment(plan, Options(tmp_path / "page.html"))
+        open_experiment(plan, RunOptions(tmp_path / "page.html"))
 
 
 # -- the real worker ------------------------------------------------------------------------------
@@ -298,7 +305,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         folder.mkdir()
         monkeypatch.chdir(folder)
         if stop_at is not None:
-            worker.CODE.write_text(code_of("vanilla"), encoding="utf-8")  # as the worker does
+            worker.CODE.write_text(
+                code_fingerprint("vanilla"), encoding="utf-8"
+            )  # as the worker does
             with pytest.raises(Stopped):
                 train(resolved, run=worker.RUN, events=lambda e: None, stop_at=stop_at)
         results.append(worker.train(job))

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from holo_cli.bench.compare import controls as bench
 from holo_cli.bench.compare.controls import (
     INIT_SEED_OFFSET,
     PLACEBO,
@@ -15,7 +14,6 @@ from holo_cli.bench.compare.controls import (
     ControlsPlan,
     named_plan,
     open_controls,
-    plan_names,
     read_plan,
 )
 from holo_cli.bench.compare.controls_page import write_page
@@ -26,7 +24,9 @@ from holo_cli.bench.compare.controls_summary import (
     summarise_controls,
     table,
 )
-from holo_cli.bench.experiment import worker_pool
+from holo_cli.bench.experiment import runner, worker_pool
+from holo_cli.bench.experiment.plan import plan_names
+from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.errors import DataError, UsageError
 from tests.bench.bench_lab import COMMAND, write_set
 
@@ -73,12 +73,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def controls(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> Controls:
     monkeypatch.setattr(worker_pool, "WORKER", COMMAND)
     machine = {"cpu": "a test's", "threads": 1, "date": "today"}
-    monkeypatch.setattr(bench, "describe_machine", lambda: machine)
+    monkeypatch.setattr(runner, "describe_machine", lambda: machine)
     plan = read(tmp_path).changed({"data": str(data)}, {})
-    return open_controls(plan, tmp_path / "page.html")
+    return open_controls(plan, RunOptions(tmp_path / "page.html"))
 
 
-@pytest.mark.parametrize("name", plan_names())
+@pytest.mark.parametrize("name", plan_names("controls"))
 def test_plans_that_come_with_holo_are_sound(name: str) -> None:
     plan = named_plan(name).check()
     assert plan.helps
@@ -100,7 +100,7 @@ def test_the_placebo_differs_in_its_initial_weights_only(controls: Controls) -> 
 def test_rows_become_differences_and_findings(controls: Controls, tmp_path: Path) -> None:
     """A pretended run's loss depends on rate and seed only: 0.1 * 3^2 more at the rate x8."""
     page = tmp_path / "page.html"
-    bench.run(controls, page, say=lambda text: None)
+    execute(controls, RunOptions(page), notify=lambda text: None)
     assert len(controls.rows) == 20
     assert controls.todo() == []
     assert controls.differences("bad") == pytest.approx(dict.fromkeys(range(1, 5), 0.9))
@@ -180,11 +180,11 @@ def test_plans_that_make_no_sense_are_refused(
 
 
 def test_bad_files_say_where(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(UsageError, match="no plan 'tny' for controls"):
+    with pytest.raises(UsageError, match="no plan 'tny' for `holo bench controls`"):
         named_plan("tny")
     with pytest.raises(UsageError, match="unknown key 'seeds'"):
         read(tmp_path, "seeds = 3\n" + PLAN)
     (tmp_path / "p.jsonl").write_text('{"bench": "controls", "format": 99}\n', encoding="utf-8")
     plan = read(tmp_path).changed({"data": str(data)}, {})
     with pytest.raises(DataError, match="format 99"):
-        open_controls(plan, tmp_path / "p.html")
+        open_controls(plan, RunOptions(tmp_path / "p.html"))

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from holo_cli.bench.compare.summary import summarise, table
+from holo_cli.bench.experiment.entries import identity_of_row
 from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.identity import identity_of_row
 from holo_cli.bench.experiment.plan import Plan, named_plan
 from holo_cli.bench.experiment.result_log import ResultLog
 from holo_cli.data.dataset import PreparedData

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holo_cli import registry
-from holo_cli.bench.experiment.param_matching import count, fit
+from holo_cli.bench.experiment.param_matching import count_parameters, match_size
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError
 
@@ -19,8 +19,8 @@ def small(model: str, **changes: object) -> Resolved:
 @pytest.mark.parametrize("model", registry.model_names())
 @pytest.mark.parametrize("target", [250_000, 600_000])
 def test_every_model_meets_a_size(model: str, target: int) -> None:
-    found = fit(small(model), 100, target)
-    assert abs(count(found, 100, "parameters") - target) <= 0.02 * target
+    found = match_size(small(model), 100, target)
+    assert abs(count_parameters(found, 100, "parameters") - target) <= 0.02 * target
     # the width does most of it: the MLP keeps about its share
     assert found.model.mlp_ratio == pytest.approx(small(model).model.mlp_ratio, rel=0.35)
     assert found.model.layers == 2
@@ -29,18 +29,18 @@ def test_every_model_meets_a_size(model: str, target: int) -> None:
 
 def test_what_fits_is_left_alone() -> None:
     config = small("vanilla")
-    assert fit(config, 100, count(config, 100, "parameters")) is config
+    assert match_size(config, 100, count_parameters(config, 100, "parameters")) is config
 
 
 def test_active_parameters_are_another_size() -> None:
     config = small("holographic", **{"model.experts": 4})
-    found = fit(config, 100, 80_000, "active")
-    assert abs(count(found, 100, "active") - 80_000) <= 1600
-    assert count(found, 100, "parameters") > 100_000
+    found = match_size(config, 100, 80_000, "active")
+    assert abs(count_parameters(found, 100, "active") - 80_000) <= 1600
+    assert count_parameters(found, 100, "parameters") > 100_000
 
 
 def test_only_what_may_vary_varies() -> None:
-    found = fit(small("vanilla"), 100, 150_000, vary=("model.mlp_ratio",))
+    found = match_size(small("vanilla"), 100, 150_000, vary=("model.mlp_ratio",))
     assert found.model.width == 64
     assert found.model.mlp_ratio > 4
     assert found.provenance["model.mlp_ratio"] == "matched"
@@ -48,7 +48,7 @@ def test_only_what_may_vary_varies() -> None:
 
 def test_a_size_that_cannot_be_met_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"vanilla cannot have 1,000 parameters .* nearest") as e:
-        fit(small("vanilla"), 100, 1000)
+        match_size(small("vanilla"), 100, 1000)
     assert e.value.next_step
     with pytest.raises(UsageError, match=r"not by model\.layers"):
-        fit(small("vanilla"), 100, 150_000, vary=("model.layers",))
+        match_size(small("vanilla"), 100, 150_000, vary=("model.layers",))

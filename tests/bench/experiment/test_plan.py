@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.experiment.identity import agrees, identity, resolve_entry
+from holo_cli.bench.experiment.entries import agrees, identity, resolve_entry
 from holo_cli.bench.experiment.plan import (
     Entry,
     Plan,
@@ -16,7 +16,6 @@ from holo_cli.bench.experiment.plan import (
     read_plan,
 )
 from holo_cli.bench.recall.plan import named_plan as named_recall
-from holo_cli.bench.recall.plan import plan_names as recall_names
 from holo_cli.bench.recall.plan import read_plan as read_recall
 from holo_cli.errors import UsageError
 
@@ -54,7 +53,7 @@ def test_a_plan_is_read(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", plan_names())
+@pytest.mark.parametrize("name", plan_names("compare"))
 def test_plans_that_come_with_holo_resolve(name: str, tmp_path: Path) -> None:
     plan = named_plan(name).check()
     assert len(plan.entries) >= 3
@@ -62,7 +61,7 @@ def test_plans_that_come_with_holo_resolve(name: str, tmp_path: Path) -> None:
         resolve_entry(plan, entry, tmp_path)
 
 
-@pytest.mark.parametrize("name", recall_names())
+@pytest.mark.parametrize("name", plan_names("recall"))
 def test_recall_plans_that_come_with_holo_are_sound(name: str) -> None:
     assert len(named_recall(name).check().entries) >= 2
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.compare import run as compare
-from holo_cli.bench.compare.run import Options, open_experiment
+from holo_cli.bench.compare.run import open_experiment
 from holo_cli.bench.experiment import worker, worker_pool
+from holo_cli.bench.experiment.entries import resolve_entry
 from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.identity import resolve_entry
 from holo_cli.bench.experiment.plan import Plan
-from holo_cli.bench.experiment.runner import execute
+from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
 from tests.bench.bench_lab import WORKER
@@ -47,16 +46,15 @@ say(event="result", parts=len(parts))
 
 
 def go(plan: Plan, page: Path, series: int, jobs: int = 1, stop_after: int = 0) -> Experiment:
-    experiment, said, stop = open_experiment(plan, Options(page)), [], StopRequest()
+    experiment, said, stop = open_experiment(plan, RunOptions(page)), [], StopRequest()
 
     def say(text: str) -> None:
         said.append(text)
         if len(said) == stop_after:
             stop.ask("test")
 
-    execute(
-        experiment, page, compare.describe_machine, say=say, jobs=jobs, series=series, stop=stop
-    )
+    experiment.series = series
+    execute(experiment, RunOptions(page, jobs), notify=say, stop=stop)
     return experiment
 
 
@@ -82,7 +80,7 @@ def test_a_series_can_be_stopped_and_resumed(
     page = tmp_path / "page.html"
     with pytest.raises(Stopped):
         go(plan, page, 2, stop_after=2)
-    before = len(open_experiment(plan, Options(page)).rows)
+    before = len(open_experiment(plan, RunOptions(page)).rows)
     assert 2 <= before < 11
     assert len(go(plan, page, 2).rows) == 11
 
@@ -92,7 +90,7 @@ def test_a_process_that_dies_fails_only_the_run_under_way(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(plan, rates=(1.0,))
-    runs = open_experiment(one, Options(tmp_path / "page.html")).todo()
+    runs = open_experiment(one, RunOptions(tmp_path / "page.html")).todo()
     monkeypatch.setattr(worker_pool, "WORKER", [sys.executable, "-S", "-c", SERIES])
     monkeypatch.setenv("KILL", runs[1].key)
     experiment = go(one, tmp_path / "page.html", 3)
@@ -106,7 +104,7 @@ def test_a_process_that_dies_after_its_last_run_fails_none(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(plan, rates=(1.0,))
-    runs = open_experiment(one, Options(tmp_path / "page.html")).todo()
+    runs = open_experiment(one, RunOptions(tmp_path / "page.html")).todo()
     monkeypatch.setattr(worker_pool, "WORKER", [sys.executable, "-S", "-c", SERIES])
     monkeypatch.setenv("KILL_AFTER", runs[-1].key)
     experiment = go(one, tmp_path / "page.html", len(runs))
@@ -126,7 +124,7 @@ def test_the_real_worker_trains_a_series_to_the_same_losses(
     ]
     (tmp_path / "series-a").mkdir()
     monkeypatch.chdir(tmp_path / "series-a")
-    assert worker.attempt({"task": "series", "resolved": parts[0]["resolved"], "parts": parts})
+    assert worker.run_job({"task": "series", "resolved": parts[0]["resolved"], "parts": parts})
     assert Path.cwd() == tmp_path / "series-a"
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     ends = {event["key"]: event["end"] for event in told if event["event"] == "part"}

@@ -66,13 +66,13 @@ def test_only_seeds_that_both_have_count() -> None:
     assert compare("a", "b", {1: 1.0}, {2: 1.0}) is None
 
 
-def test_a_clear_difference_is_called_clear() -> None:
+def test_a_significant_difference_is_called_significant() -> None:
     difference = compared("ngt", "vanilla", [1.60, 1.61, 1.62], [1.70, 1.72, 1.71])
     assert difference.verdict == "better"
     assert difference.value == pytest.approx(-0.1)
     sentence = difference.sentence("nats")
     assert "ngt is better than vanilla by 0.1000 ± 0.0248 nats" in sentence
-    assert "clear" in sentence
+    assert "significant" in sentence
     told = difference.to_dict()
     assert (told["a"], told["b"], told["verdict"]) == ("ngt", "vanilla", "better")
     assert told["value"] == pytest.approx(-0.1)
@@ -94,7 +94,7 @@ def test_one_seed_claims_nothing() -> None:
     difference = compared("a", "b", [1.0], [9.0])
     assert difference.verdict == "not known"
     assert difference.half is None
-    assert "nothing is claimed" in difference.sentence("nats")
+    assert "no verdict is given" in difference.sentence("nats")
 
 
 def test_equal_runs_are_no_division_by_zero() -> None:

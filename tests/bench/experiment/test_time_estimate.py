@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.compare import run as compare
-from holo_cli.bench.compare.run import Options, open_experiment
-from holo_cli.bench.experiment import time_estimate
+from holo_cli.bench.compare.run import open_experiment
+from holo_cli.bench.experiment import runner, time_estimate
 from holo_cli.bench.experiment.plan import Entry, Plan, named_plan, read_plan
+from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.experiment.time_estimate import TimeEstimate, minutes
 from holo_cli.errors import UsageError
 from holo_cli.training.calibrate import seconds_of
@@ -51,12 +52,12 @@ def test_what_no_row_tells_is_measured_and_divided_by_the_jobs(long: Plan, tmp_p
     """Two entries: two sweep runs of 500 steps and two final ones of 1,000 each, at 0.5 s a step
     and 2 s an evaluation (one in the sweep, two in a final run)."""
     page = tmp_path / "page.html"
-    expected = TimeEstimate(open_experiment(long, Options(page, jobs=2)), 2)
+    expected = TimeEstimate(open_experiment(long, RunOptions(page, jobs=2)), 2)
     said: list[str] = []
     assert expected.seconds() is None
     assert expected.unknown() == ["vanilla", "ngt"]
     expected.announce(None, said.append)
-    assert "is not known: no finished run on this machine" in said[-1]
+    assert "is not known: there is no finished run on this machine" in said[-1]
     stop = compare.StopRequest()
     expected.announce(lambda: expected.measure(tmp_path / "w", stop), said.append)
     seconds = expected.seconds()
@@ -75,13 +76,13 @@ def test_finished_rows_tell_the_time_left(
     monkeypatch.setattr(time_estimate, "cpu_name", lambda: "a test's")
     monkeypatch.setattr(time_estimate, "_threads", lambda jobs: 1)
     machine = {"cpu": "a test's", "threads": 1, "cores": os.cpu_count()}
-    monkeypatch.setattr(compare, "describe_machine", lambda: machine)
+    monkeypatch.setattr(runner, "describe_machine", lambda: machine)
     page = tmp_path / "page.html"
     _, said = go(long, page)
     assert said[0].endswith("(7 runs left)")  # what ngt costs is not known yet
     assert said[1].endswith("(6 runs left, about 9 minutes)")  # 2 x 50 s and 4 x 100 s
     assert said[-1].endswith("(0 runs left)")
-    more = open_experiment(replace(long, seeds=3), Options(page))
+    more = open_experiment(replace(long, seeds=3), RunOptions(page))
     expected = TimeEstimate(more)
     cost = expected.cost("ngt")
     assert cost is not None
@@ -93,14 +94,14 @@ def test_finished_rows_tell_the_time_left(
 
 def test_short_runs_are_not_measured_first(plan: Plan, tmp_path: Path) -> None:
     said: list[str] = []
-    experiment = open_experiment(plan, Options(tmp_path / "page.html"))
-    compare.run(experiment, Options(tmp_path / "page.html"), say=said.append, estimate=True)
+    experiment = open_experiment(plan, RunOptions(tmp_path / "page.html"))
+    compare.run(experiment, RunOptions(tmp_path / "page.html"), notify=said.append, estimate=True)
     assert said[0].startswith("Runs of at most 100 steps are not measured")
     assert len(said) == 12
 
 
 def test_steps_and_evaluations_are_timed(plan: Plan, tmp_path: Path) -> None:
-    experiment = open_experiment(plan, Options(tmp_path / "page.html"))
+    experiment = open_experiment(plan, RunOptions(tmp_path / "page.html"))
     step, evaluation = seconds_of(experiment.configs["vanilla"])
     assert 0 < step < 10
     assert 0 < evaluation < 60

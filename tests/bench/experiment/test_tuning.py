@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field
 from holo_cli import registry
 from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
-from holo_cli.bench.compare.run import Options, best_rates, open_experiment
+from holo_cli.bench.compare.run import best_rates, open_experiment
 from holo_cli.bench.compare.summary import summarise
 from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.plan import Entry, Plan
-from holo_cli.bench.experiment.search_space import FinishedTrial, own_knobs, propose, space_of
+from holo_cli.bench.experiment.runner import RunOptions
+from holo_cli.bench.experiment.search_space import FinishedTrial, model_keys, propose, space_of
 from holo_cli.config.resolve import resolve
 from holo_cli.config.tunable import range_of, tunable, tunable_choices
 from holo_cli.errors import Stopped, UsageError
@@ -74,8 +75,8 @@ def test_every_entry_gets_the_same_budget_and_the_best_goes_on(tuned: Plan, tmp_
     assert [row[1] for row in shown] == ["5/5", "5/5"]
     assert all(len(row) == len(columns) for row in shown)
     write_page(experiment, summary, page)
-    assert "What tuning found" in page.read_text(encoding="utf-8")
-    assert go(tuned, page, train=False)[1] == []
+    assert "Results of tuning" in page.read_text(encoding="utf-8")
+    assert go(tuned, page)[1] == []
     with pytest.raises(UsageError, match="belong to the settings that were tuned"):
         best_rates(page)
 
@@ -94,7 +95,9 @@ def test_a_stopped_campaign_resumes_with_the_same_trials(tuned: Plan, tmp_path: 
 
     less = replace(tuned, tune=4)
     with pytest.raises(Stopped, match="runs to do"):
-        compare.run(open_experiment(less, Options(page)), Options(page), say=say, stop=stop)
+        compare.run(
+            open_experiment(less, RunOptions(page)), RunOptions(page), notify=say, stop=stop
+        )
     resumed, rest = go(tuned, page)
     assert len(rest) == 12 - 7
     assert trials(resumed) == trials(whole)
@@ -112,7 +115,7 @@ def test_settings_that_cannot_be_built_are_replaced_by_others(
         return sized(self, entry, changes)
 
     monkeypatch.setattr(Experiment, "sized", fewer)
-    experiment = open_experiment(replace(tuned, tune=6), Options(tmp_path / "page.html"))
+    experiment = open_experiment(replace(tuned, tune=6), RunOptions(tmp_path / "page.html"))
     assert experiment.tuning is not None
     _finish_defaults(experiment)
     found = experiment.tuning.trials(experiment.entries["ngt"])
@@ -130,7 +133,7 @@ def test_settings_that_cannot_be_built_are_replaced_by_others(
         return sized(self, entry)
 
     monkeypatch.setattr(Experiment, "sized", never)
-    experiment = open_experiment(tuned, Options(tmp_path / "page.html"))
+    experiment = open_experiment(tuned, RunOptions(tmp_path / "page.html"))
     assert experiment.tuning is not None
     _finish_defaults(experiment)
     assert len(experiment.tuning.trials(experiment.entries["ngt"])) == 2
@@ -189,7 +192,7 @@ def test_declared_ranges_hold_what_the_model_accepts(model: str) -> None:
     """Every proposal's value is one that its key takes, for every model there is."""
     resolved = resolve(model, env={})
     space = space_of(resolved, [1.0], ())
-    assert own_knobs(space)
+    assert model_keys(space)
     assert not {"model.width", "model.mlp_ratio", "model.layers", "model.expand"} & space.keys()
     for settings in islice(propose(space, model, 0, []), 3):
         for key, value in settings.items():
@@ -211,7 +214,7 @@ def test_rival_models_have_settings_of_their_own_to_tune(model: str, keys: set[s
     """Beside the backbone's; both ends of each range can be built, also where keys are coupled."""
     resolved = resolve(model, env={})
     space = space_of(resolved, [1.0], ())
-    own = {key.removeprefix("model.") for key in own_knobs(space)}
+    own = {key.removeprefix("model.") for key in model_keys(space)}
     backbone = {"rope_base", "rope_fraction", "soft_cap"}
     assert own - backbone == keys - backbone
     assert keys <= own
@@ -242,13 +245,13 @@ def test_what_an_entry_sets_itself_is_not_tuned(plan: Plan, tmp_path: Path) -> N
         Entry("textbook", "vanilla", recipe="classic"),
     )
     shared = replace(plan, entries=entries, tune=2, base={**plan.base, "model.soft_cap": 15.0})
-    experiment = open_experiment(shared, Options(tmp_path / "page.html"))
+    experiment = open_experiment(shared, RunOptions(tmp_path / "page.html"))
     assert experiment.tuning is not None
     spaces = experiment.tuning.spaces
     assert "model.power" in spaces["ngt"]
     assert "model.power" not in spaces["ngt-4"]
     assert all("model.soft_cap" not in space for space in spaces.values())
-    assert not own_knobs(spaces["textbook"])
+    assert not model_keys(spaces["textbook"])
     (note,) = experiment.tuning.notes()
     assert note.startswith("textbook has no settings of the model to tune")
 
@@ -259,7 +262,7 @@ def test_an_empty_range_is_refused_with_its_entry(
     eps = registry.config_class("ngt").model_fields["eps"]
     monkeypatch.setattr(eps, "json_schema_extra", tunable(0.3, 0.1))
     with pytest.raises(UsageError, match=r"Entry ngt: model\.eps declares an empty range.*0\.3"):
-        open_experiment(replace(plan, tune=2), Options(tmp_path / "page.html"))
+        open_experiment(replace(plan, tune=2), RunOptions(tmp_path / "page.html"))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +293,7 @@ def test_without_optuna_one_sentence_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="Optuna, which is not installed") as caught:
-        open_experiment(replace(plan, tune=2), Options(tmp_path / "page.html"))
+        open_experiment(replace(plan, tune=2), RunOptions(tmp_path / "page.html"))
     assert "holo-cli[tune]" in caught.value.next_step
 
 

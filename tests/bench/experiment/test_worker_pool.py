@@ -42,20 +42,20 @@ class Desk:
 
     def __init__(self, *jobs: Job) -> None:
         self.jobs = {job.key: job for job in jobs}
-        self.heard: list[WorkerEvent] = []
+        self.events: list[WorkerEvent] = []
         self.asked = 0
 
     def todo(self) -> list[Job]:
         self.asked += 1
         return list(self.jobs.values())
 
-    def next_event(self, told: WorkerEvent) -> None:
-        self.heard.append(told)
-        if told.ended:
-            del self.jobs[told.job.key]
+    def on_event(self, received: WorkerEvent) -> None:
+        self.events.append(received)
+        if received.is_last:
+            del self.jobs[received.job.key]
 
     def ends(self) -> dict[str, dict[str, object]]:
-        return {told.job.key: told.event for told in self.heard if told.ended}
+        return {e.job.key: e.event for e in self.events if e.is_last}
 
 
 def jobs(count: int) -> list[Job]:
@@ -65,16 +65,16 @@ def jobs(count: int) -> list[Job]:
 @pytest.mark.parametrize("size", [1, 2])
 def test_jobs_are_done_and_leave_nothing(tmp_path: Path, size: int) -> None:
     desk = Desk(*jobs(3))
-    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", size, lambda: False)
+    assert run_jobs(desk.todo, desk.on_event, tmp_path / "w", size, lambda: False)
     assert {k: e["answer"] for k, e in desk.ends().items()} == {"k0": 0, "k1": 2, "k2": 4}
-    assert sum(told.event["event"] == "train" for told in desk.heard) == 3
+    assert sum(e.event["event"] == "train" for e in desk.events) == 3
     assert not (tmp_path / "w").exists()
     assert desk.asked <= 4  # once, and after each end: not at every event
 
 
 def test_a_job_that_dies_says_why_and_the_others_go_on(tmp_path: Path) -> None:
     desk = Desk(Job("bad", "die", {}), *jobs(1))
-    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", 1, lambda: False)
+    assert run_jobs(desk.todo, desk.on_event, tmp_path / "w", 1, lambda: False)
     assert desk.ends()["bad"]["error"] == "ValueError: no such plate"
     assert desk.ends()["k0"]["answer"] == 0
 
@@ -82,7 +82,7 @@ def test_a_job_that_dies_says_why_and_the_others_go_on(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal 9")
 def test_a_job_that_is_killed_is_told_from_one_that_was_stopped(tmp_path: Path) -> None:
     desk = Desk(Job("bad", "kill", {}))
-    assert run_jobs(desk.todo, desk.next_event, tmp_path / "w", 1, lambda: False)
+    assert run_jobs(desk.todo, desk.on_event, tmp_path / "w", 1, lambda: False)
     event = desk.ends()["bad"]
     assert event["event"] == "failed"
     assert "out of memory?" in str(event["error"])
@@ -91,12 +91,12 @@ def test_a_job_that_is_killed_is_told_from_one_that_was_stopped(tmp_path: Path) 
 def test_a_stop_keeps_what_a_job_has_left(tmp_path: Path) -> None:
     desk = Desk(Job("slow", "wait", {}))
     folder = tmp_path / "w"
-    assert not run_jobs(desk.todo, desk.next_event, folder, 1, lambda: bool(desk.heard))
+    assert not run_jobs(desk.todo, desk.on_event, folder, 1, lambda: bool(desk.events))
     assert (folder / "slow" / "kept").exists()
     assert desk.ends() == {}
     # when nothing is left to do, what stopped jobs of other settings left goes too
     later = Desk(*jobs(1))
-    assert run_jobs(later.todo, later.next_event, folder, 1, lambda: False)
+    assert run_jobs(later.todo, later.on_event, folder, 1, lambda: False)
     assert not folder.exists()
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench.experiment import worker_pool
+from holo_cli.bench.experiment import runner, worker_pool
 from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.ladder import experiment as bench
-from holo_cli.bench.ladder.experiment import Ladder, Options, open_ladder, sizes
+from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.bench.ladder.page import write_page
-from holo_cli.bench.ladder.plan import LadderPlan, read_plan
+from holo_cli.bench.ladder.plan import Ladder, LadderPlan, open_ladder, read_plan, sizes
 from holo_cli.bench.ladder.summary import summarise_ladder
 from holo_cli.bench.ladder.words import (
     curves_table,
@@ -36,7 +35,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretend(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(worker_pool, "WORKER", COMMAND)
     machine = {"cpu": "a test's", "threads": 1, "date": "today"}
-    patch.setattr(bench, "describe_machine", lambda: machine)
+    patch.setattr(runner, "describe_machine", lambda: machine)
 
 
 @pytest.fixture(autouse=True)
@@ -65,14 +64,14 @@ def ladder(plan: LadderPlan, finished: Path, tmp_path: Path) -> Ladder:
     """The finished ladder, with rows of its own."""
     page = tmp_path / "finished.html"
     shutil.copy(rows_path(finished), rows_path(page))
-    return open_ladder(plan.changed({"seeds": 3}, {}), Options(page))
+    return open_ladder(plan.changed({"seeds": 3}, {}), RunOptions(page))
 
 
 def go(plan: LadderPlan, page: Path, **options: Any) -> tuple[Ladder, list[str]]:
     said: list[str] = []
-    chosen = Options(page, **options)
+    chosen = RunOptions(page, **options)
     ladder = open_ladder(plan, chosen)
-    bench.run(ladder, chosen, say=said.append)
+    execute(ladder, chosen, notify=said.append)
     return ladder, said
 
 
@@ -136,17 +135,17 @@ def test_it_resumes_and_does_nothing_twice(plan: LadderPlan, tmp_path: Path) -> 
             stop.ask("test")
 
     with pytest.raises(Stopped, match="runs to do") as caught:
-        bench.run(open_ladder(plan, Options(page)), Options(page), say=say, stop=stop)
+        execute(open_ladder(plan, RunOptions(page)), RunOptions(page), notify=say, stop=stop)
     assert "same command resumes" in caught.value.next_step
     ladder, rest = go(plan, page)
     assert (len(said), len(rest), len(ladder.rows)) == (5, 14, 19)
     assert len(ResultLog(rows_path(page), "ladder")) == 19
     assert go(plan, page)[1] == []
-    again = open_ladder(plan, Options(page, redo=("ngt",)))
+    again = open_ladder(plan, RunOptions(page, redo=("ngt",)))
     assert len(again.forgotten) == 10
     assert {run.entry for run in again.todo()} == {"ngt"}
     with pytest.raises(UsageError, match="no entry 'x'"):
-        open_ladder(plan, Options(page, redo=("x",)))
+        open_ladder(plan, RunOptions(page, redo=("x",)))
 
 
 def test_both_gates_are_decided_from_the_rows(ladder: Ladder) -> None:
@@ -179,7 +178,7 @@ def test_both_gates_are_decided_from_the_rows(ladder: Ladder) -> None:
 
 
 def test_an_entry_that_is_not_finished_gets_no_curve(ladder: Ladder, tmp_path: Path) -> None:
-    one = open_ladder(ladder.plan.changed({"seeds": 1}, {}), Options(tmp_path / "finished.html"))
+    one = open_ladder(ladder.plan.changed({"seeds": 1}, {}), RunOptions(tmp_path / "finished.html"))
     summary = summarise_ladder(one)
     ngt = summary.track("ngt", 1)
     assert ngt.against is not None
@@ -201,7 +200,7 @@ def test_an_entry_that_is_not_finished_gets_no_curve(ladder: Ladder, tmp_path: P
 
 def test_the_page_has_curves_and_tables(ladder: Ladder, plan: LadderPlan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    empty = open_ladder(plan, Options(page))
+    empty = open_ladder(plan, RunOptions(page))
     write_page(empty, summarise_ladder(empty), page)
     assert 'data-kind="picture"' not in page.read_text(encoding="utf-8")
     write_page(ladder, summarise_ladder(ladder), page)
@@ -215,7 +214,7 @@ def test_the_page_has_curves_and_tables(ladder: Ladder, plan: LadderPlan, tmp_pa
 def test_a_short_text_is_read_several_times_and_that_is_said(
     plan: LadderPlan, tmp_path: Path
 ) -> None:
-    ladder = open_ladder(plan, Options(tmp_path / "page.html"))
+    ladder = open_ladder(plan, RunOptions(tmp_path / "page.html"))
     largest = sizes(ladder)[-1]
     assert largest["epochs"] == pytest.approx(largest["tokens"] / ladder.data.token_count("train"))
     assert largest["epochs"] > 1
@@ -229,12 +228,12 @@ def test_rows_of_a_newer_format_and_of_other_benches_are_refused(
     page = tmp_path / "page.html"
     rows_path(page).write_text('{"bench": "ladder", "format": 99}\n', encoding="utf-8")
     with pytest.raises(DataError, match="format 99"):
-        open_ladder(plan, Options(page))
+        open_ladder(plan, RunOptions(page))
     rows_path(page).write_text('{"bench": "compare", "format": 1}\n', encoding="utf-8")
     with pytest.raises(DataError, match="holo bench compare"):
-        open_ladder(plan, Options(page))
+        open_ladder(plan, RunOptions(page))
 
 
 def test_a_size_that_cannot_be_met_names_its_rung(plan: LadderPlan, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Rung s: Entry vanilla: vanilla cannot have 4,000"):
-        open_ladder(plan.changed({"tolerance": 0.0001}, {}), Options(tmp_path / "p.html"))
+        open_ladder(plan.changed({"tolerance": 0.0001}, {}), RunOptions(tmp_path / "p.html"))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.ladder.plan import LadderPlan, Rung, named_plan, plan_names, read_plan
+from holo_cli.bench.experiment.plan import plan_names
+from holo_cli.bench.ladder.plan import LadderPlan, Rung, named_plan, read_plan
 from holo_cli.errors import UsageError
 
 LADDER = """
@@ -45,7 +46,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", plan_names())
+@pytest.mark.parametrize("name", plan_names("ladder"))
 def test_plans_that_come_with_holo_are_sound(name: str) -> None:
     plan = named_plan(name).check()
     assert len(plan.rungs) >= 3
@@ -113,7 +114,7 @@ def test_plan_files_that_are_wrong_say_where(tmp_path: Path, old: str, new: str,
 
 
 def test_unknown_plans_and_entries_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no plan 'tny' for a ladder"):
+    with pytest.raises(UsageError, match="no plan 'tny' for `holo bench ladder`"):
         named_plan("tny")
     with pytest.raises(UsageError, match="no model 'vanila'"):
         read_plan(write(tmp_path, LADDER)).select(["vanila"])

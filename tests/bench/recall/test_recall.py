@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.bench.experiment import code_fingerprint, worker_pool
+from holo_cli.bench.experiment import code_fingerprint, runner, worker_pool
 from holo_cli.bench.experiment.plan import parse_variant
-from holo_cli.bench.recall import run as bench
+from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.bench.recall import train as recall_run
 from holo_cli.bench.recall.page import findings, write_page
 from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, named_plan, read_plan, resolve_run
@@ -182,7 +182,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
     plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
-    from holo_cli.models.brain_v1.kwta import Free
+    from holo_cli.models.brain_v1.kwta import KWTA
 
     entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
     entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
@@ -195,7 +195,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
 
     def watched(trainer: Trainer) -> None:
         fired.append(
-            [part.training_k for part in trainer.model.modules() if isinstance(part, Free)]
+            [part.training_k for part in trainer.model.modules() if isinstance(part, KWTA)]
         )
         micro(trainer)
 
@@ -241,9 +241,11 @@ def finished(plan: RecallPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     import sys
 
     monkeypatch.setattr(worker_pool, "WORKER", [sys.executable, "-S", "-c", WORKER])
-    monkeypatch.setattr(bench, "describe_machine", lambda: {"cpu": "a test's", "threads": 1})
-    recall = open_recall(replace(plan, rates=(0.5, 1.0), seeds=2), tmp_path / "page.html")
-    bench.run(recall, tmp_path / "page.html", say=lambda text: None)
+    monkeypatch.setattr(runner, "describe_machine", lambda: {"cpu": "a test's", "threads": 1})
+    recall = open_recall(
+        replace(plan, rates=(0.5, 1.0), seeds=2), RunOptions(tmp_path / "page.html")
+    )
+    execute(recall, RunOptions(tmp_path / "page.html"), notify=lambda text: None)
     return recall
 
 
@@ -258,9 +260,10 @@ def test_the_best_rate_counts_and_failures_are_told(finished: Recall, tmp_path: 
     textbook = [s for s in finished.scores() if s.entry == "textbook"]
     assert {s.why for s in textbook} == {"No room for the plates."}
     assert {s.accuracy for s in textbook} == {None}
-    again = open_recall(finished.plan, tmp_path / "page.html")
+    again = open_recall(finished.plan, RunOptions(tmp_path / "page.html"))
     assert again.todo() == []
-    assert len(open_recall(finished.plan, tmp_path / "page.html", retry_failed=True).todo()) == 4
+    retried = open_recall(finished.plan, RunOptions(tmp_path / "page.html", retry_failed=True))
+    assert len(retried.todo()) == 4
 
 
 def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -> list[Any]:
@@ -285,7 +288,9 @@ def with_rows(recall: Recall, outcomes: dict[tuple[float, int], float | None]) -
 
 @pytest.fixture
 def three_seeds(plan: RecallPlan, tmp_path: Path) -> Recall:
-    return open_recall(replace(plan, rates=(0.5, 1.0), seeds=3), tmp_path / "three.html")
+    return open_recall(
+        replace(plan, rates=(0.5, 1.0), seeds=3), RunOptions(tmp_path / "three.html")
+    )
 
 
 def test_a_rate_whose_seeds_failed_does_not_win_by_the_one_that_did_not(
@@ -318,7 +323,7 @@ def test_a_rate_that_is_not_all_run_waits_for_its_other_seeds(
     }  # fmt: skip
     scores = with_rows(three_seeds, {(0.5, 2): 1.0, (0.5, 3): 1.0})
     assert {s.rate for s in scores} == {0.5}
-    fresh = open_recall(three_seeds.plan, tmp_path / "fresh.html")
+    fresh = open_recall(three_seeds.plan, RunOptions(tmp_path / "fresh.html"))
     scores = with_rows(fresh, {(1.0, seed): 0.4 for seed in (1, 2, 3)})
     assert {(s.rate, s.why) for s in scores} == {(1.0, "rate x0.5 not run")}
     scores = with_rows(three_seeds, {(1.0, 3): 1.0})
@@ -335,8 +340,8 @@ def test_findings_and_page_say_what_the_scores_say(finished: Recall, tmp_path: P
     scores = finished.scores()
     said = findings(finished, scores)
     assert said == [
-        "Associative recall, 20 tokens with 2: solved by attention. "
-        "At 32 tokens with 2, never trained: still none of them."
+        "Associative recall, 20 tokens and 2 items: solved by attention. "
+        "Still solved at 32 tokens and 2 items, which were not trained on: none of these."
     ]
     page = tmp_path / "page.html"
     assert write_page(finished, scores, page) < 6_000_000
@@ -348,7 +353,7 @@ def test_findings_and_page_say_what_the_scores_say(finished: Recall, tmp_path: P
 
 
 def test_nothing_run_is_shown_as_not_run(plan: RecallPlan, tmp_path: Path) -> None:
-    recall = open_recall(plan, tmp_path / "page.html")
+    recall = open_recall(plan, RunOptions(tmp_path / "page.html"))
     scores = recall.scores()
     assert {s.why for s in scores} == {"not run"}
     assert findings(recall, scores) == ["Associative recall: not run."]
@@ -411,7 +416,7 @@ def test_a_needle_may_have_a_depth(tmp_path: Path) -> None:
 
 
 def test_widths_make_an_entry_of_each(plan: RecallPlan) -> None:
-    spread = replace(plan, widths=(32, 64)).spread_out()
+    spread = replace(plan, widths=(32, 64)).at_widths()
     assert [e.name for e in spread] == [
         "attention 32", "attention 64", "textbook 32", "textbook 64",
     ]  # fmt: skip
@@ -432,13 +437,13 @@ def test_code_of_a_recall_run_covers_its_tasks(
     shutil.copytree(code_fingerprint.ROOT, root, ignore=folders)
     monkeypatch.setattr(code_fingerprint, "ROOT", root)
     trained, recalled = (
-        code_fingerprint.code_of("vanilla"),
-        code_fingerprint.code_of("vanilla", "recall"),
+        code_fingerprint.code_fingerprint("vanilla"),
+        code_fingerprint.code_fingerprint("vanilla", "recall"),
     )
     assert trained != recalled
     for changed in ("tasks/mqar.py", "recall/train.py", "recall/compressor.py"):
         path = root / "bench" / changed
         path.write_text(path.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
-        assert code_fingerprint.code_of("vanilla") == trained
-        assert code_fingerprint.code_of("vanilla", "recall") != recalled
-        recalled = code_fingerprint.code_of("vanilla", "recall")
+        assert code_fingerprint.code_fingerprint("vanilla") == trained
+        assert code_fingerprint.code_fingerprint("vanilla", "recall") != recalled
+        recalled = code_fingerprint.code_fingerprint("vanilla", "recall")

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
+from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall import run as bench
-from holo_cli.bench.recall.estimate import estimate
-from holo_cli.bench.recall.page import write_page
+from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
-from holo_cli.bench.recall.run import Recall, Run, open_recall
-from holo_cli.bench.recall.sizes import by_size, cases_shown, size_table
+from holo_cli.bench.recall.run import Recall, RecallRun, estimate, open_recall
 from holo_cli.bench.tasks import TASKS, Case
 
 PLAN = """
@@ -43,10 +42,10 @@ train = [[16, 2]]
 def recall(tmp_path: Path) -> Recall:
     path = tmp_path / "plan.toml"
     path.write_text(PLAN, encoding="utf-8")
-    return open_recall(read_plan(path), tmp_path / "page.html")
+    return open_recall(read_plan(path), RunOptions(tmp_path / "page.html"))
 
 
-def add(recall: Recall, run: Run, accuracy: float, trained: float, **more: Any) -> None:
+def add(recall: Recall, run: RecallRun, accuracy: float, trained: float, **more: Any) -> None:
     """A row as if the run had ended so; its state is ten bytes for each unit of width."""
     width = run.resolved.model.width
     cases = [
@@ -82,19 +81,19 @@ def test_sizes_of_a_family_stand_together(recall: Recall, tmp_path: Path) -> Non
     )
     write_page(recall, recall.scores(), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "Associative recall, 20 tokens with 2: what state buys" in text
+    assert "Associative recall, 20 tokens and 2 items: accuracy by state size" in text
     assert "width 64" in text
 
 
 def test_a_plan_without_widths_has_no_sizes(tmp_path: Path) -> None:
-    opened = open_recall(named_plan("tiny"), tmp_path / "tiny.html")
+    opened = open_recall(named_plan("tiny"), RunOptions(tmp_path / "tiny.html"))
     assert opened.families == {
         "attention": ("attention", None),
         "convolution": ("convolution", None),
     }
     assert by_size(opened, opened.scores(), opened.plan.tasks[0].train[0]) == {}
     write_page(opened, opened.scores(), tmp_path / "tiny.html")
-    assert "what state buys" not in (tmp_path / "tiny.html").read_text(encoding="utf-8")
+    assert "accuracy by state size" not in (tmp_path / "tiny.html").read_text(encoding="utf-8")
 
 
 def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:

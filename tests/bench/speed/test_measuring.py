@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.experiment.entries import Log, Spread, baseline_of, resolve_entries
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
 from holo_cli.bench.speed import page as speed_page
+from holo_cli.bench.speed.measurements import (
+    MeasurementLog,
+    Spread,
+    baseline_of,
+    error_bars,
+    resolve_entries,
+)
 from holo_cli.bench.speed.model_process import ModelProcessError
 from holo_cli.errors import DataError, UsageError
 from tests.bench.fakes import pretend
@@ -69,17 +75,18 @@ def test_who_cannot_be_measured(models: list[str], variants: list[str], message:
 def test_a_spread_is_median_least_and_most() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0, 4)
     assert Spread.of([]) is None
-    assert Spread(2.5, 1.0, 9.0, 4).bars() == (6.5, 1.5)
+    bars = error_bars([Spread(2.5, 1.0, 9.0, 4)], 2.0)
+    assert (bars["array"], bars["arrayminus"]) == ([13.0], [3.0])
 
 
 def test_rows_of_several_runs_lie_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "speed.jsonl"
     for run in ("one", "two"):
-        Log.to(path, "speed", run).add("training", "a", 0, seconds=1.5)
+        MeasurementLog.open(path, "speed", run).add("training", "a", 0, seconds=1.5)
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     assert [line.get("run") for line in lines] == [None, "one", "two"]
     with pytest.raises(DataError, match="not of decode"):
-        Log.to(path, "decode", "three")
+        MeasurementLog.open(path, "decode", "three")
 
 
 # -- speed ----------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ def test_rows_of_several_runs_lie_in_one_file(tmp_path: Path) -> None:
 def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     play = pretend(monkeypatch, microseconds)
     subjects = resolve_entries(["vanilla", "holographic", "ngt"])
-    log = Log.to(tmp_path / "rows.jsonl", "speed", "now")
+    log = MeasurementLog.open(tmp_path / "rows.jsonl", "speed", "now")
     found = speed.measure(subjects, log, repeats=3, tokens=8)
     vanilla, holographic, ngt = found.rows()
     training = holographic["training"]
@@ -108,7 +115,7 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [row["status"] for row in found.rows()] == ["measured"] * 3
     said = " ".join(speed_page.findings(found))
     assert "holographic trains slower than vanilla: 0.25x (0.25 to 0.25)." in said
-    assert "vanilla holds least" in said
+    assert "vanilla uses the least memory" in said
     assert play.alive == 0
     # in turn, in an order that turns: nobody always follows the same neighbour
     asked = [name for name, call in play.asked if call == "measure"][:9]
@@ -116,7 +123,7 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "vanilla", "holographic", "ngt", "holographic", "ngt", "vanilla", "ngt", "vanilla",
         "holographic",
     ]  # fmt: skip
-    phases = [row["phase"] for row in log.kept]
+    phases = [row["phase"] for row in log.rows]
     assert (phases.count("training"), phases.count("machine")) == (3 + 9, 3)
 
 
@@ -127,10 +134,10 @@ def test_writing_has_room_behind_the_middle(monkeypatch: pytest.MonkeyPatch) -> 
 
     def written(context: int, tokens: int | None) -> int:
         subjects = resolve_entries(["vanilla"], [f"b=vanilla,context={context}"])
-        log = Log("now")
+        log = MeasurementLog("now")
         speed.measure(subjects, log, repeats=1, tokens=tokens)
         (count,) = {
-            row["tokens"] for row in log.kept if row.get("phase") == "decoding" and "steps" in row
+            row["tokens"] for row in log.rows if row.get("phase") == "decoding" and "steps" in row
         }
         return int(count)
 
@@ -147,7 +154,7 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
 ) -> None:
     play = pretend(monkeypatch, microseconds)
     play.broken["ngt"] = 0
-    log = Log("now")
+    log = MeasurementLog("now")
     found = speed.measure(resolve_entries(["vanilla", "ngt"]), log, repeats=2)
     vanilla, ngt = found.rows()
     assert vanilla["training"]["tokens_per_second"]["count"] == 2
@@ -162,12 +169,12 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
     speed_page.report(found).write(path)
     cells = Parsed(path.read_text(encoding="utf-8")).cells
     assert "failed: it broke" in cells
-    assert any(row.get("failed") == "it broke" for row in log.kept)
+    assert any(row.get("failed") == "it broke" for row in log.rows)
 
 
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, microseconds)  # answers with half the processor time
-    found = speed.measure(resolve_entries(["vanilla", "ngt"]), Log("now"), repeats=1)
+    found = speed.measure(resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), repeats=1)
     assert "50% of the time" in speed_page.busy_note(found)
     assert any("one round has no spread" in sentence for sentence in speed_page.findings(found))
 
@@ -179,7 +186,7 @@ LENGTHS = [64, 128, 256, 1024, 2048]
 
 def test_scaling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend(monkeypatch, microseconds)
-    log = Log("now")
+    log = MeasurementLog("now")
     found = scaling.measure(
         resolve_entries(["vanilla", "holographic"]), log, lengths=LENGTHS, repeats=2
     )
@@ -211,7 +218,7 @@ def test_a_model_that_failed_is_not_tried_at_longer_lengths(
     play = pretend(monkeypatch, microseconds)
     play.broken["vanilla"] = 256
     found = scaling.measure(
-        resolve_entries(["vanilla", "ngt"]), Log("now"), lengths=LENGTHS, repeats=2
+        resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), lengths=LENGTHS, repeats=2
     )
     rows = {
         row["length"]: row for row in found.rows() if row["name"] == "vanilla" and "length" in row
@@ -236,7 +243,9 @@ def test_lengths_are_compared_within_a_round(monkeypatch: pytest.MonkeyPatch) ->
         return times[at][order.count(at) - 1]
 
     pretend(monkeypatch, seconds)
-    found = scaling.measure(resolve_entries(["vanilla"]), Log("now"), lengths=[16, 64], repeats=3)
+    found = scaling.measure(
+        resolve_entries(["vanilla"]), MeasurementLog("now"), lengths=[16, 64], repeats=3
+    )
     assert order == [16, 64, 64, 16, 16, 64]  # up, down, up: drift falls on both sides
     assert found.growths[0].growth() == Spread(2.0, 1.0, 4.0, 3)  # 12 / 3 of the medians is not
     last = found.rows()[-1]
@@ -259,7 +268,7 @@ def test_a_length_that_fails_in_a_later_round_counts_as_failed(
 
     play = pretend(monkeypatch, seconds)
     found = scaling.measure(
-        resolve_entries(["vanilla"]), Log("now"), lengths=[64, 128, 256], repeats=3
+        resolve_entries(["vanilla"]), MeasurementLog("now"), lengths=[64, 128, 256], repeats=3
     )
     assert tried == [64, 128, 256, 256, 128, 64, 64]
     rows = {row["length"]: row for row in found.rows() if "length" in row}
@@ -280,7 +289,10 @@ def test_curves_within_the_noise_do_not_cross(monkeypatch: pytest.MonkeyPatch) -
 
     pretend(monkeypatch, seconds)
     found = scaling.measure(
-        resolve_entries(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=4
+        resolve_entries(["vanilla", "holographic"]),
+        MeasurementLog("now"),
+        lengths=[64, 128, 256],
+        repeats=4,
     )
     assert found.crossings() == []
     said = scaling_page.findings(found)
@@ -300,7 +312,10 @@ def test_faster_at_some_lengths_is_not_faster_at_all(monkeypatch: pytest.MonkeyP
 
     pretend(monkeypatch, seconds)
     found = scaling.measure(
-        resolve_entries(["vanilla", "holographic"]), Log("now"), lengths=[64, 128, 256], repeats=2
+        resolve_entries(["vanilla", "holographic"]),
+        MeasurementLog("now"),
+        lengths=[64, 128, 256],
+        repeats=2,
     )
     (sentence,) = (s for s in scaling_page.findings(found) if "is faster than vanilla" in s)
     assert sentence.startswith("holographic is faster than vanilla at 128 and 256 tokens;")
@@ -320,7 +335,7 @@ def test_where_curves_cross() -> None:
 @pytest.mark.parametrize("lengths", [[128], [], [1, 64], [64, 64]])
 def test_lengths_that_make_no_curve(lengths: list[int]) -> None:
     with pytest.raises(UsageError, match="two lengths"):
-        scaling.measure(resolve_entries(["vanilla"]), Log("now"), lengths=lengths)
+        scaling.measure(resolve_entries(["vanilla"]), MeasurementLog("now"), lengths=lengths)
 
 
 # -- decoding -------------------------------------------------------------------------------------
@@ -329,8 +344,10 @@ def test_lengths_that_make_no_curve(lengths: list[int]) -> None:
 def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pretend(monkeypatch, microseconds)
     subjects = resolve_entries(["vanilla", "holographic"])
-    found = decode.measure(subjects, Log("now"), positions=[16, 256], tokens=8, repeats=3)
-    vanilla, holographic = found.writings
+    found = decode.measure(
+        subjects, MeasurementLog("now"), positions=[16, 256], tokens=8, repeats=3
+    )
+    vanilla, holographic = found.figures
     assert vanilla.flatness() == Spread(*[pytest.approx(1 / 16)] * 3, 3)
     assert holographic.flatness() == Spread(*[pytest.approx(1.0)] * 3, 3)
     rows = {(row["name"], row["position"]): row for row in found.rows()}
@@ -342,7 +359,7 @@ def test_decode(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     said = " ".join(decode.findings(found))
     flat = "that is 100% (100% to 100% by round) of its speed at 16, and its state does not grow"
     assert flat in said
-    assert "its state grows 16.0 times" in said
+    assert "its state grows 16.0-fold" in said
     assert "0.50 (0.50 to 0.50 by round) times as fast as vanilla" in said
     assert math.isclose(found.memory["copy"].median, 4e6)
     path = tmp_path / "page.html"
@@ -367,9 +384,9 @@ def test_positions_and_models_are_compared_within_a_round(
 
     pretend(monkeypatch, seconds)
     found = decode.measure(
-        resolve_entries(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=3
+        resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), positions=[16, 64], repeats=3
     )
-    vanilla, ngt = found.writings
+    vanilla, ngt = found.figures
     for clock in ("seconds", "cpu_seconds"):
         assert vanilla.flatness(clock) == Spread(0.5, 0.25, 1.0, 3)  # of the medians: 3 / 12
         assert ngt.ratio(vanilla, 64, clock) == Spread(4.0, 2.0, 8.0, 3)  # 12 / 1.5 is not
@@ -397,11 +414,11 @@ def test_decoding_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     play = pretend(monkeypatch, microseconds)
     play.broken["ngt"] = 0
     found = decode.measure(
-        resolve_entries(["vanilla", "ngt"]), Log("now"), positions=[16, 64], repeats=1
+        resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), positions=[16, 64], repeats=1
     )
     ngt = [row for row in found.rows() if row["name"] == "ngt"]
     assert [row["status"] for row in ngt] == ["failed"] * 2
     assert "ngt failed: it broke." in decode.findings(found)
     assert decode.table(found)[1][1][1] == "failed"
-    with pytest.raises(UsageError, match="Positions begin with 1"):
-        decode.measure(resolve_entries(["vanilla"]), Log("now"), positions=[0, 4])
+    with pytest.raises(UsageError, match="Positions start at 1"):
+        decode.measure(resolve_entries(["vanilla"]), MeasurementLog("now"), positions=[0, 4])

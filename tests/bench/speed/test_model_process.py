@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.bench.experiment.entries import resolve_entries
-from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, in_turn, serve
+from holo_cli.bench.speed.measurements import resolve_entries
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, run_rounds, serve
 from holo_cli.bench.speed.step_benchmark import copy_rate, peak_bytes, read_rate
 from holo_cli.config.resolve import Resolved
 
@@ -34,10 +34,10 @@ def small(variant: str = "", **changes: Any) -> Resolved:
     return subjects[0].resolved.replace(changes) if changes else subjects[0].resolved
 
 
-def served(probe: str, resolved: Resolved, *calls: dict[str, Any]) -> list[dict[str, Any]]:
+def served(benchmark: str, resolved: Resolved, *calls: dict[str, Any]) -> list[dict[str, Any]]:
     answers: list[dict[str, Any]] = []
-    first = {"probe": probe, "config": resolved.to_dict()}
-    serve([json.dumps(first), *map(json.dumps, calls)], answers.append)
+    job = {"benchmark": benchmark, "resolved": resolved.to_dict()}
+    serve(job, map(json.dumps, calls), answers.append)
     return answers
 
 
@@ -110,18 +110,18 @@ def test_a_process_answers_and_is_given_up_when_it_takes_too_long() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
 def test_a_process_that_is_killed_says_so() -> None:
     with ModelProcess("v", "training", small()) as child:
-        os.kill(child._process.pid, signal.SIGKILL)
-        with pytest.raises(ModelProcessError, match=r"SIGKILL \(out of memory, most likely\)"):
+        os.kill(child.pid, signal.SIGKILL)
+        with pytest.raises(ModelProcessError, match=r"SIGKILL\); out of memory\?"):
             child.ask("warm")
 
 
 ORPHAN = """
 from holo_cli.bench.speed.model_process import ModelProcess
-from holo_cli.bench.experiment.entries import resolve_entries
+from holo_cli.bench.speed.measurements import resolve_entries
 subject = resolve_entries(["vanilla"], sets={sets}, batch_size=2, vocab_size=64, dtype="float32")[0]
 child = ModelProcess("v", "training", subject.resolved)
 child.ask("warm", steps=1)
-print(child._process.pid, flush=True)
+print(child.pid, flush=True)
 child.ask("measure", seconds=600.0)
 """
 
@@ -166,9 +166,9 @@ def test_turns_rotate_and_failed_ones_are_left_out() -> None:
         if (child.name, number) == ("b", 1):
             raise ModelProcessError("why")
 
-    in_turn(
+    run_rounds(
         turns,  # type: ignore[arg-type]
-        3, work, lambda child, why: failures.append((child.name, why)),
+        3, work, lambda name, why: failures.append((name, why)),
         lambda number: order.append(f"- {number}"),
     )  # fmt: skip
     assert order == ["- 0", "a", "b", "c", "- 1", "b", "c", "a", "- 2", "c", "a"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from holo_cli.bench.experiment.entries import resolve_entries
+from holo_cli.bench.speed.measurements import resolve_entries
 from holo_cli.bench.speed.step_benchmark import TrainingBenchmark
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 
 
 def test_a_model_that_changes_while_it_learns_is_measured_as_it_ends() -> None:
@@ -16,5 +16,5 @@ def test_a_model_that_changes_while_it_learns_is_measured_as_it_ends() -> None:
     probe = TrainingBenchmark(subject.resolved)
     probe.warm(1)
     assert probe.measure()["steps"] == 1
-    (free,) = (part for part in probe.model.modules() if isinstance(part, Free))
+    (free,) = (part for part in probe.model.modules() if isinstance(part, KWTA))
     assert free.training_k == free.k < free.units

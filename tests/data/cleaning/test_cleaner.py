@@ -1,4 +1,4 @@
-"""All of cleaning together."""
+"""The whole of cleaning."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_none_changes_nothing_and_writes_nothing(tmp_path: Path) -> None:
     assert Cleaner(CleaningSettings.of("none"), tmp_path).state() == {"counts": {}, "remembered": 0}
 
 
-def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
+def test_documents_are_returned_unchanged(tmp_path: Path) -> None:
     cleaner = Cleaner(CleaningSettings(), tmp_path)
     assert cleaner.check_batch(STORIES) == STORIES
     assert cleaner.check_batch([]) == []

@@ -1,4 +1,4 @@
-"""Documents that came before are found: exactly, nearly, in any batches, after any kill."""
+"""Exact and near duplicates are found, in batches of any size and after a kill."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONLY = CleaningSettings.parse("rules=off")
 
 
 def made(count: int, seed: int = 0) -> list[str]:
-    """Long enough to be altered finely, with nothing in common but what stories have."""
+    """Texts that are long enough to be altered finely and share no paragraphs."""
     return [
         " ".join(tell(5 * n + k, ("en", "ko")[n % 2], seed).text for k in range(5))
         for n in range(count)
@@ -29,7 +29,7 @@ def made(count: int, seed: int = 0) -> list[str]:
 
 
 def mixed(count: int) -> list[str]:
-    """Originals, copies with other spaces, and copies of many similarities, shuffled."""
+    """Originals, copies with other white space, and copies of many similarities, shuffled."""
     rng = random.Random(7)
     texts = made(count)
     texts += ["\n".join(text.upper().split()) for text in texts[::5]]
@@ -64,7 +64,7 @@ def expected(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> list
     return kept(cleaner, texts, [len(texts)])
 
 
-def test_exact_copies_go_and_are_counted(tmp_path: Path) -> None:
+def test_exact_copies_are_dropped_and_counted(tmp_path: Path) -> None:
     cleaner = Cleaner(ONLY, tmp_path)
     assert cleaner.check(Document("The same text.")) is not None
     assert cleaner.check(Document("the SAME\n text.")) is None
@@ -107,7 +107,7 @@ def test_back_to_an_earlier_moment(
     cleaner = Cleaner(ONLY, tmp_path)
     first = kept(cleaner, texts[:40], [8])
     state = cleaner.state()
-    kept(cleaner, texts[40 : 40 + further], [3])  # written, and never noted
+    kept(cleaner, texts[40 : 40 + further], [3])  # written after the last checkpoint
     again = Cleaner(ONLY, tmp_path)  # as after a kill: nobody closed the first
     again.restore(state)
     assert first + kept(again, texts[40:], [9]) == expected
@@ -126,7 +126,7 @@ def test_a_fresh_start_over_old_files(
     assert kept(again, texts[30:], [10]) == expected[30:]
 
 
-def test_lost_records_are_told(tmp_path: Path) -> None:
+def test_lost_records_are_an_error(tmp_path: Path) -> None:
     cleaner = Cleaner(ONLY, tmp_path)
     kept(cleaner, made(3), [3])
     state = cleaner.state()

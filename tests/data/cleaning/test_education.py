@@ -1,4 +1,4 @@
-"""Educational value: the dataset's own where there is one, else the outward signs."""
+"""Educational value: the score of the dataset, else the heuristic."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_values_keep_to_their_range() -> None:
             assert 0 <= found <= 5
 
 
-def test_the_datasets_own_score_comes_first() -> None:
+def test_the_score_of_the_dataset_takes_precedence() -> None:
     assert value(Document(SELLING["en"], score=4.2), "en") == 4.2
     assert value(Document(SELLING["en"]), "en") != 4.2
     of_perplexity = Document(SELLING["en"], perplexity=3.5)

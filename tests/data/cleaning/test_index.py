@@ -1,4 +1,4 @@
-"""The hash table on the disk answers as a dict would."""
+"""The hash table on disk agrees with a dict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures the rules look at, against the obvious way to work each of them out."""
+"""The measures of the rules against plain computations."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of(text: str) -> Measures:
 
 
 def texts() -> list[str]:
-    """Short ones, long ones (which take another way), and ones full of repetition."""
+    """Short texts, long texts (computed with numpy), and repetitive ones."""
     rng = random.Random(1)
     made = [tell(n, "en").text for n in range(4)]
     made += [" ".join(rng.choices("abcde", k=k)) for k in (1, 2, 5, 6, 30, 299, 300, 700)]
@@ -91,7 +91,7 @@ def test_a_word_is_a_character_where_no_spaces_are_written() -> None:
     assert found.stop_words() == pytest.approx(1 / 5)
 
 
-def test_a_full_table_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_table_is_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "_LIMIT", 10)
     table = WordTable(thresholds_of("en"))
     for start in range(0, 3000, 7):

@@ -1,4 +1,4 @@
-"""The character model against counting by hand, and what it tells apart."""
+"""The character model against plain counting, and the texts that it separates."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_filter_drops_what_the_reference_finds_strange(tmp_path: Path) -> No
     assert lax.judge(Document(synthetic_junk.make("random", 5), "ko")) == ""
 
 
-def test_a_reference_that_is_too_short_or_no_text_is_told(tmp_path: Path) -> None:
+def test_a_reference_that_is_too_short_or_not_text_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "short.txt"
     path.write_text("A line.", encoding="utf-8")
     with pytest.raises(DataError, match="too short"):

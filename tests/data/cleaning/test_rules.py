@@ -1,4 +1,4 @@
-"""Each rule falls on what it is for and on nothing beside it; good text stays, junk goes."""
+"""Each rule drops its own kind of junk and no good text."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_rules_off_lets_everything_through() -> None:
 
 
 @pytest.mark.parametrize("kind", synthetic_junk.KINDS)
-def test_made_junk_goes(kind: str) -> None:
+def test_synthetic_junk_is_dropped(kind: str) -> None:
     texts = [normalize(synthetic_junk.make(kind, n, seed=11), Counter()) for n in range(40)]
     assert sum(bool(judge(text)) for text in texts) >= 38
     # and where a person has said what language all of it is in

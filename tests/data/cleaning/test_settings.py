@@ -1,4 +1,4 @@
-"""`--filter` is read, refused by name, and told apart by what it decides."""
+"""Parsing of `--filter`, its errors, and its stored form."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_strict_is_nowhere_laxer_than_default() -> None:
             assert b <= a if name.startswith("max") else b >= a, (code, name)
 
 
-def test_changes_are_those_that_were_asked_for() -> None:
+def test_only_the_requested_changes_are_made() -> None:
     settings = parse("default, near=off, ko.max_mean_word=6, max_symbols=0.5, ko.max_symbols=0.2")
     assert settings.near == 0
     assert settings.thresholds("ko").max_mean_word == 6
@@ -81,7 +81,7 @@ def test_numbers_of_korean_are_fineweb_2s() -> None:
         ("education=6", "5"),
     ],
 )
-def test_what_is_wrong_is_named(text: str, named: str) -> None:
+def test_the_invalid_part_is_named(text: str, named: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert named in str(caught.value)
@@ -108,6 +108,6 @@ def test_a_reference_counts_by_its_content(tmp_path: Path) -> None:
     assert parse(f"reference={first}").to_dict() != before
 
 
-def test_a_missing_reference_is_told(tmp_path: Path) -> None:
+def test_a_missing_reference_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.txt"):
         parse(f"reference={tmp_path / 'nowhere.txt'}")

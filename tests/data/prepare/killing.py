@@ -1,4 +1,4 @@
-"""Run by test_killed.py in a process of its own: prepare, be killed (SIGKILL), prepare again.
+"""A subprocess of test_killed.py: prepare, be killed (SIGKILL), prepare again.
 
 Children are forked from this process, in which everything was imported and used once, so that each
 starts in milliseconds and is killed at a random moment of its work, not of its imports. Prints one
@@ -39,7 +39,7 @@ def child(settings: dict[str, Any], out: Path) -> int:
     try:
         prepare(out=out, **settings)
         code = 0
-    except BaseException as error:  # noqa: BLE001 - told, and the parent sees the code
+    except BaseException as error:  # noqa: BLE001 - printed, and the parent checks the exit code
         print(type(error).__name__, error, file=sys.stderr, flush=True)
     os._exit(code)
 

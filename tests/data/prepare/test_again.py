@@ -1,4 +1,4 @@
-"""A folder that holds a set already: left as it is, refused, or replaced whole."""
+"""An existing set is kept, refused, or replaced as a whole."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holo_cli.errors import DataError
 from tests.data.prepared import content, corpus
 
 
-def test_the_same_again_is_there_already(source: Path, tmp_path: Path) -> None:
+def test_the_same_set_is_not_prepared_again(source: Path, tmp_path: Path) -> None:
     def again(**settings: Any) -> PrepareResult:
         given = {"source": str(source), "out": tmp_path / "set", "tokenizer": "char", **settings}
         return prepare(**given)
@@ -28,7 +28,7 @@ def test_the_same_again_is_there_already(source: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="tokenizer was char and is bpe now"):
         again(tokenizer="bpe")
     source.write_text(corpus(50), encoding="utf-8")
-    with pytest.raises(DataError, match="the source has changed"):
+    with pytest.raises(DataError, match="whose source has changed"):
         again()
     assert content(tmp_path / "set") == before
     result = again(force=True)

@@ -1,4 +1,4 @@
-"""Bad input and bad luck with files of one's own, each with one sentence or none at all."""
+"""Invalid input and failures with local files."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_shard_that_is_edited_afterwards(tmp_path: Path) -> None:
     tokens[[3, 4]] = tokens[[4, 3]]
     tokens[5] ^= 1
     tokens.tofile(shard)
-    with pytest.raises(DataError, match=r"train_00000\.bin was changed after it was prepared"):
+    with pytest.raises(DataError, match=r"train_00000\.bin has changed since it was prepared"):
         PreparedData.open(result.data)
 
 
@@ -179,14 +179,14 @@ def test_a_tokenizer_alone(tmp_path: Path) -> None:
     assert set(made.to_dict()["tokens"].values()) == {0}
     with pytest.raises(DataError, match=r"no meta\.json"):
         PreparedData.open(out)
-    with pytest.raises(DataError, match="is there already"):
+    with pytest.raises(DataError, match="exists already"):
         prepare(source=source, out=out, tokenizer_only=True)
     result = prepare(source=source, out=tmp_path / "set", tokenizer=str(out))
     assert result.vocab_size == 350
     whole = prepare(source=source, out=tmp_path / "whole", vocab_size=350)
     same = [PreparedData.open(r.data).tokenizer.fingerprint for r in (result, whole)]
     assert same[0] == same[1]
-    with pytest.raises(DataError, match="whose tokenizer must stay"):
+    with pytest.raises(DataError, match="its tokenizer cannot be replaced"):
         prepare(source=source, out=tmp_path / "set", tokenizer_only=True, force=True)
 
 
@@ -225,7 +225,7 @@ def test_languages_of_ones_own_text_in_balance(tmp_path: Path) -> None:
         prepare(out=tmp_path / "b", lang=["ko", "en"], **weighed).data
     ).meta.mixture
     assert shares["both ko"] / sum(shares.values()) == pytest.approx(0.2, abs=0.05)
-    with pytest.raises(UsageError, match="weighs languages") as caught:
+    with pytest.raises(UsageError, match="weights languages") as caught:
         prepare(out=tmp_path / "c", **common)
     assert "--lang" in caught.value.next_step
 

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: what is prepared afterwards is the same to the byte.
+"""After SIGKILL at random moments, preparations resume to the same bytes.
 
 The moments differ from run to run; what is tested holds at every one of them.
 """
@@ -35,7 +35,7 @@ def kill(
     times: int,
     **environment: str,
 ) -> int:
-    """Kill `times` preparations, finish them, compare; how many had something to go on with."""
+    """Kill `times` preparations, finish them, compare; returns how many were resumed."""
     plan = folder / "settings.json"
     plan.write_text(json.dumps({"settings": settings, "warm": warm}), encoding="utf-8")
     seed = os.urandom(4)

@@ -1,4 +1,4 @@
-"""Preparing sets: what comes out of a text."""
+"""The sets that preparing texts gives."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_stories_carry_markers_of_both_languages(tmp_path: Path) -> None:
     assert not korean.has_markers
 
 
-def test_languages_are_detected_where_they_are_asked_for(source: Path, tmp_path: Path) -> None:
+def test_languages_are_detected_if_requested(source: Path, tmp_path: Path) -> None:
     result = prepare(source=str(source), out=tmp_path / "set", lang=["ko", "en"], tokenizer="char")
     data = PreparedData.open(result.data)
     assert data.has_markers
@@ -88,7 +88,7 @@ def test_languages_are_detected_where_they_are_asked_for(source: Path, tmp_path:
     )
 
 
-def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+def test_dropped_documents_are_counted(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"line {i}\0", "lang": "en"}) for i in range(20)]
     lines += ["{bad", '{"text": "  "}', '{"text": "Zeile", "lang": "de"}']
     path = tmp_path / "a.jsonl"
@@ -138,7 +138,7 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path: Path) -> None:
     assert max(int(shard.max()) for shard in data.split("train")) > 65_536
 
 
-def test_progress_is_told(source: Path, tmp_path: Path) -> None:
+def test_progress_is_reported(source: Path, tmp_path: Path) -> None:
     told: list[PrepareProgress] = []
     result = prepare(source=str(source), out=tmp_path / "s", tokenizer="char", progress=told.append)
     assert told[-1].stage == "packing"
@@ -151,6 +151,6 @@ def test_a_tokenizer_of_another_text(source: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text("the keeper\n\n\nthe lamp", encoding="utf-8")
     one = prepare(source=str(other), out=tmp_path / "one", tokenizer="char")
-    with pytest.raises(DataError, match=r"cannot write '.' \(U\+[0-9A-F]{4,}\)"):
+    with pytest.raises(DataError, match=r"cannot encode '.' \(U\+[0-9A-F]{4,}\)"):
         prepare(source=str(source), out=tmp_path / "two", tokenizer=str(one.data))
     assert not (tmp_path / "two").exists()

@@ -1,4 +1,4 @@
-"""What cannot be prepared: one sentence each, and nothing left behind."""
+"""Invalid requests raise one sentence and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_folder_that_cannot_be_made(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "kind", "says"),
     [
-        ({"names": []}, UsageError, "Nothing to prepare"),
+        ({"names": []}, UsageError, "nothing to prepare"),
         ({"names": ["storys"]}, UsageError, "Did you mean 'stories'"),
         ({"names": ["../x"], "source": "x"}, UsageError, "cannot be the name"),
         ({"names": ["a", "b"], "source": "x"}, UsageError, "one name"),
@@ -63,7 +63,7 @@ def test_wrong_requests_leave_nothing_behind(
     ("name", "text", "says"),
     [
         ("a.txt", "\n\n  \n", "There is no text in"),
-        ("a.jsonl", "{\n{\n", "left out were 2 bad lines"),
+        ("a.jsonl", "{\n{\n", "was dropped .bad lines: 2"),
         ("a.txt", "x", "too short"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Preparations that stop at a chosen moment, and go on to the same bytes.
+"""Preparations that are interrupted at a chosen point resume to the same bytes.
 
 Moments chosen by chance are those of test_killed.py.
 """
@@ -55,7 +55,7 @@ def finish(source: Path, out: Path) -> PrepareResult:
     return prepare(source=str(source), out=out, tokenizer="bpe", vocab_size=300, shard_bytes=6000)
 
 
-def test_a_killed_preparation_goes_on_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
+def test_a_killed_preparation_resumes_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
     whole = child(source, tmp_path / "whole", 0)
     assert whole.returncode == 0, whole.stderr
     steps = int(whole.stdout)
@@ -93,7 +93,7 @@ def test_a_kill_while_replacing_never_mixes_two_sets(source: Path, tmp_path: Pat
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
-    """Fail as Ctrl-C does, after some documents, everything so far noted."""
+    """Raise KeyboardInterrupt after some documents, with a checkpoint before it."""
     add = shards.ShardWriter.add
 
     def failing(self: shards.ShardWriter, *args: Any, **known: Any) -> None:
@@ -105,7 +105,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     monkeypatch.setattr(shards.ShardWriter, "add", failing)
 
 
-def test_only_the_same_settings_go_on(
+def test_only_the_same_settings_resume(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = prepare(source=str(source), out=tmp_path / "whole", tokenizer="char")
@@ -120,7 +120,7 @@ def test_only_the_same_settings_go_on(
     assert content(tmp_path / "s") == content(whole.data)
 
 
-def test_going_on_tokenizes_only_what_is_missing(
+def test_resuming_tokenizes_only_what_is_missing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from holo_cli.data.tokenizers.char import CharTokenizer
@@ -138,13 +138,13 @@ def test_going_on_tokenizes_only_what_is_missing(
     assert len(seen) == 20
 
 
-def test_stopped_again_before_it_was_where_it_had_been(
+def test_interrupted_again_while_skipping(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A moment noted while documents are passed over would bring some of them twice."""
+    """A checkpoint while documents are skipped would repeat some of them."""
     settings: dict[str, Any] = {"source": str(source), "tokenizer": "char", "shard_bytes": 3000}
     monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 20)
-    for after, seconds in ((70, 1e9), (71, -1)):  # never noted; noted after every batch
+    for after, seconds in ((70, 1e9), (71, -1)):  # no checkpoint; one after every batch
         with monkeypatch.context() as patch:
             patch.setattr(build, "CHECKPOINT_SECONDS", seconds)
             interrupt(patch, after)
@@ -155,7 +155,7 @@ def test_stopped_again_before_it_was_where_it_had_been(
     assert content(result.data) == content(prepare(out=tmp_path / "whole", **settings).data)
 
 
-def test_an_interrupted_preparation_can_be_begun_anew(
+def test_an_interrupted_preparation_can_be_started_over(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -165,7 +165,7 @@ def test_an_interrupted_preparation_can_be_begun_anew(
     assert not prepare(source=str(source), out=tmp_path / "s", force=True, vocab_size=300).resumed
 
 
-def test_a_full_disk_is_one_sentence_and_goes_on_later(
+def test_a_full_disk_is_one_sentence_and_resumes_later(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BATCH_DOCUMENTS", 5)

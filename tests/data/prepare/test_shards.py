@@ -1,4 +1,4 @@
-"""The shards on disk: their layout, and going on from what a crash left."""
+"""The layout of shards, and resuming after a crash."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_files_shorter_than_noted_are_refused(tmp_path: Path) -> None:
     writer.checkpoint()
     writer.close()
     (tmp_path / "train_00000.bin.part").write_bytes(b"\1")
-    with pytest.raises(DataError, match="shorter than the progress file says"):
+    with pytest.raises(DataError, match=r"shorter than progress\.json says"):
         ShardWriter(tmp_path, "uint16", {})
     (tmp_path / "progress.json").write_text(json.dumps({})[:1], encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):

@@ -15,8 +15,8 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.document import Document
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import open_source
-from holo_cli.data.sources.articles import articles, is_title
 from holo_cli.data.sources.base import Request
+from holo_cli.data.sources.hub.articles import articles, is_title
 from holo_cli.data.sources.hub.subsets import PARTS, Part
 from holo_cli.errors import DataError, UsageError
 from tests.data.sources import hub_layouts as layouts
@@ -80,7 +80,7 @@ def test_the_hub_and_a_copy_in_a_folder_give_the_same(
     assert documents(name, languages=languages, source=str(folder)) == (from_hub, left_out)
     assert {document.language for document in from_hub} <= {"ko", "en", "de"}
     assert all(document.source for document in from_hub)
-    # parquet and json.gz are streamed by ranges; what is small is fetched whole into the cache
+    # parquet and json.gz are streamed by ranges; small datasets are downloaded into the cache
     ranged = [line for line in hub.contents() if "bytes=" in line]
     assert bool(ranged) != all(part.keep for part in PARTS[name])
 
@@ -147,7 +147,7 @@ def test_simple_is_balanced_and_ends_with_the_shorter(hub: Hub, tmp_path: Path) 
     assert sum(result.docs.values()) < 320
 
 
-def test_korean_says_each_text_once_and_names_its_repositories(hub: Hub, tmp_path: Path) -> None:
+def test_korean_has_each_text_once_and_names_its_repositories(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "korean", tmp_path / "hub")
     found, counts = documents("korean")
     assert counts == {"repeated texts": 40 + 59 + 45}  # mrc, nli's hypotheses, KorQuAD
@@ -193,7 +193,7 @@ def test_the_subsets_of_fineweb(name: str, hub: Hub, tmp_path: Path) -> None:
     assert "Did you mean 'sample-10BT'" in caught.value.next_step
     result = prepare([name], out=tmp_path / "set", subset="sample-100BT", tokenizer="char")
     assert sum(result.docs.values()) == 2
-    with pytest.raises(DataError, match="subset was sample-100BT and is not given now"):
+    with pytest.raises(DataError, match="subset was sample-100BT and is none now"):
         prepare([name], out=tmp_path / "set", tokenizer="char")
     for other in ("fineweb2", "stories"):
         with pytest.raises(UsageError, match=f"{other} has no subset"):
@@ -205,7 +205,7 @@ def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> Non
     found, _ = documents("fineweb2", languages=("de",))
     assert found[0].text == layouts.german(0)
     assert {d.language for d in found} == {"de"}
-    with pytest.raises(UsageError, match="not known here to have 'xx'"):
+    with pytest.raises(UsageError, match="has no language 'xx'"):
         documents("fineweb2", languages=("xx",))
     layouts.parquet(tmp_path / "hub/data/gsw_Latn/train/000.parquet", {"text": ["Grüezi"] * 9})
     serve(hub, "fineweb2", tmp_path / "hub")
@@ -220,7 +220,7 @@ def test_fineweb2_by_its_own_names_of_languages(hub: Hub, tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="two scripts of one language"):
         prepare(["fineweb2"], out=tmp_path / "u", lang=["uzn_Latn", "uzn_Cyrl"])
     for name in ("fineweb2", "wikipedia"):
-        with pytest.raises(UsageError, match="comes by language, and none was asked for"):
+        with pytest.raises(UsageError, match="needs --lang"):
             documents(name)
 
 
@@ -262,7 +262,7 @@ def test_redpajama_from_the_list_on_the_web_and_from_a_folder(
     records = np.concatenate(PreparedData.open(result.data).records("train"))
     assert 100 <= records["perplexity"].min() < records["perplexity"].max() < 160
     assert np.isnan(records["score"]).all()
-    with pytest.raises(UsageError, match="not known here to have 'ko'"):
+    with pytest.raises(UsageError, match="has no language 'ko'"):
         documents("redpajama", languages=("ko",))
 
 
@@ -290,7 +290,7 @@ def _wikipedia(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["wikipedia", "c4", "wikitext2", "korean"])
-def test_a_stream_goes_on_from_any_of_its_positions(
+def test_a_stream_resumes_from_any_of_its_positions(
     name: str, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("holo_cli.data.sources.hub.rows.CHUNK_DOCUMENTS", 47)
@@ -309,7 +309,7 @@ def test_a_stream_goes_on_from_any_of_its_positions(
 # -- without a network ----------------------------------------------------------------------------
 
 
-def test_what_was_fetched_is_found_again_without_a_network(hub: Hub, tmp_path: Path) -> None:
+def test_downloads_are_found_again_offline(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "wikitext2", tmp_path / "hub")
     found, _ = documents("wikitext2")
     hub.repositories.clear()
@@ -331,7 +331,7 @@ def test_the_environment_forbids_the_network_too(
     assert hub.asked == []
 
 
-def test_a_cache_with_some_of_the_files_is_told(hub: Hub, tmp_path: Path) -> None:
+def test_an_incomplete_cache_is_reported(hub: Hub, tmp_path: Path) -> None:
     serve(hub, "wikitext2", tmp_path / "hub")
     documents("wikitext2")
     (one,) = (tmp_path / "hub cache").rglob("snapshots/*/*/train-00001-of-00002.parquet")
@@ -344,7 +344,9 @@ def test_no_answer_is_one_line_within_seconds(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match=r"wikipedia has to be fetched from .*does not answer") as e:
+    with pytest.raises(
+        DataError, match=r"wikipedia has to be downloaded from .*does not respond"
+    ) as e:
         documents("wikipedia", languages=("ko",))
     assert "\n" not in str(e.value)
     for way in ("--offline", "--source FOLDER", "holo prepare stories"):

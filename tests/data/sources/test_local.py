@@ -1,4 +1,4 @@
-"""Local files of every kind: what is read, what is counted, what is refused and how."""
+"""Local files of every kind: documents, counts of invalid rows, errors."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_bad_sources(make: object, kind: type[HoloError], says: str, tmp_path: P
 def test_random_bytes_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(noise().replace(b"\0", b"\x81"))
-    with pytest.raises(DataError, match=r"not text in any encoding|not UTF-8"):
+    with pytest.raises(DataError, match=r"is not text, or its encoding|not UTF-8"):
         read(path)
 
 
@@ -237,7 +237,7 @@ def test_a_damaged_archive(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"a{suffix}"
     path.write_bytes(packed[: len(packed) // 2])
     if suffix.endswith("gz"):
-        with pytest.raises(DataError, match="damaged or cut short"):
+        with pytest.raises(DataError, match="damaged or truncated"):
             read(path)
 
 
@@ -247,13 +247,13 @@ def test_a_damaged_archive(suffix: str, tmp_path: Path) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(UsageError, match="Did you mean 'shakespeare'"):
         open_source(Request(name="shakespear"))
-    with pytest.raises(UsageError, match="takes no --source"):
+    with pytest.raises(UsageError, match="does not support --source"):
         open_source(Request(name="stories", source="x.txt"))
     with pytest.raises(UsageError, match="Did you mean 'stories'"):
         datasets_table("storys")
 
 
-def test_the_table_says_what_people_need_to_know() -> None:
+def test_the_table_is_complete() -> None:
     rows = datasets_table()
     assert {"stories", "shakespeare"} <= {row["name"] for row in rows}
     for row in rows:

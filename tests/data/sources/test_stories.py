@@ -40,7 +40,7 @@ def digest(count: int) -> str:
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "12345"])
-def test_another_process_tells_the_same_stories(hash_seed: str) -> None:
+def test_another_process_gives_the_same_stories(hash_seed: str) -> None:
     code = "from tests.data.sources.test_stories import digest; print(digest(60))"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -63,17 +63,17 @@ def test_a_smaller_request_is_a_prefix_of_a_larger_one() -> None:
     assert total <= 9_000 < total + len(large[len(sized)].text.encode())
 
 
-def test_one_language_alone_tells_the_stories_it_tells_in_company() -> None:
+def test_stories_of_a_language_do_not_depend_on_the_other_one() -> None:
     both = list(stories(20))
     assert list(stories(10, languages=["ko"])) == [d for d in both if d.language == "ko"]
 
 
-def test_another_seed_tells_other_stories() -> None:
+def test_another_seed_gives_other_stories() -> None:
     first, second = ({d.text for d in stories(50, seed=seed)} for seed in (0, 1))
     assert not first & second
 
 
-def test_nothing_asked_for_gives_nothing() -> None:
+def test_a_limit_of_zero_gives_nothing() -> None:
     assert list(stories(0)) == []
     assert list(stories(max_bytes=10)) == []
 
@@ -116,7 +116,7 @@ def test_a_shape_has_no_filler_in_it(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_plot_is_told(language: str, sample: dict[str, list[Story]]) -> None:
+def test_every_plot_occurs(language: str, sample: dict[str, list[Story]]) -> None:
     assert len(plots(language)) >= 12
     assert {story.plot for story in sample[language]} == set(plots(language))
 
@@ -271,7 +271,7 @@ def test_particles_need_hangul() -> None:
         particle("cake", "은")
 
 
-def test_storyteller_names() -> None:
+def test_familiar_names() -> None:
     assert [familiar(name) for name in ("민준", "지수")] == ["민준이", "지수"]
 
 

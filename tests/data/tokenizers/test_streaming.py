@@ -1,4 +1,4 @@
-"""Streams show whole characters only, and all of the text in the end."""
+"""Streaming decoders emit complete characters only, and all of the text in the end."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import random
 
 import pytest
 
-from holo_cli.data.tokenizers.streaming import ByteStream, stable_length
+from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, stable_length
 from tests.data.tokenizers.test_tokenizers import CORPUS, HARD, KINDS, made
 
 
-def by_bytes() -> ByteStream:
-    return ByteStream(lambda token: bytes([token]))
+def by_bytes() -> ByteStreamDecoder:
+    return ByteStreamDecoder(lambda token: bytes([token]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pushes_and_flush_are_the_decoded_text(kind: str) -> None:
-    """For sequences no model was ever taught to write, too."""
+    """Also for sequences of tokens that are not valid text."""
     tokenizer = made(kind)
     stream = tokenizer.stream()
     random_ = random.Random(3)
@@ -35,13 +35,13 @@ def test_no_replacement_character_before_the_end(kind: str) -> None:
         stream.flush()
 
 
-def test_bytes_of_a_syllable_wait_for_each_other() -> None:
+def test_bytes_of_a_syllable_are_buffered_until_complete() -> None:
     stream = by_bytes()
     assert [stream.push(b) for b in "한글".encode()] == ["", "", "한", "", "", "글"]
     assert stream.flush() == ""
 
 
-def test_invalid_bytes_come_out_as_replacement_characters() -> None:
+def test_invalid_bytes_become_replacement_characters() -> None:
     stream = by_bytes()
     assert [stream.push(b) for b in b"a\xed\x95b"] == ["a", "", "", "\ufffdb"]
     assert [stream.push(b) for b in b"\xed\x95"] == ["", ""]
@@ -52,7 +52,7 @@ def test_invalid_bytes_come_out_as_replacement_characters() -> None:
 @pytest.mark.parametrize(
     "cluster", ["👨‍👩‍👧", "👍🏽", "🇰🇷", "❤️", "\u1100\u1161\u11a8", "नि", "กี", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"]
 )
-def test_what_a_person_sees_as_one_character_comes_as_one(cluster: str) -> None:
+def test_a_user_perceived_character_is_emitted_as_one(cluster: str) -> None:
     stream = by_bytes()
     shown = [piece for b in f"a{cluster}b".encode() if (piece := stream.push(b))]
     assert shown == ["a", f"{cluster}b"]
@@ -65,7 +65,7 @@ def test_flags_are_pairs() -> None:
 
 
 @pytest.mark.parametrize("text", ["hello", "안녕", "日本", "привет", "한.", "1", "\n", "ア"])
-def test_ordinary_text_goes_out_at_once(text: str) -> None:
+def test_ordinary_text_is_emitted_at_once(text: str) -> None:
     assert stable_length(text) == len(text)
 
 

@@ -112,7 +112,7 @@ def test_memory(session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "the last 32 tokens" in run(limited, "/기억").message
     assert "memory: on" in run(session, "/memory on").message
     assert "memory: off" in run(session, "/memory off").message
-    monkeypatch.setattr(Chain, "views", lambda self: ("memory",))
+    monkeypatch.setattr(Chain, "has_memory", True)
     remembers = ChatSession(session.loaded, SamplingConfig(max_new_tokens=5, seed=1))
     list(remembers.reply("a"))
     message = run(remembers, "/memory").message

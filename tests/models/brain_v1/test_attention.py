@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from holo_cli.models.brain_v1.adapters import languages_of
-from holo_cli.models.brain_v1.attention import BrainAttention, causal_weights, largest
+from holo_cli.models.brain_v1.attention import BrainAttention, causal_weights, keep_largest
 from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
 
 
@@ -65,7 +65,7 @@ def test_the_largest_weights_are_kept_and_sum_to_one() -> None:
     torch.manual_seed(0)
     q, k = (torch.randn(2, 3, 20, 4, dtype=torch.float64) for _ in range(2))
     weights = causal_weights(q, k)
-    kept = largest(weights, 0.1)
+    kept = keep_largest(weights, 0.1)
     torch.testing.assert_close(kept.sum(-1), torch.ones_like(kept[..., 0]))
     for t in range(20):
         count = math.ceil(round((t + 1) * 0.1, 6))
@@ -74,8 +74,8 @@ def test_the_largest_weights_are_kept_and_sum_to_one() -> None:
         assert (
             weights[..., t, :][kept[..., t, :] > 0].view(6, -1).amin(1) == floor.flatten()
         ).all()
-    torch.testing.assert_close(largest(weights, 1.0), weights)
-    torch.testing.assert_close(largest(weights[..., -3:, :], 0.1), kept[..., -3:, :])
+    torch.testing.assert_close(keep_largest(weights, 1.0), weights)
+    torch.testing.assert_close(keep_largest(weights[..., -3:, :], 0.1), kept[..., -3:, :])
 
 
 def test_training_sees_all_weights_and_evaluation_the_largest() -> None:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from holo_cli.models.brain_v1 import grouped as grouped_module
 from holo_cli.models.brain_v1.columns import Columns
-from holo_cli.models.brain_v1.grouped import Sorted, grouped, rows_by_matrices
-from holo_cli.models.brain_v1.kwta import evenness
+from holo_cli.models.brain_v1.grouped import SortedPairs, grouped, rows_by_matrices
+from holo_cli.models.brain_v1.kwta import balance_term
 from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
@@ -85,7 +85,7 @@ def test_decoding_touches_kept_columns_only() -> None:
 @pytest.mark.parametrize("given", OPTIONS)
 def test_measured_activity_is_the_configured_one(given: dict[str, Any]) -> None:
     part = make_columns(**given)
-    sent, could = part.sent(inputs(200)[0])
+    sent, could = part.unit_outputs(inputs(200)[0])
     per_token = could.sum(1)
     assert (per_token == part.k).all()
     assert part.k == round(given.get("activity", SHAPE["activity"]) * 64) or given.get(
@@ -135,7 +135,7 @@ def test_the_bias_balances_the_choice_and_touches_nothing_else() -> None:
 
 def test_evenness_pulls_down_what_is_chosen_too_often() -> None:
     bias = torch.zeros(4, requires_grad=True)
-    evenness(bias, torch.tensor([[0, 1], [0, 2], [0, 1], [0, 2]])).backward()
+    balance_term(bias, torch.tensor([[0, 1], [0, 2], [0, 1], [0, 2]])).backward()
     assert bias.grad is not None
     assert bias.grad[0] > 0 > bias.grad[3]
     assert bias.grad.sum() == 0
@@ -146,7 +146,7 @@ def test_evenness_pulls_down_what_is_chosen_too_often() -> None:
 
 def test_there_and_back_again() -> None:
     chosen = torch.tensor([[2, 0], [1, 2], [2, 1], [0, 2]])
-    pairs = Sorted(chosen, 4)
+    pairs = SortedPairs(chosen, 4)
     assert pairs.ends.tolist() == [2, 4, 8, 8]  # the last group is empty
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     spread = pairs.spread(x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.kwta import Free
+from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import Model
 
 UNITS = 80
@@ -25,9 +25,9 @@ def make(**given: Any) -> Model:
     return model
 
 
-def part(model: Model) -> Free:
+def part(model: Model) -> KWTA:
     mlp = model.brain_blocks()[0].mlp
-    assert isinstance(mlp, Free)
+    assert isinstance(mlp, KWTA)
     return mlp
 
 

@@ -1,4 +1,4 @@
-"""k winners take all: exactly k, by value and boost; decoding and guessing agree with it."""
+"""k winners take all: exactly k, by value and boost; decoding and predictor agree with it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from holo_cli.models.brain_v1.inhibition import Inhibition
-from holo_cli.models.brain_v1.kwta import Free, winners
-from holo_cli.models.brain_v1.sparsity_2_4 import TwoFourLinear, two_of_four
+from holo_cli.models.brain_v1.kwta import KWTA, winners
+from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear, sparsify_2_4
 from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
@@ -24,9 +24,9 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def make_free(dtype: torch.dtype = torch.float64, **given: Any) -> Free:
+def make_kwta(dtype: torch.dtype = torch.float64, **given: Any) -> KWTA:
     torch.manual_seed(1)
-    part = Free(make_config(**{"sparsity": "kwta", **given}), 0).to(dtype).eval()
+    part = KWTA(make_config(**{"sparsity": "kwta", **given}), 0).to(dtype).eval()
     with torch.no_grad():
         for p in part.parameters():
             p.copy_(torch.randn_like(p) * (p.shape[-1] ** -0.5 if p.ndim > 1 else 0.3))
@@ -41,8 +41,8 @@ def inputs(tokens: int = 23, dtype: torch.dtype = torch.float64) -> Tensor:
 @pytest.mark.parametrize("given", OPTIONS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_exactly_k_units_win(given: dict[str, Any], dtype: torch.dtype) -> None:
-    part = make_free(**given).to(dtype)
-    sent, could = part.sent(inputs(100, dtype)[0])
+    part = make_kwta(**given).to(dtype)
+    sent, could = part.unit_outputs(inputs(100, dtype)[0])
     assert part.k == 16  # a quarter of 64
     assert (could.sum(1) == 16).all()
     assert ((sent != 0).sum(1) <= 16).all()
@@ -55,10 +55,10 @@ def test_exactly_k_of_equal_values_win() -> None:
 
 
 def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
-    part, x = make_free(), inputs()[0]
+    part, x = make_kwta(), inputs()[0]
     u = F.linear(x, part.up.weight)
     assert part.bias is not None
-    sent, could = part.sent(x)
+    sent, could = part.unit_outputs(x)
     score = u + part.bias
     assert (score.masked_fill(~could, -torch.inf).amin(1) == -torch.inf).all()
     for row, allowed in zip(score, could, strict=True):
@@ -69,7 +69,7 @@ def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
 
 @pytest.mark.parametrize("given", OPTIONS)
 def test_a_few_tokens_are_decoded_as_many_are(given: dict[str, Any]) -> None:
-    part, x = make_free(**given), inputs(9)
+    part, x = make_kwta(**given), inputs(9)
     together = part(x)[0]
     with torch.no_grad():
         alone = torch.cat([part(x[:, t : t + 1])[0] for t in range(9)], 1)
@@ -77,36 +77,38 @@ def test_a_few_tokens_are_decoded_as_many_are(given: dict[str, Any]) -> None:
 
 
 def test_decoding_skips_the_losers_part_of_the_second_product() -> None:
-    part, x = make_free(), inputs(1)
+    part, x = make_kwta(), inputs(1)
     with torch.no_grad():
         expected = part(x)[0]
-        _, could = part.sent(x[0])
+        _, could = part.unit_outputs(x[0])
         part.down.weight[~could[0]] = float("nan")
         assert torch.equal(part(x)[0], expected)
 
 
 def test_with_a_predictor_decoding_computes_candidates_only() -> None:
-    part, x = make_free(predictor=4, predictor_share=0.5), inputs(1)
+    part, x = make_kwta(predictor=4, predictor_share=0.5), inputs(1)
     with torch.no_grad():
         expected = part(x)[0]
-        guess = part.guess(x[0])
-        assert guess is not None
-        candidates = set(winners(guess, 32)[0].tolist())
+        predicted = part.predict(x[0])
+        assert predicted is not None
+        candidates = set(winners(predicted, 32)[0].tolist())
         part.up.weight[[n for n in range(64) if n not in candidates]] = float("nan")
         assert torch.equal(part(x)[0], expected)
 
 
 def test_a_predictor_learns_who_wins() -> None:
-    part = make_free(dtype=torch.float32, predictor=12, predictor_share=0.5, balance=0.0).train()
+    part = make_kwta(dtype=torch.float32, predictor=12, predictor_share=0.5, balance=0.0).train()
     x = inputs(300, torch.float32)
     assert part.predictor_down is not None
     assert part.predictor_up is not None
     optimizer = torch.optim.AdamW([part.predictor_down.weight, part.predictor_up.weight], lr=0.02)
 
     def found() -> float:
-        guess = part.guess(x[0])
-        assert guess is not None
-        likely = torch.zeros_like(guess, dtype=torch.bool).scatter_(1, winners(guess, 32), True)
+        predicted = part.predict(x[0])
+        assert predicted is not None
+        likely = torch.zeros_like(predicted, dtype=torch.bool).scatter_(
+            1, winners(predicted, 32), True
+        )
         won = winners(part.score(F.linear(x[0], part.up.weight)), 16)
         return likely.gather(1, won).float().mean().item()
 
@@ -119,7 +121,7 @@ def test_a_predictor_learns_who_wins() -> None:
 
 
 def test_the_dense_twin_is_the_backbones_mlp() -> None:
-    part, x = make_free(sparsity="dense"), inputs()
+    part, x = make_kwta(sparsity="dense"), inputs()
     u = F.linear(x, part.up.weight).clamp_min(0) ** 2
     torch.testing.assert_close(part(x)[0], 0.5 * u @ part.down.weight)  # 0.5: sqrt(16 / 64)
 
@@ -176,7 +178,7 @@ def test_exactly_two_of_any_four_are_zero(dim: int, dtype: torch.dtype) -> None:
     size = torch.stack([torch.randperm(4) for _ in range(16 * 6)]).view(16, 24) + 1.0
     weight = ((size if dim == 1 else size.T) * torch.where(torch.rand(1) > 0, 1, -1)).to(dtype)
     weight = weight * torch.where(torch.rand_like(weight) > 0.5, 1.0, -1.0)
-    done = two_of_four(weight, dim)
+    done = sparsify_2_4(weight, dim)
     groups = (done if dim == 1 else done.T).reshape(-1, 4)
     assert ((groups != 0).sum(1) == 2).all()
     before = (weight if dim == 1 else weight.T).reshape(-1, 4)
@@ -188,7 +190,7 @@ def test_exactly_two_of_any_four_are_zero(dim: int, dtype: torch.dtype) -> None:
 def test_random_weights_have_two_of_four_everywhere_in_the_model() -> None:
     model = make_model(two_four="all")
     for block in model.brain_blocks():
-        assert isinstance(block.mixer.qkv, TwoFourLinear)
+        assert isinstance(block.mixer.qkv, Sparse24Linear)
         used = [block.mixer.qkv.effective(), block.mixer.out.effective()]
         assert hasattr(block.mlp, "weights")
         up, down = block.mlp.weights()
@@ -199,12 +201,12 @@ def test_random_weights_have_two_of_four_everywhere_in_the_model() -> None:
 
 def test_the_threshold_is_soft_and_the_gradient_passes() -> None:
     weight = torch.tensor([[3.0, -1.0, 0.5, -2.0]], requires_grad=True)
-    done = two_of_four(weight)
+    done = sparsify_2_4(weight)
     torch.testing.assert_close(done, 1.4838 * torch.tensor([[2.0, 0.0, 0.0, -1.0]]))
     (done * torch.tensor([[1.0, 2.0, 3.0, 4.0]])).sum().backward()
     assert weight.grad is not None
     assert weight.grad.tolist() == [[1.0, 2.0, 3.0, 4.0]]
     # near the border a weight is near zero on both sides: nothing jumps
-    inside = two_of_four(torch.tensor([[3.0, 1.01, 1.0, 0.5]]))
-    outside = two_of_four(torch.tensor([[3.0, 1.0, 1.01, 0.5]]))
+    inside = sparsify_2_4(torch.tensor([[3.0, 1.01, 1.0, 0.5]]))
+    outside = sparsify_2_4(torch.tensor([[3.0, 1.0, 1.01, 0.5]]))
     assert (inside - outside).abs().max() < 0.02

@@ -9,6 +9,7 @@ import torch
 
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1 import views
+from holo_cli.models.brain_v1.diagnostics import feeding
 from holo_cli.models.views import Weights
 from tests.models.brain_v1.conftest import make_model, make_tokens
 
@@ -40,8 +41,8 @@ def test_columns_page(given: dict[str, Any]) -> None:
     assert list(which.variants) == ["Block 1", "Block 2", "Block 3"]
     heat = torch.tensor(which.variants["Block 2"][0]["z"])
     assert heat.shape == (8, 11)
-    part, x = views.feeding(model, tokens[None])[1]
-    energy = part.sent(x)[0].unflatten(1, (8, -1)).square().mean(2).sqrt().T
+    part, x = feeding(model, tokens[None])[1]
+    energy = part.unit_outputs(x)[0].unflatten(1, (8, -1)).square().mean(2).sqrt().T
     torch.testing.assert_close(heat, energy.float(), rtol=1e-3, atol=1e-5)
     table = how_many.tables[0]
     assert [row[0] for row in table.rows] == ["Block 1", "Block 2", "Block 3"]
@@ -94,4 +95,4 @@ def test_attention_page(top: float) -> None:
 
 
 def test_pages_are_named() -> None:
-    assert make_model().views() == ("columns", "depth", "attention")
+    assert tuple(views.PAGES) == ("columns", "depth", "attention")

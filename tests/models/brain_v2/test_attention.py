@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.brain_v2.attention import PACE, SelectiveAttention
-from holo_cli.models.brain_v2.selection import SLACK, Selected, count, room
+from holo_cli.models.brain_v2.attention import THRESHOLD_SCALE, SelectiveAttention
+from holo_cli.models.brain_v2.selection import SLACK, Selected, capacity, selected_counts
 from holo_cli.training.optim import Optimizer
 from tests.models.brain_v2.parts import awake, config, model, tokens
 
@@ -59,10 +59,12 @@ def test_counts_in_closed_form_are_those_of_the_rule(share: float, odds: float) 
 
 
 def test_room_is_a_prefix_rule() -> None:
-    assert [room(n, 0.1) for n in (1, 5, 6, 10, 100)] == [1, 1, 2, 2, 20]
-    assert room(7, 1.0) == 7
-    counts = count(torch.ones(1, 200, dtype=torch.bool), 0.1, 0, torch.zeros(1, dtype=torch.int64))
-    assert counts[0].tolist() == [room(t + 1, 0.1) for t in range(200)]
+    assert [capacity(n, 0.1) for n in (1, 5, 6, 10, 100)] == [1, 1, 2, 2, 20]
+    assert capacity(7, 1.0) == 7
+    counts = selected_counts(
+        torch.ones(1, 200, dtype=torch.bool), 0.1, 0, torch.zeros(1, dtype=torch.int64)
+    )
+    assert counts[0].tolist() == [capacity(t + 1, 0.1) for t in range(200)]
 
 
 def test_later_tokens_never_change_the_selection_of_earlier_ones() -> None:
@@ -135,7 +137,7 @@ def test_decoding_keeps_selected_tokens_only() -> None:
     with torch.no_grad():
         for t in range(50):
             _, state = attention.step(u[:, t : t + 1], state)
-            assert state.keys.shape[2] == room(t + 1, 0.1)
+            assert state.keys.shape[2] == capacity(t + 1, 0.1)
     chosen = attention.selected(u)
     assert state.count.tolist() == chosen.count.tolist()
     _, k, v = attention.project(u, chosen)
@@ -149,10 +151,10 @@ def test_decoding_keeps_selected_tokens_only() -> None:
 
 def test_the_threshold_follows_the_scores_in_training_and_rests_in_evaluation() -> None:
     made = model(attention_every=1, attention_share=0.15, memory="none").float().train()
-    attention = made._blocks()[0].mixer.attention
+    attention = made.layers()[0].mixer.attention
     assert attention is not None
     with torch.no_grad():
-        attention.threshold.fill_(3.0 / PACE)  # nearly nothing passes
+        attention.threshold.fill_(3.0 / THRESHOLD_SCALE)  # nearly nothing passes
     optimizer = Optimizer(made, TrainingConfig(lr=1e-9, adam_lr=0.01), fast_bf16=False)
     optimizer.set_lr(1.0)
     frozen = [p for p in made.parameters() if p is not attention.threshold]

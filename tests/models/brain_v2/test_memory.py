@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from holo_cli.models.brain_v2.episodic import EpisodicMemory, recall, recall_one
+from holo_cli.models.brain_v2.episodic import EpisodicMemory, chunk_delta_rule, delta_rule_step
 from tests.models.brain_v2.parts import awake, config, model, tokens
 
 D = 8
@@ -17,7 +17,7 @@ def write(keys: Tensor, values: Tensor, *, delta: bool) -> Tensor:
     """The memory (D, D) after writing keys and values (T, D), each in full, nothing forgotten."""
     k, v = keys[None, None], values[None, None]
     keep, full = torch.zeros(1, 1, len(keys)), torch.ones(1, 1, len(keys))
-    _, state = recall(k, k, v, keep.to(k), full.to(k), delta=delta)
+    _, state = chunk_delta_rule(k, k, v, keep.to(k), full.to(k), delta=delta)
     return state[0, 0]
 
 
@@ -61,7 +61,7 @@ def test_forgetting_and_half_a_write() -> None:
     keep = torch.tensor([[[0.0, 0.5]]], dtype=torch.float64).clamp_min(1e-300).log()
     keep[..., 0] = 0.0
     write_all = torch.tensor([[[0.5, 0.0]]], dtype=torch.float64)
-    o, _ = recall(keys, keys, values, keep, write_all)
+    o, _ = chunk_delta_rule(keys, keys, values, keep, write_all)
     torch.testing.assert_close(o[0, 0, 0], 0.5 * value[0, 0, 0])
     torch.testing.assert_close(o[0, 0, 1], 0.25 * value[0, 0, 0])
 
@@ -94,7 +94,7 @@ def one_by_one(
 def test_chunks_equal_the_recurrence(length: int, delta: bool) -> None:
     given = inputs(length)
     state = 0.1 * torch.randn(2, 3, D, D, dtype=torch.float64)
-    y, last = recall(*given, state, delta=delta)
+    y, last = chunk_delta_rule(*given, state, delta=delta)
     slow, end = one_by_one(*given, state, delta)
     torch.testing.assert_close(y, slow, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(last, end, rtol=1e-10, atol=1e-10)
@@ -137,7 +137,7 @@ def test_nothing_is_remembered_from_one_evaluation_to_the_next() -> None:
 def test_the_memory_stays_finite_with_equal_keys_for_long() -> None:
     k = unit(1, D).float().expand(1, 1, 500, D)
     v = torch.randn(1, 1, 500, D, generator=torch.Generator().manual_seed(0))
-    o, state = recall(k, k, v, torch.zeros(1, 1, 500), torch.ones(1, 1, 500))
+    o, state = chunk_delta_rule(k, k, v, torch.zeros(1, 1, 500), torch.ones(1, 1, 500))
     torch.testing.assert_close(o, v, rtol=1e-4, atol=1e-4)  # always the newest
     assert state.abs().max() < 10
 
@@ -175,7 +175,7 @@ def test_one_position_is_the_same_as_a_chunk_of_one(delta: bool) -> None:
     k = F.normalize(k, dim=-1)
     log_alpha, beta = -torch.rand(2, 3, 1, dtype=torch.float64), torch.rand(2, 3, 1).double()
     state = torch.randn(2, 3, 5, 5, dtype=torch.float64)
-    one = recall_one(q, k, v, log_alpha, beta, state, delta=delta)
-    chunk = recall(q, k, v, log_alpha, beta, state, delta=delta)
+    one = delta_rule_step(q, k, v, log_alpha, beta, state, delta=delta)
+    chunk = chunk_delta_rule(q, k, v, log_alpha, beta, state, delta=delta)
     for a, b in zip(one, chunk, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-13)

@@ -22,7 +22,7 @@ def part(**given: object) -> Ponder:
     return made.double()
 
 
-def thought_alone(ponder: Ponder, u: Tensor) -> tuple[Tensor, Tensor, int]:
+def pondered_alone(ponder: Ponder, u: Tensor) -> tuple[Tensor, Tensor, int]:
     """One token (C,) by the formulas: what to add, the divergence, the steps."""
     z, left, out, steps = u, 1.0, torch.zeros_like(u), []
     for n in range(1, ponder.most + 1):
@@ -45,30 +45,30 @@ def thought_alone(ponder: Ponder, u: Tensor) -> tuple[Tensor, Tensor, int]:
 def test_a_batch_of_tokens_equals_each_token_alone() -> None:
     ponder = part()
     u = torch.randn(40, 16, dtype=torch.float64)
-    thought = ponder.think(u)
-    assert thought.steps.unique().numel() > 2  # they do differ
+    result = ponder.ponder(u)
+    assert result.steps.unique().numel() > 2  # they do differ
     for i in range(40):
-        out, divergence, steps = thought_alone(ponder, u[i])
-        torch.testing.assert_close(thought.out[i], out)
-        torch.testing.assert_close(thought.divergence[i], divergence)
-        assert thought.steps[i] == steps
+        out, divergence, steps = pondered_alone(ponder, u[i])
+        torch.testing.assert_close(result.out[i], out)
+        torch.testing.assert_close(result.divergence[i], divergence)
+        assert result.steps[i] == steps
 
 
 def test_at_the_start_halting_is_its_prior() -> None:
     ponder = Ponder(config(ponder=16, ponder_prior=0.3, ponder_rest=0.0))
     ponder.finish_initialisation()
-    thought = ponder.think(torch.randn(10, 16))
-    torch.testing.assert_close(thought.divergence, torch.zeros(10), rtol=0, atol=1e-6)
+    result = ponder.ponder(torch.randn(10, 16))
+    torch.testing.assert_close(result.divergence, torch.zeros(10), rtol=0, atol=1e-6)
     tail = sum(0.7**n for n in range(16))  # the mean of a geometric distribution cut at 16
-    torch.testing.assert_close(thought.mean, torch.full((10,), tail), rtol=1e-4, atol=0)
+    torch.testing.assert_close(result.mean, torch.full((10,), tail), rtol=1e-4, atol=0)
 
 
 def test_the_divergence_is_zero_only_at_the_prior() -> None:
     """Or for a token that stops at once: its prior for ending then is 1, the tail included."""
     ponder = part()
-    thought = ponder.think(torch.randn(50, 16, dtype=torch.float64))
-    assert (thought.divergence[thought.steps > 1] > 0).all()
-    assert (thought.divergence[thought.steps == 1] == 0).all()
+    result = ponder.ponder(torch.randn(50, 16, dtype=torch.float64))
+    assert (result.divergence[result.steps > 1] > 0).all()
+    assert (result.divergence[result.steps == 1] == 0).all()
 
 
 def test_stopped_tokens_leave_the_batch() -> None:
@@ -76,45 +76,45 @@ def test_stopped_tokens_leave_the_batch() -> None:
     ponder = part()
     u = torch.randn(60, 16, dtype=torch.float64)
     with watched([ponder.mlp.up]) as calls:
-        thought = ponder.think(u)
+        result = ponder.ponder(u)
     worked = [given.shape[0] for given, _ in calls]
-    assert sum(worked) == thought.steps.sum()
+    assert sum(worked) == result.steps.sum()
     assert worked == sorted(worked, reverse=True)
     assert worked[-1] < worked[0]
 
 
 def test_decoding_stops_early() -> None:
     made = model(ponder=6, ponder_rest=0.2, attention_every=0)
-    for block in made._blocks():
+    for block in made.layers():
         with torch.no_grad():
             block.mlp.halt_bias.fill_(5.0)  # sure after the first step
-    with watched([b.mlp.mlp.up for b in made._blocks()]) as calls, torch.no_grad():
+    with watched([b.mlp.mlp.up for b in made.layers()]) as calls, torch.no_grad():
         made.step(tokens(1, 1), made.init_state(1))
     assert len(calls) == 2  # one step in each of two layers
 
 
-def test_nothing_is_thought_twice_when_the_first_step_is_sure() -> None:
+def test_one_step_is_enough_when_the_first_is_certain() -> None:
     ponder = part()
     with torch.no_grad():
         ponder.halt.weight.zero_()
         ponder.halt_bias.fill_(8.0)
     u = torch.randn(5, 16, dtype=torch.float64)
-    thought = ponder.think(u)
-    assert thought.steps.tolist() == [1] * 5
-    torch.testing.assert_close(thought.out, ponder.mlp(F.rms_norm(u, (16,), eps=1e-6))[0])
+    result = ponder.ponder(u)
+    assert result.steps.tolist() == [1] * 5
+    torch.testing.assert_close(result.out, ponder.mlp(F.rms_norm(u, (16,), eps=1e-6))[0])
 
 
 @pytest.mark.parametrize("rest", [0.0, 0.05, 0.3])
 def test_expected_steps_are_those_at_the_prior(rest: float) -> None:
     ponder = Ponder(config(ponder=9, ponder_rest=rest, ponder_prior=0.4))
     ponder.finish_initialisation()
-    steps = ponder.think(torch.randn(3, 16)).steps
+    steps = ponder.ponder(torch.randn(3, 16)).steps
     assert steps.tolist() == [ponder.expected_steps()] * 3
 
 
 def test_steps_rise_with_difficulty() -> None:
     """A token is (value, k), the answer is the value turned k times by a fixed permutation: k = 0
-    needs no thought, and each step of a narrow MLP can turn it once more."""
+    needs one step, and each step of a narrow MLP can turn it once more."""
     torch.manual_seed(0)
     values, turns, width = 24, 3, 32
     wheel = torch.randperm(values)
@@ -141,8 +141,8 @@ def test_steps_rise_with_difficulty() -> None:
         optimizer.zero_grad()
     assert loss < 0.1
     with torch.no_grad():
-        thought = ponder.think(u)
-    for steps in (thought.mean, thought.steps.float()):
+        result = ponder.ponder(u)
+    for steps in (result.mean, result.steps.float()):
         by_turns = [steps[k == i].mean().item() for i in range(turns)]
         assert by_turns == sorted(by_turns)
         assert by_turns[-1] > 1.2 * by_turns[0]

@@ -123,7 +123,7 @@ def test_without_decay_nothing_fades() -> None:
 
 def test_states_are_float32_under_autocast() -> None:
     for ssm in ("scalar", "selective"):
-        part = model(ssm=ssm)._blocks()[0].mixer.ssm.float()
+        part = model(ssm=ssm).layers()[0].mixer.ssm.float()
         with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
             for length in (1, 5):
                 u = torch.randn(2, length, 16, dtype=torch.bfloat16)
@@ -140,7 +140,7 @@ def test_the_first_token_reaches_the_last_position_through_the_state_alone(ssm: 
     changed[0, 0] = (given[0, 0] + 1) % 29
     with torch.no_grad():
         assert (made(given) - made(changed))[0, -1].abs().max() > 1e-9
-        for block in made._blocks():  # the same without what the state passes on
+        for block in made.layers():  # the same without what the state passes on
             block.mixer.ssm.out.weight.zero_()
         assert (made(given) - made(changed))[0, -1].abs().max() == 0
 

@@ -25,22 +25,22 @@ def pictures(page: str, **given: Any) -> list[Any]:
 
 
 def test_the_model_names_its_pages() -> None:
-    assert model().views() == ("memory", "attention", "depth") == tuple(views.PAGES)
+    assert tuple(views.PAGES) == ("memory", "attention", "depth")
 
 
 @torch.inference_mode()
 def test_what_is_read_adds_up_to_what_the_memory_says() -> None:
     """The weights shown, times what was written (for Hebb: beta v), are the memory's output."""
     made = model(memory="hebbian", memory_every=1)
-    part = made._blocks()[0].mixer.memory
+    part = made.layers()[0].mixer.memory
     with watched([part]) as calls:
         made.hidden(text()[None])
     u = calls[0][0]
-    from holo_cli.models.brain_v2.episodic import recall
+    from holo_cli.models.brain_v2.episodic import chunk_delta_rule
 
     q, k, v = part.keys(u)
     log_alpha, beta = part.gates(u)
-    o, _ = recall(q, k, v, log_alpha, beta, delta=False)
+    o, _ = chunk_delta_rule(q, k, v, log_alpha, beta, delta=False)
     for h, weights in enumerate(views.reading(part, u)):
         assert weights[3, 4:].isnan().all()
         again = weights.nan_to_num() @ (beta[0, h, :, None] * v[0, h])
@@ -51,7 +51,7 @@ def test_what_is_read_adds_up_to_what_the_memory_says() -> None:
 def test_one_shot_binding_on_a_text() -> None:
     """Right after it was written a value is known, at beta 1 all of it."""
     made = model(memory_every=1)
-    part = made._blocks()[0].mixer.memory
+    part = made.layers()[0].mixer.memory
     part.gates_proj.weight.zero_()
     part.gates_bias[:1], part.gates_bias[1:] = -20.0, 20.0  # forget nothing, write all
     u = torch.randn(1, 30, 16, dtype=torch.float64)

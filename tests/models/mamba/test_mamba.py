@@ -62,7 +62,7 @@ def test_long_pieces_continue_a_state(version: int) -> None:
 
 def test_the_trapezoid_with_all_weight_on_the_present_is_eulers_rule() -> None:
     """share = 1: h_t = alpha_t h_{t-1} + dt_t B_t x_t, as Mamba-2 but for A, norm and bias."""
-    mixer: Any = build(version=3, rope_fraction=0.0)._blocks()[0].mixer.double()
+    mixer: Any = build(version=3, rope_fraction=0.0).layers()[0].mixer.double()
     config = mixer.config
     heads, size = config.heads, config.state_size
     make = torch.Generator().manual_seed(2)
@@ -88,7 +88,7 @@ def test_a_turning_state_counts_parity_for_any_length() -> None:
     """A pair that turns by pi at each 1 and never decays holds the parity of the ones, which no
     state with decays in [0, 1] can; everything is set by hand."""
     config = {"heads": 1, "width": 4, "expand": 1, "state_size": 2}
-    mixer: Any = build(version=3, **config)._blocks()[0].mixer.double()
+    mixer: Any = build(version=3, **config).layers()[0].mixer.double()
     bits = torch.randint(0, 2, (1, 150), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         mixer.bc_gain.zero_()
@@ -134,7 +134,7 @@ def test_it_recalls_a_marked_token_beyond_its_convolution(version: int) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_states_are_float32_under_autocast(version: int) -> None:
-    mixer: Any = build(version=version, inner_conv=0)._blocks()[0].mixer
+    mixer: Any = build(version=version, inner_conv=0).layers()[0].mixer
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         for length in (1, 5):
             u = torch.randn(2, length, 16, dtype=torch.bfloat16)
@@ -145,7 +145,7 @@ def test_states_are_float32_under_autocast(version: int) -> None:
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_extreme_steps_give_neither_nan_nor_infinity(version: int) -> None:
-    mixer: Any = build(version=version)._blocks()[0].mixer
+    mixer: Any = build(version=version).layers()[0].mixer
     assert isinstance(mixer, StateSpaceMixer)
     for scale in (-300.0, 300.0):
         with torch.no_grad():

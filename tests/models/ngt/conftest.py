@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from holo_cli.models.ngt import gravity_attention as pull_module
+from holo_cli.models.ngt import gravity_attention as gravity_module
 from holo_cli.models.ngt import radius as radius_module
 
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many blocks at small lengths, none of which divides 21."""
-    monkeypatch.setattr(pull_module, "BLOCK", 5)
-    monkeypatch.setattr(radius_module, "SIDE", 4)
+    monkeypatch.setattr(gravity_module, "BLOCK", 5)
+    monkeypatch.setattr(radius_module, "TILE", 4)

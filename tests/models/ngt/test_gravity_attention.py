@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from holo_cli.models.ngt import gravity_attention as pull_module
-from holo_cli.models.ngt.gravity_attention import pull
+from holo_cli.models.ngt import gravity_attention as gravity_module
+from holo_cli.models.ngt.gravity_attention import gravity_attention
 from holo_cli.models.ngt.kernels import Gravity, Kernel, Lorentz, make_kernel
-from holo_cli.models.ngt.mixer import LEAST_MASS
+from holo_cli.models.ngt.mixer import MIN_MASS
 from holo_cli.models.ngt.model import Model
-from holo_cli.models.ngt.radius import attend
+from holo_cli.models.ngt.radius import general_attention
 from holo_cli.models.ngt.reference import CASES
 from tests.models.ngt.particles import ATTRACTING, B, D, E, H, T, config, kernel_of, particles
 
@@ -64,9 +64,9 @@ def test_fast_and_general_forms_equal_the_naive_one(
     weight = torch.randn(B, H, queries, E, dtype=torch.float64)
     expected = naive(kernel, q, k, m, v)
     wanted = torch.autograd.grad((expected * weight).sum(), leaves)
-    fast = kernel.pull(q, k, m, v)
+    fast = kernel.attention(q, k, m, v)
     assert fast is not None
-    general = attend(kernel, None, q, k, m[:, :, -queries:], m.log(), v)
+    general = general_attention(kernel, None, q, k, m[:, :, -queries:], m.log(), v)
     for y in (fast, general):
         torch.testing.assert_close(y, expected, rtol=1e-10, atol=1e-10)
         grads = torch.autograd.grad((y * weight).sum(), leaves, retain_graph=True)
@@ -88,7 +88,7 @@ def test_gradcheck_of_the_chunked_form(power: float | str, queries: int) -> None
         p = power
     else:
         p = torch.tensor([[[1.5]], [[4.0]]], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(pull, (q, k, u, eps, p))
+    assert torch.autograd.gradcheck(gravity_attention, (q, k, u, eps, p))
 
 
 def test_wide_coordinates_are_padded_the_other_way() -> None:
@@ -96,8 +96,8 @@ def test_wide_coordinates_are_padded_the_other_way() -> None:
     kernel = make_kernel(config(kernel="gaussian", coords=12)).double()
     q, k = (torch.randn(1, 2, 9, 12, dtype=torch.float64) for _ in range(2))
     m, v = torch.rand(1, 2, 9, 1, dtype=torch.float64), torch.randn(1, 2, 9, 8).double()
-    fast = kernel.pull(q, k, m, v)
-    torch.testing.assert_close(fast, attend(kernel, None, q, k, m, m.log(), v))
+    fast = kernel.attention(q, k, m, v)
+    torch.testing.assert_close(fast, general_attention(kernel, None, q, k, m, m.log(), v))
 
 
 def test_a_very_large_beta_is_flat_space() -> None:
@@ -130,7 +130,7 @@ def test_in_float32_near_points_keep_their_distance() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert kernel.squared(q, k).sqrt().mean().item() == pytest.approx(0.1, rel=0.03)
         v = torch.ones(1, H, 1, E)
-        assert kernel.pull(q, k, torch.ones(1, H, 1, 1), v).isfinite().all()
+        assert kernel.attention(q, k, torch.ones(1, H, 1, 1), v).isfinite().all()
 
 
 # -- nothing blows up, nothing is dead -------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_coincident_points_have_finite_gradients(name: str) -> None:
     z = torch.ones(1, H, 9, D, requires_grad=True)
     m = torch.ones(1, H, 9, 1, requires_grad=True)
     v = torch.randn(1, H, 9, E)
-    forms = [attend(kernel, None, z, z, m, m.log(), v), kernel.pull(z, z, m, v)]
+    forms = [general_attention(kernel, None, z, z, m, m.log(), v), kernel.attention(z, z, m, v)]
     for y in (form for form in forms if form is not None):
         for grad in torch.autograd.grad(y.square().sum(), [z, m, *kernel.parameters()]):
             assert grad.isfinite().all()
@@ -152,9 +152,9 @@ def test_extreme_powers_stay_finite() -> None:
     """Self far away, least mass, steepest power: a row still has a sum."""
     kernel = kernel_of("gravity", power=15.9).float()
     q = torch.full((1, H, 40, D), 8.0, requires_grad=True)
-    m = torch.full((1, H, 40, 1), LEAST_MASS)
+    m = torch.full((1, H, 40, 1), MIN_MASS)
     v = torch.ones(1, H, 40, E)
-    y = kernel.pull(q, -q, m, v)
+    y = kernel.attention(q, -q, m, v)
     torch.testing.assert_close(y, v)
     y.sum().backward()
     assert q.grad.isfinite().all()
@@ -164,12 +164,12 @@ def test_extreme_powers_stay_finite() -> None:
 def test_masses_radius_and_laws_get_gradients(label: str) -> None:
     torch.manual_seed(0)
     model = Model(config(**CASES[label])).train()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         torch.nn.init.normal_(block.mixer.out.weight, std=0.3)
         torch.nn.init.normal_(block.mixer.mass.weight, std=0.3)
     tokens = torch.randint(0, 29, (4, 20))
     model.hidden(tokens).x.pow(3).sum().backward()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         wanted = [block.mixer.mass.weight, *block.mixer.kernel.parameters()]
         if block.mixer.radius_cutoff is not None:
             wanted.append(block.mixer.radius_cutoff.radius)
@@ -209,6 +209,6 @@ def test_training_memory_grows_with_the_length_and_not_with_its_square(label: st
             model.hidden(torch.zeros(1, length, dtype=torch.int64)).x.sum().backward()
         largest[length] = seen.elements
     heads = model.config.heads
-    assert largest[1024] <= heads * pull_module.BLOCK * 1024
+    assert largest[1024] <= heads * gravity_module.BLOCK * 1024
     assert largest[1024] <= 2.1 * largest[512]
     assert largest[1024] < 1024 * 1024  # less than one head's pairs, let alone times d

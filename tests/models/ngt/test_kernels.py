@@ -1,4 +1,4 @@
-"""Gravity is gravity: pull falls with distance and grows with mass, for every kernel."""
+"""Gravity is gravity: weight falls with distance and grows with mass, for every kernel."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_gravity_falls_as_the_power_of_the_distance() -> None:
     assert (near / (1 - near)) / (far / (1 - far)) == pytest.approx(4.0, rel=1e-4)
 
 
-def test_the_older_formula_repels_and_says_so() -> None:
+def test_the_legacy_kernel_repels_and_says_so() -> None:
     kernel = kernel_of("classic")
     shares = [pair_weight(kernel, d) for d in (5.0, 3.0, 2.0, 1.0, 0.3, 0.0)]
     assert shares == sorted(shares, reverse=True)
@@ -49,7 +49,7 @@ def test_the_older_formula_repels_and_says_so() -> None:
     assert "comparison" in (KERNELS["classic"].__doc__ or "")
 
 
-def test_the_pulled_token_s_own_mass_cancels() -> None:
+def test_the_mass_of_the_query_cancels() -> None:
     q, k, m, _ = particles()
     for name in ATTRACTING:
         kernel = kernel_of(name)

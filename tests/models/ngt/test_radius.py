@@ -9,7 +9,12 @@ from torch import Tensor
 from holo_cli.models.ngt import radius as radius_module
 from holo_cli.models.ngt.kernels import Kernel
 from holo_cli.models.ngt.model import Model
-from holo_cli.models.ngt.radius import RadiusCutoff, attend, attend_within, weights
+from holo_cli.models.ngt.radius import (
+    RadiusCutoff,
+    attention_within_radius,
+    general_attention,
+    weights,
+)
 from tests.models.ngt.particles import ATTRACTING, D, E, H, T, config, kernel_of, particles
 
 
@@ -61,14 +66,15 @@ def test_skipping_blocks_changes_nothing(name: str, radius: float, queries: int)
     given = (q, k, m[:, :, -queries:], m.log(), v)
     with torch.no_grad():
         torch.testing.assert_close(
-            attend_within(kernel, cutoff, *given), attend(kernel, cutoff, *given)
+            attention_within_radius(kernel, cutoff, *given),
+            general_attention(kernel, cutoff, *given),
         )
 
 
 @pytest.mark.parametrize("name", ATTRACTING)
 def test_blocks_out_of_reach_are_really_skipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text in five far-apart clusters, a block each: only the diagonal is worked on."""
-    monkeypatch.setattr(radius_module, "SIDE", 8)
+    monkeypatch.setattr(radius_module, "TILE", 8)
     kernel, cutoff = kernel_of(name), cutoff_of("hard", 3.0).eval()
     torch.manual_seed(0)
     axes = torch.cat((torch.eye(D), -torch.eye(D)[:1])).double()
@@ -84,16 +90,16 @@ def test_blocks_out_of_reach_are_really_skipped(name: str, monkeypatch: pytest.M
         return squared(self, q, k, heads)
 
     monkeypatch.setattr(type(kernel), "squared", count)
-    y = attend_within(kernel, cutoff, z, z, m, m.log(), v)
+    y = attention_within_radius(kernel, cutoff, z, z, m, m.log(), v)
     assert pairs == H * 5 * 8 * 8
-    torch.testing.assert_close(y, attend(kernel, cutoff, z, z, m, m.log(), v))
+    torch.testing.assert_close(y, general_attention(kernel, cutoff, z, z, m, m.log(), v))
 
 
 def test_the_model_evaluates_with_skipping_as_without() -> None:
     """A prompt of several blocks: no_grad skips, grad mode does not."""
     torch.manual_seed(0)
     model = Model(config(radius_mode="hard", radius=2.0, context=200)).double().eval()
-    for block in model.gravity_blocks():
+    for block in model.blocks:
         torch.nn.init.normal_(block.mixer.out.weight, std=0.3)
     tokens = torch.randint(0, 29, (2, 150))
     plain = model(tokens)

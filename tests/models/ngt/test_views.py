@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.models.ngt.mixer import LEAST_MASS, GravityMixer
+from holo_cli.models.ngt.mixer import MIN_MASS, GravityMixer
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.reference import CASES
 from holo_cli.registry import config_class
@@ -24,7 +24,7 @@ def test_measures_are_those_of_the_physics(label: str) -> None:
     with torch.no_grad():
         got = model.measures(tokens)
     names = {"distance", "entropy", "mass_min", "mass_mean", "mass_max", "repulsion"}
-    names |= set(model.gravity_blocks()[0].mixer.kernel.figures())
+    names |= set(model.blocks[0].mixer.kernel.figures())
     if "radius_mode" in CASES[label]:
         names |= {"radius", "beyond"}
     assert set(got) == {f"layer{n}/{name}" for n in (1, 2) for name in names}
@@ -32,7 +32,7 @@ def test_measures_are_those_of_the_physics(label: str) -> None:
     for n in (1, 2):
         mean = got[f"layer{n}/mass_mean"]
         # all weigh softplus(0) at first
-        assert mean == pytest.approx(0.6931 + LEAST_MASS, abs=1e-3)
+        assert mean == pytest.approx(0.6931 + MIN_MASS, abs=1e-3)
         assert 0 < got[f"layer{n}/mass_min"] <= mean + 1e-9 <= got[f"layer{n}/mass_max"] + 2e-9
         assert 0 <= got[f"layer{n}/entropy"] <= torch.tensor(40.0).log()
         if "radius_mode" in CASES[label]:
@@ -54,7 +54,7 @@ def test_snapshots_agree_with_what_the_model_computes() -> None:
         model.hidden(tokens)
     with torch.no_grad():
         last = snapshots(model, tokens)[1]
-        torch.testing.assert_close(mixer._join(last.weights @ last.now.v), calls[0][1][0])
+        torch.testing.assert_close(mixer._join(last.weights @ last.particles.v), calls[0][1][0])
     assert isinstance(mixer, GravityMixer)
 
 
@@ -66,7 +66,6 @@ def test_pages_hold_what_the_model_gives(label: str) -> None:
 
     torch.manual_seed(0)
     model = Model(config(**CASES[label])).eval()
-    assert model.views() == tuple(views.PAGES)
     tokens = torch.randint(0, 29, (15,))
     with torch.inference_mode():
         where = views.coordinates(model, tokens)

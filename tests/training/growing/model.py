@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from holo_cli.layers.attention import Attention
 from holo_cli.models.backbone import Backbone
 from holo_cli.models.base import LanguageModel
+from holo_cli.models.vanilla.attention import Attention
 
 
 class Model(Backbone):

@@ -1,9 +1,9 @@
-"""What can go wrong with a transfer, what passes by itself, and how long to wait for it.
+"""Errors of downloads: which are transient, retries with backoff, and the final error messages.
 
-The hub's client retries a single request by itself, for about twenty seconds. Around that lies
-this: after each failure that may pass (no connection, a cut one, 429, 5xx) a pause that doubles,
-and then on from the last position, until `ATTEMPTS` failures in a row without a single new row.
-Then the preparation ends with one sentence; what was packed is kept, and the same command goes on.
+The hub's client retries a single request for about twenty seconds. On top of that, reading is
+resumed from the last position after each transient failure (no connection, a broken one, 429, 5xx),
+with exponential backoff, until `ATTEMPTS` failures in a row without a new row. Then the preparation
+stops with an error; the shards are kept, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from holo_cli.data.network import hub_endpoint
 from holo_cli.errors import DataError
 
 ATTEMPTS = 6
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
+FIRST_BACKOFF, MAX_BACKOFF = 1.0, 60.0  # seconds
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 
 T = TypeVar("T")
 
 
 def transfer_errors() -> tuple[type[Exception], ...]:
-    """Everything that the libraries for transfers raise. Import them before asking."""
+    """What the download libraries raise. Only covers libraries that are imported already."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
     kinds: list[type[Exception]] = [OSError, EOFError, zlib.error, HfHubHTTPError, DatasetsError]
     for library, name in (("httpx", "HTTPError"), ("httpx2", "HTTPError")):
-        if library in sys.modules:  # which of them there is depends on the client's version
+        if library in sys.modules:  # which one is used depends on the version of the client
             kinds.append(getattr(sys.modules[library], name))
     if "aiohttp" in sys.modules:
         kinds.append(sys.modules["aiohttp"].ClientError)
@@ -39,7 +39,7 @@ def transfer_errors() -> tuple[type[Exception], ...]:
 
 
 def status_of(error: BaseException) -> int | None:
-    """The status of the answer that an error is about, anywhere along its causes."""
+    """The HTTP status of an error or of one of its causes."""
     seen: BaseException | None = error
     while seen is not None:
         response = getattr(seen, "response", None)
@@ -51,7 +51,7 @@ def status_of(error: BaseException) -> int | None:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help."""
+    """Whether a retry may succeed."""
     status = status_of(error)
     if status is not None:
         return status in _TRANSIENT
@@ -59,19 +59,19 @@ def is_transient(error: BaseException) -> bool:
 
 
 def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures in a row."""
-    return float(min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE))
+    """Seconds to wait after `failures` failures in a row."""
+    return float(min(FIRST_BACKOFF * 2 ** (failures - 1), MAX_BACKOFF))
 
 
-def retry(ask: Callable[[], T], what: str) -> T:
-    """The answer of `ask`, tried again while its failures may pass."""
+def retry(request: Callable[[], T], what: str) -> T:
+    """The result of `request`, retried after transient failures. `what`: named in errors."""
     kinds = transfer_errors()
     for failures in range(1, ATTEMPTS + 1):
         try:
-            return ask()
+            return request()
         except kinds as error:
             if not is_transient(error):
-                raise permanent_error(what, "", error) from error
+                raise permanent_error(what, error) from error
             if failures == ATTEMPTS:
                 raise retries_exhausted(what, error) from error
             time.sleep(backoff(failures))
@@ -79,27 +79,25 @@ def retry(ask: Callable[[], T], what: str) -> T:
 
 
 def retries_exhausted(what: str, error: BaseException) -> DataError:
-    """After the last attempt."""
     return DataError(
         f"{what} could not be read any further: {reason(error)}.",
-        next_step="Give the same command again later: it goes on from here.",
+        next_step="Run the same command again later: it resumes from here.",
     )
 
 
-def permanent_error(what: str, code: str, error: BaseException) -> DataError:
-    """An answer that will not change by itself."""
+def permanent_error(what: str, error: BaseException) -> DataError:
+    """The error for a failure that is not transient."""
     status = status_of(error)
     if status in (401, 403):
         return DataError(
-            f"{what} may not be read: {hub_endpoint()} answers {status}.",
-            next_step="If it asks for consent, give it on its page there; then log in with "
-            "`hf auth login`, or set HF_TOKEN.",
+            f"Access to {what} was denied: {hub_endpoint()} responds with status {status}.",
+            next_step="Accept its terms on its page if it has any, then log in with "
+            "`hf auth login` or set HF_TOKEN.",
         )
     if status == 404 or isinstance(error, FileNotFoundError):
-        which = f" for '{code}'" if code else ""
         return DataError(
-            f"{what} has no such files{which} at {hub_endpoint()}.",
-            next_step="Check --lang; a dataset that has moved needs a newer holo.",
+            f"{what} was not found at {hub_endpoint()}.",
+            next_step="Check --lang; a dataset that has moved needs a newer version of holo.",
         )
     return DataError(
         f"{what} could not be read: {reason(error)}.",
@@ -108,8 +106,8 @@ def permanent_error(what: str, code: str, error: BaseException) -> DataError:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, or what kind it is."""
+    """The HTTP status of an error, else its first line, else its type."""
     status = status_of(error)
     lines = str(error).strip().splitlines()
-    told = lines[0].rstrip(".:") if lines else type(error).__name__
-    return f"the answer was {status}" if status is not None else told
+    message = lines[0].rstrip(".:") if lines else type(error).__name__
+    return f"HTTP status {status}" if status is not None else message

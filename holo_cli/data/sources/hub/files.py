@@ -1,10 +1,10 @@
-"""Where the files of a hub dataset are: on the hub at one revision, in its cache, or in a folder.
+"""Lists the files of a hub dataset: on the hub at one revision, in its cache, or in a folder.
 
-A repository's files are listed once, at the commit that its branch has at that moment; everything
-is read from that commit, today and after an interruption, so a dataset that changes meanwhile does
-not mix two versions. Small datasets are fetched whole into the hub's own cache (`HF_HOME`), and a
-fetched file is compared with the hash that the hub gives for it: the sha256 of a large file, the
-git blob id of a small one. Without a network the cache alone is looked at.
+A repository is listed once, at the current commit of its branch; everything is read from that
+commit, also after an interruption, so that two versions of a dataset are never mixed. Small
+datasets are downloaded completely into the hub's cache (`HF_HOME`), and each file is compared with
+the hash that the hub gives: the sha256 of a large file, the git blob id of a small one. Offline,
+only the cache is used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holo_cli.data.network import hub_endpoint
-from holo_cli.data.sources.hub.errors import permanent_error, retry
+from holo_cli.data.sources.hub.errors import retry
 from holo_cli.data.sources.hub.subsets import Part
 from holo_cli.errors import DataError
 
@@ -27,32 +27,32 @@ _OF = re.compile(r"-of-(\d+)")
 
 @dataclass(frozen=True)
 class DataFile:
-    """One file: `address` is what is opened (hf://, https://, or a path)."""
+    """One file. `address` is an hf:// or https:// URL, or a local path."""
 
     path: str  # in the repository
     address: str
     split: str = ""
     size: int | None = None
     sha256: str = ""
-    blob: str = ""  # git's id of the content, for files that are not in large-file storage
+    blob: str = ""  # git blob id, for files that are not in large-file storage
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a part, in the order in which they are read, and the commit they are of."""
+    """The files of a part in reading order, and their commit."""
 
     revision: str
     files: tuple[DataFile, ...]
 
 
-def on_the_hub(part: Part, code: str, pinned: str = "") -> Listing:
-    """The files at the branch's present commit, or at the commit `pinned`."""
+def list_hub(part: Part, code: str, pinned: str = "") -> Listing:
+    """The files on the hub at the current commit of the branch, or at `pinned`."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
     api = HfApi(endpoint=hub_endpoint())
 
-    def ask() -> tuple[str, list[RepoFile]]:
+    def request() -> tuple[str, list[RepoFile]]:
         revision = str(
             api.dataset_info(part.repository, revision=pinned or part.revision, timeout=10).sha
         )
@@ -69,10 +69,7 @@ def on_the_hub(part: Part, code: str, pinned: str = "") -> Listing:
             found += [entry for entry in entries if isinstance(entry, RepoFile)]
         return revision, found
 
-    try:
-        revision, entries = retry(ask, what=part.repository)
-    except FileNotFoundError as error:  # a folder that is not there
-        raise permanent_error(part.repository, code, error) from error
+    revision, entries = retry(request, what=part.repository)
     files = [
         DataFile(
             path=entry.path,
@@ -83,30 +80,30 @@ def on_the_hub(part: Part, code: str, pinned: str = "") -> Listing:
         )
         for entry in entries
     ]
-    return Listing(revision, _chosen(part, code, files, "on the hub"))
+    return Listing(revision, _matching(part, code, files, hub_endpoint()))
 
 
-def on_the_web(part: Part, code: str) -> Listing:
-    """The files that a list on the web names (RedPajama-V2 lies outside the hub)."""
+def list_web(part: Part, code: str) -> Listing:
+    """The files that a list on the web names (RedPajama-V2 is not on the hub)."""
     import requests
 
     address = part.listing.format(code=code)
 
-    def ask() -> str:
+    def request() -> str:
         answer = requests.get(address, timeout=10)
         answer.raise_for_status()
         return answer.text
 
-    names = retry(ask, what=address).split()
+    names = retry(request, what=address).split()
     if not names:
-        raise DataError(f"{address} names no files.", next_step="Try again later.")
+        raise DataError(f"The file list {address} is empty.", next_step="Try again later.")
     revision = hashlib.sha256("\n".join(names).encode()).hexdigest()
     files = (DataFile(f"{name}.json.gz", part.address.format(name=name)) for name in names)
     return Listing(revision, tuple(files))
 
 
-def in_a_folder(part: Part, code: str, folder: Path) -> Listing:
-    """A copy of the repository in a folder, or in a folder of that name inside it."""
+def list_folder(part: Part, code: str, folder: Path) -> Listing:
+    """The files of a local copy of the repository: `folder`, or `folder`/REPOSITORY."""
     inside = folder / part.repository
     root = inside if inside.is_dir() else folder
     if not root.is_dir():
@@ -116,34 +113,34 @@ def in_a_folder(part: Part, code: str, folder: Path) -> Listing:
         for path in sorted(root.rglob("*"))
         if path.is_file()
     ]
-    chosen = _chosen(part, code, files, f"in {folder}")
-    state = [(f.path, f.size, Path(f.address).stat().st_mtime_ns) for f in chosen]
-    return Listing(hashlib.sha256(repr(state).encode()).hexdigest(), chosen)
+    found = _matching(part, code, files, str(folder))
+    state = [(f.path, f.size, Path(f.address).stat().st_mtime_ns) for f in found]
+    return Listing(hashlib.sha256(repr(state).encode()).hexdigest(), found)
 
 
-def in_the_cache(part: Part, code: str, pinned: str = "") -> Listing:
-    """What was fetched before, by whatever program, into the hub's cache."""
+def list_cache(part: Part, code: str, pinned: str = "") -> Listing:
+    """The files in the hub's cache, downloaded earlier by any program."""
     folder = _cached(part, pinned)
     if folder is None:
         raise DataError(
-            f"{part.repository} is not in the cache of the hub, and no network is to be used.",
-            next_step="Leave --offline out once, or use a copy of its files (--source FOLDER), "
-            "or holo prepare stories.",
+            f"{part.repository} is not in the cache of the hub, and offline mode is on.",
+            next_step="Run once without --offline, or use a local copy (--source FOLDER), or use "
+            "the embedded text (holo prepare stories).",
         )
-    listing = in_a_folder(part, code, folder)
+    listing = list_folder(part, code, folder)
     for pattern in _patterns(part, code).values():
         there = [f.path for f in listing.files if fnmatch.fnmatchcase(f.path, pattern)]
         of = _OF.search(there[0])
         if of is not None and len(there) < int(of[1]):
             raise DataError(
                 f"Only {len(there)} of {int(of[1])} files of {part.repository} are in the cache.",
-                next_step="Leave --offline out once, so that the others are fetched.",
+                next_step="Run once without --offline to download the rest.",
             )
     return replace(listing, revision=folder.name)
 
 
 def _cached(part: Part, pinned: str) -> Path | None:
-    """The folder of a repository in the hub's cache: the commit asked for, else the newest."""
+    """The folder of a repository in the hub's cache, at `pinned` or else the newest commit."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
@@ -162,10 +159,10 @@ def _cached(part: Part, pinned: str) -> Path | None:
     return newest.snapshot_path if newest is not None else None
 
 
-def fetched(part: Part, listing: Listing, workers: int) -> Listing:
-    """The same files, now in the hub's cache and checked; `workers` of them at a time."""
+def download(part: Part, listing: Listing, workers: int) -> Listing:
+    """Download the files into the hub's cache, `workers` at a time, and check their hashes."""
     with ThreadPoolExecutor(max(1, min(workers, 8))) as pool:
-        paths = pool.map(lambda file: _fetch(part, listing.revision, file), listing.files)
+        paths = pool.map(lambda file: _download_file(part, listing.revision, file), listing.files)
         files = [
             replace(file, address=str(path))
             for file, path in zip(listing.files, paths, strict=True)
@@ -173,12 +170,12 @@ def fetched(part: Part, listing: Listing, workers: int) -> Listing:
     return replace(listing, files=tuple(files))
 
 
-def _fetch(part: Part, revision: str, file: DataFile) -> Path:
+def _download_file(part: Part, revision: str, file: DataFile) -> Path:
     from huggingface_hub import hf_hub_download
 
     for again in (False, True):
 
-        def download(again: bool = again) -> str:
+        def request(again: bool = again) -> str:
             return str(
                 hf_hub_download(
                     part.repository,
@@ -190,19 +187,19 @@ def _fetch(part: Part, revision: str, file: DataFile) -> Path:
                 )
             )
 
-        path = Path(retry(download, what=f"{part.repository}/{file.path}"))
-        if _as_promised(path, file):
+        path = Path(retry(request, what=f"{part.repository}/{file.path}"))
+        if _hash_matches(path, file):
             return path
-    path.resolve().unlink()  # the content, which the name in the cache only points to
+    path.resolve().unlink()  # the content: the cache entry is a link to it
     path.unlink(missing_ok=True)
     raise DataError(
-        f"{file.path} of {part.repository} was fetched twice, and both times its content did "
-        "not fit the hash that the hub gives for it.",
-        next_step="Something on the way changes it: try another network, or later.",
+        f"{file.path} of {part.repository} was downloaded twice, and its content did not match the "
+        "hash on the hub.",
+        next_step="The network may alter it: try another network, or try again later.",
     )
 
 
-def _as_promised(path: Path, file: DataFile) -> bool:
+def _hash_matches(path: Path, file: DataFile) -> bool:
     content = path.read_bytes() if not file.sha256 and file.blob else b""
     if file.sha256:
         with path.open("rb") as opened:
@@ -218,21 +215,21 @@ def _patterns(part: Part, code: str) -> dict[str, str]:
 
 
 def _folder(pattern: str) -> str:
-    """The folder that holds everything a pattern can match."""
+    """The longest fixed folder of a pattern."""
     fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     return fixed.rpartition("/")[0]
 
 
-def _chosen(part: Part, code: str, files: Iterable[DataFile], where: str) -> tuple[DataFile, ...]:
-    """The files of each split in order; refused where a split has none."""
+def _matching(part: Part, code: str, files: Iterable[DataFile], place: str) -> tuple[DataFile, ...]:
+    """The files of each split in order; DataError if a split has none in `place`."""
     known: Sequence[DataFile] = sorted(files, key=lambda file: file.path)
-    chosen: list[DataFile] = []
+    found: list[DataFile] = []
     for split, pattern in _patterns(part, code).items():
         matching = [file for file in known if fnmatch.fnmatchcase(file.path, pattern)]
         if not matching:
             raise DataError(
-                f"There are no files {pattern} of {part.repository} {where}.",
-                next_step="Check --lang; a dataset that has changed its layout needs a newer holo.",
+                f"{part.repository} has no files {pattern} in {place}.",
+                next_step="Check --lang; a changed layout needs a newer version of holo.",
             )
-        chosen += [replace(file, split=split) for file in matching]
-    return tuple(chosen)
+        found += [replace(file, split=split) for file in matching]
+    return tuple(found)

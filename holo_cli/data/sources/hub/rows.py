@@ -1,14 +1,14 @@
-"""Rows of one data file through `datasets` streaming, readable from any row on.
+"""Streams the rows of one data file with `datasets`, from any row on.
 
-Files outside the hub (RedPajama's) are streamed with `requests`, as `datasets` has no client for
-other addresses without further packages.
+Files outside the hub (RedPajama's) are streamed with `requests`, because `datasets` needs further
+packages for other servers.
 
-Nothing is downloaded beforehand: parquet is read by ranges, a json.gz from its start. To go on at
-a row, the row groups of a parquet file before it are jumped over; the other kinds are read again
-up to it. A position is thus a number that no version of a library has a say in.
+Nothing is downloaded beforehand: parquet is read by ranges, json.gz from its start. To resume at a
+row, the row groups of a parquet file before it are skipped; other files are read again up to it. A
+position is therefore a row number, independent of the versions of libraries.
 
-The library's own patience (twenty tries, up to a minute apart, without a word) is switched off;
-`hub_errors` has ours.
+The silent retries of `datasets` (twenty, up to a minute apart) are switched off in favour of those
+in `errors.py`.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ Rows = list[dict[str, Any]]
 def row_chunks(
     file: DataFile, columns: Sequence[str], what: str, row: int = 0
 ) -> Iterator[tuple[Rows, int]]:
-    """(rows, number of the row after them) from `row` on; failures that may pass are waited out.
+    """(rows, number of the row after them) from `row` on, with retries after transient failures.
 
-    DataError where the file has no such columns, is damaged, or cannot be had at last.
+    DataError if a column is missing, the file is damaged, or the retries are exhausted.
     """
     failures = 0
     while True:
@@ -59,12 +59,12 @@ def row_chunks(
             failures += 1
             if isinstance(error, _decoding_errors()) and failures > 1:
                 raise DataError(
-                    f"{file.path} of {what} is damaged, or was changed on the way: "
+                    f"{file.path} of {what} is damaged, or was altered in transit: "
                     f"{reason(error)}.",
-                    next_step="Try again later; if it stays, use a copy (--source FOLDER).",
+                    next_step="Try again later, or use a local copy (--source FOLDER).",
                 ) from error
             if not is_transient(error):
-                raise permanent_error(f"{what}: {file.path}", "", error) from error
+                raise permanent_error(f"{file.path} of {what}", error) from error
             if failures >= ATTEMPTS:
                 raise retries_exhausted(f"{file.path} of {what}", error) from error
             time.sleep(backoff(failures))
@@ -77,7 +77,7 @@ def _rows_from(
         return islice(_web_rows(file.address), row, None)
     import datasets
 
-    _without_patience(datasets)
+    _disable_retries(datasets)
     kind = _kind(file.path)
     given: dict[str, Any] = {"data_files": [file.address], "split": "train", "streaming": True}
     stream = datasets.load_dataset(kind, **given)
@@ -91,8 +91,8 @@ def _rows_from(
 
 
 def _from_row_group(stream: Any, address: str, row: int) -> Iterable[dict[str, Any]]:
-    """The rows from `row` on, with no byte read of the row groups before it."""
-    if not hasattr(stream, "reshard"):  # an older `datasets`: passed over, not jumped over
+    """The rows from `row` on, without reading the row groups before it."""
+    if not hasattr(stream, "reshard"):  # older versions of `datasets` read and discard
         return stream.skip(row)
     import fsspec  # type: ignore[import-untyped]
     import pyarrow.parquet
@@ -114,10 +114,10 @@ def _from_row_group(stream: Any, address: str, row: int) -> Iterable[dict[str, A
 
 
 def _web_rows(address: str) -> Iterator[dict[str, Any]]:
-    """Rows of a json.gz outside the hub, unpacked as it comes."""
+    """The rows of a json.gz file outside the hub, decompressed while downloading."""
     import requests
 
-    unpack = zlib.decompressobj(wbits=31)  # with gzip's header and its checksum at the end
+    unpack = zlib.decompressobj(wbits=31)  # gzip format, with its checksum
     held = b""
     with requests.get(address, stream=True, timeout=10) as answer:
         answer.raise_for_status()
@@ -126,12 +126,12 @@ def _web_rows(address: str) -> Iterator[dict[str, Any]]:
             *lines, held = (held + unpack.decompress(packed)).split(b"\n")
             yield from (json.loads(line) for line in lines)
     if not unpack.eof:
-        raise EOFError("it ends in the middle")
+        raise EOFError("unexpected end of file")
     if held:
         yield json.loads(held)
 
 
-def _without_patience(datasets: Any) -> None:
+def _disable_retries(datasets: Any) -> None:
     config = datasets.config
     config.HF_ENDPOINT = hub_endpoint()
     config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -153,13 +153,13 @@ def _check_columns(file: DataFile, columns: Sequence[str], row: dict[str, Any], 
             shown = ", ".join(there[:_SHOWN]) + (", ..." if len(there) > _SHOWN else "")
             raise DataError(
                 f"{file.path} of {what} has no column '{column}'; it has: {shown}.",
-                next_step="A dataset that has changed its columns needs a newer holo; or take its "
-                "files as your own text: holo prepare mine --source FOLDER --text-field NAME.",
+                next_step="Changed columns need a newer version of holo; or read the files as your "
+                "own text: holo prepare mine --source FOLDER --text-field NAME.",
             )
 
 
 def _decoding_errors() -> tuple[type[Exception], ...]:
-    """What reading damaged content raises."""
+    """What reading a damaged file raises."""
     import gzip
 
     import pyarrow

@@ -1,9 +1,9 @@
-"""Datasets of the Hugging Face hub: a row of `hub_parts` opened as a source.
+"""Opens the datasets of the Hugging Face hub that `subsets.py` describes.
 
-The files come from the hub (probed first: without an answer there is one sentence within
-seconds), from its cache (`--offline`, `HF_HUB_OFFLINE`, `HF_DATASETS_OFFLINE`), or from a copy in
-a folder (`--source`). Each part and language is a stream; several streams of one dataset take
-turns, so that any beginning of it holds something of each.
+The files come from the hub (checked first, so that a missing network is an error within seconds),
+from its cache (`--offline`, `HF_HUB_OFFLINE`, `HF_DATASETS_OFFLINE`), or from a local copy
+(`--source`). Each part and language is a stream; the streams of a dataset take turns, so that every
+prefix contains text of each.
 """
 
 from __future__ import annotations
@@ -19,27 +19,29 @@ from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
-from holo_cli.data.sources.articles import articles
-from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, counted
+from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, numbered_chunks
 from holo_cli.data.sources.hub import files as hub_files
+from holo_cli.data.sources.hub.articles import articles
 from holo_cli.data.sources.hub.files import DataFile, Listing
+from holo_cli.data.sources.hub.prefetch import prefetch
 from holo_cli.data.sources.hub.rows import row_chunks
 from holo_cli.data.sources.hub.subsets import BALANCED, DEFAULT_LANGUAGES, PARTS, Part
-from holo_cli.data.sources.prefetch import prefetch
 from holo_cli.errors import DataError, UsageError, nearest
 
-_TEXT_PER_BYTE = {".parquet": 1.7, ".gz": 2.6, ".csv": 1.0}  # of files, roughly, for progress
+_TEXT_PER_BYTE = {".parquet": 1.7, ".gz": 2.6, ".csv": 1.0}  # approximate, for progress
 
 
 def open_hub(request: Request) -> Source:
-    """The dataset `request.name` of the hub, or a copy of it in `request.source`."""
-    chosen = _choose(request)
-    several = len({part.repository for part, _ in chosen}) > 1
+    """Open the dataset `request.name` from the hub or from a copy in `request.source`."""
+    selected = _select(request)
+    several = len({part.repository for part, _ in selected}) > 1
     revisions: dict[str, str] = {}
     streams: list[Stream] = []
-    get = _way(request, [part for part, _ in chosen])
-    for part, language in chosen:
-        listing = get(part, _code(part, language, request), revisions.get(part.repository, ""))
+    list_files = _lister(request, [part for part, _ in selected])
+    for part, language in selected:
+        listing = list_files(
+            part, _code(part, language, request), revisions.get(part.repository, "")
+        )
         key = f"{part.repository} {language}".strip() if part.listing else part.repository
         revisions[key] = listing.revision
         name = part.repository if several else request.name
@@ -47,11 +49,11 @@ def open_hub(request: Request) -> Source:
     return Source(
         name=request.name,
         streams=tuple(streams),
-        identity={"revisions": revisions, "languages": [language for _, language in chosen]},
+        identity={"revisions": revisions, "languages": [language for _, language in selected]},
         description={
             "name": request.name,
             "revisions": revisions,
-            "licences": {p.repository: p.licence for p, _ in chosen if p.licence},
+            "licences": {p.repository: p.licence for p, _ in selected if p.licence},
             **({"source": request.source} if request.source else {}),
         },
         total_bytes=_total(streams, request),
@@ -62,35 +64,35 @@ def open_hub(request: Request) -> Source:
 # -- which files ----------------------------------------------------------------------------------
 
 
-def _choose(request: Request) -> list[tuple[Part, str]]:
-    """The parts to read, each with the language it is read for ("" where it has several)."""
-    parts = tuple(_of_subset(part, request) for part in PARTS[request.name])
+def _select(request: Request) -> list[tuple[Part, str]]:
+    """The parts to read, each with its language ("" if it has several)."""
+    parts = tuple(_with_subset(part, request) for part in PARTS[request.name])
     if not any(part.by_language for part in parts):
         wanted = set(request.languages)
         there = {language for part in parts for language in part.texts.values()}
         if wanted and not wanted & there:
             raise UsageError(
                 f"{request.name} has no text in '{request.languages[0]}'.",
-                next_step=f"--lang takes {', '.join(sorted(there))}, or leave it out.",
+                next_step=f"Use --lang with {', '.join(sorted(there))}, or remove it.",
             )
         kept = [p for p in parts if not wanted or wanted & set(p.texts.values())]
         return [(part, _only(part)) for part in kept]
     languages = request.languages or DEFAULT_LANGUAGES.get(request.name, ())
     if not languages:
         raise UsageError(
-            f"{request.name} comes by language, and none was asked for.",
-            next_step=f"holo prepare {request.name} --lang ko, or --lang ko,en.",
+            f"{request.name} needs --lang.",
+            next_step=f"For example: holo prepare {request.name} --lang ko, or --lang ko,en.",
         )
     return [(_part_for(parts, language, request), language) for language in languages]
 
 
-def _of_subset(part: Part, request: Request) -> Part:
+def _with_subset(part: Part, request: Request) -> Part:
     if request.subset is None:
         return part
     if request.subset not in part.subsets:
         raise UsageError(
             f"{request.name} has no subset '{request.subset}'.",
-            next_step=nearest(request.subset, part.subsets) if part.subsets else "Leave it out.",
+            next_step=nearest(request.subset, part.subsets) if part.subsets else "Remove --subset.",
         )
     return replace(part, files={"": part.subsets[request.subset]})
 
@@ -102,13 +104,15 @@ def _part_for(parts: tuple[Part, ...], language: str, request: Request) -> Part:
             return part
     known = sorted({code for part in parts for code in part.codes or ()})
     raise UsageError(
-        f"{request.name} is not known here to have '{language}'.",
-        next_step=nearest(language, known) if len(known) < 9 else f"Known: {' '.join(known)}.",
+        f"{request.name} has no language '{language}'.",
+        next_step=nearest(language, known)
+        if len(known) < 9
+        else f"Available languages: {' '.join(known)}.",
     )
 
 
 def _code(part: Part, language: str, request: Request) -> str:
-    """What a language is called in the paths of a part."""
+    """The name of a language in the paths of a part."""
     if part.codes is not None and language in part.codes:
         return part.codes[language]
     return request.scripts.get(language, language) if part.scripts else language
@@ -119,43 +123,43 @@ def _only(part: Part) -> str:
     return languages.pop() if len(languages) == 1 else ""
 
 
-# -- from where -----------------------------------------------------------------------------------
+# -- where the files are --------------------------------------------------------------------------
 
 
-def _way(request: Request, parts: list[Part]) -> Any:
-    """The function that finds a part's files: (part, code, revision so far) -> Listing."""
+def _lister(request: Request, parts: list[Part]) -> Any:
+    """The function that lists the files of a part: (part, code, known revision) -> Listing."""
     if request.source is not None:
         folder = Path(request.source).expanduser()
-        return lambda part, code, revision: hub_files.in_a_folder(part, code, folder)
+        return lambda part, code, revision: hub_files.list_folder(part, code, folder)
     if request.offline or hub_offline():
-        # read by the libraries when they are imported, which is not before here
+        # the libraries read both variables on import, which has not happened yet
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-        return lambda part, code, revision: hub_files.in_the_cache(
+        return lambda part, code, revision: hub_files.list_cache(
             part, code, revision or request.pinned.get(part.repository, "")
         )
     for host in sorted({_host(part) for part in parts}):
         if not reachable(host):
             raise DataError(
-                f"{request.name} has to be fetched from {host}, which does not answer.",
-                next_step="Check the network; or use what was fetched before (--offline), a copy "
-                "of its files (--source FOLDER), or the embedded text (holo prepare stories).",
+                f"{request.name} has to be downloaded from {host}, which does not respond.",
+                next_step="Check the network; or use earlier downloads (--offline), a local copy "
+                "(--source FOLDER), or the embedded text (holo prepare stories).",
             )
 
-    def from_the_network(part: Part, code: str, revision: str) -> Listing:
+    def list_remote(part: Part, code: str, revision: str) -> Listing:
         if part.listing:
-            return hub_files.on_the_web(part, code)
+            return hub_files.list_web(part, code)
         revision = revision or request.pinned.get(part.repository, "")
-        listing = hub_files.on_the_hub(part, code, revision)
-        return hub_files.fetched(part, listing, request.workers) if part.keep else listing
+        listing = hub_files.list_hub(part, code, revision)
+        return hub_files.download(part, listing, request.workers) if part.keep else listing
 
-    return from_the_network
+    return list_remote
 
 
 def _host(part: Part) -> str:
     return "/".join(part.listing.split("/")[:3]) if part.listing else hub_endpoint()
 
 
-# -- as streams -----------------------------------------------------------------------------------
+# -- streams --------------------------------------------------------------------------------------
 
 
 def _stream(part: Part, language: str, listing: Listing, name: str, request: Request) -> Stream:
@@ -203,7 +207,7 @@ def _stream(part: Part, language: str, listing: Listing, name: str, request: Req
                     yield document
 
     def whole(counts: Counter[str]) -> Iterator[Document]:
-        """For files at hand: rows joined to articles, repeats left out, read from the start."""
+        """For downloaded files: join articles, remove duplicates; always read from the start."""
         seen: set[bytes] = set()
         for _, files in groupby(listing.files, key=lambda file: file.split):
             stream = chain.from_iterable(lines_of(file, counts) for file in files)
@@ -215,10 +219,10 @@ def _stream(part: Part, language: str, listing: Listing, name: str, request: Req
                 seen.add(digest)
                 yield document
 
-    chunks = counted(whole) if part.articles or part.unique else read
-    streamed = not part.keep and request.source is None
+    chunks = numbered_chunks(whole) if part.articles or part.unique else read
+    remote = not part.keep and request.source is None
     return Stream(
-        chunks=(lambda position: prefetch(chunks(position))) if streamed else chunks,
+        chunks=(lambda position: prefetch(chunks(position))) if remote else chunks,
         name=" ".join(filter(None, (name, language))),
         language=language,
         total_bytes=_text_bytes(listing),

@@ -1,8 +1,7 @@
-"""Which files of the Hugging Face hub each dataset is made of, and what their columns mean.
+"""The files and columns of the datasets of the Hugging Face hub.
 
-This is the part of the table of sources that a new dataset on the hub needs: one `Part` per kind
-of file. Paths are those of the repositories themselves (parquet, json.gz, csv), so nothing depends
-on dataset scripts, which `datasets` no longer runs.
+A new dataset of the hub needs a row in `table.py` and one `Part` per kind of file here. Paths are
+those of the data files in the repositories (parquet, json.gz, csv): no dataset script is run.
 """
 
 from __future__ import annotations
@@ -16,35 +15,34 @@ HUB_SPLITS = {"train": "train", "validation": "val"}
 
 @dataclass(frozen=True)
 class Part:
-    """Files of one repository whose rows become documents in one way.
+    """Files of one repository with the same columns.
 
-    `files`: pattern of paths per split ("" where a hash of the text decides), in which `{code}`
-    is replaced by what `codes` gives for a language asked for; without `codes` the language
-    itself is the code, and a pattern without `{code}` serves one language or all at once.
-    `texts`: the columns that hold text, each with the language it is in ("" for the one asked
-    for). `keep`: small enough to be fetched whole into the hub's cache, where it is checked
-    against its hash and found again without a network; other files are streamed.
+    `files`: path pattern per split ("" where a hash of the text decides the split). `{code}` in a
+    pattern is replaced by `codes[language]`, or by the language itself without `codes`; a pattern
+    without `{code}` serves one language or all together. `texts`: the text columns, each with its
+    language ("" for the requested one). `keep`: small enough to be downloaded completely into the
+    hub's cache, where the hash is checked and offline runs find it; other files are streamed.
     """
 
     repository: str
     files: Mapping[str, str]
     texts: Mapping[str, str] = field(default_factory=lambda: {"text": ""})
     codes: Mapping[str, str] | None = None
-    score: str = ""  # the column with the source's own educational value of a text, 0 to 5
-    perplexity: str = ""  # the column with the source's own perplexity of a text
-    subsets: Mapping[str, str] = field(default_factory=dict)  # --subset: pattern in place of files
-    scripts: bool = False  # folders are named by language and script, and --lang may name them
+    score: str = ""  # the column of the educational value, 0 to 5
+    perplexity: str = ""  # the column of the perplexity
+    subsets: Mapping[str, str] = field(default_factory=dict)  # --subset: replaces `files`
+    scripts: bool = False  # --lang may also be a language and script, such as kor_Hang
     keep: bool = False
-    unique: bool = False  # rows repeat their text: give each once
-    articles: bool = False  # one line a row: rebuild articles from their titles
+    unique: bool = False  # rows repeat texts: use each text once
+    articles: bool = False  # a row is a line: join the lines of an article
     revision: str = "main"
-    licence: str = ""  # where it is not the whole dataset's
-    listing: str = ""  # a list of file names on the web, in place of a repository of the hub
-    address: str = ""  # of such a file, with `{name}`
+    licence: str = ""  # if it differs from the dataset's
+    listing: str = ""  # URL of a list of file names, for files outside the hub
+    address: str = ""  # URL of such a file, with `{name}`
 
     @property
     def by_language(self) -> bool:
-        """Whether the files of each language lie apart."""
+        """Whether each language has files of its own."""
         return any("{code}" in pattern for pattern in (*self.files.values(), self.listing))
 
 
@@ -61,13 +59,13 @@ FINEWEB2 = {
     "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai", "tr": "tur_Latn", "uk": "ukr_Cyrl",
     "ur": "urd_Arab", "vi": "vie_Latn", "zh": "cmn_Hani",
 }  # fmt: skip
-"""FineWeb-2's names, ISO 639-3 and script, of the languages it holds most of."""
+"""FineWeb-2's names (ISO 639-3 and script) of its largest languages."""
 
 _FINEWEB_SUBSETS = {
     "sample-10BT": "sample/10BT/*.parquet",
     "sample-100BT": "sample/100BT/*.parquet",
     "sample-350BT": "sample/350BT/*.parquet",
-    "default": "data/*/*.parquet",  # everything, a folder for each crawl
+    "default": "data/*/*.parquet",  # everything, a folder per crawl
 }
 
 _REDPAJAMA = "https://data.together.xyz/redpajama-data-v2/v1.0.0"
@@ -116,7 +114,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
             texts={"context": "ko"},
             keep=True,
             unique=True,
-            licence="CC BY-ND 4.0: no derivatives may be passed on",
+            licence="CC BY-ND 4.0: no distribution of derivatives",
         ),
         Part(
             "Moo/korean-parallel-corpora",
@@ -159,7 +157,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
     "redpajama": (
         Part(
             "togethercomputer/RedPajama-Data-V2",
-            {"": "documents/*/*/{code}_*.json.gz"},  # in a copy on the disk, or in the repository
+            {"": "documents/*/*/{code}_*.json.gz"},  # in a local copy, or in the repository
             texts={"raw_content": ""},
             codes=_REDPAJAMA_LANGUAGES,
             perplexity="perplexity",
@@ -168,21 +166,21 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
 }
-"""The parts of each dataset of the hub, by its name here."""
+"""The parts of each dataset of the hub, by its name in the table."""
 
 DEFAULT_LANGUAGES: Mapping[str, tuple[str, ...]] = {
     "simple": ("ko", "en"),
     "c4": ("en",),
     "redpajama": ("en",),
 }
-"""Languages of datasets that come apart by language, where nothing is asked for."""
+"""Default languages of datasets with files per language."""
 
 BALANCED = {"simple"}
-"""Datasets whose languages are kept in balance: they end with the shortest."""
+"""Datasets with equal bytes of each language, until the shortest ends."""
 
 
 def short_code(language: str) -> str:
-    """The code that documents carry: ko for kor_Hang, gsw for gsw_Latn, others as they are."""
+    """The language code of documents: ko for kor_Hang, gsw for gsw_Latn, others unchanged."""
     if not LANGUAGE_AND_SCRIPT.fullmatch(language):
         return language
     known = {name: code for code, name in FINEWEB2.items()}

@@ -1,7 +1,7 @@
-"""English for `stories`: the cast of people, places and things; the plots are in `stories_en.txt`.
+"""English for `stories`: people, places and things; the plots are in `english.txt`.
 
-Unusual: the hero and every second character who needs a pronoun are of opposite gender, so that
-"he" and "she" are never in doubt. How the grammar is read is told in `stories.py`.
+The hero and the second character of a story have opposite genders, so that "he" and "she" are
+unambiguous. `grammar.py` explains the format of the grammar.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ the river had risen too high|the old house had become too small""",
 THINGS = {key: _phrases(fillers) for key, fillers in _THINGS.items()}
 
 GRAMMAR = Path(__file__).with_suffix(".txt").read_text(encoding="utf-8")
-STYLES = 1  # one narrator's voice; Korean has three
+STYLES = 1  # Korean has three
 
 
 def _one(rng: random.Random, options: Sequence[str]) -> str:
@@ -123,7 +123,7 @@ def inflect(words: dict[str, str], slot: str) -> str:
 
 
 def article(noun: str) -> str:
-    """The noun phrase with "a" or "an"; the fillers hold no silent h and no "you" sound."""
+    """The noun phrase with "a" or "an"; no filler begins with a silent h or a "you" sound."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 

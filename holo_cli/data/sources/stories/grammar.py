@@ -1,25 +1,24 @@
 """`stories`: the embedded default dataset, original short stories in English and Korean.
 
-The stories are told, not shuffled: a plot (lost thing, washed-away bridge, broken vase ...) fixes
-who wants what, what stands in the way and why, and what solves it; its beats are then worded from
-hand-written variants. `stories_en.py` and `stories_ko.py` hold people and things, the plots and
-their wording are plain text beside them, `stories_en.txt` and `stories_ko.txt`:
+A plot (lost thing, washed-away bridge, broken vase ...) fixes the goal, the obstacle, its cause and
+the solution; the beats of a plot are worded with hand-written variants. `english.py` and
+`korean.py` have people and things, `english.txt` and `korean.txt` the plots and their wording:
 
     rule NAME            a list of interchangeable phrases, used as {@NAME}
     plot NAME            one kind of story
-    hero child animal    which kinds of hero it may have
-    case TAG: k=a|b; ... facts that belong together (cause, cure, place); one case per story,
-                         one filler per key, chosen once, so a thing that is lost is the thing found
-    beat [0.5] [para]    a step of the plot; maybe with a probability; may open a new paragraph
-    - text               a variant; `-(tag tag) text` only for those cases or kinds of hero;
-                         a line that starts with a space goes on with the line before
+    hero child animal    the kinds of hero it can have
+    case TAG: k=a|b; ... facts that belong together (cause, cure, place); one case per story and
+                         one filler per key, so that the thing lost is the thing found
+    beat [0.5] [para]    a step of the plot, with a probability; `para`: may begin a paragraph
+    - text               a variant; `-(tag tag) text` only for these cases or kinds of hero;
+                         a line that starts with a space continues the line before
 
-In a variant `{slot}` is a filler, `[a|b|]` a choice made while telling, ` / ` ends a sentence, and
-in Korean `~` is the sentence ending of the story's narrator and `<a/b/c>` one form per narrator.
+In a variant `{slot}` is a filler, `[a|b|]` a random choice, ` / ` ends a sentence, and in Korean
+`~` is the sentence ending of the story's speech level and `<a/b/c>` has one form per speech level.
 
-Unusual: story n of a language depends on (seed, language, n) alone, so any size is a prefix of a
-larger one; and the same code that tells a story can also print its shape, the sentence with every
-filler masked, which is how the variety of the grammar is counted honestly.
+Story n of a language depends on (seed, language, n) alone, so every set is a prefix of a larger
+one. The same code can also print the shape of a story, its sentences with masked fillers, which is
+used to count the variety of the grammar.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _T = TypeVar("_T")
 
 
 class Language(Protocol):
-    """What a language module offers; see `stories_en.py` for the plainer of the two."""
+    """The interface of a language module; `english.py` is the simpler one."""
 
     GRAMMAR: str
     STYLES: int
@@ -49,16 +48,16 @@ class Language(Protocol):
         """The people and the scene of one story, by slot name."""
 
     def inflect(self, words: dict[str, str], slot: str) -> str:
-        """The text of a slot that is not a plain key: an article, a capital, a particle."""
+        """The text of a slot with an article, a capital or a particle."""
 
     def finish(self, sentence: str) -> str:
-        """Last touch on a told sentence."""
+        """Post-processing of a sentence."""
 
 
 _MODULES: dict[str, Language] = {"en": english, "ko": korean}
 
 
-# --- the grammar, read once ---------------------------------------------------------------------
+# -- the grammar ----------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -105,7 +104,7 @@ _SPEECH_LEVELS = ("다", "어요", "습니다")  # what `~` stands for after a p
 
 
 def _logical_lines(text: str) -> Iterator[str]:
-    """Lines of the grammar, with indented lines joined to the line they continue."""
+    """The lines of the grammar, with continuation lines joined."""
     line = ""
     for raw in text.splitlines():
         if raw.startswith(" "):
@@ -119,7 +118,7 @@ def _logical_lines(text: str) -> Iterator[str]:
 
 
 class _Grammar:
-    """One language: its plots, and scripts compiled on first use for (plot, case, hero)."""
+    """The plots of one language; scripts are compiled on first use per (plot, case, hero)."""
 
     def __init__(self, language: Language) -> None:
         self.language = language
@@ -154,7 +153,7 @@ class _Grammar:
                 raise ValueError(f"story grammar: cannot read the line {line!r}")
 
     def script(self, plot: _Plot, case: str, hero: str) -> list[_Step]:
-        """The beats of a plot with the variants that fit this case and this kind of hero."""
+        """The beats of a plot with the variants for this case and this kind of hero."""
         key = (plot.name, case, hero)
         if key not in self._scripts:
             tags = frozenset((case, hero))
@@ -203,7 +202,7 @@ class _Grammar:
 
 
 class _Words(dict[str, str]):
-    """Fillers of one story; an inflected slot is worked out on first use and kept."""
+    """Fillers of one story; inflected slots are computed on first use."""
 
     def __init__(self, words: dict[str, str], language: Language) -> None:
         super().__init__(words)
@@ -215,7 +214,7 @@ class _Words(dict[str, str]):
 
 
 class _Mask(dict[str, str]):
-    """Stands in for the fillers when the shape of a sentence is wanted."""
+    """Replaces the fillers for the shape of a sentence."""
 
     def __missing__(self, slot: str) -> str:
         value = self[slot] = f"<{slot}>"
@@ -226,7 +225,7 @@ _MASK = _Mask()
 
 
 def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style]) -> None:
-    """Makes the choices of a variant; what is left is text, slots and narrator's endings."""
+    """Resolve the choices of a variant; text, slots and sentence endings remain."""
     for node in nodes:
         if type(node) is _Choice:
             _choose(_pick(rng, node.options), rng, chosen)
@@ -235,7 +234,7 @@ def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style
 
 
 def _spell(chosen: list[str | _Slot | _Style], words: dict[str, str], style: int) -> list[str]:
-    """The sentences of a variant; style -1 shows that an ending stands there, not which one."""
+    """The sentences of a variant; style -1 marks a sentence ending without choosing one."""
     out: list[str] = []
     for node in chosen:
         if isinstance(node, str):
@@ -248,16 +247,16 @@ def _spell(chosen: list[str | _Slot | _Style], words: dict[str, str], style: int
 
 
 def _pick(rng: random.Random, options: Sequence[_T]) -> _T:
-    """`rng.choice` at a third of its cost; the stream of `random()` is stable across versions."""
+    # three times faster than `rng.choice`; `random()` is stable across versions of Python
     return options[int(rng.random() * len(options))]
 
 
-# --- telling ------------------------------------------------------------------------------------
+# -- stories --------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Story:
-    """One told story and what is known about it; `shapes` is filled only when asked for."""
+    """One story and its choices; `shapes` is empty without `with_shapes`."""
 
     language: str
     plot: str
@@ -270,7 +269,7 @@ class Story:
 
     @property
     def text(self) -> str:
-        """The story as plain text, paragraphs set apart by an empty line."""
+        """The story as plain text, paragraphs separated by an empty line."""
         return "\n\n".join(" ".join(sentences) for sentences in self.paragraphs)
 
 
@@ -278,7 +277,7 @@ class Story:
 def _grammar(language: str) -> _Grammar:
     if language not in _MODULES:
         known = ", ".join(LANGUAGES)
-        raise ValueError(f"stories are told in {known}, not in {language!r}")
+        raise ValueError(f"stories exist in {known}, not in {language!r}")
     return _Grammar(_MODULES[language])
 
 
@@ -288,7 +287,7 @@ def plots(language: str) -> tuple[str, ...]:
 
 
 def tell(number: int, language: str, seed: int = 0, with_shapes: bool = False) -> Story:
-    """Story `number` of a language; the same for the same arguments, whatever came before."""
+    """Story `number` of a language, a function of the arguments alone."""
     grammar = _grammar(language)
     rng = random.Random(f"{seed}:{language}:{number}")
     plot = _pick(rng, grammar.plots)
@@ -320,11 +319,11 @@ def tell(number: int, language: str, seed: int = 0, with_shapes: bool = False) -
 
 
 def generate(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:
-    """Stories without end, the languages taking turns."""
+    """An endless sequence of stories, the languages alternating."""
     if not languages:
         raise ValueError("stories need at least one language")
     for language in languages:
-        _grammar(language)  # an unknown language is refused before the first story is told
+        _grammar(language)  # an unknown language raises before the first story
     number = 0
     while True:
         for language in languages:
@@ -338,13 +337,13 @@ def stories(
     seed: int = 0,
     languages: Sequence[str] = LANGUAGES,
 ) -> Iterator[Document]:
-    """The first `count` stories, or as many as fit whole into `max_bytes` of UTF-8, or both.
+    """The first `count` stories, at most `max_bytes` of UTF-8; whole stories only.
 
-    A smaller request is always a prefix of a larger one with the same seed and languages.
+    A smaller set is a prefix of a larger one with the same seed and languages.
     """
     total = 0
-    for told, document in enumerate(generate(seed, languages)):
+    for number, document in enumerate(generate(seed, languages)):
         total += len(document.text.encode())
-        if (count is not None and told >= count) or (max_bytes is not None and total > max_bytes):
+        if (count is not None and number >= count) or (max_bytes is not None and total > max_bytes):
             return
         yield document

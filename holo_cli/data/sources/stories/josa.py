@@ -1,8 +1,8 @@
 """Korean particles (josa): the form a particle takes after a given word.
 
 Whether the last syllable ends in a consonant (batchim) decides between the two forms; a Hangul
-syllable's code point holds its final consonant as a remainder modulo 28. Unusual: (으)로 counts a
-final ㄹ (remainder 8) as a vowel.
+syllable's code point holds its final consonant as a remainder modulo 28. Before (으)로 a final ㄹ
+(remainder 8) counts as a vowel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ _FIRST = 0xAC00  # 가
 _LAST = 0xD7A3  # 힣
 _RIEUL = 8
 
-# After a consonant, after a vowel; the key is how a grammar names the particle.
+# (form after a consonant, form after a vowel) by the name that grammars use
 PARTICLES: dict[str, tuple[str, str]] = {
     "은": ("은", "는"),
     "이": ("이", "가"),
@@ -42,7 +42,7 @@ def final(word: str) -> int:
 
 
 def particle(word: str, name: str) -> str:
-    """The right form of a particle after a word.
+    """The form of a particle after a word.
 
     >>> [particle(word, "은") for word in ("여우", "곰")]
     ['는', '은']
@@ -57,10 +57,10 @@ def particle(word: str, name: str) -> str:
 
 
 def attach(word: str, name: str) -> str:
-    """The word with the right form of a particle: attach("곰", "이") is "곰이"."""
+    """The word with a particle: attach("곰", "이") is "곰이"."""
     return word + particle(word, name)
 
 
 def familiar(name: str) -> str:
-    """A child's name as a storyteller says it: 민준 becomes 민준이, 지수 stays 지수."""
+    """A child's name in familiar form: 민준 becomes 민준이, 지수 stays 지수."""
     return name + "이" if final(name) else name

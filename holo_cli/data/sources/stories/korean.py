@@ -1,8 +1,8 @@
-"""Korean for `stories`: the cast of people, places and things; the plots are in `stories_ko.txt`.
+"""Korean for `stories`: people, places and things; the plots are in `korean.txt`.
 
-Unusual: the stories are not translations of the English ones. Each is told in one of three
-narrator's voices (-다, -어요, -습니다) from first sentence to last, while people in quotation marks
-speak as they would. Children's names take the storyteller's -이 after a consonant (민준이는).
+The stories are not translations of the English ones. The narration of a story uses one of three
+speech levels (-다, -어요, -습니다) throughout; quoted speech is independent of it. Children's names
+take the suffix -이 after a consonant (민준이는).
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ def cast(rng: random.Random, hero: str) -> dict[str, str]:
     if hero in ("worker", "keeper"):
         words["hero"] = _one(rng, WORKERS if hero == "worker" else KEEPERS)
         words["who"] = f"{_one(rng, GROWN_UP_MANNERS)} {words['hero']}"
-        if hero == "keeper":  # once introduced, 등대지기 할머니 is simply 할머니
+        if hero == "keeper":  # after the introduction, 등대지기 할머니 is 할머니
             words["hero"] = words["hero"].split()[1]
         return words
     names = PETS if hero == "animal" else CHILDREN
     bare = _one(rng, names)
     other = _one(rng, [name for name in names if name != bare])
     words["hero"], words["friend"] = familiar(bare), familiar(other)
-    # The name as it is called out: 민준아, 지수야.
+    # vocative: 민준아, 지수야
     words["call"], words["fcall"] = attach(bare, "아"), attach(other, "아")
     kind = _one(rng, ANIMALS) if hero == "animal" else "아이"
     words["kind"] = kind
@@ -105,5 +105,5 @@ def inflect(words: dict[str, str], slot: str) -> str:
 
 
 def finish(sentence: str) -> str:
-    """Korean has no capitals: only the edges are trimmed."""
+    """The sentence without surrounding white space (Korean has no capitals)."""
     return sentence.strip()

@@ -1,9 +1,9 @@
-"""WikiText's lines back into articles.
+"""Joins the lines of WikiText into articles.
 
-The dataset has one line of text a row, empty lines as empty rows. An article begins with a line
-` = Title = ` between empty lines; ` = = Section = = ` and deeper headings belong to it. Lines are
-joined as they stand, with the original's spaces and its ` @-@ `, so that the words of an article
-are those over which perplexity is reported for these sets.
+The dataset has one line of text per row, empty lines as empty rows. An article begins with a line
+` = Title = ` between empty lines; ` = = Section = = ` and deeper headings are part of it. Lines are
+joined unchanged, with the original's spaces and ` @-@ `, so that the words of an article are those
+over which perplexity is reported for these datasets.
 """
 
 from __future__ import annotations

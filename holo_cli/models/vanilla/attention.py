@@ -1,12 +1,14 @@
-"""Causal self-attention of the modern recipe.
+"""Causal self-attention, the mixer of the modern recipe.
 
     q, k, v = W_q x, W_k x, W_v x                     per head
     q = g rope(rms_norm(q));  k = rope(rms_norm(k))
     y = W_o softmax(q k^T / sqrt(d)) v                over the past
 
-g is a learned gain per head (`gain.py`). Queries and keys are made in one stack, so that norm and
-rotation cost one pass for both. Legend: B rows, T positions, S positions of a step, C width, H
-heads, d = C / H.
+g is a learned gain per head (`layers/gain.py`). Queries and keys are stacked, so that norm and
+rotation cost one pass for both. Models whose mixer is this attention with a change (a window,
+dendrites, a formula beside it) derive from this class, so that there is one definition.
+
+Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H.
 """
 
 from __future__ import annotations
@@ -41,9 +43,6 @@ class Attention(Mixer):
         self.gain = QueryGain(config.heads) if config.query_gain else None
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
-
-    def finish_initialisation(self) -> None:
-        nn.init.zeros_(self.out.weight)
 
     def convolutions(self) -> list[ShortConv]:
         return [] if self.canon is None else [self.canon]
@@ -80,7 +79,7 @@ class Attention(Mixer):
         return 2 * length * self.out.in_features * self.out.weight.element_size()
 
     def flops(self, length: float) -> float:
-        return 4.0 * length * self.out.in_features  # scores and weighted sum, a MAC is two
+        return 4.0 * length * self.out.in_features  # scores and weighted sum, a multiply-add is two
 
     def weights(self, x: Tensor) -> Tensor:
         """(B, T, C) -> attention weights (B, H, T, T), for pictures and tests; O(T^2) memory."""

@@ -1,4 +1,4 @@
-"""Reading ahead: the next chunk is fetched while the present one is worked on."""
+"""Prefetching: the next chunks are read while the current one is processed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The same items in the same order, at most `depth` of them read before they are asked for.
+    """The same items in the same order, at most `depth` of them prefetched by a thread.
 
-    Errors of `items` are raised where the item would have come. The thread ends with the items,
-    or soon after this iterator is closed.
+    An error of `items` is raised in place of the item. The thread ends with the items, or soon
+    after this iterator is closed.
     """
     waiting: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(maxsize=depth)
     closed = threading.Event()
@@ -33,7 +33,7 @@ def prefetch(items: Iterator[T], depth: int = 2) -> Iterator[T]:
             for item in items:
                 if not put("item", item):
                     return
-        except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
+        except BaseException as error:  # noqa: BLE001 - raised again by the consumer
             put("error", error)
             return
         put("end", None)

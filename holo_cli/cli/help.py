@@ -1,0 +1,138 @@
+"""Help pages: the examples at the end of every command's `--help`, and the form of defaults.
+
+Pass `cls=Group` to a Typer app and `cls=Command` to its commands. A new command needs a row in
+`EXAMPLES`; tests/cli/test_help.py checks that there is one and that its options exist.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "": (
+        "holo demo",
+        "holo train --model ngt --preset tiny --time-limit 120",
+        'holo generate --prompt "Once upon a time"',
+    ),
+    "demo": ("holo demo", "holo demo --model ngt --time-limit 60"),
+    "prepare": (
+        "holo prepare stories",
+        "holo prepare mine --source texts/ --tokenizer bpe --vocab-size 8192",
+        "holo prepare korean fineweb --max-bytes 500000000 --mix ko=0.4,en=0.6",
+    ),
+    "train": (
+        "holo train --model vanilla --data stories",
+        "holo train --model ngt --preset tiny --steps 2000 --run my-run",
+        "holo train --model brain-v1 --set model.layers=4 --dry-run",
+    ),
+    "resume": (
+        "holo resume",
+        "holo resume my-run",
+        "holo resume my-run --steps 4000 --run my-run-longer",
+    ),
+    "generate": (
+        'holo generate --prompt "Once upon a time"',
+        "holo generate -c my-run --file prompt.txt --temperature 0.6 --top-p 0.9",
+        'holo generate --prompt "Long ago," --num-samples 4 --seed 1 --json',
+    ),
+    "chat": ("holo chat", "holo chat -c my-run --temperature 0.6 --lang ko"),
+    "models": ("holo models", "holo models ngt --vocab-size 32000"),
+    "check": (
+        "holo check gla",
+        "holo check ideas/mixer.py:MovingAverage",
+        "holo check gla --markdown",
+    ),
+    "new-model": ("holo new-model wavelet", "holo new-model wavelet --out ideas/wavelet"),
+    "datasets": ("holo datasets", "holo datasets stories"),
+    "inspect": ("holo inspect", "holo inspect my-run -v"),
+    "export": (
+        "holo export my-run --to weights --out my-run.safetensors",
+        "holo export my-run --to hf --out my-run-hf",
+    ),
+    "visualize": (
+        'holo visualize attention my-run --text "The fox ran to the river."',
+        "holo visualize coords -c my-run --open",
+        "holo visualize training my-run other-run",
+    ),
+    "eval": (
+        "holo eval -c my-run",
+        "holo eval -c my-run --file book.txt --stride 128",
+        "holo eval -c my-run --suite minimal-pairs --lang en",
+    ),
+    "bench": (
+        "holo bench compare --preset tiny --data stories",
+        "holo bench recall --help",
+    ),
+    "bench compare": (
+        "holo bench compare --preset tiny --data stories",
+        "holo bench compare --models vanilla,ngt --tune 16 --jobs 2",
+        "holo bench compare --models vanilla,ngt --dry-run",
+    ),
+    "bench ladder": (
+        "holo bench ladder --preset tiny --data stories",
+        "holo bench ladder --models vanilla,ngt --budgets 10,20 --seeds 3",
+        "holo bench ladder --dry-run",
+    ),
+    "bench controls": (
+        "holo bench controls --preset tiny --data stories",
+        "holo bench controls --jobs 2",
+    ),
+    "bench recall": (
+        "holo bench recall --preset tiny",
+        "holo bench recall --models vanilla,mamba --jobs 2",
+    ),
+    "bench speed": (
+        "holo bench speed --models vanilla,ngt --preset tiny",
+        "holo bench speed --context 1024 --batch-size 4 --json",
+    ),
+    "bench scaling": (
+        "holo bench scaling --models vanilla,ngt",
+        "holo bench scaling --models vanilla,mamba --markdown",
+    ),
+    "bench decode": (
+        "holo bench decode --models vanilla,mamba",
+        "holo bench decode --models vanilla,mamba --markdown",
+    ),
+}
+
+# Typer writes "[default: 5]"; option texts of this project write "(default: 5)".
+_DEFAULT = re.compile(r"\[default:(\s[^\]]*)\]")
+
+
+def _write_examples(ctx: typer.Context, formatter: Any) -> None:
+    path = " ".join(ctx.command_path.split()[1:])  # without the program's name
+    if path in EXAMPLES:
+        with formatter.section("Examples"):
+            formatter.write("".join(f"  $ {example}\n" for example in EXAMPLES[path]))
+
+
+class Command(TyperCommand):
+    """A command whose help ends with its examples."""
+
+    def get_help(self, ctx: Any) -> str:
+        return _DEFAULT.sub(r"(default:\1)", super().get_help(ctx))
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A group of commands whose help ends with examples."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        _write_examples(ctx, formatter)
+
+
+class App(typer.Typer):
+    """A Typer app whose commands are `Command`s."""
+
+    def __init__(self, **settings: Any) -> None:
+        # Plain help: fast, and the same in every terminal and pipe.
+        super().__init__(cls=Group, rich_markup_mode=None, no_args_is_help=True, **settings)
+
+    def command(self, name: str | None = None, **settings: Any) -> Any:
+        return super().command(name, cls=Command, **settings)

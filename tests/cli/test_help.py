@@ -1,0 +1,44 @@
+"""Every help page ends with examples that can be typed, and writes defaults in one form."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from holo_cli.cli.help import EXAMPLES
+from tests.cli.conftest import Holo
+
+
+def commands(holo: Holo, *group: str) -> list[str]:
+    listed = holo(*group, "--help").out.partition("Commands:")[2]
+    return re.findall(r"^  ([a-z][a-z-]*)  ", listed, re.MULTILINE)
+
+
+def test_every_command_has_examples_and_every_example_a_command(holo: Holo) -> None:
+    bench = [f"bench {name}" for name in commands(holo, "bench")]
+    assert set(EXAMPLES) == {"", *commands(holo), *bench}
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_help_ends_with_two_or_three_examples(holo: Holo, path: str) -> None:
+    shown = holo(*path.split(), "--help").out
+    head, _, examples = shown.partition("\nExamples:\n")
+    assert "Options:" in head
+    lines = examples.splitlines()
+    assert 2 <= len(lines) <= 3
+    assert "[default:" not in shown
+    for line in lines:
+        assert line.startswith(f"  $ holo {path}".rstrip())
+        assert len(line) <= 80
+
+
+@pytest.mark.parametrize("example", [e for examples in EXAMPLES.values() for e in examples])
+def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
+    _, *words = shlex.split(example)
+    path = words[: 1 + (words[0] == "bench")]
+    ran = holo(*path, "--help")
+    assert ran.code == 0
+    known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out.partition("Examples:")[0])
+    assert {word for word in words if word.startswith("-")} <= set(known)
