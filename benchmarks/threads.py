@@ -17,6 +17,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from holo_cli.paths import DATA
+
 SETTINGS = {
     "spinning (the default)": {},
     "sleeping (OMP_WAIT_POLICY=PASSIVE, what holo sets)": {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -53,7 +55,7 @@ def main() -> None:
         "--repeats", default=3, type=int, help="measurements of each row (default: %(default)s)"
     )
     asked = parser.parse_args()
-    data = asked.data if asked.data.is_dir() else Path("data") / asked.data
+    data = asked.data if asked.data.is_dir() else DATA / asked.data
     speeds: dict[tuple[str, bool], list[float]] = {}
     for _ in range(asked.repeats):
         for busy in (False, True):

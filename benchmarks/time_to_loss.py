@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from holo_cli.paths import DATA
+
 RECIPES = ("modern", "classic")
 # so that both are evaluated about equally often before they reach the target
 EVAL_EVERY = {"modern": 40, "classic": 100}
@@ -99,7 +101,7 @@ def main() -> None:
         help="JSONL file of the rows (default: %(default)s)",
     )  # fmt: skip
     asked = parser.parse_args()
-    data = asked.data if asked.data.is_dir() else Path("data") / asked.data
+    data = asked.data if asked.data.is_dir() else DATA / asked.data
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from holo_cli.bench.machine import machine_line
 

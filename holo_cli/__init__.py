@@ -72,7 +72,7 @@ def load(
     dtype: torch.dtype | None = None,
     model: str | None = None,
 ) -> LoadedModel:
-    """A checkpoint by path, by run name, or (left out) the newest: `.model`, `.tokenizer`,
+    """A checkpoint by path, by run name, or (default) the newest: `.model`, `.tokenizer`,
     `.config`, `.header`, `.generate(prompt, ...)`.
 
     `model`: "path/to/mixer.py:ClassName" where the checkpoint needs a class in a file, which is

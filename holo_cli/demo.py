@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holo_cli.paths import DATA, PAGES
+
 Events = Callable[[dict[str, Any]], None]
 
 PROMPTS = {"en": "Long ago,", "ko": "옛날 옛적,"}
@@ -41,8 +43,8 @@ class Plan:
 def run(
     plan: Plan,
     *,
-    data_root: Path = Path("data"),
-    pages_root: Path = Path("pages"),
+    data_root: Path = DATA,
+    pages_root: Path = PAGES,
     say: Callable[[str], None] = print,
     progress: Callable[[Any], None] | None = None,
     events: Events = lambda event: None,

@@ -50,7 +50,7 @@ class CheckpointError(HoloError):
 
 
 class TrainingError(HoloError):
-    """Training cannot go on: not a number, out of memory, nothing to train on."""
+    """Training cannot continue: not a number, out of memory, nothing to train on."""
 
 
 class Stopped(HoloError):

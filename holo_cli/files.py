@@ -1,8 +1,8 @@
-"""Writing files so that a reader, a crash or a full disk never meets half of one.
+"""Atomic writes: no reader, crash or full disk ever leaves half a file under a name.
 
 Everything is written beside its final name, flushed to the disk and renamed, so a name always
 holds one complete version: the old one or the new one. A temporary is locked while it is written;
-the lock dies with its process, which is how a left-over is told from a write in progress.
+the lock dies with its process, so a file left by a killed process differs from a write in progress.
 No torch here: data, checkpoints and commands all use these helpers.
 """
 
@@ -16,29 +16,18 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 if sys.platform == "win32":
-    import msvcrt
-
-    # Windows locks are mandatory and cover bytes, so lock one far behind anything ever written.
-    _LOCKED_BYTE = 1 << 40
 
     def try_lock(file: IO[Any]) -> bool:
-        """Lock an open file for this process; False when another holds it. Freed at close."""
-        position = file.tell()
-        file.seek(_LOCKED_BYTE)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EDEADLOCK):
-                return False
-            raise
-        finally:
-            file.seek(position)
+        """Always True: Windows itself refuses to delete a file that is open."""
         return True
 
 else:
@@ -51,6 +40,20 @@ else:
         except BlockingIOError:
             return False
         return True
+
+
+def file_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> BaseFileLock:
+    """A lock between processes on a file of its own, which the system frees when its holder dies.
+
+    `acquire` never waits: it raises `filelock.Timeout` while another process, or another lock
+    object, holds it, and OSError on a disk without locks. The file stays: deleting it would let two
+    processes each lock a file of their own under the same name. `on_acquired` gets its descriptor.
+    """
+    from filelock import FileLock
+
+    return FileLock(
+        path, timeout=0, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired
+    )
 
 
 def fsync_folder(folder: Path) -> None:
@@ -68,7 +71,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A hidden name in the same folder, and so on the same disk, that nobody else uses."""
+    """An unused hidden name in the same folder, and so on the same disk."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
@@ -79,7 +82,7 @@ def _leftovers(path: Path) -> Iterator[Path]:
 def remove_leftovers(path: Path) -> None:
     """Delete the temporaries of `path` whose writer was killed; those being written stay."""
     for temporary in _leftovers(path):
-        # Gone already, still open (Windows), or on a disk without locks: not ours to delete.
+        # Gone already, still open (Windows), or on a disk without locks: leave it.
         with contextlib.suppress(OSError):
             with temporary.open("rb") as file:
                 abandoned = try_lock(file)
@@ -98,7 +101,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
-            with contextlib.suppress(OSError):  # a disk without locks: then left-overs just stay
+            with contextlib.suppress(OSError):  # a disk without locks: then leftovers stay
                 try_lock(file)
             yield file
             file.flush()

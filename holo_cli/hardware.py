@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.files import atomic_write_text
+from holo_cli.paths import machine_file
 
 _CPU_LINES = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
 
@@ -31,15 +32,15 @@ def cpu_fingerprint() -> str:
 def remembered(name: str) -> Any:
     """A figure of this machine from an earlier process, or None."""
     try:
-        found = json.loads(_memory().read_text(encoding="utf-8"))
+        found = json.loads(machine_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):  # none yet, or damaged: measured again
         return None
     return found.get(name) if isinstance(found, dict) else None
 
 
 def remember(name: str, value: Any) -> None:
-    """Keep a figure for later processes; where the folder cannot be written, each measures anew."""
-    path = _memory()
+    """Store a figure for later processes; if the folder is not writable, each measures again."""
+    path = machine_file()
     try:
         known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -50,12 +51,6 @@ def remember(name: str, value: Any) -> None:
         atomic_write_text(path, json.dumps(known | {name: value}, indent=2) + "\n")
     except OSError:
         return
-
-
-def _memory() -> Path:
-    import typer
-
-    return Path(typer.get_app_dir("holo")) / "machine.json"
 
 
 def _first_cpu() -> list[str]:

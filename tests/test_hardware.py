@@ -15,7 +15,7 @@ from holo_cli.training import precision
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "holo" / "machine.json"
-    monkeypatch.setattr(hardware, "_memory", lambda: path)
+    monkeypatch.setattr(hardware, "machine_file", lambda: path)
     return path
 
 
@@ -39,7 +39,7 @@ def test_a_memory_that_cannot_be_written_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    monkeypatch.setattr(hardware, "_memory", lambda: tmp_path / "file" / "machine.json")
+    monkeypatch.setattr(hardware, "machine_file", lambda: tmp_path / "file" / "machine.json")
     hardware.remember("a", 1)
     assert hardware.remembered("a") is None
 

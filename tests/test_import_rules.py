@@ -16,10 +16,10 @@ PACKAGE = Path(holo_cli.__file__).parent
 HEAVY = {
     "torch", "numpy", "pydantic", "rich", "datasets", "pyarrow", "tokenizers", "tiktoken",
     "sentencepiece", "safetensors", "tensorboard", "plotly", "prompt_toolkit", "transformers",
-    "tqdm", "py3langid", "rensa",
+    "tqdm", "py3langid", "rensa", "filelock", "psutil",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
-BASE = {"config", "errors", "files", "hardware", "plugins", "registry"}
+BASE = {"config", "errors", "files", "hardware", "paths", "plugins", "registry"}
 # Each stage with the stages it may import, beside itself and BASE. Text becomes data, data
 # tokens, models logits; training writes checkpoints, which know nothing of it; what reads them
 # comes last. A stage that is not named here may not be imported by any that is.

@@ -430,3 +430,18 @@ def test_bench_compares_a_file_with_a_model(
     assert code == 0, said
     assert "mixer.py:Mean" in said
     assert "failed" not in said
+
+
+def test_bench_speed_measures_a_file_at_the_common_shape(
+    stories: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        "ideas/mixer.py", MIXER.replace("heads: int = 2", "heads: int = 3").replace("= 16", "= 18")
+    )
+    code, said = run(
+        capsys, "bench", "speed", "--models", "ideas/mixer.py:Mean", "--context", "16",
+        "--vocab-size", "16", "--batch-size", "1", "--repeats", "1", "--seconds", "0.01",
+        "--device", "cpu", "--dtype", "float32",
+    )  # fmt: skip
+    assert code == 0, said
+    assert "failed" not in said

@@ -39,8 +39,8 @@ class Report:
     """
 
     def __init__(self, title: str, intro: str, machine: Mapping[str, Any]) -> None:
-        """`intro` says in a few sentences what was measured and how to read it; `machine` is the
-        result of `bench.machine.describe_machine`, with other facts (command, seeds, ...)."""
+        """`intro` explains in a few sentences what was measured and how to read it; `machine` is
+        the result of `bench.machine.describe_machine`, with other facts (command, seeds, ...)."""
         self.title, self.intro, self.machine = title, intro, dict(machine)
         self._sections: list[Section] = []
         self._series: dict[str, int] = {}
@@ -67,7 +67,7 @@ class Report:
 
         Traces of one name have one colour in the whole report, unless they have "tint": i.
         `error_y` bars and `text` go into the tables too; a table is called as its trace is, or as
-        the trace's "table" says.
+        the trace's "table" entry names it.
         """
         drawn = [self._styled(trace) for trace in traces]
         titles = [_title(layout, "xaxis", "x"), _title(layout, "yaxis", "y")]

@@ -18,12 +18,13 @@ from torch.nn import functional as F
 from holo_cli.check.cases import SHAPE, VOCAB, Case, random_tokens
 from holo_cli.check.compare import CheckFailed, close, need
 from holo_cli.checkpoint import load_training, model_tensors
-from holo_cli.checkpoint.find import ROOT, run_path
+from holo_cli.checkpoint.find import run_path
 from holo_cli.config.resolve import resolve
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.run import resume, train
@@ -181,7 +182,9 @@ def resumes_exactly(case: Case) -> str:
         with suppress(Stopped):
             train(resolved, run="parts", stop_at=3, events=_ignore)
         resume("parts", events=_ignore)
-        whole, parts = (load_training(run_path(ROOT, run, "last"))[1] for run in ("whole", "parts"))
+        whole, parts = (
+            load_training(run_path(CHECKPOINTS, run, "last"))[1] for run in ("whole", "parts")
+        )
     need(whole.keys() == parts.keys(), "the resumed run has saved other tensors")
     for name, tensor in whole.items():
         need(torch.equal(tensor, parts[name]), f"{name} differs after a stop at step 3 of 6")

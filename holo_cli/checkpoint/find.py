@@ -13,6 +13,7 @@ from typing import Literal
 
 from holo_cli import registry
 from holo_cli.errors import CheckpointError, UsageError, nearest
+from holo_cli.paths import CHECKPOINTS
 
 Kind = Literal["best", "last", "weights"]
 KINDS: tuple[Kind, ...] = ("best", "last", "weights")
@@ -20,7 +21,6 @@ KINDS: tuple[Kind, ...] = ("best", "last", "weights")
 SUFFIX = ".safetensors"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-ROOT = Path("checkpoints")
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
@@ -36,7 +36,7 @@ def check_run_name(run: str) -> str:
 
 
 def run_path(root: Path, run: str, kind: Kind) -> Path:
-    """Where a run's checkpoint of that kind lies: `root/RUN_KIND.safetensors`."""
+    """The path of a run's checkpoint of that kind: `root/RUN_KIND.safetensors`."""
     return root / f"{check_run_name(run)}_{kind}{SUFFIX}"
 
 
@@ -50,7 +50,7 @@ def split_run(path: Path) -> tuple[str, str]:
     return (run, kind) if underscore and run and kind in KINDS else (path.stem, "")
 
 
-def known_runs(root: Path = ROOT) -> dict[str, dict[str, Path]]:
+def known_runs(root: Path = CHECKPOINTS) -> dict[str, dict[str, Path]]:
     """Every run under `root` with its files by kind, the most recently written run first."""
     runs: dict[str, dict[str, Path]] = {}
     newest: dict[str, tuple[int, str]] = {}
@@ -74,7 +74,7 @@ def is_exported(path: Path) -> bool:
 
 def find_checkpoint(
     name: str | Path | None,
-    root: Path = ROOT,
+    root: Path = CHECKPOINTS,
     prefer: Iterable[Kind] = ("best", "last"),
 ) -> Path:
     """The checkpoint a person means: a path, a run's name, or None for the newest run.

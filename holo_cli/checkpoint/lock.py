@@ -1,7 +1,6 @@
-"""One writer per run: a lock between processes that dies with its holder.
+"""One writer per run: a lock between processes that ends with its holder.
 
-The lock is on the file `checkpoints/.RUN.lock`, which stays behind empty: deleting it would let two
-processes each lock a file of their own under the same name.
+The lock is on the file `checkpoints/.RUN.lock`, which names its last holder and is never deleted.
 """
 
 from __future__ import annotations
@@ -10,53 +9,49 @@ import os
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+
+from filelock import Timeout
 
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import CheckpointError
-from holo_cli.files import try_lock
+from holo_cli.files import file_lock
+
+
+def _write_holder(descriptor: int) -> None:
+    started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"process {os.getpid()} since {started}".encode())
 
 
 class RunLock:
     """`with RunLock(root, run):` keeps every other process from writing that run's checkpoints.
 
-    Raises CheckpointError, naming the holder, when the run is being written already, and when the
+    Raises CheckpointError, naming the holder, when another process writes the run, and when the
     folder's disk cannot lock files at all.
     """
 
     def __init__(self, root: Path, run: str) -> None:
         self.run = check_run_name(run)
         self.path = Path(root) / f".{run}.lock"
-        self._file: BinaryIO | None = None
+        self._lock = file_lock(self.path, on_acquired=_write_holder)
 
     def acquire(self) -> None:
         """Take the lock, or raise at once; never waits."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("a+b", buffering=0)
+            self._lock.acquire()
+        except Timeout:
+            raise self._taken() from None
         except OSError as error:
-            raise self._unusable(error) from error
-        try:
-            if not try_lock(file):
-                file.seek(0)
-                raise self._taken(file.read(200).decode("utf-8", errors="replace").strip())
-            file.truncate(0)
-            started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-            file.write(f"process {os.getpid()} since {started}".encode())
-        except OSError as error:
-            file.close()
-            raise self._unusable(error) from error
-        except CheckpointError:
-            file.close()
-            raise
-        self._file = file
+            raise CheckpointError(
+                f"Cannot lock run '{self.run}' with {self.path}: {error.strerror or error}.",
+                next_step="Start from a folder on a disk you can write to that supports file "
+                "locks.",
+            ) from error
 
     def release(self) -> None:
-        """Give the lock back; without effect when it is not held."""
-        if self._file is not None:
-            self._file.truncate(0)
-            self._file.close()  # closing frees the lock
-            self._file = None
+        """Release the lock; without effect when it is not held."""
+        self._lock.release()
 
     def __enter__(self) -> RunLock:
         self.acquire()
@@ -70,14 +65,12 @@ class RunLock:
     ) -> None:
         self.release()
 
-    def _taken(self, holder: str) -> CheckpointError:
+    def _taken(self) -> CheckpointError:
+        try:
+            holder = self.path.read_text(encoding="utf-8", errors="replace")[:200].strip()
+        except OSError:  # on Windows nobody else can read a locked file
+            holder = ""
         return CheckpointError(
             f"Run '{self.run}' is being written by {holder or 'another process'}.",
             next_step="Choose another name with --run, or stop that process first.",
-        )
-
-    def _unusable(self, error: OSError) -> CheckpointError:
-        return CheckpointError(
-            f"Cannot lock run '{self.run}' with {self.path}: {error.strerror or error}.",
-            next_step="Start from a folder on a disk you can write to that supports file locks.",
         )

@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from holo_cli import plugins, registry
-from holo_cli.checkpoint.find import ROOT, find_checkpoint
+from holo_cli.checkpoint.find import find_checkpoint
 from holo_cli.checkpoint.header import Header, complaint, damaged, printable
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, HoloError, nearest
+from holo_cli.paths import CHECKPOINTS
 
 if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer
@@ -35,7 +36,7 @@ def load_model(
     path_or_run: str | Path | None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
-    root: Path = ROOT,
+    root: Path = CHECKPOINTS,
 ) -> tuple[LanguageModel, Tokenizer, Header]:
     """The model in eval mode, its tokenizer and the header, from a path, a run's name or None.
 

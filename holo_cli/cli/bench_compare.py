@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, size
 from holo_cli.errors import UsageError
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
@@ -164,7 +165,7 @@ def compare(
     if rates_from is not None:
         plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
     plan = plan.changed({"data": bench_options.data_or_only(plan.data, out)})
-    page = out_path or Path("bench") / f"compare-{name}-{Path(plan.data).name}.html"
+    page = out_path or BENCH / f"compare-{name}-{Path(plan.data).name}.html"
     if power is not None or power_from is not None:
         _power(power, power_from, page, plan, out)
         return

@@ -9,6 +9,7 @@ import typer
 
 from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.compare.controls import Controls
@@ -60,7 +61,7 @@ def controls(
     own = options.given(campaigns=campaigns, campaign_seeds=seeds)
     plan = plan.changed(options.given(data=data), own, sets or ())
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
-    page = out_path or Path("bench") / f"controls-{name}-{Path(plan.shared.data).name}.html"
+    page = out_path or BENCH / f"controls-{name}-{Path(plan.shared.data).name}.html"
     chosen = RunOptions(page, jobs, retry_failed)
     opened = bench.open_controls(plan, chosen)
     _announce(opened, out)
@@ -84,8 +85,12 @@ def _announce(controls: Controls, out: Output) -> None:
 
 
 def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> None:
-    from holo_cli.bench.compare.controls_page import write_page
-    from holo_cli.bench.compare.controls_summary import sentences, summarise_controls, table
+    from holo_cli.bench.compare.controls_report import (
+        sentences,
+        summarise_controls,
+        table,
+        write_page,
+    )
 
     summary = summarise_controls(controls)
     nbytes = write_page(controls, summary, page)

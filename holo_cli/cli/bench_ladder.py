@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
 from holo_cli.errors import UsageError
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.ladder.plan import Ladder
@@ -91,7 +92,7 @@ def ladder(
     )
     chosen_axis = _axis(axis)
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
-    page = out_path or Path("bench") / f"ladder-{name}-{Path(plan.shared.data).name}.html"
+    page = out_path or BENCH / f"ladder-{name}-{Path(plan.shared.data).name}.html"
     chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
     opened = bench.open_ladder(plan, chosen)
     if dry_run:
@@ -153,9 +154,8 @@ def _sizes(ladder: Ladder, out: Output) -> None:
 
 
 def _report(ladder: Ladder, axis: Axis, page: Path, open_page: bool, out: Output) -> None:
-    from holo_cli.bench.ladder.page import write_page
+    from holo_cli.bench.ladder.page import curves_table, rungs_table, sentences, to_dict, write_page
     from holo_cli.bench.ladder.summary import summarise_ladder
-    from holo_cli.bench.ladder.words import curves_table, rungs_table, sentences, to_dict
 
     summary = summarise_ladder(ladder, axis)
     nbytes = write_page(ladder, summary, page)

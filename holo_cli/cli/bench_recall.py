@@ -10,6 +10,7 @@ import typer
 
 from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.recall.plan import RecallPlan
@@ -72,7 +73,7 @@ def recall(
     plan = _changed(plan, options.given(**shared), sets or [], seeds)
     if tasks is not None:
         plan = plan.select_tasks(bench_options.names(tasks))
-    page = out_path or Path("bench") / f"recall-{name}.html"
+    page = out_path or BENCH / f"recall-{name}.html"
     chosen = RunOptions(page, jobs, retry_failed)
     opened = open_recall(plan, chosen)
     if dry_run:

@@ -21,6 +21,7 @@ from holo_cli.cli.bench_options import (
 )
 from holo_cli.cli.output import duration, size
 from holo_cli.errors import HoloError, UsageError
+from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
     from holo_cli.bench.report import Report
@@ -98,7 +99,6 @@ def speed(
     bench = _Bench("speed", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
                   ("--batch-size", batch_size), ("--vocab-size", vocab_size))  # fmt: skip
-    from holo_cli.bench.speed import page
     from holo_cli.bench.speed import speed as library
 
     entries = _entries(
@@ -109,12 +109,12 @@ def speed(
         entries, bench.log(), repeats=repeats or 1, seconds=seconds, tokens=tokens,
         notify=bench.out.note,
     )  # fmt: skip
-    bench.table(*page.table(found))
-    bench.out.sentences(page.findings(found))
-    if note := page.busy_note(found):
+    bench.table(*library.table(found))
+    bench.out.sentences(library.findings(found))
+    if note := library.busy_note(found):
         bench.out.warn(note)
     products = {f"products_{name}_gflops": s.to_dict() for name, s in found.products.items()}
-    bench.finish(found.rows(), {**found.machine, **products}, page.report(found))
+    bench.finish(found.rows(), {**found.machine, **products}, library.report(found))
 
 
 def scaling(
@@ -231,7 +231,7 @@ class _Bench:
     ) -> None:
         self.name, self.open_page = name, open_page
         self.out = out
-        self.page = page or Path("bench") / f"{name}-{preset}.html"
+        self.page = page or BENCH / f"{name}-{preset}.html"
         self.started = time.monotonic()
 
     def log(self) -> MeasurementLog:
@@ -263,7 +263,9 @@ class _Bench:
         self.out.end(wrote, "" if self.open_page else "open the page in a browser")
         states = {row["status"] for row in rows if "status" in row}
         if "measured" not in states:
-            raise HoloError("Every model failed; the rows say why.", next_step=f"See {self.raw}.")
+            raise HoloError(
+                "Every model failed; the rows have the reasons.", next_step=f"See {self.raw}."
+            )
 
 
 def _entries(

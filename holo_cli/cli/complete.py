@@ -7,9 +7,10 @@ and import nothing heavy.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 import typer
+
+from holo_cli.paths import DATA
 
 
 def _starting(names: Iterable[str], incomplete: str) -> list[str]:
@@ -41,7 +42,7 @@ def recipes(incomplete: str) -> list[str]:
 
 def prepared(incomplete: str) -> list[str]:
     """Prepared sets under data/: folders with a meta.json."""
-    return _starting(sorted(p.parent.name for p in Path("data").glob("*/meta.json")), incomplete)
+    return _starting(sorted(p.parent.name for p in DATA.glob("*/meta.json")), incomplete)
 
 
 def sources(incomplete: str) -> list[str]:

@@ -270,8 +270,8 @@ def _texts(
         )
     opened = PreparedData.open(path)
     _check_own(loaded.header, opened, data, out)
-    texts, anew = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
-    if anew:
+    texts, retokenized = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
+    if retokenized:
         out.note(
             f"{path} was prepared with another tokenizer and is tokenized again with the "
             "checkpoint's. Compare bits per byte, not losses."
@@ -284,7 +284,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
 
     In a set that was prepared again, validation documents may be former training documents.
     """
-    from holo_cli.data.dataset import ROOT
+    from holo_cli.paths import DATA
 
     trained, path = header.data, opened.path.as_posix()
     same = opened.matches_fingerprint(trained.fingerprint)
@@ -298,7 +298,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
     elif same:
         out.note(f"No --data or --file was given: scoring {path}, the run's training data.")
     elif trained.fingerprint:
-        name = opened.path.name if opened.path.parent == ROOT else path
+        name = opened.path.name if opened.path.parent == DATA else path
         raise DataError(
             f"{path} has changed since run '{header.run}' was trained on it: its validation split "
             "may contain the run's training text.",

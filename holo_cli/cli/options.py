@@ -13,7 +13,6 @@ import typer
 
 from holo_cli.cli import complete
 from holo_cli.cli.errors import set_debug
-from holo_cli.errors import UsageError
 
 
 def _debug(value: bool) -> bool:
@@ -261,9 +260,3 @@ ExitThreshold = Annotated[
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given: those that are not None and not an empty list."""
     return {name: value for name, value in options.items() if value is not None and value != []}
-
-
-def check_exclusive(first: str, second: str, *values: object) -> None:
-    """Raises UsageError if both of two options have a value."""
-    if all(value is not None for value in values):
-        raise UsageError(f"{first} and {second} cannot be combined.", next_step="Omit one of them.")

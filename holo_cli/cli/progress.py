@@ -166,8 +166,8 @@ class Bar:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                desc=facts, total=total, bar_format=bar_format, file=sys.stderr, leave=False,
-                dynamic_ncols=True, mininterval=0.25, miniters=0,
+                desc=facts, initial=done, total=total, bar_format=bar_format, file=sys.stderr,
+                leave=False, dynamic_ncols=True, mininterval=0.25, miniters=0,
             )  # fmt: skip
         self._bar.bar_format = bar_format
         self._bar.total = total

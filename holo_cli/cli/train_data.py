@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
+from holo_cli.paths import DATA
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
-
-ROOT = Path("data")
 
 
 def choose(resolved: Resolved, out: Output, *, prepare: bool = True) -> Resolved:
@@ -24,7 +23,7 @@ def choose(resolved: Resolved, out: Output, *, prepare: bool = True) -> Resolved
         return resolved
     from holo_cli.data.dataset import find_prepared
 
-    sets = find_prepared(ROOT)
+    sets = find_prepared(DATA)
     if len(sets) > 1:
         raise _several(sets)
     if sets:
@@ -44,7 +43,7 @@ def only_prepared(out: Output) -> Path:
     """The default set of a measurement: the only prepared one. Raises UsageError."""
     from holo_cli.data.dataset import find_prepared
 
-    sets = find_prepared(ROOT)
+    sets = find_prepared(DATA)
     if len(sets) == 1:
         out.note(f"No --data was given: using the only prepared set, {sets[0]}.")
         return sets[0]

@@ -1,7 +1,7 @@
 """Reads settings from where people write them: TOML files, HOLO_* variables, `--set key=value`.
 
 Everything becomes a list of `Given`: a dotted key, a value, and where it came from. Nothing is
-checked here but the form; `config_check` knows which keys exist and what may stand in them.
+checked here but the form; `messages.py` knows which keys exist and which values they take.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from holo_cli.data.files import sha256_of
 from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
-
-ROOT = Path("data")
+from holo_cli.paths import DATA
 
 
 class PreparedData:
@@ -170,14 +169,14 @@ class PreparedData:
                 )
 
 
-def find_prepared(root: Path = ROOT) -> list[Path]:
+def find_prepared(root: Path = DATA) -> list[Path]:
     """The folders of prepared sets under `root`, by name."""
     return sorted(path.parent for path in root.glob(f"*/{META}"))
 
 
 def _locate(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
-    named = ROOT / path
+    named = DATA / path
     if (named / META).is_file() and not (path / META).is_file():
         return named  # also if the current folder has a folder of that name
     if path.is_dir():

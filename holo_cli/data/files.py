@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from filelock import Timeout
+
 from holo_cli.errors import DataError
-from holo_cli.files import try_lock
+from holo_cli.files import file_lock
 
 
 def sync(file: BinaryIO) -> None:
@@ -47,10 +49,15 @@ def clear_disk_errors(folder: Path) -> Iterator[None]:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder; the system releases it when this process ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+b") as file:
-        if not try_lock(file):
-            raise DataError(
-                f"Another process is preparing {folder}.",
-                next_step="Wait for it, or choose another folder with --out.",
-            )
+    lock = file_lock(folder / ".lock")
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"Another process is preparing {folder}.",
+            next_step="Wait for it, or choose another folder with --out.",
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()

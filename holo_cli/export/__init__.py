@@ -1,5 +1,5 @@
 """`holo export`: a checkpoint for other places. `targets.py` says which, `gpt2.py` is the one
-architecture of ours that `transformers` has too."""
+architecture that `transformers` has too."""
 
 from holo_cli.export.targets import TARGETS, ExportResult, Target, export
 

@@ -30,7 +30,7 @@ TARGETS: tuple[str, ...] = get_args(Target)
 
 @dataclass(frozen=True)
 class ExportResult:
-    """Where the export lies, its size in bytes (of all files), and what is worth knowing of it."""
+    """The path of an export, its size in bytes (of all files), and notes for the user."""
 
     path: Path
     bytes: int

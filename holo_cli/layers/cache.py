@@ -1,8 +1,8 @@
-"""Buffers that grow along time, shared safely by several decoding states.
+"""KV cache: buffers that grow along time, shared safely by several decoding states.
 
-Keys and values of a growing history are kept in one buffer with room to spare, so that a step
-copies only what is new. A state is still a value: two states may share a buffer as long as only
-one of them continues it; the second one to continue gets its own copy first.
+Keys and values are in one buffer with spare room, so that a step copies only the new ones. A state
+is still a value: two states may share a buffer as long as only one of them continues it; the second
+to continue copies it first.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 class KVCache:
-    """Tensors (B, H, L, d_i) that share B, H and L. `length` of them belong to this state."""
+    """Tensors (B, H, L, d_i) that share B, H and L. `length` positions belong to this state."""
 
     def __init__(self, buffers: list[Tensor] | None = None, length: int = 0) -> None:
         self._store = _Store(buffers or [], length)
         self.length = length
 
     def append(self, *new: Tensor) -> KVCache:
-        """A cache with `new`, each (B, H, S, d_i), after the present end; self stays valid."""
+        """A cache with `new`, each (B, H, S, d_i), appended; self stays valid."""
         grown = KVCache.__new__(KVCache)
         grown.length = self.length + new[0].shape[2]
         store = self._store
@@ -46,7 +46,7 @@ class KVCache:
 
 
 class _Store:
-    """The shared memory behind caches; `filled` positions are written by somebody."""
+    """The shared buffers behind caches; `filled` positions are written."""
 
     def __init__(self, buffers: list[Tensor], filled: int) -> None:
         self.buffers = buffers

@@ -1,4 +1,4 @@
-"""The modern transformer backbone: everything of a model but its mixing of tokens.
+"""The modern transformer backbone: everything of a model except its mixer.
 
 All models but vanilla's classic recipe are this backbone with their own mixer in each block, so
 that a comparison varies the mechanism and nothing else:
@@ -7,8 +7,8 @@ that a comparison varies the mechanism and nothing else:
     x = x + mixer(norm(x));  x = x + mlp(norm(x))      # `layers` times
     logits = soft_cap(norm(x) W^T)
 
-Switches of the config, for all models whose parts have the place: Canon convolutions, and the first
-layer's values or value embeddings added to a layer's values. Unlike most transformers, norms have
+Options of the config, where a model's parts allow them: Canon convolutions, and the first layer's
+values or value embeddings added to a layer's values. Unlike most transformers, norms have
 no gains (a matrix always follows that can learn them), output projections start at zero so that
 every block starts as the identity, and nothing has a bias.
 """
@@ -112,7 +112,7 @@ class Block(nn.Module):
         return x, extras.side, state, tuple(seen.after)
 
     def read(self, x: Tensor, windows: Windows | None = None) -> Tensor:
-        """What the mixer sees of the stream."""
+        """The mixer's input: the normalised stream through the block's convolutions."""
         u = convolve(self.conv, rms_norm(x), windows)
         return convolve(self.canon_a, u, windows)
 

@@ -1,8 +1,8 @@
-"""The contract that every model keeps; `README.md` beside this file says it in words.
+"""The contract of every model, in words in `README.md` beside this file.
 
 Legend: B rows, T positions, S positions of one step, C width, V vocabulary, N parameters.
-Everything that a caller needs is a value that comes back: auxiliary losses are returned with the
-hidden states, decoding state is an explicit object. Nothing is stashed on the module.
+Whatever a caller needs is returned: auxiliary losses with the hidden states, and the decoding state
+as an explicit object. Nothing is stored on the module.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ class Hidden(NamedTuple):
 
 @dataclass(frozen=True)
 class State(DataState):
-    """What a model remembers of each row while decoding. A value: `step` returns a new one.
+    """Decoding state of each row. A value: `step` returns a new one.
 
-    A state may be kept and stepped again (to retry an answer, say): implementations that write in
-    place copy first when the same buffer was already continued by another state.
+    A state may be kept and continued again (to retry an answer, say): an implementation that writes
+    in place copies its buffer first if another state has already continued it.
     """
 
     position: int  # tokens so far
 
     def nbytes(self) -> int:
-        """Measured size in bytes of everything remembered so far."""
+        """Bytes of all tensors."""
         return state_nbytes(self)
 
 
 @dataclass
 class Description:
-    """What a model costs. FLOPs count a multiply-add as two."""
+    """Cost of a model. FLOPs count a multiply-add as two."""
 
     parameters: int
     active_parameters: int  # parameters that take part in one token's logits
@@ -124,7 +124,7 @@ class LanguageModel(nn.Module, ABC):
         """Parameters, FLOPs and state size, by formula; tests check them against counts."""
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
-        """Per-model figures worth logging at an evaluation, from a sample (B, T). Default none."""
+        """Figures to log at an evaluation, by name, from a sample (B, T). Default none."""
         return {}
 
     def disable(self) -> None:
@@ -148,9 +148,9 @@ class LanguageModel(nn.Module, ABC):
     def grown(self, layers: int) -> tuple[LanguageModel, dict[str, str | None]]:
         """The same model with more blocks, as at a later one of `config.stages()`.
 
-        This one is done with: the new one may hold its tensors. The dict has the name of every
-        parameter of the new model, with that of the parameter here, of the same shape, whose
-        optimiser moments it goes on with, or None for a fresh start.
+        Consumes `self`: the new model may share its tensors. The dict maps the name of every
+        parameter of the new model to that of the parameter here, of the same shape, whose optimizer
+        state it takes over, or to None for a fresh state.
         The new model's config is `config.at_depth(layers)`, its device this model's.
         """
         raise TypeError(f"{type(self).__name__} cannot grow: its config must name no stages")

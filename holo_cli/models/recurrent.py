@@ -1,7 +1,7 @@
-"""What the mixers with a linear recurrence share: state, training and decoding form, figures.
+"""Base of mixers with a linear recurrence: state, training and decoding form, costs.
 
-A mixer on it computes the inputs of `layers/linear_recurrence.py` from the stream and turns what is
-read into its output; the recurrence, its state and its cost are here. Legend: B rows, S positions,
+A subclass computes the inputs of `layers/linear_recurrence.py` from the stream and maps what is
+read to its output; the recurrence, its state and its cost are here. Legend: B rows, S positions,
 C width, H heads, K and V widths of a key and a value.
 """
 
@@ -26,7 +26,7 @@ from holo_cli.layers.rope import Rope
 from holo_cli.layers.state import DataState
 
 
-class Inputs(NamedTuple):
+class RecurrenceInputs(NamedTuple):
     """Of `linear_recurrence`: each (B, H, S, ...), in float32 or float64."""
 
     q: Tensor
@@ -39,8 +39,8 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class MatrixState(DataState):
-    """What a mixer remembers of each row: S (B, H, K, V), and the last input (B, 1, C) where the
-    mixer has a token shift. `position` counts the tokens so far, for rotary positions."""
+    """S of each row, (B, H, K, V), and the last input (B, 1, C) where the mixer has a token shift.
+    `position` counts the tokens so far, for rotary positions."""
 
     position: int
     memory: Tensor
@@ -54,7 +54,7 @@ def full_precision(x: Tensor) -> Tensor:
 
 def gate_map(inputs: int, outputs: int) -> nn.Linear:
     """A linear map without bias to the logits of gates, for AdamW: Muon would give all its
-    directions the same size, and a gate is wanted in few of them."""
+    directions the same size, and gates need few of them."""
     linear = nn.Linear(inputs, outputs, bias=False)
     linear.weight.no_muon = True  # type: ignore[attr-defined]
     return linear
@@ -86,7 +86,7 @@ class RecurrentMixer(Mixer):
         last = x[:, -1:] if self.shifted else None
         return out, MatrixState(state.position + x.shape[1], memory, last)
 
-    def recur(self, inputs: Inputs, state: MatrixState | None) -> tuple[Tensor, Tensor]:
+    def recur(self, inputs: RecurrenceInputs, state: MatrixState | None) -> tuple[Tensor, Tensor]:
         """What each position reads, (B, H, S, V), and S after the last one."""
         memory = state.memory if state is not None else None
         with torch.autocast(inputs.q.device.type, enabled=False):

@@ -1,6 +1,7 @@
-"""What a model gives `holo visualize`: plain values. The pages are made of them elsewhere.
+"""What a model returns to `holo visualize`: plain values, of which `visualize/` makes the pages.
 
-A model that has more to show than its residual stream has a `views.py` in its folder with
+A model with more to show than its residual stream has a `views.py` in its folder, found by the
+registry, with
 
     PAGES = {"attention": "which earlier tokens each token looks at", ...}   # name -> what it shows
     def attention(model, tokens) -> Weights | list[Weights | Picture]        # one function a page
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Coordinates:
-    """Where each layer puts each token. `what` says in a sentence what the numbers are."""
+    """Coordinates of each token in each layer. `what` describes the numbers in a sentence."""
 
     layers: Sequence[Tensor]  # each (T, d), the same d in all
     names: Sequence[str]  # of the layers
@@ -36,7 +37,7 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each token takes from each token before it, per layer and head."""
+    """Weight of each earlier token for each token, per layer and head."""
 
     layers: Sequence[Tensor]  # each (H, T, T); row t holds what t takes from 0..t
     names: Sequence[str]
@@ -45,8 +46,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Positions 0 .. T - 1 of the text, where a page writes the tokens that stand there: a cell of
-    a table, or an entry of a trace's "text"."""
+    """Positions 0 .. T - 1 of the text, for which a page writes the tokens: a cell of a table,
+    or an entry of a trace's "text"."""
 
     positions: Sequence[int]
 

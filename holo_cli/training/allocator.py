@@ -15,7 +15,7 @@ import platform
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 LARGEST_BLOCK = 32 * 2**20  # the most that glibc accepts for M_MMAP_THRESHOLD
 KEPT = 2**30
-# set by a person, these are theirs to keep
+# set in the environment, these take precedence
 SETTINGS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
-from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.checkpoint.header import StageRow
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
+from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.state import Progress, training_tensors
 from holo_cli.training.trainer import Trainer
 

@@ -56,12 +56,12 @@ class World:
         return [t.to(tensor.device) for t in found]
 
     def barrier(self) -> None:
-        """Go on when all processes have come here."""
+        """Return when all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer."""
+        """Whether the flag is set in any process (all-reduce, max)."""
         if self.size == 1:
             return flag
         asked = torch.tensor(float(flag), device=_device())

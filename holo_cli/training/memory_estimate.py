@@ -1,12 +1,12 @@
-"""How much memory a run will take, said before it starts, and what this machine has."""
+"""Estimates the memory of a run before it starts, and measures what the machine has."""
 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 from holo_cli import registry
@@ -90,8 +90,8 @@ def memory_parts(
 
 def memory_figures(
     model: LanguageModel, config: TrainingConfig, dtype: torch.dtype
-) -> dict[str, int | None]:
-    """What a run takes with this model, and what its device has left, as events tell it."""
+) -> dict[str, int]:
+    """The estimate of a run with this model, and the free memory of its device, for events."""
     needed = sum(memory_parts(model, config, dtype).values())
     return {"memory_bytes": needed, "available_bytes": available_bytes(model.device)}
 
@@ -148,9 +148,9 @@ def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
     )
 
 
-def memory_warning(needed: int, free: int | None) -> str | None:
-    """A warning where a run probably does not fit into what is free; None where it does."""
-    if free is None or needed <= 0.9 * free:
+def memory_warning(needed: int, free: int) -> str | None:
+    """A warning if a run probably does not fit into the free memory, else None."""
+    if needed <= 0.9 * free:
         return None
     return (
         f"This run needs about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
@@ -158,48 +158,33 @@ def memory_warning(needed: int, free: int | None) -> str | None:
     )
 
 
-def available_bytes(device: torch.device) -> int | None:
-    """Memory that is free for a run on a device; None where the system does not tell."""
+def available_bytes(device: torch.device) -> int:
+    """Memory that is free for a run on a device: its own, or the machine's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if sys.platform == "linux":
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return None
+    return psutil.virtual_memory().available
 
 
-def rss_bytes() -> int | None:
-    """Resident memory that this process holds now; None on systems that do not tell."""
-    return _linux_status("VmRSS") if sys.platform == "linux" else None
+def rss_bytes() -> int:
+    """Resident memory of this process now."""
+    return psutil.Process().memory_info().rss
 
 
 def peak_rss_bytes() -> int | None:
-    """Largest resident size of this process so far; None on systems that do not tell.
+    """Largest resident size of this process so far; None where the kernel does not count it.
 
-    On Linux `VmHWM`, which is this program's own: `ru_maxrss` begins with the size of the process
-    that started it, so that a small run of a large parent would seem as large as that.
+    On Linux `VmHWM`, which psutil does not read: `ru_maxrss` begins with the size of the parent
+    process, so that a small run of a large parent would seem as large as that.
     """
     if sys.platform == "linux":
-        return _linux_status("VmHWM")
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        peak = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+        return None if peak is None else int(peak.split()[1]) * 1024
     if sys.platform == "win32":
-        return None
+        return psutil.Process().memory_info().peak_wset
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS gives bytes, others kB
-
-
-def _linux_status(name: str) -> int | None:
-    """A size of /proc/self/status in bytes; None where the kernel does not have it."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    found = next((line for line in status.splitlines() if line.startswith(f"{name}:")), None)
-    return None if found is None else int(found.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def is_out_of_memory(error: BaseException) -> bool:

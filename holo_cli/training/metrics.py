@@ -32,9 +32,9 @@ SCALARS = {
 
 
 class MetricsLog:
-    """Writes events of one run. `step` is where a resumed run goes on; 0 begins a new log.
+    """Writes events of one run. `step` is where a resumed run continues; 0 starts a new log.
 
-    `layers` is the depth it goes on with: a growth at that very step may or may not be behind it.
+    `layers` is its depth there: a growth at that very step may or may not have happened.
     """
 
     def __init__(self, folder: Path, step: int = 0, layers: int = 0) -> None:
@@ -96,7 +96,7 @@ class MetricsLog:
 
 
 def _happened(line: str, step: int, layers: int) -> bool:
-    """Whether a row of the log lies before the moment that a run is resumed from."""
+    """Whether a row of the log is from before the moment of the checkpoint."""
     row = json.loads(line)
     ahead = row.get("event") == "stage" and row["layers"] > layers
     return row.get("step", 0) <= step and not ahead

@@ -14,10 +14,10 @@ import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
-from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.state import Progress

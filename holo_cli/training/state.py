@@ -1,4 +1,4 @@
-"""Everything that a stopped run needs to go on as if it had not stopped.
+"""Everything that a stopped run needs to resume as if it had not stopped.
 
 Counters are plain data and go into the checkpoint's header; optimizer moments, accumulated
 gradients and random states are tensors and go beside the weights. Python writes floats so that
@@ -91,7 +91,7 @@ def restore_training_state(
 ) -> None:
     """The inverse of `training_tensors`, for the process of that rank.
 
-    A process that the saved run did not have goes on with a state made from the first one's.
+    A process that the saved run did not have starts from a state derived from the first process's.
     Raises CheckpointError for what is missing or misfits.
     """
 

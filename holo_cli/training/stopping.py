@@ -1,4 +1,4 @@
-"""A request to stop, from Ctrl-C, SIGTERM or a caller, that waits for a safe moment."""
+"""A request to stop, from Ctrl-C, SIGTERM or a caller, carried out at the next safe moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class StopRequest:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """While inside, the first SIGINT or SIGTERM asks to stop; a second SIGINT interrupts.
+        """While inside, the first SIGINT or SIGTERM requests a stop; a second SIGINT interrupts.
 
         Handlers can only be set in the main thread; elsewhere this does nothing.
         """

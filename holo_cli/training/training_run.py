@@ -7,18 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, RunLock, run_path
-from holo_cli.checkpoint.find import ROOT as CHECKPOINTS
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
 from holo_cli.training.distributed import World, process_group
@@ -35,7 +34,6 @@ from holo_cli.training.state import Progress, restore_training_state
 from holo_cli.training.stopping import StopRequest
 from holo_cli.training.trainer import Event, Events, Trainer
 
-RUNS = Path("runs")
 # generates sample text with the model in training: (model, tokenizer, header, tokens) -> text
 Sampler = Callable[[LanguageModel, Tokenizer, Header, int], str]
 

@@ -1,7 +1,7 @@
 """`holo visualize`: a look inside a model, as one HTML file that opens without a network.
 
     pages.py     a page's name -> checkpoint, text, figures -> a file: `make_page`
-    reading.py   the text as the model reads it: tokens, their pieces, their languages
+    model_reading.py   the text as the model reads it: tokens, their pieces, their languages
     coords.py    tokens in three dimensions, layer by layer
     attention.py weights of every layer and head
     training.py  curves and samples of runs, from runs/RUN/metrics.jsonl

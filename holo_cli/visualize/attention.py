@@ -35,11 +35,11 @@ def attention_section(weights: Weights, reading: Reading) -> Section:
         for h, head in enumerate(layer, start=1)
     ]
     note = (
-        f"{weights.what} Choose a layer and a head; a row of the map is a token that looks, a "
-        "column a token looked at. Colour follows the square root of the weight, so that small "
+        f"{weights.what} Choose a layer and a head; a row of the map is a query "
+        "token, a column a key token. Colour follows the square root of the weight, so that small "
         f"weights show. Weights are rounded to {DECIMALS} decimals."
     )
-    return Section("Who looks at whom", note, "attention", data, tables)
+    return Section("Attention weights", note, "attention", data, tables)
 
 
 def _triangle(head: list[list[float]]) -> list[list[float]]:

@@ -36,12 +36,12 @@ WINDOWS = (
 )
 CONSOLE = re.compile(r'CONSOLE[:(]\d+\)?\] "(.*?)", source: ', re.DOTALL)
 LOAD_MS = 3000  # of the page's own clock, which runs as fast as the machine can
-PATIENCE = 120  # seconds for a browser to start, draw and end
+TIMEOUT = 120  # seconds for a browser to start, draw and end
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What came of opening a page: the document after its scripts ran, and what they complained."""
+    """An opened page: the document after its scripts ran, and their console messages."""
 
     dom: str
     console: list[str]
@@ -91,7 +91,7 @@ def visit(
     command += [f"--window-size={size[0]},{size[1]}", "--hide-scrollbars", "--no-first-run"]
     command += ["--enable-logging=stderr", "--v=0", "--disable-extensions", "--lang=en-US"]
     command += ["--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    # under the page's own clock an animation would never end: that clock stands still while drawing
+    # with virtual time an animation would never end: the clock stops while the page draws
     command.append("--force-prefers-reduced-motion")
     # WebGL in software: a headless machine mostly has no graphics card
     command += ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
@@ -103,10 +103,10 @@ def visit(
     with tempfile.TemporaryDirectory(prefix="holo-browser-", ignore_cleanup_errors=True) as profile:
         command += [f"--user-data-dir={profile}", page.resolve().as_uri()]
         try:
-            ran = subprocess.run(command, capture_output=True, timeout=PATIENCE)
+            ran = subprocess.run(command, capture_output=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired as error:
             raise HoloError(
-                f"The browser did not finish {page} within {PATIENCE} seconds.",
+                f"The browser did not finish {page} within {TIMEOUT} seconds.",
                 next_step="Open the page by hand, or name another browser with HOLO_BROWSER.",
             ) from error
     log = ran.stderr.decode("utf-8", errors="replace")

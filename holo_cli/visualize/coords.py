@@ -1,4 +1,4 @@
-"""Tokens in three dimensions: one rotation for all layers, so that movement means something.
+"""Tokens in three dimensions: one projection for all layers, so that movement is real.
 
 The coordinates of all layers are pooled, centred once, and turned so that the three directions of
 the largest spread are seen. That is one orthonormal map for every layer: a token that stays still

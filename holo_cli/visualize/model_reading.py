@@ -1,7 +1,7 @@
 """The text as the model reads it: tokens, each readable alone, each with its language.
 
-Unusual: a token may be less than a character. On pages such tokens are named by the character they
-belong to, as in "배 1/3", and never by bytes.
+A token may be a part of a character. Pages name such tokens by their character, as in "배 1/3", and
+never by bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Reading:
 
     @cached_property
     def contexts(self) -> list[tuple[str, str]]:
-        """What stands before and after each token, on one line."""
+        """The text before and after each token, on one line."""
         texts = ["" if group.special else group.text for group in self.groups]
         text = "".join(texts)
         found, end = [], 0
@@ -166,7 +166,7 @@ def _one_line(text: str) -> str:
 def token_languages(
     pieces: Sequence[bytes], special: Sequence[bool], known: Sequence[str]
 ) -> list[str]:
-    """The language of each token: that of the word in which its first letter stands.
+    """The language of each token: that of the word of its first letter.
 
     Tokens are bytes, since one may be a part of a character. Documents are read apart: a special
     token ends a word and a line.

@@ -1,9 +1,9 @@
-"""The shell of every page: one HTML file that holds all it needs and asks nobody for anything.
+"""The HTML of every page: one self-contained file that makes no requests.
 
-plotly.js is inlined once, from the `plotly` package; what draws in the browser lies in `assets/`.
-Unusual: the page carries a Content-Security-Policy that names each of its scripts by hash and
-allows no connection at all, so that "no network" and "no foreign script" are kept by the browser
-and not only promised. Data travel as JSON in which no markup can begin.
+plotly.js is inlined once, from the `plotly` package; the scripts that draw are in `assets/`.
+The page has a Content-Security-Policy that names each of its scripts by hash and allows no
+connection, so that the browser itself enforces "no network" and "no foreign script".
+Data are JSON in which no markup can begin.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def rounded(values: Any) -> Any:
 
 
 def picture_section(picture: Picture, numbers: bool = False) -> Section:
-    """A picture of a model's own as a section; with `numbers` the page writes all that is drawn as
-    text too, for pictures whose tables are something else."""
+    """A model's own picture as a section; with `numbers` the page also writes all drawn values as
+    text, for pictures whose tables hold something else."""
     data = {
         "numbers": numbers,
         "choice": picture.choice,
@@ -227,7 +227,7 @@ def _table(table: Table, opened: bool) -> str:
 
 
 def _is_numeric(cells: Sequence[object]) -> bool:
-    """Whether a column stands to the right: numbers, and dashes where one is missing."""
+    """Whether a column is right-aligned: numbers, and dashes where one is missing."""
     numbers = [isinstance(c, int | float) or bool(WRITTEN.fullmatch(str(c))) for c in cells]
     return any(numbers) and all(
         is_number or cell == MISSING for is_number, cell in zip(numbers, cells, strict=True)
@@ -240,8 +240,8 @@ def _cell(value: object, right: bool) -> str:
 
 
 def number(value: float) -> str:
-    """A number as tables show it; it was rounded before, for the figure and for the table. From
-    five digits before the point on they stand in threes."""
+    """A number as tables show it; already rounded, as in the figure. Whole numbers from 10,000 have
+    thousands separators."""
     if abs(value) >= 10_000 and value == int(value):
         return f"{int(value):,}"
     return str(value) if isinstance(value, int) else f"{value:.10g}"

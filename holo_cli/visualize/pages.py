@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError, nearest
+from holo_cli.paths import PAGES
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -24,7 +25,6 @@ COMMON = {
     "coords": "where each layer puts each token, in three dimensions",
     "training": "curves and samples of one or several runs",
 }
-FOLDER = Path("pages")
 
 
 def views_of(model: str) -> ModuleType | None:
@@ -79,7 +79,7 @@ def make_page(
         name, page = _look(what, checkpoint, text, device)
     from holo_cli.visualize.page import write_page
 
-    path = Path(out) if out is not None else FOLDER / f"{name}-{what}.html"
+    path = Path(out) if out is not None else PAGES / f"{name}-{what}.html"
     result: dict[str, Any] = {"page": path.as_posix(), "bytes": write_page(page, path)}
     if png:
         from holo_cli.visualize.browser import visit

@@ -1,4 +1,4 @@
-"""A picture's positions as tokens: a model knows where, a page knows what stands there."""
+"""A picture's positions as tokens: models give positions, pages write the tokens there."""
 
 from __future__ import annotations
 

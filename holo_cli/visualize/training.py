@@ -13,9 +13,9 @@ from typing import Any
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import DataError, nearest
 from holo_cli.models.views import Picture, Table
+from holo_cli.paths import RUNS
 from holo_cli.visualize.page import Section, picture_section, rounded
 
-RUNS = Path("runs")
 LOG = "metrics.jsonl"
 MOST_POINTS = 1000  # of one curve; longer ones are thinned evenly, the last point kept
 MOST_SAMPLES = 12  # of one run, evenly over its evaluations, the last one kept
@@ -35,7 +35,7 @@ class Run:
     start: dict[str, Any] = field(default_factory=dict)  # the log's first row, as far as it goes
 
     def summary(self) -> str:
-        """What was trained, on what, and how far it came, in a line."""
+        """The model, its data, its last step and its best loss, in one line."""
         step = max(row["step"] for row in (*self.train, *self.evaluations))
         parts = [self.start.get("model"), self.start.get("preset")]
         what = " ".join(str(part) for part in parts if part)
@@ -110,7 +110,7 @@ def training_sections(runs: Sequence[Run]) -> list[Section]:
 @dataclass(frozen=True)
 class _Curve:
     name: str
-    rows: list[tuple[dict[str, Any], float]]  # the row it stands in, and the value
+    rows: list[tuple[dict[str, Any], float]]  # its row, and the value
     style: dict[str, Any]
 
 
@@ -150,7 +150,7 @@ def layered(measures: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _measured(by_layer: dict[str, str]) -> str:
-    lines = ", a line a layer" if len(by_layer) > 1 else ""
+    lines = ", one line per layer" if len(by_layer) > 1 else ""
     return f"Logged by the model at each evaluation{lines}."
 
 
@@ -220,7 +220,7 @@ def _sample(row: dict[str, Any]) -> str:
 
 def _samples(run: Run) -> Section:
     rows = thinned([row for row in run.evaluations if _sample(row)], MOST_SAMPLES)
-    note = "What the model wrote by itself at its evaluations, always from the same seed."
+    note = "Text sampled at evaluations, always with the same random seed."
     table = Table(
         "Samples",
         ["Step", "Validation loss", "Text"],

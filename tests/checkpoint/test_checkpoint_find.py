@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli import files
 from holo_cli.checkpoint import (
     CheckpointError,
     RunLock,
@@ -178,22 +177,21 @@ def test_a_lock_excludes_its_own_process_too_and_can_be_taken_again(tmp_path: Pa
     for _ in range(2):
         with lock, pytest.raises(CheckpointError, match=f"process {os.getpid()}"):
             RunLock(tmp_path / "new", "night").acquire()
-    assert (tmp_path / "new" / ".night.lock").read_bytes() == b""
     lock.release()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="locks by another call there")
 def test_a_disk_that_cannot_lock_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import holo_cli.checkpoint.lock as module
+    import fcntl
 
-    def unsupported(file: object) -> bool:
+    def unsupported(file: int, operation: int) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr(module, "try_lock", unsupported)
+    monkeypatch.setattr(fcntl, "flock", unsupported)
     with pytest.raises(CheckpointError, match="Operation not supported"):
         RunLock(tmp_path, "night").acquire()
-    assert files.try_lock is not unsupported
 
 
 def test_finding_imports_neither_torch_nor_pydantic() -> None:

@@ -67,7 +67,7 @@ def test_decode_for_a_reader(holo: Holo) -> None:
     )
     assert ran.code == 0, ran.err
     assert re.search(r"^Model +at 4 +at 16 +Last / first +State", ran.out, re.MULTILINE)
-    assert "vanilla writes" in ran.out
+    assert "vanilla decodes" in ran.out
     assert "bench/decode-tiny.html" in ran.err.replace("\\", "/")
 
 
@@ -89,7 +89,7 @@ def test_decode_for_a_reader(holo: Holo) -> None:
         (("speed", "--dtype", "int8"), "dtype"),
         (("scaling", "--lengths", "128"), "two lengths"),
         (("scaling", "--lengths", "a,b"), "whole numbers"),
-        (("decode", "--positions", "0,4"), "Positions begin with 1"),
+        (("decode", "--positions", "0,4"), "Positions start at 1"),
         (("decode", "--set", "model.widht=3"), "width"),
     ],
 )

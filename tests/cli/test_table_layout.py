@@ -11,7 +11,6 @@ from holo_cli.bench.compare import summary as compare_summary
 from holo_cli.bench.compare.summary import Line, Summary
 from holo_cli.bench.experiment.significance import Difference
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
-from holo_cli.bench.speed import page as speed_page
 from holo_cli.bench.speed.measurements import MeasurementLog, resolve_entries
 from holo_cli.cli.output import Output, count, size
 from holo_cli.cli.table_layout import WIDTH, lines, parts, shown
@@ -87,7 +86,7 @@ def test_the_measuring_benches_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     models = ["vanilla", "holographic", "ngt", "brain-v1", "brain-v2"]
     variants = ["holographic-blend=holographic,blend=true"]
     subjects = resolve_entries(models, variants)
-    check(*listed(speed_page.table(speed.measure(subjects, MeasurementLog("now"), repeats=2))))
+    check(*listed(speed.table(speed.measure(subjects, MeasurementLog("now"), repeats=2))))
     lengths = [128, 256, 512, 1024, 2048, 4096, 8192]
     grown = scaling.measure(subjects, MeasurementLog("now"), lengths=lengths, repeats=2)
     check(*listed(scaling_page.table(grown)))

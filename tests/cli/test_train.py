@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -326,6 +329,34 @@ def test_bars_move_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert progress.Events(Output())._bar is not None
     assert progress.Events(Output(json=True))._bar is None
     assert progress.Events(Output(verbosity=False))._bar is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_bar_on_a_terminal_is_removed_and_lines_stay() -> None:
+    import pty
+    import struct
+    import termios
+    from fcntl import ioctl
+
+    main, side = pty.openpty()
+    ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 90, 0, 0))
+    code = (
+        "import time\nfrom holo_cli.cli.output import Output\nfrom holo_cli.cli import progress\n"
+        "with progress.Counting(Output(), 'Scoring') as count:\n"
+        "    count(1, 4)\n    time.sleep(0.3)\n    count(2, 4)\n"
+    )
+    environment = {**os.environ, "TERM": "xterm"}
+    subprocess.run(
+        [sys.executable, "-c", code], stdout=side, stderr=side, env=environment, check=True,
+        timeout=60,
+    )  # fmt: skip
+    os.close(side)
+    shown = os.read(main, 65536).decode("utf-8")
+    os.close(main)
+    assert "25% Scoring" in shown
+    assert "50% Scoring" in shown
+    assert shown.split("\r")[-2].strip() == ""  # the bar is overwritten with spaces
+    assert "\n" not in shown
 
 
 def test_progress_of_preparing_data(capsys: pytest.CaptureFixture[str]) -> None:

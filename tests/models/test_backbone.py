@@ -1,7 +1,7 @@
 """Switches of the backbone, for every model whose parts have the place.
 
-vanilla's contract cases hold the formulas against its reference; here: that each model computes the
-same in training and in decoding with them, looks at nothing to come, and learns what they add.
+Each model with all of its switches computes what its reference does, in training and in decoding,
+depends on no later token, and learns the parameters they add.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from holo_cli import registry
 from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.errors import UsageError
+from holo_cli.models import oracle
 from holo_cli.models.base import LanguageModel
 
 SHAPE: dict[str, Any] = {"vocab_size": 23, "layers": 2, "heads": 2, "width": 16, "context": 32}
@@ -76,6 +77,20 @@ def test_every_switch_changes_the_model_and_is_learned(name: str) -> None:
         assert p.grad.abs().sum() > 0, parameter
     described = model.describe()
     assert described.parameters == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", registry.model_names())
+def test_every_switch_computes_what_the_reference_does(name: str) -> None:
+    model = build(name, **switched(name))
+    reference = registry.part(name, "reference")
+    tokens = torch.randint(0, 23, (1, 9))
+    grads = []
+    for logits in (model(tokens), oracle.logits(reference, model, tokens)):
+        model.zero_grad()
+        logits.pow(2).sum().backward()
+        grads.append([logits.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    for fast, slow in zip(*grads, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-7, atol=1e-9)
 
 
 def test_gradient_checkpoints_change_nothing() -> None:

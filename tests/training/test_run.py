@@ -137,7 +137,7 @@ def test_two_writers_of_one_run_are_refused(small: Small, home: Path) -> None:
 
 
 def test_data_that_does_not_fit(small: Small, home: Path) -> None:
-    with pytest.raises(DataError, match="one context of 100000 needs"):
+    with pytest.raises(DataError, match="a context of 100000 needs"):
         train(small(**{"model.context": 100_000}), run="a", events=ignore)
     assert not list(CHECKPOINTS.glob("*.safetensors"))
     with pytest.raises(DataError, match="no prepared set"):

@@ -83,7 +83,7 @@ def _over_chi(freedom: int, function: Callable[[float], float]) -> float:
             return math.exp(constant) if freedom == 1 else 0.0
         return math.exp(constant + (freedom - 1) * math.log(r) - half * r * r)
 
-    end = 1 + 9 / math.sqrt(freedom)  # beyond lies less than 1e-15
+    end = 1 + 9 / math.sqrt(freedom)  # the rest is less than 1e-15
     step = end / PANELS
     total = 0.0
     for i in range(PANELS + 1):
@@ -165,7 +165,7 @@ def answer(
 ) -> dict[str, Any]:
     """How many seeds a difference of `difference` nats needs, as --json has it.
 
-    `entries` are compared with `base`; `named` tells that the page was given with --power-from.
+    `entries` are compared with `base`; `named` means that the page was given with --power-from.
     Raises UsageError for a difference that is not above 0 and DataError for a page without pairs.
     """
     if not difference > 0 or not math.isfinite(difference):

@@ -121,14 +121,14 @@ class Summary:
         """The main question, answered first."""
         if not self.differences:
             return []
-        said = []
+        sentences = []
         for verdict in ("better", "worse"):
             names = ", ".join(d.a for d in self.differences if d.verdict == verdict)
             if names:
-                said.append(f"Shown to be {verdict} than {self.base}: {names}.")
-        if not said:
-            said = [f"Nothing is shown to be better or worse than {self.base} by these runs."]
-        return [" ".join(said)]
+                sentences.append(f"Shown to be {verdict} than {self.base}: {names}.")
+        if not sentences:
+            sentences = [f"Nothing is shown to be better or worse than {self.base} by these runs."]
+        return [" ".join(sentences)]
 
 
 def summarise(experiment: Experiment) -> Summary:

@@ -20,7 +20,7 @@ from holo_cli.errors import DataError, UsageError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-# settings that say where and how a run is made, and do not change its result
+# settings of where and how a run is made, which do not change its result
 NOT_PART_OF_IDENTITY = {
     "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
 }  # fmt: skip
@@ -84,9 +84,9 @@ def evaluated(resolved: Resolved, times: int) -> Resolved:
 def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
     """Model, data and settings: what decides a run's result. Not: where and how it was run.
 
-    Keys without effect are left out, and keys at the value that a config without them stands for:
+    Keys without effect are omitted, and keys at the value that a config without them stands for:
     so a key that a later version adds does not change the identity of older runs. The number
-    format is left out where it is "auto": an experiment computes in one format, see
+    format is omitted where it is "auto": an experiment computes in one format, see
     `Experiment.dtype`.
     """
     unread = {f"model.{key}" for key in resolved.model.without_effect()}

@@ -23,9 +23,9 @@ ALL = "all"  # instead of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
 RESERVED = {  # settings that a comparison sets itself, and how to influence them
-    "training.seed": "--seeds says how many there are, --first-seed where they start",
+    "training.seed": "set the number with --seeds and the first one with --first-seed",
     "training.init_seed": "equal seeds start from the weights of that seed",
-    "training.eval_every": "the plan's evaluations say how many there are",
+    "training.eval_every": "set the number with `evaluations` in the plan",
     "model.vocab_size": "it follows from the tokenizer",
     "data.path": "--data names the prepared set",
 }
@@ -36,7 +36,7 @@ class Entry:
     """A model with its settings. `settings` are dotted keys that override the plan's base.
 
     `rates` (None: the plan's) are factors on both peak learning rates; a single one is used without
-    a sweep. `match` and `vary` (None: the plan's) say whether and how its size is matched.
+    a sweep. `match` and `vary` (None: the plan's) decide whether and how its size is matched.
     """
 
     name: str
@@ -232,7 +232,7 @@ def shared_settings(
 
 
 def check_model(name: str) -> str:
-    """A registered model's name as the registry has it. A checkpoint is told apart from a typo."""
+    """A registered model's name in the registry's spelling. Raises UsageError for anything else."""
     known = registry.canonical(name)
     if known is not None:
         return known

@@ -59,7 +59,7 @@ class ResultLog:
         self._rows.pop(key, None)
 
     def tombstone(self, key: str) -> None:
-        """Forget a key permanently: a line is added that says so, its earlier rows stay above."""
+        """Forget a key permanently: a line marks it as forgotten, its earlier rows stay above."""
         self._append({"key": key, "forgotten": True})
         self.forget(key)
 
@@ -137,7 +137,7 @@ def beside(page: Path, suffix: str) -> Path:
     """
     if page.suffix.lower() in (".jsonl", ".work"):
         raise UsageError(
-            f"--out {page} names the page, and {page.suffix} is for what lies beside it.",
+            f"--out {page} names the page, and {page.suffix} is for files beside it.",
             next_step=f"For example: --out {page.with_suffix('.html')}",
         )
     if page.suffix.lower() in (".html", ".htm"):

@@ -57,7 +57,7 @@ class Sweep:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best rate is the lowest or highest tried, so that a better one may lie
+        """Whether the best rate is the lowest or highest tried, so that a better one may be
         beyond it. A transferred rate is judged in the sweep that found it."""
         if self.source is not None:
             return self.source.at_edge
@@ -65,7 +65,8 @@ class Sweep:
 
 
 def diverged(row: Row) -> bool:
-    """Whether a failed run failed because of its settings: no other failure says that."""
+    """Whether a failed run failed because of its settings: other failures say nothing about
+    them."""
     return row.get("kind") == "TrainingError" and "diverged" in row["error"]
 
 

@@ -1,7 +1,7 @@
 """Estimates how long a comparison takes: from finished runs on this machine, else by measuring.
 
 A run costs its process's start, its steps and its evaluations. Rows of the same entry and
-size tell all three; an entry without such rows is measured for a few steps in a worker process, as
+size give all three; an entry without such rows is measured for a few steps in a worker process, as
 many at a time as the comparison will run, so that they share the cores as the runs will. A sweep
 that has to be extended, and other work on the machine, are not foreseen.
 """
@@ -99,7 +99,7 @@ class TimeEstimate:
     def measure(self, folder: Path, stop: StopRequest) -> None:
         """Measure every unknown entry. Raises Stopped after a request to stop.
 
-        An entry that fails stays unknown: its runs fail as well and say why.
+        An entry that fails stays unknown: its runs fail as well, with the reason.
         """
         waiting = {f"cost-{i}": entry for i, entry in enumerate(self.unknown())}
         began: dict[str, float] = {}
@@ -147,8 +147,8 @@ class TimeEstimate:
         return "" if not seconds else f", about {minutes(seconds)}"
 
     def announce(self, measure: Callable[[], None] | None, notify: Callable[[str], None]) -> None:
-        """Notify how long it will take, calling `measure` for what no row tells; None (in a dry
-        run) says what is known."""
+        """Report how long it will take. `measure` is called for entries without rows; None (in a
+        dry run) reports only what is known."""
         runs = self.experiment.left()
         if not runs:
             return

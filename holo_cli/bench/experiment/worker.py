@@ -20,9 +20,10 @@ from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError, Stopped
 from holo_cli.files import atomic_write_text
+from holo_cli.paths import CHECKPOINTS, RUNS
 
 RUN = "bench"
-LOG = Path("runs") / RUN / "metrics.jsonl"
+LOG = RUNS / RUN / "metrics.jsonl"
 RESULT = Path("result.json")
 CODE = Path("code.txt")  # fingerprint of the code that made the run in this folder
 PER_PROCESS = ("peak_rss_bytes", "cpu_seconds")  # not known of one run of several in a process
@@ -42,7 +43,7 @@ def train(job: dict[str, Any]) -> Event:
     import torch
 
     from holo_cli.checkpoint import load_model, load_training
-    from holo_cli.checkpoint.find import ROOT, run_path
+    from holo_cli.checkpoint.find import run_path
     from holo_cli.data.dataset import PreparedData
     from holo_cli.training import run
     from holo_cli.training.evaluate import evaluate_halves
@@ -50,7 +51,7 @@ def train(job: dict[str, Any]) -> Event:
 
     resolved = Resolved.from_dict(job["resolved"])
     code = job.get("code") or code_fingerprint(resolved.model_name)
-    last = run_path(ROOT, RUN, "last")
+    last = run_path(CHECKPOINTS, RUN, "last")
     unfinished = last.exists() and load_training(last)[0].step < resolved.training.steps
     # a run resumed with other code would be a run of neither
     resumed = unfinished and CODE.exists() and CODE.read_text(encoding="utf-8") == code

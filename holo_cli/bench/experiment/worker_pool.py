@@ -22,10 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import Timeout
+
 import holo_cli
 from holo_cli import plugins
 from holo_cli.errors import DataError
-from holo_cli.files import try_lock
+from holo_cli.files import file_lock
 
 Event = dict[str, Any]
 DONE, FAILED, STOPPED = "result", "failed", "stopped"  # kinds of a job's last event
@@ -62,7 +64,7 @@ class WorkerProcess:
         self.send(job)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Write a line to stdin. A dead process ignores it: `crash` tells why it died."""
+        """Write a line to stdin. A dead process ignores it: `crash` returns the reason."""
         assert self.process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
             self.process.stdin.write(json.dumps(message) + "\n")
@@ -156,26 +158,25 @@ class WorkerPool:
         self.folder, self.size = folder, size
         self.threads = None if size == 1 else max(1, (os.cpu_count() or 1) // size)
         self.running: dict[str, WorkerProcess] = {}
-        self._lock: IO[bytes] | None = None
+        self._lock = file_lock(folder / LOCK)
         self._stopping = False
         self._events: queue.Queue[WorkerEvent] = queue.Queue()
 
     def __enter__(self) -> WorkerPool:
         """Raises DataError when another process uses this folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.folder / LOCK).open("a+b")
-        if not try_lock(self._lock):
-            self._lock.close()
+        try:
+            self._lock.acquire()
+        except Timeout:
             raise DataError(
                 f"Another process is at work in {self.folder}.",
                 next_step="Wait for it, or name another page with --out.",
-            )
+            ) from None
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
         if {path.name for path in self.folder.iterdir()} <= {LOCK}:
             shutil.rmtree(self.folder, ignore_errors=True)
 

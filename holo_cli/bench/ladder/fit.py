@@ -6,7 +6,7 @@ one independent variable; the error of log L is taken as (L - prediction) / L, e
 and Huber's threshold follows from the spread between seeds, where there are several. For a given
 alpha the prediction is linear in E and A, so both have a closed form (iterated for Huber's
 weights) and only alpha is searched for, on a grid that is refined. Everything runs over many data
-sets at once, which makes a thousand refits of a bootstrap a matter of a second.
+sets at once, so a thousand refits of a bootstrap take about a second.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Against:
     at_equal_interval: Interval | None
     needed: float  # share of the baseline's x for the baseline's loss at its largest x; may be inf
     needed_interval: Interval | None
-    needed_ahead: bool  # whether that loss lies beyond the entry's measured points
+    needed_ahead: bool  # whether that loss is beyond the entry's measured points
     ahead: float  # difference of the fitted losses at `ahead` times the largest x
     ahead_interval: Interval | None  # at the corrected level
     trend: float  # change of the difference for ten times the x, by a straight line
@@ -285,7 +285,7 @@ def _edges(ladder: Ladder, track: Track) -> list[str]:
         also = f", and {', '.join(users)} use{'s' if len(users) == 1 else ''} it too"
         notes.append(
             f"the best rate at {rung.name}, x{sweep.best:g}, is the last one tried on its side, so "
-            f"a better one may lie beyond it{also if users else ''}"
+            f"a better one may be beyond it{also if users else ''}"
         )
     return notes
 

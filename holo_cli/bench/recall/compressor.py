@@ -3,7 +3,7 @@
     hidden states (B, T, C)  ->  h_T + p_t  ->  MLP  ->  (B, T, C)  ->  the model's head
 
 As in MAD (Poli et al. 2024, arXiv 2403.17844): position t of the decoder's output sees nothing of
-the text but h_T, the hidden state at its end, and a learned vector p_t that says which token is
+the text but h_T, the hidden state at its end, and a learned vector p_t that selects which token is
 predicted. Deviation from MAD: p_t is learned and added instead of concatenated, and the head is the
 model's own.
 """

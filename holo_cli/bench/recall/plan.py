@@ -22,7 +22,7 @@ from holo_cli.errors import UsageError, nearest
 RESERVED = {
     "model.context": "It follows from the tasks: train = [[LENGTH, ITEMS], ...].",
     "model.vocab_size": "Set `vocab` of the task, [task.NAME].",
-    "training.seed": "Runs have the seeds 1, 2, ...; --seeds or `seeds` says how many.",
+    "training.seed": "Runs have the seeds 1, 2, ...; set the number with --seeds or `seeds`.",
     "training.compile": "Nothing is compiled in this bench; leave it out.",
     "training.time_limit": "Runs end by --steps, or early by the plan's `solved`; leave it out.",
     "training.target_loss": "Runs end by --steps, or early by the plan's `solved`; leave it out.",

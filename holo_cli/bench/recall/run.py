@@ -51,8 +51,8 @@ class Score:
     """The result of an entry in a case of a task: accuracies over seeds, at the rate that is best
     in the trained cases. No accuracies: not run, failed, or longer than the model can read.
 
-    `why` says which, and which seeds failed or were not run, at any rate. `failed` counts the
-    seeds that failed at the chosen rate; they have no accuracy.
+    `why` is the reason, with the seeds that failed or were not run, at any rate. `failed` counts
+    the seeds that failed at the chosen rate; they have no accuracy.
     """
 
     entry: str

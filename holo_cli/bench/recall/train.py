@@ -160,7 +160,7 @@ def evaluate(
         "state_bytes": model.state_bytes(case.length),
         "accuracy": None,
     }
-    right = asked = 0
+    correct = asked = 0
     model.eval()
     try:
         with torch.inference_mode(), autocast(model.device, dtype):
@@ -168,13 +168,13 @@ def evaluate(
                 x, y = x.to(model.device), y.to(model.device)
                 scored = y != IGNORE
                 # only at scored positions: logits of all positions would be large
-                said = model.head(model.hidden(x).x[scored]).argmax(-1)
+                predicted = model.head(model.hidden(x).x[scored]).argmax(-1)
                 if allowed is None:
-                    right += int((said == y[scored]).sum())
+                    correct += int((predicted == y[scored]).sum())
                 else:
                     found = torch.from_numpy(allowed).to(model.device)[scored]
-                    right += int(found.gather(1, said[:, None]).sum())
+                    correct += int(found.gather(1, predicted[:, None]).sum())
                 asked += int(scored.sum())
     except UsageError as error:
         return row | {"error": str(error)}
-    return row | {"accuracy": right / asked, "right": right, "asked": asked}
+    return row | {"accuracy": correct / asked, "right": correct, "asked": asked}

@@ -263,11 +263,11 @@ def busy_note(results: DecodingResults) -> str:
 
 def findings(results: DecodingResults) -> list[str]:
     """Sentences: speed, flatness and state of each entry."""
-    said = []
+    sentences = []
     first, last = results.positions[0], results.positions[-1]
     for figures in results.figures:
         if figures.failed:
-            said.append(f"{figures.name} failed: {figures.failed}.")
+            sentences.append(f"{figures.name} failed: {figures.failed}.")
         speed, flat = figures.speed(last), figures.flatness()
         if speed is None or flat is None:
             continue
@@ -278,11 +278,11 @@ def findings(results: DecodingResults) -> list[str]:
         if ratio is not None and figures.name != results.base:
             times = _by_round(ratio, ".2f")
             against = f", {times} times as fast as {results.base}"
-        said.append(
+        sentences.append(
             f"{figures.name} decodes {speed.median:,.0f} tokens per second at position {last:,}"
             f"{against}; that is {_by_round(flat, '.0%')} of its speed at {first:,}, and {held}."
         )
-    return said
+    return sentences
 
 
 def _by_round(ratio: Spread, form: str) -> str:

@@ -85,6 +85,8 @@ def resolve_entries(
             f"'{twice}' is named twice.", next_step="Give each entry a different name."
         )
     base = entries[0].model if all(e.model != BASELINE for e in entries) else BASELINE
+    if not registry.preset_names(base):
+        base = BASELINE
     shape = resolve(base, preset).model
     common: dict[str, Any] = {
         "model.layers": shape.layers,
@@ -104,9 +106,13 @@ def resolve_entries(
                 )
     found = []
     for entry in entries:
-        known = preset in registry.preset_names(entry.model)
-        resolved = resolve(entry.model, preset if known else default_preset(entry.model))
-        changes = {**common, **for_all, **entry.settings}
+        presets = registry.preset_names(entry.model)
+        resolved = resolve(
+            entry.model, preset if preset in presets else default_preset(entry.model)
+        )
+        # a model without presets has no heads of its own that fit the common width
+        heads = {} if presets else {"model.heads": shape.heads}
+        changes = {**common, **heads, **for_all, **entry.settings}
         changes["model.vocab_size"] = vocab_size or VOCABULARY.get(preset, DEFAULT_VOCABULARY)
         found.append(ResolvedEntry(entry.name, resolved.replace(changes, source="bench")))
     return found
@@ -207,7 +213,7 @@ class MeasurementLog:
         return cls(run, None if path is None else ResultLog(path, bench))
 
     def add(self, *place: object, **figures: Any) -> None:
-        """`place` says what was measured: phase, name, round, ..."""
+        """`place` names what was measured: phase, name, round, ..."""
         row = {"key": "/".join(map(str, (self.run, *place))), "run": self.run, **figures}
         self.rows.append(row)
         if self.file is not None:

@@ -2,7 +2,7 @@
 
 A process of its own gives each model its own peak memory, and the parent can measure all models in
 turn, round after round, while they stay warm. A failure, up to being killed, ends one model's
-process only: its row says why and the others continue.
+process only: its row has the reason and the others continue.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class ModelProcessError(Exception):
-    """A model process failed; the message says why, in one line."""
+    """A model process failed; the message is the reason, in one line."""
 
 
 class ModelProcess:
@@ -126,7 +126,7 @@ def rotated(items: Sequence[T], number: int) -> list[T]:
 
 
 def serve(job: Mapping[str, Any], lines: Iterable[str], emit: Callable[[Event], None]) -> None:
-    """Build a benchmark and call what the lines say. An error is the last answer.
+    """Build a benchmark and call the methods that the lines name. An error is the last answer.
 
     The first answer belongs to the first call: building is part of it.
     """
@@ -152,8 +152,9 @@ def _reason(error: Exception) -> str:
 
 
 def exit_with_parent() -> None:
-    """Exit when the parent process is gone: stdin closes then, but a long measurement would go on
-    until it reads there. (Windows keeps the id of a dead parent, so this has no effect there.)"""
+    """Exit when the parent process is gone: stdin closes then, but a long measurement would
+    continue until it reads there. (Windows keeps the id of a dead parent, so this has no effect
+    there.)"""
     parent = os.getppid()
 
     def watch() -> None:

@@ -260,7 +260,7 @@ def exponent(curve: Mapping[int, float]) -> float | None:
 
 def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[float, bool]]:
     """Where two curves cross, by straight lines between points on logarithmic axes: (x, whether
-    `a` lies below beyond it)."""
+    `a` is the lower one beyond it)."""
     shared = sorted(a.keys() & b.keys())
     gaps = [(math.log(x), math.log(a[x]) - math.log(b[x])) for x in shared]
     found = []
@@ -291,7 +291,7 @@ def summary(growth: Growth) -> dict[str, Any]:
 
 
 def row_of(growth: Growth, length: int) -> dict[str, Any]:
-    """A entry at a length; what was not measured says why."""
+    """An entry at a length; a length that was not measured has the reason."""
     row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
     if length not in growth.lengths():
         reason = growth.failed.get(length)

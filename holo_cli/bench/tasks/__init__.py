@@ -1,7 +1,7 @@
-"""Synthetic tasks with known answers: what a mixer can bring back from its past.
+"""Synthetic tasks with known answers that depend on earlier tokens.
 
-A task makes sequences in which some positions have an answer that only the past can tell; all
-other positions are not scored. Adding one is a file here and a line in `TASKS`.
+A task generates sequences in which the answer at some positions follows only from earlier tokens;
+other positions are not scored. A new task is a file in this folder and a line in `TASKS`.
 
 The six tasks of MAD (Poli et al. 2024, arXiv 2403.17844) are `in-context-recall`, `fuzzy-recall`,
 `noisy-recall`, `selective-copying`, `compression` and `memorisation`.

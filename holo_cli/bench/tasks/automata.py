@@ -1,4 +1,4 @@
-"""RegBench (Akyurek et al. 2024, arXiv 2401.12973): learn a language from its strings, in context.
+"""RegBench (Akyurek et al. 2024, arXiv 2401.12973): in-context learning of a regular language.
 
 Deviation from the paper: automata are not minimised, all edges of a state are equally likely, and
 strings are short enough that a row of some hundred tokens holds a dozen of them.
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from holo_cli.bench.tasks.base import Allowed, Case, Task, Tokens
 from holo_cli.data.batches import IGNORE
 
-EDGES = 3  # ways out of a state
+EDGES = 3  # outgoing edges of a state
 SHORTEST, LONGEST = 3, 15  # symbols of a string
 
 Automaton = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 class Automata(Task):
-    """Strings of one random automaton, a new one in each row: say how each string goes on.
+    """Strings of one random automaton, a new one in each row: continue each string.
 
         state 0: a -> 1, c -> 0     state 1: b -> 0, c -> 1
 
@@ -33,15 +33,15 @@ class Automata(Task):
     Token 0 (|) stands before each string, the other tokens are symbols. The automaton has `items`
     states; each has 3 edges (here 2) with different symbols to random states, and strings begin in
     state 0. A row is trained on as text; where a string ends is random and not scored. In the test
-    an answer is right if the automaton allows it, whether or not it came. Which state a string is
-    in, a model has to work out from the earlier strings: the first of them can only be guessed, so
-    that nothing reaches 100 %.
+    an answer is correct if the automaton allows it, whether or not it is the next token. A model
+    has to infer the state of a string from the earlier strings: the first string can only be
+    guessed, so no model reaches 100 %.
     """
 
     title: ClassVar[str] = "Automata"
     least_vocab: ClassVar[int] = EDGES + 2  # the mark, and one symbol more than a state has edges
     asks: ClassVar[str] = (
-        "Strings of a random automaton, a new one in each row; go on as it allows."
+        "Strings of a random automaton, a new one in each row; predict a symbol that it allows."
     )
 
     def draw(self, rng: np.random.Generator, items: int) -> Automaton:

@@ -1,7 +1,7 @@
-"""What every synthetic task is: a vocabulary, and sequences made from a random generator.
+"""The interface of synthetic tasks: a vocabulary, and sequences from a random generator.
 
-Legend: B rows, T positions. Drawings in the tasks' docstrings show one row: `x` is what the model
-reads, `y` what it should say at that position, and a dot is a position that is not scored.
+Legend: B rows, T positions. Examples in the tasks' docstrings show one row: `x` are the input
+tokens, `y` the target at each position, and a dot is a position that is not scored.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Allowed = NDArray[np.bool_]
 
 
 class Case(NamedTuple):
-    """One difficulty: T positions, and how many things there are to remember."""
+    """One difficulty: T positions, and the number of items to remember."""
 
     length: int
     items: int
@@ -29,35 +29,35 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Task(ABC):
-    """A task over `vocab_size` tokens. Two generators in the same state make the same rows."""
+    """A task over `vocab_size` tokens. Generators in the same state give the same rows."""
 
     vocab_size: int
 
     title: ClassVar[str]
-    least_vocab: ClassVar[int]  # tokens without which there is nothing to ask
-    asks: ClassVar[str]  # in a sentence, what a model has to do
-    # whether answers come from the last hidden state through a decoder, see `compressor.py`
+    least_vocab: ClassVar[int]  # minimum vocabulary
+    asks: ClassVar[str]  # one sentence: what a model has to predict
+    # whether a decoder predicts the answers from the last hidden state, see `recall/compressor.py`
     decoded: ClassVar[bool] = False
 
     @abstractmethod
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
-        """Write one row: `x` (T,) comes full of zeros and `y` (T,) full of IGNORE."""
+        """Write one row into `x` (T,), which is all zeros, and `y` (T,), which is all IGNORE."""
 
     @abstractmethod
     def least_length(self, items: int) -> int:
-        """The shortest T that holds so many things."""
+        """The shortest T for this number of items."""
 
     @abstractmethod
     def most_items(self) -> int:
-        """How many things the vocabulary has names for."""
+        """The maximum number of items with this vocabulary."""
 
     @property
     @abstractmethod
     def chance(self) -> float:
-        """The accuracy of guessing blindly among the answers that there can be."""
+        """The accuracy of a random guess among the possible answers."""
 
     def check(self, case: Case) -> None:
-        """Raises UsageError for a case that this task cannot make."""
+        """Raises UsageError for a case that this task cannot generate."""
         if self.vocab_size < self.least_vocab:
             raise UsageError(
                 f"{self.title} needs at least {self.least_vocab} tokens of vocabulary, not "
@@ -76,7 +76,7 @@ class Task(ABC):
             )
 
     def sample(self, rng: np.random.Generator, rows: int, case: Case) -> tuple[Tokens, Tokens]:
-        """x and y, each (rows, T) int64; y is IGNORE where nothing is asked."""
+        """x and y, each (rows, T) int64; y is IGNORE at positions that are not scored."""
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)
         for row in range(rows):
@@ -86,8 +86,8 @@ class Task(ABC):
     def graded(
         self, rng: np.random.Generator, rows: int, case: Case
     ) -> tuple[Tokens, Tokens, Allowed | None]:
-        """x and y as `sample` makes them, and the answers that count as right in a test.
+        """x and y as from `sample`, and the answers that count as correct in a test.
 
-        Those are (rows, T, vocab_size), true where an answer is right; None: only y is.
+        These are (rows, T, vocab_size), true for a correct answer; None: only y is correct.
         """
         return *self.sample(rng, rows, case), None

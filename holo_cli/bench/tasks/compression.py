@@ -17,10 +17,10 @@ class Compression(Task):
         y    b  d  a  c  .  .  .
 
     Token 0 (_) is filler, token 1 (#) the mark at the very end, the string has `items` tokens of
-    the rest of the vocabulary. Answers are not read off the model's own positions (they would only
-    have to repeat what stands there): the bench puts a small decoder behind the model
-    (`compressor.py`), an MLP that sees the last hidden state plus a learned vector for each
-    position of the string. What is measured is how much of a text fits into one hidden state.
+    the rest of the vocabulary. Answers are not predicted at the model's own positions (that would
+    only repeat their inputs): a small decoder behind the model (`recall/compressor.py`), an MLP,
+    gets the last hidden state plus a learned vector for each position of the string. The task
+    measures how much of a text fits into one hidden state.
     """
 
     title: ClassVar[str] = "Compression"

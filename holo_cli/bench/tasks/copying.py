@@ -10,13 +10,13 @@ from holo_cli.bench.tasks.base import Task, Tokens
 
 
 class Copying(Task):
-    """A string, filler, a mark, and the string again: say each of its tokens before it comes.
+    """A string, filler, a mark, and the string again: predict each of its tokens.
 
         x    b d a c _ _ _ _ # b d a
         y    . . . . . . . . b d a c
 
     Token 0 (_) is filler, token 1 (#) the mark, the string has `items` tokens of the rest of the
-    vocabulary. All of it must be kept at once: the state decides how long a string can be.
+    vocabulary. All of it must be stored at once: the state limits the length of the string.
     """
 
     title: ClassVar[str] = "Copying"

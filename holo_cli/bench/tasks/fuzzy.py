@@ -18,15 +18,14 @@ class FuzzyRecall(Task):
         y   . .  .  .  .   .  .  .  .   . v7  .   .  .  .  .  v2 v5 v2  .
 
     Token 0 (_) fills up the beginning, keys are the next half of the vocabulary, values the rest.
-    A key is over where the first token of a value stands; no key begins with another key, so the
-    row says at each of its tokens whether it is complete. Scored are all tokens of a value whose
-    key was seen before. A memory that looks up single tokens is not enough: what is compared is a
-    string.
+    A key ends where the first token of a value follows; no key begins with another key, so it is
+    always known whether a key is complete. All tokens of a value whose key was seen before are
+    scored. A memory that looks up single tokens is not enough: whole strings are compared.
     """
 
     title: ClassVar[str] = "Fuzzy in-context recall"
     least_vocab: ClassVar[int] = 3  # filler, a key and a value
-    asks: ClassVar[str] = "As in-context recall, with keys and values of one to three tokens."
+    asks: ClassVar[str] = "In-context recall with keys and values of one to three tokens."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
         keys = self._keys(rng, items)

@@ -16,7 +16,8 @@ Ints = NDArray[np.int64]
 def stream_of_pairs(
     rng: np.random.Generator, pairs: int, items: int, keys: Ints, values: Ints
 ) -> tuple[Tokens, Tokens]:
-    """Pairs in a row, (2 * pairs,) tokens and targets; each of `items` keys occurs at least once.
+    """A stream of pairs, (2 * pairs,) tokens and targets; each of `items` keys occurs at least
+    once.
 
     The target at a key is its value, except where the key occurs for the first time.
     """
@@ -31,14 +32,14 @@ def stream_of_pairs(
 
 
 class InContextRecall(Task):
-    """Pairs of a key and a value without end; a key that was seen before has the same value again.
+    """A stream of pairs of a key and a value; a key that was seen before has the same value again.
 
         x   k3 v7 k1 v2 k3 v7 k8 v5 k1 v2 k3 v7
         y    .  .  .  . v7  .  .  . v2  . v7  .
 
     Keys are the first half of the vocabulary, values the second; `items` different keys in a row,
-    bound to new values in each row. Unlike `mqar` there is no filler and no phase of questions:
-    pairs are read and asked for in the same stream, each of them many times.
+    bound to new values in each row. Unlike `mqar` it has no filler and no separate questions: pairs
+    are read and predicted in the same stream, each of them many times.
     """
 
     title: ClassVar[str] = "In-context recall"

@@ -10,19 +10,19 @@ from holo_cli.bench.tasks.base import Task, Tokens
 
 
 class Induction(Task):
-    """Noise, in which a mark stands before one token; the mark comes again: say that token.
+    """Noise with a mark before one token; when the mark returns, predict that token.
 
         x    c a d b # e a a d c b # a d # ... #
         y    . . . . . . . . . . . e . . e ... e
 
-    Token 0 (#) is the mark. It stands first somewhere in the first half, and `items` more times in
+    Token 0 (#) is the mark. It occurs once in the first half, and `items` more times in
     the second half, the last time at the very end; each time the answer is the token after the
     first one. The other tokens are drawn from the rest of the vocabulary.
     """
 
     title: ClassVar[str] = "Induction"
     least_vocab: ClassVar[int] = 2  # the mark, and one to say
-    asks: ClassVar[str] = "A mark comes again; say the token that followed it the first time."
+    asks: ClassVar[str] = "A mark returns; predict the token that followed it the first time."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
         half = len(x) // 2

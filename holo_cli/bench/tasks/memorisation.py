@@ -1,4 +1,4 @@
-"""Memorisation of MAD (Poli et al. 2024, arXiv 2403.17844): facts that only the weights hold."""
+"""Memorisation of MAD (Poli et al. 2024, arXiv 2403.17844): facts that are only in the weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FACTS = 20_240_326  # seed of the facts, which are the same in all rows, runs an
 
 
 class Memorisation(Task):
-    """Keys, each followed by a mark: say the key's value, which stands in no row.
+    """Keys, each followed by a mark: predict the key's value, which is in no row.
 
         x    !  !  k3 !  k1 !  k8 !        facts, the same everywhere: k1 v2, k3 v7, k8 v5 ...
         y    .  .  . v7  . v2  . v5
@@ -21,13 +21,15 @@ class Memorisation(Task):
     Token 0 (!) asks (and fills up the beginning), keys are the next half of the vocabulary, values
     the rest; each key has a value of its own. `items` keys are asked for in a row. The only task
     here that needs no memory of the row: it measures what training puts into the weights, so that a
-    model's recall can be held against its knowledge. A test asks for facts that were trained, in
+    model's recall can be compared with its knowledge. A test asks for facts that were trained, in
     new orders.
     """
 
     title: ClassVar[str] = "Memorisation"
     least_vocab: ClassVar[int] = 3  # mark, a key and a value
-    asks: ClassVar[str] = "Each key has one value, the same in all rows and shown in none; say it."
+    asks: ClassVar[str] = (
+        "Each key has one value, the same in all rows and shown in none; predict it."
+    )
 
     def facts(self) -> NDArray[np.int64]:
         """The value of each key, (keys,): that of key 1 first."""

@@ -8,25 +8,27 @@ import numpy as np
 
 from holo_cli.bench.tasks.base import Task, Tokens
 
-DECAY = 0.1  # of the power law that queries' places are drawn from: near the pairs more often
+DECAY = 0.1  # of the power law of query positions: more often near the pairs
 
 
 class AssociativeRecall(Task):
-    """Pairs of keys and values, then each key again: say its value.
+    """Pairs of keys and values, then each key again: predict its value.
 
         x   k3 v7 k1 v2 k8 v5  _  _ k1  _  _ k8  _ k3  _  _
         y    .  .  .  .  .  .  .  . v2  .  . v5  . v7  .  .
 
     Token 0 (_) is filler, keys are the next half of the vocabulary, values the rest; `items` pairs.
-    Keys differ within a row; values are drawn with replacement. What stands for what is new in each
-    row, so nothing can be learned by heart: it has to be kept and looked up. Attention does that
-    with a cache that grows; a state of fixed size has room for as many pairs as its rank; a
-    convolution adds up what lies at fixed distances and cannot compare keys at all.
+    Keys differ within a row; values are sampled with replacement. The pairs are new in each row, so
+    they cannot be memorised in the weights: they have to be stored and looked up. Attention does
+    that with a cache that grows; a state of fixed size has room for as many pairs as its rank; a
+    convolution adds up tokens at fixed distances and cannot compare keys at all.
     """
 
     title: ClassVar[str] = "Associative recall"
     least_vocab: ClassVar[int] = 3  # filler, a key, a value
-    asks: ClassVar[str] = "Each key was shown once with a value; say it when the key comes again."
+    asks: ClassVar[str] = (
+        "Each key is shown once with a value; predict the value when the key returns."
+    )
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
         half = (self.vocab_size - 1) // 2

@@ -15,13 +15,13 @@ MOST_HOPS = 8
 
 
 class MultiHop(Task):
-    """Edges of a cycle in any order, then questions: where does one come in k hops from a node?
+    """Edges of a cycle in any order, then questions: which node is k hops away from a node?
 
         x   d a  b d  a c  c b   h2 a  h2 d       the cycle is a -> c -> b -> d -> a
         y   . .  . .  . .  . .    . b   . c
 
-    Token 0 fills an odd place before the questions, the next 8 tokens (h1 ... h8) say how many hops
-    are asked for, the others are nodes: all of them stand in one cycle, drawn for each row.
+    Token 0 fills an odd place before the questions, the next 8 tokens (h1 ... h8) give how many
+    hops are asked for, the others are nodes: all of them form one cycle, sampled for each row.
     `items` is k, the number of hops, so a table's columns show how deep a model can follow: one hop
     is plain recall, k hops are k lookups of which each needs the one before. A k whose token was
     never trained cannot be answered; longer rows have more questions, not more nodes.

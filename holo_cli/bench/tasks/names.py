@@ -1,4 +1,4 @@
-"""One-shot name binding: told once, asked for much later."""
+"""One-shot name binding: introduced once, asked for much later."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ NAME = 2  # tokens of a name
 
 
 class NameBinding(Task):
-    """Each of a few persons is told once, somewhere in talk; at the end one is asked for.
+    """Each of a few persons is introduced once amid filler text; at the end one name is asked for.
 
         x    ~ ~ @3 n5 n1 ~ ~ ~ ~ @1 n2 n7 ~ ~ ~ ~ ~ ?3 n5
         y    . .  .  .  . . . . .  .  .  . . . . . . n5 n1
 
-    @i introduces person i with a name of two tokens, ?i asks for it; `items` persons, told in any
-    order. The talk between (~) is a chain of its own words in which each word has only a few that
-    can follow it, as in language. Unlike associative recall the answer is more than one token, is
-    asked for by another token than the one it was told with, and lies at any distance.
+    @i introduces person i with a name of two tokens, ?i asks for it; `items` persons in any order.
+    The filler text (~) is a Markov chain over its own words in which each word has only a few
+    successors, as in language. Unlike in associative recall, the answer is more than one token, the
+    question is another token than the introduction, and the distance is arbitrary.
 
-    Thirds of the vocabulary: talk; persons, in halves of @ and ?; names.
+    Thirds of the vocabulary: filler text; persons, in halves of @ and ?; names.
     """
 
     title: ClassVar[str] = "Name binding"
     least_vocab: ClassVar[int] = 6  # 2 of talk, a person's @ and ?, 2 for names
-    asks: ClassVar[str] = "Persons are introduced once, amid talk; say the name of one much later."
+    asks: ClassVar[str] = (
+        "Persons are introduced once amid filler text; predict the name of one at the end."
+    )
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
         third, persons = self.vocab_size // 3, self.most_items()
-        steps = rng.choice(np.array([1, 2, 5]), size=len(x))  # word w goes on with one of these on
+        steps = rng.choice(np.array([1, 2, 5]), size=len(x))  # from word w to one of w + steps
         x[:] = (int(rng.integers(third)) + np.cumsum(steps)) % third
         who = rng.choice(persons, size=items, replace=False)
         names = (

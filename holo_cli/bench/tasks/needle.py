@@ -16,17 +16,16 @@ FEWEST = 32  # words that only stories have, in the smallest vocabulary
 
 @dataclass(frozen=True)
 class Needle(Task):
-    """Secret words are told somewhere in a story; at the end one of them is asked for.
+    """Secret words are stated somewhere in a story; at the end one of them is asked for.
 
         x   ... the fox ran home . the secret word of mina is cedar . then it rained . ...
             what is the secret word of mina ?
         y                                   cedar
 
     The story is a piece of the embedded ones, with facts between its sentences: `items` of them,
-    about different persons. `depth` says where: from 0, the beginning, to 1, just before the
-    question; None, as in a plan, draws it. One position is scored, the last. Names and words are
-    paired anew in each row and secret words stand nowhere else, so that only the fact tells the
-    answer.
+    about different persons. `depth` is their place: from 0, the beginning, to 1, just before the
+    question; None samples it. Only the last position is scored. Names and words are paired anew in
+    each row and secret words occur nowhere else, so that only the fact gives the answer.
     """
 
     depth: float | None = None
@@ -63,7 +62,7 @@ class Needle(Task):
         return int(places[np.abs(places - self.depth * places[-1]).argmin()])
 
     def check(self, case: Case) -> None:
-        """Raises UsageError also for a depth that is none."""
+        """Also raises UsageError for a depth outside 0 to 1."""
         super().check(case)
         if self.depth is not None and not 0 <= self.depth <= 1:
             raise UsageError(f"A depth in a story is from 0 to 1, not {self.depth:g}.")
@@ -87,7 +86,7 @@ class EnglishNeedle(Needle):
     language: ClassVar[str] = "en"
     title: ClassVar[str] = "Needle in a story, English"
     least_vocab: ClassVar[int] = fixed_words("en") + FEWEST
-    asks: ClassVar[str] = "A secret word is told somewhere in a story; say it at the end."
+    asks: ClassVar[str] = "A secret word is stated somewhere in a story; predict it at the end."
 
 
 class KoreanNeedle(Needle):
@@ -97,4 +96,6 @@ class KoreanNeedle(Needle):
     language: ClassVar[str] = "ko"
     title: ClassVar[str] = "Needle in a story, Korean"
     least_vocab: ClassVar[int] = fixed_words("ko") + FEWEST
-    asks: ClassVar[str] = "A secret word is told somewhere in a Korean story; say it at the end."
+    asks: ClassVar[str] = (
+        "A secret word is stated somewhere in a Korean story; predict it at the end."
+    )

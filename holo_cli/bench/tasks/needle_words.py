@@ -1,10 +1,10 @@
-"""What the needle tasks are made of: facts, questions, and a pool of stories as tokens.
+"""The material of the needle tasks: facts, questions, and a pool of stories as tokens.
 
 A vocabulary has, in this order: one token for all that is too rare, the words of facts and
 questions, names, secret words, and the commonest words of the embedded stories. English is split
 into words and marks. Korean is split into syllables and marks, since its words carry their
 particles and would be too many; names and secret words are one token each there too. Secret words
-occur in no story, so that an answer can be found in one place only.
+occur in no story, so that an answer is in one place only.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Pool:
 
 @cache
 def pool(language: str, vocab_size: int) -> Pool:
-    """The same for the same arguments; about a quarter of a second the first time."""
+    """The pool of a language; takes about a quarter of a second the first time."""
     wording = WORDINGS[language]
     own = ["<rare>", *wording.fixed, *wording.names, *wording.secrets]
     text = [w for n in range(STORIES) for w in wording.split(tell(n, language).text)]

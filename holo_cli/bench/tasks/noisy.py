@@ -11,7 +11,7 @@ from holo_cli.bench.tasks.base import Task, Tokens
 from holo_cli.bench.tasks.in_context import stream_of_pairs
 from holo_cli.data.batches import IGNORE
 
-SHARE = 5  # one token of so many is noise
+SHARE = 5  # one token in SHARE is noise
 
 
 class NoisyRecall(Task):
@@ -21,8 +21,8 @@ class NoisyRecall(Task):
         y    .  .  .  .  .  .  . v7  .  .  .  . v2  .
 
     The first quarter of the vocabulary is noise, the rest keys and values, half each; a fifth of
-    the tokens is noise. It never separates a key from its value. What is noise can be told from the
-    token alone, so that a model has to keep it out of its memory.
+    the tokens is noise. It never separates a key from its value. Noise is recognisable by the token
+    alone, so a model has to keep it out of its memory.
     """
 
     title: ClassVar[str] = "Noisy in-context recall"

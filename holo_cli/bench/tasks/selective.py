@@ -13,18 +13,18 @@ from holo_cli.bench.tasks.base import Task, Tokens
 
 
 class SelectiveCopying(Task):
-    """Tokens strewn among filler, and a mark: say them in their order.
+    """Tokens scattered among filler, and a mark: predict the tokens in their order.
 
         x    _ b _ _ d a _ _ _ c _ # b d a
         y    . . . . . . . . . . . b d a c
 
     As in copying, but the tokens' places differ from row to row, so they cannot be fetched from a
-    fixed distance: what is filler (token 0) must be told apart from what is not, and left out.
+    fixed distance: filler (token 0) must be recognised and skipped.
     """
 
     title: ClassVar[str] = "Selective copying"
     least_vocab: ClassVar[int] = 3  # filler, mark, and one to copy
-    asks: ClassVar[str] = "Tokens lie scattered among filler; repeat them in their order."
+    asks: ClassVar[str] = "Tokens are scattered among filler; repeat them in their order."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
         string = 2 + rng.integers(self.vocab_size - 2, size=items)

@@ -20,7 +20,6 @@ from typing import Any
 
 from holo_cli.data import splitting
 from holo_cli.data.cleaning import CleaningSettings
-from holo_cli.data.dataset import ROOT
 from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
@@ -34,6 +33,7 @@ from holo_cli.data.sources.base import Request
 from holo_cli.data.sources.hub.subsets import LANGUAGE_AND_SCRIPT, short_code
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
+from holo_cli.paths import DATA
 
 __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
@@ -137,7 +137,7 @@ def prepare(
         options = PrepareOptions(
             name="-".join(names),
             requests=[replace(common, name=name) for name in names],
-            out=Path(out) if out is not None else ROOT / "-".join(names),
+            out=Path(out) if out is not None else DATA / "-".join(names),
             tokenizer=tokenizer or default_tokenizer(names),
             vocab_size=vocab_size,
             val_fraction=val_fraction,
@@ -304,7 +304,7 @@ def _resolve_set(spec: str | None) -> str | None:
     """Replace the name of a prepared set by its folder: `stories` -> data/stories."""
     if spec is None or needs_text(spec) or Path(spec).exists():
         return spec
-    folder = ROOT / spec
+    folder = DATA / spec
     return str(folder) if (folder / FILE).is_file() else spec
 
 

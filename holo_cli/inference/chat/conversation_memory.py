@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
 FORMAT = 1
-MARK = "holo_memory"  # the key that says a JSON file is one, and its format
+MARK = "holo_memory"  # the key of the format version; marks a JSON file as a memory
 
 
 class MemoryFileError(HoloError):

@@ -7,7 +7,6 @@ stdout as they are decoded, everything else to stderr.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from holo_cli.inference.chat.commands import COMMANDS, parse_command, plain_text
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.paths import chat_history
 
 PROMPT = "> "
 MORE = "... "
@@ -85,7 +85,7 @@ def run_chat(
     stdin = stdin or sys.stdin
     session = ChatSession(loaded, sampling, system, lang)
     interactive = is_interactive(stdin)
-    read = _editor(history or history_file()) if interactive else _lines(stdin)
+    read = _editor(history or chat_history()) if interactive else _lines(stdin)
     if not quiet:
         say(greeting(session))
     failed = 0
@@ -131,18 +131,6 @@ def summary(session: ChatSession) -> str:
     if s.cut:
         lines.append("[Your text is longer than the context: its beginning was dropped.]")
     return "\n".join(lines)
-
-
-def history_file() -> Path:
-    """The file of the lines typed in earlier chats, in the system's folder for program state."""
-    home = Path.home()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or home / ".local" / "state")
-    return base / "holo" / "chat_history"
 
 
 # -- one text -------------------------------------------------------------------------------------

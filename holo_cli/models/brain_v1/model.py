@@ -1,8 +1,8 @@
 """brain-v1: attention whose heads have dendrites, and an MLP of which 5 % fires at once.
 
-The modern backbone with its feed-forward half made sparse (`columns.py`, `kwta.py`), and around
-it what a cortex does too: easy tokens leave early (`exits.py`), languages have their own adapters
-(`adapters.py`), and the model can grow in depth while it learns (`growth.py`).
+The modern backbone with a sparse feed-forward half (`columns.py`, `kwta.py`) and three options:
+early exit of easy tokens (`exits.py`), an adapter per language (`adapters.py`), and growth in depth
+during training (`growth.py`).
 
 Legend: B rows, T positions, S positions of a step, C width.
 """
@@ -49,8 +49,8 @@ class BrainState(BackboneState):
 class Model(Backbone):
     """The modern backbone with sparse columns.
 
-    `exit_threshold` starts as the config's and may be set at any time: evaluation and decoding let
-    tokens leave early where it is at most 1, training never does.
+    `exit_threshold` is initially the config's and may be set at any time: evaluation and decoding
+    use early exit where it is at most 1, training never does.
     """
 
     config: Config
@@ -98,8 +98,8 @@ class Model(Backbone):
         return {"exit": weight * exit_loss(x, tokens, self.head)}
 
     def hidden(self, tokens: Tensor) -> Hidden:
-        if self._tokens_leave():
-            return Hidden(rms_norm(self._leaving(tokens)[0]), {})
+        if self._exits_enabled():
+            return Hidden(rms_norm(self._with_exits(tokens)[0]), {})
         return super().hidden(tokens)
 
     def _exit_to_train(self) -> int:
@@ -108,9 +108,9 @@ class Model(Backbone):
             return -1
         return layers[int(torch.randint(len(layers), ()))]
 
-    # -- leaving early ----------------------------------------------------------------------------
+    # -- early exit -------------------------------------------------------------------------------
 
-    def _tokens_leave(self) -> bool:
+    def _exits_enabled(self) -> bool:
         return not self.training and self.exit_threshold <= 1
 
     def _until_confident(
@@ -146,9 +146,9 @@ class Model(Backbone):
     @torch.no_grad()
     def depths(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
-        return self._leaving(tokens)[1]
+        return self._with_exits(tokens)[1]
 
-    def _leaving(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _with_exits(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The layers over whole sequences, as `_until_confident`."""
         x = self.embed(tokens)
         stream, side = self.value_stream(tokens, x), self.side_stream(tokens, x, None)
@@ -187,7 +187,7 @@ class Model(Backbone):
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BrainState]:
         assert isinstance(state, BrainState)
-        if not self._tokens_leave():
+        if not self._exits_enabled():
             x, after = super().step_hidden(tokens, state)
             assert isinstance(after, BrainState)
             return x, replace(after, passed=state.passed + self.config.layers * tokens.shape[1])

@@ -1,7 +1,7 @@
-"""brain-v1's own pages: which columns fire for which tokens, where tokens leave, what heads see.
+"""brain-v1's pages: which columns fire for which tokens, where tokens exit, attention weights.
 
-Everything is read off one pass over the text: each part's input is caught, and what the pass never
-keeps (who was chosen, what each unit sends) is made from it once more.
+One forward pass over the text records the input of each part; what the pass does not keep (the
+columns chosen, the outputs of units) is recomputed from it.
 Legend: T tokens, N = B T, G columns, U hidden units, L layers.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PAGES = {
     "columns": "which columns fire for which tokens, and how many units of each layer do",
-    "depth": "after which layer each token is sure enough to leave",
+    "depth": "after which layer each token is confident enough to exit",
     "attention": "which earlier tokens each token looks at",
 }
 TYPICAL = 12  # tokens named per column
@@ -30,7 +30,7 @@ TYPICAL = 12  # tokens named per column
 
 
 def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
-    """What each column sends for each token, and the measured activity; (T,) int64 tokens."""
+    """The output of each column for each token, and the measured activity; (T,) int64 tokens."""
     from holo_cli.models.brain_v1.diagnostics import feeding
 
     sends, rows, tables = {}, [], []
@@ -53,8 +53,8 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     return [
         Picture(
             "Which columns fire for which tokens",
-            "How strongly each column speaks for each token: the root mean square of what its "
-            "units send. The colour of the ground is silence.",
+            "Output of each column for each token: the root mean square over its units. The "
+            "background colour is zero.",
             sends,
             {"xaxis": axis("token"), "yaxis": axis("column")},
             choice="Layer",
@@ -78,7 +78,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 
 
 def _typical(name: str, energy: Tensor) -> Table:
-    """For each column the tokens for which it speaks loudest."""
+    """For each column the tokens with its largest output."""
     rows: list[list[object]] = []
     for column in range(energy.shape[1]):
         loud = energy[:, column]
@@ -86,7 +86,7 @@ def _typical(name: str, energy: Tensor) -> Table:
         chosen = [t for t in order[:TYPICAL] if loud[t] > 0]
         share = short((loud > 0).float().mean().item())
         rows.append([column, share, Tokens(chosen)])
-    columns = ["Column", "Share of the tokens", "Tokens it speaks loudest for"]
+    columns = ["Column", "Share of the tokens", "Tokens with its largest output"]
     return Table(f"{name}: columns", columns, rows)
 
 
@@ -94,7 +94,7 @@ def _typical(name: str, energy: Tensor) -> Table:
 
 
 def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
-    """How sure each layer is of what comes next, and where tokens leave; (T,) int64 tokens."""
+    """The confidence of each layer's prediction, and where tokens exit; (T,) int64 tokens."""
     import torch
 
     from holo_cli.layers.norm import rms_norm
@@ -116,10 +116,10 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     passed = brain.depths(tokens[None])[0]
     threshold = brain.exit_threshold
     leaves = (
-        f"Tokens leave where their confidence reaches {threshold:g}: after "
+        f"Tokens exit where their confidence reaches {threshold:g}: after "
         f"{passed.double().mean().item():.2f} of {len(blocks)} layers on average."
         if threshold <= 1
-        else "The threshold is above 1: all tokens pass all layers."
+        else "The threshold is above 1: all tokens pass through all layers."
     )
     trained = "" if brain.config.exit_loss else (
         " The layers below the last were not trained to predict (model.exit_loss is 0)."
@@ -127,9 +127,9 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     names = layer_names(len(blocks))[1:]
     return [
         Picture(
-            "Where each token leaves",
-            f"{leaves}{trained} Beside it the first layer from which on every layer predicts what "
-            "the last one does: an exit that always knew would be there.",
+            "Where each token exits",
+            f"{leaves}{trained} For comparison, the first layer from which every layer predicts "
+            "the same token as the last: where an ideal rule would exit.",
             {
                 "all tokens": [
                     bar("layers passed", range(len(tokens)), passed.tolist(), 0),
@@ -141,7 +141,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             token_axes=("xaxis",),
         ),
         Picture(
-            "How sure each layer is",
+            "Confidence of each layer",
             f"Confidence ({brain.config.exit_confidence}) of each layer's own prediction of the "
             "next token, through the shared norm and head.",
             {"all layers": [{**heat(sure, "%{y}, position %{x}: %{z}"), "y": names}]},
@@ -149,7 +149,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             tables=[
                 Table(
                     "Layers as predictors",
-                    ["Layer", "Mean confidence", "Agrees with the last layer", "Tokens that leave"],
+                    ["Layer", "Mean confidence", "Agrees with the last layer", "Tokens that exit"],
                     [
                         [name, short(sure[n].mean().item()), short(agree[n].item()),
                          int((passed == n + 1).sum())]

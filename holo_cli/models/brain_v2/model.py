@@ -1,5 +1,5 @@
-"""brain-v2: a state space with a state, a memory that learns from one example, attention for the
-tokens that matter, and more steps for harder tokens.
+"""brain-v2: a state space, an episodic memory that learns from one example, attention among
+selected tokens, and more steps for harder tokens.
 
 The modern backbone with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
 second layer, `attention.py` in every fourth; and with `ponder` above 1 the MLP of `ponder.py`.

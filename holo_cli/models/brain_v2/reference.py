@@ -57,7 +57,7 @@ def mix(mixer: BrainMixer, inputs: Inputs) -> Vectors:
 def _state_space(ssm: StateSpace, inputs: Inputs) -> Vectors:
     width, heads = ssm.config.width, ssm.config.heads
     gates = [ssm.in_proj.weight[:width] @ u for u in inputs]
-    values = [ssm.in_proj.weight[width:] @ u for u in inputs]
+    values = inputs.values([ssm.in_proj.weight[width:] @ u for u in inputs])
     if isinstance(ssm, Scalar):
         read = _scalar(ssm, inputs, values)
     else:

@@ -1,7 +1,7 @@
-"""brain-v2's own pages: what the memory was told and reads back, who is selected, who ponders.
+"""brain-v2's pages: writes and reads of the memory, selected tokens, pondering steps.
 
-Everything is read off one pass over the text: each part's input is caught, and what the pass itself
-never keeps is made from it once more. Legend: T tokens, H heads, d per head, C width.
+One forward pass over the text records the input of each part; what the pass does not keep is
+recomputed from it. Legend: T tokens, H heads, d per head, C width.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from holo_cli.models.brain_v2.episodic import EpisodicMemory
 
 PAGES = {
-    "memory": "what the episodic memory was told when, what is read where, one-shot binding",
-    "attention": "which tokens attention selects, and what they take from each other",
+    "memory": "what the episodic memory writes and reads at each token, one-shot binding",
+    "attention": "which tokens attention selects, and the weights among them",
     "depth": "how many steps each token ponders",
 }
 
@@ -54,9 +54,9 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         tables.append(_gates_table(name, log_alpha[0].mean(1), beta[0].mean(1)))
     return [
         Picture(
-            "What was written when",
-            "The share beta of each token that is written under its key: near 1 what the key "
-            "brought up before is replaced, near 0 the token passes by.",
+            "What each token writes",
+            "The write gate beta of each token: near 1 the value stored under its key is replaced, "
+            "near 0 nothing is written.",
             written,
             {"xaxis": axis("token"), "yaxis": axis("beta")},
             choice="Block",
@@ -64,9 +64,9 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             token_axes=("xaxis",),
         ),
         Picture(
-            "What is read where",
-            "How much of what was written at an earlier token (column) a token (row) reads: the "
-            "product of its query with that key, times what has not faded. Negative reads the "
+            "What each token reads",
+            "How much a token (row) reads of the value written at an earlier token (column): the "
+            "product of its query with that key, times the decay since. Negative reads the "
             "opposite.",
             read,
             {"xaxis": axis("written at"), "yaxis": axis("read at", reverse=True)},
@@ -75,10 +75,10 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         ),
         Picture(
             "One-shot binding",
-            "The memory is asked with each token's own key: the cosine of what comes back with the "
-            "token's value, mean over heads, just before it was written, just after, and at the "
-            "end of the text. The step from before to after is what one example teaches; the "
-            "step from after to the end is what later tokens wrote over.",
+            "The memory is read with each token's own key: the cosine of the result with the "
+            "token's value, mean over heads, just before the token was written, just after, and at "
+            "the end of the text. From before to after is what one example teaches; from after to "
+            "the end is what later tokens overwrote.",
             bound,
             {"xaxis": axis("token"), "yaxis": axis("cosine")},
             choice="Block",
@@ -141,7 +141,7 @@ def _gates_table(name: str, log_alpha: Tensor, beta: Tensor) -> Table:
 
 
 def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
-    """Scores, who is selected, and the weights among them; (T,) int64 tokens."""
+    """Scores, selected tokens, and the weights among them; (T,) int64 tokens."""
     from holo_cli.models.brain_v2.attention import SelectiveAttention
 
     found = caught(model, tokens, SelectiveAttention)
@@ -171,8 +171,8 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     return [
         Picture(
             "Which tokens are selected",
-            "Each token's score less the threshold that training left behind. Tokens above 0 are "
-            "selected, unless too many were before them; no later token changes that.",
+            "Each token's score minus the learned threshold. Tokens above 0 are selected, "
+            "unless too many before them were; no later token changes that.",
             scores,
             {"xaxis": axis("token"), "yaxis": axis("score")},
             choice="Block",
@@ -180,9 +180,9 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             token_axes=("xaxis",),
         ),
         Picture(
-            "What selected tokens take from each other",
+            "Attention among selected tokens",
             "Softmax weights of a selected token (row) on the selected ones before it (column). "
-            "All other tokens neither look nor are looked at.",
+            "All other tokens take no part.",
             heats,
             {"xaxis": axis("looked at"), "yaxis": axis("looking", reverse=True)},
             choice="Head",
@@ -235,9 +235,9 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     ]
     return [
         Picture(
-            "How long each token ponders",
-            "Steps of the block's MLP that a token takes before it stops, and the mean step of its "
-            "answer, each step weighted by the chance that it is the last.",
+            "Pondering steps of each token",
+            "Steps of the block's MLP that a token takes before it stops, and the mean step, each "
+            "weighted by the probability that it is the last.",
             taken,
             {
                 "xaxis": axis("token"),

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.gated_deltanet.config import Config
 from holo_cli.models.recurrent import (
-    Inputs,
     MatrixState,
+    RecurrenceInputs,
     RecurrentMixer,
     full_precision,
     gate_map,
@@ -78,7 +78,7 @@ class GatedDelta(RecurrentMixer):
         q, k, v = (self.split(x) for x in nn.functional.silu(self.qkv(u)).chunk(3, dim=-1))
         q, k = (self.rotate(nn.functional.normalize(x, dim=-1), state) for x in (q, k))
         log_decay, erase, write = self.gates(u, k, v)
-        o, memory = self.recur(Inputs(q, k, write, log_decay, erase), state)
+        o, memory = self.recur(RecurrenceInputs(q, k, write, log_decay, erase), state)
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
         return self.out(o * nn.functional.silu(self.gate(u))), memory
 

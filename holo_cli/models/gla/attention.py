@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.gla.config import Config
 from holo_cli.models.recurrent import (
-    Inputs,
     MatrixState,
+    RecurrenceInputs,
     RecurrentMixer,
     full_precision,
     gate_map,
@@ -52,6 +52,6 @@ class GatedLinearAttention(RecurrentMixer):
         logit = full_precision(self.decay_up(self.decay_down(u))) + full_precision(self.decay_bias)
         log_decay = nn.functional.logsigmoid(logit) / self.temperature
         q = q * self.key_width**-0.5
-        o, memory = self.recur(Inputs(q, k, self.split(v), self.split(log_decay)), state)
+        o, memory = self.recur(RecurrenceInputs(q, k, self.split(v), self.split(log_decay)), state)
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
         return self.out(o * nn.functional.silu(gate)), memory

@@ -21,7 +21,7 @@ TYPICAL = 12  # tokens named per category
 
 
 def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
-    """Affinities, and the categories among the tokens; (T,) int64 tokens."""
+    """Affinities, and where the categories are among the tokens; (T,) int64 tokens."""
     from holo_cli.models.holographic.experts import Experts
 
     found = caught(model, tokens, Experts)

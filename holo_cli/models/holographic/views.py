@@ -1,7 +1,7 @@
-"""holographic's own pages: what interferes with what, and how plates keep and forget.
+"""holographic's pages: phase agreement, and what the plates retain and forget.
 
-Everything is read off one pass over the text: each part's input is caught, and what the pass itself
-never keeps (phases, plates, affinities) is made from it once more.
+One forward pass over the text records the input of each part; what the pass does not keep (phases,
+plates, affinities) is recomputed from it.
 Legend: T tokens, H heads, e = C / H, R plates, f complex channels.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGES", "experts", "interference"]
 
 PAGES = {
-    "interference": "which tokens are in phase, what the plates keep, how fast it fades",
+    "interference": "which tokens are in phase, what the plates retain, how fast it fades",
     "experts": "which category each token falls into",
 }
 AGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
@@ -38,8 +38,8 @@ def interference(model: LanguageModel, tokens: Tensor) -> list[Weights | Picture
     found = caught(model, tokens, Holographic)
     if not found:
         raise UsageError(
-            "This model was trained with mixer 'classic', in which no token meets another: there "
-            "is nothing to interfere.",
+            "This model was trained with mixer 'classic', whose formula combines no two tokens, so "
+            "there is no interference.",
             next_step="Train with --set model.mixer=memory.",
         )
     memories = {name: (part, x) for name, part, x in found if isinstance(part.memory, Memory)}
@@ -82,15 +82,15 @@ def _memory_pictures(
         Weights(
             loud,
             list(memories),
-            "The memory has no weights of pairs. Shown is how loud each earlier token is in what "
-            "a token reads: what its gate let in and decay has left, times the magnitude that "
-            "interference of the plates leaves, mean over channels, as shares of 1.",
+            "The memory has no pairwise weights. Shown is the magnitude of each earlier token in "
+            "what a token reads: its input gate times the decay since, times the magnitude after "
+            "interference of the plates, mean over channels, normalised to sum to 1.",
         ),
         Picture(
             "Phase agreement",
             "How well the query of a token (row) is in phase with the key of an earlier one "
-            "(column): 1 reads its value back in full, 0 is random, -1 upside down. Mean over "
-            "plates and channels, before fading.",
+            "(column): 1 reads its value back in full, 0 is random, -1 negated. Mean over "
+            "plates and channels, before decay.",
             phases,
             {"xaxis": axis("key"), "yaxis": axis("query", reverse=True)},
             choice="Head",
@@ -99,16 +99,16 @@ def _memory_pictures(
         Picture(
             "Spectra of the plates",
             "Energy of each complex channel at the end of the text, mean over plates. Within a "
-            "plate channels are in the order of their rotation by position, the slowest first.",
+            "plate channels are ordered by their rotation rate, slowest first.",
             spectra,
             {"xaxis": axis("channel"), "yaxis": axis("energy", log=True)},
             choice="Block",
         ),
         Picture(
-            "What each plate keeps",
-            "At the end of the text each token's value is asked for with its own key: the cosine "
-            "of what comes back with what was stored, mean over heads. Plates have phases of "
-            "their own, so their errors differ and all together know more than each.",
+            "What each plate retains",
+            "At the end of the text each token's value is read back with its own key: the cosine "
+            "of the result with the stored value, mean over heads. Plates have independent phases, "
+            "so their errors differ and their mean is more accurate than each.",
             kept,
             {"yaxis": axis("cosine")},
             choice="Block",
@@ -116,7 +116,7 @@ def _memory_pictures(
         ),
         Picture(
             "How fast it fades",
-            "What is left of a token after further ones, at each head's mean decay on this text.",
+            "What is left of a token after further tokens, at each head's mean decay on this text.",
             fading,
             {"xaxis": axis("tokens later", log=True), "yaxis": axis("share left")},
             choice="Block",
@@ -217,17 +217,16 @@ def _filter_pictures(filters: dict[str, Any]) -> list[Picture]:
     return [
         Picture(
             "Spectra of the filters",
-            "How strongly each head answers to what repeats so often per token, mean over its "
-            "channels.",
+            "Gain of each head at each frequency (repeats per token), mean over its channels.",
             spectra,
             {"xaxis": axis("repeats per token", log=True), "yaxis": axis("gain", log=True)},
             choice="Block",
         ),
         Picture(
             "How fast it fades",
-            "The size of what is left of a token after further ones, mean over channels.",
+            "The magnitude left of a token after further tokens, mean over channels.",
             fading,
-            {"xaxis": axis("tokens later"), "yaxis": axis("size left", log=True)},
+            {"xaxis": axis("tokens later"), "yaxis": axis("magnitude left", log=True)},
             choice="Block",
         ),
     ]

@@ -1,7 +1,7 @@
-"""ngt's pages: who pulls whom, and where the particles are.
+"""ngt's pages: attraction between tokens, masses, and the coordinates of the particles.
 
-Everything is computed once more, openly, from a snapshot of each layer; training and decoding never
-hold these weights. Legend: T tokens, H heads, d coordinates.
+Weights are recomputed from a snapshot of each layer; training and decoding never hold them.
+Legend: T tokens, H heads, d coordinates.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
     from holo_cli.models.ngt.mixer import GravityMixer
 
 PAGES = {
-    "attention": "which earlier tokens each token is pulled to, head by head",
-    "gravity": "who pulls whom, what tokens weigh, and how weight falls with distance",
+    "attention": "which earlier tokens attract each token, head by head",
+    "gravity": "attraction between tokens, their masses, and how weight falls with distance",
 }
 CURVE = 60  # points of the curve of weight against distance
 
 
 def coordinates(model: LanguageModel, tokens: Tensor) -> Coordinates:
-    """(T,) int64 -> the pulling points of all heads, (T, H d) per layer, and mean masses."""
+    """(T,) int64 -> the key points of all heads, (T, H d) per layer, and mean masses."""
     layers = _snapshots(model, tokens)
     return Coordinates(
         layers=[layer.particles.k[0].transpose(0, 1).flatten(1) for layer in layers],
         names=layer_names(len(layers))[1:],
-        what="The coordinates at which each token pulls the tokens after it, all heads side by "
-        "side, turned by position as distances see them; its mass is the mean over heads.",
+        what="The key points of each token, which attract the tokens after it, all heads side by "
+        "side, rotated by position as for distances; its mass is the mean over heads.",
         mass=[layer.masses[0].mean(1) for layer in layers],
     )
 
@@ -49,7 +49,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
 
 
 def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
-    """(T,) int64 -> pulls, masses, and the law of each layer with its radius."""
+    """(T,) int64 -> attraction, masses, and weight against distance in each layer."""
     from holo_cli.models.ngt.diagnostics import gravity_mixers
     from holo_cli.models.ngt.model import Model
 
@@ -68,7 +68,7 @@ def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
 
 
 def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
-    """A map per layer of the weights, mean over heads, and who pulls each token most."""
+    """A map per layer of the weights, mean over heads, and the strongest one of each token."""
     variants, tables = {}, []
     for name, layer in zip(names, layers, strict=True):
         mean = layer.weights[0].double().mean(0)
@@ -78,7 +78,7 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
                 "type": "heatmap",
                 "z": [[short(w**0.5) for w in row] + [None] * (len(mean) - len(row))
                       for row in rows],
-                "text": [[f"token {t} is pulled to {s} with weight {w:.3g}"
+                "text": [[f"token {t} is attracted by {s} with weight {w:.3g}"
                           for s, w in enumerate(row)] for t, row in enumerate(rows)],
                 "hovertemplate": "%{text}<extra></extra>",
                 "showscale": False,
@@ -89,8 +89,8 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
         distances = layer.squared[0].double().sqrt().mean(0)
         tables.append(
             Table(
-                f"{name}: the strongest pull on each token, other than its own",
-                ["Token", "Pulled to", "Weight", "Distance", "Weight on itself"],
+                f"{name}: the strongest attraction of each token, other than by itself",
+                ["Token", "Attracted by", "Weight", "Distance", "Weight on itself"],
                 [
                     [t, s, short(w), short(distances[t, s].item()), short(mean[t, t].item())]
                     for t, (s, w) in enumerate(
@@ -101,13 +101,13 @@ def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
             )
         )
     return Picture(
-        title="Who pulls whom",
-        note="A row is a token that is pulled, a column one that pulls; weights are means over "
-        "heads, and colour follows their square root.",
+        title="Attraction between tokens",
+        note="A row is a token that is attracted, a column one that attracts; weights are means "
+        "over heads, and colour follows their square root.",
         variants=variants,
         layout={
-            "xaxis": axis("token that pulls"),
-            "yaxis": axis("token that is pulled", reverse=True),
+            "xaxis": axis("token that attracts"),
+            "yaxis": axis("token that is attracted", reverse=True),
         },
         choice="Layer",
         tables=tables,
@@ -144,9 +144,9 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
             Table(f"{name}: masses", ["Token", "Mean", "Lightest head", "Heaviest head"], rows)
         )
     return Picture(
-        title="What tokens weigh",
-        note="A token's mass, mean over heads; the whiskers reach from the lightest head to the "
-        "heaviest. Only ratios within one head matter unless masses are in the values.",
+        title="Masses",
+        note="A token's mass, mean over heads; the whiskers span the lightest and the "
+        "heaviest head. Only ratios within one head matter unless masses are in the values.",
         variants=variants,
         layout={
             "xaxis": axis("token"),
@@ -202,8 +202,8 @@ def _laws(mixers: list[GravityMixer], layers: list[Snapshot], names: list[str]) 
         )
     return Picture(
         title="How weight falls with distance",
-        note="What a token of mass 1 weighs at a distance, as a share of the most it can, with "
-        "the radius where one is set; as far as two of these tokens are apart.",
+        note="Weight of a token of mass 1 against its distance, relative to the largest, with "
+        "the radius where one is set; up to the largest distance in this text.",
         variants=variants,
         layout={
             "xaxis": axis("distance"),

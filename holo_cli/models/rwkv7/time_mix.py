@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.models.recurrent import (
-    Inputs,
     MatrixState,
+    RecurrenceInputs,
     RecurrentMixer,
     full_precision,
     gate_map,
@@ -111,7 +111,7 @@ class TimeMix(RecurrentMixer):
         erased, written = self.rotate(erased, state), self.rotate(written, state)
         r = self.rotate(self.split(r), state)
         v, log_w, a = self.split(v), self.split(log_w), self.split(a)
-        inputs = Inputs(r, written, v, log_w, erased * (-log_w).exp(), -a * erased)
+        inputs = RecurrenceInputs(r, written, v, log_w, erased * (-log_w).exp(), -a * erased)
         o, memory = self.recur(inputs, state)
         o = nn.functional.layer_norm(o, (self.value_width,), eps=NORM_EPS * self.value_width)
         o = torch.addcmul(self._per_head(self.norm_bias), o, self._per_head(self.norm_gain))

@@ -1,4 +1,4 @@
-"""The attention page of a sliding-window model: who looks at whom, made openly once more."""
+"""The attention page of a sliding-window model: its weights, recomputed from each mixer's input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The textbook GPT: what a student meets first, and what most comparisons hold against.
+"""The textbook GPT, the baseline of most published comparisons.
 
 Pre-LayerNorm blocks with biases, learned positions, GELU, tied head, dropout, normal
 initialisation of std 0.02 with residual projections scaled by 1/sqrt(2 layers) (Radford et al.

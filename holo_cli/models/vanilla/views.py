@@ -1,7 +1,7 @@
 """vanilla's page of its own: the attention weights, in both recipes.
 
-Training never computes them: its kernels keep only the sums. Here each block's input is caught and
-the weights are made from it once more, openly. Legend: T tokens, C width, H heads, d = C / H.
+Training's kernels never store them, so they are recomputed from the recorded input of each block.
+Legend: T tokens, C width, H heads, d = C / H.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from holo_cli.bench.compare.controls import (
     open_controls,
     read_plan,
 )
-from holo_cli.bench.compare.controls_page import write_page
-from holo_cli.bench.compare.controls_summary import (
+from holo_cli.bench.compare.controls_report import (
     binomial_interval,
     placebo,
     sentences,
     summarise_controls,
     table,
+    write_page,
 )
 from holo_cli.bench.experiment import runner, worker_pool
 from holo_cli.bench.experiment.plan import plan_names

@@ -11,16 +11,16 @@ import pytest
 from holo_cli.bench.experiment import runner, worker_pool
 from holo_cli.bench.experiment.result_log import ResultLog, rows_path
 from holo_cli.bench.experiment.runner import RunOptions, execute
-from holo_cli.bench.ladder.page import write_page
-from holo_cli.bench.ladder.plan import Ladder, LadderPlan, open_ladder, read_plan, sizes
-from holo_cli.bench.ladder.summary import summarise_ladder
-from holo_cli.bench.ladder.words import (
+from holo_cli.bench.ladder.page import (
     curves_table,
     rungs_table,
     sentences,
     to_dict,
     verdict_of,
+    write_page,
 )
+from holo_cli.bench.ladder.plan import Ladder, LadderPlan, open_ladder, read_plan, sizes
+from holo_cli.bench.ladder.summary import summarise_ladder
 from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.training.stopping import StopRequest
 from tests.bench.bench_lab import COMMAND, write_set
@@ -114,7 +114,7 @@ def test_a_best_rate_at_the_edge_of_its_sweep_is_flagged_where_it_is_used(
     ]
     assert not any(point.line.note for point in vanilla.points)
     edge = (
-        "the best rate at s, x4, is the last one tried on its side, so a better one may lie beyond "
+        "the best rate at s, x4, is the last one tried on its side, so a better one may be beyond "
         "it, and m, l use it too"
     )
     assert edge in ngt.notes

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
-from holo_cli.bench.speed import page as speed_page
 from holo_cli.bench.speed.measurements import (
     MeasurementLog,
     Spread,
@@ -113,7 +112,7 @@ def test_speed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert vanilla["decoding"]["tokens_per_second"]["median"] == pytest.approx(1e6 / 64)
     assert vanilla["decoding"]["state_bytes"] == 8 * 64
     assert [row["status"] for row in found.rows()] == ["measured"] * 3
-    said = " ".join(speed_page.findings(found))
+    said = " ".join(speed.findings(found))
     assert "holographic trains slower than vanilla: 0.25x (0.25 to 0.25)." in said
     assert "vanilla uses the least memory" in said
     assert play.alive == 0
@@ -162,11 +161,11 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
         "failed", None, "it broke",
     )  # fmt: skip
     assert [name for name, call in play.asked if call == "measure"].count("ngt") == 2  # one a phase
-    columns, rows = speed_page.table(found)
+    columns, rows = speed.table(found)
     assert rows[1][2] == "failed: it broke"
     assert all(len(row) == len(columns) for row in rows)
     path = tmp_path / "page.html"
-    speed_page.report(found).write(path)
+    speed.report(found).write(path)
     cells = Parsed(path.read_text(encoding="utf-8")).cells
     assert "failed: it broke" in cells
     assert any(row.get("failed") == "it broke" for row in log.rows)
@@ -175,8 +174,8 @@ def test_a_model_that_fails_in_the_middle_has_a_row_and_the_others_go_on(
 def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, microseconds)  # answers with half the processor time
     found = speed.measure(resolve_entries(["vanilla", "ngt"]), MeasurementLog("now"), repeats=1)
-    assert "50% of the time" in speed_page.busy_note(found)
-    assert any("one round has no spread" in sentence for sentence in speed_page.findings(found))
+    assert "50% of the time" in speed.busy_note(found)
+    assert any("one round has no spread" in sentence for sentence in speed.findings(found))
 
 
 # -- scaling --------------------------------------------------------------------------------------

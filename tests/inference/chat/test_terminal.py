@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -206,28 +205,6 @@ def test_line_editor_with_a_real_input(tmp_path: Path) -> None:
         with pytest.raises(EOFError):
             read("> ")
     assert "+안녕하세요" in history.read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    ("platform", "variables", "wanted"),
-    [
-        ("linux", {"XDG_STATE_HOME": "/x"}, "/x/holo/chat_history"),
-        ("linux", {}, "HOME/.local/state/holo/chat_history"),
-        ("darwin", {}, "HOME/Library/Application Support/holo/chat_history"),
-        ("win32", {"LOCALAPPDATA": "/l"}, "/l/holo/chat_history"),
-        ("win32", {}, "HOME/AppData/Local/holo/chat_history"),
-    ],
-)
-def test_history_file(
-    platform: str, variables: dict[str, str], wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("XDG_STATE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("HOME"))
-    assert terminal.history_file() == Path(wanted)
 
 
 def test_summary_says_what_was_left_out() -> None:

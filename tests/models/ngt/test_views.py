@@ -78,7 +78,7 @@ def test_pages_hold_what_the_model_gives(label: str) -> None:
     for layer in shown.layers:
         torch.testing.assert_close(layer.sum(-1), torch.ones(2, 15))
         assert (layer.triu(1) == 0).all()
-    assert pictures[0].title == "Who pulls whom"
+    assert pictures[0].title == "Attraction between tokens"
     for picture in pictures:
         assert len(picture.variants) == len(picture.tables) == 2
         json.dumps([picture.variants, picture.layout], allow_nan=False)
