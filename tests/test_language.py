@@ -14,7 +14,7 @@ NAMES = [
     "persistently", "Remembering", "remembering", "scored_texts", "StandIn", "Subject",
     "Subjects", "lineup", "Child", "Children", "Crew", "Told", "hear", "carry_out", "Campaign",
     "campaign", "Exam", "examine", "Waves", "waves", "Front", "Reduced", "dial", "_fall",
-    "two_four", "Thought", "awake", "recall_one",
+    "Thought", "awake", "recall_one",
 ]  # fmt: skip
 PHRASES = (
     "left out:",
