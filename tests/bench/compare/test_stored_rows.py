@@ -94,7 +94,8 @@ def test_the_superseded_tables_are_printed_again(
         "brain-v1",
         "brain-v2",
     ]
-    chosen = named_plan(plan).select(names).changed({"data": "stored"}, base)
+    values = {"data": "stored", "sweep_share": 0.5}
+    chosen = named_plan(plan).select(names).changed(values, base)
     printed = report(RESULTS / "rows" / rows, chosen)
     for name in names:
         _, bits, nats, spread, difference, verdict = printed[name]
