@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     use_utf8()
     # Threads that spin while they wait make training ten times slower as soon as anything else
-    # runs on the machine: `python -m benchmarks.threads` measures it. A setting of yours
-    # goes first. Read when torch is loaded.
+    # runs on the machine: `python -m benchmarks.threads` measures it. The user's
+    # own setting takes precedence. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
     with command_line.translated(app, sys.argv[1:] if arguments is None else arguments):

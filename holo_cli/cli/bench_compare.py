@@ -51,6 +51,15 @@ def compare(
         ),
     ] = None,
     rates: bench_options.Rates = None,
+    sweep_share: Annotated[
+        float | None,
+        typer.Option(
+            "--sweep-share",
+            metavar="X",
+            help="Share of the steps in a run of the sweep; 1 runs the whole schedule (default: "
+            "the plan's).",
+        ),
+    ] = None,
     rates_from: Annotated[
         Path | None,
         typer.Option(
@@ -159,6 +168,7 @@ def compare(
         "seeds": seeds,
         "first_seed": first_seed,
         "tune": tune,
+        "sweep_share": sweep_share,
         "rates": bench_options.numbers("--rates", rates),
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())

@@ -1,10 +1,10 @@
-"""Developmental growth: which depth each step is trained at, and the passage to the next one.
+"""Developmental growth: the depth of each step, and the change to the next depth.
 
 A model whose config names stages starts with the blocks of the first and gets more as the schedule
-goes on. The loop knows growth only through the contract (`ModelConfig.stages`,
-`LanguageModel.grown`). Unusual: a growth draws from a generator state of its own, a function of
-seed and depth alone. So all processes grow the same model, the dropout that follows is what it
-would have been, and a run stopped just before or just after a growth goes on to the same bits.
+advances. The trainer knows growth only through the contract (`ModelConfig.stages`,
+`LanguageModel.grown`). A growth draws from its own generator state, a function of seed and depth
+alone: all processes grow the same model, the dropout masks after it do not change, and a run
+stopped just before or after a growth resumes to the same bits.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ def saved_bytes_per_row(model: LanguageModel, dtype: torch.dtype, context: int) 
 
 
 def _measured_row(model: LanguageModel, dtype: torch.dtype, context: int) -> int:
-    """What a row of this very length keeps.
+    """Bytes that autograd saves for a row of this length.
 
-    Counts every storage that autograd saves once, the weights left out: exact for this very model
-    on this very device, whatever its mechanism.
+    Runs the model and counts every saved storage once, except the weights: exact for this model on
+    this device, whatever its mechanism.
     """
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     seen: dict[int, int] = {}

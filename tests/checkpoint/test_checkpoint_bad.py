@@ -275,7 +275,7 @@ def test_an_absurd_config_is_refused_before_any_allocation(
 @pytest.mark.parametrize(
     ("tokenizer", "match"),
     [
-        ({"kind": "morse"}, "no tokenizer of kind 'morse'"),
+        ({"kind": "morse"}, "does not support tokenizers of kind 'morse'"),
         ({"kind": "char"}, "tokenizer"),
         ({"kind": "char", "characters": 3, "specials": {}}, "tokenizer"),
         ({"kind": "char", "characters": "aa", "specials": {}}, "tokenizer"),

@@ -62,7 +62,11 @@ OLD: list[tuple[str, dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "keys", "old"), OLD, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("name", "keys", "old"),
+    OLD,
+    ids=lambda value: f"{sorted(value)}"[:40] if isinstance(value, set) else f"{value}"[:40],
+)
 def test_a_file_of_format_1_loads(
     tmp_path: Path,
     make: Callable[..., Run],

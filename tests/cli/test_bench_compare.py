@@ -76,7 +76,7 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
     ("arguments", "code", "says"),
     [
         (("--models", "vanila"), 2, "Did you mean 'vanilla'?"),
-        (("--models", "checkpoints/ngt_best.safetensors"), 2, "from a model's name"),
+        (("--models", "checkpoints/ngt_best.safetensors"), 2, "trains models from scratch"),
         (("--variant", "ngt"), 2, "NAME=MODEL"),
         (("--variant", "x=ngt,corods=8"), 2, "model.coords"),
         (("--preset", "3m"), 2, "no plan '3m'"),
@@ -88,7 +88,7 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
         (("--match", "size"), 2, "match 'size'"),
         (("--match", "time"), 2, "--time-limit"),
         (("--data", "nothing"), 1, "no prepared set 'nothing'"),
-        (("--context", "90000"), 1, "one context of 90000"),
+        (("--context", "90000"), 1, "a context of 90000"),
         (("--parameters", "10"), 2, "cannot have 10 parameters"),
         (("--redo", "x"), 2, "no entry 'x'"),
         (("--tune", "0"), 2, "at least one trial"),
@@ -155,7 +155,7 @@ def test_recall(holo: Holo) -> None:
     ("arguments", "says"),
     [
         (("--tasks", "mqra"), "Did you mean 'mqar'?"),
-        (("--models", "x.safetensors"), "from a model's name"),
+        (("--models", "x.safetensors"), "trains models from scratch"),
         (("--preset", "huge"), "no plan 'huge'"),
         (("--seeds", "0"), "above 0"),
     ],

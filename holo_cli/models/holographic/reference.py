@@ -80,7 +80,7 @@ def _frequencies(shape: tuple[int, ...]) -> list[tuple[int, ...]]:
     return list(itertools.product(*(range(n) for n in shape)))
 
 
-def _waves(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def _fourier_matrix(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """[k, n] = e^{-2 pi i k.n} / sqrt(size), over all frequencies and places: unitary."""
     places = _frequencies(shape)
     angle = [
@@ -92,12 +92,12 @@ def _waves(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 def _spectrum(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    waves = _waves(shape, x.dtype)
-    return waves @ x.to(waves.dtype)
+    fourier = _fourier_matrix(shape, x.dtype)
+    return fourier @ x.to(fourier.dtype)
 
 
 def _signal(z: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return (_waves(shape, z.real.dtype).conj().T @ z).real
+    return (_fourier_matrix(shape, z.real.dtype).conj().T @ z).real
 
 
 def _formula(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

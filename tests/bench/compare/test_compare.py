@@ -269,7 +269,7 @@ def test_only_settings_that_differ_from_the_defaults_are_told(plan: Plan, tmp_pa
 
 def test_what_cannot_be_compared_is_said_before_anything_runs(plan: Plan, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    with pytest.raises(DataError, match="one context of 90000"):
+    with pytest.raises(DataError, match="a context of 90000"):
         open_experiment(plan.changed({}, {"model.context": 90_000}), RunOptions(page))
     with pytest.raises(UsageError, match="Entry ngt: ngt cannot have"):
         open_experiment(replace(plan, target=20_000, vary=("model.width",)), RunOptions(page))

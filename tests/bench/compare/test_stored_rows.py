@@ -94,7 +94,8 @@ def test_the_superseded_tables_are_printed_again(
         "brain-v1",
         "brain-v2",
     ]
-    chosen = named_plan(plan).select(names).changed({"data": "stored"}, base)
+    values = {"data": "stored", "sweep_share": 0.5}
+    chosen = named_plan(plan).select(names).changed(values, base)
     printed = report(RESULTS / "rows" / rows, chosen)
     for name in names:
         _, bits, nats, spread, difference, verdict = printed[name]
@@ -111,7 +112,10 @@ def test_the_superseded_tables_are_printed_again(
 )
 def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
     names = ["vanilla", "ngt", "brain-v2", "holographic", "gated-deltanet", "mamba-2"]
-    names = ["vanilla-x2", *names] if plan == "1m" else names
+    if plan == "1m":
+        names = ["vanilla-x2", *names]
+    else:
+        names += ["sliding-window", "mamba-3", "rwkv7", "gla"]
     printed = report(RESULTS / "rows" / rows, named_plan(plan).select(names))
     lines = committed("models.md")
     for name in names:
