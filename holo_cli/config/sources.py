@@ -17,7 +17,7 @@ from holo_cli.errors import UsageError, nearest
 SECTIONS = ("model", "training", "data")
 PREFIX = "HOLO_"
 # Variables that begin with HOLO_ and are no setting.
-OTHER_VARIABLES = frozenset({"HOLO_DEBUG", "HOLO_BROWSER", "HOLO_PLUGINS"})
+OTHER_VARIABLES = frozenset({"HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"})
 # Flags whose name is not that of the key they set.
 _FLAG_NAMES = {"data.path": "--data"}
 

@@ -89,3 +89,21 @@ def test_english_reads_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_particles(text: str, particle: str, expected: str) -> None:
     assert with_particle(text, particle) == expected
+
+
+def test_the_variable_is_no_config_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every other HOLO_* name is read as a config key, and an unknown one refused."""
+    from holo_cli.config.resolve import resolve
+
+    monkeypatch.setenv("HOLO_LANG", "ko")
+    assert resolve("vanilla", "tiny").model.layers > 0
+
+
+def test_a_command_in_korean(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from holo_cli.__main__ import main
+
+    monkeypatch.setenv("HOLO_LANG", "ko")
+    assert main(["prepare", "nosuchset"]) == 2
+    assert capsys.readouterr().err.startswith("오류: ")
