@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO, get_args, get_type_hints
 
 import typer
 from typer.models import ParameterInfo
@@ -82,9 +82,14 @@ def _command(command: Any) -> None:
 
 
 def help_parameters(function: Any) -> Iterator[ParameterInfo]:
-    """The options and arguments in a command's annotations."""
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        for part in get_args(parameter.annotation):
+    """The options and arguments in a command's annotations.
+
+    Annotations are strings until they are evaluated, and each evaluation makes new objects: the
+    evaluated ones are kept, so that Typer reads those that are changed here.
+    """
+    function.__annotations__ = get_type_hints(function, include_extras=True)
+    for annotation in function.__annotations__.values():
+        for part in get_args(annotation):
             if isinstance(part, ParameterInfo):
                 yield part
 

@@ -35,7 +35,9 @@ SENTENCES = (
 SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
-CODE = re.compile(r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]")  # names, patterns and markup
+CODE = re.compile(
+    r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]"
+)  # names, patterns and markup
 
 
 def of_code() -> dict[str, str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from holo_cli import translation
@@ -107,3 +111,13 @@ def test_a_command_in_korean(
     monkeypatch.setenv("HOLO_LANG", "ko")
     assert main(["prepare", "nosuchset"]) == 2
     assert capsys.readouterr().err.startswith("오류: ")
+
+
+def test_the_help_of_every_option_is_translated() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "holo_cli", "bench", "ladder", "--help"], capture_output=True,
+        text=True, encoding="utf-8", env={**os.environ, "HOLO_LANG": "ko"}, timeout=60, check=True,
+    )  # fmt: skip
+    options = ran.stdout.partition("옵션:")[2]
+    assert "파라미터당 학습 토큰 수." in options
+    assert "Runs" not in options
