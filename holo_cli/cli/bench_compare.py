@@ -127,7 +127,7 @@ def compare(
         ),
     ] = None,
     out_path: options.Out = None,
-    open_page: bench_options.Open = False,
+    open_page: options.Open = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,

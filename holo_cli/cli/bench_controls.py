@@ -40,7 +40,7 @@ def controls(
         bool, typer.Option("--dry-run", help="Show the runs; train nothing.")
     ] = False,
     out_path: options.Out = None,
-    open_page: bench_options.Open = False,
+    open_page: options.Open = False,
     json: options.Json = False,
     markdown: bench_options.Markdown = False,
     verbosity: options.Verbosity = None,

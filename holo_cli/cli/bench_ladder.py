@@ -63,7 +63,7 @@ def ladder(
         bool, typer.Option("--dry-run", help="Show the runs and their sizes; train nothing.")
     ] = False,
     out_path: options.Out = None,
-    open_page: bench_options.Open = False,
+    open_page: options.Open = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,

@@ -36,7 +36,6 @@ Sets = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a config key for all entries. May be repeated."
     ),
 ]
-Open = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 Markdown = Annotated[
     bool,
     typer.Option("--markdown", help="Print tables and findings as Markdown, with the machine."),

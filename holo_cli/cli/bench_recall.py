@@ -48,7 +48,7 @@ def recall(
         bool, typer.Option("--dry-run", help="Show the runs left and their time; train nothing.")
     ] = False,
     out_path: options.Out = None,
-    open_page: bench_options.Open = False,
+    open_page: options.Open = False,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,

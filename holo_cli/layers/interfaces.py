@@ -159,11 +159,12 @@ class Mixer(Part):
     def flops(self, length: float) -> float:
         """Forward FLOPs of one token that looks back on `length` tokens, without its weights'.
 
-        By default the products counted in a forward pass over that many tokens.
+        By default the products counted in a forward pass over that many tokens. Below zero where
+        weights multiply element by element: they are active, but no products.
         """
         x = zeros(self.out, max(1, round(length)))
         counted = forward_flops(self, x) / x.shape[1]
-        return max(0.0, counted - 2.0 * self.active_parameters())
+        return counted - 2.0 * self.active_parameters()
 
     def decode_flops(self, length: float) -> float:
         """As `flops`, of one token that continues from a state; by default the same."""

@@ -24,6 +24,15 @@ DIGITS = {  # final consonant of 영 일 이 삼 사 오 육 칠 팔 구
 }  # fmt: skip
 
 
+def final_consonant(letter: str) -> int | None:
+    """Index of a Hangul syllable's final consonant, 0 for none; None for any other letter.
+
+    >>> final_consonant("무"), final_consonant("물"), final_consonant("m")
+    (0, 8, None)
+    """
+    return (ord(letter) - ord("가")) % 28 if "가" <= letter <= "힣" else None
+
+
 def with_particle(text: str, particle: str) -> str:
     """The text with the fitting form of a particle.
 
@@ -34,11 +43,8 @@ def with_particle(text: str, particle: str) -> str:
     """
     after_consonant, after_vowel, unknown = FORMS[particle]
     last = text.rstrip(CLOSING)[-1:]
-    if "가" <= last <= "힣":
-        final = (ord(last) - ord("가")) % 28
-    elif last in DIGITS and last:
-        final = DIGITS[last]
-    else:
+    final = DIGITS[last] if last in DIGITS else final_consonant(last) if last else None
+    if final is None:
         return text + unknown
     if final == 0 or (particle == "으로" and final == RIEUL):
         return text + after_vowel

@@ -11,23 +11,9 @@ from holo_cli.translation import language, translate
 
 if TYPE_CHECKING:
     from holo_cli.models.views import Table
-    from holo_cli.visualize.page import Page, Section
 
 SAID = re.compile(r'holo\.say\("([^"]+)"\)')  # words in the scripts of `assets/`
 CAPTIONS = {"title", "name", "choice"}  # keys of a figure's data whose strings are captions
-
-
-def page(page: Page) -> Page:
-    """The page with its captions translated."""
-    if language() == "en":
-        return page
-    return replace(
-        page,
-        title=translate(page.title),
-        intro=_prose(page.intro),
-        facts=[(translate(name), translate(value)) for name, value in page.facts],
-        sections=[_section(section) for section in page.sections],
-    )
 
 
 def script_words(scripts: Iterable[str]) -> dict[str, str]:
@@ -37,24 +23,14 @@ def script_words(scripts: Iterable[str]) -> dict[str, str]:
     return {word: translate(word) for script in scripts for word in SAID.findall(script)}
 
 
-def _section(section: Section) -> Section:
-    return replace(
-        section,
-        title=translate(section.title),
-        note=translate(section.note),
-        prose=_prose(section.prose),
-        tables=[_table(table) for table in section.tables],
-        data=_captions(section.data),
-    )
+def table(given: Table) -> Table:
+    """A table with its caption, columns and cells of words translated."""
+    rows = [[translate(c) if isinstance(c, str) else c for c in row] for row in given.rows]
+    columns = [translate(column) for column in given.columns]
+    return replace(given, caption=translate(given.caption), columns=columns, rows=rows)
 
 
-def _table(table: Table) -> Table:
-    rows = [[translate(c) if isinstance(c, str) else c for c in row] for row in table.rows]
-    columns = [translate(column) for column in table.columns]
-    return replace(table, caption=translate(table.caption), columns=columns, rows=rows)
-
-
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Paragraphs and lines of lists, each by itself."""
     return "\n".join(
         f"- {translate(line[2:])}" if line.startswith("- ") else translate(line)
@@ -62,17 +38,17 @@ def _prose(text: str) -> str:
     )
 
 
-def _captions(data: Any, caption: bool = False) -> Any:
+def captions(data: Any, caption: bool = False) -> Any:
     """Figure data with its titles, names of traces and selectors translated."""
     if isinstance(data, Mapping):
         found = {}
         for key, value in data.items():
             if key == "variants":  # their names are shown in a selector
-                found[key] = {translate(name): _captions(item) for name, item in value.items()}
+                found[key] = {translate(name): captions(item) for name, item in value.items()}
             else:
                 # Plotly writes {"title": {"text": "..."}}
-                found[key] = _captions(value, key in CAPTIONS or (caption and key == "text"))
+                found[key] = captions(value, key in CAPTIONS or (caption and key == "text"))
         return found
     if isinstance(data, list | tuple):
-        return [_captions(item, caption) for item in data]
+        return [captions(item, caption) for item in data]
     return translate(data) if caption and isinstance(data, str) else data

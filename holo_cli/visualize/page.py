@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -87,7 +87,7 @@ def write_page(page: Page, path: Path) -> int:
 
 def render(page: Page) -> str:
     """The page as HTML, in the user's language."""
-    page = localize.page(page)
+    page = _localized(page)
     kinds = dict.fromkeys(section.kind for section in page.sections if section.kind)
     scripts = [asset(f"{name}.js") for name in ("page", *kinds)] + ["holo.start();"]
     words = localize.script_words(scripts)
@@ -123,6 +123,26 @@ def render(page: Page) -> str:
 </body>
 </html>
 """
+
+
+def _localized(page: Page) -> Page:
+    """The page with its captions in the user's language."""
+    if language() == "en":
+        return page
+    sections = [
+        replace(
+            section,
+            title=translate(section.title),
+            note=translate(section.note),
+            prose=localize.prose(section.prose),
+            tables=[localize.table(table) for table in section.tables],
+            data=localize.captions(section.data),
+        )
+        for section in page.sections
+    ]
+    facts = [(translate(name), translate(value)) for name, value in page.facts]
+    intro = localize.prose(page.intro)
+    return replace(page, title=translate(page.title), intro=intro, facts=facts, sections=sections)
 
 
 @cache

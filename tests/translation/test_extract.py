@@ -56,13 +56,28 @@ def test_nothing_is_left_over() -> None:
     assert not left
 
 
-@pytest.mark.parametrize("key", ENTRIES)
-def test_entries_are_sound(key: str) -> None:
-    value, _ = ENTRIES[key]
-    assert value.strip(), "empty"
-    numbers = {int(n) for n, _ in PLACEHOLDER.findall(key)}
-    assert {int(n) for n, _ in PLACEHOLDER.findall(value)} <= numbers
-    assert {p for _, p in PLACEHOLDER.findall(value) if p} <= set(FORMS)
-    # what is typed, a path or an option, must survive translation
-    for typed in re.findall(r"(?<!\w)--[a-z-]+|`[^`{}]+`", key):
-        assert typed in value
+def test_entries_are_sound() -> None:
+    wrong = []
+    for key, (value, name) in ENTRIES.items():
+        numbers = {int(n) for n, _ in PLACEHOLDER.findall(key)}
+        used = {int(n) for n, _ in PLACEHOLDER.findall(value)}
+        particles = {p for _, p in PLACEHOLDER.findall(value) if p}
+        # what is typed, an option or a command, must survive translation
+        typed = re.findall(r"(?<!\w)--[a-z-]+|`[^`{}]+`", key)
+        if not (
+            value.strip()
+            and used <= numbers
+            and particles <= set(FORMS)
+            and all(text in value for text in typed)
+        ):
+            wrong.append(f"{name}: {key} = {value}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_message_is_in_two_files() -> None:
+    pairs = [
+        key
+        for path in (FOLDER / "ko").glob("*.toml")
+        for key in tomllib.loads(path.read_text(encoding="utf-8"))
+    ]
+    assert len(pairs) == len(ENTRIES)

@@ -38,7 +38,9 @@ def code_fingerprint(model: str, task: str = "train") -> str:
 
 def _files(pattern: str) -> Iterable[Path]:
     folder = ROOT / pattern
-    return folder.rglob("*.py") if folder.is_dir() else ROOT.glob(pattern)
+    found = list(folder.rglob("*.py") if folder.is_dir() else ROOT.glob(pattern))
+    assert found, pattern  # a renamed file must not drop out of the fingerprint silently
+    return found
 
 
 def _digest(files: Iterable[Path]) -> str:

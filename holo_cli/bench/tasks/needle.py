@@ -24,8 +24,8 @@ class Needle(Task):
 
     The story is a piece of the embedded ones, with facts between its sentences: `items` of them,
     about different persons. `depth` is their place: from 0, the beginning, to 1, just before the
-    question; None samples it. Only the last position is scored. Names and words are paired anew in
-    each row and secret words occur nowhere else, so that only the fact gives the answer.
+    question; None samples it. Only the last position is scored. Each row pairs names and words
+    at random and secret words occur nowhere else, so that only the fact gives the answer.
     """
 
     depth: float | None = None

@@ -7,9 +7,7 @@ syllable's code point holds its final consonant as a remainder modulo 28. Before
 
 from __future__ import annotations
 
-_FIRST = 0xAC00  # 가
-_LAST = 0xD7A3  # 힣
-_RIEUL = 8
+from holo_cli.translation.particles import RIEUL, final_consonant
 
 # (form after a consonant, form after a vowel) by the name that grammars use
 PARTICLES: dict[str, tuple[str, str]] = {
@@ -35,10 +33,10 @@ def final(word: str) -> int:
     >>> final("나무"), final("물"), final("꽃") > 0
     (0, 8, True)
     """
-    code = ord(word[-1])
-    if not _FIRST <= code <= _LAST:
+    found = final_consonant(word[-1])
+    if found is None:
         raise ValueError(f"{word!r} does not end in a Hangul syllable")
-    return (code - _FIRST) % 28
+    return found
 
 
 def particle(word: str, name: str) -> str:
@@ -51,7 +49,7 @@ def particle(word: str, name: str) -> str:
     """
     after_consonant, after_vowel = PARTICLES[name]
     last = final(word)
-    if last == 0 or (name == "으로" and last == _RIEUL):
+    if last == 0 or (name == "으로" and last == RIEUL):
         return after_vowel
     return after_consonant
 
