@@ -22,6 +22,12 @@ def shapes(case: Case) -> str:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = model(tokens)
         hidden = model.hidden(tokens)
+        with torch.inference_mode():
+            prefilled, state = model.step(tokens[:, :20], model.init_state(2))
+            decoded = [prefilled]
+            for i in range(20, tokens.shape[1]):
+                one, state = model.step(tokens[:, i : i + 1], state)
+                decoded.append(one)
     need(low.dtype == torch.float32, f"logits are {low.dtype} under bfloat16 autocast")
     need(low.isfinite().all(), "logits are not finite in bfloat16")
     need(hidden.x.shape == (2, 33, model.config.width), f"hidden is {tuple(hidden.x.shape)}")
@@ -31,6 +37,8 @@ def shapes(case: Case) -> str:
     apart = ((low - logits).abs().mean() / logits.abs().mean()).item()
     limit = 0.05 * logits.abs().mean() + 0.02
     need((low - logits).abs().mean() < limit, f"bfloat16 differs from float32 by {apart:.1%}")
+    error = (torch.cat(decoded, dim=1) - logits).abs().mean()
+    need(error < limit, f"decoding in bfloat16 differs from float32 by {error:.3f}")
     return f"bfloat16 within {apart:.1%}"
 
 

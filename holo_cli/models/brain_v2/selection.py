@@ -87,7 +87,8 @@ class PackedCache:
                 buffers.append(grown)
             owner = [self]
         for buffer, piece in zip(buffers, (k, v), strict=True):
-            buffer[new.row, :, new.slot] = piece
+            # under autocast a piece may have fewer bits; unlike a slice, an index does not convert
+            buffer[new.row, :, new.slot] = piece.to(buffer.dtype)
         cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], new.count, position)
         cache._buffers, cache._owner = buffers, owner
         owner[0] = cache
