@@ -87,6 +87,19 @@ class DataInfo(BaseModel):
     markers: bool = False
 
 
+class Origin(BaseModel):
+    """A checkpoint whose weights another run started from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run: str = ""
+    step: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    val_loss: float | None = None
+    data: str = ""
+    created: str = ""
+
+
 class StageRow(BaseModel):
     """One stage of growth that was begun: from this step on the model had so many blocks."""
 
@@ -127,6 +140,9 @@ class Header(BaseModel):
     kind: Kind = "weights"
     history: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[StageRow] = Field(default_factory=list)
+    origins: list[Origin] = Field(
+        default_factory=list, description="what the run's weights started from, oldest first"
+    )
     state: dict[str, Any] = Field(default_factory=dict)
     shared: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=library_versions)

@@ -63,7 +63,9 @@ def _load_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
     except EncodingError as error:
-        raise UsageError(f"{path}: {error}.", next_step="Save the file as UTF-8.") from None
+        raise UsageError(
+            f"{path} cannot be read: {error}.", next_step="Save the file as UTF-8."
+        ) from None
     except ParseError as error:
         raise UsageError(
             f"{path}: not valid TOML: {error}.",
