@@ -104,6 +104,8 @@ def start_line(event: Mapping[str, Any]) -> str:
         facts.insert(1, f"{count(event['parameters'])} parameters")
     if event.get("step"):
         facts.append(f"from step {event['step']}")
+    if event.get("origin"):
+        facts.append("from {run} (step {step})".format(**event["origin"]))
     if event.get("memory_bytes"):
         facts.append(f"memory about {size(event['memory_bytes'])}")
     name = f"Run {event['run']}" if event.get("run") else "Training"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 from holo_cli.data import segment
 from holo_cli.data.sources.decoding import open_bytes, readable, text_blocks
 from holo_cli.errors import DataError, UsageError
+from holo_cli.parsing import MAX_LOG_BYTES, ParseError, parse_json
 
 Row = tuple[str, str]  # text and language ("" if unknown)
 LANGUAGE_FIELDS = ("language", "lang")
@@ -43,8 +43,8 @@ def read_jsonl(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = parse_json(line, limit=MAX_LOG_BYTES, lenient=True)
+        except ParseError:
             counts["bad lines"] += 1
             continue
         if not isinstance(row, dict) or not isinstance(row.get(field), str):

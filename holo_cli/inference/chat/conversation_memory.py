@@ -11,7 +11,6 @@ A memory file is JSON: the texts, and a hash of the weights they were saved with
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from holo_cli.files import atomic_write_json
 from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import Turn
 from holo_cli.inference.chat.knn_memory import KNNMemory, Neighbours
+from holo_cli.parsing import ParseError, read_json
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -209,7 +209,7 @@ def _named(who: dict[str, Any]) -> str:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError as error:
         raise HoloError(
             f"There is no memory file {path}.",
@@ -217,7 +217,7 @@ def _content(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise HoloError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ParseError as error:
         raise MemoryFileError(f"{path} is not a memory file: it is not JSON in UTF-8.") from error
     if not isinstance(content, dict) or type(content.get(MARK)) is not int:
         raise MemoryFileError(f"{path} is not a memory file: it lacks the key '{MARK}'.")

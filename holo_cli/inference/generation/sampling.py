@@ -9,7 +9,6 @@ the device."""
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -20,9 +19,11 @@ import torch
 from torch import Tensor
 
 from holo_cli.errors import UsageError, nearest
+from holo_cli.parsing import ParseError, parse_json
 
 BANNED = float("-inf")
 GREEDY_BELOW = 1e-5  # differences of float32 logits are not exact enough for lower temperatures
+MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,8 @@ def _parse(name: str, text: str) -> Any:
         if not text.startswith(('"', "[")):
             return text
         try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
+            return parse_json(text, limit=MAX_STOP_BYTES)
+        except ParseError as error:
             raise UsageError(
                 f"--stop is not valid JSON: {error}.",
                 next_step='Write for example "\\n" or ["USER:", "###"].',

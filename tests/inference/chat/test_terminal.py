@@ -94,7 +94,7 @@ def test_no_line_ends_the_conversation(
         "/memory load ~nobody-here/a.json", "/save .", "/load .", "/load ..", "/save /", "/save a/",
         "/save " + "a" * 300, "/load " + "글" * 300, "/memory load " + "a" * 300,
         "/save a\0b", "/load a\0b", "/memory save \0", "/save /dev/null/a", "/load /dev/null/a",
-        '/set stop "', "/set stop [1]", "/set seed " + "9" * 5000,
+        '/set stop "', "/set stop [1]", "/set stop " + "[" * 100_000, "/set seed " + "9" * 5000,
         "/set temperature nan", "/set temperature 1e999", "/set lang \0", "/set \0 1", "/set =",
         "/\ud800", "/system \ud800", "hi \udcff", "/", "//", '"""', "\x1b[A", '"""',
         "/save ~draft", "/load ~draft", "/exit", "not read",
