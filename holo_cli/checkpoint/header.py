@@ -7,7 +7,6 @@ JSON has no NaN and no infinity: figures that are not finite are stored as null.
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from holo_cli.checkpoint.find import Kind
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
+from holo_cli.parsing import ParseError, parse_json
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
@@ -37,14 +37,6 @@ def damaged(path: Path, what: str) -> CheckpointError:
         f"The checkpoint {path} is damaged: {printable(what)}.",
         next_step="Copy it again from where it came, or use the run's other file (_best or _last).",
     )
-
-
-def parse_json(text: str | bytes) -> Any:
-    """`json.loads` with one kind of error, ValueError, also for absurd nesting."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def complaint(error: ValidationError) -> str:
@@ -187,8 +179,8 @@ class Header(BaseModel):
         """Read a header found in `path`. Raises CheckpointError for anything that is not one."""
         try:
             found = parse_json(text)
-        except ValueError as error:
-            raise damaged(path, "its header is not JSON") from error
+        except ParseError as error:
+            raise damaged(path, f"its header is {error}") from error
         return cls.from_dict(found, path)
 
     @classmethod

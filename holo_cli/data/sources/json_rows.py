@@ -19,6 +19,7 @@ from holo_cli.data.sources.rows import (
     no_column,
 )
 from holo_cli.errors import DataError, UsageError
+from holo_cli.parsing import MAX_LOG_BYTES, ParseError, parse_json
 
 MAX_ELEMENT = 1 << 28  # characters of one element of an array
 _TYPES = {
@@ -85,8 +86,8 @@ def _rows(path: Path, encoding: str) -> Iterator[Any]:
 
 def _parsed(line: str) -> Any:
     try:
-        return json.loads(line.removesuffix(","))
-    except (ValueError, RecursionError):
+        return parse_json(line.removesuffix(","), limit=MAX_LOG_BYTES, lenient=True)
+    except ParseError:
         return _BAD
 
 
