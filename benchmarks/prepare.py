@@ -43,6 +43,7 @@ from holo_cli.data.cleaning.ngram import Reference
 from holo_cli.data.document import Document
 from holo_cli.data.language import detect
 from holo_cli.data.normalize import normalize
+from holo_cli.parsing import parse_object
 
 Row = dict[str, Any]
 WHAT = ("quality", "speed", "throughput", "line")
@@ -222,8 +223,7 @@ def _measured(code: str, *arguments: str) -> Row:
         [sys.executable, "-c", code, *arguments],
         stdout=subprocess.PIPE, text=True, encoding="utf-8", check=True,
     )  # fmt: skip
-    row: Row = json.loads(ran.stdout)
-    return row
+    return parse_object(ran.stdout)
 
 
 LOOP = """

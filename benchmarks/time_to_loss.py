@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from holo_cli.parsing import parse_object, read_bytes
 from holo_cli.paths import DATA
 
 RECIPES = ("modern", "classic")
@@ -38,7 +39,7 @@ def measure(data: Path, recipe: str, seed: int, target: float) -> dict[str, Any]
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, check=True, encoding="utf-8"
         )
-    final: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    final: dict[str, Any] = parse_object(done.stdout.splitlines()[-1])
     keep = (
         "val_loss", "step", "tokens", "train_seconds", "eval_seconds", "tokens_per_second",
         "parameters", "peak_rss_bytes", "stopped_by",
@@ -107,7 +108,7 @@ def main() -> None:
 
     rows = []
     if asked.rows.exists():
-        rows = [json.loads(line) for line in asked.rows.read_text(encoding="utf-8").splitlines()]
+        rows = [parse_object(line) for line in read_bytes(asked.rows).splitlines()]
     for seed in range(asked.seeds):
         for recipe in RECIPES:
             if any((r["seed"], r["recipe"]) == (seed, recipe) for r in rows):

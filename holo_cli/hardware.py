@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.files import atomic_write_text
+from holo_cli.parsing import read_json
 from holo_cli.paths import machine_file
 
 _CPU_LINES = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "Features")
@@ -32,7 +33,7 @@ def cpu_fingerprint() -> str:
 def remembered(name: str) -> Any:
     """A figure of this machine from an earlier process, or None."""
     try:
-        found = json.loads(machine_file().read_text(encoding="utf-8"))
+        found = read_json(machine_file())
     except (OSError, ValueError):  # none yet, or damaged: measured again
         return None
     return found.get(name) if isinstance(found, dict) else None
@@ -42,7 +43,7 @@ def remember(name: str, value: Any) -> None:
     """Store a figure for later processes; if the folder is not writable, each measures again."""
     path = machine_file()
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
+        known = read_json(path)
     except (OSError, ValueError):
         known = {}
     known = known if isinstance(known, dict) else {}

@@ -25,7 +25,14 @@ from holo_cli.checkpoint.find import (
 from holo_cli.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from holo_cli.checkpoint.header import FORMAT_VERSION, DataInfo, Header, Kind, Losses
+    from holo_cli.checkpoint.header import (
+        FORMAT_VERSION,
+        DataInfo,
+        Header,
+        Kind,
+        Losses,
+        Origin,
+    )
     from holo_cli.checkpoint.lock import RunLock
     from holo_cli.checkpoint.read import TensorFile, read_header
     from holo_cli.checkpoint.rebuild import load_model, load_training
@@ -36,6 +43,7 @@ _LATER = {
     "FORMAT_VERSION": "header",
     "DataInfo": "header",
     "Header": "header",
+    "Origin": "header",
     "Kind": "header",
     "Losses": "header",
     "RunLock": "lock",
@@ -55,6 +63,7 @@ __all__ = [
     "Header",
     "Kind",
     "Losses",
+    "Origin",
     "RunLock",
     "TensorFile",
     "find_checkpoint",

@@ -7,7 +7,6 @@ JSON has no NaN and no infinity: figures that are not finite are stored as null.
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from holo_cli.checkpoint.find import Kind
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
+from holo_cli.parsing import ParseError, parse_json
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
@@ -37,14 +37,6 @@ def damaged(path: Path, what: str) -> CheckpointError:
         f"The checkpoint {path} is damaged: {printable(what)}.",
         next_step="Copy it again from where it came, or use the run's other file (_best or _last).",
     )
-
-
-def parse_json(text: str | bytes) -> Any:
-    """`json.loads` with one kind of error, ValueError, also for absurd nesting."""
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
 
 
 def complaint(error: ValidationError) -> str:
@@ -95,6 +87,19 @@ class DataInfo(BaseModel):
     markers: bool = False
 
 
+class Origin(BaseModel):
+    """A checkpoint whose weights another run started from."""
+
+    model_config = ConfigDict(extra="allow")
+
+    run: str = ""
+    step: int = Field(0, ge=0)
+    tokens: int = Field(0, ge=0)
+    val_loss: float | None = None
+    data: str = ""
+    created: str = ""
+
+
 class StageRow(BaseModel):
     """One stage of growth that was begun: from this step on the model had so many blocks."""
 
@@ -135,6 +140,9 @@ class Header(BaseModel):
     kind: Kind = "weights"
     history: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[StageRow] = Field(default_factory=list)
+    origins: list[Origin] = Field(
+        default_factory=list, description="what the run's weights started from, oldest first"
+    )
     state: dict[str, Any] = Field(default_factory=dict)
     shared: dict[str, str] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=library_versions)
@@ -171,8 +179,8 @@ class Header(BaseModel):
         """Read a header found in `path`. Raises CheckpointError for anything that is not one."""
         try:
             found = parse_json(text)
-        except ValueError as error:
-            raise damaged(path, "its header is not JSON") from error
+        except ParseError as error:
+            raise damaged(path, f"its header is {error}") from error
         return cls.from_dict(found, path)
 
     @classmethod

@@ -19,9 +19,10 @@ from holo_cli.checkpoint.find import (
     known_runs,
     split_run,
 )
-from holo_cli.checkpoint.header import Header, damaged, parse_json, printable
+from holo_cli.checkpoint.header import Header, damaged, printable
 from holo_cli.checkpoint.renames import current_name
 from holo_cli.errors import CheckpointError, HoloError, nearest
+from holo_cli.parsing import ParseError, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -137,9 +138,9 @@ def _folder_header(folder: Path) -> Header:
 
     config = folder / CONFIG_FILE
     try:
-        found = parse_json(config.read_bytes())
-    except ValueError as error:
-        raise damaged(config, "it is not JSON") from error
+        found = read_json(config)
+    except ParseError as error:
+        raise damaged(config, f"it is {error}") from error
     if not isinstance(found, dict) or "format" not in found:
         raise CheckpointError(
             f"The folder {folder} was not made by `holo export --to dir`.",

@@ -43,6 +43,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
         "data": header.data.model_dump(),
         "history": header.history,
         "stages": [row.model_dump() for row in header.stages],
+        "origins": [origin.model_dump() for origin in header.origins],
         "versions": header.versions,
         "created": header.created,
         "shared": header.shared,

@@ -318,7 +318,8 @@ def _show(result: Result, out: Output) -> None:
     out.facts(
         [
             ("loss", f"{total.loss:.4f} nats per token"),
-            ("bits per byte", f"{total.bpb:.4f}"),
+            ("bits per byte", f"{total.text_bpb:.4f}"),
+            ("with end tokens", f"{total.bpb:.4f} bits per byte"),
             ("perplexity", f"{_perplexity(total.perplexity)} per token"),
             ("word perplexity", f"{_perplexity(total.word_perplexity)} per word"),
             ("tokens", f"{total.tokens:,}"),
@@ -331,8 +332,8 @@ def _show(result: Result, out: Output) -> None:
         out.table(
             ("language", "loss", "bits per byte", "word perplexity", "tokens", "documents"),
             [
-                (code or "unknown", f"{s.loss:.4f}", f"{s.bpb:.4f}", _perplexity(s.word_perplexity),
-                 f"{s.tokens:,}", f"{s.documents:,}")
+                (code or "unknown", f"{s.loss:.4f}", f"{s.text_bpb:.4f}",
+                 _perplexity(s.word_perplexity), f"{s.tokens:,}", f"{s.documents:,}")
                 for code, s in result.per_language.items()
             ],
         )  # fmt: skip

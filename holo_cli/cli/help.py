@@ -27,7 +27,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "train": (
         "holo train --model vanilla --data stories",
         "holo train --model ngt --preset tiny --steps 2000 --run my-run",
-        "holo train --model brain-v1 --set model.layers=4 --dry-run",
+        "holo train --from my-run --data other-text --steps 500 --lr 0.005",
     ),
     "resume": (
         "holo resume",

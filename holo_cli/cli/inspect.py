@@ -46,6 +46,12 @@ def entries(found: list[dict[str, Any]], out: Output) -> None:
     out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
 
 
+def origin_line(row: dict[str, Any]) -> str:
+    """A checkpoint that the run's weights came from, in a few words."""
+    loss = "" if row["val_loss"] is None else f", val loss {row['val_loss']:.4f}"
+    return f"{row['run'] or 'unnamed'}, step {row['step']:,}, data {row['data'] or 'unknown'}{loss}"
+
+
 LOSSES = {
     "train": "train loss",
     "val": "val loss",
@@ -66,6 +72,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("run", f"{found['run'] or 'none'} ({found['kind']})"),
         ("step", f"{found['step']:,} ({count(found['tokens'])} tokens)"),
         *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),
+        *(("started from", origin_line(row)) for row in reversed(found["origins"])),
         ("tokenizer", f"{tokenizer['kind']} of {tokenizer['vocab_size']:,} tokens"),
         ("data", found["data"]["name"] or "unknown"),
         (

@@ -12,6 +12,8 @@ from holo_cli.cli.output import Output, count, size
 from holo_cli.errors import ModelError
 from holo_cli.plugins import is_file
 
+MEMORIES_GB = (0.5, 3, 6, 12, 24)  # of small machines and of common GPUs
+
 COSTS = (
     ("parameters", "parameters", count),
     ("active_parameters", "active", count),
@@ -59,7 +61,8 @@ def models(
         )
         out.end("", f"holo models {rows[0]['name']}")
         return
-    row = {**one(name), "vocab_size": vocab_size, "costs": costs(name, vocab_size, recipe)}
+    found = costs(name, vocab_size, recipe)
+    row = {**one(name), "vocab_size": vocab_size, "costs": found, "fits": fits(found)}
     out.document({"models": [row]})
     out.text(f"{row['name']}: {row['mechanism']}\n")
     table = [
@@ -68,9 +71,26 @@ def models(
     ]
     out.table(("preset", *(title for _, title, _ in COSTS)), table)
     out.note(f"For a vocabulary of {vocab_size:,} tokens and each preset's context length.")
+    largest = ", ".join(f"{gb} GB: {preset or 'none'}" for gb, preset in row["fits"].items())
+    out.note(f"Largest preset that trains in a memory of {largest}.")
     typed = str(registry.find(row["name"])) if is_file(row["name"]) else row["name"]
     preset = f" --preset {row['presets'][0]}" if row["presets"] else ""
     out.end("", f"holo train --model {typed}{preset}")
+
+
+def fits(found: dict[str, dict[str, Any]]) -> dict[str, str | None]:
+    """The preset with most parameters that trains in each memory of MEMORIES_GB, or None.
+
+    The estimate of a run, as `train --dry-run` gives it, may take 90 % of the memory; the process
+    itself takes some of the rest.
+    """
+    by_size = sorted(found, key=lambda preset: int(found[preset]["parameters"]))
+    return {
+        f"{gb:g}": next(
+            (p for p in reversed(by_size) if found[p]["train_memory_bytes"] <= 0.9e9 * gb), None
+        )
+        for gb in MEMORIES_GB
+    }
 
 
 def overview(out: Output) -> list[dict[str, Any]]:

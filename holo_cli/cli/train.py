@@ -9,9 +9,11 @@ import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
+from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
+    from holo_cli.training.start_from import Start
 
 
 def train(
@@ -34,6 +36,16 @@ def train(
             help="Prepared set, by name or path (default: the only one, else the embedded "
             "stories).",
             autocompletion=complete.prepared,
+        ),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN or CHECKPOINT",
+            help="Start from the weights, the tokenizer and the settings of another run, with a "
+            "new schedule and optimizer.",
+            autocompletion=complete.runs,
         ),
     ] = None,
     preset: Annotated[
@@ -100,11 +112,10 @@ def train(
 
     Ctrl-C saves everything, and `holo resume` resumes exactly there. Settings come from the
     recipe, the preset, --config, HOLO_* environment variables, --set and options; later ones
-    override earlier ones.
+    override earlier ones. With --from, the settings of that checkpoint take the place of recipe and
+    preset.
     """
     out = Output(json=json, verbosity=verbosity)
-    from holo_cli.config.resolve import resolve
-
     flags = {
         "data.path": data,
         "model.context": context,
@@ -121,7 +132,19 @@ def train(
         "training.device": device,
         "training.dtype": dtype,
     }
-    resolved = resolve(model, preset, recipe, config, sets or (), flags)
+    origin: Start | None = None
+    if start is None:
+        from holo_cli.config.resolve import resolve
+
+        resolved = resolve(model, preset, recipe, config, sets or (), flags)
+    else:
+        from holo_cli.config.resolve import resolve_from
+        from holo_cli.training.start_from import open_start
+
+        _check_start(preset, recipe)
+        origin = open_start(start, model)
+        shown = origin.path.as_posix()
+        resolved = resolve_from(origin.stored(), shown, config, sets or (), flags)
     if resolved.provenance["preset"] == "default" and resolved.preset:
         out.note(f"No --preset was given: using the preset '{resolved.preset}'.")
     if dry_run:
@@ -138,9 +161,19 @@ def train(
     note_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
-            resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text
-        )
+            resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text,
+            start=origin,
+        )  # fmt: skip
     finish(done, out)
+
+
+def _check_start(preset: str | None, recipe: str | None) -> None:
+    for option, value in (("--preset", preset), ("--recipe", recipe)):
+        if value is not None:
+            raise UsageError(
+                f"{option} has no effect beside --from: the checkpoint gives the settings.",
+                next_step=f"Leave {option} out; --set KEY=VALUE changes single settings.",
+            )
 
 
 def note_settings(resolved: Resolved, out: Output) -> None:

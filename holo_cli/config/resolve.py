@@ -32,6 +32,7 @@ from holo_cli.errors import UsageError, nearest
 
 DEFAULT_PRESET = "tiny"
 DEFAULT_RECIPE = "modern"
+_ENDS_WITH_ITS_RUN = ("training.target_loss", "training.time_limit", "training.init_seed")
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,46 @@ def resolve(
     _fit_warmup(values, layers)
     provenance = {key: values[key].source if key in values else "default" for key in schema}
     return _build(model_name, preset, recipe, values, {**chosen, **provenance})
+
+
+def resolve_from(
+    stored: Mapping[str, Any],
+    shown: str,
+    file: str | Path | None = None,
+    sets: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Resolved:
+    """The config of a run that starts from a checkpoint: the other layers over what it stores.
+
+    `stored` is a checkpoint's header as a dict and `shown` how it is named in messages. What ended
+    that run (`training.target_loss`, `training.time_limit`) and its growth do not carry over.
+    Raises UsageError as `resolve` does.
+    """
+    source = f"checkpoint {shown}"
+    stored_run = Resolved.from_dict(stored)
+    name, kind = stored_run.model_name, type(stored_run.model)
+    schema = check.schema_of(kind)
+    layers = [
+        Given(key, value, source)
+        for key, value in stored_run.values().items()
+        if key not in _ENDS_WITH_ITS_RUN
+    ]
+    if file is not None:
+        config_file = read_file(Path(file), f"file {file}")
+        _check_model(config_file, name, str(file))
+        layers += config_file.given + config_file.by_recipe.get(stored_run.recipe, [])
+    layers += read_env(os.environ if env is None else env, schema)
+    layers += read_sets(sets)
+    layers += read_flags(flags or {})
+    for given in layers:
+        if given.source != source:
+            check.check_key(given, schema, name)
+    values = {given.key: given for given in layers}
+    _fit_warmup(values, layers)
+    provenance = {key: values[key].source if key in values else "default" for key in schema}
+    chosen = {"name": source, "preset": source, "recipe": source}
+    return _build(name, stored_run.preset, stored_run.recipe, values, {**chosen, **provenance})
 
 
 def recipe_names() -> list[str]:

@@ -6,13 +6,13 @@ checked here but the form; `messages.py` knows which keys exist and which values
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from holo_cli.errors import UsageError, nearest
+from holo_cli.parsing import EncodingError, ParseError, parse_toml, read_toml
 
 SECTIONS = ("model", "training", "data")
 PREFIX = "HOLO_"
@@ -55,20 +55,18 @@ def read_file(path: Path, source: str) -> ConfigFile:
 
 def _load_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors on Windows like to add a mark
+        return read_toml(path)
     except FileNotFoundError:
         raise UsageError(
             f"There is no config file '{path}'.", next_step="Check the path after --config."
         ) from None
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path}: not UTF-8 text (byte {error.start}).", next_step="Save the file as UTF-8."
-        ) from None
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror}.") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except EncodingError as error:
+        raise UsageError(
+            f"{path} cannot be read: {error}.", next_step="Save the file as UTF-8."
+        ) from None
+    except ParseError as error:
         raise UsageError(
             f"{path}: not valid TOML: {error}.",
             next_step='Lines are `key = value`; texts need quotes: schedule = "cosine".',
@@ -160,8 +158,8 @@ def flag_name(key: str) -> str:
 def scalar(text: str) -> Any:
     """A value typed on a command line: a TOML value where it is one, else the text itself."""
     try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+        parsed = parse_toml(f"value = {text}")
+    except ParseError:
         return text
     # A line break would smuggle in a second key; such a text is only a text.
     return parsed["value"] if len(parsed) == 1 else text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from holo_cli.errors import DataError
+from holo_cli.parsing import read_json
 
 FORMAT = 1
 META = "meta.json"
@@ -98,7 +98,8 @@ def read_meta(folder: Path) -> Meta:
     """Read meta.json. DataError if it is missing, of a newer version, or damaged."""
     path = folder / META
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        # sets were prepared with seeds of any size before there was a range
+        raw = read_json(path, any_integer=True)
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} is not a prepared set: it has no {META}.",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
-from holo_cli.checkpoint.header import StageRow
+from holo_cli.checkpoint.header import Origin, StageRow
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.paths import CHECKPOINTS
@@ -20,9 +21,18 @@ Kind = Literal["best", "last", "weights"]
 class CheckpointWriter:
     """Writes `checkpoints/RUN_best` and `RUN_last` of one run."""
 
-    def __init__(self, resolved: Resolved, data: PreparedData, name: str, replaces: bool) -> None:
+    def __init__(
+        self,
+        resolved: Resolved,
+        data: PreparedData,
+        name: str,
+        *,
+        replaces: bool,
+        origins: Sequence[Origin] = (),
+    ) -> None:
         """`replaces`: the first save ends an older run of this name."""
         self.resolved, self.data, self.name, self.replaces = resolved, data, name, replaces
+        self.origins = list(origins)
 
     def header(self, kind: Kind, progress: Progress) -> Header:
         """Everything but the tensors, as of now."""
@@ -54,6 +64,7 @@ class CheckpointWriter:
             run=self.name,
             kind=kind,
             history=progress.history,
+            origins=self.origins,
             stages=[StageRow(**row) for row in progress.stages],
             state=progress.to_dict() if kind == "last" else {},
         )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from holo_cli.errors import TrainingError
-from holo_cli.files import atomic_write_text
+from holo_cli.files import atomic_write_bytes
+from holo_cli.parsing import ParseError, parse_object, read_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -49,13 +50,13 @@ class MetricsLog:
         self, folder: Path, step: int, layers: int, board: Callable[..., SummaryWriter]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        keep: list[str] = []
+        keep = b""
         if step and self.path.exists():
-            keep = [line for line in _lines(self.path) if _happened(line, step, layers)]
+            keep = _kept(self.path, step, layers)
         elif not step:
             for old in folder.glob("events.out.tfevents.*"):
                 old.unlink()
-        atomic_write_text(self.path, "".join(line + "\n" for line in keep))
+        atomic_write_bytes(self.path, keep)
         self._file: IO[str] = self.path.open("a", encoding="utf-8", newline="\n")
         self._board = board(str(folder), purge_step=step + 1 if step else None)
 
@@ -95,14 +96,33 @@ class MetricsLog:
         self._board.close()
 
 
-def _happened(line: str, step: int, layers: int) -> bool:
-    """Whether a row of the log is from before the moment of the checkpoint."""
-    row = json.loads(line)
-    ahead = row.get("event") == "stage" and row["layers"] > layers
+def _kept(path: Path, step: int, layers: int) -> bytes:
+    """The rows of a log from before the moment of the checkpoint, as lines.
+
+    A last line that a crash cut off is left out. Raises TrainingError for a damaged line.
+    """
+    try:
+        lines = read_bytes(path).split(b"\n")
+    except ParseError as error:
+        raise _damaged(f"The log {path} cannot be read: it is {error}.") from error
+    kept = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            if line and _happened(parse_object(line, nan=True), step, layers):
+                kept.append(line + b"\n")
+        except (ParseError, TypeError) as error:
+            raise _damaged(f"Line {number} of {path} is damaged.") from error
+    return b"".join(kept)
+
+
+def _happened(row: dict[str, Any], step: int, layers: int) -> bool:
+    """Whether a row is from before the moment of the checkpoint; TypeError for no such row."""
+    ahead = row.get("event") == "stage" and row.get("layers", 0) > layers
     return row.get("step", 0) <= step and not ahead
 
 
-def _lines(path: Path) -> list[str]:
-    """Complete JSON lines of a log; a last line that a crash cut off is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [line for line in lines[:-1] if line]
+def _damaged(message: str) -> TrainingError:
+    return TrainingError(
+        message,
+        next_step="Delete or rename the log, then resume again: the checkpoint does not need it.",
+    )

@@ -20,6 +20,7 @@ from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
+from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
 from holo_cli.training.trainer import Event, Events
@@ -35,15 +36,19 @@ def train(
     force: bool = False,
     sampler: Sampler | None = None,
     stop: StopRequest | None = None,
+    start: Start | None = None,
 ) -> Event:
     """Train a new run; returns the final event (`event="done"`).
 
     `run` names it (default: model-dataset, numbered if that exists). A named run that exists is
-    refused unless `force`. `stop_at` stops after that step with everything saved. Raises Stopped
+    refused unless `force`. With `start` the weights are those of a checkpoint, whose tokenizer the
+    data must have. `stop_at` stops after that step with everything saved. Raises Stopped
     when a signal or `stop_at` ended it, after saving; DataError, UsageError and TrainingError
     for what cannot be trained.
     """
     data = _open_data(resolved.data.path, resolved.data.verify)
+    if start is not None:
+        check_tokenizer(start, data)
     name = _run_name(resolved.model_name, data, run, force)
     tokenizer = data.tokenizer
     from_tokenizer = {"vocab_size": tokenizer.vocab_size} | resolved.model.from_specials(
@@ -58,7 +63,11 @@ def train(
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
     if resolved.training.dtype == "auto":
         resolved = resolved.replace({"training.dtype": found}, source=f"found on this {device}")
-    return TrainingRun(resolved, data, name, new_model(resolved), Progress(), events, sampler).run(
+    model = new_model(resolved)
+    if start is not None:
+        load_weights(model, start, resolved)
+    origins = [] if start is None else start.origins
+    return TrainingRun(resolved, data, name, model, Progress(), events, sampler, origins).run(
         tensors=None, stop=stop, stop_at=stop_at
     )
 
@@ -110,7 +119,7 @@ def resume(
     with torch.no_grad():
         for key, target in model.state_dict().items():
             target.copy_(tensors[f"model/{key}"])
-    return TrainingRun(resolved, data, name, model, progress, events, sampler).run(
+    return TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins).run(
         tensors=tensors, stop=stop, stop_at=stop_at
     )
 

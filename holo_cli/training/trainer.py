@@ -130,7 +130,7 @@ class Trainer:
             self._log()
         last = step == config.steps
         if step % config.eval_every == 0 or last or ended:
-            self._evaluate()
+            self.evaluate()
             if config.target_loss and (progress.val_loss or math.inf) <= config.target_loss:
                 ended = "target-loss"
             if not last:  # the last step is saved once, by `run`
@@ -301,7 +301,8 @@ class Trainer:
             | ({"aux": aux} if aux else {})
         )
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> None:
+        """Loss on the whole validation set, a sample text, and a checkpoint if it is the best."""
         progress = self.progress
         if not self.world.is_main:
             # only the first process evaluates; the others wait for the result

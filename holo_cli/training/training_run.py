@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 
 from holo_cli import registry
-from holo_cli.checkpoint import Header, RunLock, run_path
+from holo_cli.checkpoint import Header, Origin, RunLock, run_path
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
@@ -52,12 +52,17 @@ class TrainingRun:
         progress: Progress,
         events: Events,
         sampler: Sampler | None,
+        origins: Sequence[Origin] = (),
     ) -> None:
+        """`origins`: the lineage of the weights, oldest first; empty for a run from scratch."""
         self.resolved, self.data, self.name = resolved, data, name
         self.progress, self.emit, self.sampler = progress, events, sampler
         self.config = resolved.training
         self.log: MetricsLog | None = None
-        self.writer = CheckpointWriter(resolved, data, name, replaces=progress.step == 0)
+        self.origins = origins
+        self.writer = CheckpointWriter(
+            resolved, data, name, replaces=progress.step == 0, origins=origins
+        )
         self.trainer = build_trainer(
             resolved,
             model,
@@ -97,6 +102,8 @@ class TrainingRun:
             self._start()
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
+            elif self.origins:
+                trainer.evaluate()  # the loss that the new run starts from
             reason = trainer.run()
             done = self._done(reason)
             self._event(done)
@@ -150,6 +157,7 @@ class TrainingRun:
                 "epochs": round(config.steps * windows / trainer.batches.per_epoch, 2),
                 "device": str(trainer.model.device),
                 "dtype": str(trainer.dtype).removeprefix("torch."),
+                "origin": self.origins[-1].model_dump() if self.origins else None,
                 "memory_bytes": needed,
                 "available_bytes": free,
             }

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from holo_cli.parsing import read_toml
 from holo_cli.translation.particles import with_particle
 
 FOLDER = Path(__file__).parent
@@ -57,7 +57,7 @@ def translate(text: str) -> str:
 def _catalogue(name: str) -> Catalogue:
     entries: dict[str, str] = {}
     for path in sorted((FOLDER / name).glob("*.toml")):
-        entries.update(tomllib.loads(path.read_text(encoding="utf-8")))
+        entries.update(read_toml(path))
     return Catalogue(entries)
 
 

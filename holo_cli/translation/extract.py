@@ -15,13 +15,14 @@ from itertools import product
 from pathlib import Path
 
 import holo_cli
+from holo_cli.parsing import read_toml
 from holo_cli.translation import FOLDER, PLACEHOLDER
 
 PACKAGE = Path(holo_cli.__file__).parent
 # Functions and methods whose string arguments a user reads, by the last part of their name.
 SINKS = {
     "Option", "Argument", "Typer",  # help texts
-    "Report", "Stopped",
+    "NotText", "Report", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
     "Section", "Page", "Table", "Picture", "Command", "Column", "translate",
 }  # fmt: skip
@@ -143,11 +144,9 @@ def _all_strings(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def missing() -> dict[str, str]:
     """Templates of the code without a Korean form, with their places."""
-    import tomllib
-
     known: set[str] = set()
     for path in (FOLDER / "ko").glob("*.toml"):
-        known.update(tomllib.loads(path.read_text(encoding="utf-8")))
+        known.update(read_toml(path))
     return {key: place for key, place in of_code().items() if key not in known}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from typing import Any
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import DataError, nearest
 from holo_cli.models.views import Picture, Table
+from holo_cli.parsing import ParseError, parse_object, read_bytes
 from holo_cli.paths import RUNS
 from holo_cli.visualize.page import Section, picture_section, rounded
 
@@ -49,18 +49,20 @@ def read_run(name: str, root: Path = RUNS) -> Run:
     """Read a run's log. Raises DataError for a run without one, or a log that is damaged."""
     path = root / check_run_name(name) / LOG
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         there = [found.parent.name for found in root.glob(f"*/{LOG}")]
         raise DataError(
             f"The run '{name}' has no log at {path.as_posix()}.",
             next_step=nearest(name, there) or "Name a run with --run, from the folder it ran in.",
         ) from error
+    except ParseError as error:
+        raise DataError(f"The log {path.as_posix()} cannot be read: it is {error}.") from error
     run = Run(name, [], [])
     # a last line without an end is being written, or was cut off by a crash
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
-            event = json.loads(line) if line else {}
+            event = parse_object(line, nan=True) if line else {}
             if event.get("event") == "start":
                 run.start.update(event)
             elif event.get("event") == "train":

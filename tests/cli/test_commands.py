@@ -171,7 +171,19 @@ def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None
         "state_bytes", "train_memory_bytes",
     } <= set(tiny)  # fmt: skip
     assert 0 < tiny["parameters"] < row["costs"]["mini"]["parameters"]
+    largest = max(row["costs"], key=lambda preset: row["costs"][preset]["parameters"])
+    assert set(row["fits"].values()) == {largest}  # each of them takes 3 MB
     assert "memory to train" in holo("models", "vanilla").out
+
+
+def test_the_largest_preset_that_fits_a_memory() -> None:
+    from holo_cli.cli.models import fits
+
+    costs = {
+        "big": {"parameters": 20, "train_memory_bytes": 2_800_000_000},
+        "small": {"parameters": 10, "train_memory_bytes": 450_000_001},
+    }
+    assert fits(costs) == {"0.5": None, "3": "small", "6": "big", "12": "big", "24": "big"}
 
 
 def test_what_presets_cost_does_not_depend_on_the_environment(

@@ -17,9 +17,9 @@ from tests.cli.checkpoints import make_checkpoint
 from tests.cli.conftest import Fake, Holo
 
 KEYS = {
-    "loss", "bpb", "perplexity", "word_perplexity", "tokens", "bytes", "words", "documents",
-    "context", "stride", "per_language", "seconds", "model", "run", "step", "data", "carry",
-    "dtype",
+    "loss", "bpb", "text_bpb", "perplexity", "word_perplexity", "tokens", "bytes", "words",
+    "documents", "context", "stride", "per_language", "seconds", "model", "run", "step", "data",
+    "carry", "dtype",
 }  # fmt: skip
 TEXT = "a bad cab made a mad cabal\n" * 20
 

@@ -119,7 +119,7 @@ def test_flags_reach_the_config_with_their_names(holo: Holo, trained: Trained) -
     for key, (value, source) in flags.items():
         assert (resolved.values()[key], resolved.provenance[key]) == (value, source), key
     assert kwargs.pop("sampler") is sample_text
-    assert kwargs == {"run": "r", "stop_at": 9, "force": True}
+    assert kwargs == {"run": "r", "stop_at": 9, "force": True, "start": None}
     assert "No --preset was given: using the preset 'tiny'." in ran.err
 
 

@@ -255,7 +255,9 @@ def test_a_malformed_file_says_what_and_where(configs: Path, text: str, part: st
 def test_files_that_are_missing_or_no_text(configs: Path) -> None:
     assert "There is no config file 'no.toml'" in failure(file="no.toml")
     Path("bad.toml").write_bytes(b"# \xb0\xa1\n")
-    assert "bad.toml: not UTF-8 text" in failure(file="bad.toml")
+    assert "bad.toml cannot be read: not UTF-8 at byte 2. Save the file as UTF-8." in failure(
+        file="bad.toml"
+    )
     Path("mark.toml").write_bytes(b"\xef\xbb\xbf[training]\nlr = 0.5")
     assert lr(file="mark.toml") == (0.5, "file mark.toml")
 

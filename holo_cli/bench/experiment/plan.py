@@ -8,7 +8,6 @@ text.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
+from holo_cli.parsing import ParseError, read_toml
 
 MATCHES = ("parameters", "active", "time", "none")
 ALL = "all"  # instead of names of entries
@@ -303,10 +303,10 @@ def load_plan(
     """The plain keys of a plan file, which must be `known`; its entries; and the tables
     [TABLES.NAME] unchanged. Lists become tuples, the base gets dotted keys."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        table = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"There is no plan file '{path}'.") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, OSError) as error:
+    except (ParseError, OSError) as error:
         raise UsageError(f"{path}: not a plan in TOML: {error}.") from None
     entries, more = table.pop("entry", {}), table.pop(tables, {})
     for key in table:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.errors import DataError, UsageError
+from holo_cli.parsing import ParseError, parse_object, read_bytes
 
 FORMAT = 1
 Row = dict[str, Any]
@@ -86,12 +87,21 @@ class ResultLog:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
 
+    def _content(self) -> bytes:
+        try:
+            return read_bytes(self.path)
+        except ParseError as error:
+            raise DataError(
+                f"{self.path} is not a file of bench rows: it is {error}.",
+                next_step="Name another page with --out.",
+            ) from error
+
     def _read(self) -> list[Row]:
         if not self.path.exists():
             return []
         # as bytes: a cut can fall inside a letter, and only "\n" ends a row, not all that Unicode
         # counts as a line end
-        lines = self.path.read_bytes().split(b"\n")
+        lines = self._content().split(b"\n")
         if not lines[0].strip():
             return []
         head = _parsed(lines[0])
@@ -118,10 +128,9 @@ class ResultLog:
 
 def _parsed(line: bytes) -> Row | None:
     try:
-        value = json.loads(line)
-    except ValueError:  # includes UnicodeDecodeError
+        return parse_object(line)
+    except ParseError:
         return None
-    return value if isinstance(value, dict) else None
 
 
 def rows_path(page: Path) -> Path:

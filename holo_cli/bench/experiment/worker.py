@@ -20,6 +20,7 @@ from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError, Stopped
 from holo_cli.files import atomic_write_text
+from holo_cli.parsing import ParseError, parse_object, read_bytes, read_object
 from holo_cli.paths import CHECKPOINTS, RUNS
 
 RUN = "bench"
@@ -88,7 +89,8 @@ def train(job: dict[str, Any]) -> Event:
 
 def _curves(log: Path) -> tuple[list[Event], list[list[float]]]:
     """Evaluations as rows, and training losses as [tokens, loss, seconds], thinned evenly."""
-    events = [json.loads(line) for line in log.read_bytes().split(b"\n") if line.strip()]
+    lines = read_bytes(log).split(b"\n")
+    events = [parse_object(line, nan=True) for line in lines if line.strip()]
     keep = ("step", "tokens", "val_loss", "bpb", "train_seconds")
     curve = [{key: e[key] for key in keep} for e in events if e["event"] == "eval"]
     losses = [[e["tokens"], e["loss"], e["seconds"]] for e in events if e["event"] == "train"]
@@ -153,7 +155,10 @@ def run_job(job: dict[str, Any]) -> Event:
     code = {"code": code_fingerprint(model, job["task"]), "shared_code": shared_fingerprint()}
     job["code"] = code["code"]
     if RESULT.exists():  # it finished just before its row was written
-        stored = json.loads(RESULT.read_text(encoding="utf-8"))
+        try:
+            stored = read_object(RESULT, nan=True)
+        except ParseError:  # damaged: the job runs again
+            stored = {}
         if stored.get("code") == job["code"]:
             return {"event": DONE} | stored
     try:
@@ -167,7 +172,7 @@ def run_job(job: dict[str, Any]) -> Event:
 
 
 def main() -> int:
-    job = json.loads(sys.stdin.readline())
+    job = parse_object(sys.stdin.readline())
     if job["task"] == "serve":
         from holo_cli.bench.speed.model_process import exit_with_parent, serve
 

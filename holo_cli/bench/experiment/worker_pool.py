@@ -28,6 +28,7 @@ import holo_cli
 from holo_cli import plugins
 from holo_cli.errors import DataError
 from holo_cli.files import file_lock
+from holo_cli.parsing import ParseError, parse_object
 
 Event = dict[str, Any]
 DONE, FAILED, STOPPED = "result", "failed", "stopped"  # kinds of a job's last event
@@ -80,10 +81,10 @@ class WorkerProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = parse_object(line, nan=True)
+            except ParseError:
                 continue  # printed by a library
-            if isinstance(event, dict) and "event" in event:
+            if "event" in event:
                 return event
         return None
 

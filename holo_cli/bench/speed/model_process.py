@@ -7,7 +7,6 @@ process only: its row has the reason and the others continue.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from holo_cli.bench.experiment.worker_pool import FAILED, Event, WorkerProcess
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError
+from holo_cli.parsing import parse_object
 
 ANSWER_SECONDS = 900.0  # time limit of one call
 
@@ -135,7 +135,7 @@ def serve(job: Mapping[str, Any], lines: Iterable[str], emit: Callable[[Event], 
 
         benchmark = BENCHMARKS[job["benchmark"]](Resolved.from_dict(job["resolved"]))
         for line in lines:
-            message = json.loads(line)
+            message = parse_object(line)
             emit({"event": "answer", **getattr(benchmark, message.pop("call"))(**message)})
     except HoloError as error:
         emit({"event": FAILED, "error": str(error)})

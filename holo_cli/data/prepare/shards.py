@@ -13,7 +13,6 @@ is never divided between two shards; one longer than a shard has a shard of its 
 from __future__ import annotations
 
 import contextlib
-import json
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from holo_cli.data.files import sha256_of, sync
 from holo_cli.data.meta import RECORD, SPLITS, Shard, Split
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_json, fsync_folder
+from holo_cli.parsing import read_object
 
 PROGRESS = "progress.json"
 SHARD_BYTES = 100_000_000  # size of a .bin file
@@ -256,7 +256,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        progress = read_object(path, any_integer=True)
     except ValueError as error:
         raise DataError(f"{path} is damaged.", next_step="Start over with --force.") from error
     return progress

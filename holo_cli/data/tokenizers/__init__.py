@@ -15,6 +15,7 @@ from typing import Any
 from holo_cli.data.tokenizers.base import END, FILE, Tokenizer, marker_name, special_names
 from holo_cli.data.tokenizers.streaming import StreamDecoder
 from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.parsing import parse_json
 
 __all__ = [
     "DEFAULT_VOCAB_SIZE",
@@ -177,7 +178,7 @@ def _from_path(path: Path) -> Tokenizer:
             from holo_cli.data.tokenizers.sentencepiece_ import SentencePieceTokenizer
 
             return SentencePieceTokenizer(content)
-        data = json.loads(content.decode("utf-8"))
+        data = parse_json(content)
         if isinstance(data, dict) and "holo" in data:
             return tokenizer_from_dict(data, path.parent)
         from holo_cli.data.tokenizers.bpe import JsonTokenizer

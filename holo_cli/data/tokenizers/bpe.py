@@ -22,6 +22,7 @@ from holo_cli.data.tokenizers.base import FILE, SPECIAL, Tokenizer, append_speci
 from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
+from holo_cli.parsing import parse_object
 
 if TYPE_CHECKING:
     import tokenizers
@@ -60,7 +61,7 @@ class JsonTokenizer(Tokenizer):
         import tokenizers
 
         try:
-            data = _without_first_space(json.loads(text))
+            data = _without_first_space(parse_object(text))
             library = tokenizers.Tokenizer.from_str(json.dumps(data, ensure_ascii=False))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"This is not a tokenizer.json: {error}.") from error

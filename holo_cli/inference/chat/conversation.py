@@ -13,12 +13,12 @@ longer conversation start with those of the shorter one and the decoding state c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from holo_cli import parsing
 from holo_cli.errors import HoloError
 from holo_cli.files import atomic_write_json
 from holo_cli.inference.generation.prompt import PromptFormat
@@ -123,7 +123,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The content of a conversation file. Raises HoloError if it is missing, unreadable or of
     another kind."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsing.read_json(path)
     except FileNotFoundError as error:
         raise HoloError(
             f"There is no conversation file {path}.",
@@ -131,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise HoloError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, RecursionError) as error:
+    except parsing.ParseError as error:
         raise ConversationFileError(
             f"{path} is not a conversation file: it is not JSON in UTF-8."
         ) from error

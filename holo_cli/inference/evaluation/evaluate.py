@@ -2,10 +2,11 @@
 
 The corpus (`eval_corpus.py`) is a token stream in which documents follow each other as in training,
 each with its marker and end token. Every token is scored once. Markers and end tokens contribute
-to the loss but not to bytes and words.
+to the loss but not to bytes and words; `text_bpb` leaves their nats out as well.
 
     loss             nats / tokens
     bits per byte    nats / (ln 2 x UTF-8 bytes)      comparable between tokenizers
+      of the text    the same without the nats of markers and end tokens
     perplexity       exp(loss)
     word perplexity  exp(nats / words)                comparable between tokenizers
 
@@ -41,13 +42,17 @@ Progress = Callable[[int, int], None]  # tokens scored so far, tokens in total
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over some documents, and the metrics derived from them."""
+    """Sums over some documents, and the metrics derived from them.
+
+    `special_nats` is the part of `nats` that markers and end tokens have.
+    """
 
     nats: float
     tokens: int
     bytes: int
     words: int
     documents: int
+    special_nats: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -58,6 +63,12 @@ class Score:
     def bpb(self) -> float:
         """Bits per UTF-8 byte; NaN for texts without bytes."""
         return self.nats / (math.log(2) * self.bytes) if self.bytes else math.nan
+
+    @property
+    def text_bpb(self) -> float:
+        """Bits per UTF-8 byte of the text alone, without markers and end tokens."""
+        nats = self.nats - self.special_nats
+        return nats / (math.log(2) * self.bytes) if self.bytes else math.nan
 
     @property
     def perplexity(self) -> float:
@@ -73,6 +84,7 @@ class Score:
         return {
             "loss": self.loss,
             "bpb": self.bpb,
+            "text_bpb": self.text_bpb,
             "perplexity": self.perplexity,
             "word_perplexity": self.word_perplexity,
             "tokens": self.tokens,
@@ -84,10 +96,11 @@ class Score:
 
 @dataclass(frozen=True)
 class Result:
-    """The scores of a corpus. `nats` are per document, (D,)."""
+    """The scores of a corpus. `nats` are per document, (D,), as are those of its special tokens."""
 
     texts: Texts
     nats: NDArray[np.float64]
+    special_nats: NDArray[np.float64]
     context: int
     stride: int | None  # None: the state was carried through the corpus
     seconds: float
@@ -111,6 +124,7 @@ class Result:
             bytes=int(texts.bytes[chosen].sum()),
             words=int(texts.words[chosen].sum()),
             documents=int(chosen.sum()),
+            special_nats=float(self.special_nats[chosen].sum()),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,7 +168,8 @@ def evaluate_texts(
     begun, was_training = time.perf_counter(), model.training
     rows = rows or max(1, TOKENS_PER_BATCH // context)
     stride = stride or context
-    nats = np.zeros(len(texts.ends))
+    nats, special_nats = np.zeros((2, len(texts.ends)))
+    specials = list(loaded.tokenizer.specials.values())
     done = 0
     total = texts.stream.length
     dtype = loaded.dtype or torch.float32
@@ -170,6 +185,8 @@ def evaluate_texts(
                 texts.ends, np.arange(done, done + len(values)), side="right"
             )
             np.add.at(nats, documents, values)
+            special = np.isin(texts.stream.read(done, len(values)), specials)
+            np.add.at(special_nats, documents[special], values[special])
             done += len(values)
             progress(done, total)
     model.train(was_training)
@@ -180,7 +197,9 @@ def evaluate_texts(
             "run that diverged.",
             next_step="Use an earlier checkpoint.",
         )
-    return Result(texts, nats, context, None if carry else stride, time.perf_counter() - begun)
+    return Result(
+        texts, nats, special_nats, context, None if carry else stride, time.perf_counter() - begun
+    )
 
 
 def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, rows: int) -> None:

@@ -175,6 +175,18 @@ def test_words_are_counted_as_papers_on_wikitext_do() -> None:
     assert Score(1e6, 5, 4, 2, 1).word_perplexity == math.inf
 
 
+def test_bits_per_byte_of_the_text_leave_out_end_tokens() -> None:
+    loaded = make_loaded(Attentive(limit=16))
+    found = evaluate_texts(loaded, given_texts(loaded, TEXTS), context=16, stride=1).total
+    ids, end = stream(TEXTS), loaded.tokenizer.end
+    nats = [by_hand(loaded.model, ids[max(0, i - 16) : i + 1], 1)[0] for i in range(1, len(ids))]
+    ends = sum(n for n, token in zip(nats, ids[1:], strict=True) if token == end)
+    assert ends > 0
+    assert found.special_nats == pytest.approx(ends, abs=1e-4)
+    assert found.text_bpb == pytest.approx((sum(nats) - ends) / math.log(2) / found.bytes, abs=1e-5)
+    assert found.text_bpb < found.bpb
+
+
 # -- prepared sets --------------------------------------------------------------------------------
 
 KOREAN = [

@@ -65,20 +65,21 @@ def test_markers_come_from_the_tokenizer() -> None:
     assert make_config().from_specials(specials) == {}
 
 
-SHAPES = {  # layers, width, heads, and parameters at a vocabulary of 8,192
-    "25m": (8, 512, 8, 34e6),
-    "small": (6, 512, 8, 26e6),
-    "medium": (12, 1024, 16, 185e6),
-    "large": (24, 1536, 24, 806e6),
-    "xlarge": (48, 2048, 32, 2.85e9),
+GPT2_TOKENS = 50_257
+SHAPES = {  # layers, width, heads, vocabulary, parameters: the older systems' but for 25m
+    "25m": (8, 512, 8, 8192, 34e6),
+    "small": (6, 512, 8, GPT2_TOKENS, 60e6),
+    "medium": (12, 1024, 16, GPT2_TOKENS, 222e6),
+    "large": (24, 1536, 24, GPT2_TOKENS, 495e6),
+    "xlarge": (48, 2048, 32, GPT2_TOKENS, 2.59e9),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_presets_have_the_sizes_they_say(name: str) -> None:
-    layers, width, heads, parameters = SHAPES[name]
+    layers, width, heads, vocab_size, parameters = SHAPES[name]
     text = preset_path("brain-v1", name).read_text(encoding="utf-8")
-    config = Config(**tomllib.loads(text)["model"], vocab_size=8192)
+    config = Config(**tomllib.loads(text)["model"], vocab_size=vocab_size)
     assert (config.layers, config.width, config.heads) == (layers, width, heads)
     with torch.device("meta"):
         model = Model(config)

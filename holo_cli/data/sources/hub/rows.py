@@ -13,7 +13,6 @@ in `errors.py`.
 
 from __future__ import annotations
 
-import json
 import time
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ from holo_cli.data.sources.hub.errors import (
 )
 from holo_cli.data.sources.hub.files import DataFile
 from holo_cli.errors import DataError
+from holo_cli.parsing import MAX_LOG_BYTES, ParseError, parse_object
 
 _SHOWN = 8  # columns named in an error
 Rows = list[dict[str, Any]]
@@ -124,11 +124,15 @@ def _web_rows(address: str) -> Iterator[dict[str, Any]]:
         answer.raw.decode_content = False
         while packed := answer.raw.read(1 << 18):
             *lines, held = (held + unpack.decompress(packed)).split(b"\n")
-            yield from (json.loads(line) for line in lines)
+            yield from (_web_row(line) for line in lines)
     if not unpack.eof:
         raise EOFError("unexpected end of file")
     if held:
-        yield json.loads(held)
+        yield _web_row(held)
+
+
+def _web_row(line: bytes) -> dict[str, Any]:
+    return parse_object(line, limit=MAX_LOG_BYTES, lenient=True)
 
 
 def _disable_retries(datasets: Any) -> None:
@@ -164,5 +168,5 @@ def _decoding_errors() -> tuple[type[Exception], ...]:
 
     import pyarrow
 
-    damaged = (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError, json.JSONDecodeError)
+    damaged = (gzip.BadGzipFile, zlib.error, EOFError, UnicodeDecodeError, ParseError)
     return (pyarrow.ArrowInvalid, *damaged)
