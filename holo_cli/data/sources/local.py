@@ -27,11 +27,10 @@ from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream,
 from holo_cli.data.sources.decoding import (
     check_encoding,
     encoding_of,
-    open_bytes,
-    readable,
     text_blocks,
 )
 from holo_cli.data.sources.formats import NotText
+from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError, nearest
 
 TEXT = {".txt", ".text", ".md", ".markdown"}

@@ -51,7 +51,7 @@ class _Lines:
     """Lines that can be put back. `taken` are those since the last `mark`."""
 
     def __init__(self, path: Path, encoding: str) -> None:
-        self.path, self.lines, self.taken = path, lines_of(path, encoding), list[str]()
+        self.path, self.lines, self.taken = path, lines_of(path, encoding, MAX_ROW), list[str]()
         self._again: deque[str] = deque()
         self._number, self._held = 0, 0  # lines before those taken; characters of those
 
