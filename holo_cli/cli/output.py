@@ -3,12 +3,11 @@
 With `--json` stdout contains one JSON document (for training, one object per line) and nothing
 else. Frames, colour and progress bars (progress.py) appear only on a terminal that supports them,
 colour never under NO_COLOR; elsewhere the same facts are plain lines. Both streams are UTF-8 in
-every locale. A closed pipe (`| head`) ends the output without a traceback."""
+every locale, and outlive their readers (streams.py): `| head` is no error."""
 
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import logging
 import math
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from holo_cli.cli import markdown, table_layout
+from holo_cli.streams import reader_gone
 from holo_cli.translation import translate
 
 
@@ -50,12 +50,16 @@ class Output:
         self.quiet, self.verbose = verbosity is False, verbosity is True
         self.began = time.monotonic()
         self.silent = os.environ.get("RANK", "0") != "0"
-        self.reader_gone = False
         logger = logging.getLogger("holo_cli")
         logger.setLevel(
             {True: logging.INFO, None: logging.WARNING, False: logging.ERROR}[verbosity]
         )
         logger.handlers = [_Lines()]
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether nothing reads the results any more: a command may stop early."""
+        return reader_gone(sys.stdout)
 
     def for_people(self) -> Output:
         """A copy without --json, for the steps of a command that prints one document at its end."""
@@ -163,13 +167,8 @@ class Output:
     def _write(self, text: str) -> None:
         if self.silent or self.reader_gone:
             return
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: Windows' broken pipe
-                raise
-            self.reader_gone = True
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
     # -- everything else, on stderr ---------------------------------------------------------------
 
