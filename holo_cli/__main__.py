@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from holo_cli.cli import errors
 from holo_cli.cli.app import app
 from holo_cli.cli.output import use_utf8
+from holo_cli.printable import guarded
 from holo_cli.streams import lasting, open_closed
 from holo_cli.translation import command_line
 
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
     given = sys.argv[1:] if arguments is None else arguments
-    with lasting() as stdout, command_line.translated(app, given):
+    with lasting() as stdout, guarded(), command_line.translated(app, given):
         code = _run(arguments)
         stdout.flush()
         if code == 0 and stdout.failure is not None:

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 # What a write says when nobody reads any more: a pipe (EINVAL on Windows), a closed terminal, a
@@ -24,6 +25,8 @@ _GONE = {
     errno.EPIPE, errno.EINVAL, errno.EIO, errno.ENXIO, errno.EBADF, errno.ECONNRESET,
     errno.ENOTCONN, errno.ESHUTDOWN,
 }  # fmt: skip
+
+_NOWHERE = Path(os.devnull)
 
 
 def open_closed() -> None:
@@ -35,11 +38,11 @@ def open_closed() -> None:
             pass  # it took the place of a closed one
         os.close(free)
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 - as long as the process
+        sys.stdin = _NOWHERE.open(encoding="utf-8")
     if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stdout = _NOWHERE.open("w", encoding="utf-8")
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        sys.stderr = _NOWHERE.open("w", encoding="utf-8")
 
 
 class LastingStream:
@@ -97,7 +100,7 @@ def lasting() -> Iterator[LastingStream]:
     for stream in before:
         _wait_for_room(stream)
     out = LastingStream(sys.stdout)
-    sys.stdout, sys.stderr = out, LastingStream(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = out, LastingStream(sys.stderr)
     try:
         yield out
     finally:
@@ -106,7 +109,7 @@ def lasting() -> Iterator[LastingStream]:
         sys.stdout, sys.stderr = before
 
 
-def reader_gone(stream: TextIO) -> bool:
+def reader_gone(stream: object) -> bool:
     """Whether what is written to a standard stream arrives nowhere any more."""
     return bool(getattr(stream, "reader_gone", False))
 
