@@ -109,12 +109,14 @@ class TrainingRun:
         trainer, progress = self.trainer, self.progress
         with ExitStack() as stack:
             self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
+            # before the rest: it is left last, and torchrun ends the processes of a lost one by
+            # SIGTERM, which must not come before this one's message
+            stack.enter_context(trainer.stop.on_signals())
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers)
                 stack.callback(self.log.close)
-            stack.enter_context(trainer.stop.on_signals())
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start()
