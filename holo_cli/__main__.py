@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from holo_cli.cli import errors
 from holo_cli.cli.app import app
 from holo_cli.cli.output import use_utf8
+from holo_cli.printable import guarded
 from holo_cli.translation import command_line
 
 
@@ -20,7 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # own setting takes precedence. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
-    with command_line.translated(app, sys.argv[1:] if arguments is None else arguments):
+    given = sys.argv[1:] if arguments is None else arguments
+    with guarded(), command_line.translated(app, given):
         try:
             app(args=arguments, prog_name="holo")
         except SystemExit as end:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from holo_cli.cli import complete, options
-from holo_cli.cli.output import Output, duration, visible
+from holo_cli.cli.output import Output, duration
 
 
 def demo(
@@ -39,7 +39,7 @@ def demo(
     from holo_cli.cli.progress import Events, Preparing
 
     def show(sample: dict[str, Any]) -> None:
-        out.text(f"[{sample['lang']}] {visible(sample['prompt'] + sample['text'])}\n")
+        out.text(f"[{sample['lang']}] {sample['prompt'] + sample['text']}\n")
 
     plan = tour.Plan(model=model, **options.given(train_seconds=time_limit))
     with Preparing(out) as progress, Events(out.for_people()) as events:

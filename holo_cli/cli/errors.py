@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from holo_cli.errors import HoloError, Stopped
+from holo_cli.printable import message
 
 INTERRUPTED = 130
 
@@ -120,7 +121,7 @@ def show(error: BaseException) -> int:
     report = explain(error)
     if isinstance(error, Stopped) and os.environ.get("RANK", "0") != "0":
         return report.exit_code  # with several processes only rank 0 reports it
-    print(f"{report.label}{report.message}", file=sys.stderr)
+    print(message(f"{report.label}{report.message}"), file=sys.stderr)
     if report.next_step:
-        print(f"  {report.next_step}", file=sys.stderr)
+        print(message(f"  {report.next_step}"), file=sys.stderr)
     return report.exit_code

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from holo_cli.cli import options
-from holo_cli.cli.output import Output, is_terminal, visible
+from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.early_exit import Calibration
     from holo_cli.inference.generation.stream import Sample, TextGeneration
 
+SHOWN_PROMPT = 2000  # characters of a prompt before its continuation
 FINISH = {
     "end": "end of text",
     "length": "--max-new-tokens reached",
@@ -100,7 +101,7 @@ def generate(
         out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
     mixer = recall_from(loaded, read_memory(memory, loaded), text) if memory else None
     generation = loaded.write(text, sampling, lang, mixer)
-    write(generation, out)
+    write(generation, out, text)
     samples = generation.samples
     result = {"samples": [asdict(s) for s in samples], "prompt_tokens": generation.prompt_tokens}
     depth = mean_depth(generation.decoding.state)
@@ -126,25 +127,31 @@ def read_prompt(prompt: str | None, file: Path | None) -> str:
     return text.removesuffix("\n")  # the newline that editors and `echo` add
 
 
-def write(generation: TextGeneration, out: Output) -> None:
-    """Streams the first sample to stdout; the others are printed after it."""
+def write(generation: TextGeneration, out: Output, prompt: str) -> None:
+    """Streams the first sample to stdout; the others are printed after it. On a terminal each
+    follows the prompt, dimmed."""
     many = len(generation.samples) > 1
     if many:
         out.text("--- sample 1")
     shown = ""
-    # A terminal must not execute control characters that a model generates.
-    show = visible if is_terminal(sys.stdout) else str
+    out.before(shortened(prompt))
     for piece in generation:
         if piece.row == 0 and not out.json:
             shown += piece.text
-            out.text(show(piece.text), end="")
+            out.verbatim(piece.text, end="")
         if out.reader_gone:
             generation.stop()
             return
     out.text("", end="" if shown.endswith("\n") else "\n")
     for number, sample in enumerate(generation.samples[1:], start=2):
         out.text(f"--- sample {number}")
-        out.text(show(sample.text))
+        out.before(shortened(prompt))
+        out.verbatim(sample.text)
+
+
+def shortened(prompt: str) -> str:
+    """The end of a prompt, as it is shown before its continuation."""
+    return prompt if len(prompt) <= SHOWN_PROMPT else "..." + prompt[-SHOWN_PROMPT:]
 
 
 def calibration_line(found: Calibration) -> str:

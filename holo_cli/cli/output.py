@@ -3,7 +3,8 @@
 With `--json` stdout contains one JSON document (for training, one object per line) and nothing
 else. Frames, colour and progress bars (progress.py) appear only on a terminal that supports them,
 colour never under NO_COLOR; elsewhere the same facts are plain lines. Both streams are UTF-8 in
-every locale. A closed pipe (`| head`) ends the output without a traceback."""
+every locale, and guarded (holo_cli/printable.py): no text from a file or a model is obeyed by a
+terminal. A closed pipe (`| head`) ends the output without a traceback."""
 
 from __future__ import annotations
 
@@ -15,13 +16,23 @@ import math
 import os
 import sys
 import time
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from holo_cli.cli import markdown, table_layout
+from holo_cli.columns import shown
+from holo_cli.printable import (
+    json_text,
+    message,
+    one_line,
+    printable,
+    unguarded,
+    write_exact,
+)
 from holo_cli.translation import translate
+
+DIM, UNDIM = "\x1b[2m", "\x1b[22m"
 
 
 def use_utf8() -> None:
@@ -70,6 +81,23 @@ class Output:
         if not self.json:
             self._write(text + end)
 
+    def verbatim(self, text: str, end: str = "\n") -> None:
+        """A text that is a result in itself, such as what a model generates: printable on a
+        terminal, unchanged elsewhere; nothing with --json."""
+        if not self.json:
+            self._write(text + end, write_exact)
+
+    def before(self, text: str) -> None:
+        """What a result continues, dimmed, without a line end; on a terminal only, and not with
+        -q."""
+        if text and not (self.json or self.quiet) and is_terminal(sys.stdout):
+            plain = bool(os.environ.get("NO_COLOR"))
+            shown_text = printable(text)
+            self._write(
+                shown_text if plain else f"{DIM}{shown_text}{UNDIM}",
+                lambda stream, styled: unguarded(stream).write(styled),
+            )
+
     def document(self, data: Mapping[str, Any]) -> None:
         """The command's one JSON document; nothing without --json."""
         if self.json:
@@ -81,9 +109,11 @@ class Output:
             self._write(dumps(data) + "\n")
 
     def facts(self, rows: Iterable[tuple[str, object]]) -> None:
-        """Names and values in two columns."""
-        rows = [(translate(name), translate(str(value))) for name, value in rows]
-        width = max((table_layout.shown(name) for name, _ in rows), default=0)
+        """Names and values in two columns, each on one line."""
+        rows = [
+            (translate(one_line(name)), translate(one_line(str(value)))) for name, value in rows
+        ]
+        width = max((shown(name) for name, _ in rows), default=0)
         for name, value in rows:
             self.text(f"{table_layout.padded(name, width)}  {value}".rstrip())
 
@@ -100,7 +130,8 @@ class Output:
         """
         if self.json:
             return
-        body = [[str(cell) for cell in row] for row in rows]
+        columns = [one_line(column) for column in columns]
+        body = [[one_line(str(cell)) for cell in row] for row in rows]
         if self.markdown:
             self.text("\n" + markdown.table(columns, body) + "\n")
             return
@@ -114,13 +145,14 @@ class Output:
             self.text("\n\n".join("\n".join(table_layout.lines(part)) for part in made))
             return
         cells = [columns, *body]
-        widths = [max(table_layout.shown(row[i]) for row in cells) for i in range(len(columns))]
+        widths = [max(shown(row[i]) for row in cells) for i in range(len(columns))]
         for row in cells:
             pairs = zip(row, widths, strict=True)
             self.text("  ".join(table_layout.padded(*pair) for pair in pairs).rstrip())
 
     def heading(self, title: str, note: str = "") -> None:
         """The title of the table below."""
+        title, note = one_line(title), one_line(note)
         if self.markdown:
             self.text(f"### {title}\n\n{note}".rstrip())
         else:
@@ -144,7 +176,7 @@ class Output:
         from rich.text import Text
 
         bold = "" if os.environ.get("NO_COLOR") else "bold"
-        console = Console(file=sys.stdout)
+        console = Console(file=unguarded(sys.stdout))  # for its styling; the cells are printable
         made = [(list(columns), [list(row) for row in rows])]
         if width is not None:
             made = [
@@ -160,11 +192,14 @@ class Output:
                 table.add_row(*map(Text, row))  # Text: brackets are not markup
             console.print(table)
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, write: Callable[[TextIO, str], object] | None = None) -> None:
         if self.silent or self.reader_gone:
             return
         try:
-            sys.stdout.write(text)
+            if write is None:
+                sys.stdout.write(text)
+            else:
+                write(sys.stdout, text)
             sys.stdout.flush()
         except OSError as error:
             if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: Windows' broken pipe
@@ -176,12 +211,12 @@ class Output:
     def note(self, text: str) -> None:
         """A line about progress or context; nothing with -q."""
         if not (self.quiet or self.silent):
-            print(text, file=sys.stderr, flush=True)
+            print(message(text), file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning, also shown with -q."""
         if not self.silent:
-            print(f"Warning: {text}", file=sys.stderr, flush=True)
+            print(message(f"Warning: {text}"), file=sys.stderr, flush=True)
 
     def end(self, wrote: str, then: str) -> None:
         """The last lines of a command: what was written, its time (with -v), and the next
@@ -202,8 +237,9 @@ class _Lines(logging.Handler):
 
 
 def dumps(data: Mapping[str, Any], indent: int | None = None) -> str:
-    """JSON with non-ASCII letters unescaped; NaN and infinity become null."""
-    return json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, indent=indent)
+    """JSON with letters unescaped and control characters escaped; NaN and infinity become null."""
+    text = json.dumps(_plain(data), ensure_ascii=False, allow_nan=False, indent=indent)
+    return json_text(text)
 
 
 def _plain(value: Any) -> Any:
@@ -214,12 +250,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value.as_posix() if isinstance(value, Path) else value
-
-
-def visible(text: str) -> str:
-    """Text that is safe on a terminal: control characters other than newline and tab are
-    replaced."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else "\ufffd" for c in text)
 
 
 def count(n: float) -> str:

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.cli.output import Output, count, duration, is_terminal, size, visible
+from holo_cli.cli.output import Output, count, duration, is_terminal, size
+from holo_cli.printable import message, one_line, printable, unguarded
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.data.prepare.prepare import PrepareProgress
@@ -80,7 +82,7 @@ class Events:
         bpb = f"  {event['bpb']:.3f} bits per byte" if event.get("bpb") is not None else ""
         self._say(f"step {event['step']}  val loss {event['val_loss']:.4f}{bpb}{best}")
         if event.get("sample"):
-            for line in visible(str(event["sample"])).splitlines():
+            for line in str(event["sample"]).split("\n"):
                 self._say(EMPTY + line)
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
@@ -153,7 +155,10 @@ def _may_move(out: Output) -> bool:
 
 
 class Bar:
-    """A progress bar on stderr (tqdm), removed when it is closed."""
+    """A progress bar on stderr (tqdm), removed when it is closed.
+
+    tqdm moves the cursor, so it writes behind the guard; its texts are made printable here.
+    """
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -164,12 +169,14 @@ class Bar:
         May be called at any rate: tqdm redraws at most four times a second.
         """
         bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
+        facts = one_line(facts)
         if self._bar is None:
             from tqdm import tqdm
 
             self._bar = tqdm(
-                desc=facts, initial=done, total=total, bar_format=bar_format, file=sys.stderr,
-                leave=False, dynamic_ncols=True, mininterval=0.25, miniters=0,
+                desc=facts, initial=done, total=total, bar_format=bar_format,
+                file=unguarded(sys.stderr), leave=False, dynamic_ncols=True, mininterval=0.25,
+                miniters=0,
             )  # fmt: skip
         self._bar.bar_format = bar_format
         self._bar.total = total
@@ -180,7 +187,7 @@ class Bar:
         """Prints a line above the bar."""
         from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(translate(message(text))), file=unguarded(sys.stderr))
 
     def close(self) -> None:
         """Removes the bar."""

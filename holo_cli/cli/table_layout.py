@@ -7,11 +7,11 @@ split into several tables that all repeat the first column.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holo_cli.cli.markdown import NUMBER
+from holo_cli.columns import shown
 
 WIDTH = 80
 NAMES = 20  # a first column wider than this is wrapped
@@ -76,14 +76,6 @@ def lines(part: Part, between: int = 2) -> list[str]:
 def padded(text: str, width: int) -> str:
     """The text with spaces up to a width in terminal columns."""
     return text + " " * (width - shown(text))
-
-
-def shown(text: str) -> int:
-    """Width of a text in terminal columns: wide letters take two, combining marks none."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
 
 
 def _total(widths: Sequence[int], between: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.cli.output import Output, count, dumps, duration, size, visible
+from holo_cli.cli.output import Output, count, dumps, duration, size
 
 KOREAN = "옛날 옛적에 🧑‍🚀"
 
@@ -154,5 +154,30 @@ def test_figures_for_people() -> None:
     assert [duration(s) for s in (4.2, 185, 7800)] == ["4.2 s", "3 min 05 s", "2 h 10 min"]
 
 
-def test_a_model_cannot_command_the_terminal() -> None:
-    assert visible("a\x1b[2Jb\x08\n\t글 🧑‍🚀") == "a\ufffd[2Jb\ufffd\n\t글 🧑‍🚀"
+HOSTILE = "a\x1b[2J\x9b\u202e\udcff\nError: forged\tb"
+
+
+def test_values_and_cells_stay_on_their_line(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = "a\\x1b[2J\\x9b\\u202e\\xff\\nError: forged\\tb"
+    Output().facts([(HOSTILE, HOSTILE), ("b", 1)])
+    assert capsys.readouterr().out == f"{shown}  {shown}\n{'b':<{len(shown)}}  1\n"
+    Output().table((HOSTILE, "n"), [(HOSTILE, 1)])
+    assert capsys.readouterr().out == f"{shown}  n\n{shown}  1\n"
+    Output().heading(HOSTILE)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def test_a_name_in_a_message_cannot_imitate_another_message(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Output().note("Run a\nError: forged")
+    Output().warn("Run b\nNext: forged")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["Run a", "    | Error: forged", "Warning: Run b", "    | Next: forged"]
+
+
+def test_json_escapes_what_a_terminal_obeys() -> None:
+    written = dumps({HOSTILE: HOSTILE})
+    assert json.loads(written) == {HOSTILE: HOSTILE}
+    assert written.isprintable()
+    assert written.count("\\u202e") == 2

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 
 from holo_cli.errors import UsageError, nearest
-from holo_cli.inference.chat.session import ChatSession
+from holo_cli.inference.chat.session import LANG, ChatSession
+from holo_cli.printable import one_line
 
 
 @dataclass(frozen=True)
@@ -85,37 +85,38 @@ def _set(session: ChatSession, argument: str) -> Outcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
     if not name:
         return Outcome(_settings(session))
+    if not value.strip():
+        return Outcome(f"{name.replace('_', '-')} {session.option(name)}")
     session.set_option(name, value.strip())
     return Outcome(_settings(session))
 
 
 def _show(session: ChatSession, argument: str) -> Outcome:
     header, loaded = session.loaded.header, session.loaded
+    model = one_line(header.model)
     parameters = sum(p.numel() for p in loaded.model.parameters())
     limit = loaded.model.context_limit
     kind = "base model" if session.only_continues else "chat model"
     turns, dropped = len(session.turns), session.statistics.dropped_turns
     used = session.context_used()
     lines = [
-        f"model: {header.model}, {parameters:,} parameters, step {header.step:,} ({kind})",
+        f"model: {model}, {parameters:,} parameters, step {header.step:,} ({kind})",
         f"context: {used} of {limit} tokens" if limit else f"context: {used} tokens (unlimited)",
         f"turns: {turns}, of which {dropped} no longer fit in the context",
         f"state: {session.state_bytes():,} bytes",
-        f"system: {session.system or '(none)'}",
-        f"language: {session.lang or '(detected in each text)'}",
+        f"system: {one_line(session.system) or '(none)'}",
         _settings(session),
     ]
     return Outcome("\n".join(lines))
 
 
 def _save(session: ChatSession, argument: str) -> Outcome:
-    path = session.save(Path(_required(argument, "save", "FILE")))
+    path = session.save(_required(argument, "save", "FILE"))
     return Outcome(f"Saved to {path}.")
 
 
 def _load(session: ChatSession, argument: str) -> Outcome:
-    path = Path(_required(argument, "load", "FILE"))
-    session.load(path)
+    path = session.load(_required(argument, "load", "FILE"))
     turns = len(session.turns)
     return Outcome(f"Loaded {turns} turn{'' if turns == 1 else 's'} from {path}.")
 
@@ -127,13 +128,13 @@ def _retry(session: ChatSession, argument: str) -> Outcome:
 def _system(session: ChatSession, argument: str) -> Outcome:
     if argument:
         session.set_system("" if argument == '""' else argument)
-    return Outcome(f"system: {session.system or '(none)'}")
+    return Outcome(f"system: {one_line(session.system) or '(none)'}")
 
 
 def _memory(session: ChatSession, argument: str) -> Outcome:
     word, _, name = argument.partition(" ")
     if word in ("save", "load"):
-        path = Path(_required(name.strip(), f"memory {word}", "FILE"))
+        path = _required(name.strip(), f"memory {word}", "FILE")
         if word == "save":
             return Outcome(f"Saved to {session.memory.save(path, session.turns)}.")
         texts = session.memory.load(path)
@@ -184,7 +185,8 @@ def _required(argument: str, command: str, what: str) -> str:
 def _settings(session: ChatSession) -> str:
     values = session.sampling.as_dict()
     del values["num_samples"]
-    return "settings: " + ", ".join(f"{k.replace('_', '-')} {v}" for k, v in values.items())
+    settings = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in values.items())
+    return "\n".join([f"language: {session.option(LANG)}", f"settings: {settings}"])
 
 
 COMMANDS = (

@@ -20,6 +20,7 @@ import torch
 
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.files import atomic_write_json
+from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import Turn
 from holo_cli.inference.chat.knn_memory import KNNMemory, Neighbours
 from holo_cli.parsing import ParseError, read_json
@@ -116,13 +117,13 @@ class ConversationMemory:
         self.clear(0)
         self.saved = saved or self.at_start()
 
-    def save(self, path: Path, turns: Sequence[Turn]) -> Path:
+    def save(self, path: str | Path, turns: Sequence[Turn]) -> Path:
         """Writes the loaded texts and these turns, inside the context or not, to a memory file;
         returns its path. Raises HoloError."""
         kept = [turn.user + turn.answer for turn in turns[self.saved.cleared :]]
         return write_memory(path, self._loaded, [*self.saved.texts, *kept])
 
-    def load(self, path: Path) -> int:
+    def load(self, path: str | Path) -> int:
         """Adds the texts of a memory file; returns how many. Raises HoloError, changing nothing."""
         texts = read_memory(path, self._loaded)
         saved = self.saved
@@ -161,11 +162,10 @@ def identity(loaded: LoadedModel) -> dict[str, Any]:
     return {**who, "weights": digest.hexdigest()[:16]}
 
 
-def write_memory(path: Path, loaded: LoadedModel, texts: Sequence[str]) -> Path:
+def write_memory(path: str | Path, loaded: LoadedModel, texts: Sequence[str]) -> Path:
     """Writes texts as JSON atomically and returns the path, with .json added if it had no suffix.
     Only an existing memory file is overwritten. Raises HoloError."""
-    path = path.expanduser()
-    path = path if path.suffix else path.with_suffix(".json")
+    path = file_names.to_write(path)
     if path.exists() and path.stat().st_size:
         try:
             _content(path)
@@ -184,12 +184,10 @@ def write_memory(path: Path, loaded: LoadedModel, texts: Sequence[str]) -> Path:
     return path
 
 
-def read_memory(path: Path, loaded: LoadedModel) -> list[str]:
+def read_memory(path: str | Path, loaded: LoadedModel) -> list[str]:
     """The texts of a memory file. Raises HoloError if it is not one, UsageError if it was saved
     with other weights: recall compares hidden states, which depend on them."""
-    path = path.expanduser()
-    if not path.exists() and not path.suffix:
-        path = path.with_suffix(".json")
+    path = file_names.to_read(path)
     content = _content(path)
     texts = content.get("texts")
     if not isinstance(texts, list) or not are_texts(texts):

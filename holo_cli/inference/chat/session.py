@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holo_cli.errors import UsageError
+from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import (
     ConversationFileError,
     Turn,
@@ -194,6 +195,12 @@ class ChatSession:
             )
         self.sampling = self.sampling.with_text(name, text)
 
+    def option(self, name: str) -> str:
+        """The value of one sampling option, or of `lang`, as text. Raises UsageError."""
+        if name == LANG:
+            return self.lang or "(detected in each text)"
+        return str(self.sampling.value(name))
+
     def set_lang(self, lang: str | None) -> None:
         """Sets the language of later turns; None detects it in each text."""
         self.loaded.prompts.language("", lang)  # raises for an unknown one
@@ -237,23 +244,21 @@ class ChatSession:
         """Measured size of the decoding state kept for the next turn, in bytes."""
         return self._caches[-1].state.nbytes() if self._caches else 0
 
-    def save(self, path: Path) -> Path:
+    def save(self, path: str | Path) -> Path:
         """Writes the conversation as JSON atomically; returns the path, with .json added if it had
         no suffix. Raises HoloError."""
-        path = path.expanduser()
-        path = path if path.suffix else path.with_suffix(".json")
+        path = file_names.to_write(path)
         header = self.loaded.header
         memory = self.memory.saved.as_dict()
         about = {"model": header.model, "run": header.run, "memory": memory}
         save_conversation(path, self.system, self.lang, self.turns, about)
         return path
 
-    def load(self, path: Path) -> None:
-        """Replaces the conversation by a saved one. Raises HoloError and changes nothing if the
-        file is missing, damaged, or in a language that this checkpoint does not support."""
-        path = path.expanduser()
-        if not path.exists() and not path.suffix:
-            path = path.with_suffix(".json")
+    def load(self, path: str | Path) -> Path:
+        """Replaces the conversation by a saved one and returns its path. Raises HoloError and
+        changes nothing if the file is missing, damaged, or in a language that this checkpoint does
+        not support."""
+        path = file_names.to_read(path)
         system, lang, texts = load_conversation(path)
         try:
             memory = SavedMemory.from_dict(read_json(path).get("memory"), len(texts))
@@ -272,3 +277,4 @@ class ChatSession:
         self.clear()
         self.turns = turns
         self.memory.restore(memory)
+        return path

@@ -7,21 +7,26 @@ stdout as they are decoded, everything else to stderr.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat.commands import COMMANDS, parse_command, plain_text
+from holo_cli.inference.chat.screen import AnswerWriter, ReaderGone, typing_hidden
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.paths import chat_history
+from holo_cli.printable import message, one_line, printable
 
 PROMPT = "> "
 MORE = "... "
 QUOTES = '"""'
+_SURROGATES = re.compile(r"[\ud800-\udfff]")  # typed bytes that are not UTF-8
 
 ReadLine = Callable[[str], str]  # prompt -> line; raises EOFError at the end, KeyboardInterrupt
 
@@ -80,7 +85,8 @@ def run_chat(
 
     `quiet` omits greeting and statistics. An error is shown and the conversation continues; with
     piped input the exit code of the first error is returned at the end. Ctrl-C stops the answer on
-    a terminal; with piped input it raises KeyboardInterrupt.
+    a terminal; with piped input it raises KeyboardInterrupt. A reader of standard output that goes
+    away (`| head`) ends the chat.
     """
     stdin = stdin or sys.stdin
     session = ChatSession(loaded, sampling, system, lang)
@@ -89,13 +95,19 @@ def run_chat(
     if not quiet:
         say(greeting(session))
     failed = 0
+    keyboard = stdin if interactive else None
     for text, quoted in _texts(read, interactive):
         try:
-            if _handle(session, text, quoted, interactive, quiet):
+            if _handle(session, _SURROGATES.sub("\ufffd", text), quoted, keyboard, quiet):
                 break
         except HoloError as error:
-            say(str(error))
+            say(message(str(error)))
             failed = failed or error.exit_code
+        except ReaderGone:
+            break
+        except (OSError, ValueError, RuntimeError, MemoryError) as error:
+            say(_unexpected(error))
+            failed = failed or 1
         except KeyboardInterrupt:  # during prefill or a command: nothing has changed
             if not interactive:
                 raise
@@ -111,7 +123,7 @@ def is_interactive(stdin: TextIO) -> bool:
 def greeting(session: ChatSession) -> str:
     """The model, what it does, and where to find help."""
     header = session.loaded.header
-    name = f"{header.model} ({header.run})" if header.run else header.model
+    name = one_line(f"{header.model} ({header.run})" if header.run else header.model)
     lines = [f"Model: {name}, step {header.step:,}"]
     if session.only_continues:
         lines.append("This is a base model: it continues your text.")
@@ -136,46 +148,61 @@ def summary(session: ChatSession) -> str:
 # -- one text -------------------------------------------------------------------------------------
 
 
-def _handle(session: ChatSession, text: str, quoted: bool, interactive: bool, quiet: bool) -> bool:
-    """Runs a command or answers a text; True ends the chat."""
+def _handle(
+    session: ChatSession, text: str, quoted: bool, keyboard: TextIO | None, quiet: bool
+) -> bool:
+    """Runs a command or answers a text; True ends the chat. `keyboard` is None for piped input."""
     command = None if quoted else parse_command(text)
     if command is not None:
         outcome = command[0].run(session, command[1])
         if outcome.message:
             say(outcome.message)
         if outcome.pieces is not None:
-            _show(session, outcome.pieces, interactive, quiet)
+            _show(session, outcome.pieces, keyboard, quiet)
         return outcome.leave
     if not text.strip():
         return False
     plain = text if quoted else plain_text(text)
     if missing := session.loaded.tokenizer.unknown(plain):
         say(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
-    _show(session, session.reply(plain), interactive, quiet)
+    _show(session, session.reply(plain), keyboard, quiet)
     return False
 
 
 def _show(
-    session: ChatSession, pieces: Generator[str, None, None], interactive: bool, quiet: bool
+    session: ChatSession,
+    pieces: Generator[str, None, None],
+    keyboard: TextIO | None,
+    quiet: bool,
 ) -> None:
     """Writes an answer as it is decoded; Ctrl-C on a terminal stops only the answer."""
-    try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    except KeyboardInterrupt:
-        pieces.close()
-        if not interactive:
-            raise
-    sys.stdout.write("\n")
-    sys.stdout.flush()
+    answer = AnswerWriter()
+    with typing_hidden(keyboard) if keyboard is not None else nullcontext():
+        try:
+            for piece in pieces:
+                answer.write(piece)
+        except KeyboardInterrupt:
+            pieces.close()
+            if keyboard is None:
+                raise
+        answer.close()
     if not quiet:
         say(summary(session))
 
 
 def say(text: str) -> None:
-    """Writes a line to stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Writes a message to stderr."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def _unexpected(error: BaseException) -> str:
+    """What is said of an error that no command or model should raise."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "Out of memory. Type /clear, or start the chat with --device cpu."
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return message(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
+    return message(f"Unexpected {type(error).__name__}: {error}")
 
 
 # -- lines ----------------------------------------------------------------------------------------
@@ -210,12 +237,21 @@ def _editor(history: Path) -> ReadLine:
     from prompt_toolkit.history import FileHistory, History, InMemoryHistory
     from prompt_toolkit.output import create_output
 
+    class LinesOnDisk(FileHistory):
+        """A history that does without a line if the disk is full."""
+
+        def store_string(self, string: str) -> None:
+            with suppress(OSError):
+                super().store_string(string)
+
     kept: History = InMemoryHistory()
     try:
         history.parent.mkdir(parents=True, exist_ok=True)
         history.touch()
-        kept = FileHistory(str(history))
+        kept = LinesOnDisk(str(history))
+        list(kept.load_history_strings())  # a folder of that name fails here, not at the prompt
     except OSError as error:
+        kept = InMemoryHistory()
         say(f"The input history cannot be saved to {history}: {error.strerror}.")
     names = [f"/{name}" for c in COMMANDS for name in (c.name, c.korean)]
     session: PromptSession[str] = PromptSession(

@@ -22,6 +22,7 @@ from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, parse_json
 
 BANNED = float("-inf")
+GREEDY_BELOW = 1e-5  # differences of float32 logits are not exact enough for lower temperatures
 MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
 
 
@@ -29,10 +30,10 @@ MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
 class SamplingConfig:
     """Sampling options. Values out of range raise UsageError naming the option.
 
-    `temperature` 0 is greedy: always the most likely token. `top_k` 0, `top_p` 1, `min_p` 0,
-    `repetition_penalty` 1 and `no_repeat_ngram_size` 0 disable the rule. The repetition penalty
-    covers the last `repetition_window` tokens, prompt included. `seed` None draws a new seed for
-    every call. A stop string ends a sample and is not part of its text.
+    `temperature` 0 is greedy: always the most likely token; below 1e-5 it counts as 0. `top_k` 0,
+    `top_p` 1, `min_p` 0, `repetition_penalty` 1 and `no_repeat_ngram_size` 0 disable the rule. The
+    repetition penalty covers the last `repetition_window` tokens, prompt included. `seed` None
+    draws a new seed for every call. A stop string ends a sample and is not part of its text.
     """
 
     max_new_tokens: int = 256
@@ -55,6 +56,11 @@ class SamplingConfig:
                     f"{_flag(name)} must be {words}, not {value!r}.",
                     next_step=f"The default is {_DEFAULTS[name]!r}.",
                 )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature < GREEDY_BELOW
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SamplingConfig:
@@ -81,6 +87,14 @@ class SamplingConfig:
         name = name.replace("-", "_")
         _check_name(name)
         return self.with_options({name: _parse(name, text.strip())})
+
+    def value(self, name: str) -> Any:
+        """The value of one option, named as in the chat's `/set`. Raises UsageError for an unknown
+        name."""
+        name = name.replace("-", "_")
+        _check_name(name)
+        found = self.as_dict()[name]
+        return "none" if found is None else found
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -113,11 +127,14 @@ def _stops(value: Any) -> bool:
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_new_tokens": (_whole(1), "a whole number of at least 1"),
-    "temperature": (_number(lambda t: t >= 0), "a number of at least 0 (0 is greedy)"),
+    "temperature": (_number(lambda t: 0 <= t <= 1000), "a number from 0 to 1000 (0 is greedy)"),
     "top_k": (_whole(0), "a whole number of at least 0 (0 disables)"),
     "top_p": (_number(lambda p: 0 < p <= 1), "above 0 and at most 1 (1 disables)"),
     "min_p": (_number(lambda p: 0 <= p <= 1), "from 0 to 1 (0 disables)"),
-    "repetition_penalty": (_number(lambda p: p > 0), "a number above 0 (1 disables)"),
+    "repetition_penalty": (
+        _number(lambda p: 0.01 <= p <= 100),
+        "a number from 0.01 to 100 (1 disables)",
+    ),
     "repetition_window": (_whole(1), "a whole number of at least 1"),
     "no_repeat_ngram_size": (_whole(0), "a whole number of at least 0 (0 disables)"),
     "stop": (_stops, "a text that is not empty"),
@@ -176,7 +193,9 @@ def apply_repetition_penalty(
     for row, seen in zip(logits, history, strict=True):
         ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
         scores = row[ids]
-        row[ids] = torch.where(scores > 0, scores / penalty, scores * penalty)
+        # a model's logits may be as large as its dtype holds: they must not become infinite here
+        most = torch.finfo(row.dtype).max
+        row[ids] = torch.where(scores > 0, (scores / penalty).clamp(max=most), scores * penalty)
     return logits
 
 
@@ -198,8 +217,11 @@ def ban_repeated_ngrams(logits: Tensor, history: Sequence[Sequence[int]], size: 
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """(R, V) -> (R, V), divided by a temperature above 0."""
-    return logits if temperature == 1 else logits / temperature
+    """(R, V) -> (R, V), relative to the largest of a row and divided by a temperature above 0: the
+    same distribution as of `logits / temperature`, without overflow for small temperatures."""
+    if temperature == 1:
+        return logits
+    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
@@ -219,8 +241,9 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities  # mass of the more likely tokens
-    before[:, 0] = 0
-    return logits.masked_fill((before >= p).gather(-1, order.argsort(dim=-1)), BANNED)
+    outside = before >= p
+    outside[:, 0] = False  # also where p is too small for the dtype, and so equals 0
+    return logits.masked_fill(outside.gather(-1, order.argsort(dim=-1)), BANNED)
 
 
 def keep_min_p(logits: Tensor, p: float) -> Tensor:
@@ -243,6 +266,8 @@ def shape_logits(
     The n-gram rule never bans the `exempt` token, which ends a text, and is skipped for a row in
     which it would ban every token.
     """
+    # sums over a vocabulary are not exact enough in 16 bits
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     raw = logits
     recent = [row[-config.repetition_window :] for row in history]
     logits = apply_repetition_penalty(logits, recent, config.repetition_penalty)
@@ -250,7 +275,7 @@ def shape_logits(
     if exempt is not None and free is not raw:
         free = free.index_copy(1, torch.tensor([exempt], device=raw.device), raw[:, exempt, None])
     logits = torch.where(free.amax(dim=-1, keepdim=True) == BANNED, logits, free)
-    if config.temperature == 0:  # the rules below do not change the argmax
+    if config.is_greedy:  # the rules below do not change the argmax
         return logits
     logits = apply_temperature(logits, config.temperature)
     logits = keep_top_k(logits, config.top_k)
@@ -267,6 +292,7 @@ def sample(logits: Tensor, generators: Sequence[torch.Generator] | None) -> Tens
         return logits.argmax(dim=-1)
     wide = torch.float32 if logits.device.type == "mps" else torch.float64
     reached = logits.softmax(dim=-1, dtype=wide).cumsum(dim=-1)  # (R, V), rising to about 1
+    assert bool(torch.isfinite(reached[:, -1]).all()), "no token has a probability"
     # float32 draws stay below 1 in either precision, so `drawn` stays below the row's total.
     uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float32) for g in generators])
     drawn = uniform.to(logits.device, wide)[:, None] * reached[:, -1:]
@@ -287,7 +313,7 @@ def derive_seed(seed: int, *path: int) -> int:
 
 def make_generators(config: SamplingConfig) -> list[torch.Generator] | None:
     """One CPU generator per sample; None for greedy decoding."""
-    if config.temperature == 0:
+    if config.is_greedy:
         return None
     seed = secrets.randbits(63) if config.seed is None else config.seed
     return [

@@ -270,7 +270,7 @@ def test_files_that_cannot_be_read_or_written(
     session = session_of(chain())
     with pytest.raises(HoloError, match="no memory file"):
         session.memory.load(tmp_path / "none")
-    with pytest.raises(HoloError, match="cannot be read"):
+    with pytest.raises(HoloError, match="is a folder"):
         session.memory.load(tmp_path)
     talk = session.save(tmp_path / "talk.json")
     with pytest.raises(HoloError, match="not overwritten"):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -80,6 +83,109 @@ def test_errors_go_on_and_are_the_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert out == "....\n"
     assert "Did you mean 'help'" in err
     assert "no conversation file none.json" in err
+
+
+def test_no_line_ends_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    typed = [
+        "/save ~nobody-here/a", "/load ~nobody-here/a", "/memory save ~nobody-here/a",
+        "/memory load ~nobody-here/a.json", "/save .", "/load .", "/load ..", "/save /", "/save a/",
+        "/save " + "a" * 300, "/load " + "글" * 300, "/memory load " + "a" * 300,
+        "/save a\0b", "/load a\0b", "/memory save \0", "/save /dev/null/a", "/load /dev/null/a",
+        '/set stop "', "/set stop [1]", "/set stop " + "[" * 100_000, "/set seed " + "9" * 5000,
+        "/set temperature nan", "/set temperature 1e999", "/set lang \0", "/set \0 1", "/set =",
+        "/\ud800", "/system \ud800", "hi \udcff", "/", "//", '"""', "\x1b[A", '"""',
+        "/save ~draft", "/load ~draft", "/exit", "not read",
+    ]  # fmt: skip
+    loaded = make_loaded(Scripted([], prompt=0))
+    assert run_chat(loaded, GREEDY, stdin=io.StringIO("\n".join(typed))) > 0
+    out, err = capsys.readouterr()
+    assert (tmp_path / "~draft.json").is_file()
+    assert "Loaded 3 turns from ~draft.json." in err
+    assert "There is no folder '~nobody-here'." in err
+    assert not (tmp_path / "~nobody-here").exists()
+    assert "Unexpected" not in err
+    assert out == "....\n" * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(5, "Input/output error", "a.json"), "a.json: Input/output error."),
+        (ValueError("of a kind nobody foresaw"), "Unexpected ValueError: of a kind"),
+        (RuntimeError("mat1 and mat2"), "Unexpected RuntimeError: mat1 and mat2"),
+        (MemoryError(), "Out of memory."),
+    ],
+)
+def test_an_unexpected_error_is_told_and_the_conversation_continues(
+    error: Exception,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("holo_cli.inference.chat.session.load_conversation", fail)
+    loaded = make_loaded(Scripted([], prompt=0))
+    assert run_chat(loaded, GREEDY, stdin=io.StringIO("/load a\nhi\n")) == 1
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == "....\n"
+
+
+def test_a_reader_that_goes_away_ends_the_chat(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        Path(os.devnull).open("w", encoding="utf-8") as gone,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdout", gone)
+        patch.setattr("holo_cli.inference.chat.screen.write_exact", broken)
+        loaded = make_loaded(Scripted([], prompt=0))
+        assert run_chat(loaded, GREEDY, stdin=io.StringIO("hi\nyou\n")) == 0
+    assert "tokens/s" not in capsys.readouterr().err
+
+
+def broken(*_: object) -> None:
+    raise BrokenPipeError
+
+
+def test_what_a_model_generates_is_exact_off_a_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    loaded = make_loaded(Scripted([*b"\x1b[2J"], prompt=2))
+    run_chat(loaded, GREEDY, stdin=io.StringIO("hi"))
+    assert capsys.readouterr().out == "\x1b[2J\n"
+
+
+def test_messages_show_what_a_file_contains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "talk.json"
+    content = {"holo_conversation": 1, "system": "a\x1b[2J\nNext: b", "lang": None, "turns": []}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    loaded = make_loaded(Scripted([], prompt=0))
+    run_chat(loaded, GREEDY, stdin=io.StringIO(f"/load {path}\n/show\n/load no\x1b\u202e\n"))
+    err = capsys.readouterr().err
+    assert "system: a\\x1b[2J\\nNext: b\n" in err
+    assert "no conversation file no\\x1b\\u202e.json" in err
+
+
+def test_a_setting_shows_its_value(capsys: pytest.CaptureFixture[str]) -> None:
+    loaded = make_loaded(Scripted([], prompt=0))
+    typed = "/set lang\n/set lang ko\n/set lang\n/set top-p\n/set lang none\n/set seed\n/set x\n"
+    run_chat(loaded, GREEDY, stdin=io.StringIO(typed), quiet=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "lang (detected in each text)"
+    assert lines[1] == "language: ko"
+    assert lines[3:5] == ["lang ko", "top-p 1.0"]
+    assert lines[5] == "language: (detected in each text)"
+    assert lines[7] == "seed none"
+    assert "no sampling option 'x'" in lines[8]
 
 
 def test_commands_inside_quotes_are_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,8 @@ def test_no_repeat_ngram(logits: Tensor, size: int) -> None:
 
 
 def test_temperature(logits: Tensor) -> None:
-    assert_same(apply_temperature(logits, 0.5), [[x * 2 for x in row] for row in rows(logits)])
+    doubled = [[(x - max(row)) * 2 for x in row] for row in rows(logits)]
+    assert_same(apply_temperature(logits, 0.5), doubled)
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 7, 22, 23, 24, 1000])
@@ -116,8 +117,9 @@ def test_rules_follow_each_other(logits: Tensor) -> None:
     """Temperature first, so that a nucleus is one of the distribution that is drawn from."""
     config = SamplingConfig(temperature=2.0, top_p=0.5)
     history: list[list[int]] = [[]] * 5
-    assert torch.equal(shape_logits(logits, history, config), keep_top_p(logits / 2, 0.5))
-    assert not torch.equal(shape_logits(logits, history, config), keep_top_p(logits, 0.5) / 2)
+    shaped = shape_logits(logits, history, config).softmax(-1)
+    torch.testing.assert_close(shaped, keep_top_p(logits / 2, 0.5).softmax(-1))
+    assert not torch.allclose(shaped, (keep_top_p(logits, 0.5) / 2).softmax(-1))
 
 
 def test_penalty_looks_back_over_the_window_only(logits: Tensor) -> None:
@@ -193,7 +195,8 @@ def test_seeds() -> None:
         ("max_new_tokens", 0, "--max-new-tokens must be a whole number of at least 1"),
         ("max_new_tokens", 1.5, "--max-new-tokens"),
         ("max_new_tokens", True, "--max-new-tokens"),
-        ("temperature", -0.1, "--temperature must be a number of at least 0"),
+        ("temperature", -0.1, "--temperature must be a number from 0 to 1000"),
+        ("temperature", 1e30, "--temperature"),
         ("temperature", float("nan"), "--temperature"),
         ("temperature", "hot", "--temperature"),
         ("top_k", -1, "--top-k"),
@@ -201,6 +204,8 @@ def test_seeds() -> None:
         ("top_p", 1.1, "--top-p"),
         ("min_p", 2, r"--min-p must be from 0 to 1"),
         ("repetition_penalty", 0, "--repetition-penalty"),
+        ("repetition_penalty", 1e-45, "--repetition-penalty"),
+        ("repetition_penalty", 1e40, "--repetition-penalty must be a number from 0.01 to 100"),
         ("repetition_window", 0, "--repetition-window"),
         ("no_repeat_ngram_size", -1, "--no-repeat-ngram-size"),
         ("stop", "", "--stop"),
@@ -230,3 +235,58 @@ def test_options_as_typed_text() -> None:
     for name, text in [("top-k", "many"), ("stop", '["a"'), ("stop", "[1]")]:
         with pytest.raises(UsageError, match=f"--{name}"):
             config.with_text(name, text)
+
+
+# -- values near the ends of their ranges ---------------------------------------------------------
+
+EXTREMES = [
+    {"temperature": 1e-5},
+    {"temperature": 1000},
+    {"repetition_penalty": 0.01},
+    {"repetition_penalty": 100},
+    {"top_p": 5e-324},
+    {"top_p": 1e-30},
+    {"top_p": 1 - 1e-16},
+    {"min_p": 5e-324},
+    {"min_p": 1.0},
+    {"top_k": 10**30},
+    {"no_repeat_ngram_size": 10**30},
+    {"repetition_window": 10**30, "repetition_penalty": 100},
+]
+HUGE = torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("options", EXTREMES, ids=str)
+@pytest.mark.parametrize("size", [1.0, 1e4, HUGE / 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_draw_has_a_probability_at_every_setting(
+    logits: Tensor, options: dict[str, float], size: float, dtype: torch.dtype
+) -> None:
+    config = SamplingConfig.from_options({"temperature": 0.8, **options, "seed": 3})
+    raw = (logits.clamp(-7, 7) * size).to(dtype)
+    raw[:, 0] = -INF  # never sampled, and what a draw without a distribution would give
+    shaped = shape_logits(raw, [[1, 2, 22]] * 5, config)
+    assert bool((shaped.amax(dim=-1) > -INF).all())
+    generators = [torch.Generator().manual_seed(row) for row in range(5)]
+    tokens = sample(shaped, generators)
+    assert not bool(shaped.isnan().any())
+    assert bool((shaped.gather(-1, tokens[:, None]) > -INF).all())
+
+
+@pytest.mark.parametrize("temperature", [9e-6, 1e-20, 1e-38, 1e-45, 5e-324])
+def test_a_temperature_near_zero_is_greedy(logits: Tensor, temperature: float) -> None:
+    config = SamplingConfig(temperature=temperature)
+    assert make_generators(config) is None
+    shaped = shape_logits(logits, [[]] * 5, config)
+    assert torch.equal(sample(shaped, None), logits.argmax(dim=-1))
+
+
+def test_the_lowest_temperature_that_draws_takes_the_most_likely(logits: Tensor) -> None:
+    config = SamplingConfig(temperature=1e-5, seed=0, num_samples=5)
+    tokens = sample(shape_logits(logits, [[]] * 5, config), make_generators(config))
+    assert torch.equal(tokens, logits.argmax(dim=-1))
+
+
+def test_a_distribution_that_is_none_is_not_token_0() -> None:
+    with pytest.raises(AssertionError, match="no token has a probability"):
+        sample(torch.full((1, 4), -INF), [torch.Generator()])
