@@ -57,13 +57,12 @@ def is_process_lost(error: RuntimeError) -> bool:
 def process_lost(name: str, size: int, progress: Progress, saved: int | None) -> TrainingError:
     """One of `size` processes is gone. `saved`: the step of the last complete save."""
     step = progress.step + 1
-    again = (
-        f"Its own message says why. Step {saved} is saved: start the processes again with "
-        f"holo resume {name}."
-    )
     return TrainingError(
         f"Another of the {size} processes of this run ended or cannot be reached, at step {step}.",
-        next_step=again
+        next_step=(
+            f"Its own message says why. Step {saved} is saved: start the processes again with "
+            f"holo resume {name}."
+        )
         if saved
         else "Its own message says why. Nothing was saved yet: start the processes again.",
     )
