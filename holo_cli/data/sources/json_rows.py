@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -19,14 +18,12 @@ from holo_cli.data.sources.rows import (
     no_column,
 )
 from holo_cli.errors import DataError, UsageError
-from holo_cli.parsing import MAX_LOG_BYTES, ParseError, parse_json
+from holo_cli.parsing import MAX_LOG_BYTES, ParseError, iterate_array, parse_json
 
-MAX_ELEMENT = 1 << 28  # characters of one element of an array
 _TYPES = {
     dict: "objects", list: "lists", int: "numbers", float: "numbers", bool: "true or false",
 }  # fmt: skip
 _BAD = object()  # stands for a row that is not JSON
-_DECODER = json.JSONDecoder()
 
 
 def read_json(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
@@ -92,43 +89,10 @@ def _parsed(line: str) -> Any:
 
 
 def _array(path: Path, blocks: Iterable[str]) -> Iterator[Any]:
-    """The elements of an array, parsed one by one: the file may be larger than the memory."""
-    more = iter(blocks)
-    text, at = next(more).lstrip()[1:], 0
-    while True:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        if at < len(text) and text[at] == "]":
-            if text[at + 1 :].strip() or any(block.strip() for block in more):
-                raise DataError(
-                    f"{path} goes on after the end of its JSON array.",
-                    next_step="Write each row as one line (JSON lines), or one array of all rows.",
-                )
-            return
-        try:
-            value, end = _DECODER.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            # an element that goes on in the next block; each try doubles what is read
-            wanted, added = max(len(text) - at, 1), []
-            while wanted > 0 and (block := next(more, "")):
-                added.append(block)
-                wanted -= len(block)
-            text, at = text[at:] + "".join(added), 0
-            if not added or len(text) > MAX_ELEMENT:
-                raise DataError(
-                    f"{path} is not a valid JSON array: {_reason(error)}.",
-                    next_step="Correct the file, or write each row as one line (JSON lines).",
-                ) from error
-            continue
-        # a number at the end of a block may go on in the next one
-        if end == len(text) and (block := next(more, "")):
-            text, at = text[at:] + block, 0
-            continue
-        yield value
-        text, at = (text[end:], 0) if end > 1 << 20 else (text, end)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        return error.msg[0].lower() + error.msg[1:]
-    return "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    try:
+        yield from iterate_array(blocks)
+    except ParseError as error:
+        raise DataError(
+            f"{path} is not a valid JSON array: {error}.",
+            next_step="Correct the file, or write each row as one line (JSON lines).",
+        ) from error

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from holo_cli.data.sources import json_rows, table_rows
+from holo_cli.data.sources import table_rows
 from holo_cli.data.sources.json_rows import read_json
 from holo_cli.data.sources.parquet_rows import read_parquet
 from holo_cli.data.sources.rows import Row, field_names, field_of
@@ -129,8 +129,11 @@ def test_bad_elements_of_an_array_are_counted(tmp_path: Path) -> None:
     [
         ('[{"text": "a"}, {"text": ', "is not a valid JSON array"),
         ('[{"text": "a"}, {text: 1}]', "is not a valid JSON array"),
-        ('[{"text": "a"}]\n[{"text": "b"}]', "goes on after the end of its JSON array"),
-        ("[" * 100_000, "is not a valid JSON array: nested too deeply"),
+        (
+            '[{"text": "a"}]\n[{"text": "b"}]',
+            "is not a valid JSON array: something follows its end",
+        ),
+        ("[" * 100_000, "is not a valid JSON array: nested more than 64 levels"),
         ('{\n  "text": "a"\n}', "has no rows: it is neither JSON lines"),
         ('"a"\n"b"\n', "has no rows"),
     ],
@@ -142,7 +145,7 @@ def test_what_is_no_file_of_rows(content: str, says: str, tmp_path: Path) -> Non
 
 
 def test_an_endless_element_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_rows, "MAX_ELEMENT", 1000)
+    monkeypatch.setattr("holo_cli.parsing.MAX_ELEMENT", 1000)
     monkeypatch.setattr("holo_cli.data.sources.decoding.BLOCK", 100)
     with pytest.raises(DataError, match="is not a valid JSON array"):
         read(read_json, tmp_path / "a.json", '[{"text": "' + "x" * 5000 + '"}]')
