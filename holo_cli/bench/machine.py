@@ -14,7 +14,6 @@ import torch
 from holo_cli.checkpoint.header import library_versions
 from holo_cli.hardware import cpu_name
 
-
 MACHINE_KEYS = (
     "cpu", "cores", "threads", "gflops_float32", "gflops_bfloat16", "system", "date",
 )  # fmt: skip
