@@ -254,6 +254,15 @@ def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
     options.sources = [open_source(request) for request in options.requests]
 
 
+_REMEDIES = {  # by the rule that dropped a text
+    "bad lines": "Rows need text in the column that --text-field names (default: text).",
+    "unclosed quotes": "Close the quotes, or save the table as tsv.",
+    "other languages": "Check --lang: the rows name other languages.",
+    "empty documents": "The texts hold only white space: check --text-field.",
+    "files that are not text": "Use files of text.",
+}
+
+
 def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     """The train/validation split, from the first documents."""
     counts: Counter[str] = Counter()
@@ -261,6 +270,7 @@ def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     if not first:
         source, next_step = options.requests[0].source or options.name, "Use a source with text."
         if counts:
+            next_step = next((step for rule, step in _REMEDIES.items() if rule in counts), next_step)
             dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
             raise DataError(f"All text of {source} was dropped ({dropped}).", next_step=next_step)
         raise DataError(f"There is no text in {source}.", next_step=next_step)
