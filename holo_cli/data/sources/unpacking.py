@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import zstandard
 
@@ -31,7 +31,8 @@ def open_bytes(path: Path) -> BinaryIO:
         return io.BufferedReader(gzip.GzipFile(fileobj=raw))
     if magic == _ZSTD or _skippable(magic):
         unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        reader = unpacker.stream_reader(_Frames(raw), read_across_frames=True)
+        frames = cast(BinaryIO, _Frames(raw))  # reading and closing is all that it takes
+        reader = unpacker.stream_reader(frames, read_across_frames=True)
         return io.BufferedReader(reader)
     return raw
 
