@@ -19,6 +19,7 @@ from holo_cli.checkpoint.find import Kind
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
 from holo_cli.parsing import ParseError, parse_json
+from holo_cli.printable import one_line
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
@@ -26,9 +27,8 @@ METADATA_KEY = "holo"
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """Text out of a file that nobody vouches for, safe to show on a terminal, on one line."""
-    cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    """Text out of a file that nobody vouches for, cut to a length and on one line."""
+    return one_line(text if len(text) <= limit else text[:limit] + "…")
 
 
 def damaged(path: Path, what: str) -> CheckpointError:
