@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check lint types format clean
+.PHONY: demo test check faults lint types format clean
 
 demo: $(READY)  ## the whole tour on the embedded stories
 	$(BIN)/holo demo
@@ -14,6 +14,9 @@ test: $(READY)  ## all tests
 	$(BIN)/python -m pytest -n auto
 
 check: lint types test  ## what must hold before a commit
+
+faults: $(READY)  ## the long fault bench, about half an hour; resumes where it was stopped
+	$(BIN)/python -m benchmarks.faults
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 MAX_BYTES = 100_000_000  # of a document; the most that a safetensors header may have
 MAX_LOG_BYTES = 1 << 30  # of a whole file of JSON lines, and of one document of text in a line
+MAX_ELEMENT = 1 << 28  # characters of an element of an array that is read in parts
 MAX_TOML_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_DIGITS = 20  # of a whole number: those of 2^64
@@ -86,6 +87,49 @@ def parse_object(content: str | bytes, **options: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ParseError("not a JSON object")
     return value
+
+
+def iterate_array(blocks: Iterable[str]) -> Iterator[Any]:
+    """The elements of a JSON array that comes in blocks of text, the first one not blank, parsed
+    one by one: the whole may be larger than the memory.
+
+    As lenient as `parse_json` can be; an element may have MAX_ELEMENT characters. Raises
+    ParseError, perhaps after some elements.
+    """
+    more = iter(blocks)
+    decoder = json.JSONDecoder()
+    text, at = next(more).lstrip().removeprefix("["), 0
+    while True:
+        while at < len(text) and text[at] in " \t\r\n,":
+            at += 1
+        if at < len(text) and text[at] == "]":
+            if text[at + 1 :].strip() or any(block.strip() for block in more):
+                raise ParseError("something follows its end")
+            return
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError) as error:
+            # perhaps the element goes on in the next block; each try doubles what is read
+            wanted, added = max(len(text) - at, 1), []
+            while wanted > 0 and (block := next(more, "")):
+                added.append(block)
+                wanted -= len(block)
+            text, at = text[at:] + "".join(added), 0
+            if not added or len(text) > MAX_ELEMENT:
+                raise ParseError(_why(error)) from None
+            continue
+        if end == len(text) and (block := next(more, "")):  # a number may go on in the next block
+            text, at = text[at:] + block, 0
+            continue
+        _check_depth(value)
+        yield value
+        text, at = (text[end:], 0) if end > 1 << 20 else (text, end)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return f"nested more than {MAX_DEPTH} levels deep"
+    return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def read_json(path: Path, *, limit: int = MAX_BYTES, **options: Any) -> Any:

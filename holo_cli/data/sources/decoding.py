@@ -19,10 +19,12 @@ from typing import BinaryIO
 
 import zstandard
 
+from holo_cli.data.sources.formats import NotText, refuse_other_formats
 from holo_cli.errors import DataError, UsageError
 
 SNIFF = 65_536
 BLOCK = 1 << 20
+MAX_WINDOW = 1 << 31  # bytes: zstd --long=31, the largest there is
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -31,11 +33,8 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _MAX_INVALID = 0.02  # share of invalid bytes up to which a file is read as UTF-8
+_ESCAPES = ("unicode-escape", "raw-unicode-escape", "punycode", "idna")  # ASCII for other letters
 _GUESSES = ("cp949", "shift_jis", "gb18030", "cp1252")
-
-
-class NotText(DataError):
-    """A binary file, or one in an unknown encoding."""
 
 
 def check_encoding(encoding: str | None) -> None:
@@ -43,11 +42,27 @@ def check_encoding(encoding: str | None) -> None:
     if encoding is None:
         return
     try:
-        codecs.lookup(encoding)
-    except LookupError as error:
+        codec = codecs.lookup(encoding)
+    except (LookupError, ValueError) as error:
         raise UsageError(
             f"There is no encoding '{encoding}'.", next_step="Korean files are often cp949."
         ) from error
+    if not _of_texts(codec.name):
+        raise UsageError(
+            f"'{encoding}' is not an encoding of texts.", next_step="Korean files are often cp949."
+        )
+
+
+def _of_texts(codec: str) -> bool:
+    """Whether a codec of Python decodes bytes to texts, unlike those of bytes (hex) or names."""
+    if codec.replace("_", "-") in _ESCAPES:
+        return False
+    try:
+        "text".encode(codec)
+        codecs.getincrementaldecoder(codec)(errors="replace")
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
 
 
 def open_bytes(path: Path) -> BinaryIO:
@@ -61,7 +76,8 @@ def open_bytes(path: Path) -> BinaryIO:
     if magic[:2] == b"\x1f\x8b":
         return io.BufferedReader(gzip.GzipFile(fileobj=raw))
     if magic == b"\x28\xb5\x2f\xfd":
-        reader = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+        reader = unpacker.stream_reader(raw, read_across_frames=True)
         return io.BufferedReader(reader)
     return raw
 
@@ -112,12 +128,18 @@ def _codec(head: bytes, name: str, given: str | None, truncated: bool) -> str:
     for bom, codec in _BOMS.items():
         if head.startswith(bom):
             return codec
+    refuse_other_formats(head, name)
     if b"\0" in head and not (given or "").lower().replace("_", "-").startswith(
         ("utf-16", "utf-32")
     ):
+        wide = _wide(head)
         raise NotText(
-            f"{name} is a binary file, not text.",
-            next_step="Use a text file: txt, md, jsonl, csv, tsv or parquet (also .gz or .zst).",
+            f"{name} is UTF-16 without a byte order mark."
+            if wide
+            else f"{name} is a binary file, not text.",
+            next_step=f"Add --encoding {wide}."
+            if wide
+            else "Use a text file: txt, md, json, jsonl, csv, tsv or parquet (also .gz or .zst).",
         )
     if _valid(head, "utf-8", truncated) and not (given and head.isascii()):
         return "utf-8"
@@ -141,6 +163,17 @@ def _codec(head: bytes, name: str, given: str | None, truncated: bool) -> str:
     raise DataError(
         f"{name} is not UTF-8.", next_step=f"It is valid {guess}: add --encoding {guess}."
     )
+
+
+def _wide(head: bytes) -> str | None:
+    """The form of UTF-16 that a text with null bytes is in, if it is one."""
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    codec = "utf-16-le" if odd > even else "utf-16-be"
+    if min(even, odd) or not _valid(head, codec, truncated=True):
+        return None  # a letter of ASCII has its null byte always on the same side
+    text = head.decode(codec, errors="ignore")
+    usual = sum(c.isprintable() or c in "\r\n\t" for c in text)
+    return codec if usual > 0.98 * len(text) else None
 
 
 def _valid(data: bytes, encoding: str, truncated: bool) -> bool:

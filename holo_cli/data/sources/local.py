@@ -25,30 +25,30 @@ from holo_cli.data.language import detect
 from holo_cli.data.sources import readers
 from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, numbered_chunks
 from holo_cli.data.sources.decoding import (
-    NotText,
     check_encoding,
     encoding_of,
     open_bytes,
     readable,
     text_blocks,
 )
+from holo_cli.data.sources.formats import NotText
 from holo_cli.errors import DataError, UsageError, nearest
 
 TEXT = {".txt", ".text", ".md", ".markdown"}
-JSONL = {".jsonl", ".ndjson"}
+JSON = {".jsonl", ".ndjson", ".json"}
 TABLE = {".csv", ".tsv"}
 PARQUET = {".parquet"}
 COMPRESSED = {".gz", ".zst"}
-KINDS = "txt, md, jsonl, csv, tsv or parquet, each also .gz or .zst"
+KINDS = "txt, md, json, jsonl, csv, tsv or parquet, each also .gz or .zst"
 
 
 def kind_of(path: Path) -> str | None:
-    """ "text", "jsonl", "table" or "parquet" by the file's name; None for other names."""
+    """ "text", "json", "table" or "parquet" by the file's name; None for other names."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     last = suffixes[-1] if suffixes else ""
-    table = {"text": TEXT, "jsonl": JSONL, "table": TABLE, "parquet": PARQUET}
+    table = {"text": TEXT, "json": JSON, "table": TABLE, "parquet": PARQUET}
     return next((kind for kind, known in table.items() if last in known), None)
 
 
@@ -81,7 +81,7 @@ def open_local(request: Request) -> Source:
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]
         name = path.relative_to(root).as_posix() if several else path.name
-        for text, language in _rows(path, kind, encoding, request.text_field, counts):
+        for text, language in readers.read_rows(path, kind, encoding, request.text_field, counts):
             yield Document(text, language=language.lower(), source=name)
 
     def read(language: str, position: Position) -> Iterator[Chunk]:
@@ -146,18 +146,6 @@ def read_whole(path: Path, encoding: str | None) -> str:
     """The text of one file."""
     check_encoding(encoding)
     return "".join(text_blocks(path, encoding_of(path, encoding)))
-
-
-def _rows(
-    path: Path, kind: str, encoding: str, field: str, counts: Counter[str]
-) -> Iterator[readers.Row]:
-    if kind == "parquet":
-        return readers.read_parquet(path, field, counts)
-    if kind == "jsonl":
-        return readers.read_jsonl(path, encoding, field, counts)
-    if kind == "table":
-        return readers.read_table(path, encoding, field, counts)
-    return readers.read_text(path, encoding)
 
 
 def _one(languages: Sequence[str]) -> str:
@@ -230,7 +218,7 @@ def _kind_by_content(path: Path) -> str:
         head = file.read(512)
     if head.startswith(b"PAR1"):
         return "parquet"
-    return "jsonl" if head.lstrip().startswith(b'{"') else "text"
+    return "json" if head.lstrip().startswith((b'{"', b'[{"')) else "text"
 
 
 def _digest(root: Path, paths: Sequence[Path], source: str) -> str:
