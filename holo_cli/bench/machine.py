@@ -13,6 +13,7 @@ import torch
 
 from holo_cli.checkpoint.header import library_versions
 from holo_cli.hardware import cpu_name
+from holo_cli.wording import counted
 
 
 def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
@@ -45,9 +46,9 @@ def machine_line(machine: Mapping[str, Any] | None = None) -> str:
     """A machine as one sentence; None: this machine, measured now."""
     machine = machine or describe_machine()
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
-    threads = f"{machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
+    threads = counted(machine["threads"], "thread")
     return (
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {threads}; "
+        f"Machine: {machine['cpu']}, {counted(machine['cores'], 'core')}, {threads}; "
         f"products at {machine['gflops_float32']} GFLOP/s (float32) and "
         f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
         f"{machine['date']}."

@@ -20,6 +20,7 @@ from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError
 from holo_cli.parsing import ParseError, parse_json
 from holo_cli.printable import one_line
+from holo_cli.wording import counted
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
@@ -167,7 +168,7 @@ class Header(BaseModel):
             return config
         layers = self.stages[-1].layers
         if layers > config.layers:
-            raise ValueError(f"grown to {layers} layers, beyond its {config.layers}")
+            raise ValueError(f"grown to {counted(layers, 'layer')}, beyond its {config.layers}")
         return config.at_depth(layers)
 
     def to_json(self) -> str:

@@ -25,6 +25,7 @@ from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
 from holo_cli.training.trainer import Event, Events
 from holo_cli.training.training_run import Sampler, TrainingRun
+from holo_cli.wording import counted
 
 
 def train(
@@ -110,7 +111,8 @@ def resume(
     progress = Progress.from_dict(header.state)
     if progress.step >= resolved.training.steps:
         raise UsageError(
-            f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
+            f"Run '{header.run}' is finished: {progress.step} of "
+            f"{counted(resolved.training.steps, 'step')}.",
             next_step=f"Extend it: holo resume {header.run} --steps {progress.step * 2}",
         )
     device = pick_device(resolved.training.device)

@@ -17,6 +17,7 @@ from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, read_toml
+from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
 ALL = "all"  # instead of names of entries
@@ -124,7 +125,7 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
-            f"{self.tune} trials": self.tune < 0,
+            f"{counted(self.tune, 'trial')}": self.tune < 0,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
         for what, is_wrong in wrong.items():
