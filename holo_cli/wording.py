@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 
-def counted(n: int, noun: str) -> str:
-    """A number with its noun.
+def counted(n: object, noun: str) -> str:
+    """A number with its noun. Anything else, as a damaged file may hold, is shown as it is.
 
     >>> [counted(n, "token") for n in (0, 1, 4096)]
     ['0 tokens', '1 token', '4,096 tokens']
     """
-    return f"{n:,} {noun if n == 1 else plural(noun)}"
+    number = f"{n:,}" if isinstance(n, int | float) else str(n)
+    return f"{number} {noun if n == 1 else plural(noun)}"
 
 
 def plural(noun: str) -> str:

@@ -16,4 +16,5 @@ def test_a_noun_agrees_with_its_number(noun: str, several: str) -> None:
     assert [counted(n, noun) for n in (0, 2, 1000)] == [
         f"{n} {several}" for n in ("0", "2", "1,000")
     ]
+    assert counted("?", noun) == f"? {several}"
     assert plural(noun) == several
