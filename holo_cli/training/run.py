@@ -107,7 +107,8 @@ def resume(
             f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
             next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
         )
-    progress = Progress.from_dict(header.state)
+    progress = Progress.of(header)
+    _check_micro(progress, resolved)
     if progress.step >= resolved.training.steps:
         raise UsageError(
             f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
@@ -122,6 +123,16 @@ def resume(
     return TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins).run(
         tensors=tensors, stop=stop, stop_at=stop_at
     )
+
+
+def _check_micro(progress: Progress, resolved: Resolved) -> None:
+    """Raises CheckpointError where more of a step is done than the step has: it would not end."""
+    if progress.micro >= resolved.training.grad_accum:
+        raise CheckpointError(
+            f"The training state in this checkpoint has {progress.micro} forward passes of a step "
+            f"of {resolved.training.grad_accum}.",
+            next_step="Start a new run, or resume from another checkpoint.",
+        )
 
 
 def _check_fits(resolved: Resolved, data: PreparedData) -> None:

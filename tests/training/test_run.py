@@ -163,7 +163,7 @@ def test_a_full_disk_loses_nothing(
         raise full
 
     with monkeypatch.context() as patched:
-        patched.setattr("holo_cli.training.metrics.atomic_write_text", no_log)
+        patched.setattr("holo_cli.training.metrics.atomic_write_bytes", no_log)
         with pytest.raises(TrainingError, match="Cannot write the log"):
             resume("a", events=ignore)
     with monkeypatch.context() as patched:
