@@ -8,7 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError",
-               "HTTPError", "Could not connect", "Failed to query", "Connection refused")  # fmt: skip
+               "HTTPError", "Could not connect", "Failed to query",
+               "Connection refused")  # fmt: skip
 
 
 def main() -> int:
