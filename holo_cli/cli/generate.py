@@ -116,7 +116,9 @@ def generate(
         out.note(
             f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
         )
-    out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
+    from holo_cli.plugins import option
+
+    out.end("", f"holo chat{option()}{f' -c {checkpoint}' if checkpoint else ''}")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
