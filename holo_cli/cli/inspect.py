@@ -6,6 +6,7 @@ from typing import Any
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, count, size
+from holo_cli.names import quoted
 
 
 def inspect(
@@ -36,7 +37,7 @@ def inspect(
         tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
         out.table(("name", "shape", "dtype"), tensors)
     then = "holo resume" if found["kind"] == "last" else "holo generate -c"
-    out.end("", f"{then} {found['path']}")
+    out.end("", f"{then} {quoted(found['path'])}")
 
 
 def entries(found: list[dict[str, Any]], out: Output) -> None:

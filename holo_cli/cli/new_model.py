@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output
+from holo_cli.names import quoted
 
 
 def new_model(
@@ -33,4 +34,4 @@ def new_model(
     out.document({"model": f"{mixer}:{class_name}", "files": paths})
     for path in paths:
         out.text(path.as_posix())
-    out.end(f"Wrote {len(paths)} files.", f"holo check {mixer}:{class_name}")
+    out.end(f"Wrote {len(paths)} files.", f"holo check {quoted(f'{mixer}:{class_name}')}")

@@ -17,6 +17,7 @@ from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_traini
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
@@ -105,13 +106,14 @@ def resume(
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
             f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
-            next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
+            next_step=f"Start a new run: holo train --model {header.model} "
+            f"--data {quoted(data.path)}",
         )
     progress = Progress.from_dict(header.state)
     if progress.step >= resolved.training.steps:
         raise UsageError(
             f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
-            next_step=f"Extend it: holo resume {header.run} --steps {progress.step * 2}",
+            next_step=f"Extend it: holo resume {quoted(header.run)} --steps {progress.step * 2}",
         )
     device = pick_device(resolved.training.device)
     shape = header.at_depth(resolved.model)
@@ -148,8 +150,8 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
         if asked in existing and not force:
             raise UsageError(
                 f"A run '{asked}' exists already.",
-                next_step=f"Resume it (holo resume {asked}), choose another --run, or replace "
-                "it with --force.",
+                next_step=f"Resume it (holo resume {quoted(asked)}), choose another --run, or "
+                "replace it with --force.",
             )
         return asked
     base = name = f"{registry.short_name(model)}-{data.name}"
@@ -168,6 +170,7 @@ def _resumed_name(path: Path, header: Header, asked: str | None) -> str:
         raise UsageError(
             f"{path.as_posix()} would resume as run '{name}' and overwrite the run of that name in "
             f"{CHECKPOINTS}.",
-            next_step=f"Give it another name: holo resume {path.as_posix()} --run {name}-2",
+            next_step=f"Give it another name: holo resume {quoted(path.as_posix())} "
+            f"--run {quoted(name)}-2",
         )
     return name
