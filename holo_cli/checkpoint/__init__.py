@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file in, one out; atomic; a model rebuilt from its header alone.
 
     header.py   what a checkpoint says about itself (format version 1)
-    container.py  the safetensors container
+    container.py  the safetensors container;  digest.py: digests of its tensors
     read.py     header and tensors from one open file
     write.py    saving, atomically, shared tensors once
     rebuild.py  header + tensors -> model and tokenizer

@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from holo_cli.checkpoint.header import METADATA_KEY, damaged
+from holo_cli.checkpoint.digest import DIGEST_KEY, LENGTH_BYTES, METADATA_KEY, text_digest
+from holo_cli.checkpoint.header import damaged
 from holo_cli.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
 MAX_DIMENSIONS = 64  # as torch
-LENGTH_BYTES = 8
 
 # Bytes per element of the dtypes that torch also has; the names are the format's.
 ITEM_BYTES = {
@@ -128,6 +128,18 @@ class Container:
                 "`holo export`.",
             )
         return self.metadata[METADATA_KEY]
+
+    def check_header(self, has_digests: bool) -> None:
+        """Raise CheckpointError where the header differs from its digest.
+
+        A header with digests of tensors has one of its own and the other way round, so that damage
+        to a key does not pass for a file that is older than digests.
+        """
+        stored = self.metadata.get(DIGEST_KEY)
+        if (stored is not None) != has_digests:
+            raise damaged(self.path, "its header has lost a digest")
+        if stored is not None and stored != text_digest(self.metadata[METADATA_KEY]):
+            raise damaged(self.path, "its header differs from the header's digest")
 
 
 def _check_head(path: Path) -> None:

@@ -11,18 +11,21 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from holo_cli.checkpoint.find import Kind
+from holo_cli.checkpoint.find import Kind, check_run_name
 from holo_cli.config.model_schema import ModelConfig
-from holo_cli.errors import CheckpointError
+from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.parsing import ParseError, parse_json
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
-METADATA_KEY = "holo"
+MAX_COUNT = 2**62  # of steps, tokens and the like: their sums and products stay whole numbers
+
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+Name = Annotated[str, Field(max_length=1000)]
 
 
 def printable(text: str, limit: int = 300) -> str:
@@ -82,8 +85,8 @@ class DataInfo(BaseModel):
     name: str = ""
     path: str = ""
     fingerprint: str = ""
-    documents: int | dict[str, int] = 0
-    languages: dict[str, Any] = Field(default_factory=dict)
+    documents: Count | dict[Name, Count] = 0
+    languages: dict[Name, Any] = Field(default_factory=dict)
     markers: bool = False
 
 
@@ -93,8 +96,8 @@ class Origin(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     run: str = ""
-    step: int = Field(0, ge=0)
-    tokens: int = Field(0, ge=0)
+    step: Count = 0
+    tokens: Count = 0
     val_loss: float | None = None
     data: str = ""
     created: str = ""
@@ -105,9 +108,25 @@ class StageRow(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    stage: int = Field(1, ge=1)
-    step: int = Field(0, ge=0)
-    layers: int = Field(ge=1)
+    stage: int = Field(1, ge=1, le=1000)
+    step: Count = 0
+    layers: int = Field(ge=1, le=1000)
+
+
+class HistoryRow(BaseModel):
+    """One evaluation; rows may have further figures."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, bool | int | float | str | None]
+
+    step: Count
+    tokens: Count = 0
+    val_loss: float | None = None
+    bpb: float | None = None
+    train_seconds: float | None = None
+
+
+_HISTORY = TypeAdapter(list[HistoryRow])
 
 
 class Header(BaseModel):
@@ -132,8 +151,8 @@ class Header(BaseModel):
     recipe: str = "modern"
     provenance: dict[str, str] = Field(default_factory=dict)
     tokenizer: dict[str, Any]
-    step: int = Field(0, ge=0)
-    tokens: int = Field(0, ge=0)
+    step: Count = 0
+    tokens: Count = 0
     losses: Losses = Field(default_factory=Losses)
     data: DataInfo = Field(default_factory=DataInfo)
     run: str = ""
@@ -145,6 +164,10 @@ class Header(BaseModel):
     )
     state: dict[str, Any] = Field(default_factory=dict)
     shared: dict[str, str] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(
+        default_factory=dict,
+        description="CRC-32 of each stored tensor (container.py), 8 hex digits; empty in old files",
+    )
     versions: dict[str, str] = Field(default_factory=library_versions)
     created: str = Field(
         default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
@@ -156,7 +179,43 @@ class Header(BaseModel):
     def _config_describes_a_model(cls, config: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(config.get("model"), dict):
             raise ValueError("there is no section 'model'")
+        for name, section in config.items():
+            if not isinstance(section, dict):
+                raise ValueError(f"the section {name!r} is not an object")
+        vocab_size = config["model"].get("vocab_size", 0)
+        if type(vocab_size) is not int or not 0 <= vocab_size <= MAX_COUNT:
+            raise ValueError("model.vocab_size is not a number of tokens")
         return config
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _tokenizer_has_a_kind(cls, tokenizer: dict[str, Any]) -> dict[str, Any]:
+        specials = tokenizer.get("specials", {})
+        if not isinstance(tokenizer.get("kind", ""), str):
+            raise ValueError("its kind is not a text")
+        if not isinstance(specials, dict) or not all(
+            type(i) is int and 0 <= i <= MAX_COUNT for i in specials.values()
+        ):
+            raise ValueError("the ids of its special tokens are not numbers")
+        return tokenizer
+
+    @field_validator("history")
+    @classmethod
+    def _history_is_evaluations(cls, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        try:
+            _HISTORY.validate_python(history)
+        except ValidationError as error:
+            raise ValueError(complaint(error)) from None
+        return history
+
+    @field_validator("run")
+    @classmethod
+    def _run_is_a_name(cls, run: str) -> str:
+        # it becomes part of file names: of an export, of a resumed run
+        try:
+            return check_run_name(run) if run else run
+        except UsageError as error:
+            raise ValueError(error.message.rstrip(".")) from None
 
     def at_depth(self, config: C) -> C:
         """The header's model config with the depth of the weights: `config.model` has the full one.
@@ -204,5 +263,5 @@ class Header(BaseModel):
 
     def weights_only(self) -> Header:
         """The header for a new file of the same model without its training state."""
-        changes = {"format": FORMAT_VERSION, "kind": "weights", "state": {}}
+        changes = {"format": FORMAT_VERSION, "kind": "weights", "state": {}, "digests": {}}
         return self.model_copy(update=changes)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from holo_cli.checkpoint.container import Container
+from holo_cli.checkpoint.digest import Verified, digest, verify
 from holo_cli.checkpoint.find import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -75,6 +76,12 @@ class TensorFile:
             for name, kept in self.header.shared.items()
         }
         self.header = self.header.model_copy(update={"shared": shared})
+        # a folder's config.json is for people to read and edit: it has no digest of its own
+        if not exported:
+            self.container.check_header(bool(self.header.digests))
+        if self.header.digests and self.header.digests.keys() != self._stored.keys():
+            names = sorted(self.header.digests.keys() ^ self._stored.keys())
+            raise damaged(source, f"the tensor '{names[0]}' and the digests do not fit")
         for name, kept in self.header.shared.items():
             if kept not in self._stored or name in self._stored:
                 raise damaged(source, f"its tensor '{name}' should be '{kept}'")
@@ -90,9 +97,33 @@ class TensorFile:
         return self._stored[self.header.shared.get(name, name)].dtype
 
     def read(self, name: str) -> Tensor:
-        """One tensor on the CPU, in memory of its own, with the dtype it is stored in."""
-        tensor: Tensor = self.container.read(self._stored[self.header.shared.get(name, name)].name)
+        """One tensor on the CPU, in memory of its own, with the dtype it is stored in.
+
+        Raises CheckpointError where it differs from its digest.
+        """
+        from holo_cli.checkpoint.tensor_bytes import raw_bytes
+
+        name = self.header.shared.get(name, name)
+        info = self._stored[name]
+        tensor: Tensor = self.container.read(info.name)
+        expected = self.header.digests.get(name)
+        if expected is not None and digest(info.dtype, info.shape, raw_bytes(tensor)) != expected:
+            raise damaged(self.path, f"the tensor '{name}' differs from its digest")
         return tensor
+
+    def verify(self) -> Verified:
+        """Every tensor against its digest, and values that are no numbers. Needs no torch."""
+        prefix = MODEL_PREFIX if self.path.is_dir() else ""
+        own = {n.removeprefix(prefix): value for n, value in self.header.digests.items()}
+        try:
+            found = verify(self.container.path, own if prefix else None)
+        except OSError as error:
+            raise damaged(self.path, f"it cannot be read to its end ({error})") from error
+        return Verified(
+            found.checked,
+            [prefix + name for name in found.damaged],
+            {prefix + name: count for name, count in found.not_finite.items()},
+        )
 
     def read_all(self) -> dict[str, Tensor]:
         """Every tensor by name; shared names give the same tensor object."""

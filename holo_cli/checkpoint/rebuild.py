@@ -7,7 +7,7 @@ and shape must agree. Only then it is built for real, and random initialisation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from holo_cli import plugins, registry
 from holo_cli.checkpoint.find import find_checkpoint
 from holo_cli.checkpoint.header import Header, complaint, damaged, printable
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
+from holo_cli.checkpoint.tensor_bytes import not_finite
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, HoloError, nearest
 from holo_cli.paths import CHECKPOINTS
@@ -37,11 +38,14 @@ def load_model(
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
     root: Path = CHECKPOINTS,
+    *,
+    finite: bool = True,
 ) -> tuple[LanguageModel, Tokenizer, Header]:
     """The model in eval mode, its tokenizer and the header, from a path, a run's name or None.
 
     `dtype` None keeps the model's own (float32), whatever the file holds; another one converts
-    parameters and buffers. Raises CheckpointError for everything that can be wrong with the file.
+    parameters and buffers. `finite` False loads weights that are NaN or infinite too, to look
+    at. Raises CheckpointError for everything that can be wrong with the file.
     """
     with TensorFile(find_checkpoint(path_or_run, root)) as file:
         config = check(file)
@@ -56,9 +60,14 @@ def load_model(
             model = registry.build_model(file.header.model, config)
         if dtype is not None:
             model.to(dtype)
+        wrong: dict[str, int] = {}
         with torch.no_grad():
             for name, target in model.state_dict().items():
-                target.copy_(file.read(MODEL_PREFIX + name))
+                tensor = file.read(MODEL_PREFIX + name)
+                if finite and (count := not_finite(tensor)):
+                    wrong[MODEL_PREFIX + name] = count
+                target.copy_(tensor)
+        check_finite(file.path, wrong)
         return model.to(device).eval(), tokenizer, file.header
 
 
@@ -69,7 +78,23 @@ def load_training(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     """
     with TensorFile(Path(path)) as file:
         check(file)
-        return file.header, file.read_all()
+        tensors = file.read_all()
+        counts = {n: not_finite(t) for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
+        check_finite(file.path, {name: count for name, count in counts.items() if count})
+        return file.header, tensors
+
+
+def check_finite(path: Path, counts: Mapping[str, int]) -> None:
+    """Raises CheckpointError if there are tensors with values that are NaN or infinite."""
+    if not counts:
+        return
+    name, count = next(iter(counts.items()))
+    more = f" and of {len(counts) - 1} more tensors" if len(counts) > 1 else ""
+    raise CheckpointError(
+        f"The checkpoint {path} cannot be used: {count:,} values of '{name}'{more} are NaN or "
+        "infinite.",
+        next_step=f"`holo inspect {path}` lists them; use an earlier checkpoint of the run.",
+    )
 
 
 def check(file: TensorFile) -> ModelConfig:

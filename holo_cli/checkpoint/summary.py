@@ -1,4 +1,4 @@
-"""What `holo inspect` shows of a checkpoint, as plain data, from the header alone. No torch."""
+"""What `holo inspect` shows of a checkpoint, as plain data. No torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 
 
-def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
+def inspect_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, Any]:
     """Everything but the tensors' values, JSON-able.
+
+    With `verify` every tensor is read: `verified` has `digests` (how many tensors have one),
+    `damaged` (names of those that differ from it) and `not_finite` (values by tensor); else None.
 
     `parameters` counts the elements under "model/", a shared tensor once; `bytes` is the size of
     all tensors; the tokenizer is described and not built, since that may need files that are not
@@ -17,6 +20,7 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     with TensorFile(Path(path), "np") as file:
         header, infos = file.header, list(file.container.tensors.values())
+        found = file.verify() if verify else None
         exported = file.path.is_dir()
     weights = [info for info in infos if exported or info.name.startswith(MODEL_PREFIX)]
     return {
@@ -47,6 +51,12 @@ def inspect_checkpoint(path: str | Path) -> dict[str, Any]:
         "versions": header.versions,
         "created": header.created,
         "shared": header.shared,
+        "verified": found
+        and {
+            "digests": found.checked,
+            "damaged": found.damaged,
+            "not_finite": found.not_finite,
+        },
         "tensors": [
             {
                 "name": info.name,

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.checkpoint.container import plan
+from holo_cli.checkpoint.digest import DIGEST_KEY, METADATA_KEY, NONE, digest, text_digest
 from holo_cli.checkpoint.find import KINDS, run_path
-from holo_cli.checkpoint.header import METADATA_KEY, Header
+from holo_cli.checkpoint.header import Header
 from holo_cli.checkpoint.read import MODEL_PREFIX
+from holo_cli.checkpoint.tensor_bytes import is_finite, raw_bytes
 from holo_cli.errors import CheckpointError
 from holo_cli.files import atomic_file, remove_leftovers
 
@@ -50,8 +52,13 @@ def save(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> int
     _check_finite(path, tensors)
     stored, shared = share(tensors)
     leftovers = [run_path(path.parent, header.run, kind) for kind in KINDS] if header.run else []
-    metadata = {METADATA_KEY: header.model_copy(update={"shared": shared}).to_json()}
-    return write_tensors(path, stored, metadata, leftovers)
+
+    def metadata(digests: dict[str, str]) -> dict[str, str]:
+        text = header.model_copy(update={"shared": shared, "digests": digests}).to_json()
+        return {METADATA_KEY: text, DIGEST_KEY: text_digest(text)}
+
+    size, _ = write_tensors(path, stored, metadata, leftovers)
+    return size
 
 
 def share(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -75,14 +82,19 @@ def share(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, s
 def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, str],
+    metadata: Callable[[dict[str, str]], Mapping[str, str]],
     leftovers: list[Path] | None = None,
-) -> int:
-    """Write a safetensors file atomically; returns its size in bytes. Raises CheckpointError."""
+) -> tuple[int, dict[str, str]]:
+    """Write a safetensors file atomically; returns its size in bytes and the tensors' digests.
+
+    `metadata` makes the file's metadata from the digests, of the same length whatever they are:
+    tensors are written after the head and only once, so the head is written again at the end.
+    Raises CheckpointError.
+    """
+    kinds = {name: (FORMAT_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}
+    digests = dict.fromkeys(tensors, NONE)
     try:
-        head, infos = plan(
-            {name: (FORMAT_NAMES[t.dtype], tuple(t.shape)) for name, t in tensors.items()}, metadata
-        )
+        head, infos = plan(kinds, metadata(digests))
     except ValueError as error:
         raise CheckpointError(
             f"Cannot save {path}: {error}.",
@@ -99,7 +111,13 @@ def write_tensors(
         with atomic_file(path) as file:
             file.write(head)
             for info in infos:
-                file.write(_raw_bytes(tensors[info.name]))
+                content = raw_bytes(tensors[info.name])
+                digests[info.name] = digest(info.dtype, info.shape, content)
+                file.write(content)
+            final, _ = plan(kinds, metadata(digests))
+            assert len(final) == len(head), "the tensors would not be where the head says"
+            file.seek(0)
+            file.write(final)
     except OSError as error:
         if error.errno in _FULL:
             raise _no_room(path, total, None) from error
@@ -108,20 +126,14 @@ def write_tensors(
             next_step="The previous checkpoint is untouched; check the folder's permissions "
             "and its disk, or start from a folder on another disk.",
         ) from error
-    return total
-
-
-def _raw_bytes(tensor: Tensor) -> memoryview:
-    """A tensor's elements in row-major order as bytes, copied only where needed."""
-    flat = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    return total, digests
 
 
 def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not name.startswith(MODEL_PREFIX) or not tensor.is_floating_point():
             continue
-        if not torch.isfinite(tensor).all():
+        if not is_finite(tensor):
             raise CheckpointError(
                 f"Not saving {path}: {name} holds values that are NaN or infinite.",
                 next_step="Resume from the last good checkpoint with a lower learning rate (--lr).",

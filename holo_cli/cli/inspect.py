@@ -1,7 +1,8 @@
-"""`holo inspect`: describes a checkpoint from its header, without reading its weights."""
+"""`holo inspect`: describes a checkpoint, and checks its tensors against their digests."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from holo_cli.cli import options
@@ -15,7 +16,7 @@ def inspect(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show a checkpoint's metadata.
+    """Show a checkpoint's metadata, and check that its tensors are undamaged.
 
     Prints header, config, tokenizer and history; with -v also every tensor.
     """
@@ -36,8 +37,22 @@ def inspect(
         out.text("\ntensors")
         tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
         out.table(("name", "shape", "dtype"), tensors)
+    check(found, out)
     then = "holo resume" if found["kind"] == "last" else "holo generate -c"
     out.end("", f"{then} {quoted(found['path'])}")
+
+
+def check(found: dict[str, Any], out: Output) -> None:
+    """Reports what reading the tensors showed. Raises CheckpointError for damaged ones."""
+    from holo_cli.checkpoint.header import damaged, printable
+
+    verified = found["verified"]
+    for name, wrong in verified["not_finite"].items():
+        out.warn(f"{wrong:,} values of '{printable(name)}' are NaN or infinite.")
+    if verified["damaged"]:
+        first, *more = verified["damaged"]
+        also = f" (and {len(more)} more)" if more else ""
+        raise damaged(Path(found["path"]), f"the tensor '{first}'{also} differs from its digest")
 
 
 def entries(found: list[dict[str, Any]], out: Output) -> None:
@@ -61,6 +76,15 @@ LOSSES = {
 }
 
 
+def digests(verified: dict[str, Any]) -> str:
+    """The outcome of checking the tensors, in a few words."""
+    if not verified["digests"]:
+        return "none: written by an older holo, so damage to weights is not noticed"
+    if verified["damaged"]:
+        return f"{len(verified['damaged'])} of {verified['digests']} tensors differ from theirs"
+    return f"all {verified['digests']} tensors agree with theirs"
+
+
 def header(found: dict[str, Any]) -> list[tuple[str, object]]:
     """The main facts about a checkpoint."""
     tokenizer, losses = found["tokenizer"], found["losses"]
@@ -81,4 +105,5 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
             f"{found['created']} by " + ", ".join(map(" ".join, found["versions"].items())),
         ),
         ("format", found["format"]),
+        ("digests", digests(found["verified"])),
     ]

@@ -54,7 +54,7 @@ def write_gpt2(file: TensorFile, config: ModelConfig, folder: Path) -> tuple[str
         )
     tokenizer = file.tokenizer()
     atomic_write_json(folder / CONFIG_FILE, gpt2_config(config, tokenizer.end))
-    write_tensors(folder / WEIGHTS_FILE, gpt2_tensors(file), {"format": "pt"})
+    write_tensors(folder / WEIGHTS_FILE, gpt2_tensors(file), lambda _: {"format": "pt"})
     if not _write_tokenizer(tokenizer, folder):
         return (
             f"No tokenizer was written: a {tokenizer.kind} tokenizer has no tokenizer.json; "

@@ -121,11 +121,12 @@ def _dir(file: TensorFile, folder: Path) -> tuple[str, ...]:
         for name in file.shapes
         if name.startswith(MODEL_PREFIX) and name not in file.header.shared
     }
-    write_tensors(folder / WEIGHTS_FILE, tensors, {"format": "pt"})
+    _, digests = write_tensors(folder / WEIGHTS_FILE, tensors, lambda _: {"format": "pt"})
     header = file.header.weights_only().model_dump(mode="json", exclude={"tokenizer", "state"})
     header["shared"] = {
         name: kept for name, kept in header["shared"].items() if name.startswith(MODEL_PREFIX)
     }
+    header["digests"] = {MODEL_PREFIX + name: value for name, value in digests.items()}
     atomic_write_json(folder / CONFIG_FILE, header)
     file.tokenizer().save(folder)
     return ()

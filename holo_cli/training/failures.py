@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
+import torch.distributed as dist
+
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
+from holo_cli.names import quoted
 from holo_cli.training.state import Progress
 
 
@@ -31,4 +36,34 @@ def out_of_memory(progress: Progress, config: TrainingConfig, context: int) -> T
         f"x {context} tokens.",
         next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
         f"pieces), --grad-checkpoint, or --context {context // 2}.",
+    )
+
+
+# Gloo's errors are plain RuntimeErrors; NCCL's have types of their own.
+_LOST = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|socket timeout|timed out waiting|"
+    r"no route to host|read error|write error|gloo.*(timeout|connect)",
+    re.IGNORECASE,
+)
+
+
+def is_process_lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process of the run has ended or cannot be reached."""
+    known = getattr(dist, "DistError", None)
+    if known is not None and isinstance(error, known):
+        return True
+    return bool(_LOST.search(str(error)))
+
+
+def process_lost(name: str, size: int, progress: Progress, saved: int | None) -> TrainingError:
+    """One of `size` processes is gone. `saved`: the step of the last complete save."""
+    step = progress.step + 1
+    return TrainingError(
+        f"Another of the {size} processes of this run ended or cannot be reached, at step {step}.",
+        next_step=(
+            f"Its own message says why. Step {saved} is saved: start the processes again with "
+            f"holo resume {quoted(name)}."
+        )
+        if saved
+        else "Its own message says why. Nothing was saved yet: start the processes again.",
     )

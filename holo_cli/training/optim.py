@@ -203,6 +203,15 @@ class Optimizer:
             for key, value in part.state.get(p, {}).items()
         }
 
+    def state_shapes(self) -> dict[str, torch.Size]:
+        """The shape of every tensor that the state can have, by the names of `state_tensors`."""
+        scalar = torch.Size()
+        return {
+            f"{entry}/{key}": scalar if key == "step" else p.shape
+            for entry, p, part in self._entries()
+            for key in ((MOMENTUM,) if isinstance(part, Muon) else ADAM_STATE)
+        }
+
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `state_tensors`. A missing momentum raises KeyError and a shape that does
         not fit RuntimeError; the checkpoint reader turns both into one sentence."""
@@ -213,8 +222,13 @@ class Optimizer:
             found = {k: tensors[f"{entry}/{k}"] for k in ADAM_STATE if f"{entry}/{k}" in tensors}
             if any(t.shape != p.shape for key, t in found.items() if key != "step"):
                 raise RuntimeError(f"the moments of {entry} have another shape than the parameter")
+            if found and len(found) < len(ADAM_STATE):
+                raise RuntimeError(f"a part of the moments of {entry} is missing")
             if found:
-                part.state[p] = {key: t.clone().to(p.device) for key, t in found.items()}
+                part.state[p] = {
+                    key: t.to(p.device, torch.float32 if key == "step" else p.dtype).clone()
+                    for key, t in found.items()
+                }
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:

@@ -7,13 +7,16 @@ they read back to the same bits, so sums in the counters survive exactly.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
+from holo_cli.checkpoint.header import Count, Header, Name, StageRow, complaint
 from holo_cli.errors import CheckpointError
 from holo_cli.training.optim import Optimizer
 
@@ -45,14 +48,62 @@ class Progress:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Progress:
-        """Raises CheckpointError for counters that are not those of this version."""
+        """Raises CheckpointError for counters that are not those of this version, or cannot be."""
         try:
-            return cls(**stored)
-        except TypeError as error:
-            raise CheckpointError(
-                f"The training state in this checkpoint is not one that this holo knows ({error}).",
-                next_step="Resume it with the holo that wrote it; generate and chat still work.",
-            ) from error
+            return cls(**StoredProgress.model_validate(stored).model_dump(exclude_unset=True))
+        except ValidationError as error:
+            raise _unknown(complaint(error)) from error
+
+    @classmethod
+    def of(cls, header: Header) -> Progress:
+        """The progress in a checkpoint's header, which must say the same of the moment as the rest
+        of the header. Raises CheckpointError."""
+        found = cls.from_dict(header.state)
+        same = {
+            "step": found.step == header.step,
+            "tokens": found.tokens == header.tokens,
+            "history": found.history == header.history,
+            "stages": [StageRow(**row) for row in found.stages] == header.stages,
+        }
+        if wrong := [key for key, agrees in same.items() if not agrees]:
+            raise _unknown(f"its '{wrong[0]}' is not that of the header")
+        return found
+
+
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+# JSON has no NaN: a sum that was none is stored as null, and the next step says that it diverged
+Sum = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
+
+
+class StoredProgress(BaseModel):
+    """`Progress` as a checkpoint that anybody may have written holds it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: Count = 0
+    micro: Count = 0
+    tokens: Count = 0
+    windows: Count = 0
+    train_seconds: Seconds = 0.0
+    eval_seconds: Seconds = 0.0
+    train_loss: float | None = None
+    val_loss: float | None = None
+    bpb: float | None = None
+    best_val: float | None = None
+    best_step: Count = 0
+    step_loss: Sum = 0.0
+    logged_loss: Sum = 0.0
+    logged_steps: Count = 0
+    aux: dict[Name, Sum] = {}
+    history: list[dict[str, Any]] = []  # checked as the header's, which is the same
+    stages: list[dict[str, Any]] = []
+
+
+def _unknown(reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"The training state in this checkpoint is not one that this holo knows ({reason}).",
+        next_step="Resume it with the holo that wrote it; generate and chat still work.",
+    )
 
 
 def rng_states() -> dict[str, Tensor]:
@@ -98,11 +149,12 @@ def restore_training_state(
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
+    grads = part("grad/")
+    _check_tensors(model, optimizer, part("optimizer/"), grads)
     try:
         optimizer.load_state_tensors(part("optimizer/"))
-        grads = part("grad/")
         for name, p in model.named_parameters():
-            p.grad = grads[name].to(p.device).clone().view_as(p) if name in grads else None
+            p.grad = grads[name].to(p.device, p.dtype).clone() if name in grads else None
         known = _random("cpu", rank) in tensors
         mine = rank if known else 0
         torch.set_rng_state(tensors[_random("cpu", mine)])
@@ -113,8 +165,30 @@ def restore_training_state(
             torch.mps.set_rng_state(tensors[_random("mps", mine)])
         if not known:
             torch.manual_seed(int(torch.randint(2**62, ())) + rank)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"The training state in this checkpoint does not fit its model ({error}).",
-            next_step="Start a new run, or resume from another checkpoint.",
-        ) from error
+    except (KeyError, RuntimeError, TypeError) as error:  # a random state has its own form
+        raise _misfit(str(error).partition("\n")[0]) from error
+
+
+def _check_tensors(
+    model: nn.Module, optimizer: Optimizer, state: Mapping[str, Tensor], grads: Mapping[str, Tensor]
+) -> None:
+    """Raises CheckpointError for optimizer state or gradients of another form than the model's."""
+    shapes = {name: p.shape for name, p in model.named_parameters()}
+    expected = optimizer.state_shapes()
+    for name, tensor in state.items():
+        if name not in expected:
+            raise _misfit(f"the model has no place for 'optimizer/{name}'")
+        if tensor.shape != expected[name] or not tensor.is_floating_point():
+            raise _misfit(f"'optimizer/{name}' has another shape or kind than its parameter")
+    for name, tensor in grads.items():
+        if name not in shapes:
+            raise _misfit(f"the model has no place for 'grad/{name}'")
+        if tensor.shape != shapes[name] or not tensor.is_floating_point():
+            raise _misfit(f"'grad/{name}' has another shape or kind than its parameter")
+
+
+def _misfit(reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"The training state in this checkpoint does not fit its model ({reason}).",
+        next_step="Start a new run, or resume from another checkpoint.",
+    )

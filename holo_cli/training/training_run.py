@@ -21,7 +21,8 @@ from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
-from holo_cli.training.distributed import World, process_group
+from holo_cli.training.distributed import World, process_group, processes
+from holo_cli.training.failures import is_process_lost, process_lost
 from holo_cli.training.growth import first_step
 from holo_cli.training.memory_estimate import (
     at_full_depth,
@@ -84,20 +85,39 @@ class TrainingRun:
     ) -> Event:
         """Train, from the state in `tensors` or from the start; returns the final event.
 
-        Raises Stopped where a signal or `stop_at` ended it, after saving.
+        Raises Stopped where a signal or `stop_at` ended it, after saving; TrainingError where
+        another process of the run was lost.
         """
         trainer, progress = self.trainer, self.progress
         trainer.stop_at = stop_at
         if stop is not None:
             trainer.stop = stop
+        try:
+            reason, done = self._run(tensors)
+        except RuntimeError as error:
+            if processes() > 1 and is_process_lost(error):
+                raise process_lost(self.name, processes(), progress, trainer.saved) from error
+            raise
+        if reason in ("signal", "stop-at"):
+            raise Stopped(
+                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
+                next_step=f"Resume with: holo resume {quoted(self.name)}",
+            )
+        return done
+
+    def _run(self, tensors: Mapping[str, torch.Tensor] | None) -> tuple[str, Event]:
+        """What ended it, and the final event."""
+        trainer, progress = self.trainer, self.progress
         with ExitStack() as stack:
             self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
+            # before the rest: it is left last, and torchrun ends the processes of a lost one by
+            # SIGTERM, which must not come before this one's message
+            stack.enter_context(trainer.stop.on_signals())
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers)
                 stack.callback(self.log.close)
-            stack.enter_context(trainer.stop.on_signals())
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start()
@@ -108,12 +128,7 @@ class TrainingRun:
             reason = trainer.run()
             done = self._done(reason)
             self._event(done)
-        if reason in ("signal", "stop-at"):
-            raise Stopped(
-                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
-                next_step=f"Resume with: holo resume {quoted(self.name)}",
-            )
-        return done
+        return reason, done
 
     # -- events -----------------------------------------------------------------------------------
 

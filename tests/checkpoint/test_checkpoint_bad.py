@@ -25,6 +25,7 @@ from holo_cli.checkpoint import (
     read_header,
 )
 from holo_cli.config.model_schema import ModelConfig
+from tests.checkpoint.old_format import rewrite_head
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -38,18 +39,6 @@ def good(tmp_path: Path, run: Run) -> Path:
 def raw(path: Path, head: bytes, data: bytes = b"") -> Path:
     path.write_bytes(len(head).to_bytes(8, "little") + head + data)
     return path
-
-
-def edited(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], object]) -> Path:
-    """The file with its entries and its holo header changed, the tensors' bytes as they were."""
-    content = path.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    entries = json.loads(content[8:start])
-    header = json.loads(entries["__metadata__"]["holo"])
-    change(entries, header)
-    if "holo" in entries.get("__metadata__", {}):
-        entries["__metadata__"]["holo"] = json.dumps(header)
-    return raw(path, json.dumps(entries).encode(), content[start:])
 
 
 def refused(path: Path, match: str, load: Callable[[Path], object] = load_model) -> CheckpointError:
@@ -181,13 +170,13 @@ def test_tensors_that_cannot_be(tmp_path: Path, entries: dict[str, Any], match: 
     ],
 )
 def test_headers_that_do_not_fit(good: Path, changes: dict[str, Any], match: str) -> None:
-    refused(edited(good, lambda entries, header: header.update(changes)), match, read_header)
+    refused(rewrite_head(good, lambda entries, header: header.update(changes)), match, read_header)
 
 
 @pytest.mark.parametrize("text", ["[]", "null", "{", "[" * 100_000])
 def test_headers_that_are_no_objects(good: Path, text: str) -> None:
     refused(
-        edited(good, lambda entries, header: (header.clear(), entries.update(_holo(text)))),
+        rewrite_head(good, lambda entries, header: (header.clear(), entries.update(_holo(text)))),
         "is damaged",
         read_header,
     )
@@ -199,18 +188,19 @@ def _holo(text: str) -> dict[str, Any]:
 
 def test_a_missing_key_is_named(good: Path) -> None:
     refused(
-        edited(good, lambda e, header: header.pop("tokenizer")), "the key 'tokenizer' is missing"
+        rewrite_head(good, lambda e, header: header.pop("tokenizer")),
+        "the key 'tokenizer' is missing",
     )
 
 
 def test_keys_of_a_later_minor_version_do_no_harm(good: Path) -> None:
-    edited(good, lambda entries, header: header.update({"mood": "good"}))
+    rewrite_head(good, lambda entries, header: header.update({"mood": "good"}))
     assert read_header(good).step == 7
     load_model(good)
 
 
 def test_a_newer_format_says_how_to_update(good: Path) -> None:
-    error = refused(edited(good, lambda e, header: header.update(format=9)), "newer holo")
+    error = refused(rewrite_head(good, lambda e, header: header.update(format=9)), "newer holo")
     assert "pip install --upgrade" in error.next_step
 
 
@@ -244,7 +234,7 @@ def config(**changes: Any) -> Callable[[dict[str, Any], dict[str, Any]], object]
 def test_a_config_that_is_not_the_tensors(
     good: Path, change: Any, match: str, load: Callable[[Path], object]
 ) -> None:
-    refused(edited(good, change), match, load)
+    refused(rewrite_head(good, change), match, load)
 
 
 def test_a_config_key_of_a_newer_holo_names_that_version(good: Path) -> None:
@@ -252,7 +242,7 @@ def test_a_config_key_of_a_newer_holo_names_that_version(good: Path) -> None:
         header["config"]["model"]["gravity"] = 1
         header["versions"]["holo"] = "7.1.0"
 
-    error = refused(edited(good, change), "'gravity'")
+    error = refused(rewrite_head(good, change), "'gravity'")
     assert "holo 7.1.0" in error.next_step
 
 
@@ -268,7 +258,7 @@ def test_an_absurd_config_is_refused_before_any_allocation(
         return build(name, config)
 
     monkeypatch.setattr(registry, "build_model", spy)
-    refused(edited(path, config(width=2**20, heads=1)), "its config asks for")
+    refused(rewrite_head(path, config(width=2**20, heads=1)), "its config asks for")
     assert devices == ["meta"]
 
 
@@ -288,23 +278,25 @@ def test_an_absurd_config_is_refused_before_any_allocation(
     ],
 )
 def test_tokenizers_that_cannot_be(good: Path, tokenizer: dict[str, Any], match: str) -> None:
-    refused(edited(good, lambda e, header: header.update(tokenizer=tokenizer)), match)
+    refused(rewrite_head(good, lambda e, header: header.update(tokenizer=tokenizer)), match)
 
 
 def test_what_a_hostile_file_says_cannot_move_the_cursor(good: Path) -> None:
     error = refused(
-        edited(good, lambda e, header: header.update(model="\x1b[2J\nvanilla")), "\\\\x1b"
+        rewrite_head(good, lambda e, header: header.update(model="\x1b[2J\nvanilla")), "\\\\x1b"
     )
     assert str(error).isprintable()
     name = "\x1b]0;title\x07" + "long" * 1000
     bad = entry(offsets=[8, 4])  # the library quotes the name
-    error = refused(edited(good, lambda entries, h: entries.update({name: bad})), "title")
+    error = refused(rewrite_head(good, lambda entries, h: entries.update({name: bad})), "title")
     assert str(error).isprintable()
     assert len(str(error)) < 700
 
 
 def test_a_header_never_reaches_other_packages(good: Path) -> None:
-    refused(edited(good, lambda e, header: header.update(model="os")), "which this holo does not")
+    refused(
+        rewrite_head(good, lambda e, header: header.update(model="os")), "which this holo does not"
+    )
 
 
 # -- at random ------------------------------------------------------------------------------------
@@ -328,7 +320,8 @@ def test_truncation_anywhere_is_one_sentence(good: Path) -> None:
 
 
 def test_flipped_bytes_are_one_sentence_or_still_a_model(good: Path) -> None:
-    content = good.read_bytes()
+    """Of a file without digests: nothing else stands between damage and the parsers."""
+    content = rewrite_head(good, lambda entries, header: None).read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
     draw = random.Random(5)
     outcomes = {"refused": 0, "loaded": 0}

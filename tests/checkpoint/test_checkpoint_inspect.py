@@ -1,4 +1,4 @@
-"""`holo inspect` as data: from the header alone."""
+"""`holo inspect` as data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_it_says_what_there_is(tmp_path: Path, run: Run) -> None:
     assert found["shared"] == {"model/head.weight": "model/embedding.token.weight"}
 
 
-def test_it_reads_no_tensor_and_imports_no_torch(tmp_path: Path, make: Callable[..., Run]) -> None:
+def test_it_imports_no_torch(tmp_path: Path, make: Callable[..., Run]) -> None:
     path = make(width=64).save(tmp_path / "a.safetensors")
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")

@@ -16,6 +16,7 @@ from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.inference.chat import terminal
 from holo_cli.inference.chat.terminal import add_line, read_texts, run_chat, summary
 from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.streams import LastingStream
 from tests.inference.inference_fakes import Chain, Scripted, make_loaded
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=4)
@@ -139,19 +140,16 @@ def test_an_unexpected_error_is_told_and_the_conversation_continues(
 def test_a_reader_that_goes_away_ends_the_chat(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
     with (
-        Path(os.devnull).open("w", encoding="utf-8") as gone,
+        open(writer, "w", encoding="utf-8") as gone,  # noqa: PTH123 - a descriptor
         monkeypatch.context() as patch,
     ):
-        patch.setattr(sys, "stdout", gone)
-        patch.setattr("holo_cli.inference.chat.screen.write_exact", broken)
+        patch.setattr(sys, "stdout", LastingStream(gone))
         loaded = make_loaded(Scripted([], prompt=0))
         assert run_chat(loaded, GREEDY, stdin=io.StringIO("hi\nyou\n")) == 0
     assert "tokens/s" not in capsys.readouterr().err
-
-
-def broken(*_: object) -> None:
-    raise BrokenPipeError
 
 
 def test_what_a_model_generates_is_exact_off_a_terminal(
