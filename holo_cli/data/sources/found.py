@@ -111,10 +111,13 @@ def _in_folder(folder: Path) -> Found:
     kept = sorted(_once([*files, *links], passed), key=lambda p: p.relative_to(folder).as_posix())
     if not kept:
         held = ", ".join(f"{label}: {count}" for label, count in passed.most_common(_SHOWN))
-        files_can_be = f"Files can be {KINDS}."
+        if held:
+            raise DataError(
+                f"The folder {folder} has no text files.",
+                next_step=f"It has {held}. Files can be {KINDS}.",
+            )
         raise DataError(
-            f"The folder {folder} has no text files.",
-            next_step=f"It has {held}. {files_can_be}" if held else files_can_be,
+            f"The folder {folder} has no text files.", next_step=f"Files can be {KINDS}."
         )
     return Found(folder, kept, passed_over=passed)
 
