@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-UNREACHABLE = (
-    "ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError", "HTTPError",
-    "Could not connect", "Failed to query", "Connection refused",
-)  # fmt: skip
+UNREACHABLE = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "ProxyError", "SSLError",
+               "HTTPError", "Could not connect", "Failed to query",
+               "Connection refused")  # fmt: skip
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ def generate(
     top_p: options.TopP = None,
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
+    span_penalty: options.SpanPenalty = None,
     no_repeat_ngram_size: options.NoRepeatNgram = None,
     stop: options.Stop = None,
     num_samples: Annotated[
@@ -89,6 +90,7 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            span_penalty=span_penalty,
             no_repeat_ngram_size=no_repeat_ngram_size,
             stop=stop,
             num_samples=num_samples,
