@@ -115,7 +115,10 @@ def generate(
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
         out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
-    out.end("", f"holo chat{f' -c {quoted(checkpoint)}' if checkpoint else ''}")
+    from holo_cli.plugins import option
+
+    chosen = f" -c {quoted(checkpoint)}" if checkpoint else ""
+    out.end("", f"holo chat{option()}{chosen}")
 
 
 def read_prompt(prompt: str | None, file: Path | None, encoding: str | None = None) -> str:

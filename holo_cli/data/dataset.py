@@ -193,10 +193,12 @@ def _locate(path_or_name: str | Path) -> Path:
     known = [folder.name for folder in find_prepared()]
     hint = nearest(path.name, known)
     if str(path_or_name) in source_names():
-        command = f"Prepare it with: holo prepare {path_or_name}"
-    else:
-        command = "Prepare one with `holo prepare NAME`."
+        raise DataError(
+            f"There is no prepared set '{path_or_name}'.",
+            next_step=f"Prepare it with: holo prepare {path_or_name}",
+        )
     raise DataError(
         f"There is no prepared set '{path_or_name}'.",
-        next_step=f"{hint} {command}".strip(),
+        next_step=f"{hint} `holo prepare stories` prepares the embedded text, `holo prepare NAME "
+        "--source FILE` your own.",
     )
