@@ -9,6 +9,7 @@ import typer
 from holo_cli.cli import bench_options, complete, options
 from holo_cli.errors import CheckError, UsageError, nearest
 from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 
 def check(
@@ -89,7 +90,8 @@ def check(
             next_step="What each check asks: docs/commands/check.md.",
         )
     out.end(
-        f"{model}: {len(results)} checks, none failed.", f"holo train --model {quoted(shown_name)}"
+        f"{model}: {counted(len(results), 'check')}, none failed.",
+        f"holo train --model {quoted(shown_name)}",
     )
 
 

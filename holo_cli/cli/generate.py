@@ -12,6 +12,7 @@ from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import DataError, UsageError
 from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.early_exit import Calibration
@@ -114,7 +115,9 @@ def generate(
         out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
-        out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
+        out.note(
+            f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
+        )
     from holo_cli.plugins import option
 
     chosen = f" -c {quoted(checkpoint)}" if checkpoint else ""
@@ -189,8 +192,9 @@ def calibration_line(found: Calibration) -> str:
     """The result of `--exit-threshold auto`, for stderr."""
     return (
         f"Exit threshold {found.threshold:g}: loss {found.loss:.4f} nats per token with "
-        f"{found.mean_depth:.2f} of {found.layers} layers per token, {found.full_loss:.4f} with "
-        f"all layers, on {found.tokens:,} validation tokens."
+        f"{found.mean_depth:.2f} of {counted(found.layers, 'layer')} per token, "
+        f"{found.full_loss:.4f} with "
+        f"all layers, on {counted(found.tokens, 'validation token')}."
     )
 
 
@@ -198,4 +202,7 @@ def sample_line(sample: Sample, prompt_tokens: int) -> str:
     """The statistics of a sample, for stderr."""
     finish = FINISH.get(sample.finish, sample.finish)
     speed = f"{sample.tokens_per_second:.1f} tokens/s, " if sample.tokens_per_second else ""
-    return f"{sample.tokens} tokens, {speed}finish: {finish}, prompt: {prompt_tokens} tokens"
+    return (
+        f"{counted(sample.tokens, 'token')}, {speed}finish: {finish}, prompt: "
+        f"{counted(prompt_tokens, 'token')}"
+    )
