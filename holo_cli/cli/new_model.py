@@ -39,5 +39,5 @@ def new_model(
     out.document({"model": f"{mixer}:{class_name}", "files": paths})
     for path in paths:
         out.text(path.as_posix())
-    then = f"holo check {quoted(f'{mixer}:{class_name}')}"
-    out.end(f"Wrote {counted(len(paths), 'file')}.", then)
+    made = quoted(f"{mixer}:{class_name}")
+    out.end(f"Wrote {counted(len(paths), 'file')}.", f"holo check {made}")
