@@ -113,7 +113,9 @@ def generate(
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
         out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
-    out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
+    from holo_cli.plugins import option
+
+    out.end("", f"holo chat{option()}{f' -c {checkpoint}' if checkpoint else ''}")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
