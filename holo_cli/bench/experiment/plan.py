@@ -17,6 +17,7 @@ from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, read_toml
+from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
 MOST_RUNS = 10_000  # of one entry and of each kind: nobody waits for more
@@ -125,7 +126,7 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
-            f"{self.tune} trials": not 0 <= self.tune <= MOST_RUNS,
+            counted(self.tune, "trial"): not 0 <= self.tune <= MOST_RUNS,
             f"extend {self.extend}": not 0 <= self.extend <= MOST_RUNS,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
