@@ -6,7 +6,9 @@ a wrong encoding is reported at once.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -21,16 +23,16 @@ from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream,
 from holo_cli.data.sources.decoding import (
     check_encoding,
     encoding_of,
-    open_bytes,
-    readable,
     text_blocks,
 )
 from holo_cli.data.sources.formats import NotText
 from holo_cli.data.sources.found import COMPRESSED, KINDS, Found, find, kind_of
+from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
 from holo_cli.names import composed
 
 MOST_CUT = 100  # files listed as cut in meta.json
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')  # an object begins with a name
 
 
 def open_local(request: Request) -> Source:
@@ -51,6 +53,11 @@ def open_local(request: Request) -> Source:
                 raise
             unreadable["files that are not text"] += 1
             continue
+        if kind == "text" and _kind_by_content(path) == "json":
+            request.notice(
+                f"{path} looks like JSON, and is read as plain text. To use its rows, rename it so "
+                "that it ends in .jsonl."
+            )
         files.append((path, kind, encoding))
     if not files:
         raise DataError(
@@ -162,7 +169,7 @@ def _kind_by_content(path: Path) -> str:
         head = file.read(512)
     if head.startswith(b"PAR1"):
         return "parquet"
-    return "json" if head.lstrip().startswith((b'{"', b'[{"')) else "text"
+    return "json" if _JSON.match(head.removeprefix(codecs.BOM_UTF8)) else "text"
 
 
 def _digest(found: Found, paths: Sequence[Path]) -> str:
