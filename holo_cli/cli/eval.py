@@ -13,6 +13,7 @@ from holo_cli.cli import complete, eval_suite, options
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
@@ -313,7 +314,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
 
 def _show(result: Result, out: Output) -> None:
     total = result.total
-    documents = f"{total.documents:,} document{'' if total.documents == 1 else 's'}"
+    documents = counted(total.documents, "document")
     how = "state carried" if result.stride is None else f"stride {result.stride}"
     out.facts(
         [
@@ -323,7 +324,7 @@ def _show(result: Result, out: Output) -> None:
             ("perplexity", f"{_perplexity(total.perplexity)} per token"),
             ("word perplexity", f"{_perplexity(total.word_perplexity)} per word"),
             ("tokens", f"{total.tokens:,}"),
-            ("text", f"{size(total.bytes)}, {total.words:,} words, {documents}"),
+            ("text", f"{size(total.bytes)}, {counted(total.words, 'word')}, {documents}"),
             ("context", f"{result.context}, {how}"),
         ]
     )

@@ -11,6 +11,7 @@ import typer
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.early_exit import Calibration
@@ -45,6 +46,7 @@ def generate(
     top_p: options.TopP = None,
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
+    span_penalty: options.SpanPenalty = None,
     no_repeat_ngram_size: options.NoRepeatNgram = None,
     stop: options.Stop = None,
     num_samples: Annotated[
@@ -87,6 +89,7 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            span_penalty=span_penalty,
             no_repeat_ngram_size=no_repeat_ngram_size,
             stop=stop,
             num_samples=num_samples,
@@ -110,8 +113,12 @@ def generate(
         out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
-        out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
-    out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
+        out.note(
+            f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
+        )
+    from holo_cli.plugins import option
+
+    out.end("", f"holo chat{option()}{f' -c {checkpoint}' if checkpoint else ''}")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:
@@ -158,8 +165,9 @@ def calibration_line(found: Calibration) -> str:
     """The result of `--exit-threshold auto`, for stderr."""
     return (
         f"Exit threshold {found.threshold:g}: loss {found.loss:.4f} nats per token with "
-        f"{found.mean_depth:.2f} of {found.layers} layers per token, {found.full_loss:.4f} with "
-        f"all layers, on {found.tokens:,} validation tokens."
+        f"{found.mean_depth:.2f} of {counted(found.layers, 'layer')} per token, "
+        f"{found.full_loss:.4f} with "
+        f"all layers, on {counted(found.tokens, 'validation token')}."
     )
 
 
@@ -167,4 +175,7 @@ def sample_line(sample: Sample, prompt_tokens: int) -> str:
     """The statistics of a sample, for stderr."""
     finish = FINISH.get(sample.finish, sample.finish)
     speed = f"{sample.tokens_per_second:.1f} tokens/s, " if sample.tokens_per_second else ""
-    return f"{sample.tokens} tokens, {speed}finish: {finish}, prompt: {prompt_tokens} tokens"
+    return (
+        f"{counted(sample.tokens, 'token')}, {speed}finish: {finish}, prompt: "
+        f"{counted(prompt_tokens, 'token')}"
+    )

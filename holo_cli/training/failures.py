@@ -9,6 +9,7 @@ import torch.distributed as dist
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
 from holo_cli.training.state import Progress
+from holo_cli.wording import counted
 
 
 def diverged(progress: Progress, config: TrainingConfig, loss: float, norm: float) -> TrainingError:
@@ -32,7 +33,7 @@ def out_of_memory(progress: Progress, config: TrainingConfig, context: int) -> T
     smaller, more = max(1, config.batch_size // 2), config.grad_accum * 2
     return TrainingError(
         f"Out of memory at step {progress.step + 1} with batches of {config.batch_size} "
-        f"x {context} tokens.",
+        f"x {counted(context, 'token')}.",
         next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
         f"pieces), --grad-checkpoint, or --context {context // 2}.",
     )

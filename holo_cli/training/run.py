@@ -14,6 +14,7 @@ import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
+from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
@@ -58,6 +59,7 @@ def train(
         {f"model.{key}": value for key, value in from_tokenizer.items()}, source="the tokenizer"
     )
     _check_fits(resolved, data)
+    check_stop_at(stop_at, 0, resolved.training.steps)
     device = pick_device(resolved.training.device)
     # what `auto` found is part of the run: resume must compute in the same format
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
@@ -85,11 +87,13 @@ def resume(
 ) -> Event:
     """Resume a run from its last checkpoint; returns the final event.
 
-    `name` is a run, a path, or None for the newest run. It continues under its own name, or as
-    a copy named `run`. `steps` extends (or shortens) the schedule; `overrides` changes other dotted
-    config keys. Raises like `train`.
+    `name` is a run, a path, or None for the newest unfinished run. It continues under its own name,
+    or as a copy named `run`. `steps` extends (or shortens) the schedule; `overrides` changes other
+    dotted config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
+    if name is None:
+        path = newest_unfinished(steps).path
     header, tensors = load_training(path)
     if header.kind != "last":
         raise CheckpointError(
@@ -109,11 +113,8 @@ def resume(
         )
     progress = Progress.of(header)
     _check_micro(progress, resolved)
-    if progress.step >= resolved.training.steps:
-        raise UsageError(
-            f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
-            next_step=f"Extend it: holo resume {header.run} --steps {progress.step * 2}",
-        )
+    _check_end(header.run, progress.step, resolved.training.steps, asked=steps)
+    check_stop_at(stop_at, progress.step, resolved.training.steps)
     device = pick_device(resolved.training.device)
     shape = header.at_depth(resolved.model)
     model = registry.build_model(resolved.model_name, shape).to(device)
@@ -132,6 +133,43 @@ def _check_micro(progress: Progress, resolved: Resolved) -> None:
             f"The training state in this checkpoint has {progress.micro} forward passes of a step "
             f"of {resolved.training.grad_accum}.",
             next_step="Start a new run, or resume from another checkpoint.",
+        )
+
+
+def newest_unfinished(steps: int | None = None) -> Unfinished:
+    """The run that `resume` without a name resumes. Raises UsageError if all are finished.
+
+    `steps`: the length that its schedule would get."""
+    found = unfinished_runs(CHECKPOINTS, steps)
+    if not found:
+        newest = next(iter(known_runs(CHECKPOINTS)))
+        raise UsageError(
+            f"Every run in {CHECKPOINTS} is finished.",
+            next_step=f"Extend one with more steps: holo resume {newest} --steps N",
+        )
+    return found[0]
+
+
+def _check_end(run: str, step: int, steps: int, asked: int | None) -> None:
+    if step < steps:
+        return
+    if asked is not None:
+        raise UsageError(
+            f"--steps {asked} is not after the step that run '{run}' has reached, {step}.",
+            next_step=f"Give a larger number, such as --steps {step * 2}.",
+        )
+    raise UsageError(
+        f"Run '{run}' is finished: {step} of {steps} steps.",
+        next_step=f"Extend it: holo resume {run} --steps {step * 2}",
+    )
+
+
+def check_stop_at(stop_at: int | None, step: int, steps: int) -> None:
+    """Raise UsageError for a step to stop at that is not between `step` and the last one."""
+    if stop_at is not None and not step < stop_at <= steps:
+        raise UsageError(
+            f"--stop-at {stop_at} must be after step {step} and at most {steps}, the last step.",
+            next_step="Choose a step between them, or leave --stop-at out.",
         )
 
 

@@ -23,6 +23,7 @@ from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 from holo_cli.parsing import parse_object
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     import tokenizers
@@ -97,7 +98,7 @@ class JsonTokenizer(Tokenizer):
         if vocab_size < SMALLEST - 1 + count:
             raise UsageError(
                 f"A byte-level vocabulary of {vocab_size} is too small: there are 256 bytes "
-                f"and {count} special tokens.",
+                f"and {counted(count, 'special token')}.",
                 next_step=f"Use at least --vocab-size {SMALLEST - 1 + count}.",
             )
         library = Tokenizer(models.BPE())

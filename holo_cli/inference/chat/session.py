@@ -27,6 +27,7 @@ from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
 from holo_cli.inference.generation.stream import TextGeneration, ids_of_text
+from holo_cli.wording import counted
 
 SYSTEM_SHARE = 4  # the system text may take 1 / SYSTEM_SHARE of the context
 LANG = "lang"  # accepted by /set in addition to the sampling options
@@ -212,8 +213,9 @@ class ChatSession:
         length = len(self.loaded.tokenizer.encode(text))
         if limit is not None and length > limit // SYSTEM_SHARE:
             raise UsageError(
-                f"The system text has {length} tokens, but at most {limit // SYSTEM_SHARE} of this "
-                f"model's context of {limit} tokens are available for it.",
+                f"The system text has {counted(length, 'token')}, but at most "
+                f"{limit // SYSTEM_SHARE} of this "
+                f"model's context of {counted(limit, 'token')} are available for it.",
                 next_step="Shorten the system text.",
             )
         self.system = text

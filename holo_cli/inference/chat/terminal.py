@@ -22,6 +22,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.paths import chat_history
 from holo_cli.printable import message, one_line, printable
+from holo_cli.wording import counted
 
 PROMPT = "> "
 MORE = "... "
@@ -136,7 +137,8 @@ def summary(session: ChatSession) -> str:
     used = f"{s.context_used} of {s.context_limit}" if s.context_limit else str(s.context_used)
     finish = s.finish or "end"
     lines = [
-        f"[{s.tokens} tokens, {s.tokens_per_second:.1f} tokens/s, context {used}, finish: {finish}]"
+        f"[{counted(s.tokens, 'token')}, {s.tokens_per_second:.1f} tokens/s, context {used}, "
+        f"finish: {finish}]"
     ]
     if s.dropped_turns:
         lines.append(f"[Turns that no longer fit in the context: {s.dropped_turns}]")
