@@ -61,6 +61,7 @@ class TrainingRun:
         self.config = resolved.training
         self.log: MetricsLog | None = None
         self.origins = origins
+        self._notes: list[str] = []
         self.writer = CheckpointWriter(
             resolved, data, name, replaces=progress.step == 0, origins=origins
         )
@@ -120,14 +121,20 @@ class TrainingRun:
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start()
+            for note in self._notes:
+                trainer.warn(note)
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
-            elif self.origins:
+            elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
             reason = trainer.run()
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def note(self, message: str) -> None:
+        """A warning that is given once the run has started."""
+        self._notes.append(message)
 
     # -- events -----------------------------------------------------------------------------------
 

@@ -254,16 +254,29 @@ def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
     options.sources = [open_source(request) for request in options.requests]
 
 
+def _all_dropped(source: str, counts: Counter[str]) -> DataError:
+    dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
+    return DataError(
+        f"All text of {source} was dropped ({dropped}).",
+        next_step="Rows need text in the column that --text-field names (default: text)."
+        if "bad lines" in counts
+        else "Close the quotes, or save the table as tsv."
+        if "unclosed quotes" in counts
+        else "Check --lang: the rows name other languages."
+        if "other languages" in counts
+        else "Use a source with text.",
+    )
+
+
 def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     """The train/validation split, from the first documents."""
     counts: Counter[str] = Counter()
     first, complete = splitting.peek(options.documents(counts))
     if not first:
-        source, next_step = options.requests[0].source or options.name, "Use a source with text."
+        source = options.requests[0].source or options.name
         if counts:
-            dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
-            raise DataError(f"All text of {source} was dropped ({dropped}).", next_step=next_step)
-        raise DataError(f"There is no text in {source}.", next_step=next_step)
+            raise _all_dropped(source, counts)
+        raise DataError(f"There is no text in {source}.", next_step="Use a source with text.")
     plan = splitting.plan_split(first, complete, options.val_fraction)
     known = {stream.language for source in options.sources for stream in source.streams}
     return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))

@@ -8,8 +8,10 @@ shards.
 
 from __future__ import annotations
 
+import codecs
 import glob
 import hashlib
+import re
 import shutil
 import sys
 import tempfile
@@ -27,11 +29,10 @@ from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream,
 from holo_cli.data.sources.decoding import (
     check_encoding,
     encoding_of,
-    open_bytes,
-    readable,
     text_blocks,
 )
 from holo_cli.data.sources.formats import NotText
+from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError, nearest
 
 TEXT = {".txt", ".text", ".md", ".markdown"}
@@ -39,6 +40,7 @@ JSON = {".jsonl", ".ndjson", ".json"}
 TABLE = {".csv", ".tsv"}
 PARQUET = {".parquet"}
 COMPRESSED = {".gz", ".zst"}
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')  # an object begins with a name
 KINDS = "txt, md, json, jsonl, csv, tsv or parquet, each also .gz or .zst"
 
 
@@ -69,6 +71,11 @@ def open_local(request: Request) -> Source:
                 raise
             unreadable["files that are not text"] += 1
             continue
+        if kind == "text" and _kind_by_content(path) == "json":
+            request.notice(
+                f"{path} looks like JSON, and is read as plain text. To use its rows, rename it so "
+                "that it ends in .jsonl."
+            )
         files.append((path, kind, encoding))
     if not files:
         raise DataError(
@@ -218,7 +225,7 @@ def _kind_by_content(path: Path) -> str:
         head = file.read(512)
     if head.startswith(b"PAR1"):
         return "parquet"
-    return "json" if head.lstrip().startswith((b'{"', b'[{"')) else "text"
+    return "json" if _JSON.match(head.removeprefix(codecs.BOM_UTF8)) else "text"
 
 
 def _digest(root: Path, paths: Sequence[Path], source: str) -> str:
