@@ -85,13 +85,13 @@ class Bench:
         return {"target": name, "damage": description, "command": "", "fault": fault}
 
 
-def cases(what: str, count: int | None, short: bool) -> list[str]:
+def cases(what: str, first: int, count: int | None, short: bool) -> list[str]:
     """The names of a campaign's cases."""
     if what == "scenarios":
         return [f"scenario-{name}" for name in (SHORT_SCENARIOS if short else SCENARIOS)]
     number = count or (SHORT if short else COUNTS)[what]
     kind = {"kills": "kill", "prepare": "prepare", "mutations": "mutation"}[what]
-    return [f"{kind}-{n}" for n in range(number)]
+    return [f"{kind}-{n}" for n in range(first, first + number)]
 
 
 def code_tested() -> str:
@@ -122,6 +122,9 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     made.add_argument("--what", action="append", choices=WHAT, help="campaign (default: all)")
     made.add_argument("--count", type=int, help="cases of each campaign (default: 100, 40, 10,000)")
+    made.add_argument(
+        "--first", type=int, default=0, metavar="N", help="number of the first case (default: 0)"
+    )
     made.add_argument("--short", action="store_true", help="a few cases of each campaign")
     made.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     made.add_argument(
@@ -163,7 +166,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_all(bench: Bench, rows: Rows, asked: argparse.Namespace) -> int:
     """Run what has no row yet; the exit code."""
-    names = [case for what in asked.what or WHAT for case in cases(what, asked.count, asked.short)]
+    names = [
+        case
+        for what in asked.what or WHAT
+        for case in cases(what, asked.first, asked.count, asked.short)
+    ]
     for number, case in enumerate(names, start=1):
         if case in rows:
             continue
