@@ -107,6 +107,12 @@ def use(name: str) -> str:
     return origin.name
 
 
+def option() -> str:
+    """` --model FILE:CLASS`, to be added to a proposed command, if `--model` named one file."""
+    named = list(_named.values())
+    return f" --model {named[0]}" if len(named) == 1 else ""
+
+
 def environment() -> dict[str, str]:
     """Variables with which another process of this program finds the same files."""
     allowed = [f"{origin.module}:{origin.class_name}" for origin in files().values()]

@@ -45,6 +45,7 @@ def generate(
     top_p: options.TopP = None,
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
+    span_penalty: options.SpanPenalty = None,
     no_repeat_ngram_size: options.NoRepeatNgram = None,
     stop: options.Stop = None,
     num_samples: Annotated[
@@ -87,6 +88,7 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            span_penalty=span_penalty,
             no_repeat_ngram_size=no_repeat_ngram_size,
             stop=stop,
             num_samples=num_samples,
@@ -111,7 +113,9 @@ def generate(
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
         out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
-    out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
+    from holo_cli.plugins import option
+
+    out.end("", f"holo chat{option()}{f' -c {checkpoint}' if checkpoint else ''}")
 
 
 def read_prompt(prompt: str | None, file: Path | None) -> str:

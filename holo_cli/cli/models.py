@@ -71,8 +71,9 @@ def models(
     ]
     out.table(("preset", *(title for _, title, _ in COSTS)), table)
     out.note(f"For a vocabulary of {vocab_size:,} tokens and each preset's context length.")
-    largest = ", ".join(f"{gb} GB: {preset or 'none'}" for gb, preset in row["fits"].items())
-    out.note(f"Largest preset that trains in a memory of {largest}.")
+    if len(table) > 1:
+        largest = ", ".join(f"{gb} GB: {preset or 'none'}" for gb, preset in row["fits"].items())
+        out.note(f"Largest preset that trains in a memory of {largest}.")
     typed = str(registry.find(row["name"])) if is_file(row["name"]) else row["name"]
     preset = f" --preset {row['presets'][0]}" if row["presets"] else ""
     out.end("", f"holo train --model {typed}{preset}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,7 +15,10 @@ def new_model(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of the new model, as in moving-average.")
     ],
-    out_path: options.Out = None,
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="Folder to write (default: NAME)."),
+    ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,

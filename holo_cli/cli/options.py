@@ -232,6 +232,15 @@ RepetitionPenalty = Annotated[
         help="Make repeated tokens less likely; 1 disables (default: 1).",
     ),
 ]
+SpanPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--span-penalty",
+        metavar="X",
+        help="Make it less likely that a span of two or more tokens is repeated, the longer the "
+        "span the less; 0 disables (default: 0).",
+    ),
+]
 NoRepeatNgram = Annotated[
     int | None,
     typer.Option(

@@ -16,7 +16,7 @@ class TrainingConfig(BaseModel):
 
     steps: int = Field(1000, ge=1, description="optimizer steps of the whole schedule")
     batch_size: int = Field(16, ge=1, description="sequences in one forward pass")
-    grad_accum: int = Field(1, ge=1, description="forward passes per optimizer step")
+    grad_accum: int = Field(1, ge=1, le=1_000_000, description="forward passes per optimizer step")
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="muon: matrices by Muon, the rest by AdamW; adamw: everything"
     )

@@ -187,5 +187,6 @@ def _locate(path_or_name: str | Path) -> Path:
     hint = nearest(path.name, known)
     raise DataError(
         f"There is no prepared set '{path_or_name}'.",
-        next_step=f"{hint} Prepare one with `holo prepare NAME`.".strip(),
+        next_step=f"{hint} `holo prepare stories` prepares the embedded text, `holo prepare NAME "
+        "--source FILE` your own.",
     )

@@ -35,7 +35,8 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
             languages = [f for f in LANGUAGE_FIELDS if f in schema.names and _is_text(schema, f)]
             columns = list(dict.fromkeys([keys[0], *languages]))
             found = False
-            for batch in file.iter_batches(batch_size=256, columns=columns):
+            # few rows: a column that repeats a long text takes its full size only here
+            for batch in file.iter_batches(batch_size=64, columns=columns):
                 texts = _texts(batch.column(keys[0]), keys[1:])
                 codes = [_texts(batch.column(name), []) for name in languages]
                 for row, text in enumerate(texts):

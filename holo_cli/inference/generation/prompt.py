@@ -109,6 +109,15 @@ def first_plain_id(tokenizer: Tokenizer) -> int:
     return next(i for i in range(tokenizer.vocab_size) if i not in special)
 
 
+def span_breakers(tokenizer: Tokenizer) -> list[int]:
+    """Ids at which a repeated span ends for `--span-penalty`: special tokens and line ends."""
+    return [
+        token
+        for token in range(tokenizer.vocab_size)
+        if b"\n" in (piece := tokenizer.token_bytes(token)) or not piece
+    ]
+
+
 def unsampled_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
     """Ids that must never be sampled: markers, and model rows beyond the tokenizer's vocabulary."""
     special = [i for i in tokenizer.specials.values() if i != tokenizer.end]

@@ -60,14 +60,14 @@ def test_add_line_is_pure() -> None:
 
 
 def test_piped_conversation(capsys: pytest.CaptureFixture[str]) -> None:
-    loaded = make_loaded(Scripted([*"네가".encode()], prompt=2))
+    loaded = make_loaded(Scripted([*"네!".encode()], prompt=2))
     code = run_chat(loaded, GREEDY, stdin=io.StringIO("hi\n\n/set temperature 0.0\n/exit\nno\n"))
     out, err = capsys.readouterr()
     assert code == 0
-    assert out == "네\n"  # four tokens: a syllable and a third of the next
+    assert out == "네!\n"
     assert "This is a base model: it continues your text." in err
     assert "[4 tokens," in err
-    assert "context 5, finish: length" in err
+    assert "context 6, finish: length" in err
     assert "temperature 0.0" in err
 
 
