@@ -1,4 +1,4 @@
-"""Makes constraints.txt and constraints-cuda.txt: `make constraints`.
+"""Makes constraints.txt and constraints-cuda.txt: `make constraints`, or with UPGRADE=1.
 
 Every package that the project's environment contains, with its version and the hashes of all its
 files on the Python package index, for every system and Python from 3.11 on (environment markers
