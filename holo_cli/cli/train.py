@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
+from holo_cli.names import quoted
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -195,4 +196,4 @@ def finish(done: dict[str, object], out: Output) -> None:
         for line in summary(done):
             out.text(line)
     best = done.get("best") or done.get("last")
-    out.end("", f'holo generate{option()} -c {best} --prompt "..."')
+    out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

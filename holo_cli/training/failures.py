@@ -8,7 +8,9 @@ import torch.distributed as dist
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
+from holo_cli.names import quoted
 from holo_cli.training.state import Progress
+from holo_cli.wording import counted
 
 
 def diverged(progress: Progress, config: TrainingConfig, loss: float, norm: float) -> TrainingError:
@@ -32,7 +34,7 @@ def out_of_memory(progress: Progress, config: TrainingConfig, context: int) -> T
     smaller, more = max(1, config.batch_size // 2), config.grad_accum * 2
     return TrainingError(
         f"Out of memory at step {progress.step + 1} with batches of {config.batch_size} "
-        f"x {context} tokens.",
+        f"x {counted(context, 'token')}.",
         next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
         f"pieces), --grad-checkpoint, or --context {context // 2}.",
     )
@@ -61,7 +63,7 @@ def process_lost(name: str, size: int, progress: Progress, saved: int | None) ->
         f"Another of the {size} processes of this run ended or cannot be reached, at step {step}.",
         next_step=(
             f"Its own message says why. Step {saved} is saved: start the processes again with "
-            f"holo resume {name}."
+            f"holo resume {quoted(name)}."
         )
         if saved
         else "Its own message says why. Nothing was saved yet: start the processes again.",

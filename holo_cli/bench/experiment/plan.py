@@ -16,7 +16,9 @@ from typing import Any
 from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
+from holo_cli.names import existing
 from holo_cli.parsing import ParseError, read_toml
+from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
 MOST_RUNS = 10_000  # of one entry and of each kind: nobody waits for more
@@ -125,7 +127,7 @@ class Plan:
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
-            f"{self.tune} trials": not 0 <= self.tune <= MOST_RUNS,
+            counted(self.tune, "trial"): not 0 <= self.tune <= MOST_RUNS,
             f"extend {self.extend}": not 0 <= self.extend <= MOST_RUNS,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
@@ -248,7 +250,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
             f"The model '{name}' is a class in a Python file that was not named.",
             next_step=f"Set {plugins.VARIABLE}=path/to/{Path(name).name} in the environment.",
         )
-    if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
+    if name.endswith(CHECKPOINT_SUFFIX) or existing(name).exists():
         return UsageError(
             f"'{name}' is a file; a comparison trains models from scratch, by their names.",
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "
