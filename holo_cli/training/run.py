@@ -18,6 +18,7 @@ from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
@@ -88,18 +89,14 @@ def resume(
     """Resume a run from its last checkpoint; returns the final event.
 
     `name` is a run, a path, or None for the newest unfinished run. It continues under its own name,
-    or as a copy named `run`. `steps` extends (or shortens) the schedule; `overrides` changes other
-    dotted config keys. Raises like `train`.
+    or as a copy named `run`. A file without training state (RUN_best) goes on from its weights with
+    a fresh optimizer, which a warning tells. `steps` extends (or shortens) the schedule;
+    `overrides` changes other dotted config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
     if name is None:
         path = newest_unfinished(steps).path
     header, tensors = load_training(path)
-    if header.kind != "last":
-        raise CheckpointError(
-            f"{path} holds weights only, no training state.",
-            next_step="Resume from the run's _last file, or train a new run.",
-        )
     name = _resumed_name(path, header, run)
     resolved = Resolved.from_dict(header.model_dump())
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
@@ -109,9 +106,11 @@ def resume(
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
             f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
-            next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
+            next_step=f"Start a new run: holo train --model {header.model} "
+            f"--data {quoted(data.path)}",
         )
-    progress = Progress.of(header)
+    exact = header.kind == "last"
+    progress = Progress.of(header) if exact else _progress_of_weights(header, resolved)
     _check_micro(progress, resolved)
     _check_end(header.run, progress.step, resolved.training.steps, asked=steps)
     check_stop_at(stop_at, progress.step, resolved.training.steps)
@@ -121,8 +120,29 @@ def resume(
     with torch.no_grad():
         for key, target in model.state_dict().items():
             target.copy_(tensors[f"model/{key}"])
-    return TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins).run(
-        tensors=tensors, stop=stop, stop_at=stop_at
+    training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
+    if not exact:
+        training.note(
+            f"{path.as_posix()} holds no training state: its weights go on from step "
+            f"{progress.step} with a fresh optimizer, so the loss may rise at first."
+        )
+    return training.run(tensors=tensors if exact else None, stop=stop, stop_at=stop_at)
+
+
+def _progress_of_weights(header: Header, resolved: Resolved) -> Progress:
+    """Where a run was when a file without training state was written, as far as it tells."""
+    config = resolved.training
+    rows = header.step * config.batch_size * config.grad_accum
+    return Progress(
+        step=header.step,
+        tokens=header.tokens,
+        windows=max(rows, header.tokens // resolved.model.context),
+        val_loss=header.losses.val,
+        bpb=header.losses.bpb,
+        best_val=header.losses.best_val,
+        best_step=header.step,
+        history=list(header.history),
+        stages=[row.model_dump() for row in header.stages],
     )
 
 
@@ -145,7 +165,7 @@ def newest_unfinished(steps: int | None = None) -> Unfinished:
         newest = next(iter(known_runs(CHECKPOINTS)))
         raise UsageError(
             f"Every run in {CHECKPOINTS} is finished.",
-            next_step=f"Extend one with more steps: holo resume {newest} --steps N",
+            next_step=f"Extend one with more steps: holo resume {quoted(newest)} --steps N",
         )
     return found[0]
 
@@ -160,7 +180,7 @@ def _check_end(run: str, step: int, steps: int, asked: int | None) -> None:
         )
     raise UsageError(
         f"Run '{run}' is finished: {step} of {steps} steps.",
-        next_step=f"Extend it: holo resume {run} --steps {step * 2}",
+        next_step=f"Extend it: holo resume {quoted(run)} --steps {step * 2}",
     )
 
 
@@ -197,8 +217,8 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
         if asked in existing and not force:
             raise UsageError(
                 f"A run '{asked}' exists already.",
-                next_step=f"Resume it (holo resume {asked}), choose another --run, or replace "
-                "it with --force.",
+                next_step=f"Resume it (holo resume {quoted(asked)}), choose another --run, or "
+                "replace it with --force.",
             )
         return asked
     base = name = f"{registry.short_name(model)}-{data.name}"
@@ -212,11 +232,14 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
 def _resumed_name(path: Path, header: Header, asked: str | None) -> str:
     """The run's own name, or the asked one; never the name of another run."""
     name = header.run if asked is None else asked
-    own = run_path(CHECKPOINTS, name, "last").resolve() == path.resolve()
+    last = run_path(CHECKPOINTS, name, "last")
+    best = run_path(CHECKPOINTS, name, "best")
+    own = path.resolve() == (last if last.exists() else best).resolve()
     if name in known_runs(CHECKPOINTS) and not own:
         raise UsageError(
             f"{path.as_posix()} would resume as run '{name}' and overwrite the run of that name in "
             f"{CHECKPOINTS}.",
-            next_step=f"Give it another name: holo resume {path.as_posix()} --run {name}-2",
+            next_step=f"Give it another name: holo resume {quoted(path.as_posix())} "
+            f"--run {quoted(name)}-2",
         )
     return name

@@ -17,6 +17,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
@@ -61,6 +62,7 @@ class TrainingRun:
         self.config = resolved.training
         self.log: MetricsLog | None = None
         self.origins = origins
+        self._notes: list[str] = []
         self.writer = CheckpointWriter(
             resolved, data, name, replaces=progress.step == 0, origins=origins
         )
@@ -100,7 +102,7 @@ class TrainingRun:
         if reason in ("signal", "stop-at"):
             raise Stopped(
                 f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
-                next_step=f"Resume with: holo resume {self.name}",
+                next_step=f"Resume with: holo resume {quoted(self.name)}",
             )
         return done
 
@@ -120,14 +122,20 @@ class TrainingRun:
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start()
+            for note in self._notes:
+                trainer.warn(note)
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
-            elif self.origins:
+            elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
             reason = trainer.run()
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def note(self, message: str) -> None:
+        """A warning that is given once the run has started."""
+        self._notes.append(message)
 
     # -- events -----------------------------------------------------------------------------------
 
