@@ -154,6 +154,7 @@ def train(
         show(resolved, out)
         return
     from holo_cli.cli import train_data
+    from holo_cli.cli.expectations import expecting
     from holo_cli.cli.progress import Events
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import train as run_training
@@ -162,7 +163,8 @@ def train(
     note_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
-            resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text,
+            resolved, run=run, stop_at=stop_at, force=force,
+            events=expecting(events, resolved.data.path, out), sampler=sample_text,
             start=origin,
         )  # fmt: skip
     finish(done, out)
