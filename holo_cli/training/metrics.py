@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from holo_cli.errors import TrainingError
-from holo_cli.files import atomic_write_bytes
+from holo_cli.files import atomic_write_bytes, remove_leftovers
 from holo_cli.parsing import ParseError, parse_object, read_bytes
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class MetricsLog:
         self, folder: Path, step: int, layers: int, board: Callable[..., SummaryWriter]
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.path)
         keep = b""
         if step and self.path.exists():
             keep = _kept(self.path, step, layers)

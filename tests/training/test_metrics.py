@@ -22,3 +22,11 @@ def test_a_deleted_folder_is_made_again(tmp_path: Path) -> None:
     log.close()
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks of open files differ")
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / ".metrics.jsonl.0123abcd.tmp"
+    left.write_bytes(b"half")
+    MetricsLog(tmp_path).close()
+    assert not left.exists()
