@@ -30,16 +30,22 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every file is checked against its hash. NVIDIA's libraries only where torch is the build that needs
-# them: where pip is given torch's build for CPUs, it is that one.
-PIP := -m pip --disable-pip-version-check install --quiet --no-deps
-HASHED := $(PIP) --require-hashes
+# Every file is checked against its hash. torch comes first and is chosen by version alone: where pip
+# is given its build for CPUs, it is that one, and NVIDIA's libraries are left out.
+PIP := -m pip --disable-pip-version-check
+HASHED := $(PIP) install --quiet --no-deps --require-hashes
+TORCH := build/torch
 $(READY): pyproject.toml constraints.txt constraints-cuda.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -rf $(TORCH) && mkdir -p $(TORCH)
+	sed -n '/^torch==/,/[^\\]$$/p' constraints.txt > $(TORCH)/torch.txt
+	$(BIN)/python $(PIP) download --quiet --no-deps --dest $(TORCH) `sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt`
+	$(BIN)/python $(HASHED) --no-index --find-links $(TORCH) -r $(TORCH)/torch.txt
+	rm -rf $(TORCH)
 	$(BIN)/python $(HASHED) -r constraints.txt
 	$(BIN)/python -c "from importlib.metadata import version as v; exit('+cpu' not in v('torch'))" \
 		|| $(BIN)/python $(HASHED) -r constraints-cuda.txt
-	$(BIN)/python $(PIP) --no-build-isolation -e .
+	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
 
 constraints: $(TOOLS)  ## pins and hashes anew from pyproject.toml; UPGRADE=1 takes newer versions

@@ -25,7 +25,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -195,10 +195,16 @@ def stored(out: Path) -> dict[Key, dict[str, Any]]:
     return {(r["text"], r["kernel"], r["coords"], r["rate"], r["seed"]): r for r in rows}
 
 
-def best_rate(done: dict[Key, dict[str, Any]], text: str, kernel: str, coords: int) -> float | None:
+def best_rate(
+    done: dict[Key, dict[str, Any]],
+    text: str,
+    kernel: str,
+    coords: int,
+    rates: Sequence[float] = RATES,
+) -> float | None:
     """The rate of least mean loss over the sweep's seeds; None while a run is missing."""
     means = {}
-    for rate in RATES:
+    for rate in rates:
         keys = [(text, kernel, coords, rate, seed) for seed in SWEEP_SEEDS]
         if any(key not in done for key in keys):
             return None
@@ -207,20 +213,24 @@ def best_rate(done: dict[Key, dict[str, Any]], text: str, kernel: str, coords: i
 
 
 def missing(
-    done: dict[Key, dict[str, Any]], texts: list[str], coords: list[int], seeds: int
+    done: dict[Key, dict[str, Any]],
+    texts: list[str],
+    coords: list[int],
+    seeds: int,
+    rates: Sequence[float] = RATES,
 ) -> Iterator[Key]:
     """Runs to do, one at a time; `done` is read again after each, since the sweep decides."""
     for text in texts:
         for kernel in KERNELS:
             for d in coords:
-                for rate in RATES:
+                for rate in rates:
                     for seed in SWEEP_SEEDS:
                         if (text, kernel, d, rate, seed) not in done:
                             yield text, kernel, d, rate, seed
         for seed in range(seeds):
             for kernel in KERNELS:
                 for d in coords:
-                    best = best_rate(done, text, kernel, d)
+                    best = best_rate(done, text, kernel, d, rates)
                     assert best is not None
                     if (text, kernel, d, best, seed) not in done:
                         yield text, kernel, d, best, seed
@@ -234,7 +244,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     return statistics.fmean(values), half
 
 
-def summary(done: dict[Key, dict[str, Any]]) -> str:
+def summary(done: dict[Key, dict[str, Any]], rates: Sequence[float] = RATES) -> str:
     """Markdown: excess loss by text and coordinates, and curved minus flat, paired by seed."""
     lines = [
         "| text | coordinates | curved, above the floor | flat | curved - flat | seeds | beta |",
@@ -243,22 +253,22 @@ def summary(done: dict[Key, dict[str, Any]]) -> str:
     for text in TEXTS:
         for d in sorted({key[2] for key in done if key[0] == text}):
             loss: dict[str, dict[int, float]] = {}
-            rates, betas = {}, []
+            chosen, betas = {}, []
             for kernel in KERNELS:
-                best = best_rate(done, text, kernel, d)
+                best = best_rate(done, text, kernel, d, rates)
                 found = [
                     row for key, row in done.items()
                     if key[:4] == (text, kernel, d, best) and key[4] not in SWEEP_SEEDS
                 ]  # fmt: skip
                 loss[kernel] = {row["seed"]: row["loss"] - row["floor"] for row in found}
-                rates[kernel] = best
+                chosen[kernel] = best
                 betas += [row["beta"] for row in found if row["beta"] is not None]
             both = sorted(set(loss["lorentz"]) & set(loss["gaussian"]))
             if not both:
                 continue
             cells = [
                 "{:.4f} ± {:.4f}".format(*interval([loss[kernel][seed] for seed in both]))
-                + f" (rate x {rates[kernel]:g})"
+                + f" (rate x {chosen[kernel]:g})"
                 for kernel in KERNELS
             ]
             gap = interval([loss["lorentz"][s] - loss["gaussian"][s] for s in both])
@@ -286,14 +296,19 @@ def main() -> None:
     parser.add_argument("--seeds", default=6, type=int, help="fresh seeds (default: %(default)s)")
     parser.add_argument("--steps", default=300, type=int, help="of training (default: %(default)s)")
     parser.add_argument("--rows", default=16, type=int, help="of a batch (default: %(default)s)")
+    parser.add_argument(
+        "--rates", nargs="+", default=list(RATES), type=float,
+        help="of the sweep, as multiples (default: 1 2 4 8)",
+    )  # fmt: skip
     parser.add_argument("--summary", action="store_true", help="print the tables of `--out`")
     asked = parser.parse_args()
     done = stored(asked.out)
     if asked.summary:
-        print(summary(done))
+        print(summary(done, asked.rates))
         return
     tests = {text: draw(text, TEST_ROWS, TEST_SEED, floor=True) for text in asked.texts}
-    while (key := next(missing(done, asked.texts, asked.coords, asked.seeds), None)) is not None:
+    sweep = (asked.texts, asked.coords, asked.seeds, asked.rates)
+    while (key := next(missing(done, *sweep), None)) is not None:
         row = run(*key, steps=asked.steps, rows=asked.rows, test=tests[key[0]])
         with asked.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

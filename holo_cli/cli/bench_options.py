@@ -13,6 +13,7 @@ from holo_cli import registry
 from holo_cli.cli import complete
 from holo_cli.cli.output import Output, duration, size
 from holo_cli.errors import UsageError
+from holo_cli.names import existing
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def read_plan(
     if preset is not None and file is not None:
         raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
     if file is not None:
-        return read(file), file.stem
+        return read(existing(file)), file.stem
     return named(preset or default), preset or default
 
 

@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import bench_options, complete, options
 from holo_cli.errors import CheckError, UsageError, nearest
+from holo_cli.names import quoted
 from holo_cli.wording import counted
 
 
@@ -90,7 +91,7 @@ def check(
         )
     out.end(
         f"{model}: {counted(len(results), 'check')}, none failed.",
-        f"holo train --model {shown_name}",
+        f"holo train --model {quoted(shown_name)}",
     )
 
 

@@ -9,6 +9,7 @@ import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output
+from holo_cli.names import quoted
 from holo_cli.wording import counted
 
 
@@ -38,4 +39,5 @@ def new_model(
     out.document({"model": f"{mixer}:{class_name}", "files": paths})
     for path in paths:
         out.text(path.as_posix())
-    out.end(f"Wrote {counted(len(paths), 'file')}.", f"holo check {mixer}:{class_name}")
+    made = quoted(f"{mixer}:{class_name}")
+    out.end(f"Wrote {counted(len(paths), 'file')}.", f"holo check {made}")

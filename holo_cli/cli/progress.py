@@ -89,6 +89,10 @@ class Events:
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self._say("Warning: " + str(event["message"]), always=True)
 
+    def say(self, text: str) -> None:
+        """A line for people, above the bar if there is one."""
+        self._say(text)
+
     def _say(self, text: str, always: bool = False) -> None:
         if self._bar:
             self._bar.say(text)

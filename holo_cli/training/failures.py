@@ -8,6 +8,7 @@ import torch.distributed as dist
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
+from holo_cli.names import quoted
 from holo_cli.training.state import Progress
 from holo_cli.wording import counted
 
@@ -62,7 +63,7 @@ def process_lost(name: str, size: int, progress: Progress, saved: int | None) ->
         f"Another of the {size} processes of this run ended or cannot be reached, at step {step}.",
         next_step=(
             f"Its own message says why. Step {saved} is saved: start the processes again with "
-            f"holo resume {name}."
+            f"holo resume {quoted(name)}."
         )
         if saved
         else "Its own message says why. Nothing was saved yet: start the processes again.",

@@ -18,6 +18,7 @@ from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.precision import pick_device, pick_dtype
@@ -105,7 +106,8 @@ def resume(
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
             f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
-            next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
+            next_step=f"Start a new run: holo train --model {header.model} "
+            f"--data {quoted(data.path)}",
         )
     exact = header.kind == "last"
     progress = Progress.of(header) if exact else _progress_of_weights(header, resolved)
@@ -163,7 +165,7 @@ def newest_unfinished(steps: int | None = None) -> Unfinished:
         newest = next(iter(known_runs(CHECKPOINTS)))
         raise UsageError(
             f"Every run in {CHECKPOINTS} is finished.",
-            next_step=f"Extend one with more steps: holo resume {newest} --steps N",
+            next_step=f"Extend one with more steps: holo resume {quoted(newest)} --steps N",
         )
     return found[0]
 
@@ -178,7 +180,7 @@ def _check_end(run: str, step: int, steps: int, asked: int | None) -> None:
         )
     raise UsageError(
         f"Run '{run}' is finished: {step} of {steps} steps.",
-        next_step=f"Extend it: holo resume {run} --steps {step * 2}",
+        next_step=f"Extend it: holo resume {quoted(run)} --steps {step * 2}",
     )
 
 
@@ -215,8 +217,8 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
         if asked in existing and not force:
             raise UsageError(
                 f"A run '{asked}' exists already.",
-                next_step=f"Resume it (holo resume {asked}), choose another --run, or replace "
-                "it with --force.",
+                next_step=f"Resume it (holo resume {quoted(asked)}), choose another --run, or "
+                "replace it with --force.",
             )
         return asked
     base = name = f"{registry.short_name(model)}-{data.name}"
@@ -237,6 +239,7 @@ def _resumed_name(path: Path, header: Header, asked: str | None) -> str:
         raise UsageError(
             f"{path.as_posix()} would resume as run '{name}' and overwrite the run of that name in "
             f"{CHECKPOINTS}.",
-            next_step=f"Give it another name: holo resume {path.as_posix()} --run {name}-2",
+            next_step=f"Give it another name: holo resume {quoted(path.as_posix())} "
+            f"--run {quoted(name)}-2",
         )
     return name

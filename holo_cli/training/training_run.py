@@ -17,6 +17,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
@@ -101,7 +102,7 @@ class TrainingRun:
         if reason in ("signal", "stop-at"):
             raise Stopped(
                 f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
-                next_step=f"Resume with: holo resume {self.name}",
+                next_step=f"Resume with: holo resume {quoted(self.name)}",
             )
         return done
 

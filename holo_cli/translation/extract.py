@@ -32,8 +32,8 @@ KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", 
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/report.py", "config/messages.py", "inference/chat/commands.py", "visualize/*.py",
-    "models/**/views.py", "models/**/*_views.py",
+    "bench/report.py", "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
+    "visualize/*.py", "models/**/views.py", "models/**/*_views.py",
 )  # fmt: skip
 SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to

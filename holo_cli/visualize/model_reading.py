@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
 from holo_cli.inference.generation.prompt import ENOUGH_LETTERS
 from holo_cli.visualize.page import Section
@@ -110,7 +111,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     if text is None:
         texts = [SENTENCES[code] for code in known if code in SENTENCES] or [SENTENCES["en"]]
     else:
-        texts = [text]
+        texts = [to_nfc(text)]
     tokenizer = loaded.tokenizer
     ids = [i for part in texts for i in loaded.prompts.encode(part)]
     whole, limit = len(ids), min(most, loaded.model.context_limit or most)

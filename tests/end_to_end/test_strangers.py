@@ -86,9 +86,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = build_model("vanilla", config)
     checkpoints = root / "checkpoints"
     checkpoints.mkdir()
-    for path in (root / "evil.safetensors", checkpoints / f"{NAME}_best.safetensors"):
-        save(path, header, model_tensors(model))
-        name_run(path, HOSTILE)
+    save(root / "evil.safetensors", header, model_tensors(model))
+    newest = checkpoints / f"{NAME}_best.safetensors"
+    save(newest, header, model_tensors(model))
+    name_run(newest, HOSTILE)
     foreign = header.model_copy(update={"model": HOSTILE, "needs": {HOSTILE: HOSTILE}})
     save(root / "foreign.safetensors", foreign, model_tensors(model))
 
@@ -218,7 +219,7 @@ def test_no_command_passes_on_a_control_character(folder: Path) -> None:
         assert list(forged(part)) == [] or command[0] in ("generate", "train", "eval"), part
     shown = dict(zip(commands, parts, strict=True))
     assert "\\x1b]0;owned\\x07" in shown[commands[0]]
-    assert json.loads(shown[commands[1]].split("Next:")[0])["run"] == HOSTILE
+    assert json.loads(shown[commands[1]].split("Next:")[0])["preset"] == HOSTILE
     assert "\x1b[2ma\x1b[22m" in shown[commands[4]]  # the prompt, dimmed
     chat = parts[-1]
     assert chat.count(" tokens/s, context") == 2, chat

@@ -16,6 +16,7 @@ from typing import Any
 from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
+from holo_cli.names import existing
 from holo_cli.parsing import ParseError, read_toml
 from holo_cli.wording import counted
 
@@ -249,7 +250,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
             f"The model '{name}' is a class in a Python file that was not named.",
             next_step=f"Set {plugins.VARIABLE}=path/to/{Path(name).name} in the environment.",
         )
-    if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
+    if name.endswith(CHECKPOINT_SUFFIX) or existing(name).exists():
         return UsageError(
             f"'{name}' is a file; a comparison trains models from scratch, by their names.",
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "

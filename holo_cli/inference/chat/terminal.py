@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat.commands import COMMANDS, parse_command, plain_text
 from holo_cli.inference.chat.screen import AnswerWriter, ReaderGone, typing_hidden
@@ -164,7 +165,7 @@ def _handle(
         return outcome.leave
     if not text.strip():
         return False
-    plain = text if quoted else plain_text(text)
+    plain = to_nfc(text if quoted else plain_text(text))
     if missing := session.loaded.tokenizer.unknown(plain):
         say(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
     _show(session, session.reply(plain), keyboard, quiet)

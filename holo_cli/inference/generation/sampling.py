@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, parse_json
 
@@ -71,7 +72,8 @@ class SamplingConfig:
         values = dict(options)
         if "stop" in values:
             stop = values["stop"]
-            values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
+            stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+            values["stop"] = tuple(to_nfc(s) if isinstance(s, str) else s for s in stops)
         return replace(self, **values)
 
     def with_text(self, name: str, text: str) -> SamplingConfig:

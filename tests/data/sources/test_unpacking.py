@@ -10,7 +10,9 @@ import pytest
 import zstandard
 
 from holo_cli.data import segment
+from holo_cli.data.sources.base import Request
 from holo_cli.data.sources.decoding import encoding_of, text_blocks
+from holo_cli.data.sources.local import open_local
 from holo_cli.errors import DataError
 
 TEXT = "".join(f"Line {i * 7919 % 100_003} of a log.\n" for i in range(9000))
@@ -78,3 +80,12 @@ def test_endless_blanks_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(segment, "BLANKS", 1000)
     found = "".join(segment.documents(["Begin.", *[" " * 400] * 50, "End."], whole=True))
     assert found == "Begin." + " " * 20_000 + "End."
+
+
+def test_json_under_the_name_of_a_text_is_noted(tmp_path: Path) -> None:
+    path, notes = tmp_path / "a.txt", list[str]()
+    for content in ('[\n {"text": "a"}]', '{"text": "a"}\n', "{a} plain text", "[1] A note."):
+        path.write_text(content, encoding="utf-8")
+        open_local(Request(name="a", source=str(path), notice=notes.append))
+    assert len(notes) == 2
+    assert "looks like JSON, and is read as plain text" in notes[0]
