@@ -118,7 +118,7 @@ def read_meta(folder: Path) -> Meta:
             next_step="Upgrade with pip install --upgrade holo-cli, or prepare the set again.",
         )
     try:
-        return Meta.model_validate(raw)
+        meta = Meta.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or META
@@ -126,3 +126,10 @@ def read_meta(folder: Path) -> Meta:
             f"{path} is damaged: {where}: {first['msg']}.",
             next_step="Prepare the set again with --force.",
         ) from error
+    for split in SPLITS:
+        if not meta.of(split):
+            raise DataError(
+                f"{path} is damaged: it names no shard of the split '{split}'.",
+                next_step="Prepare the set again with --force.",
+            )
+    return meta

@@ -85,6 +85,7 @@ def test_a_missing_set_names_the_nearest(folder: Path, monkeypatch: pytest.Monke
         (lambda f: (f / "meta.json").write_text("{", encoding="utf-8"), "cannot be read"),
         (lambda f: change_meta(f, lambda m: m.update(format=99)), "newer version of holo"),
         (lambda f: change_meta(f, lambda m: m.pop("shards")), "is damaged: shards"),
+        (lambda f: change_meta(f, lambda m: m["shards"].pop()), "no shard of the split 'val'"),
         (
             lambda f: cut_short(f / "train_00000.bin"),
             r"train_00000\.bin has [\d,]+ bytes; ",

@@ -77,6 +77,10 @@ class _Row(_Stored):
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
     train_seconds: Number | None = None
+    tokens_per_second: Number | None = None
+    train_flops_per_token: Number | None = None
+    best_val_loss: Number | None = None
+    test_tokens: Count | None = None
     device: str | None = None
     dtype: str | None = None
     shared_code: str | None = None
