@@ -85,6 +85,13 @@ def digests(verified: dict[str, Any]) -> str:
     return f"all {verified['digests']} tensors agree with theirs"
 
 
+def tokenizer_line(tokenizer: dict[str, Any]) -> str:
+    """Its kind, and its size where the header says it."""
+    if tokenizer["vocab_size"] is None:
+        return str(tokenizer["kind"])
+    return f"{tokenizer['kind']} of {tokenizer['vocab_size']:,} tokens"
+
+
 def header(found: dict[str, Any]) -> list[tuple[str, object]]:
     """The main facts about a checkpoint."""
     tokenizer, losses = found["tokenizer"], found["losses"]
@@ -98,7 +105,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("step", f"{found['step']:,} ({count(found['tokens'])} tokens)"),
         *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),
         *(("started from", origin_line(row)) for row in reversed(found["origins"])),
-        ("tokenizer", f"{tokenizer['kind']} of {tokenizer['vocab_size']:,} tokens"),
+        ("tokenizer", tokenizer_line(tokenizer)),
         ("data", found["data"]["name"] or "unknown"),
         (
             "written",
