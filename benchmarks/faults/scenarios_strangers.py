@@ -228,7 +228,7 @@ def absurd_sizes(place: Place) -> str:
     place.bring("checkpoints", "data", "story.txt", "plan.toml")
     wrong = []
     for arguments in ABSURD:
-        if found := clean(place.holo(*arguments).run(), 0, 1, 2):
+        if found := clean(place.holo(*arguments).run(), 0, 1, 2, 3):
             wrong.append(f"{found} ({' '.join(arguments)[:90]})")
     return "; ".join(wrong)
 
