@@ -23,7 +23,7 @@ from holo_cli.inference.chat.conversation import (
     read_json,
     save_conversation,
 )
-from holo_cli.inference.chat.conversation_memory import ConversationMemory, SavedMemory
+from holo_cli.inference.chat.conversation_memory import ConversationMemory, SavedMemory, ids_of
 from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
@@ -178,7 +178,13 @@ class ChatSession:
             return 0, turn, False
         budget = limit - min(self.sampling.max_new_tokens, limit // 2)
         form = self.loaded.prompts
-        for dropped in range(min(self._dropped, len(before)), len(before) + 1):
+        # Separators come on top: turns that are too long without them need not be encoded. A
+        # conversation of a thousand turns would take seconds.
+        first, room = len(before), budget - len(ids_of(turn))
+        while first > self._dropped and room >= 0:
+            first -= 1
+            room -= len(ids_of(before[first]))
+        for dropped in range(first, len(before) + 1):
             excess = len(encode_turns(form, self.system, [*before[dropped:], turn])) - budget
             if excess <= 0:
                 return dropped, turn, False

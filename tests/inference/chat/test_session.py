@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,25 @@ def test_as_many_turns_as_fit_are_kept() -> None:
         used, dropped = session.statistics.context_used, session.statistics.dropped_turns
         assert not dropped or used + 16 > 64 - 16
     assert session.statistics.dropped_turns == 6
+
+
+def test_a_long_conversation_is_not_encoded_once_for_each_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = session_of(attentive(64), max_new_tokens=8)
+    say(session, "a" * 7)
+    session.turns *= 500
+    calls = []
+
+    def counted(*given: Any) -> list[int]:
+        calls.append(len(given[2]))
+        return encode_turns(*given)
+
+    monkeypatch.setattr("holo_cli.inference.chat.session.encode_turns", counted)
+    say(session, "a" * 7)
+    assert session.statistics.dropped_turns == 497
+    assert len(calls) < 10
+    assert max(calls) < 10
 
 
 def test_a_text_longer_than_the_context_loses_its_beginning() -> None:
