@@ -39,6 +39,7 @@ from holo_cli.paths import DATA
 
 __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
+MAX_WORKERS = 1024  # each is a thread
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
@@ -120,8 +121,8 @@ def prepare(
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
     """
     if workers is not None:
-        if workers < 1:
-            raise UsageError("--workers must be at least 1.")
+        if not 1 <= workers <= MAX_WORKERS:
+            raise UsageError(f"--workers must be 1 to {MAX_WORKERS:,}, not {workers}.")
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
     tokenizer = _resolve_set(tokenizer)
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)

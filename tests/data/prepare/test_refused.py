@@ -40,6 +40,7 @@ def test_a_folder_that_cannot_be_made(source: Path, tmp_path: Path) -> None:
         ({"names": ["stories"], "max_docs": 0}, UsageError, "--max-docs"),
         ({"names": ["stories"], "tokenizer": "bqe"}, UsageError, "Did you mean 'bpe'"),
         ({"names": ["stories"], "workers": 0}, UsageError, "--workers"),
+        ({"names": ["stories"], "workers": 10**9}, UsageError, "--workers"),
         ({"source": "missing.txt"}, DataError, "no file or folder"),
         ({"names": ["stories"], "vocab_size": 99, "max_docs": 9}, UsageError, "--vocab-size"),
     ],
