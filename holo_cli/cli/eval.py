@@ -14,6 +14,8 @@ from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
 
+MOST = 10**9  # of counts: more overflow somewhere on their way through torch
+
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
     from holo_cli.data.dataset import PreparedData
@@ -159,6 +161,10 @@ def evaluate(
             raise UsageError(
                 f"{flag} must be at least {least}, not {value}.",
                 next_step="See: holo eval --help",
+            )
+        if value is not None and value > MOST:
+            raise UsageError(
+                f"{flag} must be at most {MOST}, not {value}.", next_step="See: holo eval --help"
             )
     given = [_read(file, encoding) for file in files or ()]
     from holo_cli.cli.compute import load, note_newest

@@ -103,7 +103,7 @@ def train(
     seed: options.Seed = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
-    force: options.Force = False,
+    force: options.ForceRun = False,
     json: options.JsonLines = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -150,7 +150,7 @@ def train(
     if dry_run:
         from holo_cli.cli.dry_run import show
 
-        show(resolved, out)
+        show(resolved, out, force=force)
         return
     from holo_cli.cli import train_data
     from holo_cli.cli.progress import Events
@@ -161,8 +161,8 @@ def train(
     note_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
-            resolved, run=run, stop_at=stop_at, force=force, events=events, sampler=sample_text,
-            start=origin,
+            resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
+            events=events, sampler=sample_text, start=origin,
         )  # fmt: skip
     finish(done, out)
 

@@ -19,6 +19,7 @@ from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
+from holo_cli.training.capacity import check_measured
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
 from holo_cli.training.distributed import World, process_group
 from holo_cli.training.growth import first_step
@@ -80,8 +81,11 @@ class TrainingRun:
         tensors: Mapping[str, torch.Tensor] | None,
         stop: StopRequest | None,
         stop_at: int | None,
+        force_memory: bool = False,
     ) -> Event:
         """Train, from the state in `tensors` or from the start; returns the final event.
+
+        Raises UsageError, unless `force_memory`, for more memory than the device has.
 
         Raises Stopped where a signal or `stop_at` ended it, after saving.
         """
@@ -96,10 +100,14 @@ class TrainingRun:
                 layers = trainer.model.config.layers
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers)
                 stack.callback(self.log.close)
+            # Until here there is nothing to save, and a signal ends the process at once: measuring
+            # a large model takes a while.
+            needed = memory_parts(trainer.model, self.config, trainer.dtype)
+            check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             stack.enter_context(trainer.stop.on_signals())
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
-            self._start()
+            self._start(needed)
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
             elif self.origins:
@@ -122,9 +130,8 @@ class TrainingRun:
                 self.log.write(event)
             self.emit(event)
 
-    def _start(self) -> None:
+    def _start(self, parts: dict[str, int]) -> None:
         trainer, config = self.trainer, self.config
-        parts = memory_parts(trainer.model, config, trainer.dtype)
         needed, free = sum(parts.values()), available_bytes(trainer.model.device)
         growth: Event = {}
         if trainer.stages:
