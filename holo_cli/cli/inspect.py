@@ -15,7 +15,7 @@ def inspect(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show a checkpoint's metadata, and check that its tensors are undamaged.
+    """Show a checkpoint's metadata and check its tensors.
 
     Prints header, config, tokenizer and history; with -v also every tensor.
     """
