@@ -4,8 +4,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := build/tools
 
-.PHONY: demo test check faults lint types format clean
+.PHONY: demo test check faults lint types format constraints audit clean
 
 demo: $(READY)  ## the whole tour on the embedded stories
 	$(BIN)/holo demo
@@ -29,13 +30,33 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch first and alone: the version pinned here is chosen before anything else asks for one
-$(READY): pyproject.toml constraints.txt
+# Every file is checked against its hash. torch comes first and is chosen by version alone: where pip
+# is given its build for CPUs, it is that one, and NVIDIA's libraries are left out.
+PIP := -m pip --disable-pip-version-check
+HASHED := $(PIP) install --quiet --no-deps --require-hashes
+TORCH := build/torch
+$(READY): pyproject.toml constraints.txt constraints-cuda.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,hf]"
+	rm -rf $(TORCH) && mkdir -p $(TORCH)
+	sed -n '/^torch==/,/[^\\]$$/p' constraints.txt > $(TORCH)/torch.txt
+	$(BIN)/python $(PIP) download --quiet --no-deps --dest $(TORCH) `sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt`
+	$(BIN)/python $(HASHED) --no-index --find-links $(TORCH) -r $(TORCH)/torch.txt
+	rm -rf $(TORCH)
+	$(BIN)/python $(HASHED) -r constraints.txt
+	$(BIN)/python -c "from importlib.metadata import version as v; exit('+cpu' not in v('torch'))" \
+		|| $(BIN)/python $(HASHED) -r constraints-cuda.txt
+	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation -e .
 	touch $(READY)
+
+constraints: $(TOOLS)  ## pins and hashes anew from pyproject.toml; UPGRADE=1 takes newer versions
+	$(PYTHON) .ci/constraints.py $(TOOLS)/bin/uv
+
+audit: $(TOOLS)  ## known vulnerabilities of the pinned packages, where the network allows
+	$(PYTHON) .ci/audit.py $(TOOLS)/bin/pip-audit
+
+$(TOOLS):
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache build dist

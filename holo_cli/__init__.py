@@ -20,6 +20,14 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from holo_cli import models
+from holo_cli.errors import (
+    CheckpointError,
+    DataError,
+    HoloError,
+    Stopped,
+    TrainingError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,9 +43,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChatSession",
+    "CheckpointError",
+    "DataError",
+    "HoloError",
     "LanguageModel",
     "LoadedModel",
     "SamplingConfig",
+    "Stopped",
+    "TrainingError",
+    "UsageError",
     "__version__",
     "build",
     "load",

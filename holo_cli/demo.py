@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.paths import DATA, PAGES
+from holo_cli.wording import counted
 
 Events = Callable[[dict[str, Any]], None]
 
@@ -114,7 +115,10 @@ def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -
         },
         source=f"what fits {plan.train_seconds:.0f} s",
     )
-    say(f"2. Train '{plan.model}': {steps} steps, about {plan.train_seconds:.0f} seconds here.")
+    say(
+        f"2. Train '{plan.model}': {counted(steps, 'step')}, about {plan.train_seconds:.0f} "
+        "seconds here."
+    )
     done = train(resolved, run=plan.run, force=True, events=events, sampler=sample_text)
     return str(done["best"] or done["last"])
 

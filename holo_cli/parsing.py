@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 
 MAX_BYTES = 100_000_000  # of a document; the most that a safetensors header may have
 MAX_LOG_BYTES = 1 << 30  # of a whole file of JSON lines, and of one document of text in a line
-MAX_ELEMENT = 1 << 28  # characters of an element of an array that is read in parts
+MAX_ELEMENT = 1 << 28  # characters of a line, or of an element of an array that is read in parts
+MAX_PARTS = 1 << 24  # values in it, each of which takes up to 70 bytes of memory
 MAX_TOML_BYTES = 1_000_000
 MAX_DEPTH = 64
 MAX_DIGITS = 20  # of a whole number: those of 2^64
@@ -51,12 +52,15 @@ def parse_json(
 
     `nan` allows NaN and infinity, for logs of training that diverged; `any_integer` whole numbers
     of more than 64 bits. `lenient` is for rows of a text collection, of which only the text is
-    used and made well-formed: nothing but size and depth is bounded. Raises ParseError.
+    used and made well-formed: nothing but size and depth is bounded, and whole numbers may lose
+    digits. Raises ParseError.
     """
     if len(content) > limit:
         raise ParseError(f"larger than {limit:,} bytes")
     text = _decoded(content)
-    hooks: dict[str, Any] = {} if lenient else {"object_pairs_hook": _object}
+    hooks: dict[str, Any] = {"parse_int": float} if lenient else {"object_pairs_hook": _object}
+    if lenient:
+        _check_parts(text)
     if not (nan or lenient):
         hooks |= {"parse_constant": _constant, "parse_float": _float}
     if not (any_integer or lenient):
@@ -89,20 +93,28 @@ def parse_object(content: str | bytes, **options: Any) -> dict[str, Any]:
     return value
 
 
-def iterate_array(blocks: Iterable[str]) -> Iterator[Any]:
-    """The elements of a JSON array that comes in blocks of text, the first one not blank, parsed
-    one by one: the whole may be larger than the memory.
+def iterate_values(blocks: Iterable[str]) -> Iterator[Any]:
+    """The elements of a JSON array, or JSON values one after another, parsed one by one. They come
+    in blocks of text, the first one not blank: the whole may be larger than the memory.
 
     As lenient as `parse_json` can be; an element may have MAX_ELEMENT characters. Raises
     ParseError, perhaps after some elements.
     """
     more = iter(blocks)
-    decoder = json.JSONDecoder()
-    text, at = next(more).lstrip().removeprefix("["), 0
+    decoder = json.JSONDecoder(parse_int=float)
+    text, at = next(more).lstrip(), 0
+    array = text.startswith("[")
+    at += array
     while True:
         while at < len(text) and text[at] in " \t\r\n,":
             at += 1
-        if at < len(text) and text[at] == "]":
+        if at == len(text) and not array:
+            block = next(more, "")
+            if not block:
+                return
+            text, at = block, 0
+            continue
+        if array and at < len(text) and text[at] == "]":
             if text[at + 1 :].strip() or any(block.strip() for block in more):
                 raise ParseError("something follows its end")
             return
@@ -117,6 +129,7 @@ def iterate_array(blocks: Iterable[str]) -> Iterator[Any]:
             text, at = text[at:] + "".join(added), 0
             if not added or len(text) > MAX_ELEMENT:
                 raise ParseError(_why(error)) from None
+            _check_parts(text)
             continue
         if end == len(text) and (block := next(more, "")):  # a number may go on in the next block
             text, at = text[at:] + block, 0
@@ -211,6 +224,12 @@ def _check_depth(value: Any) -> None:
         if not level:
             return
     raise ParseError(f"nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_parts(text: str) -> None:
+    """Refuse a text of very many small values, which are far larger in memory than as text."""
+    if len(text) > MAX_PARTS and sum(text.count(mark) for mark in ",[{") > MAX_PARTS:
+        raise ParseError(f"more than {MAX_PARTS:,} values")
 
 
 def _check_surrogates(value: Any) -> None:

@@ -29,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 
 from holo_cli.errors import ModelError, UsageError, nearest
+from holo_cli.names import existing
 
 GROUP = "holo.models"
 VARIABLE = "HOLO_PLUGINS"  # PATH:CLASS, several separated by commas
@@ -107,6 +108,12 @@ def use(name: str) -> str:
     return origin.name
 
 
+def option() -> str:
+    """` --model FILE:CLASS`, to be added to a proposed command, if `--model` named one file."""
+    named = list(_named.values())
+    return f" --model {named[0]}" if len(named) == 1 else ""
+
+
 def environment() -> dict[str, str]:
     """Variables with which another process of this program finds the same files."""
     allowed = [f"{origin.module}:{origin.class_name}" for origin in files().values()]
@@ -115,7 +122,7 @@ def environment() -> dict[str, str]:
 
 def _file_origin(text: str) -> Origin:
     typed, _, class_name = (f"{text}:" if text.endswith(".py") else text).rpartition(":")
-    path = Path(typed).resolve()
+    path = existing(typed).resolve()
     if not is_file(text) or not path.is_file():
         raise UsageError(
             f"There is no model file '{typed or text}'.",

@@ -250,7 +250,7 @@ def test_the_examples_of_the_python_page_run(
     monkeypatch.chdir(tmp_path)
     text = (DOCS / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)

@@ -20,13 +20,13 @@ from benchmarks.faults.kills import (
 )
 from benchmarks.faults.sandbox import Command
 
-COPIES = 60  # of the world's text, numbered: about 2 MB
+COPIES = 60  # of the world's text, numbered: about 2 MB, which take several batches
 
 
-def write_source(path: Path, text: str) -> None:
-    """A text that takes several batches."""
+def write_source(path: Path, text: str, copies: int = COPIES) -> None:
+    """The text that is prepared."""
     documents = [part for part in text.split("\n\n\n\n") if part.strip()]
-    numbered = (f"{n}. {part}" for n in range(COPIES) for part in documents)
+    numbered = (f"{n}. {part}" for n in range(copies) for part in documents)
     path.write_text("\n\n\n\n".join(numbered), encoding="utf-8")
 
 

@@ -50,16 +50,19 @@ class Place:
         """The undisturbed training."""
         return self.references.of("vanilla", lambda where: training(self.pristine, where))[0]
 
-    def resumed(self, *, limit: float = WAIT_SECONDS) -> str:
-        """Finish the run that a scenario disturbed; what differs from the undisturbed one."""
+    def resumed(self, *, log: bool = True) -> str:
+        """Finish the run that a scenario disturbed; what differs from the undisturbed one.
+
+        Without `log` its log may differ.
+        """
         last = self.folder / "checkpoints/r_last.safetensors"
         if found := kills.half_written(self.folder):
             return found
         if not kills.finished(self.folder):
             again = self.holo("resume", "r") if last.exists() else self.train("--force")
-            if found := clean(again.run(limit), 0):
+            if found := clean(again.run(WAIT_SECONDS), 0):
                 return found
-        return kills.different(self.reference(), self.folder)
+        return kills.different(self.reference(), self.folder, log=log)
 
 
 def training(pristine: Path, where: Path, *more: str) -> Command:

@@ -37,7 +37,8 @@ def markdown(rows: Iterable[Row], about: Sequence[str]) -> str:
     """The whole report."""
     rows = list(rows)
     by_kind = {kind: [row for row in rows if kind_of(row["case"]) == kind] for kind in KINDS}
-    parts = ["\n".join(about), summary(by_kind)]
+    parts = ["\n".join(about)] if about else []
+    parts.append(summary(by_kind))
     parts += [part for part in (kills(by_kind["kill"], by_kind["prepare"]),) if part]
     parts += [part for part in (mutations(by_kind["mutation"]),) if part]
     parts += [part for part in (scenarios(by_kind["scenario"]),) if part]

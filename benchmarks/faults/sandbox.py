@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -217,6 +217,14 @@ class Child:
             os.close(self._terminal)
 
 
+def _stream(descriptor: int, mode: str, errors: str) -> Any:
+    """A standard stream; None where it is closed."""
+    try:
+        return open(descriptor, mode, 1 if descriptor == 2 else -1, "utf-8", errors, closefd=False)
+    except OSError:
+        return None
+
+
 def _run_and_exit(command: Command, streams: Sequence[int], resident: mmap.mmap) -> None:
     """In the child: never returns."""
     code = CRASHED
@@ -224,10 +232,6 @@ def _run_and_exit(command: Command, streams: Sequence[int], resident: mmap.mmap)
         os.environ.setdefault("TERM", "xterm")
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
-        # as Python makes them at its start; the parent's are of the parent's files
-        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
         os.chdir(command.folder)
         os.environ.update(command.environment)
         faulthandler.dump_traceback_later(HANG_SECONDS - 0.5, file=2)
@@ -237,6 +241,10 @@ def _run_and_exit(command: Command, streams: Sequence[int], resident: mmap.mmap)
         resource.setrlimit(resource.RLIMIT_CORE, (0, resource.RLIM_INFINITY))
         if command.setup is not None:
             command.setup()
+        # as Python makes them at its start; the parent's are of the parent's files
+        sys.stdin = _stream(0, "r", "surrogateescape")
+        sys.stdout = _stream(1, "w", "strict")
+        sys.stderr = _stream(2, "w", "backslashreplace")
         from holo_cli.__main__ import main
 
         code = main(list(command.arguments))

@@ -10,7 +10,6 @@ import random
 import resource
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -91,7 +90,6 @@ def _onto_full(*streams: int) -> Callable[[], None]:
 def _closed() -> Callable[[], None]:
     def setup() -> None:
         os.closerange(0, 2)
-        sys.stdin = sys.stdout = None  # as Python itself starts then
 
     return setup
 
@@ -181,7 +179,7 @@ def folders_deleted(place: Place) -> str:
         shutil.rmtree(place.folder / "runs", ignore_errors=True)
         shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         outcome = child.wait(WAIT_SECONDS)
-    return clean(outcome, 0, 1) or place.resumed()
+    return clean(outcome, 0, 1) or place.resumed(log=False)
 
 
 def set_deleted(place: Place) -> str:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.faults import mutate
 from benchmarks.faults.mutate import Damage
+from holo_cli.checkpoint.digest import DIGEST_KEY, METADATA_KEY, digest
 
 Damaging = Callable[[random.Random, bytes], Damage]
 
@@ -63,25 +65,51 @@ def _join(head: str, tensors: bytes) -> bytes:
     return len(raw).to_bytes(LENGTH, "little") + raw + tensors
 
 
+def _sign(container: dict[str, Any], header: str) -> None:
+    """Put a header's JSON into the container, with the digest that a forger would compute."""
+    crc = zlib.crc32(header.encode("utf-8", "surrogatepass"))
+    container["__metadata__"] |= {METADATA_KEY: header, DIGEST_KEY: f"{crc:08x}"}
+
+
+def _strip(container: dict[str, Any], header: str) -> None:
+    """Put it there as in files of before there were digests."""
+    try:
+        found = json.loads(header)
+        found.pop("digests", None)
+        header = json.dumps(found)
+    except (ValueError, AttributeError, RecursionError):  # damaged beyond that
+        pass
+    container["__metadata__"][METADATA_KEY] = header
+    container["__metadata__"].pop(DIGEST_KEY, None)
+
+
 def header_value(*under: str) -> Damaging:
-    """Damage to holo's own header, or to a part of it."""
+    """Damage to holo's own header, or to a part of it; mostly with the right digest of it."""
 
     def damage(rng: random.Random, data: bytes) -> Damage:
         head, tensors = _split(data)
         container = json.loads(head)
-        what, inner = mutate.damage_json(rng, container["__metadata__"]["holo"], under)
-        container["__metadata__"]["holo"] = inner
+        what, inner = mutate.damage_json(rng, container["__metadata__"][METADATA_KEY], under)
+        kind = rng.random()
+        if kind < 0.65:
+            _sign(container, inner)
+            what += ", signed"
+        elif kind < 0.9:
+            _strip(container, inner)
+            what += ", without digests"
+        else:
+            container["__metadata__"][METADATA_KEY] = inner
         return what, _join(json.dumps(container), tensors)
 
     return damage
 
 
 def header_rewritten(data: bytes, changes: Mapping[str, Any]) -> bytes:
-    """A checkpoint with these values in its header."""
+    """A checkpoint with these values in its header, and the right digest of it."""
     head, tensors = _split(data)
     container = json.loads(head)
-    header = json.loads(container["__metadata__"]["holo"])
-    container["__metadata__"]["holo"] = json.dumps({**header, **changes})
+    header = json.loads(container["__metadata__"][METADATA_KEY])
+    _sign(container, json.dumps({**header, **changes}))
     return _join(json.dumps(container), tensors)
 
 
@@ -102,23 +130,33 @@ def container_head(rng: random.Random, data: bytes) -> Damage:
 
 
 def tensor_data(prefix: str) -> Damaging:
-    """Damage to the bytes of tensors whose names begin so; the file keeps its length."""
+    """Damage to the bytes of tensors whose names begin so; the file keeps its length.
+
+    Weights that become NaN or infinite get the right digest in half of the cases: they are named
+    on loading all the same.
+    """
 
     def damage(rng: random.Random, data: bytes) -> Damage:
         head, tensors = _split(data)
-        entries = json.loads(head)
-        del entries["__metadata__"]
-        name = rng.choice(sorted(name for name in entries if name.startswith(prefix)))
-        begin, end = entries[name]["data_offsets"]
+        container = json.loads(head)
+        name = rng.choice(sorted(name for name in container if name.startswith(prefix)))
+        entry = container[name]
+        begin, end = entry["data_offsets"]
         part = tensors[begin:end]
-        if rng.random() < 0.15 and entries[name]["dtype"] == "F32":
-            at = rng.randrange(len(part) // 4) * 4
-            value = rng.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\x80\xff"))
-            what, new = "one number becomes NaN or infinite", part[:at] + value + part[at + 4 :]
-        else:
+        if rng.random() > 0.15 or entry["dtype"] != "F32":
             what, new = mutate.damage_bytes(rng, part, mutate.SAME_LENGTH)
-        whole = tensors[:begin] + new + tensors[end:]
-        return f"{name}: {what}", data[: len(data) - len(tensors)] + whole
+            whole = tensors[:begin] + new + tensors[end:]
+            return f"{name}: {what}", data[: len(data) - len(tensors)] + whole
+        at = rng.randrange(len(part) // 4) * 4
+        value = rng.choice((b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\x00\x00\x80\xff"))
+        new = part[:at] + value + part[at + 4 :]
+        what = f"{name}: one number becomes NaN or infinite"
+        if prefix == "model/" and rng.random() < 0.5:
+            header = json.loads(container["__metadata__"][METADATA_KEY])
+            header["digests"][name] = digest(entry["dtype"], entry["shape"], new)
+            _sign(container, json.dumps(header))
+            what += ", signed"
+        return what, _join(json.dumps(container), tensors[:begin] + new + tensors[end:])
 
     return damage
 
@@ -216,7 +254,8 @@ TARGETS = (
     Target("container head", 70, LAST, BASE, container_head, CHECKPOINT_USES),
     Target("checkpoint length", 35, LAST, BASE, whole_file, refusing(*CHECKPOINT_USES)),
     _tensors("weights", 70, "model/", GENERATE, RESUME, EVAL, EXPORT),
-    _tensors("optimizer and random state", 50, "", RESUME),
+    _tensors("optimizer state", 40, "optimizer/", RESUME),
+    _tensors("random state", 10, "rng/", RESUME),
     Target(
         "exported config", 20, "exported/config.json", ("exported",), mutate.damage_json_bytes,
         (Use(("inspect", "exported")),

@@ -14,6 +14,10 @@ import torch
 from holo_cli.checkpoint.header import library_versions
 from holo_cli.hardware import cpu_name
 
+MACHINE_KEYS = (
+    "cpu", "cores", "threads", "gflops_float32", "gflops_bfloat16", "system", "date",
+)  # fmt: skip
+
 
 def product_rate(dtype: torch.dtype, size: int = 1024, seconds: float = 0.5) -> float:
     """GFLOP/s of square matrix products on the CPU: the best product within `seconds`."""
@@ -44,11 +48,12 @@ def describe_machine() -> dict[str, Any]:
 def machine_line(machine: Mapping[str, Any] | None = None) -> str:
     """A machine as one sentence; None: this machine, measured now."""
     machine = machine or describe_machine()
-    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
-    threads = f"{machine['threads']} thread" + ("" if machine["threads"] == 1 else "s")
+    known = {key: machine.get(key) or "unknown" for key in MACHINE_KEYS}  # rows may lack some
+    versions = ", ".join(f"{name} {v}" for name, v in (machine.get("versions") or {}).items())
+    threads = f"{known['threads']} thread" + ("" if known["threads"] == 1 else "s")
     return (
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {threads}; "
-        f"products at {machine['gflops_float32']} GFLOP/s (float32) and "
-        f"{machine['gflops_bfloat16']} (bfloat16); {machine['system']}; {versions}; "
-        f"{machine['date']}."
+        f"Machine: {known['cpu']}, {known['cores']} cores, {threads}; "
+        f"products at {known['gflops_float32']} GFLOP/s (float32) and "
+        f"{known['gflops_bfloat16']} (bfloat16); {known['system']}; {versions}; "
+        f"{known['date']}."
     )

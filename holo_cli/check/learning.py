@@ -111,7 +111,7 @@ def overfits_a_batch(case: Case) -> str:
         if loss < 0.1:
             break
     need(loss < 0.1, f"the loss is {loss:.3f} after {step + 1} steps on one batch, not below 0.1")
-    return f"{loss:.2f} after {step + 1} steps"
+    return f"{loss:.3f} after {step + 1} steps"
 
 
 def mixer_is_needed(case: Case) -> str:
@@ -143,8 +143,8 @@ def mixer_is_needed(case: Case) -> str:
     need(
         losses[0] < 0.8 * losses[1],
         f"the token {back} positions ago is named with a loss of {losses[0]:.2f}, and of "
-        f"{losses[1]:.2f} without the mixer; declare CLAIMS in reference.py if the mixer does not "
-        "claim recall by position",
+        f"{losses[1]:.2f} without the mixer; if it cannot find tokens by position, declare a "
+        'shorter distance or None beside CASES, as in CLAIMS = {"LABEL": Claims(recall=3)}',
     )
     return f"{losses[0]:.2f} against {losses[1]:.2f} nats, {back} back"
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from holo_cli import registry
 from holo_cli.errors import CheckpointError, UsageError, nearest
+from holo_cli.names import existing, same_name
 from holo_cli.paths import CHECKPOINTS
 
 Kind = Literal["best", "last", "weights"]
@@ -100,17 +101,20 @@ def _find(name: str | Path | None, root: Path, order: tuple[str, ...]) -> Path:
                 next_step="`holo train --model vanilla` makes one.",
             )
         return _preferred(next(iter(runs.values())), order)
-    path = Path(name)
+    path = existing(name)
     if path.is_file() or is_exported(path):
         return path
-    if str(name) in runs:
-        return _preferred(runs[str(name)], order)
-    for file in (root / f"{name}{SUFFIX}", root / path, Path(f"{name}{SUFFIX}")):
+    if run := same_name(str(name), runs):
+        return _preferred(runs[run], order)
+    typed = Path(name)
+    beside_it = (root / f"{name}{SUFFIX}", root / typed, Path(f"{name}{SUFFIX}"))
+    for file in map(existing, beside_it):
         if file.is_file() or is_exported(file):
             return file
-    beside = known_runs(path.parent) if path.parent != Path() else {}
-    if path.name in beside:  # a run in another folder: old/ngt-ko
-        return _preferred(beside[path.name], order)
+    folder = existing(typed.parent)
+    beside = known_runs(folder) if typed.parent != Path() else {}
+    if run := same_name(typed.name, beside):  # a run in another folder: old/ngt-ko
+        return _preferred(beside[run], order)
     raise _not_found(str(name), path, root, sorted({*runs, *beside}))
 
 

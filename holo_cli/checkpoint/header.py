@@ -19,6 +19,8 @@ from holo_cli.checkpoint.find import Kind, check_run_name
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.parsing import ParseError, parse_json
+from holo_cli.printable import one_line
+from holo_cli.wording import counted
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
@@ -29,9 +31,8 @@ Name = Annotated[str, Field(max_length=1000)]
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """Text out of a file that nobody vouches for, safe to show on a terminal, on one line."""
-    cut = text if len(text) <= limit else text[:limit] + "…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in cut)
+    """Text out of a file that nobody vouches for, cut to a length and on one line."""
+    return one_line(text if len(text) <= limit else text[:limit] + "…")
 
 
 def damaged(path: Path, what: str) -> CheckpointError:
@@ -226,7 +227,7 @@ class Header(BaseModel):
             return config
         layers = self.stages[-1].layers
         if layers > config.layers:
-            raise ValueError(f"grown to {layers} layers, beyond its {config.layers}")
+            raise ValueError(f"grown to {counted(layers, 'layer')}, beyond its {config.layers}")
         return config.at_depth(layers)
 
     def to_json(self) -> str:

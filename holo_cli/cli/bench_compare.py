@@ -11,6 +11,7 @@ from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, size
 from holo_cli.errors import UsageError
 from holo_cli.paths import BENCH
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
@@ -257,13 +258,13 @@ def _announce(experiment: Experiment, out: Output) -> None:
         out.note(
             f"  {name}: {count(described.parameters)}"
             f"{UNMATCHED if experiment.is_matched(name) is False else ''} parameters, "
-            f"{count(described.active_parameters)} active; {config.layers} layers, "
+            f"{count(described.active_parameters)} active; {counted(config.layers, 'layer')}, "
             f"{config.width} wide, MLP x{config.mlp_ratio:.3g}{rate}"
         )
     if experiment.tuning is not None:
         for name, space in experiment.tuning.spaces.items():
             knobs = ", ".join(key.rpartition(".")[2] for key in space)
-            out.note(f"  {name}: {experiment.tuning.budget} trials over {knobs}")
+            out.note(f"  {name}: {counted(experiment.tuning.budget, 'trial')} over {knobs}")
         for note in experiment.tuning.notes():
             out.note(f"  {note}")
     done = sum(row["status"] == "done" for row in experiment.rows)

@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
 from holo_cli.paths import BENCH
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.compare.controls import Controls
@@ -78,10 +79,11 @@ def _announce(controls: Controls, out: Output) -> None:
     steps = controls.configs[controls.base].training.steps
     out.note(
         f"Controls on {controls.data.path}: {controls.base} ({count(described.parameters)} "
-        f"parameters, {steps} steps), {plan.campaigns} placebo campaigns of "
-        f"{plan.campaign_seeds} seeds; planted: {', '.join((*plan.helps, *plan.hurts)) or 'none'}."
+        f"parameters, {counted(steps, 'step')}), {counted(plan.campaigns, 'placebo campaign')} of "
+        f"{counted(plan.campaign_seeds, 'seed')}; planted: "
+        f"{', '.join((*plan.helps, *plan.hurts)) or 'none'}."
     )
-    out.note(f"{controls.left()} runs to do.")
+    out.note(f"{counted(controls.left(), 'run')} to do.")
 
 
 def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> None:

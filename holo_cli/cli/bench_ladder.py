@@ -11,6 +11,7 @@ from holo_cli.cli import bench_options, options
 from holo_cli.cli.output import count
 from holo_cli.errors import UsageError
 from holo_cli.paths import BENCH
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.ladder.plan import Ladder
@@ -126,7 +127,8 @@ def _announce(ladder: Ladder, out: Output) -> None:
             epochs = f", {experiment.epochs:.1f} epochs" if experiment.epochs > 1 else ""
             out.note(
                 f"  {rung.name} ({count(rung.parameters)} parameters), {budget:g} tokens per "
-                f"parameter: {count(experiment.tokens)} tokens in {steps} steps{epochs}; {rates}"
+                f"parameter: {count(experiment.tokens)} tokens in "
+                f"{counted(steps, 'step')}{epochs}; {rates}"
             )
     bench_options.note_left(ladder.left(), 0, out)
 

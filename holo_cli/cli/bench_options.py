@@ -13,6 +13,8 @@ from holo_cli import registry
 from holo_cli.cli import complete
 from holo_cli.cli.output import Output, duration, size
 from holo_cli.errors import UsageError
+from holo_cli.names import existing
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +125,7 @@ def read_plan(
     if preset is not None and file is not None:
         raise UsageError("--preset and --plan both name a plan.", next_step="Leave one out.")
     if file is not None:
-        return read(file), file.stem
+        return read(existing(file)), file.stem
     return named(preset or default), preset or default
 
 
@@ -171,7 +173,7 @@ class Progress:
 
 def note_left(left: int, done: int, out: Output) -> None:
     known = f"; {done} done before" if done else ""
-    out.note(f"{'About ' if left else ''}{left} runs to do{known}.")
+    out.note(f"{'About ' if left else ''}{counted(left, 'run')} to do{known}.")
 
 
 def machine_of(machine: Mapping[str, Any], out: Output) -> None:

@@ -11,6 +11,7 @@ import typer
 from holo_cli.cli import bench_options, options, table_layout
 from holo_cli.cli.output import count, duration, size
 from holo_cli.paths import BENCH
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.recall.plan import RecallPlan
@@ -80,7 +81,7 @@ def recall(
         _show_estimate(opened, out)
         return
     if not report_only:
-        out.note(f"{len(opened.todo())} runs to do, of {len(opened.runs)}.")
+        out.note(f"{counted(len(opened.todo()), 'run')} to do, of {len(opened.runs)}.")
         execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
     _report(opened, page, open_page, out)
 
@@ -125,8 +126,10 @@ def _show_estimate(recall: Recall, out: Output) -> None:
         ],
     )  # fmt: skip
     out.note(
-        f"{len(recall.entries)} entries, rates {', '.join(f'x{r:g}' for r in recall.plan.rates)}, "
-        f"{recall.plan.seeds} seeds. Times are for one run at a time, estimated from finished runs "
+        f"{counted(len(recall.entries), 'entry')}, rates "
+        f"{', '.join(f'x{r:g}' for r in recall.plan.rates)}, "
+        f"{counted(recall.plan.seeds, 'seed')}. Times are for one run at a time, estimated from "
+        "finished runs "
         f"({recall.rows.path}). Nothing was trained (--dry-run)."
     )
 
@@ -159,7 +162,10 @@ def _table(recall: Recall, scores: list[Score], out: Output) -> None:
     out.text("")
     if recall.plan.widths:
         for case in cases_shown(spec):
-            title = f"{spec.task.title}, {case.length} tokens and {case.items} items"
+            title = (
+                f"{spec.task.title}, {counted(case.length, 'token')} and "
+                f"{counted(case.items, 'item')}"
+            )
             out.heading(title, "Correct answers at bytes of state.")
             out.table(*size_table(recall, scores, case, size))
             out.text("")

@@ -8,6 +8,8 @@ import typer
 
 from holo_cli.cli import bench_options, complete, options
 from holo_cli.errors import CheckError, UsageError, nearest
+from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 
 def check(
@@ -87,7 +89,10 @@ def check(
             f"{model} fails '{first.check}' in case {first.case}: {first.message}.{more}",
             next_step="What each check asks: docs/commands/check.md.",
         )
-    out.end(f"{model}: {len(results)} checks, none failed.", f"holo train --model {shown_name}")
+    out.end(
+        f"{model}: {counted(len(results), 'check')}, none failed.",
+        f"holo train --model {quoted(shown_name)}",
+    )
 
 
 def versions() -> dict[str, str]:

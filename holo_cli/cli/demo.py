@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, duration
+from holo_cli.names import quoted
 
 
 def demo(
@@ -48,4 +49,4 @@ def demo(
     for page in result["pages"]:
         out.text(page)
     wrote = f"{duration(result['seconds'])}. Wrote {result['data']}, {result['checkpoint']}."
-    out.end(wrote, f"holo chat -c {result['checkpoint']}")
+    out.end(wrote, f"holo chat -c {quoted(result['checkpoint'])}")

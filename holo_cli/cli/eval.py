@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import complete, eval_suite, options
+from holo_cli.cli.generate import read_file
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
+from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 MOST = 10**9  # of counts: more overflow somewhere on their way through torch
 
@@ -232,20 +235,23 @@ def _check_together(
 
 def _read(file: Path, encoding: str | None) -> str:
     """The exact text of a file or of standard input."""
-    from holo_cli.data.sources.decoding import NotText, check_encoding, whole_text
-
-    check_encoding(encoding)
     stdin = str(file) == "-"
     name = "Standard input" if stdin else str(file)
-    try:
-        text = whole_text(sys.stdin.buffer.read() if stdin else file.read_bytes(), name, encoding)
-    except NotText as error:
-        raise DataError(
-            error.message, next_step="Give a plain text file, or its encoding with --encoding."
-        ) from error
+    if stdin:
+        text = _of_stdin(name, encoding)
+    else:
+        text = read_file(file, encoding)
     if not text.strip():
         raise DataError(f"{name} contains no text.", next_step="Give a file that is not empty.")
     return text
+
+
+def _of_stdin(name: str, encoding: str | None) -> str:
+    from holo_cli.data.normalize import to_nfc
+    from holo_cli.data.sources.decoding import check_encoding, whole_text
+
+    check_encoding(encoding)
+    return to_nfc(whole_text(sys.stdin.buffer.read(), name, encoding))
 
 
 def _texts(
@@ -308,7 +314,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
         raise DataError(
             f"{path} has changed since run '{header.run}' was trained on it: its validation split "
             "may contain the run's training text.",
-            next_step=f"To score it anyway, add: --data {name}",
+            next_step=f"To score it anyway, add: --data {quoted(name)}",
         )
     else:
         out.warn(
@@ -319,7 +325,7 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
 
 def _show(result: Result, out: Output) -> None:
     total = result.total
-    documents = f"{total.documents:,} document{'' if total.documents == 1 else 's'}"
+    documents = counted(total.documents, "document")
     how = "state carried" if result.stride is None else f"stride {result.stride}"
     out.facts(
         [
@@ -329,7 +335,7 @@ def _show(result: Result, out: Output) -> None:
             ("perplexity", f"{_perplexity(total.perplexity)} per token"),
             ("word perplexity", f"{_perplexity(total.word_perplexity)} per word"),
             ("tokens", f"{total.tokens:,}"),
-            ("text", f"{size(total.bytes)}, {total.words:,} words, {documents}"),
+            ("text", f"{size(total.bytes)}, {counted(total.words, 'word')}, {documents}"),
             ("context", f"{result.context}, {how}"),
         ]
     )

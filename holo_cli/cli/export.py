@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, size
+from holo_cli.names import quoted
 
 
 def export(
@@ -38,7 +39,7 @@ def export(
     out.text(str(result.path))
     for note in result.notes:
         out.note(note)
-    then = f"holo inspect {result.path}"
+    then = f"holo inspect {quoted(result.path)}"
     if to == "hf":
         then = f'transformers.AutoModelForCausalLM.from_pretrained("{result.path}")'
     out.end(f"Wrote {result.path} ({size(result.bytes)}).", then)

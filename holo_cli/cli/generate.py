@@ -10,7 +10,9 @@ import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
-from holo_cli.errors import UsageError
+from holo_cli.errors import DataError, UsageError
+from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.early_exit import Calibration
@@ -37,6 +39,7 @@ def generate(
             help="Read the prompt from FILE, or from standard input if FILE is -.",
         ),
     ] = None,
+    encoding: options.Encoding = None,
     checkpoint: options.Checkpoint = None,
     model: options.ModelFile = None,
     max_new_tokens: options.MaxNewTokens = None,
@@ -45,6 +48,7 @@ def generate(
     top_p: options.TopP = None,
     min_p: options.MinP = None,
     repetition_penalty: options.RepetitionPenalty = None,
+    span_penalty: options.SpanPenalty = None,
     no_repeat_ngram_size: options.NoRepeatNgram = None,
     stop: options.Stop = None,
     num_samples: Annotated[
@@ -71,7 +75,7 @@ def generate(
     new text.
     """
     out = Output(json=json, verbosity=verbosity)
-    text = read_prompt(prompt, file)
+    text = read_prompt(prompt, file, encoding)
     from dataclasses import asdict
 
     from holo_cli.cli.compute import load, note_newest
@@ -87,6 +91,7 @@ def generate(
             top_p=top_p,
             min_p=min_p,
             repetition_penalty=repetition_penalty,
+            span_penalty=span_penalty,
             no_repeat_ngram_size=no_repeat_ngram_size,
             stop=stop,
             num_samples=num_samples,
@@ -110,21 +115,50 @@ def generate(
         out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
-        out.note(f"Mean depth: {depth:.2f} of {layers} layers per token, prompt included.")
-    out.end("", f"holo chat{f' -c {checkpoint}' if checkpoint else ''}")
+        out.note(
+            f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
+        )
+    from holo_cli.plugins import option
+
+    chosen = f" -c {quoted(checkpoint)}" if checkpoint else ""
+    out.end("", f"holo chat{option()}{chosen}")
 
 
-def read_prompt(prompt: str | None, file: Path | None) -> str:
+def read_prompt(prompt: str | None, file: Path | None, encoding: str | None = None) -> str:
     """The prompt from --prompt, --file or standard input; "" if there is none."""
     if prompt is not None and file is not None:
         raise UsageError("--prompt and --file cannot be combined.", next_step="Omit one of them.")
+    if encoding is not None and (file is None or str(file) == "-"):
+        raise UsageError(
+            "--encoding needs --file.", next_step="Add --file FILE, or omit --encoding."
+        )
+    from holo_cli.data.normalize import to_nfc
+
     if prompt is not None:
-        return prompt
+        return to_nfc(prompt)
     if file is not None and str(file) != "-":
-        text = file.read_text(encoding="utf-8-sig")
+        text = read_file(file, encoding)
     else:
-        text = "" if is_terminal(sys.stdin) else sys.stdin.read()
+        text = "" if is_terminal(sys.stdin) else to_nfc(sys.stdin.read().replace("\r\n", "\n"))
     return text.removesuffix("\n")  # the newline that editors and `echo` add
+
+
+def read_file(file: Path, encoding: str | None) -> str:
+    """The text of a file, in NFC as all training text. Raises HoloError if it is none."""
+    from holo_cli.data.normalize import to_nfc
+    from holo_cli.data.sources.decoding import NotText, check_encoding, whole_text
+    from holo_cli.names import existing
+
+    check_encoding(encoding)
+    path = existing(file)
+    if path.is_dir():
+        raise UsageError(f"{file} is a folder.", next_step="Give a text file with --file.")
+    try:
+        return to_nfc(whole_text(path.read_bytes(), str(file), encoding))
+    except NotText as error:
+        raise DataError(
+            error.message, next_step="Give a plain text file, or its encoding with --encoding."
+        ) from error
 
 
 def write(generation: TextGeneration, out: Output, prompt: str) -> None:
@@ -158,8 +192,9 @@ def calibration_line(found: Calibration) -> str:
     """The result of `--exit-threshold auto`, for stderr."""
     return (
         f"Exit threshold {found.threshold:g}: loss {found.loss:.4f} nats per token with "
-        f"{found.mean_depth:.2f} of {found.layers} layers per token, {found.full_loss:.4f} with "
-        f"all layers, on {found.tokens:,} validation tokens."
+        f"{found.mean_depth:.2f} of {counted(found.layers, 'layer')} per token, "
+        f"{found.full_loss:.4f} with "
+        f"all layers, on {counted(found.tokens, 'validation token')}."
     )
 
 
@@ -167,4 +202,7 @@ def sample_line(sample: Sample, prompt_tokens: int) -> str:
     """The statistics of a sample, for stderr."""
     finish = FINISH.get(sample.finish, sample.finish)
     speed = f"{sample.tokens_per_second:.1f} tokens/s, " if sample.tokens_per_second else ""
-    return f"{sample.tokens} tokens, {speed}finish: {finish}, prompt: {prompt_tokens} tokens"
+    return (
+        f"{counted(sample.tokens, 'token')}, {speed}finish: {finish}, prompt: "
+        f"{counted(prompt_tokens, 'token')}"
+    )

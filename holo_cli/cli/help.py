@@ -7,10 +7,13 @@ Pass `cls=Group` to a Typer app and `cls=Command` to its commands. A new command
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from holo_cli.errors import UsageError
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
@@ -110,8 +113,37 @@ def _write_examples(ctx: typer.Context, formatter: Any) -> None:
             formatter.write("".join(f"  $ {example}\n" for example in EXAMPLES[path]))
 
 
+def _refuse_repeated(ctx: Any, order: Sequence[Any]) -> None:
+    """Raise UsageError for an option given twice, of which only the last value would count."""
+    seen: set[str] = set()
+    for parameter in order:
+        if parameter.param_type_name != "option" or parameter.multiple or parameter.count:
+            continue
+        if parameter.is_flag and not parameter.secondary_opts:
+            continue  # on is on
+        if parameter.name in seen:
+            flag = max(parameter.opts, key=len)
+            raise UsageError(
+                f"{flag} was given twice.",
+                next_step=f"Give it once. See: {ctx.command_path} --help",
+            )
+        seen.add(parameter.name)
+
+
 class Command(TyperCommand):
-    """A command whose help ends with its examples."""
+    """A command whose help ends with its examples, and that takes each option once."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_args(args: list[str]) -> Any:
+            values, rest, order = parse(args)
+            _refuse_repeated(ctx, order)
+            return values, rest, order
+
+        parser.parse_args = parse_args  # type: ignore[method-assign]
+        return parser
 
     def get_help(self, ctx: Any) -> str:
         return _DEFAULT.sub(r"(default:\1)", super().get_help(ctx))

@@ -7,6 +7,7 @@ from typing import Any
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, count, size
+from holo_cli.names import quoted
 
 
 def inspect(
@@ -15,7 +16,7 @@ def inspect(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show a checkpoint's metadata and check its tensors.
+    """Show a checkpoint's metadata and verify its tensors.
 
     Prints header, config, tokenizer and history; with -v also every tensor.
     """
@@ -38,7 +39,7 @@ def inspect(
         out.table(("name", "shape", "dtype"), tensors)
     check(found, out)
     then = "holo resume" if found["kind"] == "last" else "holo generate -c"
-    out.end("", f"{then} {found['path']}")
+    out.end("", f"{then} {quoted(found['path'])}")
 
 
 def check(found: dict[str, Any], out: Output) -> None:

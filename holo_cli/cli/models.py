@@ -10,6 +10,7 @@ from holo_cli import registry
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, size
 from holo_cli.errors import ModelError
+from holo_cli.names import quoted
 from holo_cli.plugins import is_file
 
 MEMORIES_GB = (0.5, 3, 6, 12, 24)  # of small machines and of common GPUs
@@ -71,11 +72,12 @@ def models(
     ]
     out.table(("preset", *(title for _, title, _ in COSTS)), table)
     out.note(f"For a vocabulary of {vocab_size:,} tokens and each preset's context length.")
-    largest = ", ".join(f"{gb} GB: {preset or 'none'}" for gb, preset in row["fits"].items())
-    out.note(f"Largest preset that trains in a memory of {largest}.")
+    if len(table) > 1:
+        largest = ", ".join(f"{gb} GB: {preset or 'none'}" for gb, preset in row["fits"].items())
+        out.note(f"Largest preset that trains in a memory of {largest}.")
     typed = str(registry.find(row["name"])) if is_file(row["name"]) else row["name"]
     preset = f" --preset {row['presets'][0]}" if row["presets"] else ""
-    out.end("", f"holo train --model {typed}{preset}")
+    out.end("", f"holo train --model {quoted(typed)}{preset}")
 
 
 def fits(found: dict[str, dict[str, Any]]) -> dict[str, str | None]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output
+from holo_cli.names import quoted
+from holo_cli.wording import counted
 
 
 def new_model(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Name of the new model, as in moving-average.")
     ],
-    out_path: options.Out = None,
+    out_path: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="PATH", help="Folder to write (default: NAME)."),
+    ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -33,4 +39,5 @@ def new_model(
     out.document({"model": f"{mixer}:{class_name}", "files": paths})
     for path in paths:
         out.text(path.as_posix())
-    out.end(f"Wrote {len(paths)} files.", f"holo check {mixer}:{class_name}")
+    made = quoted(f"{mixer}:{class_name}")
+    out.end(f"Wrote {counted(len(paths), 'file')}.", f"holo check {made}")

@@ -65,16 +65,23 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random se
 
 # -- checkpoints, runs and output files -----------------------------------------------------------
 
-CHECKPOINT_HELP = "Checkpoint, as a path or a run's name (default: the newest)."
 Checkpoint = Annotated[
     str | None,
     typer.Option(
-        "--checkpoint", "-c", metavar="NAME", help=CHECKPOINT_HELP, autocompletion=complete.runs
+        "--checkpoint",
+        "-c",
+        metavar="NAME",
+        help="Checkpoint, as a path or a run's name (default: the newest).",
+        autocompletion=complete.runs,
     ),
 ]
 CheckpointArgument = Annotated[
     str | None,
-    typer.Argument(metavar="[CHECKPOINT]", help=CHECKPOINT_HELP, autocompletion=complete.runs),
+    typer.Argument(
+        metavar="[CHECKPOINT]",
+        help="Checkpoint, as a path or a run's name (default: the newest).",
+        autocompletion=complete.runs,
+    ),
 ]
 ModelFile = Annotated[
     str | None,
@@ -236,6 +243,15 @@ RepetitionPenalty = Annotated[
         "--repetition-penalty",
         metavar="X",
         help="Make repeated tokens less likely; 1 disables (default: 1).",
+    ),
+]
+SpanPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--span-penalty",
+        metavar="X",
+        help="Make it less likely that a span of two or more tokens is repeated, the longer the "
+        "span the less; 0 disables (default: 0).",
     ),
 ]
 NoRepeatNgram = Annotated[

@@ -3,13 +3,12 @@
 With `--json` stdout contains one JSON document (for training, one object per line) and nothing
 else. Frames, colour and progress bars (progress.py) appear only on a terminal that supports them,
 colour never under NO_COLOR; elsewhere the same facts are plain lines. Both streams are UTF-8 in
-every locale, and guarded (holo_cli/printable.py): no text from a file or a model is obeyed by a
-terminal. A closed pipe (`| head`) ends the output without a traceback."""
+every locale, guarded (holo_cli/printable.py: no text from a file or a model is obeyed by a
+terminal), and outlive their readers (holo_cli/streams.py: `| head` is no error)."""
 
 from __future__ import annotations
 
 import copy
-import errno
 import json
 import logging
 import math
@@ -30,6 +29,7 @@ from holo_cli.printable import (
     unguarded,
     write_exact,
 )
+from holo_cli.streams import reader_gone
 from holo_cli.translation import translate
 
 DIM, UNDIM = "\x1b[2m", "\x1b[22m"
@@ -61,12 +61,16 @@ class Output:
         self.quiet, self.verbose = verbosity is False, verbosity is True
         self.began = time.monotonic()
         self.silent = os.environ.get("RANK", "0") != "0"
-        self.reader_gone = False
         logger = logging.getLogger("holo_cli")
         logger.setLevel(
             {True: logging.INFO, None: logging.WARNING, False: logging.ERROR}[verbosity]
         )
         logger.handlers = [_Lines()]
+
+    @property
+    def reader_gone(self) -> bool:
+        """Whether nothing reads the results any more: a command may stop early."""
+        return reader_gone(sys.stdout)
 
     def for_people(self) -> Output:
         """A copy without --json, for the steps of a command that prints one document at its end."""
@@ -195,16 +199,11 @@ class Output:
     def _write(self, text: str, write: Callable[[TextIO, str], object] | None = None) -> None:
         if self.silent or self.reader_gone:
             return
-        try:
-            if write is None:
-                sys.stdout.write(text)
-            else:
-                write(sys.stdout, text)
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno not in (errno.EPIPE, errno.EINVAL):  # EINVAL: Windows' broken pipe
-                raise
-            self.reader_gone = True
+        if write is None:
+            sys.stdout.write(text)
+        else:
+            write(sys.stdout, text)
+        sys.stdout.flush()
 
     # -- everything else, on stderr ---------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.names import quoted
 
 
 def prepare(
@@ -152,18 +153,23 @@ def prepare(
             force=force,
             progress=progress,
             notice=out.note,
+            warn=out.warn,
             **given,
         )
     if prepared.already:
         out.note(f"{prepared.data} is already prepared with these settings.")
     elif prepared.resumed:
         out.note("Resumed the interrupted preparation.")
+    for note in prepared.notes:
+        out.note(note)
+    for warning in prepared.warnings:
+        out.warn(warning)
     result = prepared.to_dict()
     out.document(result)
     if tokenizer_only:
         made = f"{result['tokenizer']} of {result['vocab_size']:,} tokens"
         out.facts([("tokenizer", made), ("path", result["data"])])
-        out.end("", f"holo prepare NAME --tokenizer {result['data']}")
+        out.end("", f"holo prepare NAME --tokenizer {quoted(result['data'])}")
         return
     out.facts(
         [
@@ -173,7 +179,8 @@ def prepare(
             *((f"{split} documents", f"{n:,}") for split, n in result["docs"].items()),
             ("tokenizer", f"{result['tokenizer']} of {result['vocab_size']:,} tokens"),
             *((f"dropped: {rule}", f"{n:,}") for rule, n in result["dropped"].items() if n),
+            *((f"passed over: {what}", f"{n:,}") for what, n in result["passed_over"].items()),
             ("time", duration(result["seconds"])),
         ]
     )
-    out.end("", f"holo train --model vanilla --data {result['data']}")
+    out.end("", f"holo train --model vanilla --data {quoted(result['data'])}")

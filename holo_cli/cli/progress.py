@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.cli.output import Output, count, duration, is_terminal, size
 from holo_cli.printable import message, one_line, printable, unguarded
 from holo_cli.translation import translate
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.data.prepare.prepare import PrepareProgress
@@ -88,6 +89,10 @@ class Events:
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self._say("Warning: " + str(event["message"]), always=True)
 
+    def say(self, text: str) -> None:
+        """A line for people, above the bar if there is one."""
+        self._say(text)
+
     def _say(self, text: str, always: bool = False) -> None:
         if self._bar:
             self._bar.say(text)
@@ -114,7 +119,7 @@ def start_line(event: Mapping[str, Any]) -> str:
 
 def stage_line(event: Mapping[str, Any]) -> str:
     """The stage of a growing model and, after a growth, its effect on the loss."""
-    blocks = f"{event['layers']} block{'' if event['layers'] == 1 else 's'}"
+    blocks = counted(event["layers"], "block")
     line = f"Stage {event['stage']} of {event['stages']} from step {event['step']}: {blocks}, "
     line += f"{count(event['parameters'])} parameters"
     if event.get("loss_after") is not None:
@@ -252,7 +257,11 @@ class Preparing:
 
 def prepare_facts(now: PrepareProgress) -> str:
     """Stage, amount, throughput and remaining time of a preparation."""
-    facts = [STAGES.get(now.stage, now.stage), f"{now.documents:,} documents", size(now.bytes)]
+    facts = [
+        STAGES.get(now.stage, now.stage),
+        f"{counted(now.documents, 'document')}",
+        size(now.bytes),
+    ]
     if now.bytes_per_second:
         facts.append(f"{size(now.bytes_per_second)}/s")
         if now.total_bytes and now.total_bytes > now.bytes:
@@ -264,7 +273,7 @@ def prepare_facts(now: PrepareProgress) -> str:
 def summary(done: Mapping[str, Any]) -> list[str]:
     """The results of a training run, from its last event."""
     steps, tokens = done["steps"], count(done["tokens"])
-    lines = [f"{steps:,} steps, {tokens} tokens in {duration(done['train_seconds'])}"]
+    lines = [f"{counted(steps, 'step')}, {tokens} tokens in {duration(done['train_seconds'])}"]
     if done.get("stopped_by") in ("target-loss", "time-limit"):
         lines.append(f"stopped by --{done['stopped_by']}")
     if done.get("val_loss") is not None:

@@ -9,13 +9,15 @@ import typer
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 
+MOST = 8  # names of other runs in a note
+
 
 def resume(
     name: Annotated[
         str | None,
         typer.Argument(
             metavar="[RUN or CHECKPOINT]",
-            help="Run, by name or by the path of a checkpoint (default: the newest).",
+            help="Run, by name or by the path of a checkpoint (default: the newest unfinished).",
             autocompletion=complete.runs,
         ),
     ] = None,
@@ -58,6 +60,8 @@ def resume(
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import resume as resume_training
 
+    if name is None:
+        name = _newest(steps, out)
     with Events(out) as events:
         done = resume_training(
             name,
@@ -70,3 +74,23 @@ def resume(
             sampler=sample_text,
         )
     finish(done, out)
+
+
+def _newest(steps: int | None, out: Output) -> str | None:
+    """The newest unfinished run, with a note that names it and the others; None if there is none,
+    which is then an error."""
+    from holo_cli.checkpoint.unfinished import unfinished_runs
+
+    found = unfinished_runs(steps=steps)
+    if not found:
+        return None
+    first, *others = found
+    out.note(
+        f"No run was named: resuming {first.run}, the newest unfinished one (step {first.step} of "
+        f"{first.steps})."
+    )
+    if others:
+        names = [f"{run.run} ({run.step}/{run.steps})" for run in others[:MOST]]
+        shown = ", ".join([*names, "..."] if len(others) > MOST else names)
+        out.note(f"Also unfinished: {shown}")
+    return first.run

@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
+from holo_cli.names import quoted
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -153,6 +154,7 @@ def train(
         show(resolved, out, force=force)
         return
     from holo_cli.cli import train_data
+    from holo_cli.cli.expectations import expecting
     from holo_cli.cli.progress import Events
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import train as run_training
@@ -162,7 +164,8 @@ def train(
     with Events(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
-            events=events, sampler=sample_text, start=origin,
+            events=expecting(events, resolved.data.path, out), sampler=sample_text,
+            start=origin,
         )  # fmt: skip
     finish(done, out)
 
@@ -187,9 +190,10 @@ def note_settings(resolved: Resolved, out: Output) -> None:
 def finish(done: dict[str, object], out: Output) -> None:
     """The final output of train and resume."""
     from holo_cli.cli.progress import summary
+    from holo_cli.plugins import option
 
     if not out.json:
         for line in summary(done):
             out.text(line)
     best = done.get("best") or done.get("last")
-    out.end("", f'holo generate -c {best} --prompt "..."')
+    out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
+from holo_cli.names import quoted
 from holo_cli.paths import DATA
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _several(sets: Sequence[Path]) -> UsageError:
     names = ", ".join(path.name for path in sets)
     return UsageError(
         f"There are {len(sets)} prepared sets: {names}.",
-        next_step=f"Choose one: --data {sets[0].name}",
+        next_step=f"Choose one: --data {quoted(sets[0].name)}",
     )
 
 

@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, duration, size
 from holo_cli.errors import UsageError
+from holo_cli.names import quoted
 
 
 def _complete(incomplete: str) -> list[str]:
@@ -79,7 +80,8 @@ def visualize(
     elif names:
         if len(names) > 1 or checkpoint is not None:
             raise UsageError(
-                "A page shows one checkpoint.", next_step=f"Try: holo visualize {what} {names[0]}"
+                "A page shows one checkpoint.",
+                next_step=f"Try: holo visualize {what} {quoted(names[0])}",
             )
         checkpoint = names[0]
     more = options.given(runs=run, png=png or None)

@@ -29,6 +29,7 @@ from holo_cli.config.sources import (
 )
 from holo_cli.config.training_schema import DataConfig, TrainingConfig
 from holo_cli.errors import UsageError, nearest
+from holo_cli.names import existing
 
 DEFAULT_PRESET = "tiny"
 DEFAULT_RECIPE = "modern"
@@ -142,7 +143,7 @@ def resolve(
     process's environment. Raises UsageError naming the key, where it was set, and the nearest
     right one.
     """
-    config_file = read_file(Path(file), f"file {file}") if file is not None else None
+    config_file = read_file(existing(file), f"file {file}") if file is not None else None
     chosen = {"name": "--model", "preset": "--preset", "recipe": "--recipe"}
     if config_file and model_name is None and config_file.name:
         model_name, chosen["name"] = config_file.name, f"file {file}"
@@ -210,7 +211,7 @@ def resolve_from(
         if key not in _ENDS_WITH_ITS_RUN
     ]
     if file is not None:
-        config_file = read_file(Path(file), f"file {file}")
+        config_file = read_file(existing(file), f"file {file}")
         _check_model(config_file, name, str(file))
         layers += config_file.given + config_file.by_recipe.get(stored_run.recipe, [])
     layers += read_env(os.environ if env is None else env, schema)

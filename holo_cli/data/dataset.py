@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of
 from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
+from holo_cli.data.sources import source_names
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.names import existing, quoted
 from holo_cli.paths import DATA
 
 
@@ -175,17 +177,28 @@ def find_prepared(root: Path = DATA) -> list[Path]:
 
 
 def _locate(path_or_name: str | Path) -> Path:
-    path = Path(path_or_name)
-    named = DATA / path
+    path = existing(path_or_name)
+    named = existing(DATA / Path(path_or_name))
     if (named / META).is_file() and not (path / META).is_file():
         return named  # also if the current folder has a folder of that name
     if path.is_dir():
         return path
     if not path.is_absolute() and named.is_dir():
         return named
+    if path.is_file():
+        raise DataError(
+            f"{path_or_name} is a file, not a prepared set.",
+            next_step=f"Prepare it with: holo prepare --source {quoted(path)}",
+        )
     known = [folder.name for folder in find_prepared()]
     hint = nearest(path.name, known)
+    if str(path_or_name) in source_names():
+        raise DataError(
+            f"There is no prepared set '{path_or_name}'.",
+            next_step=f"Prepare it with: holo prepare {path_or_name}",
+        )
     raise DataError(
         f"There is no prepared set '{path_or_name}'.",
-        next_step=f"{hint} Prepare one with `holo prepare NAME`.".strip(),
+        next_step=f"{hint} `holo prepare stories` prepares the embedded text, `holo prepare NAME "
+        "--source FILE` your own.",
     )

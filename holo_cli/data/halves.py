@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError
+from holo_cli.wording import counted
 
 BLOCK = 4096  # tokens of a block, about; fewer in a small validation split
 LEAST_BLOCKS = 8
@@ -31,8 +32,9 @@ def halves(data: PreparedData, context: int) -> tuple[list[NDArray[Any]], list[N
     blocks = [tokens[at : at + size] for at in range(0, len(tokens), size)]
     if len(blocks) < 2:
         raise DataError(
-            f"The validation split of {data.path} has {len(tokens):,} tokens: too few for a tuning "
-            f"half and a test half of at least {context:,} tokens each.",
+            f"The validation split of {data.path} has {counted(len(tokens), 'token')}: too few "
+            "for a tuning "
+            f"half and a test half of at least {counted(context, 'token')} each.",
             next_step="Prepare it with a larger --val-fraction, or compare with a shorter "
             "--context.",
         )

@@ -13,6 +13,7 @@ from collections import Counter
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff]")
 _CONTROL_BYTES = bytes([*range(0x09), *range(0x0B, 0x20), 0x7F])  # those of one byte in UTF-8
 UNDECODABLE = "\ufffd"
+CHARACTERS = ("undecodable characters", "control characters")  # rules that count characters
 DAMAGED = 0.05  # share of U+FFFD above which they are kept
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 SHORTEST, LONGEST = 4096, 8192  # characters of a piece
+MOST = 1 << 28  # characters of a document that is held in memory
+BLANKS = 1 << 20  # characters of white space that are held
 ENOUGH = 8  # separators from which on a file is treated as a list of documents
 _RUN = re.compile(r"\n[^\S\n]*\n[^\S\n]*\n")  # two empty lines, perhaps followed by more
 _VISIBLE = re.compile(r"\S")
@@ -31,7 +33,8 @@ def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
     """The documents of a text given in blocks of any size, in order, none of them empty.
 
     Two or more empty lines always separate documents. Without `whole`, the text between them is
-    also split into pieces. Memory: one document (`whole`), or a block and a few pieces.
+    also split into pieces; so is a document of more than `MOST` characters. Memory: one document
+    (`whole`), or a block and a few pieces.
     """
     held: list[str] = []
     size = 0
@@ -42,7 +45,7 @@ def documents(blocks: Iterable[str], *, whole: bool) -> Iterator[str]:
             continue
         held.append(stretch)
         size += len(stretch)
-        if not whole and size > 4 * LONGEST:
+        if size > (MOST if whole else 4 * LONGEST):
             text, at = "".join(held), 0
             while len(text) - at > 2 * LONGEST:
                 end = split_point(text, at)
@@ -95,6 +98,9 @@ def _stretches(blocks: Iterable[str]) -> Iterator[str | None]:
             yield text[max(at, start) : end]
             start = 0
         held = text[end:]
+        if len(held) > BLANKS:
+            yield held[start:]
+            held, start = "", 0
     if in_run:
         return
     run = _RUN.search(held if held.endswith("\n") else held + "\n")

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from holo_cli.errors import DataError
+from holo_cli.wording import counted
 
 IGNORE = -100  # a target that is not scored
 
@@ -132,12 +133,14 @@ class StreamWindows(Windows):
             next_step = "Train with a smaller --context, or prepare more text."
             if language:
                 raise DataError(
-                    f"The training split has {stream.length:,} tokens in '{language}'; a context "
+                    f"The training split has {counted(stream.length, 'token')} in '{language}'; "
+                    "a context "
                     f"of {context} needs {context + 1:,}.",
                     next_step=next_step,
                 )
             raise DataError(
-                f"The training split has {stream.length:,} tokens; a context of {context} needs "
+                f"The training split has {counted(stream.length, 'token')}; a context of "
+                f"{context} needs "
                 f"{context + 1:,}.",
                 next_step=next_step,
             )

@@ -81,17 +81,20 @@ def _device() -> str:
     return "cuda" if dist.get_backend() == "nccl" else "cpu"
 
 
+def processes() -> int:
+    """How many processes torchrun's environment describes; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[World]:
     """The world that torchrun's environment describes; a world of one without it."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = processes()
     if size == 1:
         yield World()
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield World(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
+    yield World(dist.get_rank(), size)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that are gone

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
+import torch.distributed as dist
+
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import TrainingError
+from holo_cli.names import quoted
 from holo_cli.training.state import Progress
+from holo_cli.wording import counted
 
 
 def diverged(progress: Progress, config: TrainingConfig, loss: float, norm: float) -> TrainingError:
@@ -28,7 +34,37 @@ def out_of_memory(progress: Progress, config: TrainingConfig, context: int) -> T
     smaller, more = max(1, config.batch_size // 2), config.grad_accum * 2
     return TrainingError(
         f"Out of memory at step {progress.step + 1} with batches of {config.batch_size} "
-        f"x {context} tokens.",
+        f"x {counted(context, 'token')}.",
         next_step=f"Try --batch-size {smaller} --grad-accum {more} (the same step in smaller "
         f"pieces), --grad-checkpoint, or --context {context // 2}.",
+    )
+
+
+# Gloo's errors are plain RuntimeErrors; NCCL's have types of their own.
+_LOST = re.compile(
+    r"connection (closed|reset|refused)|broken pipe|socket timeout|timed out waiting|"
+    r"no route to host|read error|write error|gloo.*(timeout|connect)",
+    re.IGNORECASE,
+)
+
+
+def is_process_lost(error: RuntimeError) -> bool:
+    """Whether an error says that another process of the run has ended or cannot be reached."""
+    known = getattr(dist, "DistError", None)
+    if known is not None and isinstance(error, known):
+        return True
+    return bool(_LOST.search(str(error)))
+
+
+def process_lost(name: str, size: int, progress: Progress, saved: int | None) -> TrainingError:
+    """One of `size` processes is gone. `saved`: the step of the last complete save."""
+    step = progress.step + 1
+    return TrainingError(
+        f"Another of the {size} processes of this run ended or cannot be reached, at step {step}.",
+        next_step=(
+            f"Its own message says why. Step {saved} is saved: start the processes again with "
+            f"holo resume {quoted(name)}."
+        )
+        if saved
+        else "Its own message says why. Nothing was saved yet: start the processes again.",
     )

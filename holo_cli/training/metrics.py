@@ -7,6 +7,7 @@ that were never saved are dropped, so the file reads as one uninterrupted run.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,11 @@ class MetricsLog:
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
+        self._board_failed = False
+        self._thread_hook = threading.excepthook
         with self._explained():
             self._open(folder, step, layers, SummaryWriter)
+        threading.excepthook = self._on_thread_error
 
     def _open(
         self, folder: Path, step: int, layers: int, board: Callable[..., SummaryWriter]
@@ -63,8 +67,17 @@ class MetricsLog:
     def write(self, event: dict[str, Any]) -> None:
         """Append an event; scalars and sample texts also go to TensorBoard, by step."""
         with self._explained():
+            self._restore_folder()
             self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
             self._file.flush()
+        try:
+            self._write_to_board(event)
+        except OSError:  # the rows are what counts, and they are written
+            self._board_failed = True
+
+    def _write_to_board(self, event: dict[str, Any]) -> None:
+        if self._board_failed:
+            return
         step = event.get("step", 0)
         for key, tag in SCALARS.get(event["event"], {}).items():
             if event.get(key) is not None:
@@ -91,9 +104,32 @@ class MetricsLog:
                 "checkpoints already saved are untouched.",
             ) from error
 
+    def _on_thread_error(self, error: threading.ExceptHookArgs) -> None:
+        """TensorBoard's thread raises its errors again in the next call, which handles them: its
+        traceback is for nobody."""
+        own = type(error.thread).__module__.startswith("tensorboard.")
+        if not (own and isinstance(error.exc_value, OSError)):
+            self._thread_hook(error)
+
+    def _restore_folder(self) -> None:
+        """Make the folder again if somebody deleted it: a log is no reason to end a training.
+
+        TensorBoard opens its file anew at each flush, and misses only the folder.
+        """
+        if not self.path.exists():
+            self._file.close()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+
     def close(self) -> None:
+        with self._explained():
+            self._restore_folder()
         self._file.close()
-        self._board.close()
+        try:
+            self._board.close()
+        except OSError:
+            self._board_failed = True
+        threading.excepthook = self._thread_hook
 
 
 def _kept(path: Path, step: int, layers: int) -> bytes:

@@ -14,9 +14,11 @@ import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
+from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.capacity import check_run
@@ -61,6 +63,7 @@ def train(
     )
     check_run(resolved, force=force_memory)
     _check_fits(resolved, data)
+    check_stop_at(stop_at, 0, resolved.training.steps)
     device = pick_device(resolved.training.device)
     # what `auto` found is part of the run: resume must compute in the same format
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
@@ -89,17 +92,15 @@ def resume(
 ) -> Event:
     """Resume a run from its last checkpoint; returns the final event.
 
-    `name` is a run, a path, or None for the newest run. It continues under its own name, or as
-    a copy named `run`. `steps` extends (or shortens) the schedule; `overrides` changes other dotted
-    config keys. Raises like `train`.
+    `name` is a run, a path, or None for the newest unfinished run. It continues under its own name,
+    or as a copy named `run`. A file without training state (RUN_best) goes on from its weights with
+    a fresh optimizer, which a warning tells. `steps` extends (or shortens) the schedule;
+    `overrides` changes other dotted config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
+    if name is None:
+        path = newest_unfinished(steps).path
     header, tensors = load_training(path)
-    if header.kind != "last":
-        raise CheckpointError(
-            f"{path} holds weights only, no training state.",
-            next_step="Resume from the run's _last file, or train a new run.",
-        )
     name = _resumed_name(path, header, run)
     resolved = Resolved.from_dict(header.model_dump())
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
@@ -110,23 +111,45 @@ def resume(
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
             f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
-            next_step=f"Start a new run: holo train --model {header.model} --data {data.path}",
+            next_step=f"Start a new run: holo train --model {header.model} "
+            f"--data {quoted(data.path)}",
         )
-    progress = Progress.of(header)
+    exact = header.kind == "last"
+    progress = Progress.of(header) if exact else _progress_of_weights(header, resolved)
     _check_micro(progress, resolved)
-    if progress.step >= resolved.training.steps:
-        raise UsageError(
-            f"Run '{header.run}' is finished: {progress.step} of {resolved.training.steps} steps.",
-            next_step=f"Extend it: holo resume {header.run} --steps {progress.step * 2}",
-        )
+    _check_end(header.run, progress.step, resolved.training.steps, asked=steps)
+    check_stop_at(stop_at, progress.step, resolved.training.steps)
     device = pick_device(resolved.training.device)
     shape = header.at_depth(resolved.model)
     model = registry.build_model(resolved.model_name, shape).to(device)
     with torch.no_grad():
         for key, target in model.state_dict().items():
             target.copy_(tensors[f"model/{key}"])
-    return TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins).run(
-        tensors=tensors, stop=stop, stop_at=stop_at, force_memory=force_memory
+    training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
+    if not exact:
+        training.note(
+            f"{path.as_posix()} holds no training state: its weights go on from step "
+            f"{progress.step} with a fresh optimizer, so the loss may rise at first."
+        )
+    return training.run(
+        tensors=tensors if exact else None, stop=stop, stop_at=stop_at, force_memory=force_memory
+    )
+
+
+def _progress_of_weights(header: Header, resolved: Resolved) -> Progress:
+    """Where a run was when a file without training state was written, as far as it tells."""
+    config = resolved.training
+    rows = header.step * config.batch_size * config.grad_accum
+    return Progress(
+        step=header.step,
+        tokens=header.tokens,
+        windows=max(rows, header.tokens // resolved.model.context),
+        val_loss=header.losses.val,
+        bpb=header.losses.bpb,
+        best_val=header.losses.best_val,
+        best_step=header.step,
+        history=list(header.history),
+        stages=[row.model_dump() for row in header.stages],
     )
 
 
@@ -137,6 +160,43 @@ def _check_micro(progress: Progress, resolved: Resolved) -> None:
             f"The training state in this checkpoint has {progress.micro} forward passes of a step "
             f"of {resolved.training.grad_accum}.",
             next_step="Start a new run, or resume from another checkpoint.",
+        )
+
+
+def newest_unfinished(steps: int | None = None) -> Unfinished:
+    """The run that `resume` without a name resumes. Raises UsageError if all are finished.
+
+    `steps`: the length that its schedule would get."""
+    found = unfinished_runs(CHECKPOINTS, steps)
+    if not found:
+        newest = next(iter(known_runs(CHECKPOINTS)))
+        raise UsageError(
+            f"Every run in {CHECKPOINTS} is finished.",
+            next_step=f"Extend one with more steps: holo resume {quoted(newest)} --steps N",
+        )
+    return found[0]
+
+
+def _check_end(run: str, step: int, steps: int, asked: int | None) -> None:
+    if step < steps:
+        return
+    if asked is not None:
+        raise UsageError(
+            f"--steps {asked} is not after the step that run '{run}' has reached, {step}.",
+            next_step=f"Give a larger number, such as --steps {step * 2}.",
+        )
+    raise UsageError(
+        f"Run '{run}' is finished: {step} of {steps} steps.",
+        next_step=f"Extend it: holo resume {quoted(run)} --steps {step * 2}",
+    )
+
+
+def check_stop_at(stop_at: int | None, step: int, steps: int) -> None:
+    """Raise UsageError for a step to stop at that is not between `step` and the last one."""
+    if stop_at is not None and not step < stop_at <= steps:
+        raise UsageError(
+            f"--stop-at {stop_at} must be after step {step} and at most {steps}, the last step.",
+            next_step="Choose a step between them, or leave --stop-at out.",
         )
 
 
@@ -164,8 +224,8 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
         if asked in existing and not force:
             raise UsageError(
                 f"A run '{asked}' exists already.",
-                next_step=f"Resume it (holo resume {asked}), choose another --run, or replace "
-                "it with --force.",
+                next_step=f"Resume it (holo resume {quoted(asked)}), choose another --run, or "
+                "replace it with --force.",
             )
         return asked
     base = name = f"{registry.short_name(model)}-{data.name}"
@@ -179,11 +239,14 @@ def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) ->
 def _resumed_name(path: Path, header: Header, asked: str | None) -> str:
     """The run's own name, or the asked one; never the name of another run."""
     name = header.run if asked is None else asked
-    own = run_path(CHECKPOINTS, name, "last").resolve() == path.resolve()
+    last = run_path(CHECKPOINTS, name, "last")
+    best = run_path(CHECKPOINTS, name, "best")
+    own = path.resolve() == (last if last.exists() else best).resolve()
     if name in known_runs(CHECKPOINTS) and not own:
         raise UsageError(
             f"{path.as_posix()} would resume as run '{name}' and overwrite the run of that name in "
             f"{CHECKPOINTS}.",
-            next_step=f"Give it another name: holo resume {path.as_posix()} --run {name}-2",
+            next_step=f"Give it another name: holo resume {quoted(path.as_posix())} "
+            f"--run {quoted(name)}-2",
         )
     return name

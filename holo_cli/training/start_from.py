@@ -22,6 +22,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import tokenizer_from_dict
 from holo_cli.errors import DataError, UsageError
 from holo_cli.models.base import LanguageModel
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 
 
@@ -85,10 +86,10 @@ def check_tokenizer(start: Start, data: PreparedData) -> None:
     source, shown = start.header.data.path, start.path.as_posix()
     raise DataError(
         f"{data.path} has another tokenizer than the checkpoint {shown}.",
-        next_step=f"Prepare it again with --tokenizer {source}."
+        next_step=f"Prepare it again with --tokenizer {quoted(source)}."
         if Path(source).is_dir()
-        else f"Write the tokenizer with `holo export {shown} --to dir --out FOLDER`, then prepare "
-        "the set again with --tokenizer FOLDER.",
+        else f"Write the tokenizer with `holo export {quoted(shown)} --to dir --out FOLDER`, then "
+        "prepare the set again with --tokenizer FOLDER.",
     )
 
 

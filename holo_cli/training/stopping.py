@@ -1,4 +1,5 @@
-"""A request to stop, from Ctrl-C, SIGTERM or a caller, carried out at the next safe moment."""
+"""A request to stop, from Ctrl-C, SIGTERM, a closed terminal or a caller, carried out at the next
+safe moment."""
 
 from __future__ import annotations
 
@@ -7,6 +8,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+# SIGHUP: the terminal was closed. SIGBREAK: Ctrl-Break in a Windows console.
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+]
+
+_ALWAYS = {signal.SIGINT, signal.SIGTERM}
 
 
 class StopRequest:
@@ -23,9 +33,10 @@ class StopRequest:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """While inside, the first SIGINT or SIGTERM requests a stop; a second SIGINT interrupts.
+        """While inside, the first of the signals requests a stop; a second SIGINT interrupts.
 
-        Handlers can only be set in the main thread; elsewhere this does nothing.
+        Under `nohup`, which ignores SIGHUP, a closed terminal requests nothing. Handlers can only
+        be set in the main thread; elsewhere this does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -36,7 +47,7 @@ class StopRequest:
                 raise KeyboardInterrupt
             self.ask("signal")
 
-        numbers = [signal.SIGINT, signal.SIGTERM]
+        numbers = [n for n in _SIGNALS if n in _ALWAYS or signal.getsignal(n) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield

@@ -82,6 +82,7 @@ class Trainer:
         self.batches = batches
         self.batches.position = progress.windows
         self._in_step = (-1, 0)  # a step, and the scored targets in all its rows
+        self.saved = progress.step or None  # the step of the last complete save
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._logged_at = (progress.train_seconds, progress.tokens)
         self._set_model(model, optimizer)
@@ -240,6 +241,7 @@ class Trainer:
         """Forward and backward of one batch; gradients add up to the mean over the step's tokens.
 
         With rows of one length that is the mean of the batches' means; else longer rows weigh more.
+        Auxiliary losses are means over all positions, scored or not: their batches weigh the same.
         """
         progress, config, world = self.progress, self.config, self.world
         rows = config.batch_size * world.size  # of this micro-step, in all processes
@@ -258,11 +260,12 @@ class Trainer:
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)
         loss = cross_entropy(hidden, self.model.head, y, self.dtype)
-        total: Tensor = loss
+        total: Tensor = loss / parts
         for name, extra in aux.items():
+            extra = extra / config.grad_accum
             total = total + extra
-            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item() / parts
-        (total / parts).backward()
+            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item()
+        total.backward()
         progress.step_loss += loss.item() / parts
         progress.micro += 1
         progress.tokens += self.batches.scored(begin, rows)
@@ -356,6 +359,7 @@ class Trainer:
             self.save(kind, self)
         if kind == "last":
             self.world.barrier()
+            self.saved = self.progress.step
 
     def warn(self, message: str) -> None:
         self.events({"event": "warning", "step": self.progress.step, "message": message})

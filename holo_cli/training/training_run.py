@@ -17,11 +17,13 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
+from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.capacity import check_measured
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
-from holo_cli.training.distributed import World, process_group
+from holo_cli.training.distributed import World, process_group, processes
+from holo_cli.training.failures import is_process_lost, process_lost
 from holo_cli.training.growth import first_step
 from holo_cli.training.memory_estimate import (
     at_full_depth,
@@ -61,6 +63,7 @@ class TrainingRun:
         self.config = resolved.training
         self.log: MetricsLog | None = None
         self.origins = origins
+        self._notes: list[str] = []
         self.writer = CheckpointWriter(
             resolved, data, name, replaces=progress.step == 0, origins=origins
         )
@@ -85,42 +88,63 @@ class TrainingRun:
     ) -> Event:
         """Train, from the state in `tensors` or from the start; returns the final event.
 
-        Raises UsageError, unless `force_memory`, for more memory than the device has.
-
-        Raises Stopped where a signal or `stop_at` ended it, after saving.
+        Raises UsageError, unless `force_memory`, for more memory than the device has; Stopped where
+        a signal or `stop_at` ended it, after saving; TrainingError where another process of the run
+        was lost.
         """
         trainer, progress = self.trainer, self.progress
         trainer.stop_at = stop_at
         if stop is not None:
             trainer.stop = stop
+        try:
+            reason, done = self._run(tensors, force_memory)
+        except RuntimeError as error:
+            if processes() > 1 and is_process_lost(error):
+                raise process_lost(self.name, processes(), progress, trainer.saved) from error
+            raise
+        if reason in ("signal", "stop-at"):
+            raise Stopped(
+                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
+                next_step=f"Resume with: holo resume {quoted(self.name)}",
+            )
+        return done
+
+    def _run(
+        self, tensors: Mapping[str, torch.Tensor] | None, force_memory: bool
+    ) -> tuple[str, Event]:
+        """What ended it, and the final event."""
+        trainer, progress = self.trainer, self.progress
         with ExitStack() as stack:
             self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
+            # Until here there is nothing to save, and a signal ends the process at once: measuring
+            # a large model takes a while.
+            needed = memory_parts(trainer.model, self.config, trainer.dtype)
+            check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
+            # before the rest: it is left last, and torchrun ends the processes of a lost one by
+            # SIGTERM, which must not come before this one's message
+            stack.enter_context(trainer.stop.on_signals())
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers)
                 stack.callback(self.log.close)
-            # Until here there is nothing to save, and a signal ends the process at once: measuring
-            # a large model takes a while.
-            needed = memory_parts(trainer.model, self.config, trainer.dtype)
-            check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
-            stack.enter_context(trainer.stop.on_signals())
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start(needed)
+            for note in self._notes:
+                trainer.warn(note)
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
-            elif self.origins:
+            elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
             reason = trainer.run()
             done = self._done(reason)
             self._event(done)
-        if reason in ("signal", "stop-at"):
-            raise Stopped(
-                f"Stopped at step {progress.step} of {self.config.steps}; everything is saved.",
-                next_step=f"Resume with: holo resume {self.name}",
-            )
-        return done
+        return reason, done
+
+    def note(self, message: str) -> None:
+        """A warning that is given once the run has started."""
+        self._notes.append(message)
 
     # -- events -----------------------------------------------------------------------------------
 

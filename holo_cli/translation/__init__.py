@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -27,6 +27,8 @@ LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
 SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
 QUOTES = tuple("'\"`")
+COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
+MAX_COUNTED = 4  # of them in one template, singular or plural each
 MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
 
 
@@ -68,7 +70,12 @@ class Catalogue:
         self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
         # the most specific template first: the one with most letters of its own
         self.templates = sorted(
-            (_Template(key, value) for key, value in entries.items() if PLACEHOLDER.search(key)),
+            (
+                _Template(form, value)
+                for key, value in entries.items()
+                if PLACEHOLDER.search(key)
+                for form in (key, *_singulars(key))
+            ),
             key=lambda template: -sum(map(len, template.literals)),
         )
 
@@ -105,6 +112,18 @@ class Catalogue:
                     for index, value in enumerate(values)
                 )
         return None
+
+
+def _singulars(key: str) -> Iterator[str]:
+    """The forms of a template in which some of its counted nouns are singular."""
+    found = list(COUNTED.finditer(key))[:MAX_COUNTED]
+    for chosen in range(1, 2 ** len(found)):
+        made, end = "", 0
+        for index, noun in enumerate(found):
+            if chosen >> index & 1:
+                made += key[end : noun.end(1)] + ("y" if noun[2] == "ies" else "")
+                end = noun.end()
+        yield made + key[end:]
 
 
 class _Template:

@@ -2,7 +2,8 @@
 
 Reads the source as syntax trees and collects the string that is given to anything a user reads:
 errors, notes and warnings, help texts, table headings, chat, page captions. An f-string becomes a
-template with `{0}`, `{1}`, ...; a choice between two strings (`"a" if x else "b"`) becomes both.
+template with `{0}`, `{1}`, ...; a choice between two strings (`"a" if x else "b"`) becomes both,
+and `counted(n, "token")` becomes "{0} tokens".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import holo_cli
 from holo_cli.parsing import read_toml
 from holo_cli.translation import FOLDER, PLACEHOLDER
+from holo_cli.wording import plural
 
 PACKAGE = Path(holo_cli.__file__).parent
 # Functions and methods whose string arguments a user reads, by the last part of their name.
@@ -30,8 +32,8 @@ KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", 
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/report.py", "config/messages.py", "inference/chat/commands.py", "visualize/*.py",
-    "models/**/views.py", "models/**/*_views.py",
+    "bench/report.py", "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
+    "visualize/*.py", "models/**/views.py", "models/**/*_views.py",
 )  # fmt: skip
 SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
@@ -93,7 +95,7 @@ def _keys(value: ast.expr) -> Iterator[tuple[int, str]]:
     elif isinstance(value, ast.IfExp):
         yield from _keys(value.body)
         yield from _keys(value.orelse)
-    elif isinstance(value, ast.Constant | ast.JoinedStr | ast.BinOp):
+    elif isinstance(value, ast.Constant | ast.JoinedStr | ast.BinOp) or _counted_noun(value):
         for parts in product(*_alternatives(value)):
             key, count = "", 0
             for part in parts:
@@ -116,6 +118,8 @@ def _alternatives(value: ast.expr) -> list[list[str | None]]:
             if forms > MAX_FORMS:
                 pieces[index] = [None]
         return pieces
+    if noun := _counted_noun(value):
+        return [[None], [f" {plural(noun)}"]]
     if isinstance(value, ast.FormattedValue):
         return _alternatives(value.value)
     if isinstance(value, ast.IfExp):
@@ -125,6 +129,15 @@ def _alternatives(value: ast.expr) -> list[list[str | None]]:
     if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Add):
         return _alternatives(value.left) + _alternatives(value.right)
     return [[None]]
+
+
+def _counted_noun(value: ast.expr) -> str:
+    """The noun of a call `counted(n, "noun")`; "" for anything else."""
+    if isinstance(value, ast.Call) and _name(value.func) == "counted" and len(value.args) == 2:
+        noun = value.args[1]
+        if isinstance(noun, ast.Constant) and isinstance(noun.value, str):
+            return noun.value
+    return ""
 
 
 def _all_strings(tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -13,9 +13,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
 from holo_cli.inference.generation.prompt import ENOUGH_LETTERS
 from holo_cli.visualize.page import Section
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer
@@ -86,9 +88,9 @@ class Reading:
 
     def section(self) -> Section:
         """The text itself, and what of it the model does not see."""
-        notes = [f"{len(self.ids)} tokens."]
+        notes = [f"{counted(len(self.ids), 'token')}."]
         if self.whole > len(self.ids):
-            notes = [f"The first {len(self.ids)} of {self.whole} tokens."]
+            notes = [f"The first {len(self.ids)} of {counted(self.whole, 'token')}."]
         if any(len(group.pieces) > 1 for group in self.groups):
             notes.append("Characters that take several tokens are shown whole.")
         if self.unknown:
@@ -109,7 +111,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     if text is None:
         texts = [SENTENCES[code] for code in known if code in SENTENCES] or [SENTENCES["en"]]
     else:
-        texts = [text]
+        texts = [to_nfc(text)]
     tokenizer = loaded.tokenizer
     ids = [i for part in texts for i in loaded.prompts.encode(part)]
     whole, limit = len(ids), min(most, loaded.model.context_limit or most)

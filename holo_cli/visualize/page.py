@@ -23,6 +23,7 @@ from holo_cli.files import atomic_write_text
 from holo_cli.models.views import Picture, Table
 from holo_cli.translation import language, translate
 from holo_cli.visualize import localize
+from holo_cli.wording import counted
 
 ASSETS = Path(__file__).parent / "assets"
 NUMBER = ' class="number"'
@@ -202,7 +203,7 @@ def _section(section: Section) -> str:
     tables = [_table(table, opened=not section.kind) for table in section.tables]
     if tables and section.kind:
         if len(tables) > FEW_TABLES:
-            summary = f"<summary>{escape(translate(f'{len(tables)} tables'))}</summary>"
+            summary = f"<summary>{escape(translate(counted(len(tables), 'table')))}</summary>"
             tables = ["<details>", summary, *tables, "</details>"]
         tables = [f"<h3>{escape(translate('The numbers'))}</h3>", *tables]
     kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""

@@ -12,6 +12,7 @@ from typing import Any
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import DataError, nearest
 from holo_cli.models.views import Picture, Table
+from holo_cli.names import existing
 from holo_cli.parsing import ParseError, parse_object, read_bytes
 from holo_cli.paths import RUNS
 from holo_cli.visualize.page import Section, picture_section, rounded
@@ -47,7 +48,7 @@ class Run:
 
 def read_run(name: str, root: Path = RUNS) -> Run:
     """Read a run's log. Raises DataError for a run without one, or a log that is damaged."""
-    path = root / check_run_name(name) / LOG
+    path = existing(root / check_run_name(name)) / LOG
     try:
         content = read_bytes(path)
     except (FileNotFoundError, NotADirectoryError) as error:

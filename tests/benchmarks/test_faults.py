@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,3 +116,16 @@ def test_the_report_lists_every_fault() -> None:
 
 def test_events_of_a_killed_process_end_with_the_last_complete_line() -> None:
     assert events('{"event": "save"}\nnoise\n{"event": "tra') == [{"event": "save"}]
+
+
+def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
+    """A few cases of every campaign through the real commands, in a process of its own."""
+    out = tmp_path / "rows.jsonl"
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks.faults", "--short", "--out", str(out)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Exceptions\n\nNone." in ran.stdout
+    kinds = [report.kind_of(row["case"]) for row in Rows.read(out)]
+    assert set(kinds) == {"kill", "prepare", "scenario", "mutation"}

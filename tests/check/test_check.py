@@ -151,7 +151,7 @@ def test_a_reference_that_differs_fails() -> None:
 
 def test_a_mixer_that_cannot_recall_says_what_to_declare() -> None:
     found = results(written(MIXER.replace("recall=None", "recall=9")), lambda n: "hurts" in n)
-    assert "declare CLAIMS" in found["disabling hurts"]
+    assert "CLAIMS = {" in found["disabling hurts"]
 
 
 def test_a_run_that_differs_after_a_stop_fails() -> None:

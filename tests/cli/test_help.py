@@ -42,3 +42,14 @@ def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
     assert ran.code == 0
     known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out.partition("Examples:")[0])
     assert {word for word in words if word.startswith("-")} <= set(known)
+
+
+def test_an_option_that_is_not_a_list_counts_once(holo: Holo) -> None:
+    """Otherwise only the last value would be used, without a word."""
+    ran = holo("prepare", "a", "--source", "x.txt", "--source", "y.txt")
+    assert ran.code == 2
+    assert ran.err.startswith("Error: --source was given twice.\n")
+    ran = holo("generate", "-c", "one", "--checkpoint", "two")
+    assert (ran.code, "--checkpoint was given twice" in ran.err) == (2, True)
+    ran = holo("generate", "-c", "one", "--stop", "a", "--stop", "b", "-q")
+    assert "given twice" not in ran.err

@@ -96,8 +96,8 @@ def test_half_an_emoji_does_not_stop_the_output() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently on Windows")
 def test_a_reader_that_goes_away_is_no_error() -> None:
     code = (
-        "import sys\nfrom holo_cli.cli.output import Output\no = Output()\n"
-        "while not o.reader_gone: o.text('line')\n"
+        "import sys\nfrom holo_cli.cli.output import Output\nfrom holo_cli.streams import lasting\n"
+        "with lasting():\n o = Output()\n while not o.reader_gone: o.text('line')\n"
         "print('ended', file=sys.stderr)"
     )
     writer = subprocess.Popen(

@@ -73,6 +73,7 @@ def trained(fake: Fake, configs: Path) -> Trained:
         return call
 
     fake("holo_cli.training.run", train=run("train"), resume=run("resume"))
+    fake("holo_cli.cli.expectations", expecting=lambda show, path, out: show)
     fake(
         "holo_cli.training.memory_estimate",
         estimate=lambda r, v, force=False: {"parameters": v, "train_bytes": 2e9, "total_bytes": 1},

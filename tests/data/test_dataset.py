@@ -74,7 +74,7 @@ def test_a_missing_set_names_the_nearest(folder: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(folder.parent.parent)
     with pytest.raises(DataError, match="Did you mean 'harbour'"):
         PreparedData.open("harbor")
-    with pytest.raises(DataError, match=r"`holo prepare NAME`"):
+    with pytest.raises(DataError, match=r"`holo prepare stories` prepares"):
         PreparedData.open("/nowhere/at/all")
 
 

@@ -24,6 +24,12 @@ def config(given: dict[str, Any]) -> Resolved:
     return resolve("growing", flags=given, env={})
 
 
+def categories(given: dict[str, Any]) -> Resolved:
+    """A model whose balance loss is no mean over rows."""
+    flags = given | {"model.layers": 1, "model.experts": 3, "model.balance": 1.0}
+    return resolve("holographic", flags=flags, env={})
+
+
 class OneAsks(StopRequest):
     """A request to stop that reaches the second process only, at its n-th look."""
 
@@ -48,6 +54,8 @@ def main() -> None:
     with pytest.MonkeyPatch.context() as patch:
         register(patch)
         train(alone(), run="two", events=told.append)
+        alone()
+        train(categories(given), run="two-categories", events=told.append)
         drop = {"model.dropout": 0.2, "training.grad_accum": 2, "training.batch_size": 1}
         train(alone(**drop), run="whole", events=told.append)
         with pytest.raises(Stopped):

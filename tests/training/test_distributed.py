@@ -19,6 +19,7 @@ from holo_cli.config.resolve import resolve
 from holo_cli.training.run import train
 from tests.training.conftest import SMALL
 from tests.training.growing import register
+from tests.training.one_of_two import categories
 from tests.training.test_run import ignore
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     (home / "config.json").write_text(json.dumps(given), encoding="utf-8")
     shared = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(5),
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(6),
         "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     if LOOPBACK:
@@ -81,6 +82,13 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
         assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
     assert headers["one"].losses.train == pytest.approx(headers["two"].losses.train, rel=1e-5)
     assert [row.layers for row in headers["two"].stages] == [1, 2, 4]
+
+    # a loss that multiplies two statistics of the batch: the whole batch's in two processes too
+    train(categories(given | {"training.batch_size": 4}), run="one-categories", events=ignore)
+    one, two = (load_file(f"checkpoints/{n}-categories_last.safetensors") for n in ("one", "two"))
+    for name in one:
+        if name.startswith("model/"):
+            torch.testing.assert_close(two[name], one[name], rtol=2e-4, atol=2e-5)
 
     # with dropout, which differs by process: stopped between two steps and inside one, and gone on
     whole, parts = (load_file(f"checkpoints/{run}_last.safetensors") for run in ("whole", "parts"))

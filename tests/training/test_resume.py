@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from holo_cli.checkpoint import load_model, read_header
 from holo_cli.config.resolve import Resolved
-from holo_cli.errors import CheckpointError, DataError, Stopped, UsageError
+from holo_cli.errors import Stopped, UsageError
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 from tests.checkpoint.old_format import rewrite_as_format_1
@@ -145,7 +145,7 @@ def test_metrics_of_a_resumed_run_read_as_one_run(small: Small, home: Path) -> N
     assert list((home / "runs/whole").glob("events.out.tfevents.*"))
 
 
-def test_resume_refuses_other_data_and_files_without_state(small: Small, home: Path) -> None:
+def test_resume_refuses_other_data(small: Small, home: Path) -> None:
     from holo_cli.data.prepare.prepare import prepare
     from tests.training.conftest import write_text
 
@@ -154,12 +154,6 @@ def test_resume_refuses_other_data_and_files_without_state(small: Small, home: P
     config = small(**{"data.path": "mine"})
     with pytest.raises(Stopped):
         train(config, run="a", stop_at=6, events=ignore)
-    with pytest.raises(CheckpointError, match="weights only"):
-        resume(CHECKPOINTS / "a_best.safetensors", events=ignore)
-    write_text(source, seed=5)
-    prepare(["mine"], source=str(source), out=home / "data/mine", tokenizer="char", force=True)
-    with pytest.raises(DataError, match="prepared again"):
-        resume("a", events=ignore)
 
 
 @pytest.mark.parametrize("name", ["holographic", "ngt"])
@@ -172,6 +166,25 @@ def test_a_run_of_an_older_format_resumes_to_the_bit(small: Small, home: Path, n
     rewrite_as_format_1(CHECKPOINTS / "parts_last.safetensors")
     resume("parts", events=ignore)
     same_files("whole", "parts")
+
+
+def test_without_training_state_the_weights_go_on(small: Small, home: Path) -> None:
+    train(small(**{"training.eval_every": 4}), run="a", events=ignore)
+    (CHECKPOINTS / "a_last.safetensors").unlink()
+    best = read_header(CHECKPOINTS / "a_best.safetensors")
+    events: list[dict[str, Any]] = []
+    done = resume("a", steps=best.step + 4, events=events.append)
+    start, warning, *_ = events
+    assert (start["event"], start["step"]) == ("start", best.step)
+    assert warning["event"] == "warning"
+    assert f"go on from step {best.step} with a fresh optimizer" in warning["message"]
+    assert (done["steps"], done["tokens"]) == (
+        best.step + 4,
+        best.tokens // best.step * done["steps"],
+    )
+    last = read_header(CHECKPOINTS / "a_last.safetensors")
+    assert last.history[: len(best.history)] == best.history
+    resume("a", steps=best.step + 6, events=ignore)  # exact again
 
 
 def test_the_classic_recipe_trains_and_resumes(small: Small, home: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from holo_cli.checkpoint import RunLock, load_model, read_header
+from holo_cli.checkpoint.unfinished import unfinished_runs
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.errors import CheckpointError, DataError, Stopped, TrainingError, UsageError
@@ -163,7 +164,7 @@ def test_a_full_disk_loses_nothing(
         raise full
 
     with monkeypatch.context() as patched:
-        patched.setattr("holo_cli.training.metrics.atomic_write_text", no_log)
+        patched.setattr("holo_cli.training.metrics.atomic_write_bytes", no_log)
         with pytest.raises(TrainingError, match="Cannot write the log"):
             resume("a", events=ignore)
     with monkeypatch.context() as patched:
@@ -264,3 +265,45 @@ def test_a_seed_of_the_initial_weights_changes_the_run_not_its_batches(
         changed: dict[str, Any] = {"training.init_seed": seed, "model.dropout": 0.0}
         losses.append(train(small(**changed), run=f"r{number}", events=ignore)["val_loss"])
     assert losses[0] == losses[1] != losses[2]  # the run's own seed is 0
+
+
+def test_resume_without_a_name_takes_the_newest_unfinished_run(small: Small, home: Path) -> None:
+    for name in ("old", "new"):
+        with pytest.raises(Stopped):
+            train(small(), run=name, stop_at=2, events=ignore)
+    train(small(**{"training.steps": 3}), run="done", events=ignore)
+    damaged = CHECKPOINTS / "damaged_last.safetensors"
+    damaged.write_bytes(b"nothing")
+    found = [(run.run, run.step, run.steps) for run in unfinished_runs()]
+    assert found == [("new", 2, 12), ("old", 2, 12)]
+    assert [run.run for run in unfinished_runs(steps=5)] == ["done", "new", "old"]
+    damaged.unlink()
+    assert resume(None, events=ignore)["run"] == "new"
+    assert resume(None, events=ignore)["run"] == "old"
+    with pytest.raises(UsageError, match="Every run in checkpoints is finished"):
+        resume(None, events=ignore)
+    assert resume(None, steps=13, events=ignore)["step"] == 13
+
+
+def test_a_run_ended_by_its_target_is_finished(small: Small, home: Path) -> None:
+    train(small(**{"training.target_loss": 99.0}), run="a", events=ignore)
+    assert unfinished_runs() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stop_at": 2}, "--stop-at 2 must be after step 2 and at most 12"),
+        ({"stop_at": 13}, "--stop-at 13 must be after step 2"),
+        ({"steps": 2}, "--steps 2 is not after the step that run 'a' has reached, 2"),
+    ],
+)
+def test_the_end_of_a_resumed_run_is_checked(
+    given: dict[str, int], message: str, small: Small, home: Path
+) -> None:
+    with pytest.raises(UsageError, match="--stop-at 0 must be after step 0"):
+        train(small(), run="a", stop_at=0, events=ignore)
+    with pytest.raises(Stopped):
+        train(small(), run="a", stop_at=2, events=ignore)
+    with pytest.raises(UsageError, match=message):
+        resume("a", events=ignore, **given)

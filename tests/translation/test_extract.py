@@ -30,6 +30,8 @@ def keys(code: str, all_strings: bool = False) -> list[str]:
         ('out.note(f\'{n} run{"" if n == 1 else "s"} left\')', ["{0} run left", "{0} runs left"]),
         ("out.warn('a b' if x else f'c {d}')", ["a b", "c {0}"]),
         ("out.table(['model', 'loss'], rows)", ["model", "loss"]),
+        ("out.note(f'at most {counted(n, \"entry\")} of {m}')", ["at most {0} entries of {1}"]),
+        ("out.note(counted(n, 'run'))", ["{0} runs"]),
         ("out.note('left: ' + name)", ["left: {0}"]),
         ("def f(debug): 'What it does.\\n\\nExamples'", ["What it does.", "Examples"]),
         ("other('not a message')", []),

@@ -24,6 +24,7 @@ def catalogue() -> Catalogue:
             "{0} steps": "{0} 스텝",
             "Unknown key '{0}'.": "알 수 없는 키 '{0}'.",
             "seed": "시드",
+            "{0} entries at {1} sizes of {2}": "{2}: 항목 {0}개, 크기 {1}개",
         }
     )
 
@@ -40,6 +41,11 @@ def catalogue() -> Catalogue:
         ("Error: other", "오류: other"),
         ("Random seed.\n12 steps\nfoo", "난수 시드.\n12 스텝\nfoo"),
         ("Unknown key 'seed'.", "알 수 없는 키 'seed'."),
+        # a template with a noun in the plural fits the singular too
+        ("1 step", "1 스텝"),
+        ("1 entry at 3 sizes of a", "a: 항목 1개, 크기 3개"),
+        ("2 entries at 1 size of a", "a: 항목 2개, 크기 1개"),
+        ("1 entry at 1 size of a", "a: 항목 1개, 크기 1개"),
         ("A text of the user's.", "A text of the user's."),
         ("", ""),
     ],

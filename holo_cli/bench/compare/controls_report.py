@@ -18,6 +18,7 @@ from holo_cli.bench.compare.controls import INIT_SEED_OFFSET, PLACEBO, Controls
 from holo_cli.bench.compare.power import power
 from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
 from holo_cli.bench.report import Report
+from holo_cli.wording import counted
 
 Array = NDArray[np.float64]
 DRAWS = 20_000  # campaigns resampled from all pairs
@@ -226,11 +227,12 @@ def sentences(summary: ControlsSummary) -> list[str]:
     """The findings."""
     p, lines = summary.placebo, []
     if not p.campaigns:
-        lines.append(f"No placebo campaign of {p.seeds} seeds is finished.")
+        lines.append(f"No placebo campaign of {counted(p.seeds, 'seed')} is finished.")
     else:
         low, high = p.interval
         lines.append(
-            f"Placebo: {p.false} of {p.campaigns} campaigns of {p.seeds} seeds had a verdict "
+            f"Placebo: {p.false} of {counted(p.campaigns, 'campaign')} of "
+            f"{counted(p.seeds, 'seed')} had a verdict "
             f"({p.better} better, {p.worse} worse), {p.false / p.campaigns:.1%} "
             f"({low:.1%} to {high:.1%}, exact); {1 - LEVEL:.0%} are expected. That is "
             + ("consistent" if p.as_stated else "not consistent")
@@ -242,7 +244,8 @@ def sentences(summary: ControlsSummary) -> list[str]:
             low, high = p.resampled_interval
             around = f" ({low:.1%} to {high:.1%}, by the number of pairs)"
         lines.append(
-            f"Resampled from all {p.pairs} placebo pairs: {p.resampled:.1%} of campaigns had a "
+            f"Resampled from all {counted(p.pairs, 'placebo pair')}: {p.resampled:.1%} of "
+            "campaigns had a "
             f"verdict{around}."
         )
     for change in summary.planted:
@@ -251,13 +254,15 @@ def sentences(summary: ControlsSummary) -> list[str]:
             lines.append(f"{change.entry}, known to {known}: not run.")
             continue
         shares = ", ".join(
-            f"{f.right:.0%} with {f.seeds} seeds (theory {f.predicted:.0%})" for f in change.found
+            f"{f.right:.0%} with {counted(f.seeds, 'seed')} (theory {f.predicted:.0%})"
+            for f in change.found
         )
         wrong = max((f.wrong for f in change.found), default=0.0)
         unlike = "" if (change.effect < 0) == change.helps else ", the opposite of what is known"
         lines.append(
             f"{change.entry}, known to {known}: {change.effect:+.4f} nats per token{unlike} "
-            f"(sd {change.sd:.4f}, {change.pairs} pairs); found in {shares}; the opposite verdict "
+            f"(sd {change.sd:.4f}, {counted(change.pairs, 'pair')}); found in {shares}; the "
+            "opposite verdict "
             f"in at most {wrong:.0%}."
         )
     return lines + [f"Failed: {text}." for text in summary.failed]

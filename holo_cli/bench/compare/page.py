@@ -13,6 +13,7 @@ from holo_cli.bench.experiment.result_log import test_bpb, test_loss
 from holo_cli.bench.experiment.significance import t_quantile
 from holo_cli.bench.report import Report
 from holo_cli.visualize.page import MISSING
+from holo_cli.wording import counted
 
 Trace = dict[str, Any]
 BITS = "bits per byte"
@@ -33,7 +34,7 @@ def write_page(experiment: Experiment, summary: Summary, path: Path) -> int:
     machine = dict(machines[-1]) if machines else {}
     report = Report(
         plan.title or f"Which model learns {data.name} best?",
-        f"{len(summary.lines)} models, trained from scratch on the same tokens of "
+        f"{counted(len(summary.lines), 'model')}, trained from scratch on the same tokens of "
         f"'{data.name}' in the same order, each at the best of the "
         f"{'settings' if plan.tune else 'learning rates'} tried. Lower is better everywhere. A "
         "difference counts only if it is larger than differences between random seeds.",
@@ -322,7 +323,7 @@ def _method(experiment: Experiment) -> str:
     if exempt:
         sizes += f" Exceptions, with their own sizes: {', '.join(exempt)}."
     tokens = training.batch_size * training.grad_accum * context
-    steps = "" if plan.match == "time" else f"{training.steps} steps of "
+    steps = "" if plan.match == "time" else f"{counted(training.steps, 'step')} of "
     convs = {getattr(r.model, "conv", 0) for r in experiment.configs.values()}
     short = (
         f"a short convolution of width {convs.pop()} in all"
@@ -368,7 +369,7 @@ def _choice(experiment: Experiment) -> str:
             )
         )
     return (
-        f"Tuning: {plan.tune} trials for each entry, with seed {SWEEP_SEED} and "
+        f"Tuning: {counted(plan.tune, 'trial')} for each entry, with seed {SWEEP_SEED} and "
         f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "
         "both peak rates, Muon's and AdamW's); the others are proposed by Optuna's TPE sampler "
         "over the rates, the training settings common to all and those of the model for which its "

@@ -20,6 +20,7 @@ from typing import Any
 from holo_cli.bench.experiment.result_log import ResultLog, Row, rows_path, test_loss
 from holo_cli.bench.experiment.significance import LEVEL, t_quantile
 from holo_cli.errors import DataError, UsageError
+from holo_cli.wording import counted
 
 POWER = 0.8
 MAX_SEEDS = 200  # larger numbers are reported as "more than 200"
@@ -221,4 +222,4 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
 
 
 def _seeds(count: int | None) -> str:
-    return f"more than {MAX_SEEDS} seeds" if count is None else f"{count} seeds"
+    return f"more than {MAX_SEEDS} seeds" if count is None else f"{counted(count, 'seed')}"

@@ -16,6 +16,7 @@ from holo_cli.bench.experiment.experiment import Experiment
 from holo_cli.bench.experiment.plan import Entry
 from holo_cli.bench.experiment.result_log import Row, is_split, test_bpb, test_loss
 from holo_cli.bench.experiment.significance import Difference, against
+from holo_cli.wording import counted
 
 UNIT = "nats per token"
 UNMATCHED = "*"  # after the size of an entry that is not matched
@@ -140,7 +141,8 @@ def summarise(experiment: Experiment) -> Summary:
     for name, number in experiment.other_data.items():
         data = experiment.data
         remarks.append(
-            f"{number} rows of {experiment.rows.path} are of the prepared set {name}, not of "
+            f"{counted(number, 'row')} of {experiment.rows.path} are of the prepared set {name}, "
+            "not of "
             f"{data.name} ({data.fingerprint[:8]}), and are not used."
         )
     return Summary(experiment.base, lines, against(experiment.base, losses), remarks)
@@ -189,7 +191,8 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
     whole = sum(not is_split(row) for row in rows)
     if whole:
         remarks.append(
-            f"{whole} of {len(rows)} runs are from before the validation text was split: their "
+            f"{whole} of {counted(len(rows), 'run')} are from before the validation text was "
+            "split: their "
             "losses include the text by which their learning rates were chosen."
         )
     return remarks
@@ -220,9 +223,9 @@ def _line(experiment: Experiment, entry: Entry) -> Line:
         status = "done"
     elif failures:
         lost = sum(row["status"] != "done" for row in rows)
-        status = f"failed in {lost} of {seeds} seeds" if done else "failed"
+        status = f"failed in {lost} of {counted(seeds, 'seed')}" if done else "failed"
     elif done:
-        status = f"{len(done)} of {seeds} seeds"
+        status = f"{len(done)} of {counted(seeds, 'seed')}"
     else:
         begun = sweep.losses or (tuning is not None and tuning.result(entry).done)
         what = "sweep" if tuning is None else "tuning"

@@ -16,9 +16,12 @@ from typing import Any
 from holo_cli import plugins, registry
 from holo_cli.config.sources import SECTIONS, read_sets, scalar
 from holo_cli.errors import UsageError, nearest
+from holo_cli.names import existing
 from holo_cli.parsing import ParseError, read_toml
+from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
+MOST_RUNS = 10_000  # of one entry and of each kind: nobody waits for more
 ALL = "all"  # instead of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -118,13 +121,14 @@ class Plan:
         """Returns the plan itself; raises UsageError for values that are not possible."""
         wrong = {
             f"match '{self.match}'": self.match not in MATCHES,
-            f"seeds {self.seeds}": self.seeds < 1,
+            f"seeds {self.seeds}": not 1 <= self.seeds <= MOST_RUNS,
             f"first_seed {self.first_seed}": self.first_seed < 1,
-            f"evaluations {self.evaluations}": self.evaluations < 1,
+            f"evaluations {self.evaluations}": not 1 <= self.evaluations <= MOST_RUNS,
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
             f"target {self.target}": self.target < 0,
-            f"{self.tune} trials": self.tune < 0,
+            counted(self.tune, "trial"): not 0 <= self.tune <= MOST_RUNS,
+            f"extend {self.extend}": not 0 <= self.extend <= MOST_RUNS,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),
         }
         for what, is_wrong in wrong.items():
@@ -133,7 +137,8 @@ class Plan:
                     f"A comparison cannot have {what}.",
                     next_step=f"match is one of {', '.join(MATCHES)}; seeds, first_seed, "
                     "evaluations and rates are above 0, no rate twice; tune is a number of trials; "
-                    "sweep_share and tolerance are shares.",
+                    f"no number of runs is above {MOST_RUNS:,}; sweep_share and tolerance are "
+                    "shares.",
                 )
         for entry in self.entries:
             if entry.rates is not None and (not entry.rates or not _are_rates(entry.rates)):
@@ -245,7 +250,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
             f"The model '{name}' is a class in a Python file that was not named.",
             next_step=f"Set {plugins.VARIABLE}=path/to/{Path(name).name} in the environment.",
         )
-    if name.endswith(CHECKPOINT_SUFFIX) or Path(name).exists():
+    if name.endswith(CHECKPOINT_SUFFIX) or existing(name).exists():
         return UsageError(
             f"'{name}' is a file; a comparison trains models from scratch, by their names.",
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "

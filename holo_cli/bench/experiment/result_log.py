@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from holo_cli.bench.experiment.row_schema import fault_of
 from holo_cli.errors import DataError, UsageError
 from holo_cli.parsing import ParseError, parse_object, read_bytes
 
@@ -121,9 +122,16 @@ class ResultLog:
                 f"format {FORMAT}.",
                 next_step="Name another page with --out, or use the holo that wrote it.",
             )
-        rows = [_parsed(line) for line in lines[1:] if line.strip()]
         # a line that is not JSON was cut off by a crash: its run counts as not done
-        return [row for row in rows if row is not None and "key" in row]
+        parsed = enumerate(map(_parsed, lines[1:]), start=2)
+        rows = [(number, row) for number, row in parsed if row is not None and "key" in row]
+        for number, row in rows:
+            if what := fault_of(row, self.kind):
+                raise DataError(
+                    f"Line {number} of {self.path} is damaged: {what}.",
+                    next_step="Delete that line; its run then counts as not done.",
+                )
+        return [row for _, row in rows]
 
 
 def _parsed(line: bytes) -> Row | None:

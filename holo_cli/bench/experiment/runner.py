@@ -20,6 +20,7 @@ from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event, Job, Work
 from holo_cli.bench.machine import describe_machine
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
+from holo_cli.wording import counted
 
 Notify = Callable[[str], None]  # called with a line about what has happened
 OnEvent = Callable[[str, Event], None]  # called with the label of a run and one of its events
@@ -90,7 +91,7 @@ def execute(
         )
     if not done:
         raise Stopped(
-            f"Stopped with about {experiment.left()} runs to do; finished runs are in "
+            f"Stopped with about {counted(experiment.left(), 'run')} to do; finished runs are in "
             f"{experiment.rows.path}.",
             next_step="The same command, without --redo, resumes there."
             if options.redo
@@ -170,4 +171,4 @@ class _Scheduler(Generic[R]):
             wall = round(time.monotonic() - self.started[run.key], 2)
         line = self.experiment.store(run, event, self.machine, wall)
         left = self.experiment.left()
-        self.notify(f"{line}  ({left} run{'' if left == 1 else 's'} left{self.time_left()})")
+        self.notify(f"{line}  ({counted(left, 'run')} left{self.time_left()})")

@@ -11,6 +11,7 @@ from holo_cli.bench.experiment.result_log import Row, test_bpb, test_loss, tune_
 from holo_cli.bench.experiment.search_space import format_settings
 from holo_cli.bench.experiment.worker_pool import DONE, Event, Job
 from holo_cli.config.resolve import Resolved
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
@@ -162,7 +163,7 @@ def outcome(run: Run, row: Row) -> str:
     if row["status"] != "done":
         return f"{run.label()}: failed: {row['error']}"
     if run.role == THROUGHPUT:
-        return f"{run.label()}: {row['steps']} steps in the time given"
+        return f"{run.label()}: {counted(row['steps'], 'step')} in the time given"
     if run.role == "tune":
         return (
             f"{run.label()}: {tune_loss(row):.4f} nats per token on the tune half, "

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from statistics import mean, stdev
 from typing import Any, Literal
 
+from holo_cli.wording import counted
+
 LEVEL = 0.95
 Verdict = Literal[
     "better", "worse", "perhaps better", "perhaps worse", "no difference seen", "not known"
@@ -59,7 +61,7 @@ class Difference:
     def sentence(self, unit: str) -> str:
         """The finding as one sentence, with its interval and number of seeds."""
         size = abs(self.value)
-        seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
+        seeds = counted(self.seeds, "seed")
         side = "better" if self.value < 0 else "worse"
         if self.half is None:
             return (

@@ -23,6 +23,7 @@ from holo_cli.bench.experiment.worker_pool import DONE, Job, WorkerEvent, run_jo
 from holo_cli.errors import Stopped
 from holo_cli.hardware import cpu_name
 from holo_cli.training.stopping import StopRequest
+from holo_cli.wording import counted
 
 START = 5.0  # assumed seconds until a process trains
 SHORT = 100  # steps of a run that takes no longer than measuring its speed
@@ -162,7 +163,10 @@ class TimeEstimate:
         if seconds is not None:
             how = "by earlier runs on this machine" if from_rows else "by a short measurement"
             more = "" if self.experiment.tuning else "; more if a sweep has to be extended"
-            notify(f"It will take about {minutes(seconds)} ({runs} runs{side}; {how}{more}).")
+            notify(
+                f"It will take about {minutes(seconds)} ({counted(runs, 'run')}{side}; "
+                f"{how}{more})."
+            )
         elif self.is_short(unknown):
             notify(
                 f"Runs of at most {SHORT} steps are not measured beforehand; the time left is "
@@ -194,7 +198,7 @@ def minutes(seconds: float) -> str:
     """A duration, rounded as an estimate should be."""
     whole = max(1, math.ceil(seconds / 60))
     if whole < 120:
-        return f"{whole} minute{'s' if whole > 1 else ''}"
+        return counted(whole, "minute")
     return f"{whole / 60:.1f} hours"
 
 

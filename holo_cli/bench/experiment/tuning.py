@@ -33,6 +33,7 @@ from holo_cli.bench.experiment.search_space import (
 )
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.experiment.experiment import Experiment
@@ -326,7 +327,8 @@ class Tuning:
     def sentences(self) -> list[str]:
         """Remarks on the trials for a reader of the result."""
         found = [
-            f"Each entry had {self.budget} trials over its learning rates, the training settings "
+            f"Each entry had {counted(self.budget, 'trial')} over its learning rates, the "
+            "training settings "
             "common to all and the model's own settings; the best settings were chosen by the tune "
             "half of the validation text with a seed that is not reported."
         ]

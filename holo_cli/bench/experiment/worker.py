@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from holo_cli.errors import HoloError, Stopped
 from holo_cli.files import atomic_write_text
 from holo_cli.parsing import ParseError, parse_object, read_bytes, read_object
 from holo_cli.paths import CHECKPOINTS, RUNS
+from holo_cli.streams import LastingStream, reader_gone
 
 RUN = "bench"
 LOG = RUNS / RUN / "metrics.jsonl"
@@ -30,13 +32,18 @@ CODE = Path("code.txt")  # fingerprint of the code that made the run in this fol
 PER_PROCESS = ("peak_rss_bytes", "cpu_seconds")  # not known of one run of several in a process
 MAX_POINTS = 200  # of the training curve that a row keeps
 
-_stream: TextIO | None = None  # where events go; None: stdout
+_stream: LastingStream | TextIO | None = None  # where events go; None: stdout
 
 
 def emit(event: Event) -> None:
-    """Send an event to the parent process."""
+    """Send an event to the parent process. Once that is gone, ask this one to save and stop."""
     text = json.dumps(event, ensure_ascii=True, allow_nan=True)
-    print(text, file=_stream or sys.stdout, flush=True)
+    stream = _stream or sys.stdout
+    if reader_gone(stream):
+        return
+    print(text, file=stream, flush=True)
+    if reader_gone(stream):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def train(job: dict[str, Any]) -> Event:
@@ -188,6 +195,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    _stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    _stream = LastingStream(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)  # what a library prints goes to stderr
     sys.exit(main())

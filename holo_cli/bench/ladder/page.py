@@ -15,6 +15,7 @@ from holo_cli.bench.experiment.result_log import test_loss
 from holo_cli.bench.ladder.plan import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, Interval, LadderSummary, Track
 from holo_cli.bench.report import Report
+from holo_cli.wording import counted
 
 Rows = list[Sequence[str]]
 
@@ -63,7 +64,9 @@ def _gates(track: Track, summary: LadderSummary) -> str:
     counts = {
         word: sum(point.verdict == word for point in track.points) for word in ("better", "worse")
     }
-    first = ", ".join(f"{word} at {n} of {len(track.points)} rungs" for word, n in counts.items())
+    first = ", ".join(
+        f"{word} at {n} of {counted(len(track.points), 'rung')}" for word, n in counts.items()
+    )
     text = f"{track.budget:g} tokens per parameter: {first}"
     against = track.against
     if against is None:
@@ -196,7 +199,8 @@ def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
     machines = [row["machine"] for row in ladder.rows]
     report = Report(
         plan.shared.title or f"Does the lead hold with size on {ladder.data.name}?",
-        f"{len(summary.entries)} entries at {len(plan.rungs)} sizes, matched in parameters, "
+        f"{counted(len(summary.entries), 'entry')} at {counted(len(plan.rungs), 'size')}, "
+        "matched in parameters, "
         f"trained from scratch on '{ladder.data.name}'. Lower losses are better. A verdict needs "
         "two gates: better at every size, and better by extrapolation of the fitted curves.",
         dict(machines[-1]) if machines else {},

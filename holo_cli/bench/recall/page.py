@@ -10,6 +10,7 @@ from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.recall.run import Recall, Score, percent
 from holo_cli.bench.report import Report
 from holo_cli.bench.tasks import Case
+from holo_cli.wording import counted
 
 SOLVED = 0.9  # accuracy from which a case counts as solved
 LOST = 0.5  # accuracy below which the findings also give that of guessing
@@ -53,7 +54,7 @@ def _finding(spec: TaskSpec, scores: list[Score]) -> str:
         return f"{title}: not run."
     solved = [s for s in scores if s in found and (s.accuracy or 0.0) >= SOLVED]
     others = [s for s in found if s not in solved]
-    where = f"{title}, {hardest.length} tokens and {hardest.items} items"
+    where = f"{title}, {counted(hardest.length, 'token')} and {counted(hardest.items, 'item')}"
     if solved:
         sentences = [f"{where}: solved by {', '.join(map(_with_failures, solved))}."]
     else:
@@ -68,7 +69,8 @@ def _finding(spec: TaskSpec, scores: list[Score]) -> str:
         kept = [s.entry for s in solved if s.entry in still]
         names = ", ".join(kept) or "none of these"
         sentences.append(
-            f"Still solved at {case.length} tokens and {case.items} items, which were not trained "
+            f"Still solved at {counted(case.length, 'token')} and {counted(case.items, 'item')}, "
+            "which were not trained "
             f"on: {names}."
         )
     return " ".join(sentences)
@@ -177,13 +179,18 @@ def _method(recall: Recall) -> str:
     rates = f"Rate: x{plan.rates[0]:g}."
     if len(plan.rates) > 1:
         tried = ", ".join(f"x{rate:g}" for rate in plan.rates)
-        best = f"{'better' if len(plan.rates) == 2 else 'best'} of {len(plan.rates)} rates"
+        best = (
+            f"{'better' if len(plan.rates) == 2 else 'best'} of {counted(len(plan.rates), 'rate')}"
+        )
         rates = (
             f"Rates tried: {tried}; figures are of the {best}, chosen on the same test rows by the "
             "accuracy in the trained cases, where a failed seed counts as no correct answer. So "
             "they are a little too good, most of all for models that are sensitive to the rate."
         )
-    steps = f"{training.steps} steps of {training.batch_size} newly generated rows{ends}"
+    steps = (
+        f"{counted(training.steps, 'step')} of "
+        f"{counted(training.batch_size, 'newly generated row')}{ends}"
+    )
     formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})
     computed = f" Number format: {' and '.join(formats)}." if formats else ""
     return f"""Each run makes {steps}.{computed} \
@@ -240,7 +247,10 @@ def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[S
                     }
                 )
         if traces:
-            title = f"{spec.task.title}, {case.length} tokens and {case.items} items"
+            title = (
+                f"{spec.task.title}, {counted(case.length, 'token')} and "
+                f"{counted(case.items, 'item')}"
+            )
             report.plot(
                 f"{title}: accuracy by state size",
                 traces,

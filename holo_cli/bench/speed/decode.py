@@ -31,6 +31,7 @@ from holo_cli.bench.speed.measurements import (
 from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.bench.speed.step_benchmark import copy_rate, read_rate
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 ROOM = 4  # tokens of a measurement besides the timed ones
 
@@ -297,8 +298,9 @@ def report(results: DecodingResults, title: str = "Decoding") -> Report:
     made = Report(
         title,
         f"Decoding speed of one row and size of the state at different positions of a "
-        f"text: {shape['layers']} layers, {shape['width']} wide, a vocabulary of "
-        f"{shape['vocabulary']:,}. Medians of {shape['repeats']} rounds of {shape['tokens']} "
+        f"text: {counted(shape['layers'], 'layer')}, {shape['width']} wide, a vocabulary of "
+        f"{shape['vocabulary']:,}. Medians of {counted(shape['repeats'], 'round')} of "
+        f"{shape['tokens']} "
         "tokens; in each round all models were measured in turn, each in a process of its own.",
         {
             **results.machine,

@@ -28,6 +28,7 @@ from holo_cli.bench.speed.measurements import (
 )
 from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, rotated
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 
 @dataclass
@@ -213,7 +214,7 @@ class _Visit:
                     self.growths[process.name].answers.setdefault(length, {})[number] = answer
                     each = answer["seconds"] / answer["tokens"]
                     self.notify(
-                        f"Round {number + 1}, {length:,} tokens: {process.name} "
+                        f"Round {number + 1}, {counted(length, 'token')}: {process.name} "
                         f"{each * 1e6:,.1f} microseconds per token"
                     )
 
@@ -228,7 +229,7 @@ class _Visit:
         except ModelProcessError as error:
             self.growths[process.name].failed[length] = str(error)
             self.log.add(length, process.name, f"failed-{number}", **about, failed=str(error))
-            self.notify(f"{process.name} failed at {length:,} tokens: {error}")
+            self.notify(f"{process.name} failed at {counted(length, 'token')}: {error}")
             return None
         self.log.add(*place, **about, **answer)
         return answer
@@ -298,7 +299,7 @@ def row_of(growth: Growth, length: int) -> dict[str, Any]:
         earlier = min(growth.failed, default=length)
         return row | {
             "status": "failed" if reason else "not run",
-            "reason": reason or f"failed at {earlier} tokens already",
+            "reason": reason or f"failed at {counted(earlier, 'token')} already",
         }
     return row | {
         "status": "measured",

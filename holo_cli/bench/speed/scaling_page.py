@@ -9,6 +9,7 @@ from typing import Any
 from holo_cli.bench.report import Report
 from holo_cli.bench.speed.measurements import Spread, error_bars
 from holo_cli.bench.speed.scaling import Growth, Scaling, row_of, summary
+from holo_cli.wording import counted
 
 
 def table(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
@@ -52,12 +53,13 @@ def findings(scaling: Scaling) -> list[str]:
             around = f", {grown.low:.2f} to {grown.high:.2f} by round" if grown.count > 1 else ""
             sentences.append(
                 f"{growth.name}: a token takes {grown.median:.2f} times as long at "
-                f"{found['to']:,} as at {found['from']:,} tokens{around} (T to the power of "
+                f"{found['to']:,} as at {counted(found['from'], 'token')}{around} (T to the "
+                "power of "
                 f"{found['exponent']:.2f} over all lengths, {found['last_exponent']:.2f} between "
                 "the last two)."
             )
         for length, reason in growth.failed.items():
-            sentences.append(f"{growth.name} failed at {length:,} tokens: {reason}.")
+            sentences.append(f"{growth.name} failed at {counted(length, 'token')}: {reason}.")
     for crossing in scaling.crossings():
         sentences.append(
             f"{crossing['faster']} is the faster of the two beyond about {crossing['length']:,} "
@@ -101,9 +103,12 @@ def report(scaling: Scaling, title: str = "Scaling") -> Report:
     shape = scaling.shape
     made = Report(
         title,
-        f"How the cost of a training step grows with the context: {shape['layers']} layers, "
-        f"{shape['width']} wide, about {scaling.tokens:,} tokens in every step. Medians of "
-        f"{shape['repeats']} rounds, each over all lengths and models in turn, each of them in a "
+        "How the cost of a training step grows with the context: "
+        f"{counted(shape['layers'], 'layer')}, "
+        f"{shape['width']} wide, about {counted(scaling.tokens, 'token')} in every step. Medians "
+        "of "
+        f"{counted(shape['repeats'], 'round')}, each over all lengths and models in turn, each "
+        "of them in a "
         "process of its own.",
         scaling.machine,
     )

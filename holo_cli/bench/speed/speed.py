@@ -32,6 +32,7 @@ from holo_cli.bench.speed.measurements import (
 )  # fmt: skip
 from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 PHASES = ("training", "decoding")
 DEFAULT_TOKENS = 32  # decoded in a round
@@ -155,7 +156,8 @@ def _room(context: int, tokens: int | None) -> tuple[int, int]:
         )
     if tokens is not None and tokens > room:
         raise UsageError(
-            f"A context of {context} has room for {room} tokens from its middle, not for {tokens}.",
+            f"A context of {context} has room for {counted(room, 'token')} from its middle, not "
+            f"for {tokens}.",
             next_step=f"Use --tokens {room} or fewer, or a longer --context.",
         )
     return middle, min(DEFAULT_TOKENS, room) if tokens is None else tokens
@@ -348,8 +350,10 @@ def report(speeds: Speeds, title: str = "Speed") -> Report:
     shape, rows = speeds.shape, speeds.rows()
     made = Report(
         title,
-        f"Training and decoding speed of each model at one common shape: {shape['layers']} layers, "
-        f"{shape['width']} wide, batches of {shape['rows']} x {shape['context']} tokens, "
+        "Training and decoding speed of each model at one common shape: "
+        f"{counted(shape['layers'], 'layer')}, "
+        f"{shape['width']} wide, batches of {shape['rows']} x "
+        f"{counted(shape['context'], 'token')}, "
         f"a vocabulary of {shape['vocabulary']:,}. Figures are medians of {shape['repeats']} "
         f"rounds, with minimum and maximum in brackets; in each round every model was measured in "
         f"turn, each in a process of its own. 2x means twice as fast as {speeds.base}.",
@@ -369,7 +373,7 @@ def report(speeds: Speeds, title: str = "Speed") -> Report:
         "Share of products: the model's floating-point operations per second, by its own formula, "
         "as a share of what plain matrix products reached in the same rounds. Optimizer: its share "
         "of a step. Peak memory is that of the whole training process. Decoding starts in the "
-        f"middle of the context and generates {shape['tokens']} tokens.",
+        f"middle of the context and generates {counted(shape['tokens'], 'token')}.",
     )  # fmt: skip
     if note := busy_note(speeds):
         made.prose(note)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
+from holo_cli.wording import counted
 
 Tokens = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
@@ -71,8 +72,8 @@ class Task(ABC):
             )
         if case.length < self.least_length(case.items):
             raise UsageError(
-                f"{self.title} with {case.items} items needs at least "
-                f"{self.least_length(case.items)} positions, not {case.length}."
+                f"{self.title} with {counted(case.items, 'item')} needs at least "
+                f"{counted(self.least_length(case.items), 'position')}, not {case.length}."
             )
 
     def sample(self, rng: np.random.Generator, rows: int, case: Case) -> tuple[Tokens, Tokens]:

@@ -30,6 +30,7 @@ from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.language import detect
 from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import DataError
+from holo_cli.names import existing
 
 ORDER = 5
 BLOCK = 1 << 20  # characters of a reference read at once
@@ -117,7 +118,7 @@ class Reference:
 
 def load_reference(settings: CleaningSettings) -> Reference:
     """Train the reference model of `settings`. DataError for unreadable or too little text."""
-    path = Path(settings.reference).expanduser()
+    path = existing(settings.reference)
     try:
         return Reference(_documents(path))
     except (OSError, UnicodeDecodeError) as error:

@@ -13,11 +13,11 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from holo_cli.data.cleaning.thresholds import Thresholds, limits, thresholds_of
 from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.names import existing
 
 PRESETS = ("none", "default", "strict")
 _SWITCH = {"on": True, "off": False}
@@ -150,7 +150,7 @@ def _number(key: str, value: str) -> float:
 def _content(reference: str) -> str:
     """The sha256 of a reference file."""
     try:
-        data = Path(reference).expanduser().read_bytes()
+        data = existing(reference).read_bytes()
     except OSError as error:
         raise DataError(
             f"The reference text {reference} cannot be read: {error.strerror or error}.",

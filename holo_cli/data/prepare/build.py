@@ -55,6 +55,7 @@ class _Build:
     skip: int  # documents to skip after an interruption: they are in the shards already
     bytes: int = 0
     documents: int = 0
+    warned: bool = False  # that the tokenizer changes the text
 
 
 @dataclass(frozen=True)
@@ -212,9 +213,10 @@ def _assign(build: _Build, documents: Sequence[Document]) -> list[_Assigned]:
 def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
     if not needs_text(build.options.tokenizer):
         for _, part in assigned:
-            if lost := build.tokenizer.unknown(part.text):
+            if lost := [c for text in pieces(part.text) for c in build.tokenizer.unknown(text)]:
+                first = min(lost, key=lambda c: (not c.isalpha(), c))  # a letter says more
                 raise DataError(
-                    f"The tokenizer cannot encode '{lost[0]}' (U+{ord(lost[0]):04X}), which is "
+                    f"The tokenizer cannot encode '{first}' (U+{ord(first):04X}), which is "
                     f"in {part.source or build.options.name}.",
                     next_step="Use --tokenizer bpe, or --tokenizer char made from this text.",
                 )
@@ -230,10 +232,17 @@ def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
 
 def _write(build: _Build, batch: _Batch) -> None:
     for (split, part), ids in zip(batch.assigned, batch.encoded.result(), strict=True):
+        size = build.tokenizer.text_bytes(part.text, ids)
+        if size != part.size and not build.warned:
+            build.warned = True
+            build.options.warn(
+                "The tokenizer does not give the text back as it was (letter case, spaces): "
+                "models learn what it gives back, and bytes are counted over that."
+            )
         build.writer.add(
             split,
             ids,
-            part.size,
+            size,
             part.language,
             build.names[part.source],
             words=count_words(part.text),

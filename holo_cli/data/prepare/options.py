@@ -45,6 +45,7 @@ class PrepareOptions:
     val_fraction: float
     shard_bytes: int
     report: Callable[[PrepareProgress], None]
+    warn: Callable[[str], None]
     scratch: Path  # a temporary folder, deleted at the end
     mix: str | dict[str, float] = SEQUENCE
     cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))

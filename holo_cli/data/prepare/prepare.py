@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,18 @@ from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
-from holo_cli.data.prepare import staging
+from holo_cli.data.prepare import advice, staging
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
 from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
 from holo_cli.data.prepare.pipeline import LANGUAGE_CODE
 from holo_cli.data.prepare.shards import SHARD_BYTES
 from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
 from holo_cli.data.sources.base import Request
+from holo_cli.data.sources.found import is_stdin
 from holo_cli.data.sources.hub.subsets import LANGUAGE_AND_SCRIPT, short_code
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
+from holo_cli.names import composed, existing, quoted
 from holo_cli.paths import DATA
 
 MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
@@ -45,7 +47,11 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 @dataclass(frozen=True)
 class PrepareResult:
-    """A prepared set. `already`: it existed, with the same settings."""
+    """A prepared set. `already`: it existed, with the same settings.
+
+    `passed_over`: files of the sources that were not read, by suffix or reason. `warnings` and
+    `notes`: sentences about the set that its user should know.
+    """
 
     data: Path
     tokens: dict[str, int]
@@ -55,6 +61,9 @@ class PrepareResult:
     tokenizer: str
     dropped: dict[str, int]
     seconds: float
+    passed_over: dict[str, int] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     already: bool = False
     resumed: bool = False
 
@@ -68,6 +77,7 @@ class PrepareResult:
             "vocab_size": self.vocab_size,
             "tokenizer": self.tokenizer,
             "dropped": self.dropped,
+            "passed_over": self.passed_over,
             "seconds": round(self.seconds, 3),
         }
 
@@ -96,6 +106,7 @@ def prepare(
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[PrepareProgress], None] | None = None,
     notice: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> PrepareResult:
     """Prepare datasets by `names` (see `holo datasets`), or other text with `source`.
 
@@ -105,7 +116,8 @@ def prepare(
     `max_bytes` (of UTF-8) apply to each name. `mix` ("balanced", "proportional", "ko=0.4,en=0.6")
     mixes several names or languages (default: one after another); `filter` is the value of
     `--filter`. `tokenizer_only` trains the tokenizer and writes nothing else. `notice` is called
-    with the licence of each dataset before anything is downloaded.
+    with the licence of each dataset before anything is downloaded, `warn` if the tokenizer changes
+    the text.
 
     An interrupted preparation is resumed when called with the same settings; a complete set is
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
@@ -122,7 +134,7 @@ def prepare(
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
     languages = _languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
-    names = list(names) or [_name_of(source or "")]
+    names = [composed(name) for name in names] or [_name_of(source or "")]
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
         common = Request(
             name="",
@@ -144,12 +156,13 @@ def prepare(
         options = PrepareOptions(
             name="-".join(names),
             requests=[replace(common, name=name) for name in names],
-            out=Path(out) if out is not None else DATA / "-".join(names),
+            out=existing(out if out is not None else DATA / "-".join(names)),
             tokenizer=tokenizer or default_tokenizer(names),
             vocab_size=vocab_size,
             val_fraction=val_fraction,
             shard_bytes=shard_bytes,
             report=progress or (lambda progress: None),
+            warn=warn or (lambda text: None),
             scratch=Path(scratch),
             mix=mixing,
             cleaning=CleaningSettings.parse(filter or default_filter(names)),
@@ -217,8 +230,12 @@ def _languages(lang: Sequence[str]) -> dict[str, str]:
 
 def _name_of(source: str) -> str:
     """The default name of a set: the name of the file or folder without extensions."""
-    name = "stdin" if source == "-" else Path(source).expanduser().resolve().name
-    return _UNSAFE.sub("_", name).split(".")[0] or "text"
+    path = existing(source)
+    if is_stdin(source) or path.is_fifo():
+        name = "stdin" if is_stdin(source) or str(path).startswith("/dev/fd/") else path.name
+    else:
+        name = path.resolve().name
+    return _UNSAFE.sub("_", composed(name)).split(".")[0] or "text"
 
 
 def _run(options: PrepareOptions, force: bool) -> PrepareResult:
@@ -261,16 +278,29 @@ def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
     options.sources = [open_source(request) for request in options.requests]
 
 
+def _all_dropped(source: str, counts: Counter[str]) -> DataError:
+    dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
+    return DataError(
+        f"All text of {source} was dropped ({dropped}).",
+        next_step="Rows need text in the column that --text-field names (default: text)."
+        if "bad lines" in counts
+        else "Close the quotes, or save the table as tsv."
+        if "unclosed quotes" in counts
+        else "Check --lang: the rows name other languages."
+        if "other languages" in counts
+        else "Use a source with text.",
+    )
+
+
 def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     """The train/validation split, from the first documents."""
     counts: Counter[str] = Counter()
     first, complete = splitting.peek(options.documents(counts))
     if not first:
-        source, next_step = options.requests[0].source or options.name, "Use a source with text."
+        source = options.requests[0].source or options.name
         if counts:
-            dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
-            raise DataError(f"All text of {source} was dropped ({dropped}).", next_step=next_step)
-        raise DataError(f"There is no text in {source}.", next_step=next_step)
+            raise _all_dropped(source, counts)
+        raise DataError(f"There is no text in {source}.", next_step="Use a source with text.")
     plan = splitting.plan_split(first, complete, options.val_fraction)
     known = {stream.language for source in options.sources for stream in source.streams}
     return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
@@ -286,7 +316,7 @@ def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
     if (options.out / FILE).exists() and not force:
         raise DataError(
             f"{options.out / FILE} exists already.",
-            next_step=f"Use it with --tokenizer {options.out}, or replace it with --force.",
+            next_step=f"Use it with --tokenizer {quoted(options.out)}, or replace it with --force.",
         )
     _open(options, {})
     languages = options.languages or _plan(options).languages
@@ -309,9 +339,9 @@ def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
 
 def _resolve_set(spec: str | None) -> str | None:
     """Replace the name of a prepared set by its folder: `stories` -> data/stories."""
-    if spec is None or needs_text(spec) or Path(spec).exists():
+    if spec is None or needs_text(spec) or existing(spec).exists():
         return spec
-    folder = DATA / spec
+    folder = existing(DATA / spec)
     return str(folder) if (folder / FILE).is_file() else spec
 
 
@@ -348,5 +378,8 @@ def _result(out: Path, meta: Meta, *, already: bool = False) -> PrepareResult:
         tokenizer=meta.tokenizer.kind,
         dropped=meta.dropped,
         seconds=meta.seconds,
+        passed_over=advice.passed_over(meta),
+        warnings=tuple(advice.warnings(meta)),
+        notes=tuple(advice.notes(meta)),
         already=already,
     )

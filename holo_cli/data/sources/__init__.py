@@ -9,6 +9,7 @@ from typing import Any
 from holo_cli.data.sources.base import Request, Source, SourceRow
 from holo_cli.data.sources.table import ROWS
 from holo_cli.errors import UsageError, nearest
+from holo_cli.names import quoted
 
 LOCAL_OPENER = "holo_cli.data.sources.local:open_local"
 
@@ -49,7 +50,7 @@ def open_source(request: Request) -> Source:
         raise UsageError(
             f"'{row.name}' is the name of a dataset that does not support --source.",
             next_step="Give your text another name, for example: "
-            f"holo prepare mine --source {request.source}",
+            f"holo prepare mine --source {quoted(request.source)}",
         )
     if request.subset is not None and not (row and "hub" in row.opener):
         raise UsageError(f"{request.name} has no subsets.", next_step="Remove --subset.")

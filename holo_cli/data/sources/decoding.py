@@ -9,22 +9,15 @@ counts.
 from __future__ import annotations
 
 import codecs
-import contextlib
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
-
-import zstandard
 
 from holo_cli.data.sources.formats import NotText, refuse_other_formats
+from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
 
 SNIFF = 65_536
 BLOCK = 1 << 20
-MAX_WINDOW = 1 << 31  # bytes: zstd --long=31, the largest there is
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -65,23 +58,6 @@ def _of_texts(codec: str) -> bool:
     return True
 
 
-def open_bytes(path: Path) -> BinaryIO:
-    """Open a file for reading; gzip and zstd (by their magic numbers) are decompressed."""
-    try:
-        raw = path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
-    magic = raw.read(4)
-    raw.seek(0)
-    if magic[:2] == b"\x1f\x8b":
-        return io.BufferedReader(gzip.GzipFile(fileobj=raw))
-    if magic == b"\x28\xb5\x2f\xfd":
-        unpacker = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
-        reader = unpacker.stream_reader(raw, read_across_frames=True)
-        return io.BufferedReader(reader)
-    return raw
-
-
 def text_blocks(path: Path, encoding: str) -> Iterator[str]:
     """The text of a file in blocks of about a megabyte; invalid bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
@@ -89,18 +65,6 @@ def text_blocks(path: Path, encoding: str) -> Iterator[str]:
         while block := file.read(BLOCK):
             yield decoder.decode(block)
         yield decoder.decode(b"", final=True)
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Raise errors from reading a damaged file as DataError."""
-    try:
-        yield
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
-        raise DataError(
-            f"{path} is damaged or truncated: {error}.",
-            next_step="Get the file again.",
-        ) from error
 
 
 def encoding_of(path: Path, given: str | None) -> str:
@@ -166,14 +130,22 @@ def _codec(head: bytes, name: str, given: str | None, truncated: bool) -> str:
 
 
 def _wide(head: bytes) -> str | None:
-    """The form of UTF-16 that a text with null bytes is in, if it is one."""
-    even, odd = head[0::2].count(0), head[1::2].count(0)
-    codec = "utf-16-le" if odd > even else "utf-16-be"
-    if min(even, odd) or not _valid(head, codec, truncated=True):
-        return None  # a letter of ASCII has its null byte always on the same side
-    text = head.decode(codec, errors="ignore")
-    usual = sum(c.isprintable() or c in "\r\n\t" for c in text)
-    return codec if usual > 0.98 * len(text) else None
+    """The form of UTF-16 that a text with null bytes is in, if it is one.
+
+    In the other form spaces and line ends become rare characters (U+2000, U+0A00).
+    """
+    forms = [c for c in ("utf-16-le", "utf-16-be") if _valid(head, c, truncated=True)]
+    texts = {form: head.decode(form, errors="ignore") for form in forms}
+    forms = [form for form in forms if _usual(texts[form])]
+    return max(forms, key=lambda form: sum(map(texts[form].count, " \n,.")), default=None)
+
+
+def _usual(text: str) -> bool:
+    """Whether a text looks like one: letters and few other characters."""
+    letters = sum(c.isalpha() for c in text)
+    strange = sum(not (c.isprintable() or c in "\r\n\t") for c in text)
+    spaces = sum(map(text.count, " \n"))
+    return letters > 0.4 * len(text) and strange <= 0.02 * len(text) and spaces > 0.02 * len(text)
 
 
 def _valid(data: bytes, encoding: str, truncated: bool) -> bool:

@@ -1,16 +1,20 @@
 """Files that hold a text in a form that holo does not read: recognised, and told what to do.
 
-Recognised by their first bytes, which no text has. HTML and XML, which are texts, by their names.
+Recognised by their first bytes, which no text has; HTML and XML, which are texts, also by their
+names.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
 from holo_cli.errors import DataError
 
+_ARROW = (b"ARROW1", b"\xff\xff\xff\xff")  # as a file, and as a stream
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8")
-_HTML = (b"<!doctype html", b"<html")
+_HTML = re.compile(rb"<!doctype html\b|<html\b[^>]*>.*<(head|body)\b", re.IGNORECASE | re.DOTALL)
+_OLE = b"\xd0\xcf\x11\xe0"
 
 
 class NotText(DataError):
@@ -31,7 +35,7 @@ def refuse_other_formats(head: bytes, name: str) -> None:
             f"{name} is an RTF document, not text.",
             next_step="Save its text first, for example with: pandoc FILE.rtf -t plain -o FILE.txt",
         )
-    if head.startswith(b"\xd0\xcf\x11\xe0"):
+    if head.startswith((_OLE, b"HWP Document File")):
         raise NotText(
             f"{name} is a document of an office program (hwp, doc, xls), not text.",
             next_step="Save it as a .txt file in that program first.",
@@ -40,20 +44,31 @@ def refuse_other_formats(head: bytes, name: str) -> None:
         raise NotText(
             f"{name} is an SQLite database, not text.", next_step="Export a table as csv first."
         )
+    if head.startswith(b"PAR1"):
+        raise NotText(
+            f"{name} is a parquet file by its content.",
+            next_step="Rename it so that it ends in .parquet.",
+        )
+    if head.startswith(_ARROW):
+        raise NotText(
+            f"{name} is an Arrow file, as the datasets library stores them, not text.",
+            next_step="Save it as parquet first, for example with: "
+            "Dataset.from_file('FILE.arrow').to_parquet('FILE.parquet')",
+        )
     if head.startswith(_PICTURES):
         raise NotText(f"{name} is a picture, not text.", next_step="Use a file of text.")
 
 
 def _refuse_markup(head: bytes, name: str) -> None:
     suffix = PurePath(name).suffix.lower()
-    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
-    if suffix in (".html", ".htm", ".xhtml") or (not suffix and start.startswith(_HTML)):
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:4096]
+    if suffix in (".html", ".htm", ".xhtml") or _HTML.match(start):
         raise NotText(
             f"{name} is HTML, whose tags are not text to learn from.",
             next_step="Save its text first, for example with: "
             "pandoc FILE.html -t plain -o FILE.txt",
         )
-    if suffix == ".xml":
+    if suffix == ".xml" or start.startswith(b"<?xml "):
         raise NotText(
             f"{name} is XML, whose tags are not text to learn from.",
             next_step="Extract its text to a .txt or .jsonl file first.",
@@ -82,6 +97,11 @@ def _refuse_zip(head: bytes, name: str) -> None:
             f"{name} is a Word document, not text.",
             next_step="Save its text first, for example with: "
             "pandoc FILE.docx -t plain -o FILE.txt",
+        )
+    if b"ppt/" in head:
+        raise NotText(
+            f"{name} is a PowerPoint presentation, not text.",
+            next_step="Save its outline as a .txt file first.",
         )
     if b"xl/" in head:
         raise NotText(

@@ -1,7 +1,8 @@
-"""JSON files of rows: an object per line, or one array of objects."""
+"""JSON files of rows: an object per line, objects over several lines, or one array of objects."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -18,7 +19,7 @@ from holo_cli.data.sources.rows import (
     no_column,
 )
 from holo_cli.errors import DataError, UsageError
-from holo_cli.parsing import MAX_LOG_BYTES, ParseError, iterate_array, parse_json
+from holo_cli.parsing import MAX_LOG_BYTES, ParseError, iterate_values, parse_json
 
 _TYPES = {
     dict: "objects", list: "lists", int: "numbers", float: "numbers", bool: "true or false",
@@ -34,13 +35,14 @@ def read_json(path: Path, encoding: str, field: str, counts: Counter[str]) -> It
     """
     names: dict[str, None] = {}
     other = ""  # the type of a value in `field` that is no text
-    found, objects, bad = False, False, 0
+    found, objects, bad = False, 0, 0
+    lists: list[str] = []  # fields of the first object that hold lists of objects
     for row in _rows(path, encoding):
         if not isinstance(row, dict):
             bad += 1
             counts["bad lines"] += 1
             continue
-        objects = True
+        objects += 1
         text = field_of(row, field)
         if not isinstance(text, str):
             counts["bad lines"] += 1
@@ -48,6 +50,8 @@ def read_json(path: Path, encoding: str, field: str, counts: Counter[str]) -> It
                 other = _TYPES[type(text)]
             if not found and len(names) < 100:
                 names |= dict.fromkeys(field_names(row))
+            if objects == 1:
+                lists = [key for key, value in row.items() if _holds_rows(key, value)]
             continue
         found = True
         yield text, language_of(row)
@@ -58,22 +62,35 @@ def read_json(path: Path, encoding: str, field: str, counts: Counter[str]) -> It
             f"The field '{field}' of {path} holds {other}, not text.",
             next_step="Name the text field with --text-field.",
         )
+    if objects == 1 and lists:
+        raise DataError(
+            f"{path} is one JSON object; its rows are in the field '{lists[0]}'.",
+            next_step="Write each row as one line, for example with: "
+            f"jq -c '.{lists[0]}[]' FILE.json > FILE.jsonl",
+        )
     if objects:
         raise no_column(path, field, [*names])
     if bad:
         raise DataError(
             f"{path} has no rows: it is neither JSON lines (an object per line) nor an array of "
             "objects.",
-            next_step="Write each row as one line, for example with: jq -c '.[]'",
+            next_step="Write each row as an object on a line of its own.",
         )
+
+
+def _holds_rows(key: str, value: Any) -> bool:
+    """Whether a field is a list of objects, and its name can stand in a command."""
+    listed = isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+    return listed and key.isidentifier() and len(key) < 40
 
 
 def _rows(path: Path, encoding: str) -> Iterator[Any]:
     """Every row, parsed; `_BAD` for a line that is not JSON."""
     blocks = text_blocks(path, encoding)
     head = next((block for block in blocks if block.strip()), "")
-    if head.lstrip().startswith("["):
-        yield from _array(path, chain([head], blocks))
+    # a line of "{" alone begins an object over several lines
+    if re.match(r"\s*(\[|\{\s*[\r\n])", head):
+        yield from _values(path, chain([head], blocks))
         return
     for line in lines_of(path, encoding):
         line = line.strip()
@@ -88,11 +105,11 @@ def _parsed(line: str) -> Any:
         return _BAD
 
 
-def _array(path: Path, blocks: Iterable[str]) -> Iterator[Any]:
+def _values(path: Path, blocks: Iterable[str]) -> Iterator[Any]:
     try:
-        yield from iterate_array(blocks)
+        yield from iterate_values(blocks)
     except ParseError as error:
         raise DataError(
-            f"{path} is not a valid JSON array: {error}.",
+            f"{path} is neither valid JSON nor JSON lines: {error}.",
             next_step="Correct the file, or write each row as one line (JSON lines).",
         ) from error

@@ -1,18 +1,14 @@
 """Local text: a file, a folder, a glob, or standard input.
 
-Folders are read in the order of their paths, without hidden files and files of other kinds. The
-first bytes of every file are checked on opening, so that a wrong encoding is reported at once.
-Standard input is copied to a file first, because text is read twice: for the tokenizer and for the
-shards.
+`found.py` says which files these are. The first bytes of every file are checked on opening, so that
+a wrong encoding is reported at once.
 """
 
 from __future__ import annotations
 
-import glob
+import codecs
 import hashlib
-import shutil
-import sys
-import tempfile
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,36 +23,24 @@ from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream,
 from holo_cli.data.sources.decoding import (
     check_encoding,
     encoding_of,
-    open_bytes,
-    readable,
     text_blocks,
 )
 from holo_cli.data.sources.formats import NotText
-from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.data.sources.found import COMPRESSED, KINDS, Found, find, kind_of
+from holo_cli.data.sources.unpacking import open_bytes, readable
+from holo_cli.errors import DataError, UsageError
+from holo_cli.names import composed
 
-TEXT = {".txt", ".text", ".md", ".markdown"}
-JSON = {".jsonl", ".ndjson", ".json"}
-TABLE = {".csv", ".tsv"}
-PARQUET = {".parquet"}
-COMPRESSED = {".gz", ".zst"}
-KINDS = "txt, md, json, jsonl, csv, tsv or parquet, each also .gz or .zst"
-
-
-def kind_of(path: Path) -> str | None:
-    """ "text", "json", "table" or "parquet" by the file's name; None for other names."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] in COMPRESSED:
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
-    table = {"text": TEXT, "json": JSON, "table": TABLE, "parquet": PARQUET}
-    return next((kind for kind, known in table.items() if last in known), None)
+MOST_CUT = 100  # files listed as cut in meta.json
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"]*"\s*:')  # an object begins with a name
 
 
 def open_local(request: Request) -> Source:
     """Open the files of `request.source`. DataError if they are missing, empty or not text."""
     check_encoding(request.encoding)
     assert request.source is not None
-    root, paths = _find(request.source, request.scratch)
+    found = find(request.source, request.scratch)
+    root, paths = found.root, found.paths
     several = len(paths) > 1
     files: list[tuple[Path, str, str]] = []  # path, kind, encoding
     unreadable: Counter[str] = Counter()
@@ -69,6 +53,11 @@ def open_local(request: Request) -> Source:
                 raise
             unreadable["files that are not text"] += 1
             continue
+        if kind == "text" and _kind_by_content(path) == "json":
+            request.notice(
+                f"{path} looks like JSON, and is read as plain text. To use its rows, rename it so "
+                "that it ends in .jsonl."
+            )
         files.append((path, kind, encoding))
     if not files:
         raise DataError(
@@ -78,11 +67,25 @@ def open_local(request: Request) -> Source:
     if all(path.stat().st_size == 0 for path, _, _ in files):
         raise DataError(f"{request.source} is empty.", next_step="Use a source with text.")
 
+    cut: dict[str, int] = {}  # pieces of each text without documents of its own
+    description: dict[str, Any] = {
+        "name": request.name,
+        "source": request.source,
+        "files": len(files),
+        "passed_over": dict(found.passed_over),
+        "cut": cut,  # filled in while the text is read
+    }
+
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]
-        name = path.relative_to(root).as_posix() if several else path.name
-        for text, language in readers.read_rows(path, kind, encoding, request.text_field, counts):
+        name = composed(path.relative_to(root).as_posix() if several else path.name)
+        pieces = 0
+        rows = readers.read_rows(path, kind, encoding, request.text_field, counts)
+        for text, language in rows:
+            pieces += 1
             yield Document(text, language=language.lower(), source=name)
+        if pieces > 1 and len(cut) < MOST_CUT and readers.is_cut(path, kind, encoding):
+            cut[name] = pieces
 
     def read(language: str, position: Position) -> Iterator[Chunk]:
         """All documents (""), or those of one language."""
@@ -103,8 +106,8 @@ def open_local(request: Request) -> Source:
     return Source(
         name=request.name,
         streams=_streams(request, read, total_bytes),
-        identity={"files": _digest(root, [path for path, _, _ in files], request.source)},
-        description={"name": request.name, "source": request.source, "files": len(files)},
+        identity={"files": _digest(found, [path for path, _, _ in files])},
+        description=description,
         total_bytes=total_bytes,
     )
 
@@ -152,58 +155,6 @@ def _one(languages: Sequence[str]) -> str:
     return languages[0] if len(languages) == 1 else ""
 
 
-def _find(source: str, scratch: Path | None) -> tuple[Path, list[Path]]:
-    """The folder that document sources are relative to, and the files in order."""
-    if source == "-":
-        path = _copy_stdin(scratch)
-        return path.parent, [path]
-    path = Path(source).expanduser()
-    if path.is_file():
-        return path.parent, [path]
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if p.is_file() and kind_of(p) and not _hidden(p, path)]
-        if not found:
-            raise DataError(
-                f"The folder {path} has no text files.", next_step=f"Files can be {KINDS}."
-            )
-        return path, sorted(found, key=lambda p: p.relative_to(path).as_posix())
-    if glob.has_magic(source):
-        start = Path(path.anchor)
-        found = list(start.glob(path.relative_to(path.anchor).as_posix()))
-        if matches := sorted(match for match in found if match.is_file()):
-            return _common(matches), matches
-        raise DataError(
-            f"No file matches {source}.",
-            next_step="Check the pattern, and put it in quotes.",
-        )
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, siblings) if siblings else ""
-    raise DataError(
-        f"There is no file or folder {source}.",
-        next_step=hint if hint.startswith("Did") else "Check --source.",
-    )
-
-
-def _common(paths: Sequence[Path]) -> Path:
-    folder = paths[0].parent
-    while not all(path.is_relative_to(folder) for path in paths):
-        folder = folder.parent
-    return folder
-
-
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
-
-
-def _copy_stdin(scratch: Path | None) -> Path:
-    folder = scratch if scratch is not None else Path(tempfile.mkdtemp(prefix="holo-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "stdin"
-    with path.open("wb") as file:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-    return path
-
-
 def _size(paths: Sequence[Path], limit: int | None) -> int | None:
     """Size of the text; None for compressed and parquet files without a limit."""
     if any({".parquet", *COMPRESSED} & set(path.suffixes) for path in paths):
@@ -218,18 +169,18 @@ def _kind_by_content(path: Path) -> str:
         head = file.read(512)
     if head.startswith(b"PAR1"):
         return "parquet"
-    return "json" if head.lstrip().startswith((b'{"', b'[{"')) else "text"
+    return "json" if _JSON.match(head.removeprefix(codecs.BOM_UTF8)) else "text"
 
 
-def _digest(root: Path, paths: Sequence[Path], source: str) -> str:
+def _digest(found: Found, paths: Sequence[Path]) -> str:
     """A digest that changes when a file is added, removed, renamed or modified."""
     digest = hashlib.sha256()
     for path in paths:
         stat = path.stat()
-        if source == "-":
+        if found.copied:
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
             continue
-        state: list[Any] = [path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns]
+        state: list[Any] = [path.relative_to(found.root).as_posix(), stat.st_size, stat.st_mtime_ns]
         digest.update(repr(state).encode("utf-8"))
     return digest.hexdigest()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from holo_cli.data.sources.decoding import open_bytes, readable
+from holo_cli.data.sources.decoding import BLOCK, SNIFF
+from holo_cli.data.sources.formats import refuse_other_formats
 from holo_cli.data.sources.rows import LANGUAGE_FIELDS, Row, no_column
+from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -25,17 +26,24 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
 
     Raises UsageError for a column that is not there or is no text, DataError for a damaged file.
     """
+    with _whole(path) as raw:
+        _refuse_others(raw, str(path))
+        yield from _rows(path, raw, field, counts)
+
+
+def _rows(path: Path, raw: BinaryIO, field: str, counts: Counter[str]) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with _whole(path) as raw, pyarrow.parquet.ParquetFile(raw) as file:
+        with pyarrow.parquet.ParquetFile(raw) as file:
             schema = file.schema_arrow
             keys = _path_to(path, field, schema)
-            languages = [f for f in LANGUAGE_FIELDS if f in schema.names and _is_text(schema, f)]
+            languages = [f for f in LANGUAGE_FIELDS if _is_text(schema, f)]
             columns = list(dict.fromkeys([keys[0], *languages]))
             found = False
-            for batch in file.iter_batches(batch_size=256, columns=columns):
+            # few rows: a column that repeats a long text takes its full size only here
+            for batch in file.iter_batches(batch_size=64, columns=columns):
                 texts = _texts(batch.column(keys[0]), keys[1:])
                 codes = [_texts(batch.column(name), []) for name in languages]
                 for row, text in enumerate(texts):
@@ -50,7 +58,17 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
                     next_step="Name the text column with --text-field.",
                 )
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file: {error}.") from error
+        raise DataError(
+            f"{path} is not a readable parquet file: {str(error).rstrip('.')}.",
+            next_step="Get the file again.",
+        ) from error
+
+
+def _refuse_others(raw: BinaryIO, name: str) -> None:
+    head = raw.read(SNIFF)
+    raw.seek(0)
+    if not head.startswith(b"PAR"):
+        refuse_other_formats(head, name)
 
 
 def _path_to(path: Path, field: str, schema: pyarrow.Schema) -> list[str]:
@@ -63,10 +81,15 @@ def _path_to(path: Path, field: str, schema: pyarrow.Schema) -> list[str]:
         names = [kind.field(i).name for i in range(kind.num_fields)] if _is_struct(kind) else []
         if key not in names:
             raise no_column(path, field, _names(schema))
-        kind = kind.field(key).type
+        if names.count(key) > 1:
+            raise UsageError(
+                f"{path} has {names.count(key)} columns with the name '{key}'.",
+                next_step="Name another column with --text-field, or rename them.",
+            )
+        kind = kind.field(names.index(key)).type
     if not _is_string(kind):
         raise UsageError(
-            f"The column '{field}' of {path} is of type {kind}, not text.",
+            f"The column '{field}' of {path} is of type {str(kind)[:80]}, not text.",
             next_step="Name the text column with --text-field.",
         )
     return keys
@@ -88,7 +111,7 @@ def _is_struct(kind: Any) -> bool:
 
 
 def _is_text(schema: pyarrow.Schema, name: str) -> bool:
-    return _is_string(schema.field(name).type)
+    return schema.names.count(name) == 1 and _is_string(schema.field(name).type)
 
 
 def _is_string(kind: Any) -> bool:
@@ -120,7 +143,11 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):
             yield file
             return
-        with readable(path):
-            shutil.copyfileobj(file, unpacked)
+        while True:
+            with readable(path):
+                block = file.read(BLOCK)
+            if not block:
+                break
+            unpacked.write(block)  # a full disk is no damage of the file
         unpacked.seek(0)
         yield unpacked

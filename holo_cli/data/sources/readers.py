@@ -18,10 +18,16 @@ __all__ = ["Row", "read_json", "read_parquet", "read_table", "read_text"]
 
 def read_text(path: Path, encoding: str) -> Iterator[Row]:
     """txt and md: split at two empty lines, or into pieces (see `segment`)."""
-    separators = segment.count_separators(text_blocks(path, encoding))
     blocks = text_blocks(path, encoding)
-    for text in segment.documents(blocks, whole=separators >= segment.ENOUGH):
+    for text in segment.documents(blocks, whole=not is_cut(path, "text", encoding)):
         yield text, ""
+
+
+def is_cut(path: Path, kind: str, encoding: str) -> bool:
+    """Whether a file of a kind is one text, which is read in pieces."""
+    if kind != "text":
+        return False
+    return segment.count_separators(text_blocks(path, encoding)) < segment.ENOUGH
 
 
 def read_rows(

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from holo_cli.data.sources.decoding import open_bytes, readable
-from holo_cli.errors import UsageError
+from holo_cli.data.segment import unix_lines
+from holo_cli.data.sources.decoding import text_blocks
+from holo_cli.errors import DataError, UsageError
+from holo_cli.parsing import MAX_ELEMENT
 
 Row = tuple[str, str]  # text and language ("" if unknown)
 LANGUAGE_FIELDS = ("language", "lang")
 _SHOWN = 8  # columns named in an error
 
 
-def lines_of(path: Path, encoding: str) -> Iterator[str]:
-    """The lines of a file, of any length; they end in CR, LF or both, as in a text file."""
-    with (
-        open_bytes(path) as file,
-        io.TextIOWrapper(file, encoding=encoding, errors="replace", newline=None) as text,
-        readable(path),
-    ):
-        yield from text
+def lines_of(path: Path, encoding: str, limit: int = MAX_ELEMENT) -> Iterator[str]:
+    """The lines of a file, each with "\\n" for a line end of CR, LF or both.
+
+    Raises DataError for a line of more than `limit` characters: a small archive may hold a line
+    that is larger than the memory.
+    """
+    number, size = 1, 0
+    held: list[str] = []  # the beginning of a line
+    for block in unix_lines(text_blocks(path, encoding)):
+        first, *more = block.split("\n")
+        held.append(first)
+        size += len(first)
+        if size > limit:
+            raise DataError(
+                f"Line {number:,} of {path} has more than {limit:,} characters.",
+                next_step="Divide it into several rows.",
+            )
+        if not more:
+            continue
+        yield "".join(held) + "\n"
+        for line in more[:-1]:
+            yield line + "\n"
+        number += len(more)
+        held, size = more[-1:], len(more[-1])
+    if size:
+        yield "".join(held)
 
 
 def field_of(row: Mapping[str, Any], field: str) -> Any:

@@ -12,12 +12,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
 from holo_cli.data.sources.base import Request, Source, Stream, numbered_chunks
+from holo_cli.data.sources.found import find
 from holo_cli.data.sources.local import read_whole
 from holo_cli.errors import DataError
 
@@ -34,10 +34,13 @@ _OTHER_TEXT = (
 def open_shakespeare(request: Request) -> Source:
     """Open `--source FILE` or the hub's text: two documents, one per split."""
     if request.source is not None:
-        path = Path(request.source)
-        if not path.is_file():
-            raise DataError(f"There is no file {request.source}.", next_step="Check --source.")
-        text = read_whole(path, request.encoding)
+        paths = find(request.source, request.scratch).paths
+        if len(paths) > 1:
+            raise DataError(
+                f"{request.source} has {len(paths)} files; Shakespeare is one.",
+                next_step="Give the file with --source, or your text another name.",
+            )
+        text = read_whole(paths[0], request.encoding)
         origin: dict[str, Any] = {"source": request.source}
     else:
         text = download(offline=request.offline)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holo_cli.data.sources.rows import LANGUAGE_FIELDS, Row, lines_of, no_column
-from holo_cli.errors import DataError
+from holo_cli.errors import DataError, UsageError
 
 UNCLOSED = "unclosed quotes"
 MAX_ROW = 64 << 20  # characters of a row, which is held in memory
@@ -26,7 +26,8 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
     Rows of another number of columns than the first one are counted in `counts` and skipped.
     Raises UsageError for a column that is not there, DataError for quotes beyond repair.
     """
-    rows = _rows(path, encoding, counts)
+    tsv = ".tsv" in [suffix.lower() for suffix in path.suffixes]
+    rows = _rows(path, encoding, counts, tsv)
     header = next(rows, None)
     if header is None:
         return
@@ -38,6 +39,13 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
     elif field in header:
         column, columns, first = header.index(field), len(header), []
     else:
+        other = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), None)
+        if other is not None:
+            raise UsageError(
+                f"The columns of {path} are not separated by {'tabs' if tsv else 'commas'}: its "
+                f"first row is {header[0][:80]!r}.",
+                next_step="Save the table as csv with commas, or as tsv with tabs.",
+            )
         raise no_column(path, field, header)
     language = next((header.index(f) for f in LANGUAGE_FIELDS if f in header), None)
     for row in (row for part in (first, rows) for row in part):
@@ -51,7 +59,7 @@ class _Lines:
     """Lines that can be put back. `taken` are those since the last `mark`."""
 
     def __init__(self, path: Path, encoding: str) -> None:
-        self.path, self.lines, self.taken = path, lines_of(path, encoding), list[str]()
+        self.path, self.lines, self.taken = path, lines_of(path, encoding, MAX_ROW), list[str]()
         self._again: deque[str] = deque()
         self._number, self._held = 0, 0  # lines before those taken; characters of those
 
@@ -81,10 +89,10 @@ class _Lines:
         del self.taken[1:]
 
 
-def _rows(path: Path, encoding: str, counts: Counter[str]) -> Iterator[list[str]]:
+def _rows(path: Path, encoding: str, counts: Counter[str], tsv: bool) -> Iterator[list[str]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     lines = _Lines(path, encoding)
-    if ".tsv" in path.suffixes:
+    if tsv:
         reader = csv.reader(lines.lines, "excel-tab", quoting=csv.QUOTE_NONE)
         yield from filter(None, _tolerant(reader, counts))
         return

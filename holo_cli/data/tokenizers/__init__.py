@@ -15,6 +15,7 @@ from typing import Any
 from holo_cli.data.tokenizers.base import END, FILE, Tokenizer, marker_name, special_names
 from holo_cli.data.tokenizers.streaming import StreamDecoder
 from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.names import existing
 from holo_cli.parsing import parse_json
 
 __all__ = [
@@ -148,9 +149,9 @@ def _as_path(spec: str) -> Path | None:
     """The path in a spec, or None."""
     kind, colon, rest = spec.partition(":")
     if colon and rest and kind in ("bpe", "llama", "sentencepiece"):
-        return Path(rest)
-    if spec.endswith((".json", ".model")) or (kind not in KINDS and Path(spec).exists()):
-        return Path(spec)
+        return existing(rest)
+    if spec.endswith((".json", ".model")) or (kind not in KINDS and existing(spec).exists()):
+        return existing(spec)
     return None
 
 

@@ -20,6 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from holo_cli.data.document import utf8_length
 from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, StreamDecoder
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_text
@@ -99,6 +100,14 @@ class Tokenizer(ABC):
     def unknown(self, text: str) -> list[str]:
         """The distinct characters of `text` that `encode` cannot represent."""
         return []
+
+    def text_bytes(self, text: str, ids: Iterable[int]) -> int:
+        """UTF-8 bytes of the text that `ids`, the encoded `text`, stand for.
+
+        They differ from those of `text` if the tokenizer changes it (letter case, spaces). Bits
+        per byte are counted over them.
+        """
+        return utf8_length(text)
 
     # -- ids to text ------------------------------------------------------------------------------
 

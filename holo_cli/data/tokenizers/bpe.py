@@ -13,16 +13,19 @@ continuation. `encode` never produces the file's special tokens.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.data.document import utf8_length
 from holo_cli.data.tokenizers.base import FILE, SPECIAL, Tokenizer, append_specials, well_formed
 from holo_cli.data.tokenizers.streaming import StreamDecoder, TextStreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 from holo_cli.parsing import parse_object
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     import tokenizers
@@ -82,6 +85,7 @@ class JsonTokenizer(Tokenizer):
         )
         self.specials = append_specials(self.ordinary, (), special)
         self._data = data
+        self._lost: dict[str, bool] = {}
 
     @classmethod
     def train(
@@ -97,7 +101,7 @@ class JsonTokenizer(Tokenizer):
         if vocab_size < SMALLEST - 1 + count:
             raise UsageError(
                 f"A byte-level vocabulary of {vocab_size} is too small: there are 256 bytes "
-                f"and {count} special tokens.",
+                f"and {counted(count, 'special token')}.",
                 next_step=f"Use at least --vocab-size {SMALLEST - 1 + count}.",
             )
         library = Tokenizer(models.BPE())
@@ -136,7 +140,8 @@ class JsonTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
-        return ids
+        # what is unknown is left out of a prompt, and refused in a set
+        return ids if self._complete else [i for i in ids if i != self._unk]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         encode = partial(self._library.encode_batch_fast, add_special_tokens=False)
@@ -145,6 +150,76 @@ class JsonTokenizer(Tokenizer):
         except TypeError:  # a lone surrogate; checking for them beforehand would be slow
             done = encode([well_formed(text) for text in texts])
         return [encoding.ids for encoding in done]
+
+    # -- what cannot be encoded --------------------------------------------------------------------
+
+    def unknown(self, text: str) -> list[str]:
+        if self._complete:
+            return []
+        lost = {c for c in set(text) if self._is_lost(c)}
+        encoding = self._library.encode(well_formed(text), add_special_tokens=False)
+        # a word can be unknown although each of its characters is known
+        for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token == self._unk and not lost.intersection(text[start:end]):
+                lost.update(c for c in text[start:end] if not c.isspace())
+        return sorted(lost)
+
+    @cached_property
+    def _complete(self) -> bool:
+        """Whether the vocabulary has all 256 bytes, so that every text can be encoded."""
+        vocabulary = self._library.get_vocab(with_added_tokens=False)
+        if _style(self._data) == "bytes":
+            return all(c in vocabulary for c in byte_alphabet())
+        fallback = bool(self._data["model"].get("byte_fallback"))
+        return fallback and all(f"<0x{b:02X}>" in vocabulary for b in range(256))
+
+    @cached_property
+    def _unk(self) -> int | None:
+        """The id of the token for unknown text, if the model has one."""
+        model = self._data["model"]
+        if model.get("unk_id") is not None:  # Unigram
+            return int(model["unk_id"])
+        name = model.get("unk_token")
+        return None if name is None else self._library.token_to_id(name)
+
+    def _is_lost(self, character: str) -> bool:
+        """Whether a character leaves no token, or one for unknown text; cached.
+
+        White space and marks may be removed by the file's own rules, control characters as well.
+        """
+        found = self._lost.get(character)
+        if found is None:
+            normalizer = self._library.normalizer
+            character = well_formed(character)
+            parts = normalizer.normalize_str(character) if normalizer else character
+            found = any(map(self._leaves_nothing, parts or character))
+            self._lost[character] = found
+        return found
+
+    def _leaves_nothing(self, character: str) -> bool:
+        if unicodedata.category(character)[0] in "ZCM":
+            return False
+        ids = self._library.encode(character, add_special_tokens=False).ids
+        if not ids or self._unk in ids:
+            return True
+        # without all bytes only some of a character's may be left
+        return _style(self._data) == "bytes" and character not in self.decode(ids)
+
+    def text_bytes(self, text: str, ids: Iterable[int]) -> int:
+        if self._keeps_text:
+            return utf8_length(text)
+        return utf8_length(self.decode(int(i) for i in ids))
+
+    @cached_property
+    def _keeps_text(self) -> bool:
+        """Whether `decode(encode(text))` is the text, by the kinds of the file's parts."""
+        changing = [
+            part
+            for part in _parts(self._data.get("normalizer"))
+            if part["type"] != "NFC"
+            and (part["type"], part.get("pattern")) != ("Replace", {"String": " "})
+        ]
+        return _style(self._data) is not None and not changing
 
     # -- decoding ---------------------------------------------------------------------------------
 

@@ -69,8 +69,8 @@ class SentencePieceTokenizer(Tokenizer):
 
     def _encode(self, text: str) -> list[int]:
         if SPACE not in text or len(self._byte_ids) < 256:
-            ids: list[int] = self._library.encode(text)
-            return ids
+            # what is unknown is left out of a prompt, and refused in a set
+            return [i for i in self._library.encode(text) if i != self._library.unk_id()]
         # a literal "▁" in the text is encoded as bytes, because as a piece it means a space
         escaped = [self._byte_ids[bytes([b])] for b in SPACE.encode("utf-8")]
         first, *others = [self._library.encode(part) for part in text.split(SPACE)]

@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.data.network import reachable
+from holo_cli.data.files import sha256_of
+from holo_cli.data.network import hub_offline, reachable
 from holo_cli.data.tokenizers.base import Tokenizer, append_specials
 from holo_cli.errors import DataError, UsageError, nearest
 
@@ -31,6 +32,14 @@ RANK_FILES = {  # encoding -> the files it needs
     ),
     "cl100k_base": (_SERVER + "encodings/cl100k_base.tiktoken",),
     "o200k_base": (_SERVER + "encodings/o200k_base.tiktoken",),
+}
+# sha256 of each file, as in tiktoken_ext/openai_public.py of tiktoken 0.12: the library downloads a
+# file of another content again, also when it should not use the network
+SHA256 = {
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "cl100k_base.tiktoken": "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
+    "o200k_base.tiktoken": "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
 }
 
 
@@ -100,9 +109,23 @@ def missing_files(name: str) -> list[str]:
     folder = cache_folder()
     if folder is None:
         return list(RANK_FILES[name])
-    # tiktoken names a cached file by the SHA-1 of its URL
-    names = {url: hashlib.sha1(url.encode()).hexdigest() for url in RANK_FILES[name]}
-    return [url for url, file in names.items() if not (folder / file).is_file()]
+    return [url for url in RANK_FILES[name] if not (folder / _cached_name(url)).is_file()]
+
+
+def damaged_files(name: str) -> list[Path]:
+    """The rank files of an encoding in the cache whose content is not the published one."""
+    folder = cache_folder()
+    paths = {url: folder / _cached_name(url) for url in RANK_FILES[name]} if folder else {}
+    return [
+        path
+        for url, path in paths.items()
+        if path.is_file() and sha256_of(path) != SHA256[url.rpartition("/")[2]]
+    ]
+
+
+def _cached_name(url: str) -> str:
+    """tiktoken names a cached file by the SHA-1 of its URL."""
+    return hashlib.sha1(url.encode()).hexdigest()
 
 
 def load_encoding(name: str, *, offline: bool = False) -> tiktoken.Encoding:
@@ -110,6 +133,14 @@ def load_encoding(name: str, *, offline: bool = False) -> tiktoken.Encoding:
     if name not in RANK_FILES:
         raise UsageError(
             f"There is no tiktoken encoding '{name}'.", next_step=nearest(name, RANK_FILES)
+        )
+    offline = offline or hub_offline()
+    damaged = damaged_files(name)
+    if damaged and (offline or not reachable(_SERVER)):
+        raise DataError(
+            f"The rank file of tiktoken's '{name}' in {cache_folder()} is damaged.",
+            next_step=f"Delete {damaged[0]} and run the command again with a network, or use "
+            "--tokenizer bpe.",
         )
     if missing_files(name):
         next_step = "Set TIKTOKEN_CACHE_DIR to a folder that has it, or use --tokenizer bpe."
@@ -135,7 +166,12 @@ def _load(name: str, folder: str) -> tiktoken.Encoding:
 
     try:
         return tiktoken.get_encoding(name)
-    except (requests.RequestException, ValueError, OSError) as error:
+    except requests.RequestException as error:
+        raise DataError(
+            f"The rank file of tiktoken's '{name}' could not be downloaded: {_SERVER} failed.",
+            next_step="Run the command again later, or use --tokenizer bpe.",
+        ) from error
+    except (ValueError, OSError) as error:
         raise DataError(
             f"The rank file of tiktoken's '{name}' in {folder} cannot be used: {error}.",
             next_step="Delete it and try again with a network, or use --tokenizer bpe.",

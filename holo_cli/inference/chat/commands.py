@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from holo_cli.errors import UsageError, nearest
 from holo_cli.inference.chat.session import LANG, ChatSession
 from holo_cli.printable import one_line
+from holo_cli.translation import translate
+from holo_cli.wording import counted
 
 
 @dataclass(frozen=True)
@@ -66,13 +68,17 @@ def plain_text(line: str) -> str:
 
 
 def _help(session: ChatSession, argument: str) -> Outcome:
-    rows = [(f"/{c.name} {c.argument}".strip(), f"/{c.korean}", c.help) for c in COMMANDS]
+    rows = [
+        (f"/{c.name} {c.argument}".strip(), f"/{c.korean}", translate(c.help)) for c in COMMANDS
+    ]
     width = max(len(row[0]) for row in rows)
     lines = [f"{name:<{width}}  {help}  ({korean})" for name, korean, help in rows]
     lines.append(
-        'Type """ before and after a text of several lines, // for a text starting with /.'
+        translate(
+            'Type """ before and after a text of several lines, // before one that starts with /.'
+        )
     )
-    lines.append("Ctrl-C stops an answer. Ctrl-D ends the chat.")
+    lines.append(translate("Ctrl-C stops an answer. Ctrl-D ends the chat."))
     return Outcome("\n".join(lines))
 
 
@@ -101,7 +107,9 @@ def _show(session: ChatSession, argument: str) -> Outcome:
     used = session.context_used()
     lines = [
         f"model: {model}, {parameters:,} parameters, step {header.step:,} ({kind})",
-        f"context: {used} of {limit} tokens" if limit else f"context: {used} tokens (unlimited)",
+        f"context: {used} of {counted(limit, 'token')}"
+        if limit
+        else f"context: {counted(used, 'token')} (unlimited)",
         f"turns: {turns}, of which {dropped} no longer fit in the context",
         f"state: {session.state_bytes():,} bytes",
         f"system: {one_line(session.system) or '(none)'}",
@@ -117,8 +125,7 @@ def _save(session: ChatSession, argument: str) -> Outcome:
 
 def _load(session: ChatSession, argument: str) -> Outcome:
     path = session.load(_required(argument, "load", "FILE"))
-    turns = len(session.turns)
-    return Outcome(f"Loaded {turns} turn{'' if turns == 1 else 's'} from {path}.")
+    return Outcome(f"Loaded {counted(len(session.turns), 'turn')} from {path}.")
 
 
 def _retry(session: ChatSession, argument: str) -> Outcome:
@@ -138,7 +145,7 @@ def _memory(session: ChatSession, argument: str) -> Outcome:
         if word == "save":
             return Outcome(f"Saved to {session.memory.save(path, session.turns)}.")
         texts = session.memory.load(path)
-        message = f"Loaded {texts} text{'' if texts == 1 else 's'} from {path}."
+        message = f"Loaded {counted(texts, 'text')} from {path}."
         off = "" if session.memory.saved.on else "\nThe memory is off. Turn it on with: /memory on"
         return Outcome(message + off)
     if name or word not in ("", "on", "off", "clear"):
@@ -163,12 +170,15 @@ def _memory_status(session: ChatSession) -> str:
     if limit is None:
         lines.append("context: unlimited, older text fades")
     else:
-        lines.append(f"context: the last {limit} tokens")
+        lines.append(f"context: the last {counted(limit, 'token')}")
     lines.append("memory: on" if memory.saved.on else "memory: off")
-    lines.append(f"can be recalled: {outside} turns outside the context, {len(texts)} loaded texts")
+    lines.append(
+        f"can be recalled: {counted(outside, 'turn')} outside the context, "
+        f"{counted(len(texts), 'loaded text')}"
+    )
     if memory.last is not None:
         steps, mixed = memory.last.steps, memory.last.mixed_steps
-        lines.append(f"last answer: the memory changed {mixed} of {steps} tokens")
+        lines.append(f"last answer: the memory changed {mixed} of {counted(steps, 'token')}")
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.files import atomic_write_json
 from holo_cli.inference.chat import file_names
@@ -89,7 +90,7 @@ class ConversationMemory:
         self.last = None
         if self.saved.on:
             ids = [ids_of(turn) for turn in self.outside_context(turns, dropped)]
-            ids += [tuple(self._loaded.tokenizer.encode(text)) for text in self.saved.texts]
+            ids += [tuple(self._loaded.tokenizer.encode(to_nfc(text))) for text in self.saved.texts]
             self.last = self._knn.neighbours([i for i in ids if i], query)
         return self.last
 
@@ -133,8 +134,8 @@ class ConversationMemory:
 
 def recall_from(loaded: LoadedModel, texts: Sequence[str], prompt: str) -> Neighbours | None:
     """What to mix into the continuation of `prompt` from the texts of a memory file."""
-    encode = loaded.tokenizer.encode
-    return KNNMemory(loaded.engine).neighbours([encode(text) for text in texts], encode(prompt))
+    ids, query = ([loaded.tokenizer.encode(to_nfc(t)) for t in some] for some in (texts, [prompt]))
+    return KNNMemory(loaded.engine).neighbours(ids, query[0])
 
 
 def ids_of(turn: Turn) -> tuple[int, ...]:

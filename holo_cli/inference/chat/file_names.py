@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 from holo_cli.errors import HoloError, UsageError
+from holo_cli.names import existing
 
 SUFFIX = ".json"
 
@@ -24,7 +24,7 @@ def to_read(typed: str | Path) -> Path:
     for a name that cannot be a file's."""
     path = _expanded(typed)
     if not path.suffix and not _is_file_or_free(path):
-        path = path.with_name(path.name + SUFFIX)
+        path = existing(path.with_name(path.name + SUFFIX))
     _is_file_or_free(path)
     return path
 
@@ -34,9 +34,7 @@ def _expanded(typed: str | Path) -> Path:
         raise UsageError(
             "A file name cannot contain a null character.", next_step="Choose another file name."
         )
-    path = Path(typed)
-    with suppress(RuntimeError):  # no such user: a name that begins with ~
-        path = path.expanduser()
+    path = existing(typed)
     first = Path(path.parts[0]) if len(path.parts) > 1 else None
     if first is not None and str(first).startswith("~") and not first.is_dir():
         raise HoloError(f"There is no folder '{first}'.", next_step="Check the path.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from holo_cli.columns import WordWrap
-from holo_cli.printable import printable, unguarded, write_exact
+from holo_cli.printable import printable, write_exact
+from holo_cli.streams import reader_gone
 
 
 class ReaderGone(Exception):
@@ -33,24 +33,15 @@ class AnswerWriter:
         self._out(("" if self._wrap is None else self._wrap.flush()) + "\n")
 
     def _out(self, text: str) -> None:
-        try:
-            write_exact(sys.stdout, text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            _discard(sys.stdout)
-            raise ReaderGone from None
+        write_exact(sys.stdout, text)
+        sys.stdout.flush()
+        if reader_gone(sys.stdout):
+            raise ReaderGone
 
 
 def _line_width() -> int:
     # the last column stays free: some terminals break the line there by themselves
     return shutil.get_terminal_size().columns - 1
-
-
-def _discard(stream: TextIO) -> None:
-    """Sends the rest of a stream to nowhere: Python writes out its buffer once more at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, unguarded(stream).fileno())
-    os.close(nowhere)
 
 
 @contextmanager

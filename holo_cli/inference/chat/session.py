@@ -12,6 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
 from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import (
@@ -27,6 +28,7 @@ from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
 from holo_cli.inference.generation.stream import TextGeneration, ids_of_text
+from holo_cli.wording import counted
 
 SYSTEM_SHARE = 4  # the system text may take 1 / SYSTEM_SHARE of the context
 LANG = "lang"  # accepted by /set in addition to the sampling options
@@ -152,6 +154,7 @@ class ChatSession:
 
     def _encode(self, turn: Turn, previous: str | None) -> Turn:
         # A text without letters ("1 + 1?") has the language of the previous turn.
+        turn = replace(turn, user=to_nfc(turn.user), answer=to_nfc(turn.answer))
         form = self.loaded.prompts
         language = form.language(turn.user, self.lang)
         if self.lang is None and previous and not any(c.isalpha() for c in turn.user):
@@ -208,12 +211,14 @@ class ChatSession:
 
     def set_system(self, text: str) -> None:
         """Sets the text before the first turn ("" for none), at most a quarter of the context."""
+        text = to_nfc(text)
         limit = self.loaded.model.context_limit
         length = len(self.loaded.tokenizer.encode(text))
         if limit is not None and length > limit // SYSTEM_SHARE:
             raise UsageError(
-                f"The system text has {length} tokens, but at most {limit // SYSTEM_SHARE} of this "
-                f"model's context of {limit} tokens are available for it.",
+                f"The system text has {counted(length, 'token')}, but at most "
+                f"{limit // SYSTEM_SHARE} of this "
+                f"model's context of {counted(limit, 'token')} are available for it.",
                 next_step="Shorten the system text.",
             )
         self.system = text

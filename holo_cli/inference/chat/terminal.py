@@ -14,6 +14,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TextIO
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat.commands import COMMANDS, parse_command, plain_text
 from holo_cli.inference.chat.screen import AnswerWriter, ReaderGone, typing_hidden
@@ -22,6 +23,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.paths import chat_history
 from holo_cli.printable import message, one_line, printable
+from holo_cli.wording import counted
 
 PROMPT = "> "
 MORE = "... "
@@ -136,7 +138,8 @@ def summary(session: ChatSession) -> str:
     used = f"{s.context_used} of {s.context_limit}" if s.context_limit else str(s.context_used)
     finish = s.finish or "end"
     lines = [
-        f"[{s.tokens} tokens, {s.tokens_per_second:.1f} tokens/s, context {used}, finish: {finish}]"
+        f"[{counted(s.tokens, 'token')}, {s.tokens_per_second:.1f} tokens/s, context {used}, "
+        f"finish: {finish}]"
     ]
     if s.dropped_turns:
         lines.append(f"[Turns that no longer fit in the context: {s.dropped_turns}]")
@@ -162,7 +165,7 @@ def _handle(
         return outcome.leave
     if not text.strip():
         return False
-    plain = text if quoted else plain_text(text)
+    plain = to_nfc(text if quoted else plain_text(text))
     if missing := session.loaded.tokenizer.unknown(plain):
         say(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
     _show(session, session.reply(plain), keyboard, quiet)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.language import detect
+from holo_cli.data.normalize import to_nfc
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError, nearest
@@ -110,25 +111,29 @@ def given_texts(
     UsageError for a language that the checkpoint has no marker for.
     """
     named: Sequence[str | None] = languages or [lang] * len(texts)
-    pairs = [(text, code) for text, code in zip(texts, named, strict=True) if text]
+    pairs = [(to_nfc(text), code) for text, code in zip(texts, named, strict=True) if text]
     if not any(text.strip() for text, _ in pairs):
         raise DataError("There is no text to score.", next_step="Give a file that is not empty.")
     known = loaded.prompts.languages
     ids: list[list[int]] = []
     found: list[str] = []
+    known_text: list[str] = []
+    sizes: list[int] = []  # UTF-8 bytes
     for text, code in pairs:
         language = lang or (detect(text) if code is None else code)
         asked = language if language in known or lang is not None else None
         marked = loaded.prompts.language(text, asked)
         marker = None if marked is None else loaded.tokenizer.marker(marked)
         start = [] if marker is None else [marker]
-        ids.append([*start, *loaded.tokenizer.encode(text), loaded.tokenizer.end])
+        encoded = loaded.tokenizer.encode(text)
+        ids.append([*start, *encoded, loaded.tokenizer.end])
         found.append(language)
-    known_text = [_known_part(loaded.tokenizer, text) for text, _ in pairs]
+        known_text.append(_known_part(loaded.tokenizer, text))
+        sizes.append(loaded.tokenizer.text_bytes(known_text[-1], encoded))
     return Texts(
         TokenStream([np.asarray(document, dtype=np.int64) for document in ids]),
         np.cumsum([len(document) for document in ids]),
-        np.asarray([len(text.encode("utf-8", errors="replace")) for text in known_text]),
+        np.asarray(sizes),
         np.asarray([count_words(text) for text in known_text]),
         np.asarray(found, dtype=np.str_),
         loaded.tokenizer.end,

@@ -36,6 +36,7 @@ from holo_cli.models.base import LanguageModel
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
+from holo_cli.wording import counted
 
 Progress = Callable[[int, int], None]  # tokens scored so far, tokens in total
 
@@ -206,7 +207,8 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
     limit = model.context_limit
     if carry and limit is not None:
         raise UsageError(
-            f"This model does not support --carry: its context is limited to {limit} tokens.",
+            "This model does not support --carry: its context is limited to "
+            f"{counted(limit, 'token')}.",
             next_step=f"Use --stride {max(1, limit // 2)} instead of --carry.",
         )
     if carry and stride is not None:
@@ -217,14 +219,14 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
         )
     if context < 1 or (limit is not None and context > limit):
         raise UsageError(
-            f"This model does not support a context of {context} tokens.",
+            f"This model does not support a context of {counted(context, 'token')}.",
             next_step="--context must be at least 1."
             if limit is None
             else f"--context must be from 1 to {limit}.",
         )
     if stride is not None and not 1 <= stride <= context:
         raise UsageError(
-            f"--stride must be from 1 to the context of {context} tokens, not {stride}.",
+            f"--stride must be from 1 to the context of {counted(context, 'token')}, not {stride}.",
             next_step="A smaller stride takes longer and gives every token more context.",
         )
 

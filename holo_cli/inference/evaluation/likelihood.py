@@ -21,6 +21,7 @@ from holo_cli.errors import UsageError
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.precision import autocast
+from holo_cli.wording import counted
 
 MAX_NEW_TOKENS = 256
 
@@ -132,7 +133,8 @@ def _request(loaded: LoadedModel, context: str, text: str) -> _Request:
     limit = loaded.model.context_limit
     if limit is not None and scored > limit:
         raise UsageError(
-            f"A continuation has {scored} tokens, more than this model's context of {limit}.",
+            f"A continuation has {counted(scored, 'token')}, more than this model's context of "
+            f"{limit}.",
             next_step="Omit that task.",
         )
     ids = _beginning(loaded, context + text) + whole

@@ -23,13 +23,9 @@ import torch
 from torch import Tensor
 
 from holo_cli.errors import CheckpointError, UsageError
-from holo_cli.inference.generation.sampling import (
-    BANNED,
-    SamplingConfig,
-    make_generators,
-    sample,
-    shape_logits,
-)
+from holo_cli.inference.generation.logits import BANNED, sample, shape_logits
+from holo_cli.inference.generation.sampling import SamplingConfig, make_generators
+from holo_cli.inference.generation.whole_characters import WholeCharacters
 from holo_cli.models.base import LanguageModel, State
 
 PREFILL_CHUNK = 512  # tokens per prefill step; bounds the memory that a long prompt takes
@@ -76,6 +72,8 @@ class PrefixCache:
 class Engine:
     """Decodes with one model. The token `end` finishes a sample; `banned` ids are never sampled.
 
+    `breakers` are ids that a repeated span never runs across. With `characters` every sample
+    consists of whole characters, if its prompt does.
     `dtype` None or float32 computes in the dtype of the weights; others run under autocast.
     """
 
@@ -85,11 +83,15 @@ class Engine:
         *,
         end: int | None = None,
         banned: Iterable[int] = (),
+        breakers: Iterable[int] = (),
+        characters: WholeCharacters | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         self.model = model
         self.end = end
         self.banned = torch.tensor(sorted(set(banned)), dtype=torch.long)
+        self.breakers = frozenset(breakers)
+        self.characters = characters
         self.dtype = None if dtype is torch.float32 else dtype
 
     def generate(
@@ -218,6 +220,7 @@ class Decoding(Iterator[list[int | None]]):
         self._logits = prefix.logits.expand(rows, -1)
         self._hidden = prefix.hidden.expand(rows, -1)
         self._mixer = mixer
+        self._begun = [b""] * rows  # bytes of a character that is not whole yet
         self._batch = list(range(rows))  # the rows in state and logits, in order
         self._position = len(prompt)  # tokens of each row that the state has read
 
@@ -236,6 +239,8 @@ class Decoding(Iterator[list[int | None]]):
                 continue
             new[row] = token
             self.ids[row].append(token)
+            if self._engine.characters is not None:
+                self._begun[row] = self._engine.characters.after(self._begun[row], token)
             if len(self.ids[row]) - self._prompt_length == self._config.max_new_tokens:
                 self.finish[row] = "length"
         self.seconds += time.perf_counter() - began
@@ -288,6 +293,13 @@ class Decoding(Iterator[list[int | None]]):
         if self._engine.banned.numel():
             logits[:, self._engine.banned.to(logits.device)] = BANNED
         history = [self.ids[row] for row in active]
-        logits = shape_logits(logits, history, self._config, exempt=self._engine.end)
+        if self._engine.characters is not None:
+            most = self._prompt_length + self._config.max_new_tokens - 1
+            left = [most - len(row) for row in history]
+            starts = [self._begun[row] for row in active]
+            logits = self._engine.characters.exclude(logits, starts, left)
+        logits = shape_logits(
+            logits, history, self._config, exempt=self._engine.end, breakers=self._engine.breakers
+        )
         chosen = None if self._generators is None else [self._generators[row] for row in active]
         return [int(token) for token in sample(logits, chosen).tolist()]

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError
 from holo_cli.inference.generation.engine import Engine, LogitsMixer
-from holo_cli.inference.generation.prompt import PromptFormat, unsampled_ids
+from holo_cli.inference.generation.prompt import PromptFormat, span_breakers, unsampled_ids
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextGeneration
+from holo_cli.inference.generation.whole_characters import WholeCharacters
 from holo_cli.training.capacity import check_rows
 
 if TYPE_CHECKING:
@@ -44,7 +45,15 @@ class LoadedModel:
     @cached_property
     def engine(self) -> Engine:
         banned = unsampled_ids(self.tokenizer, self.model.config.vocab_size)
-        return Engine(self.model, end=self.tokenizer.end, banned=banned, dtype=self.dtype)
+        characters = WholeCharacters(self.tokenizer, self.model.config.vocab_size)
+        return Engine(
+            self.model,
+            end=self.tokenizer.end,
+            banned=banned,
+            breakers=span_breakers(self.tokenizer),
+            characters=characters if characters.is_needed else None,
+            dtype=self.dtype,
+        )
 
     @cached_property
     def prompts(self) -> PromptFormat:

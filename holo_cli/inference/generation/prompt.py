@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class PromptFormat:
         return [self.tokenizer.end] if self.documents >= MANY_DOCUMENTS else []
 
     def encode(self, text: str, lang: str | None = None) -> list[int]:
-        """The ids of a whole prompt, at least one."""
+        """The ids of a whole prompt, brought to the form of training text, at least one."""
+        text = to_nfc(text)
         return self.at_least_one(
             self.start(self.language(text, lang)) + self.tokenizer.encode(text)
         )
@@ -107,6 +109,15 @@ def first_plain_id(tokenizer: Tokenizer) -> int:
     """The smallest id that is an ordinary token."""
     special = set(tokenizer.specials.values())
     return next(i for i in range(tokenizer.vocab_size) if i not in special)
+
+
+def span_breakers(tokenizer: Tokenizer) -> list[int]:
+    """Ids at which a repeated span ends for `--span-penalty`: special tokens and line ends."""
+    return [
+        token
+        for token in range(tokenizer.vocab_size)
+        if b"\n" in (piece := tokenizer.token_bytes(token)) or not piece
+    ]
 
 
 def unsampled_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:

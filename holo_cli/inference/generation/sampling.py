@@ -1,28 +1,21 @@
-"""From logits to the next token: each rule is a pure function on logits (R, V) of R rows.
-
-Names and meanings are those of the generation options of Hugging Face transformers, applied in the
-same order: repetition penalty, banned n-grams, temperature, top-k, top-p, min-p. Unlike
-transformers, a draw takes one uniform number per row from that row's own CPU generator and inverts
-the cumulative distribution, so a sample depends only on its seed, not on the number of samples or
-the device."""
+"""The options of sampling, their checks, and the seeds of the draws; `logits.py` has the rules."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from holo_cli.config.training_schema import SEED_RANGE, is_seed
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, parse_json
 
-BANNED = float("-inf")
 MOST = 10**9  # of counts: more overflow somewhere on their way through torch
 GREEDY_BELOW = 1e-5  # differences of float32 logits are not exact enough for lower temperatures
 MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
@@ -34,8 +27,10 @@ class SamplingConfig:
 
     `temperature` 0 is greedy: always the most likely token; below 1e-5 it counts as 0. `top_k` 0,
     `top_p` 1, `min_p` 0, `repetition_penalty` 1 and `no_repeat_ngram_size` 0 disable the rule. The
-    repetition penalty covers the last `repetition_window` tokens, prompt included. `seed` None
-    draws a new seed for every call. A stop string ends a sample and is not part of its text.
+    repetition penalty covers the last `repetition_window` tokens, prompt included. `span_penalty` 0
+    is off; else a token that would make a repeated span of n tokens longer loses
+    `span_penalty` x 1.75^(n - `span_length`) of its logit, if n is at least `span_length`. `seed`
+    None draws a new seed for every call. A stop string ends a sample and is not part of its text.
     """
 
     max_new_tokens: int = 256
@@ -46,6 +41,8 @@ class SamplingConfig:
     repetition_penalty: float = 1.0
     repetition_window: int = 256
     no_repeat_ngram_size: int = 0
+    span_penalty: float = 0.0
+    span_length: int = 2
     stop: tuple[str, ...] = ()
     seed: int | None = None
     num_samples: int = 1
@@ -77,7 +74,8 @@ class SamplingConfig:
         values = dict(options)
         if "stop" in values:
             stop = values["stop"]
-            values["stop"] = (stop,) if isinstance(stop, str) else tuple(stop or ())
+            stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+            values["stop"] = tuple(to_nfc(s) if isinstance(s, str) else s for s in stops)
         return replace(self, **values)
 
     def with_text(self, name: str, text: str) -> SamplingConfig:
@@ -139,6 +137,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "repetition_window": (_whole(1, MOST), "a whole number from 1 to 10^9"),
     "no_repeat_ngram_size": (_whole(0, MOST), "a whole number from 0 to 10^9 (0 disables)"),
+    "span_penalty": (_number(lambda p: 0 <= p <= 100), "a number from 0 to 100 (0 disables)"),
+    "span_length": (_whole(1, MOST), "a whole number from 1 to 10^9"),
     "stop": (_stops, "a text that is not empty"),
     "seed": (lambda s: s is None or is_seed(s), SEED_RANGE),
     "num_samples": (_whole(1, MOST), "a whole number from 1 to 10^9"),
@@ -178,127 +178,6 @@ def _parse(name: str, text: str) -> Any:
             f"{_flag(name)} must be {_RANGES[name][1]}, not '{text}'.",
             next_step=f"The default is {_DEFAULTS[name]!r}.",
         ) from error
-
-
-# -- rules on logits ------------------------------------------------------------------------------
-
-
-def apply_repetition_penalty(
-    logits: Tensor, history: Sequence[Sequence[int]], penalty: float
-) -> Tensor:
-    """(R, V), one history per row -> (R, V): positive logits of seen tokens are divided by the
-    penalty, negative ones multiplied, once per token however often it was seen (Keskar et al.,
-    2019, arXiv 1909.05858)."""
-    if penalty == 1:
-        return logits
-    logits = logits.clone()
-    for row, seen in zip(logits, history, strict=True):
-        ids = torch.tensor(sorted(set(seen)), dtype=torch.long, device=logits.device)
-        scores = row[ids]
-        # a model's logits may be as large as its dtype holds: they must not become infinite here
-        most = torch.finfo(row.dtype).max
-        row[ids] = torch.where(scores > 0, (scores / penalty).clamp(max=most), scores * penalty)
-    return logits
-
-
-def ban_repeated_ngrams(logits: Tensor, history: Sequence[Sequence[int]], size: int) -> Tensor:
-    """(R, V), one history per row -> (R, V) with -inf for every token that would repeat an n-gram
-    of `size` tokens of its row. 0 disables."""
-    if size == 0:
-        return logits
-    logits = logits.clone()
-    for row, seen in zip(logits, history, strict=True):
-        if len(seen) < size:
-            continue
-        ids = torch.tensor(seen, dtype=torch.long)  # (L,)
-        grams = ids.unfold(0, size, 1)  # (L - size + 1, size)
-        begun = ids[len(seen) - size + 1 :]  # the n-gram that the next token would complete
-        repeated = grams[(grams[:, :-1] == begun).all(dim=1), -1]
-        row[repeated.to(logits.device)] = BANNED
-    return logits
-
-
-def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """(R, V) -> (R, V), relative to the largest of a row and divided by a temperature above 0: the
-    same distribution as of `logits / temperature`, without overflow for small temperatures."""
-    if temperature == 1:
-        return logits
-    return (logits - logits.amax(dim=-1, keepdim=True)) / temperature
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """(R, V) -> (R, V) with -inf for all but the k largest logits of a row; ties with the k-th
-    stay."""
-    if k == 0 or k >= logits.shape[-1]:
-        return logits
-    least = logits.topk(k, dim=-1).values[:, -1:]
-    return logits.masked_fill(logits < least, BANNED)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """(R, V) -> (R, V) with -inf outside the nucleus: the smallest set of most likely tokens of a
-    row with total probability p, at least one (Holtzman et al., 2020, arXiv 1904.09751)."""
-    if p == 1:
-        return logits
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(dim=-1)
-    before = probabilities.cumsum(dim=-1) - probabilities  # mass of the more likely tokens
-    outside = before >= p
-    outside[:, 0] = False  # also where p is too small for the dtype, and so equals 0
-    return logits.masked_fill(outside.gather(-1, order.argsort(dim=-1)), BANNED)
-
-
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """(R, V) -> (R, V) with -inf for tokens less likely than p times the most likely one (Nguyen et
-    al., 2024, arXiv 2407.01082)."""
-    if p == 0:
-        return logits
-    # In logits the ratio of two probabilities is a difference: no softmax is needed.
-    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), BANNED)
-
-
-def shape_logits(
-    logits: Tensor,
-    history: Sequence[Sequence[int]],
-    config: SamplingConfig,
-    exempt: int | None = None,
-) -> Tensor:
-    """Raw logits (R, V) and the tokens of each row so far -> logits (R, V) to sample from.
-
-    The n-gram rule never bans the `exempt` token, which ends a text, and is skipped for a row in
-    which it would ban every token.
-    """
-    # sums over a vocabulary are not exact enough in 16 bits
-    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
-    raw = logits
-    recent = [row[-config.repetition_window :] for row in history]
-    logits = apply_repetition_penalty(logits, recent, config.repetition_penalty)
-    free = ban_repeated_ngrams(logits, history, config.no_repeat_ngram_size)
-    if exempt is not None and free is not raw:
-        free = free.index_copy(1, torch.tensor([exempt], device=raw.device), raw[:, exempt, None])
-    logits = torch.where(free.amax(dim=-1, keepdim=True) == BANNED, logits, free)
-    if config.is_greedy:  # the rules below do not change the argmax
-        return logits
-    logits = apply_temperature(logits, config.temperature)
-    logits = keep_top_k(logits, config.top_k)
-    logits = keep_top_p(logits, config.top_p)
-    return keep_min_p(logits, config.min_p)
-
-
-def sample(logits: Tensor, generators: Sequence[torch.Generator] | None) -> Tensor:
-    """Logits (R, V), one CPU generator per row -> tokens (R,) int64; None is greedy.
-
-    A token of probability 0 is never drawn. Greedy decoding breaks ties by the lowest id.
-    """
-    if generators is None:
-        return logits.argmax(dim=-1)
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    reached = logits.softmax(dim=-1, dtype=wide).cumsum(dim=-1)  # (R, V), rising to about 1
-    assert bool(torch.isfinite(reached[:, -1]).all()), "no token has a probability"
-    # float32 draws stay below 1 in either precision, so `drawn` stays below the row's total.
-    uniform = torch.cat([torch.rand(1, generator=g, dtype=torch.float32) for g in generators])
-    drawn = uniform.to(logits.device, wide)[:, None] * reached[:, -1:]
-    return (reached <= drawn).sum(dim=-1)
 
 
 # -- seeds ----------------------------------------------------------------------------------------

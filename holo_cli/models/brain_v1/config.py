@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from holo_cli.config.model_schema import BackboneConfig, Stage
 from holo_cli.config.tunable import tunable, tunable_choices
+from holo_cli.wording import counted
 
 NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
 Sparsity = Literal["columns", "kwta", "both", "dense"]
@@ -207,8 +208,8 @@ class Config(BackboneConfig):
             )
         if self.language_tokens and len(self.language_tokens) != len(self.languages):
             raise ValueError(
-                f"model.language_tokens has {len(self.language_tokens)} ids for "
-                f"{len(self.languages)} languages"
+                f"model.language_tokens has {counted(len(self.language_tokens), 'id')} for "
+                f"{counted(len(self.languages), 'language')}"
             )
         return self
 
@@ -229,7 +230,8 @@ class Config(BackboneConfig):
         count = sum(depth < self.layers for depth in self.growth)
         if self.growth_at and len(self.growth_at) != count:
             raise ValueError(
-                f"model.growth_at must have {count} shares, one for each stage before the whole "
+                f"model.growth_at must have {counted(count, 'share')}, one for each stage before "
+                "the whole "
                 f"model, and has {len(self.growth_at)}"
             )
         ends = (0.0, *self.growth_at, 1.0)

@@ -24,6 +24,7 @@ from holo_cli.models.brain_v1.block import BrainBlock, brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import third
 from holo_cli.models.brain_v1.kwta import KWTA
+from holo_cli.wording import counted
 
 Grown = TypeVar("Grown", bound=Backbone)
 HOW = ("identity", "copy")
@@ -38,7 +39,7 @@ def grow(model: Grown, layers: int, how: str) -> tuple[Grown, dict[str, str | No
     """
     old = model.config
     if layers <= old.layers:
-        raise ValueError(f"a model of {old.layers} layers cannot grow to {layers}")
+        raise ValueError(f"a model of {counted(old.layers, 'layer')} cannot grow to {layers}")
     if how not in HOW:
         raise ValueError(f"growth is by {' or '.join(HOW)}, not by {how}")
     grown = type(model)(old.at_depth(layers)).to(model.device, model.head.weight.dtype)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holo_cli.models.figures import axis, bar, heat, short
 from holo_cli.models.views import Picture, Table, Tokens, Weights, layer_names, watched
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,7 +118,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     threshold = brain.exit_threshold
     leaves = (
         f"Tokens exit where their confidence reaches {threshold:g}: after "
-        f"{passed.double().mean().item():.2f} of {len(blocks)} layers on average."
+        f"{passed.double().mean().item():.2f} of {counted(len(blocks), 'layer')} on average."
         if threshold <= 1
         else "The threshold is above 1: all tokens pass through all layers."
     )

@@ -6,6 +6,8 @@ two matrix products over its own tokens and nothing is computed only to be maske
 
 Balance, with f_j the share of tokens sent to category j and P_j its mean affinity:
 - the Switch loss (Fedus et al. 2021), E sum_j f_j P_j, 1 at balance; differentiable through P.
+  With several processes f is that of all their tokens, so that the mean of their losses is the loss
+  of one process with the whole batch. Over the parts of an accumulation it is each part's own.
 - a bias per category, added for the choice only (Wang et al. 2024). Unlike there it is a parameter
   that the optimizer moves: a term of value 0 gives it the gradient f_j - 1/E, so that overloaded
   categories become harder to choose. Nothing is kept outside parameters and optimizer state, and
@@ -24,6 +26,7 @@ from torch import Tensor, nn
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
 from holo_cli.layers.precision import wide
+from holo_cli.layers.whole_batch import over_processes
 from holo_cli.models.holographic.config import Config
 
 
@@ -95,6 +98,8 @@ class Experts(FeedForward):
         """The weighted Switch loss, plus a term of value 0 with the bias's gradient."""
         load = torch.bincount(chosen.flatten(), minlength=self.experts) / chosen.numel()
         load = load.to(affinity.dtype)
+        if self.training:
+            load = over_processes(load)
         loss = self.experts * (load * affinity.mean(0)).sum()
         if self.bias is not None:
             loss = loss + ((self.bias - self.bias.detach()) * (load - 1 / self.experts)).sum()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from holo_cli.models.figures import caught
 from holo_cli.models.views import Weights
+from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,5 +26,5 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
         layers=[mixer.weights(x)[0] for _, mixer, x in found],
         names=[name for name, _, _ in found],
         what=f"Softmax attention over a window: each token spreads a weight of 1 over the last "
-        f"{window} tokens, itself included, and the first {sinks} of the text.",
+        f"{counted(window, 'token')}, itself included, and the first {sinks} of the text.",
     )

@@ -19,6 +19,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.head import Head
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 from holo_cli.models.vanilla.config import Config
+from holo_cli.wording import counted
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ class Classic(LanguageModel):
         end = start + tokens.shape[1]
         if end > self.config.context:
             raise UsageError(
-                f"The classic recipe has learned {self.config.context} positions and was given "
+                f"The classic recipe has learned {counted(self.config.context, 'position')} and "
+                "was given "
                 f"{end}.",
                 next_step="Shorten the text, or train with a longer --context.",
             )

@@ -47,6 +47,7 @@ def test_the_result_has_the_keys_of_the_command(source: Path, tmp_path: Path) ->
         "vocab_size": result.vocab_size,
         "tokenizer": "char",
         "dropped": {},
+        "passed_over": {},
         "seconds": pytest.approx(result.seconds, abs=0.001),
     }
 

@@ -62,7 +62,7 @@ def test_wrong_requests_leave_nothing_behind(
     ("name", "text", "says"),
     [
         ("a.txt", "\n\n  \n", "There is no text in"),
-        ("a.jsonl", "{\n{\n", "has no rows"),
+        ("a.jsonl", "{\n{\n", "neither valid JSON nor JSON lines"),
         ("a.txt", "x", "too short"),
     ],
 )

@@ -15,7 +15,7 @@ import zstandard
 from holo_cli.data.sources import table_rows
 from holo_cli.data.sources.json_rows import read_json
 from holo_cli.data.sources.parquet_rows import read_parquet
-from holo_cli.data.sources.rows import Row, field_names, field_of
+from holo_cli.data.sources.rows import Row, field_names, field_of, lines_of
 from holo_cli.data.sources.table_rows import UNCLOSED, read_table
 from holo_cli.errors import DataError, UsageError
 
@@ -91,6 +91,13 @@ def test_a_carriage_return_within_a_row_ends_it(tmp_path: Path) -> None:
     assert counts == {"bad lines": 1}
 
 
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ",")])
+def test_other_separators_are_named(name: str, mark: str, tmp_path: Path) -> None:
+    says = "are not separated by" if mark in ";\t" else "no text column 'text'"
+    with pytest.raises(UsageError, match=says):
+        read(read_table, tmp_path / name, f"id{mark}text\n1{mark}a\n")
+
+
 # -- JSON -----------------------------------------------------------------------------------------
 
 ROWS = [{"id": i, "text": tale, "meta": {"deep": {"text": f"{i}"}}} for i, tale in enumerate(TALES)]
@@ -104,8 +111,9 @@ ROWS = [{"id": i, "text": tale, "meta": {"deep": {"text": f"{i}"}}} for i, tale 
         "\n  \n" + json.dumps(ROWS, indent="\t") + "\n\n",
         "\n".join(map(json.dumps, ROWS)),
         ",\n".join(map(json.dumps, ROWS)),
+        "\n".join(json.dumps(row, indent=2) for row in ROWS),
     ],
-    ids=["array", "pretty", "spaced", "lines", "trailing commas"],
+    ids=["array", "pretty", "spaced", "lines", "trailing commas", "objects over several lines"],
 )
 @pytest.mark.parametrize("block", [7, 1 << 20])
 def test_lines_and_arrays(
@@ -127,14 +135,16 @@ def test_bad_elements_of_an_array_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ('[{"text": "a"}, {"text": ', "is not a valid JSON array"),
-        ('[{"text": "a"}, {text: 1}]', "is not a valid JSON array"),
+        ('[{"text": "a"}, {"text": ', "is neither valid JSON nor JSON lines"),
+        ('[{"text": "a"}, {text: 1}]', "is neither valid JSON nor JSON lines"),
         (
             '[{"text": "a"}]\n[{"text": "b"}]',
-            "is not a valid JSON array: something follows its end",
+            "is neither valid JSON nor JSON lines: something follows its end",
         ),
-        ("[" * 100_000, "is not a valid JSON array: nested more than 64 levels"),
-        ('{\n  "text": "a"\n}', "has no rows: it is neither JSON lines"),
+        ("[" * 100_000, "nor JSON lines: nested more than 64 levels"),
+        ('{\n  "text": "a"\n}\n{"te', "is neither valid JSON nor JSON lines"),
+        ('{"data": [{"text": "a"}]}', "is one JSON object; its rows are in the field 'data'"),
+        ('{\n"data": [{"text": "a"}]}', "is one JSON object; its rows are in the field 'data'"),
         ('"a"\n"b"\n', "has no rows"),
     ],
 )
@@ -147,7 +157,7 @@ def test_what_is_no_file_of_rows(content: str, says: str, tmp_path: Path) -> Non
 def test_an_endless_element_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("holo_cli.parsing.MAX_ELEMENT", 1000)
     monkeypatch.setattr("holo_cli.data.sources.decoding.BLOCK", 100)
-    with pytest.raises(DataError, match="is not a valid JSON array"):
+    with pytest.raises(DataError, match="is neither valid JSON nor JSON lines"):
         read(read_json, tmp_path / "a.json", '[{"text": "' + "x" * 5000 + '"}]')
 
 
@@ -171,6 +181,33 @@ def test_a_dotted_name_may_be_a_name_itself() -> None:
     assert field_of({"a": {"b": "deep"}}, "a.b") == "deep"
     assert field_of({"a": "x"}, "a.b") is None
     assert field_names({"a": {"b": {"c": {"d": 1}}}, "e": {}}) == ["a.b.c", "e"]
+
+
+def test_a_number_of_many_digits_costs_no_row(tmp_path: Path) -> None:
+    row = '{"text": "good", "n": ' + "9" * 6000 + "}"
+    assert read(read_json, tmp_path / "a.jsonl", row) == (["good"], Counter())
+    assert read(read_json, tmp_path / "a.json", f"[{row}]") == (["good"], Counter())
+
+
+@pytest.mark.parametrize("block", [5, 1 << 20])
+def test_lines_are_bounded_and_complete(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holo_cli.data.sources.decoding.BLOCK", block)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"one\r\ntwo\rthree\n\nfour")
+    assert [*lines_of(path, "utf-8")] == ["one\n", "two\n", "three\n", "\n", "four"]
+    path.write_bytes(b"short\n" + b"x" * 5000)
+    with pytest.raises(DataError, match=r"Line 2 of .* has more than 1,000 characters"):
+        [*lines_of(path, "utf-8", 1000)]
+
+
+def test_a_line_of_very_many_values_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holo_cli.parsing.MAX_PARTS", 1000)
+    content = '{"text": "good"}\n{"text": "bad", "n": [' + "[]," * 1000 + "[]]}"
+    assert read(read_json, tmp_path / "a.jsonl", content) == (["good"], {"bad lines": 1})
 
 
 # -- parquet --------------------------------------------------------------------------------------
@@ -227,6 +264,23 @@ def test_columns_that_hold_no_text_are_named_with_their_type(
 def test_a_column_without_any_text_is_named(tmp_path: Path) -> None:
     path = write_column(tmp_path / "a.parquet", pa.array([None] * 3, pa.string()))
     with pytest.raises(DataError, match=r"The column 'text' of .* is empty in every row"):
+        parquet(path)
+
+
+def test_columns_of_the_same_name_are_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="has 2 columns with the name 'text'"):
+        parquet(tmp_path / "a.parquet")
+
+
+def test_a_parquet_file_by_its_name_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    path.write_bytes(b"%PDF-1.7 ...")
+    with pytest.raises(DataError, match="is a PDF file"):
+        parquet(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is not a readable parquet file"):
         parquet(path)
 
 

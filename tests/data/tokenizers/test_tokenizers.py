@@ -350,3 +350,23 @@ def test_tiktoken_keeps_the_ids_and_appends_specials(monkeypatch: pytest.MonkeyP
     with pytest.raises(DataError, match="differ from those in use"):
         tokenizer_from_dict({**data, "ranks_sha256": "0"})
     tiktoken_.ranks_sha256.cache_clear()
+
+
+def test_a_damaged_rank_file_is_not_fetched_again_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holo_cli.data.tokenizers import tiktoken_
+
+    def fetch(*arguments: object) -> None:
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(tiktoken_, "reachable", fetch)
+    monkeypatch.setattr(tiktoken_, "_load", fetch)
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    (url,) = tiktoken_.RANK_FILES["cl100k_base"]
+    (tmp_path / tiktoken_._cached_name(url)).write_bytes(b"damaged")
+    with pytest.raises(DataError, match="is damaged"):
+        make_tokenizer("tiktoken:cl100k_base", offline=True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(DataError, match="is damaged"):
+        make_tokenizer("tiktoken:cl100k_base")

@@ -128,7 +128,7 @@ def test_memory_files(session: ChatSession, tmp_path: Path) -> None:
         loaded
         == f"Loaded 1 text from {tmp_path}/m.\nThe memory is off. Turn it on with: /memory on"
     )
-    assert "1 loaded texts" in run(session, "/memory").message
+    assert "1 loaded text" in run(session, "/memory").message
     assert "0 loaded texts" in run(session, "/memory clear").message
     assert len(session.turns) == 1
     for line in ("/memory save", "/memory load"):

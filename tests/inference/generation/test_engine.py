@@ -10,12 +10,8 @@ import torch
 from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.inference.generation import engine as engine_module
 from holo_cli.inference.generation.engine import Engine, window_start
-from holo_cli.inference.generation.sampling import (
-    SamplingConfig,
-    make_generators,
-    sample,
-    shape_logits,
-)
+from holo_cli.inference.generation.logits import sample, shape_logits
+from holo_cli.inference.generation.sampling import SamplingConfig, make_generators
 from holo_cli.models.base import LanguageModel
 from tests.inference.inference_fakes import Attentive, Chain, Fake, Scripted
 

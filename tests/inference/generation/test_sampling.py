@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.sampling import (
-    SamplingConfig,
+from holo_cli.inference.generation.logits import (
     apply_repetition_penalty,
+    apply_span_penalty,
     apply_temperature,
     ban_repeated_ngrams,
-    derive_seed,
     keep_min_p,
     keep_top_k,
     keep_top_p,
-    make_generators,
+    repeated_spans,
     sample,
     shape_logits,
 )
+from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed, make_generators
 
 INF = float("inf")
 
@@ -46,6 +46,39 @@ def softmax(row: list[float]) -> list[float]:
 
 
 # -- rules ----------------------------------------------------------------------------------------
+
+
+def spans_by_hand(seen: list[int], breakers: set[int]) -> dict[int, int]:
+    """Every span of every length, compared as a whole."""
+    found: dict[int, int] = {}
+    for length in range(1, len(seen)):
+        span = seen[-length:]
+        if breakers & set(span):
+            break
+        for first in range(len(seen) - length):
+            if seen[first : first + length] == span:
+                follows = seen[first + length]
+                found[follows] = max(found.get(follows, 0), length)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_repeated_spans(seed: int) -> None:
+    draw = random.Random(seed)
+    seen = [draw.randrange(3) for _ in range(draw.randrange(40))]
+    assert repeated_spans(seen) == spans_by_hand(seen, set())
+    assert repeated_spans(seen, {2}) == spans_by_hand(seen, {2})
+
+
+def test_the_span_penalty_grows_with_the_span(logits: Tensor) -> None:
+    history = [[1, 2, 3, 4, 1, 2, 3], [5, 6, 7, 6], [], [8], [9] * 2000]
+    found = apply_span_penalty(logits, history, penalty=0.5, least=2)
+    assert found[0, 4] == pytest.approx(float(logits[0, 4]) - 0.5 * 1.75)  # a span of 3 tokens
+    assert found[4, 9] < -1000
+    changed = (found != logits).nonzero().tolist()
+    assert changed == [[0, 4], [4, 9]]  # a span of one token may be repeated
+    assert torch.equal(apply_span_penalty(logits, history, 0.0, 2), logits)
+    assert torch.equal(apply_span_penalty(logits[:1], history[:1], 0.5, 2, {3}), logits[:1])
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.5])

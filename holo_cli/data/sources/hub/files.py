@@ -21,6 +21,7 @@ from holo_cli.data.network import hub_endpoint
 from holo_cli.data.sources.hub.errors import retry
 from holo_cli.data.sources.hub.subsets import Part
 from holo_cli.errors import DataError
+from holo_cli.wording import counted
 
 _OF = re.compile(r"-of-(\d+)")
 
@@ -133,7 +134,8 @@ def list_cache(part: Part, code: str, pinned: str = "") -> Listing:
         of = _OF.search(there[0])
         if of is not None and len(there) < int(of[1]):
             raise DataError(
-                f"Only {len(there)} of {int(of[1])} files of {part.repository} are in the cache.",
+                f"Only {len(there)} of {counted(int(of[1]), 'file')} of {part.repository} are in "
+                "the cache.",
                 next_step="Run once without --offline to download the rest.",
             )
     return replace(listing, revision=folder.name)

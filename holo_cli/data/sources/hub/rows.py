@@ -35,6 +35,8 @@ from holo_cli.errors import DataError
 from holo_cli.parsing import MAX_LOG_BYTES, ParseError, parse_object
 
 _SHOWN = 8  # columns named in an error
+_GZIP = 31  # wbits of the gzip format, with its checksum
+_BLOCK = 1 << 24  # bytes unpacked at a time
 Rows = list[dict[str, Any]]
 
 
@@ -117,14 +119,20 @@ def _web_rows(address: str) -> Iterator[dict[str, Any]]:
     """The rows of a json.gz file outside the hub, decompressed while downloading."""
     import requests
 
-    unpack = zlib.decompressobj(wbits=31)  # gzip format, with its checksum
+    unpack = zlib.decompressobj(wbits=_GZIP)
     held = b""
     with requests.get(address, stream=True, timeout=10) as answer:
         answer.raise_for_status()
         answer.raw.decode_content = False
         while packed := answer.raw.read(1 << 18):
-            *lines, held = (held + unpack.decompress(packed)).split(b"\n")
-            yield from (_web_row(line) for line in lines)
+            while packed:
+                if unpack.eof:  # a file may have several members
+                    unpack = zlib.decompressobj(wbits=_GZIP)
+                *lines, held = (held + unpack.decompress(packed, _BLOCK)).split(b"\n")
+                if len(held) > MAX_LOG_BYTES:
+                    raise ParseError(f"a line larger than {MAX_LOG_BYTES:,} bytes")
+                yield from (_web_row(line) for line in lines)
+                packed = unpack.unused_data if unpack.eof else unpack.unconsumed_tail
     if not unpack.eof:
         raise EOFError("unexpected end of file")
     if held:

@@ -27,6 +27,7 @@ from holo_cli.data.sources.hub.prefetch import prefetch
 from holo_cli.data.sources.hub.rows import row_chunks
 from holo_cli.data.sources.hub.subsets import BALANCED, DEFAULT_LANGUAGES, PARTS, Part
 from holo_cli.errors import DataError, UsageError, nearest
+from holo_cli.names import existing
 
 _TEXT_PER_BYTE = {".parquet": 1.7, ".gz": 2.6, ".csv": 1.0}  # approximate, for progress
 
@@ -129,7 +130,7 @@ def _only(part: Part) -> str:
 def _lister(request: Request, parts: list[Part]) -> Any:
     """The function that lists the files of a part: (part, code, known revision) -> Listing."""
     if request.source is not None:
-        folder = Path(request.source).expanduser()
+        folder = existing(request.source)
         return lambda part, code, revision: hub_files.list_folder(part, code, folder)
     if request.offline or hub_offline():
         # the libraries read both variables on import, which has not happened yet
