@@ -12,7 +12,7 @@ MAX_SEED = 2**63 - 1  # of every command; what a 64-bit generator of torch and o
 SEED_RANGE = "a whole number from 0 to 2^63 - 1"
 MAX_STEPS = 10**12
 MAX_ROWS = 10**9  # of a batch
-MAX_LR = 1e6
+MAX_LR = 1e30
 
 
 def is_seed(value: object) -> bool:
