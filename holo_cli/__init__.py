@@ -112,15 +112,19 @@ def build(
     which runs that file. `overrides` are keys of `model.`: layers=4, width=128, ...
 
     HOLO_* variables of the environment are not read: the arguments say everything. Seed with
-    `torch.manual_seed`. Raises UsageError for names, keys and values that do not exist or fit.
+    `torch.manual_seed`. Raises UsageError for names, keys and values that do not exist or fit, and
+    for weights that the memory cannot hold.
     """
     from holo_cli.config.resolve import resolve
     from holo_cli.registry import build_model, use
+    from holo_cli.training.capacity import check_model
 
     name = use(name)
     flags = {f"model.{key}": value for key, value in overrides.items()}
     config = resolve(name, preset=preset, recipe=recipe, flags=flags, env={}).model
-    return build_model(name, config.model_copy(update={"vocab_size": vocab_size}))
+    config = config.model_copy(update={"vocab_size": vocab_size})
+    check_model(name, config)
+    return build_model(name, config)
 
 
 def __getattr__(name: str) -> Any:

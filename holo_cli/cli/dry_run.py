@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 ASSUMED_VOCABULARY = 8192  # vocabulary size that `holo prepare` trains by default
 
 
-def show(resolved: Resolved, out: Output) -> None:
-    """Prints the config and the estimates without training, writing or preparing anything."""
+def show(resolved: Resolved, out: Output, force: bool = False) -> None:
+    """Prints the config and the estimates without training, writing or preparing anything.
+
+    Raises UsageError, unless `force`, for a run that training would refuse as too large.
+    """
     resolved = train_data.choose(resolved, out, prepare=False)
     vocab_size = vocabulary(resolved, out)
+    from holo_cli.training.capacity import check_measured
     from holo_cli.training.memory_estimate import estimate
+    from holo_cli.training.precision import pick_device
 
     resolved = resolved.replace({"model.vocab_size": vocab_size}, source="the tokenizer")
-    estimated = estimate(resolved, vocab_size)
+    estimated = estimate(resolved, vocab_size, force=force)
     growth = stages(resolved, vocab_size)
     values = resolved.values()
     out.document(
@@ -50,6 +55,8 @@ def show(resolved: Resolved, out: Output) -> None:
             for i, row in enumerate(growth, start=1)
         ]
         out.table(("stage", "from step", "blocks", "parameters", "memory"), shown)
+    largest = max(estimated["total_bytes"], *(row["total_bytes"] for row in growth), 0)
+    check_measured(largest, pick_device(resolved.training.device), force=force)
     out.end("This was a dry run: nothing was trained.", "")
 
 

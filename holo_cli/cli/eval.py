@@ -17,6 +17,8 @@ from holo_cli.errors import DataError, UsageError
 from holo_cli.names import quoted
 from holo_cli.wording import counted
 
+MOST = 10**9  # of counts: more overflow somewhere on their way through torch
+
 if TYPE_CHECKING:
     from holo_cli.checkpoint.header import Header
     from holo_cli.data.dataset import PreparedData
@@ -162,6 +164,10 @@ def evaluate(
             raise UsageError(
                 f"{flag} must be at least {least}, not {value}.",
                 next_step="See: holo eval --help",
+            )
+        if value is not None and value > MOST:
+            raise UsageError(
+                f"{flag} must be at most {MOST}, not {value}.", next_step="See: holo eval --help"
             )
     given = [_read(file, encoding) for file in files or ()]
     from holo_cli.cli.compute import load, note_newest

@@ -97,6 +97,12 @@ Run = Annotated[
     str | None, typer.Option("--run", metavar="NAME", help="Name of the run and its files.")
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
+ForceRun = Annotated[
+    bool,
+    typer.Option(
+        "--force", help="Replace an existing run, and train even if the memory is too small."
+    ),
+]
 Out = Annotated[
     Path | None,
     typer.Option("--out", metavar="PATH", help="Output path (default: named automatically)."),

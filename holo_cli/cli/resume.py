@@ -33,6 +33,9 @@ def resume(
     time_limit: options.TimeLimit = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume even if the memory is too small.")
+    ] = False,
     json: options.JsonLines = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -66,6 +69,7 @@ def resume(
             steps=steps,
             stop_at=stop_at,
             overrides=overrides,
+            force_memory=force,
             events=events,
             sampler=sample_text,
         )

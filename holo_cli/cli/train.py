@@ -104,7 +104,7 @@ def train(
     seed: options.Seed = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
-    force: options.Force = False,
+    force: options.ForceRun = False,
     json: options.JsonLines = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -151,7 +151,7 @@ def train(
     if dry_run:
         from holo_cli.cli.dry_run import show
 
-        show(resolved, out)
+        show(resolved, out, force=force)
         return
     from holo_cli.cli import train_data
     from holo_cli.cli.expectations import expecting
@@ -163,7 +163,7 @@ def train(
     note_settings(resolved, out)
     with Events(out) as events:
         done = run_training(
-            resolved, run=run, stop_at=stop_at, force=force,
+            resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
             events=expecting(events, resolved.data.path, out), sampler=sample_text,
             start=origin,
         )  # fmt: skip

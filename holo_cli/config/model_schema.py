@@ -14,6 +14,9 @@ from holo_cli.config.tunable import tunable, tunable_choices
 BEFORE = "before"
 
 
+MAX_SIZE = 10**9  # of every whole number here: products of three of them are still whole numbers
+
+
 def added_key(before: Any) -> dict[str, Any]:
     """For `Field(json_schema_extra=...)` of a key whose default changes what a model computes."""
     return {BEFORE: before}
@@ -39,11 +42,21 @@ class ModelConfig(BaseModel):
 
     vocab_size: int = Field(0, ge=0, description="size of the vocabulary; set from the tokenizer")
     layers: int = Field(6, ge=1, le=1000, description="number of blocks")
-    heads: int = Field(6, ge=1, description="number of heads")
-    width: int = Field(384, ge=1, description="width of the residual stream, C")
-    mlp_ratio: float = Field(4.0, gt=0, description="hidden units of the MLP, as a multiple of C")
+    heads: int = Field(6, ge=1, le=100_000, description="number of heads")
+    width: int = Field(384, ge=1, le=MAX_SIZE, description="width of the residual stream, C")
+    mlp_ratio: float = Field(
+        4.0, gt=0, le=100_000, description="hidden units of the MLP, as a multiple of C"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
-    context: int = Field(256, ge=2, description="length of a training sequence, T")
+    context: int = Field(256, ge=2, le=MAX_SIZE, description="length of a training sequence, T")
+
+    @model_validator(mode="after")
+    def _numbers_are_sizes(self) -> ModelConfig:
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            if isinstance(value, int) and abs(value) > MAX_SIZE:
+                raise ValueError(f"model.{key} ({value}) must be at most {MAX_SIZE}")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ModelConfig:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from holo_cli.config.tunable import tunable
+
+MAX_SEED = 2**63 - 1  # of every command; what a 64-bit generator of torch and of numpy takes
+SEED_RANGE = "a whole number from 0 to 2^63 - 1"
+MAX_STEPS = 10**12
+MAX_ROWS = 10**9  # of a batch
+MAX_LR = 1e30
+
+
+def is_seed(value: object) -> bool:
+    """Whether a value is in the range of seeds, which is the same everywhere."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SEED
+
+
+def _seed(value: int) -> int:
+    if not is_seed(value):
+        raise ValueError(f"must be {SEED_RANGE}")
+    return value
+
+
+Seed = Annotated[int, AfterValidator(_seed)]
 
 
 class TrainingConfig(BaseModel):
@@ -14,15 +34,20 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(1000, ge=1, description="optimizer steps of the whole schedule")
-    batch_size: int = Field(16, ge=1, description="sequences in one forward pass")
-    grad_accum: int = Field(1, ge=1, le=1_000_000, description="forward passes per optimizer step")
+    steps: int = Field(
+        1000, ge=1, le=MAX_STEPS, description="optimizer steps of the whole schedule"
+    )
+    batch_size: int = Field(16, ge=1, le=MAX_ROWS, description="sequences in one forward pass")
+    grad_accum: int = Field(1, ge=1, le=MAX_ROWS, description="forward passes per optimizer step")
     optimizer: Literal["muon", "adamw"] = Field(
         "muon", description="muon: matrices by Muon, the rest by AdamW; adamw: everything"
     )
-    lr: float = Field(0.02, gt=0, description="peak rate (of Muon, where it is used)")
+    lr: float = Field(0.02, gt=0, le=MAX_LR, description="peak rate (of Muon, where it is used)")
     adam_lr: float = Field(
-        0.003, gt=0, description="peak AdamW rate of embeddings, gains and the like beside Muon"
+        0.003,
+        gt=0,
+        le=MAX_LR,
+        description="peak AdamW rate of embeddings, gains and the like beside Muon",
     )
     min_lr: float = Field(0.0, ge=0, le=1, description="final rate as a share of the peak")
     beta1: float = Field(0.9, ge=0, lt=1)
@@ -31,25 +56,33 @@ class TrainingConfig(BaseModel):
     weight_decay: float = Field(0.01, ge=0, json_schema_extra=tunable(0.001, 0.3, log=True))
     schedule: Literal["constant-cooldown", "cosine"] = "constant-cooldown"
     warmup: int = Field(
-        50, ge=0, description="steps of linear warm-up",
+        50, ge=0, le=MAX_STEPS, description="steps of linear warm-up",
         json_schema_extra=tunable(0.01, 0.25, share=True),
     )  # fmt: skip
     cooldown: float = Field(0.5, ge=0, le=1, description="share of the steps in the cooldown")
     clip: float = Field(1.0, ge=0, description="largest gradient norm; 0 is off")
-    eval_every: int = Field(250, ge=1, description="steps between evaluations of the whole val set")
-    eval_batch_size: int = Field(0, ge=0, description="sequences per evaluation batch; 0: as fits")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics")
-    save_every: int = Field(0, ge=0, description="steps between saves; 0: at every evaluation")
-    sample_tokens: int = Field(64, ge=0, description="tokens of sample text at evaluations")
+    eval_every: int = Field(
+        250, ge=1, le=MAX_STEPS, description="steps between evaluations of the whole val set"
+    )
+    eval_batch_size: int = Field(
+        0, ge=0, le=MAX_ROWS, description="sequences per evaluation batch; 0: as fits"
+    )
+    log_every: int = Field(10, ge=1, le=MAX_STEPS, description="steps between lines of metrics")
+    save_every: int = Field(
+        0, ge=0, le=MAX_STEPS, description="steps between saves; 0: at every evaluation"
+    )
+    sample_tokens: int = Field(
+        64, ge=0, le=1_000_000, description="tokens of sample text at evaluations"
+    )
     target_loss: float | None = Field(None, gt=0, description="stop at this validation loss")
     time_limit: float | None = Field(None, gt=0, description="stop after this many train seconds")
     grad_checkpoint: bool = Field(False, description="recompute activations in the backward pass")
     compile: bool = Field(False, description="torch.compile where it works")
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
-    seed: int = Field(0, ge=0)
-    init_seed: int | None = Field(
-        None, ge=0, description="seed of the initial weights; none: that of training.seed"
+    seed: Seed = 0
+    init_seed: Seed | None = Field(
+        None, description="seed of the initial weights; none: that of training.seed"
     )
     ramp_steps: float = Field(
         0.0, ge=0, le=1, description="share of the steps trained with a shorter context first"

@@ -16,6 +16,7 @@ from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.capacity import check_run
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.state import Progress
@@ -34,8 +35,12 @@ def initial_model(name: str, shape: ModelConfig, training: TrainingConfig) -> La
     return model
 
 
-def new_model(resolved: Resolved) -> LanguageModel:
-    """The untrained model of a new run, on its device: a growing one at its first depth."""
+def new_model(resolved: Resolved, *, force: bool = False) -> LanguageModel:
+    """The untrained model of a new run, on its device: a growing one at its first depth.
+
+    Raises UsageError, unless `force`, for a run that the device's memory cannot hold.
+    """
+    check_run(resolved, force=force)
     stages = resolved.model.stages()
     shape = resolved.model.at_depth(stages[0].layers) if stages else resolved.model
     model = initial_model(resolved.model_name, shape, resolved.training)

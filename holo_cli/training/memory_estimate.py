@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import torch
 
 from holo_cli import registry
+from holo_cli.checkpoint.rebuild import shapes_only
 from holo_cli.config.resolve import Resolved
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.capacity import check_run
 from holo_cli.training.loss import chunk_rows
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
 
@@ -119,16 +122,18 @@ def at_full_depth(
     return parts | weight_parts(full, config) | {"activations": activations}
 
 
-def estimate(resolved: Resolved, vocab_size: int) -> dict[str, int]:
+def estimate(resolved: Resolved, vocab_size: int, *, force: bool = False) -> dict[str, int]:
     """What a run would take, for `--dry-run`: parameters and bytes, by part and `total_bytes`.
 
     Builds the model, on the device of the run, to measure one row of it; of a model with more than
-    MEASURED_WHOLE parameters only its first blocks, which are then scaled.
+    MEASURED_WHOLE parameters only its first blocks, which are then scaled. Raises UsageError,
+    unless `force`, for a run that cannot fit by its shapes alone.
     """
     device = pick_device(resolved.training.device)
     config = resolved.model.model_copy(update={"vocab_size": vocab_size})
-    with torch.device("meta"):  # shapes only: a model of any size, in no memory
-        full = registry.build_model(resolved.model_name, config)
+    # refused like the run itself: to measure a row the model is built
+    check_run(replace(resolved, model=config), force=force)
+    full = shapes_only(resolved.model_name, config)
     described = full.describe()
     some = described.parameters > MEASURED_WHOLE and config.layers > MEASURED_LAYERS
     built = config.at_depth(MEASURED_LAYERS) if some else config

@@ -21,6 +21,7 @@ from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
+from holo_cli.training.capacity import check_run
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
@@ -36,6 +37,7 @@ def train(
     run: str | None = None,
     stop_at: int | None = None,
     force: bool = False,
+    force_memory: bool = False,
     sampler: Sampler | None = None,
     stop: StopRequest | None = None,
     start: Start | None = None,
@@ -43,10 +45,10 @@ def train(
     """Train a new run; returns the final event (`event="done"`).
 
     `run` names it (default: model-dataset, numbered if that exists). A named run that exists is
-    refused unless `force`. With `start` the weights are those of a checkpoint, whose tokenizer the
-    data must have. `stop_at` stops after that step with everything saved. Raises Stopped
-    when a signal or `stop_at` ended it, after saving; DataError, UsageError and TrainingError
-    for what cannot be trained.
+    refused unless `force`; a run larger than the memory unless `force_memory`. With `start` the
+    weights are those of a checkpoint, whose tokenizer the data must have. `stop_at` stops after
+    that step with everything saved. Raises Stopped when a signal or `stop_at` ended it, after
+    saving; DataError, UsageError and TrainingError for what cannot be trained.
     """
     data = _open_data(resolved.data.path, resolved.data.verify)
     if start is not None:
@@ -59,6 +61,7 @@ def train(
     resolved = resolved.replace(
         {f"model.{key}": value for key, value in from_tokenizer.items()}, source="the tokenizer"
     )
+    check_run(resolved, force=force_memory)
     _check_fits(resolved, data)
     check_stop_at(stop_at, 0, resolved.training.steps)
     device = pick_device(resolved.training.device)
@@ -66,12 +69,12 @@ def train(
     found = str(pick_dtype(resolved.training.dtype, device)).removeprefix("torch.")
     if resolved.training.dtype == "auto":
         resolved = resolved.replace({"training.dtype": found}, source=f"found on this {device}")
-    model = new_model(resolved)
+    model = new_model(resolved, force=True)
     if start is not None:
         load_weights(model, start, resolved)
     origins = [] if start is None else start.origins
     return TrainingRun(resolved, data, name, model, Progress(), events, sampler, origins).run(
-        tensors=None, stop=stop, stop_at=stop_at
+        tensors=None, stop=stop, stop_at=stop_at, force_memory=force_memory
     )
 
 
@@ -83,6 +86,7 @@ def resume(
     steps: int | None = None,
     stop_at: int | None = None,
     overrides: Mapping[str, Any] | None = None,
+    force_memory: bool = False,
     sampler: Sampler | None = None,
     stop: StopRequest | None = None,
 ) -> Event:
@@ -102,6 +106,7 @@ def resume(
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
     if changes:
         resolved = resolved.replace(changes)
+    check_run(resolved, force=force_memory)
     data = _open_data(resolved.data.path, resolved.data.verify)
     if not data.matches_fingerprint(header.data.fingerprint):
         raise DataError(
@@ -126,7 +131,9 @@ def resume(
             f"{path.as_posix()} holds no training state: its weights go on from step "
             f"{progress.step} with a fresh optimizer, so the loss may rise at first."
         )
-    return training.run(tensors=tensors if exact else None, stop=stop, stop_at=stop_at)
+    return training.run(
+        tensors=tensors if exact else None, stop=stop, stop_at=stop_at, force_memory=force_memory
+    )
 
 
 def _progress_of_weights(header: Header, resolved: Resolved) -> Progress:

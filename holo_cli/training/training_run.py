@@ -20,6 +20,7 @@ from holo_cli.models.base import LanguageModel
 from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.training.build import build_trainer, train_batches
+from holo_cli.training.capacity import check_measured
 from holo_cli.training.checkpointing import CheckpointWriter, Kind
 from holo_cli.training.distributed import World, process_group, processes
 from holo_cli.training.failures import is_process_lost, process_lost
@@ -83,18 +84,20 @@ class TrainingRun:
         tensors: Mapping[str, torch.Tensor] | None,
         stop: StopRequest | None,
         stop_at: int | None,
+        force_memory: bool = False,
     ) -> Event:
         """Train, from the state in `tensors` or from the start; returns the final event.
 
-        Raises Stopped where a signal or `stop_at` ended it, after saving; TrainingError where
-        another process of the run was lost.
+        Raises UsageError, unless `force_memory`, for more memory than the device has; Stopped where
+        a signal or `stop_at` ended it, after saving; TrainingError where another process of the run
+        was lost.
         """
         trainer, progress = self.trainer, self.progress
         trainer.stop_at = stop_at
         if stop is not None:
             trainer.stop = stop
         try:
-            reason, done = self._run(tensors)
+            reason, done = self._run(tensors, force_memory)
         except RuntimeError as error:
             if processes() > 1 and is_process_lost(error):
                 raise process_lost(self.name, processes(), progress, trainer.saved) from error
@@ -106,11 +109,17 @@ class TrainingRun:
             )
         return done
 
-    def _run(self, tensors: Mapping[str, torch.Tensor] | None) -> tuple[str, Event]:
+    def _run(
+        self, tensors: Mapping[str, torch.Tensor] | None, force_memory: bool
+    ) -> tuple[str, Event]:
         """What ended it, and the final event."""
         trainer, progress = self.trainer, self.progress
         with ExitStack() as stack:
             self.world = trainer.world = stack.enter_context(process_group(trainer.model.device))
+            # Until here there is nothing to save, and a signal ends the process at once: measuring
+            # a large model takes a while.
+            needed = memory_parts(trainer.model, self.config, trainer.dtype)
+            check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             # before the rest: it is left last, and torchrun ends the processes of a lost one by
             # SIGTERM, which must not come before this one's message
             stack.enter_context(trainer.stop.on_signals())
@@ -121,7 +130,7 @@ class TrainingRun:
                 stack.callback(self.log.close)
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
-            self._start()
+            self._start(needed)
             for note in self._notes:
                 trainer.warn(note)
             if tensors is not None:
@@ -145,9 +154,8 @@ class TrainingRun:
                 self.log.write(event)
             self.emit(event)
 
-    def _start(self) -> None:
+    def _start(self, parts: dict[str, int]) -> None:
         trainer, config = self.trainer, self.config
-        parts = memory_parts(trainer.model, config, trainer.dtype)
         needed, free = sum(parts.values()), available_bytes(trainer.model.device)
         growth: Event = {}
         if trainer.stages:

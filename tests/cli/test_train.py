@@ -76,7 +76,7 @@ def trained(fake: Fake, configs: Path) -> Trained:
     fake("holo_cli.cli.expectations", expecting=lambda show, path, out: show)
     fake(
         "holo_cli.training.memory_estimate",
-        estimate=lambda r, v: {"parameters": v, "train_bytes": 2e9},
+        estimate=lambda r, v, force=False: {"parameters": v, "train_bytes": 2e9, "total_bytes": 1},
     )
     return seen
 
@@ -120,7 +120,7 @@ def test_flags_reach_the_config_with_their_names(holo: Holo, trained: Trained) -
     for key, (value, source) in flags.items():
         assert (resolved.values()[key], resolved.provenance[key]) == (value, source), key
     assert kwargs.pop("sampler") is sample_text
-    assert kwargs == {"run": "r", "stop_at": 9, "force": True, "start": None}
+    assert kwargs == {"run": "r", "stop_at": 9, "force": True, "force_memory": True, "start": None}
     assert "No --preset was given: using the preset 'tiny'." in ran.err
 
 
@@ -204,11 +204,19 @@ def test_resume(holo: Holo, trained: Trained) -> None:
         "steps": 40,
         "stop_at": 30,
         "overrides": {"training.time_limit": 9.0},
+        "force_memory": False,
         "sampler": sample_text,
     }
     assert trained.calls == [("resume", "r", given)]
     assert holo("resume").code == 0
-    none = {"run": None, "steps": None, "stop_at": None, "overrides": {}, "sampler": sample_text}
+    none = {
+        "run": None,
+        "steps": None,
+        "stop_at": None,
+        "overrides": {},
+        "force_memory": False,
+        "sampler": sample_text,
+    }
     assert trained.calls[1] == ("resume", None, none)
     assert holo("resume", "r", "--run", "r-2").code == 0
     assert trained.calls[2][2]["run"] == "r-2"
@@ -265,7 +273,7 @@ def test_dry_run_as_json(holo: Holo, trained: Trained) -> None:
 def test_dry_run_shows_the_stages_of_a_model_that_grows(
     holo: Holo, trained: Trained, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def estimate(resolved: Any, vocab_size: int) -> dict[str, float]:
+    def estimate(resolved: Any, vocab_size: int, force: bool = False) -> dict[str, float]:
         layers = resolved.model.layers
         return {"parameters": layers * 1e6, "total_bytes": layers * 1e9}
 

@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-import torch
-
-from holo_cli import registry
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
+from holo_cli.training.capacity import shapes
 
 HEAD_STEP = 4  # a head's size is a multiple of it
 UNITS = 8  # hidden units are a multiple of it
@@ -28,8 +26,7 @@ VARY = ("model.width", "model.mlp_ratio")
 def describe(resolved: Resolved, vocab_size: int) -> Description:
     """Parameters, FLOPs and state of this config with this vocabulary, without creating weights."""
     shape = resolved.model.model_copy(update={"vocab_size": vocab_size})
-    with torch.device("meta"):
-        return registry.build_model(resolved.model_name, shape).describe()
+    return shapes(resolved.model_name, shape).describe()
 
 
 def count_parameters(resolved: Resolved, vocab_size: int, measure: str) -> int:

@@ -24,6 +24,7 @@ from holo_cli.inference.generation.engine import Engine, PrefixCache
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.build import build_trainer
+from holo_cli.training.capacity import check_run
 from holo_cli.training.compile import compile_hidden
 from holo_cli.training.memory_estimate import peak_rss_bytes, rss_bytes
 from holo_cli.training.optim import Optimizer
@@ -215,6 +216,7 @@ class DecodingBenchmark:
 def _build(resolved: Resolved) -> LanguageModel:
     torch.manual_seed(resolved.training.seed)
     device = pick_device(resolved.training.device)
+    check_run(resolved)
     return registry.build_model(resolved.model_name, resolved.model).to(device)
 
 

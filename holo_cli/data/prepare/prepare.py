@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from holo_cli.config.training_schema import SEED_RANGE, is_seed
 from holo_cli.data import splitting
 from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.files import clear_disk_errors, locked
@@ -36,6 +37,8 @@ from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs
 from holo_cli.errors import DataError, HoloError, UsageError
 from holo_cli.names import composed, existing, quoted
 from holo_cli.paths import DATA
+
+MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
 
 __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
@@ -124,6 +127,10 @@ def prepare(
         if not 1 <= workers <= MAX_WORKERS:
             raise UsageError(f"--workers must be 1 to {MAX_WORKERS:,}, not {workers}.")
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
+    if not is_seed(seed):
+        raise UsageError(f"--seed must be {SEED_RANGE}, not {seed}.")
+    if not vocab_size <= MAX_VOCAB:
+        raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
     tokenizer = _resolve_set(tokenizer)
     _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
     languages = _languages(lang)

@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 
+from holo_cli.config.training_schema import SEED_RANGE, is_seed
 from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError, nearest
 from holo_cli.parsing import ParseError, parse_json
 
+MOST = 10**9  # samples of a call
 GREEDY_BELOW = 1e-5  # differences of float32 logits are not exact enough for lower temperatures
 MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
 
@@ -138,8 +140,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "span_penalty": (_number(lambda p: 0 <= p <= 100), "a number from 0 to 100 (0 disables)"),
     "span_length": (_whole(1), "a whole number of at least 1"),
     "stop": (_stops, "a text that is not empty"),
-    "seed": (lambda s: s is None or _whole(0, 2**63 - 1)(s), "a whole number from 0 to 2^63 - 1"),
-    "num_samples": (_whole(1), "a whole number of at least 1"),
+    "seed": (lambda s: s is None or is_seed(s), SEED_RANGE),
+    "num_samples": (_whole(1, MOST), "a whole number from 1 to 10^9"),
 }
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(SamplingConfig)}
 
