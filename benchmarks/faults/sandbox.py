@@ -231,8 +231,8 @@ def _run_and_exit(command: Command, streams: Sequence[int], resident: mmap.mmap)
     try:
         # `nohup` and shells start background processes with some of these ignored
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
-            signal.signal(number, signal.SIG_DFL)
+        for ignored in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT):
+            signal.signal(ignored, signal.SIG_DFL)
         os.environ.setdefault("TERM", "xterm")
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
