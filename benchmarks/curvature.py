@@ -37,6 +37,7 @@ from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.model import Model
+from holo_cli.parsing import parse_json
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 
@@ -191,7 +192,7 @@ def stored(out: Path) -> dict[Key, dict[str, Any]]:
     """The finished runs, by text, kernel, coordinates, rate and seed."""
     if not out.exists():
         return {}
-    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines() if line]
+    rows = [parse_json(line) for line in out.read_text(encoding="utf-8").splitlines() if line]
     return {(r["text"], r["kernel"], r["coords"], r["rate"], r["seed"]): r for r in rows}
 
 

@@ -23,6 +23,7 @@ from holo_cli.__main__ import main
 from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
 from holo_cli.bench.experiment.entries import identity_of_row
 from holo_cli.bench.experiment.plan import read_plan
+from holo_cli.checkpoint.digest import DIGEST_KEY, text_digest
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.errors import CheckpointError, ModelError, UsageError
@@ -299,7 +300,8 @@ def forge(path: Path, model: str, needs: dict[str, str] | None = None) -> Path:
         header = json.loads(file.metadata()["holo"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     header |= {"model": model, "needs": {} if needs is None else needs}
-    save_file(tensors, path, {"holo": json.dumps(header)})
+    forged = json.dumps(header)
+    save_file(tensors, path, {"holo": forged, DIGEST_KEY: text_digest(forged)})
     return path
 
 

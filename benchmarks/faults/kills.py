@@ -7,7 +7,6 @@ and every file under its own name must be complete. The reference is trained onc
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import verdict, world
-from benchmarks.faults.sandbox import Child, Command, Outcome
+from benchmarks.faults.sandbox import ChildProcess, Command, Outcome
+from holo_cli.parsing import parse_json
 
 Row = dict[str, Any]
 STEPS = 12
@@ -95,7 +95,7 @@ def kill(
     raise NotHitError(f"{ATTEMPTS} attempts")
 
 
-def _wait_for_write(wanted: int, child: Child, watched: Callable[[], list[Path]]) -> None:
+def _wait_for_write(wanted: int, child: ChildProcess, watched: Callable[[], list[Path]]) -> None:
     """Until a temporary is seen, after that number of others were."""
     seen: set[Path] = set()
     while child.poll() is None:
@@ -179,7 +179,7 @@ def _announced(killed: Killed, kind: str) -> int:
 
 def events(stdout: str) -> list[Row]:
     """The complete JSON lines of a killed process."""
-    return [json.loads(line) for line in stdout.split("\n")[:-1] if line.startswith("{")]
+    return [parse_json(line) for line in stdout.split("\n")[:-1] if line.startswith("{")]
 
 
 def stopped_well(outcome: Outcome, sent: int) -> str:
@@ -204,7 +204,7 @@ def half_written(folder: Path) -> str:
             return f"half-written: {path.name}: {error.message}"
     for path in folder.glob("runs/*/metrics.jsonl"):
         for line in path.read_text(encoding="utf-8").split("\n")[:-1]:
-            if not isinstance(json.loads(line), dict):
+            if not isinstance(parse_json(line), dict):
                 return f"half-written: {path.name}: {line[:80]}"
     return ""
 
@@ -258,7 +258,7 @@ def _different_file(reference: Path, found: Path) -> str:
 
 def _log(path: Path) -> list[Row]:
     """The rows of training and evaluation, without times."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return [timeless(row) for row in rows if row["event"] in ("train", "eval", "stage")]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 import signal
@@ -19,6 +18,7 @@ from benchmarks.faults.kills import (
     timeless,
 )
 from benchmarks.faults.sandbox import Command
+from holo_cli.parsing import parse_json
 
 COPIES = 60  # of the world's text, numbered: about 2 MB, which take several batches
 
@@ -89,7 +89,7 @@ def _different_set(reference: Path, found: Path) -> str:
     for name in files[0]:
         contents = [(one / name).read_bytes() for one in (reference, found)]
         if name == "meta.json":
-            metas = [timeless(json.loads(content)) for content in contents]
+            metas = [timeless(parse_json(content)) for content in contents]
             if metas[0] != metas[1]:
                 return "different: meta.json"
         elif contents[0] != contents[1]:

@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from holo_cli.parsing import parse_json
+
 Damage = tuple[str, bytes]
 
 # -- bytes ----------------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ KINDS = ("value", "value", "text", "raw", "missing", "extra", "renamed", "near",
 
 def damage_json(rng: random.Random, text: str, under: tuple[Any, ...] = ()) -> tuple[str, str]:
     """One change of a JSON document's values, below the path `under` if that is there."""
-    value = json.loads(text)
+    value = parse_json(text)
     inside = [path for path in places(value) if path[: len(under)] == under]
     path = rng.choice(inside or places(value))
     node = value

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.faults import kills, verdict, world
 from benchmarks.faults.mutations import copy_files
-from benchmarks.faults.sandbox import Child, Command, Outcome, Setup
+from benchmarks.faults.sandbox import ChildProcess, Command, Outcome, Setup
+from holo_cli.parsing import parse_json
 
 _NEW_NAMESPACE, _NEW_USERS, _REMOUNT = 0x00020000, 0x10000000, 32  # of <sched.h> and <sys/mount.h>
 NOBODY = 65534
@@ -78,7 +79,9 @@ def clean(outcome: Outcome, *codes: int) -> str:
     return found
 
 
-def until(child: Child, condition: Callable[[], bool], seconds: float = WAIT_SECONDS) -> bool:
+def until(
+    child: ChildProcess, condition: Callable[[], bool], seconds: float = WAIT_SECONDS
+) -> bool:
     """Wait for a condition while the child runs; False if it ended first."""
     end = time.monotonic() + seconds
     while child.poll() is None and time.monotonic() < end:
@@ -88,7 +91,7 @@ def until(child: Child, condition: Callable[[], bool], seconds: float = WAIT_SEC
     return condition()
 
 
-def saves(child: Child) -> int:
+def saves(child: ChildProcess) -> int:
     """Checkpoints that a training has announced so far."""
     return sum(row["event"] == "save" for row in kills.events(child.output()))
 
@@ -118,7 +121,7 @@ def on_small_disk(
     with os.fdopen(read, "rb") as stream:
         raw = stream.read()
     os.waitpid(pid, 0)
-    return str(json.loads(raw)) if raw else "unexplained: the scenario's process died"
+    return str(parse_json(raw)) if raw else "unexplained: the scenario's process died"
 
 
 def _mounted(folder: Path, kilobytes: int, scenario: Callable[[Callable[[int], None]], str]) -> str:

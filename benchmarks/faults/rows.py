@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from holo_cli.parsing import parse_json
+
 FORMAT = 1
 Row = dict[str, Any]
 
@@ -32,12 +34,12 @@ class Rows:
         if not lines or not lines[0]:
             path.write_text(json.dumps(self.about) + "\n", encoding="utf-8")
             return
-        if json.loads(lines[0]) != self.about:
+        if parse_json(lines[0]) != self.about:
             raise OtherRunError(
                 f"{path} holds rows of {lines[0].decode()}, not of {json.dumps(self.about)}."
             )
         for line in lines[1:-1]:  # the last one is empty, or was cut off
-            row = json.loads(line)
+            row = parse_json(line)
             self._rows[row["case"]] = row
         if lines[-1]:
             path.write_bytes(b"\n".join(lines[:-1]) + b"\n")
@@ -46,7 +48,7 @@ class Rows:
     def read(cls, path: Path) -> Rows:
         """The rows of a file, whatever run they are of. Raises OSError, ValueError."""
         with path.open(encoding="utf-8") as file:
-            head = json.loads(file.readline())
+            head = parse_json(file.readline())
         head.pop("faults")
         return cls(path, head)
 

@@ -64,8 +64,8 @@ class Command:
     setup: Setup | None = None  # called in the child, before the command
     terminal: bool = False  # stdout and stderr are a terminal
 
-    def start(self) -> Child:
-        return Child(self)
+    def start(self) -> ChildProcess:
+        return ChildProcess(self)
 
     def run(self, limit: float = HANG_SECONDS) -> Outcome:
         """Run it to its end, or kill it after `limit` seconds."""
@@ -115,7 +115,7 @@ def warm_up() -> None:
     gc.freeze()  # pages that no child's garbage collection touches stay shared
 
 
-class Child:
+class ChildProcess:
     """A running command; `with` ends it in any case."""
 
     def __init__(self, command: Command) -> None:
@@ -199,7 +199,7 @@ class Child:
         if self.poll() is None:
             os.kill(self.pid, number)
 
-    def __enter__(self) -> Child:
+    def __enter__(self) -> ChildProcess:
         return self
 
     def __exit__(

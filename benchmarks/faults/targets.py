@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.faults import mutate
 from benchmarks.faults.mutate import Damage
 from holo_cli.checkpoint.digest import DIGEST_KEY, METADATA_KEY, digest
+from holo_cli.parsing import parse_json
 
 Damaging = Callable[[random.Random, bytes], Damage]
 
@@ -74,7 +75,7 @@ def _sign(container: dict[str, Any], header: str) -> None:
 def _strip(container: dict[str, Any], header: str) -> None:
     """Put it there as in files of before there were digests."""
     try:
-        found = json.loads(header)
+        found = parse_json(header)
         found.pop("digests", None)
         header = json.dumps(found)
     except (ValueError, AttributeError, RecursionError):  # damaged beyond that
@@ -88,7 +89,7 @@ def header_value(*under: str) -> Damaging:
 
     def damage(rng: random.Random, data: bytes) -> Damage:
         head, tensors = _split(data)
-        container = json.loads(head)
+        container = parse_json(head)
         what, inner = mutate.damage_json(rng, container["__metadata__"][METADATA_KEY], under)
         kind = rng.random()
         if kind < 0.65:
@@ -107,8 +108,8 @@ def header_value(*under: str) -> Damaging:
 def header_rewritten(data: bytes, changes: Mapping[str, Any]) -> bytes:
     """A checkpoint with these values in its header, and the right digest of it."""
     head, tensors = _split(data)
-    container = json.loads(head)
-    header = json.loads(container["__metadata__"][METADATA_KEY])
+    container = parse_json(head)
+    header = parse_json(container["__metadata__"][METADATA_KEY])
     _sign(container, json.dumps({**header, **changes}))
     return _join(json.dumps(container), tensors)
 
@@ -138,7 +139,7 @@ def tensor_data(prefix: str) -> Damaging:
 
     def damage(rng: random.Random, data: bytes) -> Damage:
         head, tensors = _split(data)
-        container = json.loads(head)
+        container = parse_json(head)
         name = rng.choice(sorted(name for name in container if name.startswith(prefix)))
         entry = container[name]
         begin, end = entry["data_offsets"]
@@ -152,7 +153,7 @@ def tensor_data(prefix: str) -> Damaging:
         new = part[:at] + value + part[at + 4 :]
         what = f"{name}: one number becomes NaN or infinite"
         if prefix == "model/" and rng.random() < 0.5:
-            header = json.loads(container["__metadata__"][METADATA_KEY])
+            header = parse_json(container["__metadata__"][METADATA_KEY])
             header["digests"][name] = digest(entry["dtype"], entry["shape"], new)
             _sign(container, json.dumps(header))
             what += ", signed"

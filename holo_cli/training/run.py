@@ -93,9 +93,9 @@ def resume(
     """Resume a run from its last checkpoint; returns the final event.
 
     `name` is a run, a path, or None for the newest unfinished run. It continues under its own name,
-    or as a copy named `run`. A file without training state (RUN_best) goes on from its weights with
-    a fresh optimizer, which a warning tells. `steps` extends (or shortens) the schedule;
-    `overrides` changes other dotted config keys. Raises like `train`.
+    or as a copy named `run`. From a file without training state (RUN_best) it continues with a fresh
+    optimizer, which a warning tells. `steps` extends (or shortens) the schedule; `overrides`
+    changes other dotted config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
     if name is None:
@@ -128,8 +128,8 @@ def resume(
     training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
     if not exact:
         training.note(
-            f"{path.as_posix()} holds no training state: its weights go on from step "
-            f"{progress.step} with a fresh optimizer, so the loss may rise at first."
+            f"{path.as_posix()} holds no training state: training continues from step "
+            f"{progress.step} with its weights and a fresh optimizer, so the loss may rise at first."
         )
     return training.run(
         tensors=tensors if exact else None, stop=stop, stop_at=stop_at, force_memory=force_memory

@@ -177,7 +177,10 @@ def test_without_training_state_the_weights_go_on(small: Small, home: Path) -> N
     start, warning, *_ = events
     assert (start["event"], start["step"]) == ("start", best.step)
     assert warning["event"] == "warning"
-    assert f"go on from step {best.step} with a fresh optimizer" in warning["message"]
+    assert (
+        f"continues from step {best.step} with its weights and a fresh optimizer"
+        in warning["message"]
+    )
     assert (done["steps"], done["tokens"]) == (
         best.step + 4,
         best.tokens // best.step * done["steps"],

@@ -32,7 +32,7 @@ from tests.models.brain_v1.conftest import make_config
         ({"growth": (1, 2), "growth_at": (0.5, 1.0)}, "must rise from stage to stage"),
         ({"two_four": "all", "columns": 32}, "multiples of 4"),
         ({"adapters": 4, "language": "fr"}, "must be one of model.languages"),
-        ({"language_tokens": (1,)}, "1 ids for 2 languages"),
+        ({"language_tokens": (1,)}, "1 id for 2 languages"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(given: dict[str, Any], said: str) -> None:
