@@ -93,8 +93,8 @@ def resume(
     """Resume a run from its last checkpoint; returns the final event.
 
     `name` is a run, a path, or None for the newest unfinished run. It continues under its own name,
-    or as a copy named `run`. From a file without training state (RUN_best) it continues with a fresh
-    optimizer, which a warning tells. `steps` extends (or shortens) the schedule; `overrides`
+    or as a copy named `run`. From a file without training state (RUN_best) it continues with a
+    fresh optimizer, which a warning tells. `steps` extends (or shortens) the schedule; `overrides`
     changes other dotted config keys. Raises like `train`.
     """
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
@@ -129,7 +129,8 @@ def resume(
     if not exact:
         training.note(
             f"{path.as_posix()} holds no training state: training continues from step "
-            f"{progress.step} with its weights and a fresh optimizer, so the loss may rise at first."
+            f"{progress.step} with its weights and a fresh optimizer, so the loss may rise at "
+            "first."
         )
     return training.run(
         tensors=tensors if exact else None, stop=stop, stop_at=stop_at, force_memory=force_memory
