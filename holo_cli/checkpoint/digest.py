@@ -2,8 +2,9 @@
 
 A digest is the CRC-32 of a tensor's dtype and shape and of its bytes as they are stored. It finds
 every flipped bit and every run of damage up to 32 bits long, and other damage but for one in 2^32;
-it costs a fifth of reading a file that is in memory (benchmarks/digests.py), and zlib is everywhere. It is against
-disks and copies that fail, not against a person who forges: that person writes the digest too.
+it costs a fifth of reading a file that is in memory (benchmarks/digests.py), and zlib is
+everywhere. It is against disks and copies that fail, not against a person who forges: that person
+writes the digest too.
 """
 
 from __future__ import annotations
