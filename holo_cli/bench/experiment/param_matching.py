@@ -100,6 +100,9 @@ def _by_width(resolved: Resolved, vocab_size: int, target: int, measure: str) ->
     grow = count_parameters(resolved, vocab_size, measure) < target
     below, above = (resolved.model.width - 1) // step, resolved.model.width // step + 1
     width = step * (above if grow else below)
+    if grow and target > 8 * (here := count_parameters(resolved, vocab_size, measure)):
+        # parameters grow by the square of the width at most: most of the way in one step
+        width = max(width, int(0.8 * resolved.model.width * (target / here) ** 0.5) // step * step)
     past = 0
     while width >= step and past < NEAREST // 2:
         candidate = _changed(resolved, "model.width", width)

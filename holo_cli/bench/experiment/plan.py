@@ -22,6 +22,7 @@ from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
 MOST_RUNS = 10_000  # of one entry and of each kind: nobody waits for more
+MOST_PARAMETERS = 10**11  # to match: a search for more takes minutes
 ALL = "all"  # instead of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"
 
@@ -126,7 +127,7 @@ class Plan:
             f"evaluations {self.evaluations}": not 1 <= self.evaluations <= MOST_RUNS,
             f"sweep_share {self.sweep_share}": not 0 < self.sweep_share <= 1,
             f"tolerance {self.tolerance}": not 0 < self.tolerance < 1,
-            f"target {self.target}": self.target < 0,
+            f"target {self.target}": not 0 <= self.target <= MOST_PARAMETERS,
             counted(self.tune, "trial"): not 0 <= self.tune <= MOST_RUNS,
             f"extend {self.extend}": not 0 <= self.extend <= MOST_RUNS,
             f"rates {list(self.rates)}": not self.rates or not _are_rates(self.rates),

@@ -55,6 +55,7 @@ class _Point(_Stored):
     tokens: Count
     val_loss: Number
     bpb: Number
+    train_seconds: Number = 0.0
 
 
 class _Row(_Stored):

@@ -33,6 +33,7 @@ from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import Texts
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.capacity import check_rows
 from holo_cli.training.evaluate import TOKENS_PER_BATCH
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -167,8 +168,12 @@ def evaluate_texts(
     context = model.config.context if context is None else context
     _check(model, context, stride, carry, rows)
     begun, was_training = time.perf_counter(), model.training
-    rows = rows or max(1, TOKENS_PER_BATCH // context)
     stride = stride or context
+    # nothing is longer than the text: no window, no step, no batch
+    window = min(context, texts.stream.length)
+    step = min(stride, window)
+    rows = min(rows or max(1, TOKENS_PER_BATCH // window), -(-texts.stream.length // step))
+    check_rows(window, rows * model.config.width * 4, "--context", model.device)
     nats, special_nats = np.zeros((2, len(texts.ends)))
     specials = list(loaded.tokenizer.specials.values())
     done = 0
@@ -177,9 +182,7 @@ def evaluate_texts(
     model.eval()
     with torch.inference_mode(), autocast(model.device, dtype):
         scored = (
-            _carried(model, texts, context)
-            if carry
-            else _windowed(model, texts, context, stride, rows)
+            _carried(model, texts, window) if carry else _windowed(model, texts, window, step, rows)
         )
         for values in scored:
             documents = np.searchsorted(

@@ -36,6 +36,7 @@ def test_published_rows_are_good(name: str) -> None:
         (lambda row: row.update(train_seconds="1.5"), "'train_seconds'"),
         (lambda row: row["curve"][0].pop("val_loss"), "'curve.0.val_loss' is missing"),
         (lambda row: row["curve"].append(None), "'curve."),
+        (lambda row: row["curve"][0].update(train_seconds=[1.5]), "'curve.0.train_seconds'"),
         (lambda row: row["train_curve"].append([1, "2"]), "'train_curve."),
         (lambda row: row.pop("date"), "'date' is missing"),
         (lambda row: row.update(machine=[]), "'machine'"),

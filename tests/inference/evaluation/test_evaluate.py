@@ -373,3 +373,13 @@ def test_scores_leave_the_model_as_it_was() -> None:
     evaluate_texts(loaded, given_texts(loaded, ["abc"]))
     rolling(loaded, ["abc"])
     assert loaded.model.training
+
+
+def test_a_context_beyond_the_text_is_the_whole_text() -> None:
+    """And takes the memory of the text, not of the context."""
+    loaded = make_loaded(Chain())
+    texts = given_texts(loaded, TEXTS)
+    whole = evaluate_texts(loaded, texts, context=texts.stream.length)
+    huge = evaluate_texts(loaded, texts, context=10**12, rows=10**12)
+    assert huge.total.loss == pytest.approx(whole.total.loss, abs=1e-6)
+    assert huge.context == 10**12
