@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 def one_line(text: str) -> str:
     """As `printable`, with newlines and tabs as escapes too: for names, values and cells of tables,
-    which could otherwise imitate lines of holo's own.
+    which could otherwise imitate lines that holo prints.
 
     >>> one_line("name\\nError: forged")
     'name\\\\nError: forged'

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
-# What a write says when nobody reads any more: a pipe (EINVAL on Windows), a closed terminal, a
+# Errors of a write to a closed reader: a pipe (EINVAL on Windows), a closed terminal, a
 # closed socket, a descriptor that somebody closed.
 _GONE = {
     errno.EPIPE, errno.EINVAL, errno.EIO, errno.ENXIO, errno.EBADF, errno.ECONNRESET,

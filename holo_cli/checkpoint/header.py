@@ -31,7 +31,7 @@ Name = Annotated[str, Field(max_length=1000)]
 
 
 def printable(text: str, limit: int = 300) -> str:
-    """Text out of a file that nobody vouches for, cut to a length and on one line."""
+    """Text from an untrusted file, cut to a length and on one line."""
     return one_line(text if len(text) <= limit else text[:limit] + "…")
 
 

@@ -115,7 +115,7 @@ class MetricsLog:
     def _restore_folder(self) -> None:
         """Make the folder again if somebody deleted it: a log is no reason to end a training.
 
-        TensorBoard opens its file anew at each flush, and misses only the folder.
+        TensorBoard reopens its file at each flush, and needs only the folder.
         """
         if not self.path.exists():
             self._file.close()

@@ -21,7 +21,7 @@ from holo_cli.parsing import ParseError, read_toml
 from holo_cli.wording import counted
 
 MATCHES = ("parameters", "active", "time", "none")
-MOST_RUNS = 10_000  # of one entry and of each kind: nobody waits for more
+MOST_RUNS = 10_000  # of one entry and of each kind
 MOST_PARAMETERS = 10**11  # to match: a search for more takes minutes
 ALL = "all"  # instead of names of entries
 CHECKPOINT_SUFFIX = ".safetensors"

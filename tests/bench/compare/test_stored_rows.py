@@ -119,6 +119,18 @@ def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
         assert list(printed[name]) in lines
 
 
+@pytest.mark.parametrize(
+    ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
+)
+def test_the_tables_of_fresh_seeds_are_printed_again(rows: str, plan: str) -> None:
+    names = ["vanilla", "mamba-3", "ngt"]
+    chosen = named_plan(plan).select(names).changed({"first_seed": 4, "seeds": 4})
+    printed = report(RESULTS / "rows" / rows, chosen)
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
     data = StoredData(rows_of(path)[0])
