@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.ngt import radius as radius_module
-from holo_cli.models.ngt.kernels import Kernel
+from holo_cli.models.ngt import tiles
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.radius import (
     RadiusCutoff,
@@ -74,22 +73,23 @@ def test_skipping_blocks_changes_nothing(name: str, radius: float, queries: int)
 @pytest.mark.parametrize("name", ATTRACTING)
 def test_blocks_out_of_reach_are_really_skipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A text in five far-apart clusters, a block each: only the diagonal is worked on."""
-    monkeypatch.setattr(radius_module, "TILE", 8)
+    for size in ("QUERIES", "KEYS"):
+        monkeypatch.setattr(tiles, size, 8)
     kernel, cutoff = kernel_of(name), cutoff_of("hard", 3.0).eval()
     torch.manual_seed(0)
     axes = torch.cat((torch.eye(D), -torch.eye(D)[:1])).double()
     z = 30 * axes.repeat_interleave(8, dim=0) + 0.3 * torch.randn(1, H, 40, D).double()
     m, v = torch.ones(1, H, 40, 1).double(), torch.randn(1, H, 40, E).double()
     pairs = 0
-    squared = type(kernel).squared
+    form = kernel.tile_form(z, z, cutoff.radius.square())
+    assert form is not None
 
-    def count(self: Kernel, q: Tensor, k: Tensor, heads: Tensor | None = None) -> Tensor:
+    def counted(x: Tensor) -> Tensor:
         nonlocal pairs
-        if q.shape[-2] > 1 and k.shape[-2] > 1:
-            pairs += q.shape[0] * q.shape[-2] * k.shape[-2]
-        return squared(self, q, k, heads)
+        pairs += x.numel()
+        return form.rising(x)
 
-    monkeypatch.setattr(type(kernel), "squared", count)
+    monkeypatch.setattr(type(kernel), "tile_form", lambda *_: form._replace(rising=counted))
     y = attention_within_radius(kernel, cutoff, z, z, m, m.log(), v)
     assert pairs == H * 5 * 8 * 8
     torch.testing.assert_close(y, general_attention(kernel, cutoff, z, z, m, m.log(), v))
