@@ -119,5 +119,5 @@ def test_before_there_were_calibrated_thresholds() -> None:
     assert not old.from_specials(SPECIALS)
     assert config(attention_every=1).from_specials(SPECIALS) == LANGUAGES
     assert not config(attention_every=1).from_specials({"<|end|>": 26})
-    with pytest.raises(ValueError, match="model.language_tokens has 1 id for 2 languages"):
+    with pytest.raises(ValueError, match=r"model\.language_tokens has 1 id for 2 languages"):
         config(languages=("ko", "en"), language_tokens=(1,))
