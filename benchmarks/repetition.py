@@ -176,7 +176,6 @@ def measures(samples: Tensor, tokenizer: Tokenizer, known: set[str]) -> dict[str
         "loops": round(statistics.fmean(map(loops, ids)), 4),
         "known": round(sum(w in known for w in whole) / max(len(whole), 1), 4),
         "words": round(statistics.fmean(map(len, words)), 1),
-        "example": tokenizer.decode(ids[0])[:200],
     }
 
 
