@@ -1,10 +1,10 @@
 """Unlikelihood: a penalty in training on tokens that would repeat what the row has said.
 
-Welleck et al. 2019, "Neural Text Generation with Unlikelihood Training", arXiv 1908.04319, equations
-3 and 4: at each position every candidate c costs -log(1 - p(c)). Candidates are the tokens seen
-before, without the target. Unlike the paper, they are of the same document, and a longer span n can
-be asked for: then a token is a candidate only if it would complete an n-gram seen before, as
-decoding with a span penalty counts. n = 1 is the paper's.
+Welleck et al. 2019, "Neural Text Generation with Unlikelihood Training", arXiv 1908.04319, the
+token-level objective: at each position every candidate c costs -log(1 - p(c)). Candidates are the
+tokens seen before, without the target. Unlike the paper, they are of the same document, and a
+longer span n can be asked for: then a token is a candidate only if it would complete an n-gram seen
+before, as decoding with a span penalty counts. n = 1 is the paper's.
 
 Legend: R rows of a chunk, B sequences, T positions, V vocabulary.
 """
