@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, Stage
+from holo_cli.config.model_schema import BackboneConfig, Stage, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -34,6 +34,12 @@ class Config(BackboneConfig):
     )
     activity: float = Field(
         0.05, description="share of the hidden units that fire for a token, above 0 and at most 1"
+    )
+    activation: Literal["signed", "relu"] = Field(
+        "signed",
+        description="what a unit that may fire sends; signed: u |u|, so that all of them do; relu: "
+        "relu(u)^2, silent below zero",
+        json_schema_extra=added_key(before="relu"),
     )
     columns: int = Field(40, ge=1, le=4096, description="columns of the MLP; they share its units")
     columns_kept: int = Field(

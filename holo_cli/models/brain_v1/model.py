@@ -237,19 +237,24 @@ class Model(Backbone):
         return replace(described, notes=described.notes | notes)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
-        """Of every layer: `sparsity_base`, the share of units that may not fire for a token, and
+        """`fires`, the share of all hidden units that are not zero for a token. Of every layer:
+        `sparsity_base`, the share of units that may not fire for a token, and
         `silent`, the share that does not; with a choice to balance, `largest_share`, how many times
         its even part the busiest column or unit gets. `mean_depth`: layers a token passes at the
         present threshold. `attention_kept`: what the weights that `attention_top` keeps add up to.
         """
         found: dict[str, float] = {}
+        firing = []
         for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
             sent, could = part.unit_outputs(x)
+            firing.append((sent != 0).float().mean().item())
             found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
             found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
             if not could.all():
                 groups = could.unflatten(1, (part.columns, -1)).any(2).float().mean(0)
                 found[f"layer{layer}/largest_share"] = (groups.max() / groups.mean()).item()
+        if firing:
+            found["fires"] = sum(firing) / len(firing)
         if self.config.attention_top < 1:
             found["attention_kept"] = kept_weight(self, tokens)
         found["mean_depth"] = self.depths(tokens).double().mean().item()

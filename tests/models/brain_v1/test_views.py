@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,11 +34,26 @@ def test_measured_sparsity_is_the_configured_one(given: dict[str, Any]) -> None:
     assert figures["mean_depth"] == 3
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"gate": "sigmoid"}, {"sparsity": "kwta"}, {"sparsity": "both", "columns_kept": 4}],
+)
+def test_five_percent_fire_on_real_text(given: dict[str, Any]) -> None:
+    text = (Path(__file__).parents[3] / "README_KO.md").read_bytes()[:2048]
+    tokens = torch.tensor([list(text)]).view(-1, 32)
+    shape = {"vocab_size": 256, "width": 32, "mlp_ratio": 5.0, "columns": 40, "activity": 0.05}
+    model = make_model(**shape, **given)
+    assert model.measures(tokens)["fires"] == pytest.approx(0.05, abs=0.001)
+    if given.get("sparsity") is None:  # kept units below zero are silent there
+        relu = make_model(**shape, **given, activation="relu")
+        assert relu.measures(tokens)["fires"] < 0.049
+
+
 @pytest.mark.parametrize("given", FORMS)
 def test_columns_page(given: dict[str, Any]) -> None:
     model, tokens = make_model(**given), make_tokens(1, 11)[0]
     with torch.inference_mode():
-        which, how_many = views.columns(model, tokens)
+        which, how_many, *held = views.columns(model, tokens)
     assert list(which.variants) == ["Block 1", "Block 2", "Block 3"]
     heat = torch.tensor(which.variants["Block 2"][0]["z"])
     assert heat.shape == (8, 11)
@@ -47,6 +63,11 @@ def test_columns_page(given: dict[str, Any]) -> None:
     table = how_many.tables[0]
     assert [row[0] for row in table.rows] == ["Block 1", "Block 2", "Block 3"]
     assert all(row[1] == (1.0 if given.get("sparsity") == "dense" else 0.25) for row in table.rows)
+    assert len(held) == ("inhibition" in given)
+    if held:
+        shown = torch.tensor(held[0].variants["Block 2"][0]["z"])
+        weights = model.brain_blocks()[1].mlp.inhibition.weights()
+        torch.testing.assert_close(shown, weights.float(), rtol=1e-3, atol=1e-5)
     assert len(which.tables) == 3
     assert len(which.tables[0].rows) == 8
 
