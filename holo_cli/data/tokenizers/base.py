@@ -101,7 +101,7 @@ class Tokenizer(ABC):
             found = [m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] != END]
             raise UsageError(
                 f"This tokenizer has no marker for the language '{lang}'.",
-                next_step=f"It has: {', '.join(sorted(found))}."
+                next_step=f"Its markers are: {', '.join(sorted(found))}."
                 if found
                 else "Use the tokenizer of a set of several languages, or leave lang out.",
             )
