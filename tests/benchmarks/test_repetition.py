@@ -113,7 +113,7 @@ def test_passages_by_language_do_not_cross_documents(data: PreparedData) -> None
 def test_what_an_option_hinders(loaded: LoadedModel) -> None:
     same = Passages(torch.full((2, 8), 65), torch.full((2, 16), 65))
     assert hindered(loaded, same, {"span_penalty": 0.0}) == 0
-    assert 0.7 < hindered(loaded, same, {}) < 1  # its own first tokens repeat the prompt alone
+    assert 0.5 < hindered(loaded, same, {}) < 1  # its own first tokens repeat the prompt alone
     assert hindered(loaded, same, {"span_penalty": 100.0}) == 1
     other = Passages(torch.arange(65, 73)[None], torch.arange(80, 96)[None])
     assert hindered(loaded, other, {"span_penalty": 100.0}) == 0
