@@ -48,7 +48,7 @@ from holo_cli.training.loss import nats_per_token
 
 DECODING: dict[str, dict[str, Any]] = {
     "plain": {"span_penalty": 0.0},
-    "default": {},  # what holo does without options
+    "default": {},  # what holo does without options: a rule for greedy decoding alone
     "--repetition-penalty 1.2": {"repetition_penalty": 1.2},
     "--no-repeat-ngram-size 4": {"no_repeat_ngram_size": 4},
     "--span-penalty 0.4": {"span_penalty": 0.4},
@@ -240,6 +240,7 @@ def measure(
             left = [
                 (heat, common | own | {"temperature": heat, "decoding": name})
                 for heat in TEMPERATURES
+                if heat == "greedy" or name != "default"  # sampling has no rule by default
             ]
             left = [(heat, row) for heat, row in left if key_of(row) not in done]
             share = round(hindered(loaded, text, options), 4) if left else 0.0
@@ -257,6 +258,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a table for each data set, language and temperature."""
     lines = []
     groups = sorted({(row["data"], row["language"]) for row in rows})
+    names = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    order = list(DECODING)
+    rows = sorted(
+        rows,
+        key=lambda row: (
+            names.index(row["checkpoint"]),
+            order.index(row["decoding"]) if row["decoding"] else 0,
+        ),
+    )
     for data, code in groups:
         own = [row for row in rows if (row["data"], row["language"]) == (data, code)]
         for heat in TEMPERATURES:

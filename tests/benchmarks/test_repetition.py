@@ -127,6 +127,8 @@ def test_rows_are_not_measured_twice(loaded: LoadedModel, data: PreparedData) ->
     rows = list(measure(None, *asked, set())) + list(measure(loaded, *asked, set(), ["plain"]))
     assert len(rows) == 2 + 2 * 2
     assert not list(measure(loaded, *asked, {key_of(row) for row in rows}, ["plain"]))
+    default = list(measure(loaded, *asked, set(), ["default"]))
+    assert [row["temperature"] for row in default] == ["greedy"] * 2
     page = summary(rows)
     assert page.count("| mine |") == 4
     assert page.count("| text |") == 4  # beside the greedy and the sampled rows
