@@ -1,7 +1,7 @@
-"""The pictures of the tutorials: pages of `holo visualize`, drawn by a browser and reduced in colours.
+"""The pictures of the tutorials: pages of `holo visualize`, drawn by a browser, with fewer colours.
 
 Run it where the runs of the tutorials are (the folder with `checkpoints/`), with a browser
-installed: `python -m benchmarks.tutorial_pictures --out docs/images`. With `--only NAME` one picture.
+installed: `python -m benchmarks.tutorial_pictures --out docs/images`; `--only NAME` draws one.
 """
 
 from __future__ import annotations
