@@ -12,6 +12,7 @@ from holo_cli.cli.output import Output, count, size
 from holo_cli.errors import ModelError
 from holo_cli.names import quoted
 from holo_cli.plugins import is_file
+from holo_cli.translation import translate
 
 MEMORIES_GB = (0.5, 3, 6, 12, 24)  # of small machines and of common GPUs
 
@@ -65,7 +66,7 @@ def models(
     found = costs(name, vocab_size, recipe)
     row = {**one(name), "vocab_size": vocab_size, "costs": found, "fits": fits(found)}
     out.document({"models": [row]})
-    out.text(f"{row['name']}: {row['mechanism']}\n")
+    out.text(f"{row['name']}: {translate(row['mechanism'])}\n")
     table = [
         (preset, *(show(cost[key]) for key, _, show in COSTS))
         for preset, cost in row["costs"].items()
