@@ -299,7 +299,12 @@ class Decoding(Iterator[list[int | None]]):
             starts = [self._begun[row] for row in active]
             logits = self._engine.characters.exclude(logits, starts, left)
         logits = shape_logits(
-            logits, history, self._config, exempt=self._engine.end, breakers=self._engine.breakers
+            logits,
+            history,
+            self._config,
+            exempt=self._engine.end,
+            breakers=self._engine.breakers,
+            prompt=self._prompt_length,
         )
         chosen = None if self._generators is None else [self._generators[row] for row in active]
         return [int(token) for token in sample(logits, chosen).tolist()]
