@@ -87,7 +87,7 @@ class Draft:
         languages = model.languages_at(token, self._language)
         if languages is not None:
             self._language = languages[:, -1]
-        mixers, windows = (list(part) for part in self._below[-1])
+        mixers, windows = list(self._below[-1][0]), list(self._below[-1][1])
         for n, block in enumerate(model.brain_blocks()[: self._layers]):
             x, _, mixers[n], windows[n] = block.step(
                 x, mixers[n], windows[n], stream, Side(languages)

@@ -57,8 +57,16 @@ class ExitGates(nn.Module):
         the last: a scalar that depends on the gate alone."""
         stride = -(-x.shape[1] // POSITIONS)
         x, last = (s[:, ::stride].detach() for s in (x, last))
-        with torch.no_grad():
-            here, end = (head(rms_norm(s)).log_softmax(-1) for s in (x, last))
-            cost = (end.exp() * (end - here)).sum(-1) + FLOOR
+        return WEIGHT * self.misfit(number, x, costs(x, last, head))
+
+    def misfit(self, number: int, x: Tensor, cost: Tensor) -> Tensor:
+        """Mean of log mu + cost / mu over tokens, x (..., C) and cost (...): a scalar."""
         log_mu = self.log_cost(number, x)
-        return WEIGHT * (log_mu + cost * torch.exp(-log_mu)).mean()
+        return (log_mu + cost * torch.exp(-log_mu)).mean()
+
+
+@torch.no_grad()
+def costs(x: Tensor, last: Tensor, head: Head) -> Tensor:
+    """KL(p_L || p_l) + FLOOR in nats, (...), of streams x and `last` (..., C)."""
+    here, end = (head(rms_norm(s)).log_softmax(-1) for s in (x, last))
+    return (end.exp() * (end - here)).sum(-1) + FLOOR

@@ -111,7 +111,7 @@ class Model(Backbone):
 
     def hidden(self, tokens: Tensor) -> Hidden:
         if self._exits_enabled():
-            return Hidden(rms_norm(self._with_exits(tokens)[0]), {})
+            return Hidden(rms_norm(self.with_exits(tokens)[0]), {})
         return super().hidden(tokens)
 
     def _exit_to_train(self) -> int:
@@ -164,9 +164,9 @@ class Model(Backbone):
     @torch.no_grad()
     def depths(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
-        return self._with_exits(tokens)[1]
+        return self.with_exits(tokens)[1]
 
-    def _with_exits(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def with_exits(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The layers over whole sequences, as `_until_confident`."""
         x = self.embed(tokens)
         stream, side = self.value_stream(tokens, x), self.side_stream(tokens, x, None)
