@@ -56,9 +56,7 @@ def panel(row: dict[str, Any], left: int) -> list[str]:
     )
     for n, (name, found) in enumerate(row["frontiers"].items()):
         colour = COLOURS[n % len(COLOURS)]
-        points = sorted(
-            (p["depth"] / row["layers"], p["loss"] - found["full_loss"]) for p in found["points"]
-        )
+        points = sorted([*((p["share"], p["more"]) for p in found["at"].values()), (1.0, 0.0)])
         shown = [p for p in points if p[1] <= MOST]
         line = " ".join(f"{across(a):.1f},{down(b):.1f}" for a, b in shown)
         out.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')

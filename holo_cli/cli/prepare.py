@@ -21,11 +21,12 @@ def prepare(
         ),
     ] = None,
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--source",
             metavar="PATH",
-            help="Your text: a file, a folder, a glob pattern, or - for standard input.",
+            help="Your text: a file, a folder, a glob pattern, or - for standard input; may be "
+            "repeated.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -132,7 +133,7 @@ def prepare(
         out=out_folder,
         tokenizer=tokenizer,
         vocab_size=vocab_size,
-        source=source,
+        source=source or None,
         text_field=text_field,
         encoding=encoding,
         lang=[code.strip() for code in lang.split(",")] if lang else None,

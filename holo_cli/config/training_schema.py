@@ -84,6 +84,13 @@ class TrainingConfig(BaseModel):
     init_seed: Seed | None = Field(
         None, description="seed of the initial weights; none: that of training.seed"
     )
+    unlikelihood: float = Field(
+        0.0, ge=0, le=100, description="weight of the penalty on tokens that repeat; 0 is off"
+    )
+    unlikelihood_span: int = Field(
+        1, ge=1, le=64,
+        description="tokens of a repeated span from which its last one is penalized",
+    )  # fmt: skip
     ramp_steps: float = Field(
         0.0, ge=0, le=1, description="share of the steps trained with a shorter context first"
     )
