@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.cli import train_data
 from holo_cli.cli.output import Output, count, size
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -44,8 +45,10 @@ def show(resolved: Resolved, out: Output, force: bool = False) -> None:
     )
     chosen = (("name", resolved.model_name), ("preset", resolved.preset))
     head = [*chosen, ("recipe", resolved.recipe)]
-    rows = [(key, value, resolved.provenance[key]) for key, value in [*head, *values.items()]]
-    out.table(("key", "value", "from"), rows)
+    rows = [
+        (key, value, translate(resolved.provenance[key])) for key, value in [*head, *values.items()]
+    ]
+    out.table(("key", "value", "from"), rows, literal=True)
     out.text("")
     out.facts((label(name), readable(name, value)) for name, value in estimated.items())
     if growth:

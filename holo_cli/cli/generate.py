@@ -12,6 +12,7 @@ from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import DataError, UsageError
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def write(generation: TextGeneration, out: Output, prompt: str) -> None:
     follows the prompt, dimmed."""
     many = len(generation.samples) > 1
     if many:
-        out.text("--- sample 1")
+        out.text(translate(f"--- sample {1}"))
     shown = ""
     out.before(shortened(prompt))
     for piece in generation:
@@ -192,7 +193,7 @@ def write(generation: TextGeneration, out: Output, prompt: str) -> None:
             return
     out.text("", end="" if shown.endswith("\n") else "\n")
     for number, sample in enumerate(generation.samples[1:], start=2):
-        out.text(f"--- sample {number}")
+        out.text(translate(f"--- sample {number}"))
         out.before(shortened(prompt))
         out.verbatim(sample.text)
 

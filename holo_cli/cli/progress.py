@@ -114,7 +114,7 @@ def start_line(event: Mapping[str, Any]) -> str:
     if event.get("memory_bytes"):
         facts.append(f"memory about {size(event['memory_bytes'])}")
     name = f"Run {event['run']}" if event.get("run") else "Training"
-    return f"{name}: {', '.join(facts)}" if facts else name
+    return f"{name}: {', '.join(map(translate, facts))}" if facts else name
 
 
 def stage_line(event: Mapping[str, Any]) -> str:
@@ -174,7 +174,7 @@ class Bar:
         May be called at any rate: tqdm redraws at most four times a second.
         """
         bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
-        facts = one_line(facts)
+        facts = translate(one_line(facts))
         if self._bar is None:
             from tqdm import tqdm
 

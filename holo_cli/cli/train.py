@@ -11,6 +11,7 @@ from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -194,6 +195,6 @@ def finish(done: dict[str, object], out: Output) -> None:
 
     if not out.json:
         for line in summary(done):
-            out.text(line)
+            out.text(translate(line))
     best = done.get("best") or done.get("last")
     out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

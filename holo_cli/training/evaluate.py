@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -29,6 +30,8 @@ class Evaluation:
     tokens: int
     bytes: int
     seconds: float
+    # the model's own figures over the whole split (`LanguageModel.counting`)
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -50,7 +53,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
-    with torch.inference_mode(), autocast(model.device, dtype):
+    with torch.inference_mode(), autocast(model.device, dtype), model.counting() as measures:
         for x, y in val_batches(data.split(split), context, rows, data.tokenizer.end):
             y = y.to(model.device)
             hidden = model.hidden(x.to(model.device)).x
@@ -64,7 +67,27 @@ def evaluate(
         tokens=tokens,
         bytes=size,
         seconds=time.perf_counter() - started,
+        measures=measures,
     )
+
+
+def calibrate(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> None:
+    """Let the model set what only evaluation reads (`LanguageModel.calibrate`) by the tuning half
+    of the validation split: at most 16k tokens, in windows from all over it. Leaves the model's
+    mode as it was. Does nothing where the split is too small for a window."""
+    context = model.config.context
+    if data.token_count("val") < 2 * context:
+        return
+    parts = halves(data, context)[0]
+    windows = [part[at : at + context] for part in parts for at in range(0, len(part), context)]
+    whole = [window for window in windows if len(window) == context]
+    count = max(1, min(len(whole), TOKENS_PER_BATCH // context))
+    some = np.stack([whole[n * len(whole) // count] for n in range(count)]).astype(np.int64)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, dtype):
+        model.calibrate(torch.from_numpy(some).to(model.device))
+    model.train(was_training)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from holo_cli.models.base import LanguageModel
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import evaluate, model_measures
+from holo_cli.training.evaluate import calibrate, evaluate, model_measures
 from holo_cli.training.failures import diverged, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy, penalized_loss
@@ -327,6 +327,7 @@ class Trainer:
             progress.val_loss = self.world.broadcast(None)
             return
         started = time.perf_counter()
+        calibrate(self.model, self._text, self.dtype)
         result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
         if not math.isfinite(result.loss):
             raise diverged(progress, self.config, result.loss, math.nan)
@@ -334,7 +335,7 @@ class Trainer:
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = model_measures(self.model, self._text, self.dtype)
+        measures = model_measures(self.model, self._text, self.dtype) | result.measures
         text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
         self.model.train()
         seconds = time.perf_counter() - started

@@ -365,6 +365,11 @@ class Decoding(Iterator[list[int | None]]):
     ) -> Tensor:
         """Logits (A, V) and the tokens of each row -> the next tokens, (A,)."""
         logits = shape_logits(
-            logits, history, self._config, exempt=self._engine.end, breakers=self._engine.breakers
+            logits,
+            history,
+            self._config,
+            exempt=self._engine.end,
+            breakers=self._engine.breakers,
+            prompt=self._prompt_length,
         )
         return sample(logits, generators)
