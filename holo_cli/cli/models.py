@@ -140,7 +140,8 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
         resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
         with torch.device("meta"):  # shapes only: a preset of any size, in no memory
             described = build_model(name, resolved.model).describe()
-        memory = estimate(resolved, vocab_size)["total_bytes"]
+        # a list shows every preset, also those that this machine cannot train
+        memory = estimate(resolved, vocab_size, force=True)["total_bytes"]
         found[preset or "defaults"] = {
             **dataclasses.asdict(described),
             "train_memory_bytes": memory,
