@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
+from holo_cli.inference.trained_data import open_trained
 from holo_cli.models.base import LanguageModel, State
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -87,14 +88,15 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
         set_threshold(loaded.model, threshold)
         return None
     set_threshold(loaded.model, NEVER)  # raises early if the model has no early exit
-    path = loaded.header.data.path
-    if not path or not Path(path).is_dir():
+    info = loaded.header.data
+    path = info.path
+    if not path or not all(Path(one).is_dir() for one in [path, *(s.path for s in info.sets)]):
         raise DataError(
             f"--exit-threshold {AUTO} needs the validation split of this checkpoint's training "
             f"data, but '{path}' does not exist.",
             next_step="Run the command where the data is, or give a number such as 0.9.",
         )
-    found = calibrate(loaded.model, PreparedData.open(path), dtype=loaded.dtype)
+    found = calibrate(loaded.model, open_trained(info), dtype=loaded.dtype)
     set_threshold(loaded.model, found.threshold)
     return found
 
