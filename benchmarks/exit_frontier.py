@@ -39,6 +39,7 @@ from holo_cli.models.brain_v1.exit_gates import ExitGates, costs
 from holo_cli.models.brain_v1.exits import exit_layers
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.models.views import watched
+from holo_cli.parsing import parse_json
 
 KINDS = ("top1", "entropy", "learned")
 TOLERANCES = (0.005, 0.01, 0.02, 0.05)
@@ -294,7 +295,7 @@ def main() -> None:
                 rows.write(json.dumps(row) + "\n")
         if asked.plot:
             lines = asked.out.read_text(encoding="utf-8").splitlines()
-            asked.plot.write_text(plot([json.loads(line) for line in lines]), encoding="utf-8")
+            asked.plot.write_text(plot([parse_json(line) for line in lines]), encoding="utf-8")
     except HoloError as error:
         parser.error(" ".join(filter(None, (error.message, error.next_step))))
 
