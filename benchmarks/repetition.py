@@ -38,12 +38,17 @@ from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.errors import DataError, HoloError
 from holo_cli.inference.generation.loaded_model import LoadedModel, load
 from holo_cli.inference.generation.logits import BANNED, sample, shape_logits
-from holo_cli.inference.generation.sampling import SamplingConfig, make_generators
+from holo_cli.inference.generation.sampling import (
+    GREEDY_SPAN_PENALTY,
+    SamplingConfig,
+    make_generators,
+)
 from holo_cli.parsing import parse_json
 from holo_cli.training.loss import nats_per_token
 
 DECODING: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"span_penalty": 0.0},
+    "default": {},  # what holo does without options: a rule for greedy decoding alone
     "--repetition-penalty 1.2": {"repetition_penalty": 1.2},
     "--no-repeat-ngram-size 4": {"no_repeat_ngram_size": 4},
     "--span-penalty 0.4": {"span_penalty": 0.4},
@@ -94,7 +99,7 @@ def continued(loaded: LoadedModel, prompts: Tensor, new: int, config: SamplingCo
     banned = torch.cat([engine.banned, torch.tensor([loaded.tokenizer.end])])
     generators = make_generators(config)
     rows: list[list[int]] = prompts.tolist()
-    begun = [b""] * len(rows)
+    begun, first = [b""] * len(rows), prompts.shape[1]
     state = model.init_state(len(rows))
     step = prompts.to(model.device)
     for left in range(new - 1, -1, -1):
@@ -103,14 +108,14 @@ def continued(loaded: LoadedModel, prompts: Tensor, new: int, config: SamplingCo
         logits[:, banned.to(logits.device)] = BANNED
         if engine.characters is not None:
             logits = engine.characters.exclude(logits, begun, [left] * len(rows))
-        logits = shape_logits(logits, rows, config, breakers=engine.breakers)
+        logits = shape_logits(logits, rows, config, breakers=engine.breakers, prompt=first)
         tokens = sample(logits, generators)
         for n, token in enumerate(tokens.tolist()):
             rows[n].append(token)
             if engine.characters is not None:
                 begun[n] = engine.characters.after(begun[n], token)
         step = tokens[:, None]
-    return torch.tensor(rows)[:, prompts.shape[1] :]
+    return torch.tensor(rows)[:, first:]
 
 
 @torch.inference_mode()
@@ -123,16 +128,21 @@ def loss(loaded: LoadedModel, texts: Passages) -> float:
 
 @torch.inference_mode()
 def hindered(loaded: LoadedModel, texts: Passages, options: dict[str, Any]) -> float:
-    """Share of the following tokens that an option makes less than a tenth as likely."""
+    """Share of the following tokens that an option makes less than a tenth as likely.
+
+    Without options, by the rule that greedy decoding has by default.
+    """
     first = texts.prompts.shape[1]
     tokens = torch.cat([texts.prompts, texts.following], 1)
     hidden = loaded.model.hidden(tokens.to(loaded.model.device)).x
-    config = SamplingConfig(temperature=1.0, **options)
+    # temperature 1 leaves the probabilities as they are, and has no rule by default
+    config = SamplingConfig(**(options or {"span_penalty": GREEDY_SPAN_PENALTY}), temperature=1.0)
+    seen_from = 0 if options else first
     count = 0
     for t in range(first, tokens.shape[1]):
         logits = loaded.model.head(hidden[:, t - 1])
         breakers = loaded.engine.breakers
-        shaped = shape_logits(logits, tokens[:, :t].tolist(), config, breakers=breakers)
+        shaped = shape_logits(logits, tokens[:, seen_from:t].tolist(), config, breakers=breakers)
         change = (shaped.log_softmax(1) - logits.log_softmax(1)).cpu()
         count += int((change.gather(1, tokens[:, t, None]) < math.log(0.1)).sum())
     return count / texts.following.numel()
@@ -230,6 +240,7 @@ def measure(
             left = [
                 (heat, common | own | {"temperature": heat, "decoding": name})
                 for heat in TEMPERATURES
+                if heat == "greedy" or name != "default"  # sampling has no rule by default
             ]
             left = [(heat, row) for heat, row in left if key_of(row) not in done]
             share = round(hindered(loaded, text, options), 4) if left else 0.0
@@ -247,6 +258,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: a table for each data set, language and temperature."""
     lines = []
     groups = sorted({(row["data"], row["language"]) for row in rows})
+    names = list(dict.fromkeys(row["checkpoint"] for row in rows))
+    order = list(DECODING)
+    rows = sorted(
+        rows,
+        key=lambda row: (
+            names.index(row["checkpoint"]),
+            order.index(row["decoding"]) if row["decoding"] else 0,
+        ),
+    )
     for data, code in groups:
         own = [row for row in rows if (row["data"], row["language"]) == (data, code)]
         for heat in TEMPERATURES:

@@ -68,7 +68,7 @@ def loaded(data: PreparedData) -> LoadedModel:
     return LoadedModel(model.eval(), data.tokenizer, cast(Any, header))
 
 
-@pytest.mark.parametrize("options", [{"span_penalty": 0.8}, {"temperature": 0.8, "seed": 3}])
+@pytest.mark.parametrize("options", [{}, {"span_penalty": 0.8}, {"temperature": 0.8, "seed": 3}])
 def test_a_batch_is_decoded_as_single_samples_are(
     loaded: LoadedModel, data: PreparedData, options: dict[str, Any]
 ) -> None:
@@ -112,7 +112,8 @@ def test_passages_by_language_do_not_cross_documents(data: PreparedData) -> None
 
 def test_what_an_option_hinders(loaded: LoadedModel) -> None:
     same = Passages(torch.full((2, 8), 65), torch.full((2, 16), 65))
-    assert hindered(loaded, same, {}) == 0
+    assert hindered(loaded, same, {"span_penalty": 0.0}) == 0
+    assert 0.5 < hindered(loaded, same, {}) < 1  # its own first tokens repeat the prompt alone
     assert hindered(loaded, same, {"span_penalty": 100.0}) == 1
     other = Passages(torch.arange(65, 73)[None], torch.arange(80, 96)[None])
     assert hindered(loaded, other, {"span_penalty": 100.0}) == 0
@@ -126,6 +127,8 @@ def test_rows_are_not_measured_twice(loaded: LoadedModel, data: PreparedData) ->
     rows = list(measure(None, *asked, set())) + list(measure(loaded, *asked, set(), ["plain"]))
     assert len(rows) == 2 + 2 * 2
     assert not list(measure(loaded, *asked, {key_of(row) for row in rows}, ["plain"]))
+    default = list(measure(loaded, *asked, set(), ["default"]))
+    assert [row["temperature"] for row in default] == ["greedy"] * 2
     page = summary(rows)
     assert page.count("| mine |") == 4
     assert page.count("| text |") == 4  # beside the greedy and the sampled rows
