@@ -20,9 +20,9 @@ MAX_BYTES = 60_000
 TOP = 455  # pixels of the page's head, which are cut off
 # picture: page, run, size of the window in CSS pixels
 PICTURES = {
-    "tutorial-gpt": ("attention", "gpt-l", (900, 1250)),
-    "tutorial-hologram": ("interference", "hologram", (900, 1250)),
-    "tutorial-mass": ("gravity", "mass", (900, 1250)),
+    "tutorial-gpt": ("attention", "gpt-l", (900, 1420)),
+    "tutorial-hologram": ("interference", "hologram", (900, 1420)),
+    "tutorial-mass": ("gravity", "mass", (900, 1090)),
     "tutorial-cortex": ("columns", "cortex", (900, 1250)),
 }
 

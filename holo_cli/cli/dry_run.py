@@ -81,12 +81,12 @@ def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
 def vocabulary(resolved: Resolved, out: Output) -> int:
     """The vocabulary size of the data's tokenizer, or the default size if nothing is prepared
     yet."""
-    if not resolved.data.path:
+    if not (resolved.data.path or resolved.data.sets):
         out.note(f"No prepared set yet: assuming a vocabulary of {ASSUMED_VOCABULARY:,} tokens.")
         return ASSUMED_VOCABULARY
-    from holo_cli.data.dataset import PreparedData
+    from holo_cli.data.combined import open_data
 
-    return int(PreparedData.open(resolved.data.path, verify=False).tokenizer.vocab_size)
+    return int(open_data(resolved.data, verify=False).tokenizer.vocab_size)
 
 
 def label(name: str) -> str:

@@ -64,6 +64,8 @@ def generate(
         ),
     ] = None,
     exit_threshold: options.ExitThreshold = None,
+    draft_layers: options.DraftLayers = None,
+    draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
@@ -97,6 +99,8 @@ def generate(
             stop=stop,
             num_samples=num_samples,
             seed=seed,
+            draft_layers=draft_layers,
+            draft_tokens=draft_tokens,
         )
     )
     loaded = load(checkpoint, device, dtype)
@@ -111,13 +115,23 @@ def generate(
     samples = generation.samples
     result = {"samples": [asdict(s) for s in samples], "prompt_tokens": generation.prompt_tokens}
     depth = mean_depth(generation.decoding.state)
-    out.document(result if depth is None else result | {"mean_depth": round(depth, 3)})
+    drafted = generation.decoding.drafted
+    out.document(
+        result
+        | ({} if depth is None else {"mean_depth": round(depth, 3)})
+        | ({} if drafted is None else {"draft": asdict(drafted)})
+    )
     for sample in samples:
         out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
         out.note(
             f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
+        )
+    if drafted is not None:
+        out.note(
+            f"Drafts: {drafted.accepted} of {counted(drafted.guessed, 'guessed token')} accepted, "
+            f"in {counted(drafted.rounds, 'pass')} of all layers."
         )
     from holo_cli.plugins import option
 

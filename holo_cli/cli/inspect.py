@@ -56,8 +56,23 @@ def check(found: dict[str, Any], out: Output) -> None:
         raise damaged(Path(found["path"]), f"the tensor '{first}'{also} differs from its digest")
 
 
+def data_line(data: dict[str, Any]) -> str:
+    """The set's name, or those of several sets with their shares."""
+    from holo_cli.checkpoint.header import DataInfo
+
+    return DataInfo.model_validate(data).title or "unknown"
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history with the loss of each of several sets in a column of its own."""
+    sets = row.get("sets", {}).items()
+    rest = {key: value for key, value in row.items() if key != "sets"}
+    return rest | {f"val_loss {name}": figures.get("val_loss") for name, figures in sets}
+
+
 def entries(found: list[dict[str, Any]], out: Output) -> None:
     """Prints a table of rows that may have different keys."""
+    found = [flat(row) for row in found]
     columns = list(dict.fromkeys(key for entry in found for key in entry))
     rows = [[entry.get(column, "") for column in columns] for entry in found]
     shown = [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
@@ -108,7 +123,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),
         *(("started from", origin_line(row)) for row in reversed(found["origins"])),
         ("tokenizer", tokenizer_line(tokenizer)),
-        ("data", found["data"]["name"] or "unknown"),
+        ("data", data_line(found["data"])),
         (
             "written",
             f"{found['created']} by " + ", ".join(map(" ".join, found["versions"].items())),

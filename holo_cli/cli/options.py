@@ -268,6 +268,23 @@ Stop = Annotated[
         "--stop", metavar="TEXT", help="End the text before this string. May be repeated."
     ),
 ]
+DraftLayers = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-layers",
+        metavar="N",
+        help="Self-speculation: the first N layers guess tokens that all layers check in one pass; "
+        "the text stays the same; 0 disables (default: 0).",
+    ),
+]
+DraftTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-tokens",
+        metavar="N",
+        help="With --draft-layers: maximum number of tokens guessed at a time (default: 4).",
+    ),
+]
 ExitThreshold = Annotated[
     str | None,
     typer.Option(

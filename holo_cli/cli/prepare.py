@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holo_cli.cli import complete, options
+from holo_cli.cli import complete, options, prepare_all
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.names import quoted
 
@@ -16,7 +16,8 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Sources from `holo datasets`, or your own name for --source.",
+            help="Sources from `holo datasets` (all: each of them as its own set), or your own "
+            "name for --source.",
             autocompletion=complete.sources,
         ),
     ] = None,
@@ -147,6 +148,9 @@ def prepare(
         seed=seed,
         workers=workers,
     )
+    if prepare_all.asked(names, source):
+        prepare_all.prepare_all(out, given, offline=offline, force=force)
+        return
     with Preparing(out) as progress:
         prepared = library.prepare(
             names or [],

@@ -116,6 +116,9 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field("", description="folder or name of a prepared set; empty: the only one")
+    sets: tuple[str, ...] = Field(
+        (), description="several sets in place of data.path, each NAME or NAME=WEIGHT"
+    )
     verify: bool = Field(True, description="check the shards' hashes before training")
     balance: bool = Field(
         False, description="read rows of each language equally often, however much there is of it"
@@ -123,3 +126,9 @@ class DataConfig(BaseModel):
     document_mask: bool = Field(
         False, description="no row holds two documents, so nothing is seen across their borders"
     )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> DataConfig:
+        if self.path and self.sets:
+            raise ValueError("data.path and data.sets cannot be combined")
+        return self

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE, val_batches
+from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.halves import halves
 from holo_cli.models.base import LanguageModel
@@ -69,6 +70,35 @@ def evaluate(
         seconds=time.perf_counter() - started,
         measures=measures,
     )
+
+
+def evaluate_sets(
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype, *, rows: int = 0
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """The validation part as `evaluate`, and that of each set where there are several.
+
+    Together they are weighted as in training, so that the loss is that of the text which the model
+    is trained for, however large the validation parts are: loss = sum of weight x loss of each set.
+    """
+    if not isinstance(data, CombinedData):
+        return evaluate(model, data, dtype, rows=rows), {}
+    found = [evaluate(model, part, dtype, rows=rows) for part in data.parts]
+    loss = sum(w * one.loss for w, one in zip(data.weights, found, strict=True))
+    # bytes of text per scored token, of which the weights are shares
+    size = sum(w * one.bytes / one.tokens for w, one in zip(data.weights, found, strict=True))
+    together = Evaluation(
+        loss=loss,
+        bpb=loss / (math.log(2) * size),
+        tokens=sum(one.tokens for one in found),
+        bytes=sum(one.bytes for one in found),
+        seconds=sum(one.seconds for one in found),
+        measures={
+            name: sum(w * one.measures[name] for w, one in zip(data.weights, found, strict=True))
+            for name in found[0].measures
+            if all(name in one.measures for one in found)
+        },
+    )
+    return together, dict(zip(data.labels, found, strict=True))
 
 
 def calibrate(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> None:

@@ -26,7 +26,7 @@ from holo_cli.models.base import LanguageModel
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import calibrate, evaluate, model_measures
+from holo_cli.training.evaluate import calibrate, evaluate_sets, model_measures
 from holo_cli.training.failures import diverged, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy, penalized_loss
@@ -328,7 +328,8 @@ class Trainer:
             return
         started = time.perf_counter()
         calibrate(self.model, self._text, self.dtype)
-        result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
+        rows = self.config.eval_batch_size
+        result, by_set = evaluate_sets(self.model, self._text, self.dtype, rows=rows)
         if not math.isfinite(result.loss):
             raise diverged(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
@@ -340,7 +341,7 @@ class Trainer:
         self.model.train()
         seconds = time.perf_counter() - started
         progress.eval_seconds += seconds
-        row = {
+        row: dict[str, Any] = {
             "step": progress.step,
             "tokens": progress.tokens,
             "val_loss": result.loss,
@@ -349,6 +350,10 @@ class Trainer:
         }
         if self.stages:
             row["layers"] = self.model.config.layers
+        if by_set:
+            row["sets"] = {
+                name: {"val_loss": one.loss, "bpb": one.bpb} for name, one in by_set.items()
+            }
         progress.history.append(row)
         self.events(
             {

@@ -31,8 +31,9 @@ class SamplingConfig:
     repetition penalty covers the last `repetition_window` tokens, prompt included. `span_penalty` 0
     is off, None the default (see `span_penalty_applied`); else a token that would make a repeated
     span of n tokens longer loses `span_penalty` x 1.75^(n - `span_length`) of its logit, if n is at
-    least `span_length`. `seed` None draws a new seed for every call. A stop string ends a sample
-    and is not part of its text.
+    least `span_length`. `seed` None draws a new seed for every call. With `draft_layers` above 0
+    the first layers guess up to `draft_tokens` tokens, and all layers check them in one pass
+    (`speculation.py`). A stop string ends a sample and is not part of its text.
     """
 
     max_new_tokens: int = 256
@@ -48,6 +49,8 @@ class SamplingConfig:
     stop: tuple[str, ...] = ()
     seed: int | None = None
     num_samples: int = 1
+    draft_layers: int = 0
+    draft_tokens: int = 4
 
     def __post_init__(self) -> None:
         for name, (fits, words) in _RANGES.items():
@@ -157,6 +160,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "stop": (_stops, "a text that is not empty"),
     "seed": (lambda s: s is None or is_seed(s), SEED_RANGE),
     "num_samples": (_whole(1, MOST), "a whole number from 1 to 10^9"),
+    "draft_layers": (_whole(0), "a whole number of at least 0 (0 disables)"),
+    "draft_tokens": (_whole(1, 64), "a whole number from 1 to 64"),
 }
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(SamplingConfig)}
 

@@ -92,9 +92,13 @@ class Config(BackboneConfig):
     exit_threshold: float = Field(
         2.0, gt=0, description="a token exits where its confidence reaches this; above 1 never"
     )
-    exit_confidence: Literal["top1", "margin", "entropy"] = Field(
-        "top1", description="largest probability; its lead over the second; 1 - entropy / ln V"
+    exit_weights: Literal["deeper", "even"] = Field(
+        "deeper", description="how layers share `exit_loss`: deeper ones more, or all the same"
     )
+    exit_confidence: Literal["top1", "margin", "entropy", "learned"] = Field(
+        "top1", description="largest probability; its lead over the second; 1 - entropy / ln V; "
+        "learned: a gate predicts what leaving costs",
+    )  # fmt: skip
     exit_from: int = Field(1, ge=1, description="layers that every token passes before it may exit")
     exit_every: int = Field(1, ge=1, description="an exit after every n-th layer")
     layer_dropout: float = Field(
@@ -210,6 +214,29 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.language_tokens has {counted(len(self.language_tokens), 'id')} for "
                 f"{counted(len(self.languages), 'language')}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exits_can_be_learned(self) -> Config:
+        if self.exit_confidence != "learned":
+            return self
+        if not self.exit_loss:
+            raise ValueError(
+                "model.exit_confidence learned is trained with the exits, and model.exit_loss is "
+                "0: set it above 0, as in 0.3"
+            )
+        if self.growth:
+            raise ValueError(
+                "model.exit_confidence learned does not go with model.growth: a new layer has no "
+                "trained gate"
+            )
+        first = -(-self.exit_from // self.exit_every) * self.exit_every
+        if first >= self.layers:
+            raise ValueError(
+                f"model.exit_confidence learned needs an exit before the last layer: the first "
+                f"that model.exit_from ({self.exit_from}) and model.exit_every "
+                f"({self.exit_every}) leave is after layer {first} of {self.layers}"
             )
         return self
 

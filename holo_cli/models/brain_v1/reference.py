@@ -16,6 +16,7 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
 from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus, total
@@ -48,6 +49,16 @@ CASES: dict[str, dict[str, Any]] = {
         "exit_threshold": 0.02,
         "dendrites": 2,
         "conv": 4,
+    },
+    "exits-learned": {
+        **SMALL,
+        "layers": 5,
+        "exit_loss": 0.3,
+        "exit_weights": "even",
+        "exit_every": 2,
+        "exit_confidence": "learned",
+        "exit_threshold": 0.2,
+        "value_residual": True,
     },
     "adapters": {**SMALL, "adapters": 4, "language_tokens": (3, 7)},
 }
@@ -214,10 +225,19 @@ def finish(inputs: Inputs, before: Vectors, after: Vectors) -> Vectors:
             up = block.adapters.up.weight[language * config.width :][: config.width]
             x = x + up @ (down @ norm(x)).clamp_min(0)
         if may and model.exit_threshold <= 1:
-            sure = _confidence(config.exit_confidence, oracle.head(model, x))
+            if model.exit_gates is None:
+                sure = _confidence(config.exit_confidence, oracle.head(model, x))
+            else:
+                sure = _gate(model.exit_gates, done // config.exit_every - 1, x)
             inputs.side[t] = Side(language, bool(sure >= model.exit_threshold))
         out.append(x)
     return out
+
+
+def _gate(gates: ExitGates, number: int, x: Tensor) -> Tensor:
+    inner = [(row @ norm(x)).clamp_min(0) for row in gates.down[number]]
+    terms = [u * value for u, value in zip(gates.up[number], inner, strict=True)]
+    return (-(total(terms) + gates.bias[number]).exp() / 0.1).exp()
 
 
 def _confidence(kind: str, logits: Tensor) -> Tensor:

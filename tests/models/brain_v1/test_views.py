@@ -55,7 +55,7 @@ def test_depth_page() -> None:
     model, tokens = make_model(), make_tokens(1, 11)[0]
     model.exit_threshold = 0.08
     with torch.inference_mode():
-        where, how_sure = views.depth(model, tokens)
+        where, how_sure, cost = views.depth(model, tokens)
         depths = model.depths(tokens[None])[0]
     assert where.variants["all tokens"][0]["y"] == depths.tolist()
     with torch.inference_mode():
@@ -78,6 +78,30 @@ def test_depth_page() -> None:
     rows = how_sure.tables[0].rows
     assert rows[-1][2] == 1.0  # the last layer agrees with itself
     assert sum(int(str(row[3])) for row in rows) == 11
+    # the frontier: from the first layer for all to all layers, whose loss is the model's own
+    points = cost.tables[0].rows
+    assert points[0][1] == 1.0
+    assert points[-1][1] == 3.0
+    model.exit_threshold = 2.0
+    with torch.no_grad():
+        whole = torch.nn.functional.cross_entropy(model(tokens[None])[0, :-1], tokens[1:])
+    assert points[-1][2] == pytest.approx(whole.item(), rel=1e-3)
+    assert [row[1] for row in points] == sorted(row[1] for row in points)
+    assert len({row[1] for row in points}) > 4
+
+
+def test_depth_page_says_when_exits_are_off() -> None:
+    tokens = make_tokens(1, 11)[0]
+    with torch.inference_mode():
+        where, _, _ = views.depth(make_model(), tokens)
+        assert "Exits are off" in where.note
+        assert "--exit-threshold auto" in where.note
+        assert "--set model.exit_loss=1 --set model.exit_confidence=learned" in where.note
+        gated = make_model(layers=5, exit_loss=0.3, exit_confidence="learned", exit_every=2)
+        where, how_sure, _ = views.depth(gated, tokens)
+    assert "not trained" not in where.note
+    blank = [row[0] is None for row in how_sure.variants["all layers"][0]["z"]]
+    assert blank == [True, False, True, False, True]  # only exits have a gate
 
 
 @pytest.mark.parametrize("top", [1.0, 0.3])
