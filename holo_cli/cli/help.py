@@ -90,6 +90,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo bench recall --preset tiny",
         "holo bench recall --models vanilla,mamba --jobs 2",
     ),
+    "bench brain": (
+        "holo bench brain --preset tiny --data stories",
+        "holo bench brain --data stories --markdown",
+    ),
     "bench speed": (
         "holo bench speed --models vanilla,ngt --preset tiny",
         "holo bench speed --context 1024 --batch-size 4 --json",

@@ -42,6 +42,7 @@ class SplitPlan:
     cut: bool
     fraction: float
     languages: tuple[str, ...]  # languages found in the set so far
+    marked: bool = False  # also a single language gets its marker, which a given tokenizer has
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `SplitPlan.of` is the inverse."""
@@ -129,19 +130,19 @@ def plan_split(first: Sequence[DocumentStats], complete: bool, fraction: float) 
     return SplitPlan(threshold, one_text or one_side, fraction, languages)
 
 
-def languages_in(first: Sequence[DocumentStats]) -> set[str]:
+def languages_in(first: Sequence[DocumentStats], least: int = 2) -> set[str]:
     """The languages that the source gives, and the detected ones with enough of the text.
 
-    A single detected language is left out: it needs no marker, and a source without languages is
-    then a set without languages.
+    Fewer than `least` languages are left out: a single one needs no marker, and a source without
+    languages is then a set without languages.
     """
     given = {stats.language for stats in first if stats.language}
     sizes: Counter[str] = Counter()
     for stats in first:
         sizes[stats.language or stats.detected] += stats.characters
-    least = LEAST_SHARE * sizes.total()
-    found = given | {code for code, size in sizes.items() if code and size > least}
-    return found if len(found) > 1 else given
+    enough = LEAST_SHARE * sizes.total()
+    found = given | {code for code, size in sizes.items() if code and size > enough}
+    return found if len(found) >= least else given
 
 
 def _fit_small(

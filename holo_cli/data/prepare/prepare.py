@@ -257,11 +257,16 @@ def _plan(options: PrepareOptions) -> splitting.SplitPlan:
         if counts:
             raise _all_dropped(source, counts)
         raise DataError(f"There is no text in {source}.", next_step="Use a source with text.")
-    if not asked and not needs_text(options.tokenizer):
+    given = not asked and not needs_text(options.tokenizer)
+    if given:
         first = _markable(options, first)
     plan = splitting.plan_split(first, complete, options.val_fraction)
     known = {stream.language for source in options.sources for stream in source.streams}
-    return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
+    plan = replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
+    if given and not plan.languages and (single := splitting.languages_in(first, least=1)):
+        # a set of one language gets the marker that other sets of its tokenizer have
+        plan = replace(plan, languages=tuple(sorted(single)), marked=True)
+    return plan
 
 
 def _markable(

@@ -66,6 +66,14 @@ def test_a_given_tokenizer_stays_the_same(source: Path, tmp_path: Path) -> None:
     source.write_text(corpus(90), encoding="utf-8")
     prepare(source=str(source), out=tmp_path / "more", tokenizer=str(tmp_path / "marked"))
     assert PreparedData.open(tmp_path / "more").has_markers
+    prepare(source=english, out=tmp_path / "single", tokenizer=str(tmp_path / "marked"))
+    single = PreparedData.open(tmp_path / "single")
+    assert (
+        single.tokenizer.fingerprint == PreparedData.open(tmp_path / "more").tokenizer.fingerprint
+    )
+    assert single.has_markers
+    assert single.languages.keys() == {"en"}
+    assert int(single.split("train")[0][0]) == single.tokenizer.marker("en")
 
 
 def test_the_marker_can_be_encoded(source: Path, tmp_path: Path) -> None:
