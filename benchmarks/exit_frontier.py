@@ -17,7 +17,7 @@ import datetime
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from holo_cli.models.brain_v1.exit_gates import ExitGates, costs
 from holo_cli.models.brain_v1.exits import exit_layers
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.models.views import watched
+from holo_cli.parsing import parse_json
 
 KINDS = ("top1", "entropy", "learned")
 TOLERANCES = (0.005, 0.01, 0.02, 0.05)
@@ -156,17 +157,19 @@ def frontier(
 
 def spoken(
     engine: Engine, prompt: list[int], threshold: float, **given: Any
-) -> tuple[float, list[int], Any]:
-    """Tokens per second, the tokens, and the decoding, of one greedy text."""
+) -> tuple[float, float, list[int], Any]:
+    """Tokens per second of wall clock and of processor time, the tokens, and the decoding, of one
+    greedy text."""
     assert isinstance(engine.model, Model)
     engine.model.exit_threshold = threshold
     config = SamplingConfig(max_new_tokens=NEW, temperature=0.0, **given)
     decoding = engine.generate(prompt, config)
-    began = time.perf_counter()
+    wall, used = time.perf_counter(), time.process_time()
     for _ in decoding:
         pass
+    wall, used = time.perf_counter() - wall, time.process_time() - used
     found = decoding.new_tokens(0)
-    return len(found) / (time.perf_counter() - began), found, decoding
+    return len(found) / wall, len(found) / used, found, decoding
 
 
 def speeds(
@@ -181,29 +184,31 @@ def speeds(
             name = f"guess with {layers}, {tokens} tokens"
             forms[name] = (NEVER, {"draft_layers": layers, "draft_tokens": tokens})
     turns: dict[str, list[float]] = {name: [] for name in forms}
+    by_cpu: dict[str, list[float]] = {name: [] for name in forms}
     notes: dict[str, list[Any]] = {name: [] for name in forms}
     for turn in range(repeats + 1):
         at = turn * 200
         prompt = [int(t) for t in text[0][at : at + PROMPT]]
         whole: list[int] = []
         for name, (threshold, given) in forms.items():
-            speed, found, decoding = spoken(engine, prompt, threshold, **given)
+            speed, cpu, found, decoding = spoken(engine, prompt, threshold, **given)
             whole = whole or found
             if turn:  # the first is to warm up
                 turns[name].append(speed)
+                by_cpu[name].append(cpu)
                 counts = decoding.drafted
                 notes[name].append(
                     (found == whole, counts and counts.accepted / max(1, counts.guessed),
                      mean_depth(decoding.state))
                 )  # fmt: skip
     for name, measured in turns.items():
-        ratios = sorted(a / b for a, b in zip(measured, turns["all layers"], strict=True))
         same, accepted, depths = zip(*notes[name], strict=True)
-        middle = statistics.median(ratios)
         yield {
             "form": name,
             "tokens_per_second": round(statistics.median(measured), 1),
-            "times_faster": [round(r, 3) for r in (middle, ratios[0], ratios[-1])],
+            "times_faster": _ratios(measured, turns["all layers"]),
+            "tokens_per_cpu_second": round(statistics.median(by_cpu[name]), 1),
+            "times_faster_cpu": _ratios(by_cpu[name], by_cpu["all layers"]),
             "same_text": sum(same),
             "texts": len(same),
             "accepted": None if accepted[0] is None else round(statistics.mean(accepted), 3),
@@ -211,8 +216,20 @@ def speeds(
         }  # fmt: skip
 
 
+def _ratios(found: list[float], plain: list[float]) -> list[float]:
+    """Median, least and most of the ratios turn by turn."""
+    ratios = [a / b for a, b in zip(found, plain, strict=True)]
+    return [round(r, 3) for r in (statistics.median(ratios), min(ratios), max(ratios))]
+
+
 def measure(
-    loaded: LoadedModel, data: PreparedData, *, tokens: int, fit: int, repeats: int
+    loaded: LoadedModel,
+    data: PreparedData,
+    *,
+    tokens: int,
+    fit: int,
+    repeats: int,
+    kinds: Sequence[str] = KINDS,
 ) -> dict[str, Any]:
     """The row of a checkpoint."""
     model, end = loaded.model.eval(), data.tokenizer.end
@@ -223,6 +240,7 @@ def measure(
     row: dict[str, Any] = {
         "checkpoint": loaded.header.run,
         "layers": own.layers,
+        "tokens": tokens,
         "exits": {"loss": own.exit_loss, "weights": own.exit_weights,
                   "every": own.exit_every, "layer_dropout": own.layer_dropout},
         "frontiers": {},
@@ -233,7 +251,7 @@ def measure(
     for every in sorted({own.exit_every, 2}):
         model.config = own.model_copy(update={"exit_every": every})
         below = streams(model, first[0], [*exit_layers(model.config), last])
-        for kind in KINDS:
+        for kind in kinds:
             update = {"exit_confidence": kind, "exit_every": every}
             model.config, model.exit_gates = own.model_copy(update=update), None
             if kind == "learned":
@@ -255,6 +273,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="rows, one JSON object a line")
     parser.add_argument("--plot", type=Path, help="draw the rows of --out as this SVG file")
     parser.add_argument("--tokens", type=int, default=8192, help="of each half (%(default)s)")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="confidences")
     parser.add_argument("--fit", type=int, default=400, help="steps of the gates (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (%(default)s)")
     asked = parser.parse_args()
@@ -268,7 +287,7 @@ def main() -> None:
                 raise DataError("The checkpoint names no data.", next_step="Add --data FOLDER.")
             row = measure(
                 loaded, PreparedData.open(path), tokens=asked.tokens, fit=asked.fit,
-                repeats=asked.repeats,
+                repeats=asked.repeats, kinds=asked.kinds,
             )  # fmt: skip
             row |= {"data": Path(path).name, "date": datetime.date.today().isoformat()}
             row |= {"machine": describe_machine()}
@@ -276,7 +295,7 @@ def main() -> None:
                 rows.write(json.dumps(row) + "\n")
         if asked.plot:
             lines = asked.out.read_text(encoding="utf-8").splitlines()
-            asked.plot.write_text(plot([json.loads(line) for line in lines]), encoding="utf-8")
+            asked.plot.write_text(plot([parse_json(line) for line in lines]), encoding="utf-8")
     except HoloError as error:
         parser.error(" ".join(filter(None, (error.message, error.next_step))))
 

@@ -70,7 +70,7 @@ def prepare_all(out: Output, given: dict[str, Any], *, offline: bool, force: boo
                 )
         except HoloError as error:
             failed[row.name] = error.message
-            out.warn(f"{row.name} was left out: {error.message}")
+            out.warn(f"{row.name} was not prepared: {error.message}")
             continue
         made.append(result)
         for warning in result.warnings:

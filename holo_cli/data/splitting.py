@@ -133,7 +133,7 @@ def plan_split(first: Sequence[DocumentStats], complete: bool, fraction: float) 
 def languages_in(first: Sequence[DocumentStats], least: int = 2) -> set[str]:
     """The languages that the source gives, and the detected ones with enough of the text.
 
-    Fewer than `least` languages are left out: a single one needs no marker, and a source without
+    Fewer than `least` languages are dropped: a single one needs no marker, and a source without
     languages is then a set without languages.
     """
     given = {stats.language for stats in first if stats.language}

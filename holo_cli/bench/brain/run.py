@@ -138,7 +138,7 @@ class BrainBench:
         return self.recall.scores()
 
     def write_parts(self) -> list[Path]:
-        """The pages of the comparison and of recall, written anew; all pages of parts."""
+        """Write the pages of the comparison and of recall; returns all pages that exist."""
         compare_page.write_page(self.experiment, self.summary(), self.options.page)
         recall_page.write_page(self.recall, self.scores(), self.recall_options.page)
         pages = [self.options.page, part(self.page, "speed"), self.recall_options.page]

@@ -67,15 +67,15 @@ class NameBinding(Task):
 
 
 class NameRecall(Task):
-    """A few persons are told a name each, once, at the start; filler; one name is asked for.
+    """The names of a few persons are given once, at the start; after filler one is asked for.
 
         x    ! @3 n5 ! @1 n2 ~ ~ ~ ~ ~ ~ ~ ~ ? @3
         y    .  .  . .  .  . . . . . . . . . . n5
 
     ! tells and ? asks; `items` persons, in any order, each with another name of one token. The
-    filler (~) is random, so a case of T tokens puts T - 3 items - 2 tokens between the last name
-    told and the question. Names are drawn for every row: a right answer was learned from one
-    example, not from the weights.
+    filler (~) is random, so a case of T tokens puts T - 3 items - 2 tokens between the last
+    introduction and the question. Names are drawn for every row: a right answer was learned from
+    one example, not from the weights.
 
     The vocabulary: ! and ?, then fifths of the rest: one of persons, two of names, two of filler.
     """
@@ -83,7 +83,7 @@ class NameRecall(Task):
     title: ClassVar[str] = "Name recall"
     least_vocab: ClassVar[int] = 7  # ! and ?, a person, 2 names, 2 words of filler
     asks: ClassVar[str] = (
-        "Persons are told a name each at the start; predict the name of one after filler text."
+        "The names of a few persons are given at the start; predict one of them after filler text."
     )
     tell: ClassVar[int] = 0
     ask: ClassVar[int] = 1

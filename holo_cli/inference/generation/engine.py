@@ -315,8 +315,8 @@ class Decoding(Iterator[list[int | None]]):
             self._speculation.restart(self._state)
 
     def _guesses(self, seen: int) -> int:
-        """The most tokens to guess after the model has seen `seen`: none that nobody will draw, and
-        none beyond the context."""
+        """The most tokens to guess after the model has seen `seen`: no more than are still to be
+        drawn or fit into the context."""
         config, limit = self._config, self._engine.model.context_limit
         most = config.max_new_tokens - (len(self.ids[0]) - self._prompt_length) - 1
         if limit is not None:

@@ -15,6 +15,7 @@ Legend: S tokens of a round, C width, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -22,12 +23,11 @@ import torch
 from torch import Tensor
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.early_exit import NEVER, SupportsEarlyExit
+from holo_cli.inference.generation.exit_protocol import NEVER, SupportsEarlyExit
 from holo_cli.models.base import LanguageModel, State
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
-    from holo_cli.inference.generation.engine import Engine
     from holo_cli.inference.generation.sampling import SamplingConfig
 
 Guess = Callable[[Tensor, list[int]], int]  # logits (1, V), tokens guessed before -> the next one
@@ -55,6 +55,21 @@ class SupportsDrafting(Protocol):
 
     def draft(self, state: State, layers: int) -> Draft:
         """An empty draft after `state`."""
+        ...
+
+
+class Reads(Protocol):
+    """What a speculation needs of the engine."""
+
+    model: LanguageModel
+    end: int | None
+
+    def mode(self, single: bool) -> AbstractContextManager[None]:
+        """Settings for products of one row or of several."""
+        ...
+
+    def checked(self, logits: Tensor) -> Tensor:
+        """The logits, or an error where they are not finite."""
         ...
 
 
@@ -96,7 +111,7 @@ def check_drafting(model: LanguageModel, config: SamplingConfig) -> None:
 class Speculation:
     """Reads tokens one by one for a decoding, guessing `layers` deep what comes next."""
 
-    def __init__(self, engine: Engine, layers: int, state: State) -> None:
+    def __init__(self, engine: Reads, layers: int, state: State) -> None:
         self.counts = DraftCounts()
         self._engine, self._layers = engine, layers
         self._before = state

@@ -10,8 +10,9 @@ Legend: B rows (one while drafting), S tokens of the draft, C width, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,9 +22,8 @@ from holo_cli.layers.interfaces import Extras, ValueStream, Windows
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1.attention import AttentionState
 from holo_cli.models.brain_v1.block import BrainBlock, Side
-
-if TYPE_CHECKING:
-    from holo_cli.models.brain_v1.model import BrainState, Model
+from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.state import BrainState
 
 Seen = tuple[Tensor, ...]  # the windows of a block's convolutions
 
@@ -63,10 +63,27 @@ class Verified:
         return AttentionState(self.after.past.cut(length, reclaim=reclaim), total), windows
 
 
+class Drafts(Protocol):
+    """What a draft needs of the model, of which it runs the blocks itself."""
+
+    config: Config
+    embedding: Any  # tokens (B, T) and the last token before them -> (B, T, C)
+
+    def brain_blocks(self) -> list[BrainBlock]: ...
+
+    def value_stream(self, tokens: Tensor, like: Tensor) -> ValueStream | None: ...
+
+    def languages_at(self, tokens: Tensor, before: Tensor | None) -> Tensor | None: ...
+
+    def advanced(
+        self, state: Any, tokens: Tensor, mixers: Sequence[Any], windows: Sequence[Any]
+    ) -> BrainState: ...
+
+
 class Draft:
     """Tokens read after a state by the first `layers` layers, and then by the others."""
 
-    def __init__(self, model: Model, state: BrainState, layers: int) -> None:
+    def __init__(self, model: Drafts, state: BrainState, layers: int) -> None:
         self._model, self._start, self._layers = model, state, layers
         self._tokens: list[Tensor] = []
         self._streams: list[Tensor] = []  # after the first layers
@@ -117,7 +134,7 @@ class Draft:
     def state_after(self, count: int, *, reclaim: bool) -> BrainState:
         """The model's state after the first `count` >= 1 of the tokens, all layers passed.
 
-        `reclaim`: what goes on from it writes over the tokens after it without a copy; the draft
+        `reclaim`: what is read after it writes over the tokens after it without a copy; the draft
         and the states after more of its tokens are not to be used again.
         """
         mixers, windows = list(self._below[count][0]), list(self._below[count][1])

@@ -10,7 +10,7 @@ Legend: B rows, T positions, S positions of a step, C width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,14 +38,7 @@ from holo_cli.models.brain_v1.exits import (
 )
 from holo_cli.models.brain_v1.growth import grow
 from holo_cli.models.brain_v1.kwta import KWTA
-
-
-@dataclass(frozen=True)
-class BrainState(BackboneState):
-    """With the language of each row and the layers its tokens passed, both (B,) int64."""
-
-    language: Tensor
-    passed: Tensor
+from holo_cli.models.brain_v1.state import BrainState
 
 
 class Model(Backbone):
