@@ -22,9 +22,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from holo_cli.bench.recall.train import TEST, TRAIN
+from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks.names import NameRecall
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.models.backbone import BackboneState
@@ -34,39 +38,26 @@ from holo_cli.models.brain_v2.model import Model
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 
-TELL, ASK = 0, 1
+TELL, ASK = NameRecall.tell, NameRecall.ask
 FILLER_LENGTHS = (40, 80, 200, 400)  # tokens
 
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes of the generated sequences."""
+    """Rows of the task `name-recall` of `holo bench recall`, by the length of their filler."""
 
     told: int = 3  # people in a sequence
-    people: int = 8
-    names: int = 16
-    fillers: int = 24
+    vocabulary: int = 50
 
     @property
-    def vocabulary(self) -> int:
-        return 2 + self.people + self.names + self.fillers
+    def rows(self) -> NameRecall:
+        return NameRecall(self.vocabulary)
 
-    def draw(self, rows: int, filler: int, seed: int) -> tuple[Tensor, Tensor]:
+    def draw(self, rows: int, filler: int, seed: int, stream: int = TRAIN) -> tuple[Tensor, Tensor]:
         """Prompts with their question, (rows, 3 told + filler + 2) int64, and answers, (rows,)."""
-        make = torch.Generator().manual_seed(seed)
-        first_name = 2 + self.people
-        who = torch.rand(rows, self.people, generator=make).argsort(1)[:, : self.told]
-        names = torch.rand(rows, self.names, generator=make).argsort(1)[:, : self.told]
-        tell = torch.full_like(who, TELL)
-        told = torch.stack((tell, 2 + who, first_name + names), dim=2).flatten(1)
-        padding = (
-            first_name + self.names + torch.randint(0, self.fillers, (rows, filler), generator=make)
-        )
-        asked = torch.randint(0, self.told, (rows, 1), generator=make)
-        question = torch.cat((torch.full_like(asked, ASK), 2 + who.gather(1, asked)), dim=1)
-        return torch.cat((told, padding, question), dim=1), first_name + names.gather(1, asked)[
-            :, 0
-        ]
+        case = Case(3 * self.told + filler + 2, self.told)
+        x, y = self.rows.sample(np.random.default_rng([stream, seed]), rows, case)
+        return torch.from_numpy(x), torch.from_numpy(y[:, -1].copy())
 
 
 def make_model(task: Task, **given: Any) -> Model:
@@ -118,7 +109,7 @@ def without(state: BackboneState, part: str) -> BackboneState:
 def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> dict[str, float]:
     """Share of correct answers after this much filler, unchanged and with a part set to zero."""
     model.eval()
-    tokens, answers = task.draw(rows, filler, seed=-1 - seed)
+    tokens, answers = task.draw(rows, filler, seed=seed, stream=TEST)
     _, state = model.step(tokens[:, :-2], model.init_state(rows))
     assert isinstance(state, BackboneState)
     found = {}
@@ -142,7 +133,7 @@ def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> li
     about = {
         "model": "brain-v2", "seed": seed, "steps": steps, "rows": rows, "trained_filler": longest,
         "parameters": sum(p.numel() for p in model.parameters()), "loss": losses[-1],
-        "state_bytes": model.state_bytes(1), "chance": 1 / task.names,
+        "state_bytes": model.state_bytes(1), "chance": task.rows.chance,
     }  # fmt: skip
     return [
         {**about, "filler": filler, **measure(model, task, filler, rows=500, seed=seed)}

@@ -160,8 +160,8 @@ def presets_folder(name: str) -> Path | None:
 
 def preset_names(name: str) -> list[str]:
     """The presets of a model, smallest first as far as the usual names go; [] for one without."""
-    order = ["tiny", "mini", "shakespeare-fast", "small", "25m", "wikitext103-25m"]
-    order += ["gpt2-124m", "medium", "227m", "large", "xlarge"]
+    order = ["tiny", "cortex", "full", "newton", "mini", "shakespeare-fast", "small", "25m"]
+    order += ["wikitext103-25m", "gpt2-124m", "medium", "227m", "large", "xlarge"]
     folder = presets_folder(name)
     presets = [] if folder is None else [p.stem for p in folder.glob("*.toml")]
     return sorted(presets, key=lambda p: (order.index(p) if p in order else len(order), p))

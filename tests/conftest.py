@@ -28,3 +28,11 @@ def same_random_numbers() -> None:
         sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def own_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--offline` sets these for the process: undone after each test."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)

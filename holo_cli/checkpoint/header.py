@@ -78,8 +78,23 @@ class Losses(BaseModel):
     best_val: float | None = None
 
 
+class SetInfo(BaseModel):
+    """One of several sets that were trained on together; the weights have the sum 1."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Name = ""
+    path: str = ""
+    fingerprint: str = ""
+    weight: float = Field(1.0, gt=0, le=1)
+    documents: Count = 0
+
+
 class DataInfo(BaseModel):
-    """The prepared set that was trained on: documents and languages are counts."""
+    """The prepared set that was trained on: documents and languages are counts.
+
+    Of several sets it has the sums, the path of the first, and each of them in `sets`.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -89,6 +104,12 @@ class DataInfo(BaseModel):
     documents: Count | dict[Name, Count] = 0
     languages: dict[Name, Any] = Field(default_factory=dict)
     markers: bool = False
+    sets: list[SetInfo] = Field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """The name; of several sets each with its share: "a (70 %) + b (30 %)"."""
+        return " + ".join(f"{s.name} ({s.weight:.1%})" for s in self.sets) or self.name
 
 
 class Origin(BaseModel):
@@ -125,6 +146,7 @@ class HistoryRow(BaseModel):
     val_loss: float | None = None
     bpb: float | None = None
     train_seconds: float | None = None
+    sets: dict[Name, dict[Name, float | None]] = {}  # figures of each of several sets
 
 
 _HISTORY = TypeAdapter(list[HistoryRow])

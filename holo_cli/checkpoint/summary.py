@@ -44,7 +44,7 @@ def inspect_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, An
             "specials": header.tokenizer.get("specials"),
             "vocab_size": header.config["model"].get("vocab_size"),
         },
-        "data": header.data.model_dump(),
+        "data": header.data.model_dump(exclude=None if header.data.sets else {"sets"}),
         "history": header.history,
         "stages": [row.model_dump() for row in header.stages],
         "origins": [origin.model_dump() for origin in header.origins],

@@ -5,7 +5,14 @@ Each command is in a file beside this one and imports its library inside its fun
 
 from __future__ import annotations
 
-from holo_cli.cli import bench_compare, bench_controls, bench_ladder, bench_recall, bench_speed
+from holo_cli.cli import (
+    bench_brain,
+    bench_compare,
+    bench_controls,
+    bench_ladder,
+    bench_recall,
+    bench_speed,
+)
 from holo_cli.cli.help import App
 
 app = App()
@@ -20,6 +27,7 @@ app.command("compare")(bench_compare.compare)
 app.command("ladder")(bench_ladder.ladder)
 app.command("controls")(bench_controls.controls)
 app.command("recall")(bench_recall.recall)
+app.command("brain")(bench_brain.brain)
 app.command("speed")(bench_speed.speed)
 app.command("scaling")(bench_speed.scaling)
 app.command("decode")(bench_speed.decode)

@@ -31,6 +31,8 @@ def chat(
     seed: options.Seed = None,
     lang: options.Lang = None,
     exit_threshold: options.ExitThreshold = None,
+    draft_layers: options.DraftLayers = None,
+    draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     verbosity: options.Verbosity = None,
@@ -57,6 +59,8 @@ def chat(
         no_repeat_ngram_size=no_repeat_ngram_size,
         stop=stop,
         seed=seed,
+        draft_layers=draft_layers,
+        draft_tokens=draft_tokens,
     )
     sampling = SamplingConfig.from_options(given)
     loaded = load(checkpoint, device, dtype)

@@ -9,6 +9,7 @@ import typer
 from holo_cli.cli import bench_options, complete, options
 from holo_cli.errors import CheckError, UsageError, nearest
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 from holo_cli.wording import counted
 
 
@@ -79,9 +80,10 @@ def check(
             [(f.check, f.required, f.measured, f.result) for f in own],
         )
         out.text("")
-    shape = "2 layers, width 16, 29 tokens, unless the case says otherwise; float64 on the CPU"
+    shape = "2 layers, width 16, 29 tokens, unless the case says otherwise; float64 on the CPU, "
+    shape += "float32 in training"
     made = ", ".join(" ".join(pair) for pair in versions().items())
-    out.text(f"{shape}, float32 in training. {made}.")
+    out.text(f"{translate(shape)}. {made}.")
     if failed:
         first = failed[0]
         more = f" {len(failed) - 1} more failed." if len(failed) > 1 else ""

@@ -37,8 +37,9 @@ def datasets(
         out.end("", f"holo datasets {rows[0]['name']}")
         return
     row = rows[0].pop("row")
-    for key, value in rows[0].items():
-        shown = " ".join(value) if isinstance(value, list | tuple) else value
-        out.facts([(f"{key.replace('_', ' '):<12}", shown)])
-    out.facts([(f"{'example row':<12}", dumps(row))])
+    facts = [
+        (key.replace("_", " "), " ".join(value) if isinstance(value, list | tuple) else value)
+        for key, value in rows[0].items()
+    ]
+    out.facts([*facts, ("example row", dumps(row))])
     out.end("", rows[0]["prepare"])

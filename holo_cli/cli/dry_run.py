@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.cli import train_data
 from holo_cli.cli.output import Output, count, size
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -44,8 +45,10 @@ def show(resolved: Resolved, out: Output, force: bool = False) -> None:
     )
     chosen = (("name", resolved.model_name), ("preset", resolved.preset))
     head = [*chosen, ("recipe", resolved.recipe)]
-    rows = [(key, value, resolved.provenance[key]) for key, value in [*head, *values.items()]]
-    out.table(("key", "value", "from"), rows)
+    rows = [
+        (key, value, translate(resolved.provenance[key])) for key, value in [*head, *values.items()]
+    ]
+    out.table(("key", "value", "from"), rows, literal=True)
     out.text("")
     out.facts((label(name), readable(name, value)) for name, value in estimated.items())
     if growth:
@@ -78,12 +81,12 @@ def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
 def vocabulary(resolved: Resolved, out: Output) -> int:
     """The vocabulary size of the data's tokenizer, or the default size if nothing is prepared
     yet."""
-    if not resolved.data.path:
+    if not (resolved.data.path or resolved.data.sets):
         out.note(f"No prepared set yet: assuming a vocabulary of {ASSUMED_VOCABULARY:,} tokens.")
         return ASSUMED_VOCABULARY
-    from holo_cli.data.dataset import PreparedData
+    from holo_cli.data.combined import open_data
 
-    return int(PreparedData.open(resolved.data.path, verify=False).tokenizer.vocab_size)
+    return int(open_data(resolved.data, verify=False).tokenizer.vocab_size)
 
 
 def label(name: str) -> str:

@@ -273,6 +273,7 @@ def _texts(
             out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
         return given_texts(loaded, given[:max_docs], lang=lang), ", ".join(map(str, files))
     from holo_cli.data.dataset import PreparedData
+    from holo_cli.inference.trained_data import open_trained
 
     path = data or loaded.header.data.path
     if not path:
@@ -280,7 +281,7 @@ def _texts(
             "The checkpoint does not name its training data.",
             next_step="Give a prepared set with --data NAME or a text with --file FILE.",
         )
-    opened = PreparedData.open(path)
+    opened = PreparedData.open(path) if data else open_trained(loaded.header.data)
     _check_own(loaded.header, opened, data, out)
     texts, retokenized = prepared_texts(loaded, opened, split, lang=lang, max_docs=max_docs)
     if retokenized:
@@ -288,7 +289,7 @@ def _texts(
             f"{path} was prepared with another tokenizer and is tokenized again with the "
             "checkpoint's. Compare bits per byte, not losses."
         )
-    return texts, f"{opened.path.as_posix()}, {split}"
+    return texts, f"{opened.shown}, {split}"
 
 
 def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Output) -> None:
@@ -298,7 +299,10 @@ def _check_own(header: Header, opened: PreparedData, asked: str | None, out: Out
     """
     from holo_cli.paths import DATA
 
-    trained, path = header.data, opened.path.as_posix()
+    trained, path = header.data, opened.shown
+    for one in trained.sets if asked is not None else ():
+        if opened.path.resolve() == Path(one.path).resolve():
+            trained = trained.model_copy(update=one.model_dump(include={"fingerprint", "path"}))
     same = opened.matches_fingerprint(trained.fingerprint)
     if asked is not None:
         own = opened.name == trained.name or opened.path.resolve() == Path(trained.path).resolve()

@@ -15,6 +15,7 @@ from holo_cli.cli.output import Output, count, duration
 
 if TYPE_CHECKING:
     from holo_cli.cli.progress import Events
+    from holo_cli.config.training_schema import DataConfig
     from holo_cli.data.dataset import PreparedData
 
 BALANCED = 20.0  # tokens per parameter
@@ -25,13 +26,13 @@ OWN = "stories"  # the embedded source: known text, for which these rules are to
 Event = dict[str, Any]
 
 
-def expecting(show: Events, path: str, out: Output) -> Callable[[Event], None]:
+def expecting(show: Events, config: DataConfig, out: Output) -> Callable[[Event], None]:
     """The renderer `show`, with a few lines after the first measured speed of a first run."""
     if out.json or out.quiet or out.silent:
         return show
-    from holo_cli.data.dataset import PreparedData
+    from holo_cli.data.combined import open_data
 
-    data = PreparedData.open(path, verify=False)
+    data = open_data(config, verify=False)
     if not is_first(data):
         return show
     start: Event = {}

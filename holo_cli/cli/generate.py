@@ -12,6 +12,7 @@ from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import DataError, UsageError
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def generate(
         ),
     ] = None,
     exit_threshold: options.ExitThreshold = None,
+    draft_layers: options.DraftLayers = None,
+    draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     json: options.Json = False,
@@ -96,6 +99,8 @@ def generate(
             stop=stop,
             num_samples=num_samples,
             seed=seed,
+            draft_layers=draft_layers,
+            draft_tokens=draft_tokens,
         )
     )
     loaded = load(checkpoint, device, dtype)
@@ -110,13 +115,23 @@ def generate(
     samples = generation.samples
     result = {"samples": [asdict(s) for s in samples], "prompt_tokens": generation.prompt_tokens}
     depth = mean_depth(generation.decoding.state)
-    out.document(result if depth is None else result | {"mean_depth": round(depth, 3)})
+    drafted = generation.decoding.drafted
+    out.document(
+        result
+        | ({} if depth is None else {"mean_depth": round(depth, 3)})
+        | ({} if drafted is None else {"draft": asdict(drafted)})
+    )
     for sample in samples:
         out.note(sample_line(sample, generation.prompt_tokens))
     if exit_threshold is not None and depth is not None:
         layers = loaded.config.layers
         out.note(
             f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
+        )
+    if drafted is not None:
+        out.note(
+            f"Drafts: {drafted.accepted} of {counted(drafted.guessed, 'guessed token')} accepted, "
+            f"in {counted(drafted.rounds, 'pass')} of all layers."
         )
     from holo_cli.plugins import option
 
@@ -166,7 +181,7 @@ def write(generation: TextGeneration, out: Output, prompt: str) -> None:
     follows the prompt, dimmed."""
     many = len(generation.samples) > 1
     if many:
-        out.text("--- sample 1")
+        out.text(translate(f"--- sample {1}"))
     shown = ""
     out.before(shortened(prompt))
     for piece in generation:
@@ -178,7 +193,7 @@ def write(generation: TextGeneration, out: Output, prompt: str) -> None:
             return
     out.text("", end="" if shown.endswith("\n") else "\n")
     for number, sample in enumerate(generation.samples[1:], start=2):
-        out.text(f"--- sample {number}")
+        out.text(translate(f"--- sample {number}"))
         out.before(shortened(prompt))
         out.verbatim(sample.text)
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+from typer.exceptions import TyperException
 
+from holo_cli.cli import old_flags
 from holo_cli.errors import UsageError
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
@@ -88,6 +90,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo bench recall --preset tiny",
         "holo bench recall --models vanilla,mamba --jobs 2",
     ),
+    "bench brain": (
+        "holo bench brain --preset tiny --data stories",
+        "holo bench brain --data stories --markdown",
+    ),
     "bench speed": (
         "holo bench speed --models vanilla,ngt --preset tiny",
         "holo bench speed --context 1024 --batch-size 4 --json",
@@ -130,6 +136,15 @@ def _refuse_repeated(ctx: Any, order: Sequence[Any]) -> None:
         seen.add(parameter.name)
 
 
+def _replaced(error: TyperException, ctx: Any, parameters: Sequence[Any]) -> UsageError | None:
+    """The error that names what replaces an option of another project; None for any other error."""
+    name = getattr(error, "option_name", None)
+    known = {flag for p in parameters for flag in (*p.opts, *p.secondary_opts)}
+    if name is None or name in known:
+        return None
+    return old_flags.unknown_option(name, ctx.command_path, known)
+
+
 class Command(TyperCommand):
     """A command whose help ends with its examples, and that takes each option once."""
 
@@ -138,7 +153,12 @@ class Command(TyperCommand):
         parse = parser.parse_args
 
         def parse_args(args: list[str]) -> Any:
-            values, rest, order = parse(args)
+            try:
+                values, rest, order = parse(args)
+            except TyperException as error:
+                if (replaced := _replaced(error, ctx, self.get_params(ctx))) is not None:
+                    raise replaced from error
+                raise
             _refuse_repeated(ctx, order)
             return values, rest, order
 

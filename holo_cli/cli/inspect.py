@@ -8,6 +8,7 @@ from typing import Any
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, count, size
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 
 
 def inspect(
@@ -28,15 +29,15 @@ def inspect(
     out.facts(header(found))
     for section, table in found["config"].items():
         out.text(f"\n[{section}]")
-        out.facts(table.items())
+        out.facts(table.items(), literal=True)
     for title in ("stages", "history"):
         if found[title]:
-            out.text(f"\n{title}")
+            out.text(f"\n{translate(title)}")
             entries(found[title], out)
     if verbosity:
-        out.text("\ntensors")
+        out.text("\n" + translate("tensors"))
         tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
-        out.table(("name", "shape", "dtype"), tensors)
+        out.table(("name", "shape", "dtype"), tensors, literal=True)
     check(found, out)
     then = "holo resume" if found["kind"] == "last" else "holo generate -c"
     out.end("", f"{then} {quoted(found['path'])}")
@@ -55,11 +56,27 @@ def check(found: dict[str, Any], out: Output) -> None:
         raise damaged(Path(found["path"]), f"the tensor '{first}'{also} differs from its digest")
 
 
+def data_line(data: dict[str, Any]) -> str:
+    """The set's name, or those of several sets with their shares."""
+    from holo_cli.checkpoint.header import DataInfo
+
+    return DataInfo.model_validate(data).title or "unknown"
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the history with the loss of each of several sets in a column of its own."""
+    sets = row.get("sets", {}).items()
+    rest = {key: value for key, value in row.items() if key != "sets"}
+    return rest | {f"val_loss {name}": figures.get("val_loss") for name, figures in sets}
+
+
 def entries(found: list[dict[str, Any]], out: Output) -> None:
     """Prints a table of rows that may have different keys."""
+    found = [flat(row) for row in found]
     columns = list(dict.fromkeys(key for entry in found for key in entry))
     rows = [[entry.get(column, "") for column in columns] for entry in found]
-    out.table(columns, [[f"{v:.6g}" if isinstance(v, float) else v for v in r] for r in rows])
+    shown = [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
+    out.table(columns, shown, literal=True)
 
 
 def origin_line(row: dict[str, Any]) -> str:
@@ -106,7 +123,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),
         *(("started from", origin_line(row)) for row in reversed(found["origins"])),
         ("tokenizer", tokenizer_line(tokenizer)),
-        ("data", found["data"]["name"] or "unknown"),
+        ("data", data_line(found["data"])),
         (
             "written",
             f"{found['created']} by " + ", ".join(map(" ".join, found["versions"].items())),

@@ -12,6 +12,7 @@ from holo_cli.cli.output import Output, count, size
 from holo_cli.errors import ModelError
 from holo_cli.names import quoted
 from holo_cli.plugins import is_file
+from holo_cli.translation import translate
 
 MEMORIES_GB = (0.5, 3, 6, 12, 24)  # of small machines and of common GPUs
 
@@ -65,7 +66,7 @@ def models(
     found = costs(name, vocab_size, recipe)
     row = {**one(name), "vocab_size": vocab_size, "costs": found, "fits": fits(found)}
     out.document({"models": [row]})
-    out.text(f"{row['name']}: {row['mechanism']}\n")
+    out.text(f"{row['name']}: {translate(row['mechanism'])}\n")
     table = [
         (preset, *(show(cost[key]) for key, _, show in COSTS))
         for preset, cost in row["costs"].items()
@@ -139,7 +140,8 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
         resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
         with torch.device("meta"):  # shapes only: a preset of any size, in no memory
             described = build_model(name, resolved.model).describe()
-        memory = estimate(resolved, vocab_size)["total_bytes"]
+        # a list shows every preset, also those that this machine cannot train
+        memory = estimate(resolved, vocab_size, force=True)["total_bytes"]
         found[preset or "defaults"] = {
             **dataclasses.asdict(described),
             "train_memory_bytes": memory,

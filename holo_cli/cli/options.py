@@ -251,7 +251,7 @@ SpanPenalty = Annotated[
         "--span-penalty",
         metavar="X",
         help="Make it less likely that a span of two or more tokens is repeated, the longer the "
-        "span the less; 0 disables (default: 0).",
+        "span the less; 0 disables (default: 0.8 with temperature 0, else 0).",
     ),
 ]
 NoRepeatNgram = Annotated[
@@ -266,6 +266,23 @@ Stop = Annotated[
     list[str] | None,
     typer.Option(
         "--stop", metavar="TEXT", help="End the text before this string. May be repeated."
+    ),
+]
+DraftLayers = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-layers",
+        metavar="N",
+        help="Self-speculation: the first N layers guess tokens that all layers check in one pass; "
+        "the text stays the same; 0 disables (default: 0).",
+    ),
+]
+DraftTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--draft-tokens",
+        metavar="N",
+        help="With --draft-layers: maximum number of tokens guessed at a time (default: 4).",
     ),
 ]
 ExitThreshold = Annotated[

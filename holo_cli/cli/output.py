@@ -112,11 +112,13 @@ class Output:
         if self.json:
             self._write(dumps(data) + "\n")
 
-    def facts(self, rows: Iterable[tuple[str, object]]) -> None:
-        """Names and values in two columns, each on one line."""
-        rows = [
-            (translate(one_line(name)), translate(one_line(str(value)))) for name, value in rows
-        ]
+    def facts(self, rows: Iterable[tuple[str, object]], literal: bool = False) -> None:
+        """Names and values in two columns, each on one line.
+
+        With `literal` they are keys and values as a user types them: never translated.
+        """
+        word = one_line if literal else _translated
+        rows = [(word(name), word(str(value))) for name, value in rows]
         width = max((shown(name) for name, _ in rows), default=0)
         for name, value in rows:
             self.text(f"{table_layout.padded(name, width)}  {value}".rstrip())
@@ -126,11 +128,13 @@ class Output:
         columns: Sequence[str],
         rows: Sequence[Sequence[object]],
         width: int | None = None,
+        literal: bool = False,
     ) -> None:
         """A framed table on a terminal, otherwise columns aligned by spaces, or Markdown.
 
         With `width` the table is fitted to a width: words are wrapped and, if that is not enough,
-        the columns are split into several tables. Numbers are never broken.
+        the columns are split into several tables. Numbers are never broken. With `literal` the
+        cells are keys and values as a user types them: only the headings are translated.
         """
         if self.json:
             return
@@ -140,7 +144,8 @@ class Output:
             self.text("\n" + markdown.table(columns, body) + "\n")
             return
         columns = [translate(column) for column in columns]
-        body = [[translate(cell) for cell in row] for row in body]
+        if not literal:
+            body = [[translate(cell) for cell in row] for row in body]
         if is_terminal(sys.stdout):
             self._framed(columns, body, width)
             return
@@ -233,6 +238,10 @@ class _Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
+
+
+def _translated(text: str) -> str:
+    return translate(one_line(text))
 
 
 def dumps(data: Mapping[str, Any], indent: int | None = None) -> str:

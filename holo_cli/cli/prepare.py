@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from holo_cli.cli import complete, options
+from holo_cli.cli import complete, options, prepare_all
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.names import quoted
 
@@ -16,16 +16,18 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="[NAME]...",
-            help="Sources from `holo datasets`, or your own name for --source.",
+            help="Sources from `holo datasets` (all: each of them as its own set), or your own "
+            "name for --source.",
             autocompletion=complete.sources,
         ),
     ] = None,
     source: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--source",
             metavar="PATH",
-            help="Your text: a file, a folder, a glob pattern, or - for standard input.",
+            help="Your text: a file, a folder, a glob pattern, or - for standard input; may be "
+            "repeated.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -132,7 +134,7 @@ def prepare(
         out=out_folder,
         tokenizer=tokenizer,
         vocab_size=vocab_size,
-        source=source,
+        source=source or None,
         text_field=text_field,
         encoding=encoding,
         lang=[code.strip() for code in lang.split(",")] if lang else None,
@@ -146,6 +148,9 @@ def prepare(
         seed=seed,
         workers=workers,
     )
+    if prepare_all.asked(names, source):
+        prepare_all.prepare_all(out, given, offline=offline, force=force)
+        return
     with Preparing(out) as progress:
         prepared = library.prepare(
             names or [],

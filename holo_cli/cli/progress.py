@@ -82,6 +82,10 @@ class Events:
         best = "  best so far" if event.get("best") else ""
         bpb = f"  {event['bpb']:.3f} bits per byte" if event.get("bpb") is not None else ""
         self._say(f"step {event['step']}  val loss {event['val_loss']:.4f}{bpb}{best}")
+        for name, one in event.get("sets", {}).items():
+            self._say(
+                f"{EMPTY}{name}  val loss {one['val_loss']:.4f}  {one['bpb']:.3f} bits per byte"
+            )
         if event.get("sample"):
             for line in str(event["sample"]).split("\n"):
                 self._say(EMPTY + line)
@@ -104,7 +108,10 @@ class Events:
 
 def start_line(event: Mapping[str, Any]) -> str:
     """The first line of a run: its name and facts, as far as the event has them."""
-    facts = [str(event[key]) for key in ("model", "data", "device", "dtype") if event.get(key)]
+    keys = ("model", "data", "device", "dtype")
+    facts = [
+        _data_of(event) if key == "data" else str(event[key]) for key in keys if event.get(key)
+    ]
     if event.get("parameters"):
         facts.insert(1, f"{count(event['parameters'])} parameters")
     if event.get("step"):
@@ -114,7 +121,13 @@ def start_line(event: Mapping[str, Any]) -> str:
     if event.get("memory_bytes"):
         facts.append(f"memory about {size(event['memory_bytes'])}")
     name = f"Run {event['run']}" if event.get("run") else "Training"
-    return f"{name}: {', '.join(facts)}" if facts else name
+    return f"{name}: {', '.join(map(translate, facts))}" if facts else name
+
+
+def _data_of(event: Mapping[str, Any]) -> str:
+    """The set's name, or those of several sets with their shares."""
+    shares = (f"{one['name']} ({one['weight']:.1%})" for one in event.get("sets", ()))
+    return " + ".join(shares) or str(event["data"])
 
 
 def stage_line(event: Mapping[str, Any]) -> str:
@@ -174,7 +187,7 @@ class Bar:
         May be called at any rate: tqdm redraws at most four times a second.
         """
         bar_format = "{bar:24} {percentage:3.0f}% {desc}" if total else "{desc}"
-        facts = one_line(facts)
+        facts = translate(one_line(facts))
         if self._bar is None:
             from tqdm import tqdm
 

@@ -11,6 +11,7 @@ from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
 from holo_cli.names import quoted
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.config.resolve import Resolved
@@ -30,12 +31,13 @@ def train(
         ),
     ] = None,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--data",
-            metavar="NAME",
+            metavar="NAME[=WEIGHT]",
             help="Prepared set, by name or path (default: the only one, else the embedded "
-            "stories).",
+            "stories); several of them, for example --data a=0.7 --data b=0.3, are mixed by "
+            "weight, or by their tokens.",
             autocompletion=complete.prepared,
         ),
     ] = None,
@@ -118,7 +120,7 @@ def train(
     """
     out = Output(json=json, verbosity=verbosity)
     flags = {
-        "data.path": data,
+        **_data_keys(data),
         "model.context": context,
         "training.steps": steps,
         "training.batch_size": batch_size,
@@ -164,10 +166,17 @@ def train(
     with Events(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
-            events=expecting(events, resolved.data.path, out), sampler=sample_text,
+            events=expecting(events, resolved.data, out), sampler=sample_text,
             start=origin,
         )  # fmt: skip
     finish(done, out)
+
+
+def _data_keys(data: list[str] | None) -> dict[str, object]:
+    """Both keys, so that one of them never meets the other of an earlier layer."""
+    if not data:
+        return {}
+    return {"data.path": data[0] if len(data) == 1 else "", "data.sets": data * (len(data) > 1)}
 
 
 def _check_start(preset: str | None, recipe: str | None) -> None:
@@ -194,6 +203,6 @@ def finish(done: dict[str, object], out: Output) -> None:
 
     if not out.json:
         for line in summary(done):
-            out.text(line)
+            out.text(translate(line))
     best = done.get("best") or done.get("last")
     out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

@@ -20,7 +20,7 @@ def choose(resolved: Resolved, out: Output, *, prepare: bool = True) -> Resolved
 
     If none is prepared, the embedded stories are prepared first; with `prepare=False` the path
     stays empty."""
-    if resolved.data.path:
+    if resolved.data.path or resolved.data.sets:
         return resolved
     from holo_cli.data.dataset import find_prepared
 

@@ -19,7 +19,7 @@ PREFIX = "HOLO_"
 # Variables that begin with HOLO_ and are no setting.
 OTHER_VARIABLES = frozenset({"HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"})
 # Flags whose name is not that of the key they set.
-_FLAG_NAMES = {"data.path": "--data"}
+_FLAG_NAMES = {"data.path": "--data", "data.sets": "--data"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,13 @@ class TrainingConfig(BaseModel):
     init_seed: Seed | None = Field(
         None, description="seed of the initial weights; none: that of training.seed"
     )
+    unlikelihood: float = Field(
+        0.0, ge=0, le=100, description="weight of the penalty on tokens that repeat; 0 is off"
+    )
+    unlikelihood_span: int = Field(
+        1, ge=1, le=64,
+        description="tokens of a repeated span from which its last one is penalized",
+    )  # fmt: skip
     ramp_steps: float = Field(
         0.0, ge=0, le=1, description="share of the steps trained with a shorter context first"
     )
@@ -109,6 +116,9 @@ class DataConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = Field("", description="folder or name of a prepared set; empty: the only one")
+    sets: tuple[str, ...] = Field(
+        (), description="several sets in place of data.path, each NAME or NAME=WEIGHT"
+    )
     verify: bool = Field(True, description="check the shards' hashes before training")
     balance: bool = Field(
         False, description="read rows of each language equally often, however much there is of it"
@@ -116,3 +126,9 @@ class DataConfig(BaseModel):
     document_mask: bool = Field(
         False, description="no row holds two documents, so nothing is seen across their borders"
     )
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> DataConfig:
+        if self.path and self.sets:
+            raise ValueError("data.path and data.sets cannot be combined")
+        return self

@@ -27,6 +27,7 @@ from holo_cli.data.windows import (
 )
 from holo_cli.errors import UsageError
 
+_OF_A_SET = 1_000_000  # keeps the seeds of sets off those of languages
 SMALLEST_SHARE = 0.01  # of the tokens: a rarer language is not balanced (often misdetected)
 
 
@@ -49,23 +50,28 @@ class TrainBatches:
         *,
         balance: bool = False,
         document_mask: bool = False,
+        number: int | None = None,
     ) -> Self:
         """Batches of the training split of a set.
 
         `balance`: equally many windows of each language. `document_mask`: no window contains two
-        documents. Raises DataError for too few tokens, UsageError for fewer than two languages.
+        documents. `number`: which of several sets this is, so that equal ones are read in different
+        orders. Raises DataError for too few tokens, UsageError for fewer than two languages.
         """
         shards = data.split("train")
         stream = TokenStream(shards)
+        base = [seed] if number is None else [seed, _OF_A_SET + number]
         if not balance and not document_mask:
-            return cls(shards, context, seed)
+            batches = cls.__new__(cls)
+            batches._use([StreamWindows(stream, context, base)], seed)
+            return batches
         starts, lengths = documents(data)
         groups = {"": np.arange(len(starts))}
         if balance:
             groups = by_language(data, lengths)
         parts: list[Windows] = []
-        for number, (code, chosen) in enumerate(groups.items()):
-            own = [seed, number] if balance else [seed]
+        for language, (code, chosen) in enumerate(groups.items()):
+            own = [*base, language] if balance else base
             if document_mask:
                 parts.append(
                     DocumentWindows(

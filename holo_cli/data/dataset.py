@@ -58,6 +58,11 @@ class PreparedData:
         return self.meta.name
 
     @property
+    def shown(self) -> str:
+        """The folder, as messages name it."""
+        return self.path.as_posix()
+
+    @property
     def dtype(self) -> np.dtype[Any]:
         """Dtype of the tokens on disk: little-endian uint16 or uint32."""
         return np.dtype(self.meta.dtype).newbyteorder("<")

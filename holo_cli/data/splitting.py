@@ -9,18 +9,22 @@ are read once before anything is written, so that in a small set neither split i
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 from holo_cli.data.document import Document
+from holo_cli.data.language import detect
 from holo_cli.data.meta import Split
 from holo_cli.data.segment import split_in_two
 from holo_cli.errors import DataError
 
 VAL_FRACTION = 0.05
 DIVISIBLE = 1000  # mean characters above which each document may be divided into both splits
+LEAST_SHARE = 0.01  # of the characters: of a language that is marked though no source names it
+VOTE_LETTERS, VOTE_SAMPLE = 30, 900  # fewer letters say little about the language
 PEEK_DOCUMENTS, PEEK_CHARACTERS, PEEK_LEAST = 1000, 16_000_000, 100
 
 
@@ -38,6 +42,7 @@ class SplitPlan:
     cut: bool
     fraction: float
     languages: tuple[str, ...]  # languages found in the set so far
+    marked: bool = False  # also a single language gets its marker, which a given tokenizer has
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; `SplitPlan.of` is the inverse."""
@@ -65,17 +70,26 @@ class DocumentStats:
 
     fraction: float | None  # `hash_fraction` of the text; None where the source sets the split
     characters: int
-    language: str
+    language: str  # as the source says
     split: str
+    detected: str = ""  # where the source says none, and languages are asked for
 
     @classmethod
-    def of(cls, document: Document) -> DocumentStats:
+    def of(cls, document: Document, languages: bool = False) -> DocumentStats:
         fraction = None if document.split else hash_fraction(document.text)
-        return cls(fraction, len(document.text), document.language, document.split)
+        known, text = document.language, document.text
+        detected = ""
+        if languages and not known and sum(map(str.isalpha, text[:VOTE_SAMPLE])) >= VOTE_LETTERS:
+            detected = detect(text)
+        return cls(fraction, len(text), known, document.split, detected)
 
 
-def peek(documents: Iterable[Document]) -> tuple[list[DocumentStats], bool]:
+def peek(
+    documents: Iterable[Document], languages: bool = False
+) -> tuple[list[DocumentStats], bool]:
     """Statistics of the first documents of a set, and whether these are all of it.
+
+    `languages`: detect those that the source does not give.
 
     At least `PEEK_LEAST` documents are read, however long they are: fewer would not estimate the
     share that the hash puts into validation.
@@ -84,7 +98,7 @@ def peek(documents: Iterable[Document]) -> tuple[list[DocumentStats], bool]:
     first: list[DocumentStats] = []
     size = 0
     for document in islice(stream, PEEK_DOCUMENTS):
-        first.append(DocumentStats.of(document))
+        first.append(DocumentStats.of(document, languages))
         size += len(document.text)
         if size > PEEK_CHARACTERS and len(first) >= PEEK_LEAST:
             break
@@ -96,7 +110,7 @@ def plan_split(first: Sequence[DocumentStats], complete: bool, fraction: float) 
 
     `complete`: these are all documents. Raises DataError for too little text.
     """
-    languages = tuple(sorted({stats.language for stats in first if stats.language}))
+    languages = tuple(sorted(languages_in(first)))
     declared = {stats.split for stats in first if stats.split}
     free = sorted({stats.fraction for stats in first if stats.fraction is not None})
     threshold = fraction
@@ -114,6 +128,21 @@ def plan_split(first: Sequence[DocumentStats], complete: bool, fraction: float) 
             next_step="Use a source with more text.",
         )
     return SplitPlan(threshold, one_text or one_side, fraction, languages)
+
+
+def languages_in(first: Sequence[DocumentStats], least: int = 2) -> set[str]:
+    """The languages that the source gives, and the detected ones with enough of the text.
+
+    Fewer than `least` languages are dropped: a single one needs no marker, and a source without
+    languages is then a set without languages.
+    """
+    given = {stats.language for stats in first if stats.language}
+    sizes: Counter[str] = Counter()
+    for stats in first:
+        sizes[stats.language or stats.detected] += stats.characters
+    enough = LEAST_SHARE * sizes.total()
+    found = given | {code for code, size in sizes.items() if code and size > enough}
+    return found if len(found) >= least else given
 
 
 def _fit_small(

@@ -33,6 +33,18 @@ class KVCache:
         grown._store = store
         return grown
 
+    def cut(self, length: int, *, reclaim: bool) -> KVCache:
+        """The first `length` positions, in the same buffers; self stays valid.
+
+        `reclaim`: the cut cache is continued in place, over the positions after it, unless another
+        state has continued self; caches longer than `length` are then not to be used again.
+        """
+        shorter = KVCache.__new__(KVCache)
+        shorter.length, shorter._store = length, self._store
+        if reclaim and self._store.filled == self.length:
+            self._store.filled = length
+        return shorter
+
     def views(self) -> list[Tensor]:
         """The tensors up to `length`, without a copy."""
         return [b[:, :, : self.length] for b in self._store.buffers]

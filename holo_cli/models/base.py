@@ -8,6 +8,8 @@ as an explicit object. Nothing is stored on the module.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -87,6 +89,20 @@ class LanguageModel(nn.Module, ABC):
         computes what it computes at 1. The effect must follow from the fraction alone, so that a
         resumed run is bit-identical. Does nothing by default.
         """
+
+    # -- evaluation -------------------------------------------------------------------------------
+
+    def calibrate(self, tokens: Tensor) -> None:
+        """Set what evaluation and decoding read and training does not, by held-out text (B, T).
+
+        Called in eval mode before each evaluation of a training. What it sets is saved with the
+        weights. Does nothing by default.
+        """
+
+    @contextmanager
+    def counting(self) -> Iterator[dict[str, float]]:
+        """Figures over all forward passes within, filled in at the end; none by default."""
+        yield {}
 
     # -- decoding ---------------------------------------------------------------------------------
 

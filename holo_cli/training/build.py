@@ -14,7 +14,9 @@ from holo_cli.config.model_schema import ModelConfig, Stage
 from holo_cli.config.resolve import Resolved
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import TrainBatches
+from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
+from holo_cli.data.weighted import WeightedBatches
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.capacity import check_run
 from holo_cli.training.optim import Optimizer
@@ -49,13 +51,20 @@ def new_model(resolved: Resolved, *, force: bool = False) -> LanguageModel:
 
 def train_batches(resolved: Resolved, data: PreparedData) -> TrainBatches:
     """The training rows of a run, from the first one on. Raises as `TrainBatches.of`."""
-    return TrainBatches.of(
-        data,
-        resolved.model.context,
-        resolved.training.seed,
-        balance=resolved.data.balance,
-        document_mask=resolved.data.document_mask,
-    )
+
+    def of(data: PreparedData, number: int | None = None) -> TrainBatches:
+        return TrainBatches.of(
+            data,
+            resolved.model.context,
+            resolved.training.seed,
+            balance=resolved.data.balance,
+            document_mask=resolved.data.document_mask,
+            number=number,
+        )
+
+    if isinstance(data, CombinedData):
+        return WeightedBatches([of(part, n) for n, part in enumerate(data.parts)], data.weights)
+    return of(data)
 
 
 def _no_events(event: Event) -> None:

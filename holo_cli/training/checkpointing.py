@@ -8,8 +8,9 @@ from typing import Literal
 
 from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
-from holo_cli.checkpoint.header import Origin, StageRow
+from holo_cli.checkpoint.header import Origin, SetInfo, StageRow
 from holo_cli.config.resolve import Resolved
+from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.state import Progress, training_tensors
@@ -60,6 +61,7 @@ class CheckpointWriter:
                 documents=self.data.document_count("train"),
                 languages=self.data.languages,
                 markers=self.data.has_markers,
+                sets=_sets(self.data),
             ),
             run=self.name,
             kind=kind,
@@ -81,3 +83,18 @@ class CheckpointWriter:
             other.unlink(missing_ok=True)
             self.replaces = False
         return path
+
+
+def _sets(data: PreparedData) -> list[SetInfo]:
+    if not isinstance(data, CombinedData):
+        return []
+    return [
+        SetInfo(
+            name=label,
+            path=part.path.as_posix(),
+            fingerprint=part.fingerprint,
+            weight=weight,
+            documents=part.document_count("train"),
+        )
+        for label, part, weight in zip(data.labels, data.parts, data.weights, strict=True)
+    ]

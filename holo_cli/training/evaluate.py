@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE, val_batches
+from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.halves import halves
 from holo_cli.models.base import LanguageModel
@@ -29,6 +31,8 @@ class Evaluation:
     tokens: int
     bytes: int
     seconds: float
+    # the model's own figures over the whole split (`LanguageModel.counting`)
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -50,7 +54,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
-    with torch.inference_mode(), autocast(model.device, dtype):
+    with torch.inference_mode(), autocast(model.device, dtype), model.counting() as measures:
         for x, y in val_batches(data.split(split), context, rows, data.tokenizer.end):
             y = y.to(model.device)
             hidden = model.hidden(x.to(model.device)).x
@@ -64,7 +68,56 @@ def evaluate(
         tokens=tokens,
         bytes=size,
         seconds=time.perf_counter() - started,
+        measures=measures,
     )
+
+
+def evaluate_sets(
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype, *, rows: int = 0
+) -> tuple[Evaluation, dict[str, Evaluation]]:
+    """The validation part as `evaluate`, and that of each set where there are several.
+
+    Together they are weighted as in training, so that the loss is that of the text which the model
+    is trained for, however large the validation parts are: loss = sum of weight x loss of each set.
+    """
+    if not isinstance(data, CombinedData):
+        return evaluate(model, data, dtype, rows=rows), {}
+    found = [evaluate(model, part, dtype, rows=rows) for part in data.parts]
+    loss = sum(w * one.loss for w, one in zip(data.weights, found, strict=True))
+    # bytes of text per scored token, of which the weights are shares
+    size = sum(w * one.bytes / one.tokens for w, one in zip(data.weights, found, strict=True))
+    together = Evaluation(
+        loss=loss,
+        bpb=loss / (math.log(2) * size),
+        tokens=sum(one.tokens for one in found),
+        bytes=sum(one.bytes for one in found),
+        seconds=sum(one.seconds for one in found),
+        measures={
+            name: sum(w * one.measures[name] for w, one in zip(data.weights, found, strict=True))
+            for name in found[0].measures
+            if all(name in one.measures for one in found)
+        },
+    )
+    return together, dict(zip(data.labels, found, strict=True))
+
+
+def calibrate(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> None:
+    """Let the model set what only evaluation reads (`LanguageModel.calibrate`) by the tuning half
+    of the validation split: at most 16k tokens, in windows from all over it. Leaves the model's
+    mode as it was. Does nothing where the split is too small for a window."""
+    context = model.config.context
+    if data.token_count("val") < 2 * context:
+        return
+    parts = halves(data, context)[0]
+    windows = [part[at : at + context] for part in parts for at in range(0, len(part), context)]
+    whole = [window for window in windows if len(window) == context]
+    count = max(1, min(len(whole), TOKENS_PER_BATCH // context))
+    some = np.stack([whole[n * len(whole) // count] for n in range(count)]).astype(np.int64)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), autocast(model.device, dtype):
+        model.calibrate(torch.from_numpy(some).to(model.device))
+    model.train(was_training)
 
 
 @dataclass(frozen=True)

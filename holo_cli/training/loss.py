@@ -5,14 +5,29 @@ The arithmetic is `layers/cross_entropy.py`'s; this file says which targets coun
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from holo_cli.data.batches import IGNORE
-from holo_cli.layers.cross_entropy import chunk_rows, chunked_cross_entropy
+from holo_cli.layers.cross_entropy import (
+    chunk_rows,
+    chunked_cross_entropy,
+    chunked_penalized_cross_entropy,
+)
 from holo_cli.layers.head import Head
+from holo_cli.layers.unlikelihood import Unlikelihood
 
-__all__ = ["chunk_rows", "cross_entropy", "nats_per_token"]
+__all__ = ["PenalizedLoss", "chunk_rows", "cross_entropy", "nats_per_token", "penalized_loss"]
+
+
+class PenalizedLoss(NamedTuple):
+    """Means over the scored tokens, scalars; only `objective` has gradients."""
+
+    objective: Tensor  # cross_entropy + weight x unlikelihood
+    cross_entropy: Tensor
+    unlikelihood: Tensor
 
 
 def cross_entropy(
@@ -28,6 +43,24 @@ def cross_entropy(
         flat, head.weight, target.reshape(-1), head.cap, dtype or x.dtype, IGNORE
     )
     return total / n.clamp_min(1)
+
+
+def penalized_loss(
+    x: Tensor, head: Head, target: Tensor, penalty: Unlikelihood, dtype: torch.dtype | None = None
+) -> PenalizedLoss:
+    """Like `cross_entropy`, with a penalty on tokens that repeat."""
+    n = (target != IGNORE).sum().clamp_min(1)
+    total, extra = chunked_penalized_cross_entropy(
+        x.reshape(-1, x.shape[-1]),
+        head.weight,
+        target.reshape(-1),
+        head.cap,
+        dtype or x.dtype,
+        IGNORE,
+        penalty,
+    )
+    plain = total.detach() - penalty.weight * extra
+    return PenalizedLoss(total / n, plain / n, extra / n)
 
 
 @torch.no_grad()

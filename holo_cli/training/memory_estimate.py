@@ -85,9 +85,11 @@ def memory_parts(
     vocab = model.head.weight.shape[0]
     context = model.config.context
     tokens = config.batch_size * context
+    # float32 tables of a chunk: logits, gradients, those collected; and the penalty's own
+    tables, columns = (9, max(vocab, context)) if config.unlikelihood else (3, vocab)
     return weight_parts(model, config) | {
         "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
-        "loss": 4 * 3 * vocab * min(chunk_rows(model.head.weight, vocab), tokens),
+        "loss": 4 * tables * columns * min(chunk_rows(model.head.weight, columns), tokens),
     }
 
 

@@ -16,6 +16,7 @@ from holo_cli import registry
 from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
 from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
+from holo_cli.data.combined import open_data
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.names import quoted
@@ -50,7 +51,7 @@ def train(
     that step with everything saved. Raises Stopped when a signal or `stop_at` ended it, after
     saving; DataError, UsageError and TrainingError for what cannot be trained.
     """
-    data = _open_data(resolved.data.path, resolved.data.verify)
+    data = open_data(resolved.data)
     if start is not None:
         check_tokenizer(start, data)
     name = _run_name(resolved.model_name, data, run, force)
@@ -107,12 +108,12 @@ def resume(
     if changes:
         resolved = resolved.replace(changes)
     check_run(resolved, force=force_memory)
-    data = _open_data(resolved.data.path, resolved.data.verify)
+    data = open_data(resolved.data)
     if not data.matches_fingerprint(header.data.fingerprint):
+        names = " --data ".join(quoted(name) for name in resolved.data.sets or (data.shown,))
         raise DataError(
-            f"{data.path} is not the data of run '{header.run}': it has been prepared again.",
-            next_step=f"Start a new run: holo train --model {header.model} "
-            f"--data {quoted(data.path)}",
+            f"{data.shown} is not the data of run '{header.run}': it has been prepared again.",
+            next_step=f"Start a new run: holo train --model {header.model} --data {names}",
         )
     exact = header.kind == "last"
     progress = Progress.of(header) if exact else _progress_of_weights(header, resolved)
@@ -210,12 +211,6 @@ def _check_fits(resolved: Resolved, data: PreparedData) -> None:
             f"training.ramp_context ({config.ramp_context}) must divide model.context ({context}).",
             next_step=f"Use {context // 2}, say, or 0 for no ramp.",
         )
-
-
-def _open_data(path: str, verify: bool) -> PreparedData:
-    if not path:
-        raise UsageError("No data was named.", next_step="Add --data NAME, or `holo prepare`.")
-    return PreparedData.open(path, verify)
 
 
 def _run_name(model: str, data: PreparedData, asked: str | None, force: bool) -> str:

@@ -85,7 +85,7 @@ def check_tokenizer(start: Start, data: PreparedData) -> None:
         return
     source, shown = start.header.data.path, start.path.as_posix()
     raise DataError(
-        f"{data.path} has another tokenizer than the checkpoint {shown}.",
+        f"{data.shown} has another tokenizer than the checkpoint {shown}.",
         next_step=f"Prepare it again with --tokenizer {quoted(source)}."
         if Path(source).is_dir()
         else f"Write the tokenizer with `holo export {quoted(shown)} --to dir --out FOLDER`, then "

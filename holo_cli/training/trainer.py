@@ -21,14 +21,15 @@ from holo_cli.config.model_schema import Stage
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
+from holo_cli.layers.unlikelihood import Unlikelihood
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import evaluate, model_measures
+from holo_cli.training.evaluate import calibrate, evaluate_sets, model_measures
 from holo_cli.training.failures import diverged, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
-from holo_cli.training.loss import cross_entropy
+from holo_cli.training.loss import cross_entropy, penalized_loss
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.precision import autocast
@@ -259,17 +260,28 @@ class Trainer:
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)
-        loss = cross_entropy(hidden, self.model.head, y, self.dtype)
-        total: Tensor = loss / parts
+        if config.unlikelihood:
+            end = None if self.data is None else self.data.tokenizer.end
+            penalty = Unlikelihood(x, y, config.unlikelihood, config.unlikelihood_span, end)
+            objective, loss, repeats = penalized_loss(
+                hidden, self.model.head, y, penalty, self.dtype
+            )
+            self._add_aux("unlikelihood", repeats / parts)
+        else:
+            objective = loss = cross_entropy(hidden, self.model.head, y, self.dtype)
+        total: Tensor = objective / parts
         for name, extra in aux.items():
             extra = extra / config.grad_accum
             total = total + extra
-            progress.aux[name] = progress.aux.get(name, 0.0) + extra.item()
+            self._add_aux(name, extra)
         total.backward()
         progress.step_loss += loss.item() / parts
         progress.micro += 1
         progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
+
+    def _add_aux(self, name: str, value: Tensor) -> None:
+        self.progress.aux[name] = self.progress.aux.get(name, 0.0) + value.item()
 
     # -- events and checkpoints -------------------------------------------------------------------
 
@@ -285,7 +297,10 @@ class Trainer:
         left = steps_left(self.stages, progress.step, config.steps, depth) * per_step
         if config.time_limit:
             left = min(left, config.time_limit - progress.train_seconds)
-        aux = {name: value / progress.logged_steps for name, value in progress.aux.items()}
+        aux = {
+            name: self.world.mean(value) / progress.logged_steps
+            for name, value in sorted(progress.aux.items())  # the same order in all processes
+        }
         progress.logged_loss, progress.logged_steps, progress.aux = 0.0, 0, {}
         self.events(
             {
@@ -312,19 +327,21 @@ class Trainer:
             progress.val_loss = self.world.broadcast(None)
             return
         started = time.perf_counter()
-        result = evaluate(self.model, self._text, self.dtype, rows=self.config.eval_batch_size)
+        calibrate(self.model, self._text, self.dtype)
+        rows = self.config.eval_batch_size
+        result, by_set = evaluate_sets(self.model, self._text, self.dtype, rows=rows)
         if not math.isfinite(result.loss):
             raise diverged(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = model_measures(self.model, self._text, self.dtype)
+        measures = model_measures(self.model, self._text, self.dtype) | result.measures
         text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
         self.model.train()
         seconds = time.perf_counter() - started
         progress.eval_seconds += seconds
-        row = {
+        row: dict[str, Any] = {
             "step": progress.step,
             "tokens": progress.tokens,
             "val_loss": result.loss,
@@ -333,6 +350,10 @@ class Trainer:
         }
         if self.stages:
             row["layers"] = self.model.config.layers
+        if by_set:
+            row["sets"] = {
+                name: {"val_loss": one.loss, "bpb": one.bpb} for name, one in by_set.items()
+            }
         progress.history.append(row)
         self.events(
             {

@@ -13,8 +13,10 @@ import torch
 from holo_cli import registry
 from holo_cli.checkpoint import Header, Origin, RunLock, run_path
 from holo_cli.config.resolve import Resolved
+from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
+from holo_cli.data.weighted import WeightedBatches
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
 from holo_cli.names import quoted
@@ -193,6 +195,7 @@ class TrainingRun:
                 "available_bytes": free,
             }
             | growth
+            | self._sets(config.steps * windows)
             | ({"filled": round(filled, 4)} if filled < 1 else {})
         )
         warning = memory_warning(growth.get("full_memory_bytes", needed), free)
@@ -203,6 +206,19 @@ class TrainingRun:
                 f"Documents fill {filled:.0%} of the rows; the rest of the computation is wasted. "
                 "Try a smaller --context, or data.document_mask=false."
             )
+
+    def _sets(self, windows: int) -> Event:
+        """Weight of each of several sets, and how often `windows` windows read it."""
+        data, batches = self.data, self.trainer.batches
+        if not (isinstance(data, CombinedData) and isinstance(batches, WeightedBatches)):
+            return {}
+        rows = zip(data.labels, data.weights, batches.epochs(windows), strict=True)
+        return {
+            "sets": [
+                {"name": name, "weight": round(weight, 6), "epochs": round(epochs, 2)}
+                for name, weight, epochs in rows
+            ]
+        }
 
     def _done(self, reason: str) -> Event:
         progress = self.progress

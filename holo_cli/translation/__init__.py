@@ -26,6 +26,9 @@ FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
 SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
+QUANTITY = re.compile(r"\{0\}(?: [a-zA-Z/]+){1,3}")  # "{0} tokens", of which {0} is a number,
+NUMBER = r"[-+]?\d\S*(?: [\w²%]{1,4})*?"  # perhaps with a unit, but never a part of a sentence
+COLUMNS = re.compile(r"( {2,})")  # between the facts of a line and the columns of a help page
 QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
@@ -83,11 +86,13 @@ class Catalogue:
         body = text.strip()
         if not body or depth == 0:
             return text
-        found = self._find(body, depth)
+        found = self._find(body, depth, strict=True)
         if found is None and "\n" in body:
             return "\n".join(self.translate(line, depth) for line in text.split("\n"))
         if found is None:
-            found = self._sentences(body, depth)
+            found = self._sentences(body, depth) or self._find(body, depth)
+        if found is None and COLUMNS.search(body):
+            return self._columns(text, depth)
         if found is None:
             return text
         start = text.index(body)
@@ -101,12 +106,21 @@ class Catalogue:
         found = [self._find(sentence, depth) for sentence in sentences]
         return None if None in found else " ".join(filter(None, found))
 
-    def _find(self, body: str, depth: int) -> str | None:
+    def _columns(self, text: str, depth: int) -> str:
+        """Facts apart by two spaces or more; a word alone is a name, as in a list of commands."""
+        parts = COLUMNS.split(text)
+        return "".join(
+            self.translate(part, depth) if " " in part.strip() or part[:1] in "([" else part
+            for part in parts
+        )
+
+    def _find(self, body: str, depth: int, strict: bool = False) -> str | None:
+        """The translation by one template; with `strict`, no value holds the end of a sentence."""
         if body in self.exact:
             return self.exact[body]
         for template in self.templates:
             values = template.match(body)
-            if values is not None:
+            if values is not None and not (strict and any(map(SENTENCE_END.search, values))):
                 return template.fill(
                     value if template.is_quoted[index] else self.translate(value, depth - 1)
                     for index, value in enumerate(values)
@@ -142,7 +156,7 @@ class _Template:
 
     @property
     def _pattern(self) -> re.Pattern[str]:
-        return _compiled(self.key)
+        return _compiled(self.key, NUMBER if QUANTITY.fullmatch(self.key) else ".*?")
 
     def match(self, text: str) -> list[str] | None:
         """The placeholders' values in the order of their numbers, or None."""
@@ -166,6 +180,6 @@ class _Template:
 
 
 @cache
-def _compiled(key: str) -> re.Pattern[str]:
+def _compiled(key: str, value: str) -> re.Pattern[str]:
     literals = PLACEHOLDER.split(key)[0::3]
-    return re.compile("(.*?)".join(map(re.escape, literals)), re.DOTALL)
+    return re.compile(f"({value})".join(map(re.escape, literals)), re.DOTALL)

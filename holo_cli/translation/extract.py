@@ -29,6 +29,8 @@ SINKS = {
     "Section", "Page", "Table", "Picture", "Command", "Column", "translate",
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
+SOURCE = {"description", "size"}  # keywords of a source of text
+ATTRIBUTES = {"mechanism"}  # of classes, in one line
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
@@ -39,8 +41,8 @@ SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(
-    r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]"
-)  # names, patterns and markup
+    r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
+)  # names, patterns, markup and sizes
 
 
 def of_code() -> dict[str, str]:
@@ -66,9 +68,12 @@ def _messages(tree: ast.Module, all_strings: bool) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Call):
             name = _name(node.func)
             values = list(node.args) if name in SINKS or name.endswith("Error") else []
-            values += [word.value for word in node.keywords if word.arg in KEYWORDS]
+            keywords = KEYWORDS | SOURCE if name == "SourceRow" else KEYWORDS
+            values += [word.value for word in node.keywords if word.arg in keywords]
             for value in values:
                 yield from _keys(value)
+        elif isinstance(node, ast.AnnAssign) and _name(node.target) in ATTRIBUTES and node.value:
+            yield from _keys(node.value)
         elif isinstance(node, ast.FunctionDef) and _is_command(node):
             for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
                 yield node.lineno, paragraph

@@ -175,7 +175,7 @@ def _facts(loaded: LoadedModel, path: Path) -> list[tuple[str, str]]:
             "Validation loss",
             "not measured" if losses.val is None else _loss(losses.val, losses.bpb),
         ),
-        ("Trained on", header.data.name or "not recorded"),
+        ("Trained on", header.data.title or "not recorded"),
         ("Saved", header.created.replace("T", " ").replace("+00:00", " UTC")),
         (
             "Saved with",

@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.name_recall import ASK, TELL, Task, make_model, measure, train, without
 
-SMALL = Task(told=2, people=4, names=6, fillers=8)
+SMALL = Task(told=2, vocabulary=22)
 
 
 def test_the_answer_is_what_was_told() -> None:

@@ -160,7 +160,9 @@ def test_models(holo: Holo, configs: Path) -> None:
 
 
 def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None:
-    fake("holo_cli.training.memory_estimate", estimate=lambda r, v: {"total_bytes": 3_000_000})
+    fake(
+        "holo_cli.training.memory_estimate", estimate=lambda r, v, force: {"total_bytes": 3_000_000}
+    )
     ran = holo("models", "vanilla", "--vocab-size", "100", "--json")
     assert ran.code == 0, ran.err
     (row,) = json.loads(ran.out)["models"]
@@ -176,6 +178,16 @@ def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None
     assert "memory to train" in holo("models", "vanilla").out
 
 
+def test_presets_that_this_machine_cannot_train_are_listed_too(
+    holo: Holo, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holo_cli.training.capacity.capacity", lambda device: 1000)
+    ran = holo("models", "vanilla", "--vocab-size", "100", "--json")
+    assert ran.code == 0, ran.err
+    (row,) = json.loads(ran.out)["models"]
+    assert list(row["costs"]) == row["presets"]
+
+
 def test_the_largest_preset_that_fits_a_memory() -> None:
     from holo_cli.cli.models import fits
 
@@ -189,7 +201,10 @@ def test_the_largest_preset_that_fits_a_memory() -> None:
 def test_what_presets_cost_does_not_depend_on_the_environment(
     holo: Holo, configs: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake("holo_cli.training.memory_estimate", estimate=lambda r, v: {"total_bytes": r.model.width})
+    fake(
+        "holo_cli.training.memory_estimate",
+        estimate=lambda r, v, force: {"total_bytes": r.model.width},
+    )
     command = ("models", "vanilla", "--vocab-size", "100", "--json")
     before = json.loads(holo(*command).out)
     monkeypatch.setenv("HOLO_MODEL_WIDTH", "128")

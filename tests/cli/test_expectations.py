@@ -11,6 +11,7 @@ from holo_cli.cli import expectations
 from holo_cli.cli.expectations import expecting, tell
 from holo_cli.cli.output import Output
 from holo_cli.cli.progress import Events
+from holo_cli.config.training_schema import DataConfig
 
 
 def data(tokens: int = 100_000, name: str = "mine") -> Any:
@@ -43,13 +44,14 @@ def test_it_is_said_once_after_the_first_speed(
 ) -> None:
     monkeypatch.setattr(expectations, "is_first", lambda data: first)
     monkeypatch.setattr("holo_cli.data.dataset.PreparedData.open", lambda *_, **__: data())
-    show = expecting(Events(Output()), "mine", Output())
+    mine = DataConfig(path="mine")
+    show = expecting(Events(Output()), mine, Output())
     for event in (START, FIRST, FIRST | {"step": 2}):
         show(event)
     assert capsys.readouterr().err.count("What to expect") == times
     quiet = Output(verbosity=False)
     events = Events(quiet)
-    assert expecting(events, "mine", quiet) is events
+    assert expecting(events, mine, quiet) is events
 
 
 def test_the_embedded_stories_are_not_a_text_of_ones_own() -> None:

@@ -46,9 +46,9 @@ def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
 
 def test_an_option_that_is_not_a_list_counts_once(holo: Holo) -> None:
     """Otherwise only the last value would be used, without a word."""
-    ran = holo("prepare", "a", "--source", "x.txt", "--source", "y.txt")
+    ran = holo("prepare", "a", "--out", "x", "--out", "y")
     assert ran.code == 2
-    assert ran.err.startswith("Error: --source was given twice.\n")
+    assert ran.err.startswith("Error: --out was given twice.\n")
     ran = holo("generate", "-c", "one", "--checkpoint", "two")
     assert (ran.code, "--checkpoint was given twice" in ran.err) == (2, True)
     ran = holo("generate", "-c", "one", "--stop", "a", "--stop", "b", "-q")

@@ -180,7 +180,7 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest(configs: Path) -
     assert "Did you mean 'training.lr'?" in failure(sets=["lr=1"])
     assert "Did you mean 'model.width'?" in failure(sets=["training.width=1"])
     assert "Did you mean 'training.steps'?" in failure(sets=["trainning.steps=1"])
-    assert "Known: data.balance, data.document_mask, data.path, data.verify." in failure(
+    assert "Known: data.balance, data.document_mask, data.path, data.sets, data.verify." in failure(
         sets=["data.qqqq=1"]
     )
 

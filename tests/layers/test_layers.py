@@ -137,6 +137,26 @@ def test_bigram_rows_are_one_per_pair_where_they_fit_and_continue_across_steps()
     assert len(set(hashed[:, 1].tolist())) == 7
 
 
+def test_a_cut_cache_is_continued_in_place_only_where_nobody_else_went_on() -> None:
+    first = KVCache().append(randn(1, 2, 10, 3))
+    old = first.views()[0].clone()
+    longer = first.append(randn(1, 2, 5, 3))
+    whole = longer.views()[0].clone()
+    cut = longer.cut(12, reclaim=False)
+    new = randn(1, 2, 1, 3)
+    grown = cut.append(new)  # a copy: the longer one stays
+    assert torch.equal(longer.views()[0], whole)
+    assert torch.equal(grown.views()[0], torch.cat([whole[:, :, :12], new], 2))
+    taken = longer.cut(12, reclaim=True).append(new)
+    assert torch.equal(taken.views()[0], grown.views()[0])
+    assert not torch.equal(longer.views()[0], whole), "no copy was made"
+    assert torch.equal(first.views()[0], old)
+    # `longer` is no more the last to have written: what goes on from a cut of it is a copy
+    kept = taken.views()[0].clone()
+    longer.cut(11, reclaim=True).append(randn(1, 2, 1, 3))
+    assert torch.equal(taken.views()[0], kept)
+
+
 def test_a_cache_is_a_value() -> None:
     first = KVCache().append(randn(1, 2, 60, 3))
     a, b = randn(1, 2, 2, 3, seed=1), randn(1, 2, 9, 3, seed=2)

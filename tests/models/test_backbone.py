@@ -132,5 +132,5 @@ def test_keys_that_nothing_reads_are_known() -> None:
     assert unread("ngt") == {"query_gain"}
     assert unread("holographic") == {"query_gain"}
     assert unread("holographic", blend=True) == frozenset()
-    assert unread("brain-v2", attention_every=0) == {"query_gain"}
+    assert unread("brain-v2", attention_every=0) == {"query_gain", "attention_calibrated"}
     assert "conv" in unread("vanilla", recipe="classic")

@@ -44,6 +44,7 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
         "data.path": str(prepared), "training.device": "cpu", "model.layers": 4,
         "model.dropout": 0.0, "training.steps": 6, "training.eval_every": 3,
         "training.batch_size": 2, "training.grad_accum": 1, "data.document_mask": True,
+        "training.unlikelihood": 0.5,
     }  # fmt: skip
     (home / "config.json").write_text(json.dumps(given), encoding="utf-8")
     shared = os.environ | {

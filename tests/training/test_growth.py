@@ -326,12 +326,13 @@ def test_the_best_is_comparable_across_stages(
     growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0, 4.0])  # found with 1, 2, 4 and 4 blocks
-    real = loop_module.evaluate
+    real = loop_module.evaluate_sets
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
-        return replace(real(*args, **kwargs), loss=next(losses))
+        found, by_set = real(*args, **kwargs)
+        return replace(found, loss=next(losses)), by_set
 
-    monkeypatch.setattr(loop_module, "evaluate", evaluate)
+    monkeypatch.setattr(loop_module, "evaluate_sets", evaluate)
     done = train(growing(**{"training.eval_every": 3}), run="a", events=ignore)
     assert [row["layers"] for row in header_of("a").history] == [1, 2, 4, 4]
     assert done["best_val_loss"] == 1.0

@@ -230,7 +230,10 @@ def test_a_step_is_the_mean_over_its_tokens_whatever_the_rows_lengths(
     small: Small, home: Path
 ) -> None:
     """Masked rows in 12 micro-steps of one row, or in one of 12: the same gradients."""
-    shape = {"data.document_mask": True, "model.dropout": 0.0, "training.steps": 3}
+    shape = {
+        "data.document_mask": True, "model.dropout": 0.0, "training.steps": 3,
+        "training.unlikelihood": 0.5,
+    }  # fmt: skip
     one = small(**shape, **{"training.batch_size": 12, "training.grad_accum": 1})
     many = small(**shape, **{"training.batch_size": 1, "training.grad_accum": 12})
     for run, config in (("one", one), ("many", many)):
@@ -239,6 +242,26 @@ def test_a_step_is_the_mean_over_its_tokens_whatever_the_rows_lengths(
     for a, b in zip(rows[0].history, rows[1].history, strict=True):
         assert a["val_loss"] == pytest.approx(b["val_loss"], rel=1e-5)
         assert a["tokens"] == b["tokens"]
+
+
+def test_the_penalty_on_repeats_is_reported_apart_from_the_loss(small: Small, home: Path) -> None:
+    """The first step's loss is that without it; the second's gradients are not."""
+    found: dict[float, list[dict[str, Any]]] = {}
+    for weight in (0.0, 1.0):
+        events = found[weight] = []
+        shape = {"model.dropout": 0.0, "training.steps": 2, "training.log_every": 1}
+        config = small(**shape, **{"training.unlikelihood": weight})
+        train(config, run=f"weight-{weight:.0f}", events=events.append)
+    plain, other = ([e for e in found[w] if e["event"] == "train"] for w in (0.0, 1.0))
+    assert other[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-6)
+    assert other[0]["grad_norm"] != pytest.approx(plain[0]["grad_norm"], rel=1e-3)
+    # some ten of thirty tokens were seen in the row, each with about 1/30: -log(29/30) of each
+    assert 0.1 < other[0]["aux"]["unlikelihood"] < 0.6
+    assert "aux" not in plain[0]
+    header = read_header(CHECKPOINTS / "weight-1_last.safetensors")
+    assert header.config["training"]["unlikelihood"] == 1.0
+    # evaluation knows nothing of it: about log of the vocabulary, not twice as much
+    assert header.losses.val == pytest.approx(other[1]["loss"], abs=0.3)
 
 
 def test_another_seed_of_the_initial_weights_leaves_the_data_and_the_dropout_alone() -> None:

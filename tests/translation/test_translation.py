@@ -43,6 +43,12 @@ def catalogue() -> Catalogue:
         ("Unknown key 'seed'.", "알 수 없는 키 'seed'."),
         # a template with a noun in the plural fits the singular too
         ("1 step", "1 스텝"),
+        # a template of a number and its unit takes no part of a sentence
+        ("Of 3 steps", "Of 3 steps"),
+        # the facts of a line, apart by two spaces; a word alone is a name
+        ("  seed   12 steps  ngt", "  seed   12 스텝  ngt"),
+        # sentences come before a template whose value would hold the end of one
+        ("No run named x. Random seed.", "x 실행이 없습니다. 난수 시드."),
         ("1 entry at 3 sizes of a", "a: 항목 1개, 크기 3개"),
         ("2 entries at 1 size of a", "a: 항목 2개, 크기 1개"),
         ("1 entry at 1 size of a", "a: 항목 1개, 크기 1개"),

@@ -25,7 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 PAGES = [  # with the figures of each
     ("brain-v1", "columns", 2),
-    ("brain-v1", "depth", 2),
+    ("brain-v1", "depth", 3),
     ("brain-v2", "memory", 3),
     ("brain-v2", "attention", 2),
     ("brain-v2", "depth", 1),

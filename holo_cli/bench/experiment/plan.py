@@ -32,6 +32,7 @@ RESERVED = {  # settings that a comparison sets itself, and how to influence the
     "training.eval_every": "set the number with `evaluations` in the plan",
     "model.vocab_size": "it follows from the tokenizer",
     "data.path": "--data names the prepared set",
+    "data.sets": "--data names the prepared set",
 }
 
 

@@ -19,7 +19,7 @@ from holo_cli.bench.tasks.induction import Induction
 from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.mqar import AssociativeRecall
 from holo_cli.bench.tasks.multihop import MultiHop
-from holo_cli.bench.tasks.names import NameBinding
+from holo_cli.bench.tasks.names import NameBinding, NameRecall
 from holo_cli.bench.tasks.needle import EnglishNeedle, KoreanNeedle
 from holo_cli.bench.tasks.noisy import NoisyRecall
 from holo_cli.bench.tasks.selective import SelectiveCopying
@@ -30,6 +30,7 @@ TASKS: dict[str, type[Task]] = {
     "copying": Copying,
     "selective-copying": SelectiveCopying,
     "names": NameBinding,
+    "name-recall": NameRecall,
     "in-context-recall": InContextRecall,
     "fuzzy-recall": FuzzyRecall,
     "noisy-recall": NoisyRecall,

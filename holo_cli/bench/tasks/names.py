@@ -1,4 +1,9 @@
-"""One-shot name binding: introduced once, asked for much later."""
+"""One-shot name binding: introduced once, asked for much later.
+
+`names` and `name-recall` ask the same question. In the first one introductions are anywhere in
+filler text, so the distance to the question is random; in the second one they all come first, so
+the length of a case is the distance.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +64,52 @@ class NameBinding(Task):
     @property
     def chance(self) -> float:
         return 1 / (self.vocab_size - self.vocab_size // 3 - 2 * self.most_items())
+
+
+class NameRecall(Task):
+    """The names of a few persons are given once, at the start; after filler one is asked for.
+
+        x    ! @3 n5 ! @1 n2 ~ ~ ~ ~ ~ ~ ~ ~ ? @3
+        y    .  .  . .  .  . . . . . . . . . . n5
+
+    ! tells and ? asks; `items` persons, in any order, each with another name of one token. The
+    filler (~) is random, so a case of T tokens puts T - 3 items - 2 tokens between the last
+    introduction and the question. Names are drawn for every row: a right answer was learned from
+    one example, not from the weights.
+
+    The vocabulary: ! and ?, then fifths of the rest: one of persons, two of names, two of filler.
+    """
+
+    title: ClassVar[str] = "Name recall"
+    least_vocab: ClassVar[int] = 7  # ! and ?, a person, 2 names, 2 words of filler
+    asks: ClassVar[str] = (
+        "The names of a few persons are given at the start; predict one of them after filler text."
+    )
+    tell: ClassVar[int] = 0
+    ask: ClassVar[int] = 1
+
+    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+        persons, names = self.most_items(), self.most_names()
+        first_name = 2 + persons
+        filler = first_name + names
+        told = 3 * items
+        who = 2 + rng.choice(persons, size=items, replace=False)
+        name = first_name + rng.choice(names, size=items, replace=False)
+        x[0:told:3], x[1:told:3], x[2:told:3] = self.tell, who, name
+        x[told:-2] = rng.integers(filler, self.vocab_size, size=len(x) - told - 2)
+        asked = int(rng.integers(items))
+        x[-2:] = self.ask, who[asked]
+        y[-1] = name[asked]
+
+    def least_length(self, items: int) -> int:
+        return 3 * items + 2
+
+    def most_items(self) -> int:
+        return (self.vocab_size - 2) // 5
+
+    def most_names(self) -> int:
+        return 2 * self.most_items()
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.most_names()

@@ -80,7 +80,7 @@ def build_set(options: PrepareOptions, plan: splitting.SplitPlan) -> tuple[Meta,
         staging.clear(options.out)
         folder.mkdir()
     languages = options.languages or plan.languages
-    markers = tuple(languages) if len(languages) > 1 else ()
+    markers = tuple(languages) if len(languages) > 1 or plan.marked else ()
     tokenizer = load_tokenizer(folder) if resumed else trained_tokenizer(options, markers)
     if not resumed:
         tokenizer.save(folder)

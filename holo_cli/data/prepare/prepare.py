@@ -9,7 +9,6 @@ the sources; `pipeline.py` yields the documents, `splitting.py` splits them, `bu
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 import time
 from collections import Counter
@@ -25,15 +24,25 @@ from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.prepare import advice, staging
+from holo_cli.data.prepare.arguments import (
+    check,
+    joined_name,
+    labels_of,
+    languages_of,
+    name_of,
+    resolve_set,
+)
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
 from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
-from holo_cli.data.prepare.pipeline import LANGUAGE_CODE
 from holo_cli.data.prepare.shards import SHARD_BYTES
-from holo_cli.data.sources import default_filter, default_tokenizer, licence_of, open_source
+from holo_cli.data.sources import (
+    default_filter,
+    default_tokenizer,
+    licence_of,
+    open_source,
+)
 from holo_cli.data.sources.base import Request
-from holo_cli.data.sources.found import is_stdin
-from holo_cli.data.sources.hub.subsets import LANGUAGE_AND_SCRIPT, short_code
-from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, check_spec, needs_text
+from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, make_tokenizer, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
 from holo_cli.names import composed, existing, quoted
 from holo_cli.paths import DATA
@@ -43,7 +52,6 @@ MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
 __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
 MAX_WORKERS = 1024  # each is a thread
-_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ def prepare(
     out: str | Path | None = None,
     tokenizer: str | None = None,
     vocab_size: int = DEFAULT_VOCAB_SIZE,
-    source: str | None = None,
+    source: str | Sequence[str] | None = None,
     text_field: str = "text",
     encoding: str | None = None,
     lang: Sequence[str] = (),
@@ -113,9 +121,10 @@ def prepare(
 
     The set is written to `out` (default: `data/NAME`). `tokenizer` defaults to the source's (bpe;
     char for Shakespeare). With several codes in `lang`, the language of each document is detected
-    and marked. `subset` is a published subset of a dataset, such as "sample-100BT". `max_docs` and
-    `max_bytes` (of UTF-8) apply to each name. `mix` ("balanced", "proportional", "ko=0.4,en=0.6")
-    mixes several names or languages (default: one after another); `filter` is the value of
+    and marked. Several texts in `source` are one set, in their order. `subset` is a published
+    subset of a dataset, such as "sample-100BT". `max_docs` and `max_bytes` (of UTF-8) apply to each
+    name, or to each of several sources. `mix` ("balanced", "proportional", "ko=0.4,en=0.6") mixes
+    several names, sources or languages (default: one after another); `filter` is the value of
     `--filter`. `tokenizer_only` trains the tokenizer and writes nothing else. `notice` is called
     with the licence of each dataset before anything is downloaded, `warn` if the tokenizer changes
     the text.
@@ -131,15 +140,21 @@ def prepare(
         raise UsageError(f"--seed must be {SEED_RANGE}, not {seed}.")
     if not vocab_size <= MAX_VOCAB:
         raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
-    tokenizer = _resolve_set(tokenizer)
-    _check(names, source, tokenizer, lang, max_docs, max_bytes, val_fraction)
-    languages = _languages(lang)
+    tokenizer = resolve_set(tokenizer)
+    sources = [source] if isinstance(source, str) else list(source or ())
+    check(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    languages = languages_of(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
-    names = [composed(name) for name in names] or [_name_of(source or "")]
+    several = len(sources) > 1
+    names = [composed(name) for name in names] or ([] if several else [name_of(sources[0])])
+    labels = labels_of(sources) if several else names
+    own_name = "-".join(names) or joined_name(labels)
+    if several:
+        names = labels
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
         common = Request(
             name="",
-            source=source,
+            source=sources[0] if len(sources) == 1 else None,
             text_field=text_field,
             encoding=encoding,
             languages=tuple(languages),
@@ -153,12 +168,19 @@ def prepare(
             by_language=names_languages(mixing, names) or (len(names) == 1 and mixing == BALANCED),
             notice=notice or (lambda text: None),
             scratch=Path(scratch),
+            one_of_several=several,
         )
+        requests = [replace(common, name=name) for name in names]
+        if several:
+            requests = [
+                replace(request, source=one, scratch=Path(scratch, str(number)))
+                for number, (request, one) in enumerate(zip(requests, sources, strict=True))
+            ]
         options = PrepareOptions(
-            name="-".join(names),
-            requests=[replace(common, name=name) for name in names],
-            out=existing(out if out is not None else DATA / "-".join(names)),
-            tokenizer=tokenizer or default_tokenizer(names),
+            name=own_name,
+            requests=requests,
+            out=existing(out if out is not None else DATA / own_name),
+            tokenizer=tokenizer or default_tokenizer([] if several else names),
             vocab_size=vocab_size,
             val_fraction=val_fraction,
             shard_bytes=shard_bytes,
@@ -166,77 +188,9 @@ def prepare(
             warn=warn or (lambda text: None),
             scratch=Path(scratch),
             mix=mixing,
-            cleaning=CleaningSettings.parse(filter or default_filter(names)),
+            cleaning=CleaningSettings.parse(filter or default_filter([] if several else names)),
         )
         return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
-
-
-def _check(
-    names: Sequence[str],
-    source: str | None,
-    tokenizer: str | None,
-    lang: Sequence[str],
-    max_docs: int | None,
-    max_bytes: int | None,
-    val_fraction: float,
-) -> None:
-    """Reject invalid arguments before any source is opened."""
-    if not names and source is None:
-        raise UsageError(
-            "There is nothing to prepare: no dataset and no --source was given.",
-            next_step="Try: holo prepare stories, or: holo prepare --source FILE.",
-        )
-    if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
-        raise UsageError(
-            f"'{twice}' is named twice.",
-            next_step="Name it once.",
-        )
-    if len(names) > 1 and source is not None:
-        raise UsageError("--source takes at most one name.", next_step="Prepare them separately.")
-    for name in names:
-        if not name.strip(". ") or _UNSAFE.search(name):
-            raise UsageError(
-                f"'{name}' cannot be the name of a set.",
-                next_step="Use letters, digits, - and _; pass a file with --source FILE.",
-            )
-    for code in lang:
-        if not (LANGUAGE_CODE.fullmatch(code) or LANGUAGE_AND_SCRIPT.fullmatch(code)):
-            raise UsageError(
-                f"'{code}' is not a language code.", next_step="Write --lang ko,en, for example."
-            )
-    for flag, value in (("--max-docs", max_docs), ("--max-bytes", max_bytes)):
-        if value is not None and value < 1:
-            raise UsageError(f"{flag} must be at least 1.")
-    if not 0 < val_fraction < 1:
-        raise UsageError(
-            f"--val-fraction {val_fraction} is not between 0 and 1.",
-            next_step="The default is 0.05.",
-        )
-    if tokenizer is not None:
-        check_spec(tokenizer)
-
-
-def _languages(lang: Sequence[str]) -> dict[str, str]:
-    """The requested languages by code, each as it was written: {"ko": "kor_Hang", "en": "en"}."""
-    found: dict[str, str] = {}
-    for name in lang:
-        before = found.setdefault(short_code(name), name)
-        if len({before, name} - {short_code(name)}) > 1:
-            raise UsageError(
-                f"--lang names '{before}' and '{name}', two scripts of one language.",
-                next_step="Prepare them separately.",
-            )
-    return found
-
-
-def _name_of(source: str) -> str:
-    """The default name of a set: the name of the file or folder without extensions."""
-    path = existing(source)
-    if is_stdin(source) or path.is_fifo():
-        name = "stdin" if is_stdin(source) or str(path).startswith("/dev/fd/") else path.name
-    else:
-        name = path.resolve().name
-    return _UNSAFE.sub("_", composed(name)).split(".")[0] or "text"
 
 
 def _run(options: PrepareOptions, force: bool) -> PrepareResult:
@@ -274,7 +228,7 @@ def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
         pinned.update(identity.get("revisions", {}))
     options.requests = [replace(request, pinned=pinned) for request in options.requests]
     for request in options.requests:
-        if licence := licence_of(request.name):
+        if not request.one_of_several and (licence := licence_of(request.name)):
             request.notice(f"Licence of {request.name}: {licence}.")
     options.sources = [open_source(request) for request in options.requests]
 
@@ -296,15 +250,37 @@ def _all_dropped(source: str, counts: Counter[str]) -> DataError:
 def _plan(options: PrepareOptions) -> splitting.SplitPlan:
     """The train/validation split, from the first documents."""
     counts: Counter[str] = Counter()
-    first, complete = splitting.peek(options.documents(counts))
+    asked = options.languages
+    first, complete = splitting.peek(options.documents(counts), languages=not asked)
     if not first:
-        source = options.requests[0].source or options.name
+        source = ", ".join(r.source for r in options.requests if r.source) or options.name
         if counts:
             raise _all_dropped(source, counts)
         raise DataError(f"There is no text in {source}.", next_step="Use a source with text.")
+    given = not asked and not needs_text(options.tokenizer)
+    if given:
+        first = _markable(options, first)
     plan = splitting.plan_split(first, complete, options.val_fraction)
     known = {stream.language for source in options.sources for stream in source.streams}
-    return replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
+    plan = replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
+    if given and not plan.languages and (single := splitting.languages_in(first, least=1)):
+        # a set of one language gets the marker that other sets of its tokenizer have
+        plan = replace(plan, languages=tuple(sorted(single)), marked=True)
+    return plan
+
+
+def _markable(
+    options: PrepareOptions, first: list[splitting.DocumentStats]
+) -> list[splitting.DocumentStats]:
+    """Only those detected languages that a given tokenizer has a marker for: it stays the same
+    tokenizer, so that its sets can be trained on together."""
+    if not any(stats.detected for stats in first):
+        return first
+    given = make_tokenizer(options.tokenizer, offline=options.requests[0].offline)
+    return [
+        stats if given.marker(stats.detected) is not None else replace(stats, detected="")
+        for stats in first
+    ]
 
 
 def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
@@ -336,14 +312,6 @@ def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
         dropped={},
         seconds=time.monotonic() - options.started,
     )
-
-
-def _resolve_set(spec: str | None) -> str | None:
-    """Replace the name of a prepared set by its folder: `stories` -> data/stories."""
-    if spec is None or needs_text(spec) or existing(spec).exists():
-        return spec
-    folder = existing(DATA / spec)
-    return str(folder) if (folder / FILE).is_file() else spec
 
 
 def _already(options: PrepareOptions, meta: Meta, *, with_identity: bool) -> PrepareResult:

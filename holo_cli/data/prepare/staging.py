@@ -101,7 +101,8 @@ def interrupted(out: Path) -> dict[str, Any]:
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> Difference | None:
     """The first setting that differs, or None."""
-    for key in sorted(before.keys() | now.keys()):
+    # the source last: other names or languages imply another one
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (key == SOURCE, key)):
         old, new = before.get(key), now.get(key)
         if old != new:
             return Difference(key.replace("_", "-"), _shown(old), _shown(new))

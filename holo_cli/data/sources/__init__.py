@@ -40,7 +40,7 @@ def licence_of(name: str) -> str:
 
 def open_source(request: Request) -> Source:
     """Open the dataset `request.name`, or the files of `request.source`. UsageError if invalid."""
-    row = _row(request.name)
+    row = None if request.one_of_several else _row(request.name)
     if row is None and request.source is None:
         raise UsageError(
             f"There is no dataset '{request.name}'.",

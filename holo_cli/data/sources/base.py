@@ -46,6 +46,10 @@ class Request:
     pinned: Mapping[str, str] = field(default_factory=dict)  # repository -> revision to resume with
     notice: Callable[[str], None] = lambda text: None  # called with messages for the user
     scratch: Path | None = None  # folder for a copy of standard input
+    # one of several --source of a set, all of them local: `name` is then a label for it
+    one_of_several: bool = False
+    # files that an earlier --source of the set has; opening a source adds its own
+    taken: set[str] = field(default_factory=set, compare=False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,8 @@ def open_local(request: Request) -> Source:
     found = find(request.source, request.scratch)
     root, paths = found.root, found.paths
     several = len(paths) > 1
+    paths = _untaken(request, found)
+    prefix = f"{request.name}/" if request.one_of_several else ""
     files: list[tuple[Path, str, str]] = []  # path, kind, encoding
     unreadable: Counter[str] = Counter()
     for path in paths:
@@ -78,7 +81,7 @@ def open_local(request: Request) -> Source:
 
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]
-        name = composed(path.relative_to(root).as_posix() if several else path.name)
+        name = prefix + composed(path.relative_to(root).as_posix() if several else path.name)
         pieces = 0
         rows = readers.read_rows(path, kind, encoding, request.text_field, counts)
         for text, language in rows:
@@ -110,6 +113,22 @@ def open_local(request: Request) -> Source:
         description=description,
         total_bytes=total_bytes,
     )
+
+
+def _untaken(request: Request, found: Found) -> list[Path]:
+    """The files that no earlier --source of the set has; the rest is counted as passed over."""
+    if not request.one_of_several:
+        return found.paths
+    kept = [path for path in found.paths if os.path.realpath(path) not in request.taken]
+    if lost := len(found.paths) - len(kept):
+        found.passed_over["files that an earlier --source has"] += lost
+    if not kept:
+        raise DataError(
+            f"An earlier --source has every file of {request.source} already.",
+            next_step="Name each text once.",
+        )
+    request.taken.update(map(os.path.realpath, kept))
+    return kept
 
 
 def _streams(

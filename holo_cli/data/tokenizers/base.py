@@ -22,7 +22,7 @@ from typing import Any
 
 from holo_cli.data.document import utf8_length
 from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, StreamDecoder
-from holo_cli.errors import DataError
+from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 
 END = "<|end|>"
@@ -86,9 +86,26 @@ class Tokenizer(ABC):
 
     # -- text to ids ------------------------------------------------------------------------------
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without special tokens; lone surrogates are encoded as U+FFFD."""
-        return self._encode(well_formed(text))
+    def encode(self, text: str, lang: str | None = None) -> list[int]:
+        """The ids of a text, without special tokens; lone surrogates are encoded as U+FFFD.
+
+        With `lang`, the marker of that language comes first, as at the beginning of a document in a
+        set of several languages. Raises UsageError for a language without a marker.
+        """
+        ids = self._encode(well_formed(text))
+        return ids if lang is None else [self._marker_of(lang), *ids]
+
+    def _marker_of(self, lang: str) -> int:
+        marker = self.marker(lang)
+        if marker is None:
+            found = [m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] != END]
+            raise UsageError(
+                f"This tokenizer has no marker for the language '{lang}'.",
+                next_step=f"Its markers are: {', '.join(sorted(found))}."
+                if found
+                else "Use the tokenizer of a set of several languages, or leave lang out.",
+            )
+        return marker
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on several cores where the library supports it."""

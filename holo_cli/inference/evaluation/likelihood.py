@@ -96,6 +96,7 @@ def until(loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[s
         max_new_tokens=int(options.get("max_gen_toks", MAX_NEW_TOKENS)),
         stop=tuple(s for s in stop if s),
         seed=0,
+        span_penalty=0.0,  # tasks ask for the most likely tokens
         **sampling,
     )
     assert isinstance(text, str)

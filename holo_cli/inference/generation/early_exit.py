@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
+from holo_cli.inference.generation.exit_protocol import NEVER, SupportsEarlyExit
+from holo_cli.inference.trained_data import open_trained
 from holo_cli.models.base import LanguageModel, State
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -26,21 +28,9 @@ from holo_cli.training.precision import autocast
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
-NEVER = 2.0  # above every possible confidence
 AUTO = "auto"
 TOKENS = 16_384  # maximum validation tokens that a calibration evaluates
 TRIALS = 7  # steps of the bisection
-
-
-@runtime_checkable
-class SupportsEarlyExit(Protocol):
-    """A model with early exit."""
-
-    exit_threshold: float
-
-    def depths(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Tokens (B, T) int64 -> number of layers that each of them passes, (B, T) int64."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,14 +77,15 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
         set_threshold(loaded.model, threshold)
         return None
     set_threshold(loaded.model, NEVER)  # raises early if the model has no early exit
-    path = loaded.header.data.path
-    if not path or not Path(path).is_dir():
+    info = loaded.header.data
+    path = info.path
+    if not path or not all(Path(one).is_dir() for one in [path, *(s.path for s in info.sets)]):
         raise DataError(
             f"--exit-threshold {AUTO} needs the validation split of this checkpoint's training "
             f"data, but '{path}' does not exist.",
             next_step="Run the command where the data is, or give a number such as 0.9.",
         )
-    found = calibrate(loaded.model, PreparedData.open(path), dtype=loaded.dtype)
+    found = calibrate(loaded.model, open_trained(info), dtype=loaded.dtype)
     set_threshold(loaded.model, found.threshold)
     return found
 

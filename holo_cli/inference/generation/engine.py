@@ -7,6 +7,7 @@ Design notes:
   can be kept and continued from any number of times. A conversation prefills only its new tokens.
 - Text may grow past the model's context. Which tokens the model sees at a given length depends on
   that length alone (`window_start`), so incremental decoding equals recomputing from scratch.
+- With `draft_layers` logits come from `speculation.py`; every token is drawn here all the same.
 - Inference mode, eval mode and autocast are restored after each step, so a caller that stops
   between two tokens finds torch in the mode it left it in.
 """
@@ -25,6 +26,12 @@ from torch import Tensor
 from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.inference.generation.logits import BANNED, sample, shape_logits
 from holo_cli.inference.generation.sampling import SamplingConfig, make_generators
+from holo_cli.inference.generation.speculation import (
+    DraftCounts,
+    Guess,
+    Speculation,
+    check_drafting,
+)
 from holo_cli.inference.generation.whole_characters import WholeCharacters
 from holo_cli.models.base import LanguageModel, State
 
@@ -104,8 +111,11 @@ class Engine:
         """Prefills the prompt (at least one token), then decodes `config.num_samples` rows.
 
         The prefill happens before this returns; new tokens are computed as the result is iterated.
-        `mixer` changes the logits of every new token before sampling.
+        `mixer` changes the logits of every new token before sampling. Raises UsageError where the
+        model cannot draft and the config says so.
         """
+        if config.draft_layers:
+            check_drafting(self.model, config)
         return Decoding(self, prompt, config, self.prefill(prompt, caches), mixer)
 
     def prefill(self, ids: Sequence[int], caches: Iterable[PrefixCache] = ()) -> PrefixCache:
@@ -140,7 +150,7 @@ class Engine:
         model's context length (in one segment if the context is unlimited)."""
         length = self.model.context_limit or len(ids)
         found = []
-        with self._mode(single=False):
+        with self.mode(single=False):
             for first in range(0, len(ids), length):
                 state = self.model.init_state(1)
                 segment = torch.tensor([ids[first : first + length]], device=self.model.device)
@@ -152,22 +162,26 @@ class Engine:
     def _advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
         """(A, S) next tokens and the state before them (None: empty) -> logits after the last
         token (A, V), its hidden state (A, C), and the state after it."""
-        with self._mode(single=tokens.shape[1] == 1):
+        with self.mode(single=tokens.shape[1] == 1):
             if state is None:
                 state = self.model.init_state(tokens.shape[0])
             for chunk in tokens.split(PREFILL_CHUNK, dim=1):
                 x, state = self.model.step_hidden(chunk, state)
             logits = self.model.head(x[:, -1])
+        return self.checked(logits), x[:, -1], state
+
+    def checked(self, logits: Tensor) -> Tensor:
+        """The logits. Raises CheckpointError if they are not finite."""
         if not bool(torch.isfinite(logits).all()):
             raise CheckpointError(
                 "The model's output contains NaN or infinity: its weights come from a training run "
                 "that diverged.",
                 next_step="Generate from an earlier checkpoint, or train with a lower --lr.",
             )
-        return logits, x[:, -1], state
+        return logits
 
     @contextmanager
-    def _mode(self, single: bool) -> Iterator[None]:
+    def mode(self, single: bool) -> Iterator[None]:
         """Inference mode, eval mode and autocast for one step; restores all of them."""
         device = self.model.device.type
         training = self.model.training
@@ -223,6 +237,9 @@ class Decoding(Iterator[list[int | None]]):
         self._begun = [b""] * rows  # bytes of a character that is not whole yet
         self._batch = list(range(rows))  # the rows in state and logits, in order
         self._position = len(prompt)  # tokens of each row that the state has read
+        self._speculation: Speculation | None = None
+        if config.draft_layers:
+            self._speculation = Speculation(engine, config.draft_layers, self._state)
 
     def __next__(self) -> list[int | None]:
         began = time.perf_counter()
@@ -259,14 +276,19 @@ class Decoding(Iterator[list[int | None]]):
     @property
     def state(self) -> State:
         """The model's state after the last token read, of the rows active at that step."""
-        return self._state
+        return self._state if self._speculation is None else self._speculation.state
+
+    @property
+    def drafted(self) -> DraftCounts | None:
+        """What was guessed so far; None without drafting."""
+        return None if self._speculation is None else self._speculation.counts
 
     def prefix(self) -> PrefixCache:
         """A cache of the only row as far as it was read; its last token may not be included."""
         assert len(self.ids) == 1, "a prefix cache holds one row"
         start = window_start(self._position, self._engine.model.context_limit)
         ids = tuple(self.ids[0][start : self._position])
-        return PrefixCache(ids, self._state, self._logits, self._hidden)
+        return PrefixCache(ids, self.state, self._logits, self._hidden)
 
     def _step(self, active: list[int]) -> None:
         """Reads the last token of the active rows; finished rows leave the batch."""
@@ -275,6 +297,11 @@ class Decoding(Iterator[list[int | None]]):
         start = window_start(length, limit)
         device = self._engine.model.device
         state: State | None = self._state
+        if self._speculation is not None and start == window_start(self._position, limit):
+            token, most = self.ids[0][-1], self._guesses(length - start)
+            self._logits, self._hidden = self._speculation.read(token, most, self._guess())
+            self._position = length
+            return
         if start != window_start(self._position, limit):  # the window moves: prefill again
             state = None
         elif active != self._batch:
@@ -284,22 +311,65 @@ class Decoding(Iterator[list[int | None]]):
         tokens = torch.tensor([self.ids[row][first:] for row in active], device=device)
         self._logits, self._hidden, self._state = self._engine._advance(tokens, state)
         self._batch, self._position = active, length
+        if self._speculation is not None:
+            self._speculation.restart(self._state)
+
+    def _guesses(self, seen: int) -> int:
+        """The most tokens to guess after the model has seen `seen`: no more than are still to be
+        drawn or fit into the context."""
+        config, limit = self._config, self._engine.model.context_limit
+        most = config.max_new_tokens - (len(self.ids[0]) - self._prompt_length) - 1
+        if limit is not None:
+            most = min(most, limit - seen)
+        return max(0, min(config.draft_tokens, most))
+
+    def _guess(self) -> Guess:
+        """Chooses as `_draw` will, with a copy of its random numbers; whole characters and the
+        mixer are left to it."""
+        copies = None
+        if self._generators is not None:
+            copies = [torch.Generator().set_state(self._generators[0].get_state())]
+
+        def guess(logits: Tensor, guessed: list[int]) -> int:
+            history = [self.ids[0] + guessed]
+            return int(self._choose(self._allowed(logits.clone()), history, copies))
+
+        return guess
 
     def _draw(self, active: list[int]) -> list[int]:
         keep = [self._batch.index(row) for row in active]
         logits = self._logits[keep]  # a copy: (A, V)
         if self._mixer is not None:
             logits = self._mixer.mix(logits, self._hidden[keep])
-        if self._engine.banned.numel():
-            logits[:, self._engine.banned.to(logits.device)] = BANNED
-        history = [self.ids[row] for row in active]
+        logits = self._allowed(logits)
         if self._engine.characters is not None:
             most = self._prompt_length + self._config.max_new_tokens - 1
-            left = [most - len(row) for row in history]
+            left = [most - len(self.ids[row]) for row in active]
             starts = [self._begun[row] for row in active]
             logits = self._engine.characters.exclude(logits, starts, left)
-        logits = shape_logits(
-            logits, history, self._config, exempt=self._engine.end, breakers=self._engine.breakers
-        )
         chosen = None if self._generators is None else [self._generators[row] for row in active]
-        return [int(token) for token in sample(logits, chosen).tolist()]
+        drawn = self._choose(logits, [self.ids[row] for row in active], chosen)
+        return [int(token) for token in drawn.tolist()]
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """Logits (A, V), in place, without the ids that are never sampled."""
+        if self._engine.banned.numel():
+            logits[:, self._engine.banned.to(logits.device)] = BANNED
+        return logits
+
+    def _choose(
+        self,
+        logits: Tensor,
+        history: list[list[int]],
+        generators: Sequence[torch.Generator] | None,
+    ) -> Tensor:
+        """Logits (A, V) and the tokens of each row -> the next tokens, (A,)."""
+        logits = shape_logits(
+            logits,
+            history,
+            self._config,
+            exempt=self._engine.end,
+            breakers=self._engine.breakers,
+            prompt=self._prompt_length,
+        )
+        return sample(logits, generators)

@@ -153,9 +153,12 @@ def shape_logits(
     config: SamplingConfig,
     exempt: int | None = None,
     breakers: Container[int] = (),
+    prompt: int = 0,
 ) -> Tensor:
     """Raw logits (R, V) and the tokens of each row so far -> logits (R, V) to sample from.
 
+    The first `prompt` tokens of a row are not the sample's own: the default span penalty ignores
+    repeats of them.
     No repeated span runs across a token of `breakers`. The n-gram rule never bans the `exempt`
     token, which ends a text, and is skipped for a row in
     which it would ban every token.
@@ -165,7 +168,9 @@ def shape_logits(
     raw = logits
     recent = [row[-config.repetition_window :] for row in history]
     logits = apply_repetition_penalty(logits, recent, config.repetition_penalty)
-    logits = apply_span_penalty(logits, history, config.span_penalty, config.span_length, breakers)
+    penalty, least = config.span_penalty_applied, config.span_length
+    spans = [row[prompt:] for row in history] if config.span_penalty is None else history
+    logits = apply_span_penalty(logits, spans, penalty, least, breakers)
     free = ban_repeated_ngrams(logits, history, config.no_repeat_ngram_size)
     if exempt is not None and free is not raw:
         free = free.index_copy(1, torch.tensor([exempt], device=raw.device), raw[:, exempt, None])

@@ -18,6 +18,7 @@ from holo_cli.parsing import ParseError, parse_json
 
 MOST = 10**9  # samples of a call
 GREEDY_BELOW = 1e-5  # differences of float32 logits are not exact enough for lower temperatures
+GREEDY_SPAN_PENALTY = 0.8  # without it most greedy samples end in loops: docs/results/repetition.md
 MAX_STOP_BYTES = 1_000_000  # of stop strings typed as JSON
 
 
@@ -28,9 +29,11 @@ class SamplingConfig:
     `temperature` 0 is greedy: always the most likely token; below 1e-5 it counts as 0. `top_k` 0,
     `top_p` 1, `min_p` 0, `repetition_penalty` 1 and `no_repeat_ngram_size` 0 disable the rule. The
     repetition penalty covers the last `repetition_window` tokens, prompt included. `span_penalty` 0
-    is off; else a token that would make a repeated span of n tokens longer loses
-    `span_penalty` x 1.75^(n - `span_length`) of its logit, if n is at least `span_length`. `seed`
-    None draws a new seed for every call. A stop string ends a sample and is not part of its text.
+    is off, None the default (see `span_penalty_applied`); else a token that would make a repeated
+    span of n tokens longer loses `span_penalty` x 1.75^(n - `span_length`) of its logit, if n is at
+    least `span_length`. `seed` None draws a new seed for every call. With `draft_layers` above 0
+    the first layers guess up to `draft_tokens` tokens, and all layers check them in one pass
+    (`speculation.py`). A stop string ends a sample and is not part of its text.
     """
 
     max_new_tokens: int = 256
@@ -41,11 +44,13 @@ class SamplingConfig:
     repetition_penalty: float = 1.0
     repetition_window: int = 256
     no_repeat_ngram_size: int = 0
-    span_penalty: float = 0.0
+    span_penalty: float | None = None
     span_length: int = 2
     stop: tuple[str, ...] = ()
     seed: int | None = None
     num_samples: int = 1
+    draft_layers: int = 0
+    draft_tokens: int = 4
 
     def __post_init__(self) -> None:
         for name, (fits, words) in _RANGES.items():
@@ -60,6 +65,16 @@ class SamplingConfig:
     def is_greedy(self) -> bool:
         """Whether the most likely token is always taken."""
         return self.temperature < GREEDY_BELOW
+
+    @property
+    def span_penalty_applied(self) -> float:
+        """`span_penalty`; by default GREEDY_SPAN_PENALTY for greedy decoding without another rule
+        against repetition, else 0. The default counts spans of the sample alone: what the prompt
+        or a memory says can be said again, once."""
+        if self.span_penalty is not None:
+            return self.span_penalty
+        other = self.repetition_penalty != 1 or self.no_repeat_ngram_size != 0
+        return GREEDY_SPAN_PENALTY if self.is_greedy and not other else 0.0
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> SamplingConfig:
@@ -81,8 +96,8 @@ class SamplingConfig:
     def with_text(self, name: str, text: str) -> SamplingConfig:
         """A copy with one option given as typed text, as in the chat's `/set top-p 0.9`.
 
-        `none` clears `seed` and `stop`. A stop string is taken literally, or as JSON if it starts
-        with a double quote or a bracket: `"\\n\\n"`, `["USER:", "###"]`.
+        `none` clears `seed`, `stop` and `span_penalty`. A stop string is taken literally, or as
+        JSON if it starts with a double quote or a bracket: `"\\n\\n"`, `["USER:", "###"]`.
         """
         name = name.replace("-", "_")
         _check_name(name)
@@ -137,11 +152,16 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "repetition_window": (_whole(1), "a whole number of at least 1"),
     "no_repeat_ngram_size": (_whole(0), "a whole number of at least 0 (0 disables)"),
-    "span_penalty": (_number(lambda p: 0 <= p <= 100), "a number from 0 to 100 (0 disables)"),
+    "span_penalty": (
+        lambda p: p is None or _number(lambda number: 0 <= number <= 100)(p),
+        "a number from 0 to 100 (0 disables)",
+    ),
     "span_length": (_whole(1), "a whole number of at least 1"),
     "stop": (_stops, "a text that is not empty"),
     "seed": (lambda s: s is None or is_seed(s), SEED_RANGE),
     "num_samples": (_whole(1, MOST), "a whole number from 1 to 10^9"),
+    "draft_layers": (_whole(0), "a whole number of at least 0 (0 disables)"),
+    "draft_tokens": (_whole(1, 64), "a whole number from 1 to 64"),
 }
 _DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(SamplingConfig)}
 
@@ -158,7 +178,7 @@ def _check_name(name: str) -> None:
 
 
 def _parse(name: str, text: str) -> Any:
-    if name in ("seed", "stop") and text.lower() in ("", "none"):
+    if name in ("seed", "stop", "span_penalty") and text.lower() in ("", "none"):
         return None
     if name == "stop":
         if not text.startswith(('"', "[")):
@@ -170,7 +190,7 @@ def _parse(name: str, text: str) -> Any:
                 f"--stop is not valid JSON: {error}.",
                 next_step='Write for example "\\n" or ["USER:", "###"].',
             ) from error
-    kind = float if isinstance(_DEFAULTS[name], float) else int
+    kind = float if isinstance(_DEFAULTS[name], float) or name == "span_penalty" else int
     try:
         return kind(text)
     except ValueError as error:

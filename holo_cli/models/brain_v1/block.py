@@ -19,11 +19,12 @@ from holo_cli.models.brain_v1.config import Config
 
 
 class Side(NamedTuple):
-    """The side stream: each token's language, (B, S), where there are adapters, and the layer whose
-    prediction is trained in this pass, -1 for none."""
+    """The side stream: each token's language, (B, S), where there are adapters, the layer whose
+    prediction is trained in this pass, -1 for none, and the stream after it, for its gate."""
 
     languages: Tensor | None
     exit_layer: int = -1
+    kept: list[Tensor] = []  # noqa: RUF012 - replaced for each pass, never written to otherwise
 
 
 class BrainBlock(Block):

@@ -2,13 +2,14 @@
 only those are computed.
 
     r = W_r x,   kept = the c columns of largest r_j + b_j              (b: for balance only)
-    y = sum over kept columns j of  W_out^j [ s f_j h_j ],   h_j = relu(W_in^j x + r_j)^2
+    y = sum over kept columns j of  W_out^j [ s f_j h_j ],   h_j = u |u|,   u = W_in^j x + r_j
 
 The router's value is added to all units of its column, so it sets how strongly the column fires and
 learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
-column's output instead, which learns worse.) f_j is the lateral inhibition between the kept
-columns, 1 without it; s = sqrt(C / U) only sets the step size of W_out. If fewer units may fire
-than the kept columns have, the largest of them do.
+column's output instead, which learns worse.) The square keeps its sign, so that every unit of a
+kept column fires; `activation = "relu"`, relu(u)^2, leaves a good part of them silent. f_j is the
+lateral inhibition between the kept columns, 1 without it; s = sqrt(C / U) only sets the step size
+of W_out. If fewer units may fire than the kept columns have, the largest of them do.
 
 Tokens are sorted by column, so training is a product per column over the tokens that chose it
 (`grouped.py`); decoding one token is a few products of single columns with a vector. The choice
@@ -44,6 +45,7 @@ class Columns(FeedForward):
         self.units, self.kept = config.column_units, config.kept_columns(layer)
         self.k = config.active_units(layer)
         self.shared, self.balance = config.shared_columns, config.balance
+        self.signed = config.activation == "signed"
         self.driven, self.masked = config.gate == "drive", config.masked
         self.two_four = config.two_four != "none"
         self.router = nn.Linear(width, self.columns, bias=False)
@@ -118,13 +120,19 @@ class Columns(FeedForward):
         """Pre-activations (N, c, m) of the kept columns -> outputs of their units, same shape."""
         value = value[..., None].to(u.dtype)
         h = u + value if self.driven else u
-        h = relu_squared(h) if torch.is_grad_enabled() else _relu_squared(h)
+        h = self._fire(h)
         if self.k < self.kept * self.units:
             h = h * self._winners(h)
         if self.inhibition is not None:
             factor = self.inhibition(h.to(wide(h.dtype)).square().mean(2), chosen)
             h = h * factor[..., None].to(h.dtype)
         return h * self.scale if self.driven else h * (self.scale * torch.sigmoid(value))
+
+    def _fire(self, u: Tensor) -> Tensor:
+        """What units send for their inputs, any shape."""
+        if self.signed:
+            return u * u.abs()
+        return relu_squared(u) if torch.is_grad_enabled() else _relu_squared(u)
 
     def _winners(self, h: Tensor) -> Tensor:
         """1 for the k largest units of each token, 0 for the others, (N, c, m)."""
@@ -179,7 +187,7 @@ class Columns(FeedForward):
         could = torch.ones_like(h)
         if self.k < self.kept * self.units:
             driven = kept + value[..., None].to(u.dtype) if self.driven else kept
-            could = self._winners(relu_squared(driven))
+            could = self._winners(self._fire(driven))
         blank = torch.zeros_like(u)
         return (
             blank.scatter(1, index, h).flatten(1),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, Stage
+from holo_cli.config.model_schema import BackboneConfig, Stage, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -34,6 +34,12 @@ class Config(BackboneConfig):
     )
     activity: float = Field(
         0.05, description="share of the hidden units that fire for a token, above 0 and at most 1"
+    )
+    activation: Literal["signed", "relu"] = Field(
+        "signed",
+        description="what a unit that may fire sends; signed: u |u|, so that all of them do; relu: "
+        "relu(u)^2, silent below zero",
+        json_schema_extra=added_key(before="relu"),
     )
     columns: int = Field(40, ge=1, le=4096, description="columns of the MLP; they share its units")
     columns_kept: int = Field(
@@ -92,9 +98,13 @@ class Config(BackboneConfig):
     exit_threshold: float = Field(
         2.0, gt=0, description="a token exits where its confidence reaches this; above 1 never"
     )
-    exit_confidence: Literal["top1", "margin", "entropy"] = Field(
-        "top1", description="largest probability; its lead over the second; 1 - entropy / ln V"
+    exit_weights: Literal["deeper", "even"] = Field(
+        "deeper", description="how layers share `exit_loss`: deeper ones more, or all the same"
     )
+    exit_confidence: Literal["top1", "margin", "entropy", "learned"] = Field(
+        "top1", description="largest probability; its lead over the second; 1 - entropy / ln V; "
+        "learned: a gate predicts what leaving costs",
+    )  # fmt: skip
     exit_from: int = Field(1, ge=1, description="layers that every token passes before it may exit")
     exit_every: int = Field(1, ge=1, description="an exit after every n-th layer")
     layer_dropout: float = Field(
@@ -210,6 +220,29 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.language_tokens has {counted(len(self.language_tokens), 'id')} for "
                 f"{counted(len(self.languages), 'language')}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exits_can_be_learned(self) -> Config:
+        if self.exit_confidence != "learned":
+            return self
+        if not self.exit_loss:
+            raise ValueError(
+                "model.exit_confidence learned is trained with the exits, and model.exit_loss is "
+                "0: set it above 0, as in 0.3"
+            )
+        if self.growth:
+            raise ValueError(
+                "model.exit_confidence learned does not go with model.growth: a new layer has no "
+                "trained gate"
+            )
+        first = -(-self.exit_from // self.exit_every) * self.exit_every
+        if first >= self.layers:
+            raise ValueError(
+                f"model.exit_confidence learned needs an exit before the last layer: the first "
+                f"that model.exit_from ({self.exit_from}) and model.exit_every "
+                f"({self.exit_every}) leave is after layer {first} of {self.layers}"
             )
         return self
 

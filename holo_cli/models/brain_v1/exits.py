@@ -6,6 +6,8 @@ cross-entropy, weighted more the deeper it is: over steps a loss for every layer
 Inside the model the target of a position is the next token of the same sequence, so the last
 position has none. Whole layers are skipped at random, deeper ones more often.
 
+A layer's confidence is read off its prediction, or predicted without it (`exit_gates.py`).
+
 Exit: after a layer a token whose confidence reaches the threshold keeps its hidden state. The
 layers above still compute keys and values from that state for later tokens, and nothing else.
 
@@ -54,8 +56,10 @@ def exit_layers(config: Config) -> list[int]:
     return [layer for layer in range(config.layers) if may_exit_after(config, layer)]
 
 
-def exit_weight(layers: list[int], layer: int) -> float:
-    """Weight of a layer's loss: rises with depth, with mean 1 over `layers`."""
+def exit_weight(layers: list[int], layer: int, how: str = "deeper") -> float:
+    """Weight of a layer's loss, with mean 1 over `layers`: rises with depth, or is `even`."""
+    if how == "even":
+        return 1.0
     return (layer + 1) * len(layers) / sum(n + 1 for n in layers)
 
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TINY = 1e-6  # the square root has no gradient at zero
-OWN, OTHER, SIGMA = 1.0, 0.01, 0.1  # initial w of a column itself, of others, and sigma^2
+# Initial w of a column itself, of others, and sigma^2. From 0.01, where the slope of softplus is
+# 0.01 too, the others' weights stayed where they began and did nothing; see docs/results/brains.md.
+OWN, OTHER, SIGMA = 1.0, 0.5, 0.1
 
 
 class Inhibition(nn.Module):

@@ -1,12 +1,15 @@
 """k winners take all: of all hidden units, exactly the k largest fire.
 
-    u = W_in x;  winners = the k largest of u_j + b_j;  y = sum over winners of W_out^j relu(u_j)^2
+    u = W_in x;  winners = the k largest of u_j + b_j;  y = sum over winners of W_out^j u_j |u_j|
 
-The bias b raises units that win too seldom (boosting) and is used for the choice only. Ties are
-broken by position, so there are always k winners. Training computes every unit to find the largest;
-what it saves is memory, since only the winners' values are kept for the backward pass. Decoding
-skips the rest of the second product. With `predictor`, a low-rank map predicts which units may win,
-and evaluation and decoding choose among those only; it is trained to separate winners from the
+The bias b raises units that win too seldom (boosting) and is used for the choice only; units above
+zero go first, so that a winner is above zero wherever there are k of these. The square keeps the
+sign of the others. (`activation = "relu"`: all units by u_j + b_j, and relu(u_j)^2, which is silent
+where a raised winner is below zero.) Ties are broken by position, so there are always k winners.
+Training computes every unit to find the largest; what it saves is memory, since only the winners'
+values are kept for the backward pass. Decoding skips the rest of the second product. With
+`predictor`, a low-rank map predicts which units may win, and evaluation and decoding choose among
+those only; it is trained to separate winners from the
 rest. With `dense_start` every unit wins at the start of training, and k at its end.
 
 `sparsity = "dense"` is the same with every unit a winner: the baseline.
@@ -30,6 +33,7 @@ from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
 BALANCE_SCALE = 0.01  # AdamW is invariant to it; small, so that it hardly changes clipping
+LATER = 1e4  # taken from the score of a unit below zero: it wins only where too few are above
 FEW = 4  # up to so many tokens only the winners' rows of W_out are multiplied
 
 
@@ -51,21 +55,23 @@ def balance_term(bias: Tensor, chosen: Tensor) -> Tensor:
     return BALANCE_SCALE * ((bias - bias.detach()) * excess).mean()
 
 
-class _WinnersReLUSquared(torch.autograd.Function):
-    """relu(u)^2 of the winners, zero elsewhere, (N, U); keeps k numbers per token for backward."""
+class _WinnersSquared(torch.autograd.Function):
+    """relu(u)^2 of the winners, or u |u| if `signed`, zero elsewhere, (N, U); keeps k numbers per
+    token for backward."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, chosen: Tensor) -> Tensor:
-        h = torch.relu(u.gather(1, chosen))
+    def forward(ctx: Any, u: Tensor, chosen: Tensor, signed: bool) -> Tensor:
+        won = u.gather(1, chosen)
+        h = won.abs() if signed else torch.relu(won)
         ctx.save_for_backward(h, chosen)
         ctx.units = u.shape[1]
-        return torch.zeros_like(u).scatter_(1, chosen, h * h)
+        return torch.zeros_like(u).scatter_(1, chosen, won * h if signed else h * h)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         h, chosen = ctx.saved_tensors
         dh = grads[0].gather(1, chosen).mul_(h).mul_(2.0)
-        return dh.new_zeros(len(dh), ctx.units).scatter_(1, chosen, dh), None
+        return dh.new_zeros(len(dh), ctx.units).scatter_(1, chosen, dh), None, None
 
 
 class KWTA(FeedForward):
@@ -78,6 +84,7 @@ class KWTA(FeedForward):
         self.k = self.units if self.dense else config.active_units(layer)
         self.dense_start = 0.0 if self.dense else config.dense_start
         self.training_k = self.k  # winners in training now; see `on_progress`
+        self.signed = config.activation == "signed"
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
         self.up = nn.Linear(width, self.units, bias=False)
@@ -114,12 +121,17 @@ class KWTA(FeedForward):
 
     # -- the choice -------------------------------------------------------------------------------
 
-    def score(self, u: Tensor) -> Tensor:
-        """The values that units compete by, (N, U), without gradient."""
+    def score(self, u: Tensor, among: Tensor | None = None) -> Tensor:
+        """The values that units compete by, (N, U), without gradient; `among`: the units that the
+        columns of u stand for, all of them unless given."""
         score = u.detach()
-        if self.bias is not None:
-            dtype = wide(u.dtype)
-            score = score.to(dtype) + self.balance * self.bias.detach().to(dtype)
+        if self.bias is None:
+            return score
+        bias = self.bias.detach() if among is None else self.bias.detach()[among]
+        dtype = wide(u.dtype)
+        score = score.to(dtype) + self.balance * bias.to(dtype)
+        if self.signed:
+            score = torch.where(u.detach() > 0, score, score - LATER)
         return score
 
     def predict(self, x: Tensor) -> Tensor | None:
@@ -156,7 +168,8 @@ class KWTA(FeedForward):
         else:
             predicted = self.predict(tokens)
             chosen = self.choose(u, predicted, k)
-            h = _WinnersReLUSquared.apply(u, chosen)
+            # on the way down from all units it is still part of the dense twin
+            h = _WinnersSquared.apply(u, chosen, self.signed and k == self.k)
             if self.bias is not None and self.training:
                 aux["balance"] = balance_term(self.bias, chosen)
             if predicted is not None and self.training:
@@ -174,7 +187,7 @@ class KWTA(FeedForward):
             return self._inhibited(relu_squared(u)), torch.ones_like(u, dtype=torch.bool)
         chosen = self.choose(u, self.predict(tokens), self.k)
         could = torch.zeros_like(u, dtype=torch.bool).scatter(1, chosen, True)
-        return self._inhibited(_WinnersReLUSquared.apply(u, chosen)), could
+        return self._inhibited(_WinnersSquared.apply(u, chosen, self.signed)), could
 
     def _inhibited(self, h: Tensor) -> Tensor:
         if self.inhibition is None:
@@ -192,11 +205,9 @@ class KWTA(FeedForward):
             among = winners(predicted, self.candidates)[0]
             up = up[among]
         u = F.linear(x, sparsify_2_4(up) if self.two_four else up)
-        score = u.to(wide(u.dtype))
-        if self.bias is not None:
-            score = score + self.balance * (self.bias if among is None else self.bias[among])
-        chosen = winners(score[None], self.k)[0]
-        h = torch.relu(u[chosen]).square()
+        chosen = winners(self.score(u[None], among), self.k)[0]
+        won = u[chosen]
+        h = won * won.abs() if self.signed else torch.relu(won).square()
         units = chosen if among is None else among[chosen]
         if self.inhibition is not None:
             every = h.new_zeros(self.units)

@@ -10,7 +10,7 @@ Legend: B rows, T positions, S positions of a step, C width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ from holo_cli.models.brain_v1.block import BrainBlock, Side, brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.diagnostics import feeding, kept_weight
+from holo_cli.models.brain_v1.drafting import Draft
+from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.exits import (
     confidence,
     exit_layers,
@@ -36,14 +38,7 @@ from holo_cli.models.brain_v1.exits import (
 )
 from holo_cli.models.brain_v1.growth import grow
 from holo_cli.models.brain_v1.kwta import KWTA
-
-
-@dataclass(frozen=True)
-class BrainState(BackboneState):
-    """With the language of each row and the layers its tokens passed, both (B,) int64."""
-
-    language: Tensor
-    passed: Tensor
+from holo_cli.models.brain_v1.state import BrainState
 
 
 class Model(Backbone):
@@ -58,6 +53,9 @@ class Model(Backbone):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.exit_threshold = config.exit_threshold
+        self.exit_gates: ExitGates | None = None
+        if config.exit_confidence == "learned":
+            self.exit_gates = ExitGates(len(exit_layers(config)), config.width)
 
     def make_mixer(self, layer: int) -> BrainAttention:
         return BrainAttention(self.config)
@@ -88,18 +86,25 @@ class Model(Backbone):
     def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Side:
         before = state.language if isinstance(state, BrainState) else None
         exit_layer = self._exit_to_train() if state is None else -1
-        return Side(self._languages(tokens, before), exit_layer)
+        return Side(self.languages_at(tokens, before), exit_layer, [])
 
     def layer_losses(self, layer: int, x: Tensor, tokens: Tensor, side: Side) -> Aux:
-        """The loss of an earlier layer's own prediction, where this is the layer drawn."""
-        if layer != side.exit_layer:
+        """The loss of an earlier layer's own prediction, where this is the layer drawn; after the
+        last layer that of the drawn layer's gate."""
+        exits, config = exit_layers(self.config), self.config
+        if layer == side.exit_layer:
+            if self.exit_gates is not None:
+                side.kept.append(x)
+            weight = config.exit_loss * exit_weight(exits, layer, config.exit_weights)
+            return {"exit": weight * exit_loss(x, tokens, self.head)}
+        if self.exit_gates is None or layer + 1 < config.layers or side.exit_layer < 0:
             return {}
-        weight = self.config.exit_loss * exit_weight(exit_layers(self.config), layer)
-        return {"exit": weight * exit_loss(x, tokens, self.head)}
+        number = exits.index(side.exit_layer)
+        return {"exit_gate": self.exit_gates.loss(number, side.kept[0], x, self.head)}
 
     def hidden(self, tokens: Tensor) -> Hidden:
         if self._exits_enabled():
-            return Hidden(rms_norm(self._with_exits(tokens)[0]), {})
+            return Hidden(rms_norm(self.with_exits(tokens)[0]), {})
         return super().hidden(tokens)
 
     def _exit_to_train(self) -> int:
@@ -131,24 +136,30 @@ class Model(Backbone):
             x = torch.where(left[..., None], x, y)
             passed = passed + ~left
             if may_exit_after(self.config, layer):
-                left = left | self._is_sure(x, ~left)
+                left = left | self._is_sure(layer, x, ~left)
                 everyone = bool(left.all())
         return x, passed
 
     @torch.no_grad()
-    def _is_sure(self, x: Tensor, asked: Tensor) -> Tensor:
-        """Which of the tokens asked, (B, S) bool, are confident enough with x (B, S, C)."""
+    def _is_sure(self, layer: int, x: Tensor, asked: Tensor) -> Tensor:
+        """Which of the tokens asked, (B, S) bool, are confident enough after a layer with the
+        stream x (B, S, C)."""
         sure = torch.zeros_like(asked)
-        logits = self.head(rms_norm(x[asked]))
-        sure[asked] = confidence(logits, self.config.exit_confidence) >= self.exit_threshold
+        sure[asked] = self.confidence_after(layer, x[asked]) >= self.exit_threshold
         return sure
+
+    def confidence_after(self, layer: int, x: Tensor) -> Tensor:
+        """How confident the stream x (..., C) is after a layer with an exit, (...) in [0, 1]."""
+        if self.exit_gates is not None:
+            return self.exit_gates.confidence(exit_layers(self.config).index(layer), x)
+        return confidence(self.head(rms_norm(x)), self.config.exit_confidence)
 
     @torch.no_grad()
     def depths(self, tokens: Tensor) -> Tensor:
         """(B, T) int64 -> the layers that each token passes at the present threshold, (B, T)."""
-        return self._with_exits(tokens)[1]
+        return self.with_exits(tokens)[1]
 
-    def _with_exits(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def with_exits(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The layers over whole sequences, as `_until_confident`."""
         x = self.embed(tokens)
         stream, side = self.value_stream(tokens, x), self.side_stream(tokens, x, None)
@@ -162,7 +173,7 @@ class Model(Backbone):
 
     # -- languages --------------------------------------------------------------------------------
 
-    def _languages(self, tokens: Tensor, before: Tensor | None) -> Tensor | None:
+    def languages_at(self, tokens: Tensor, before: Tensor | None) -> Tensor | None:
         """The language of each token, (B, T); `before`: (B,) of the row so far, None at a start."""
         if not self.config.adapters:
             return None
@@ -208,6 +219,11 @@ class Model(Backbone):
         after = self.advanced(state, tokens, mixers, windows)
         return rms_norm(x), replace(after, passed=state.passed + passed.sum(1))
 
+    def draft(self, state: State, layers: int) -> Draft:
+        """Reads ahead of `state` with the first `layers` layers, 1 .. L - 1; all others verify."""
+        assert isinstance(state, BrainState)
+        return Draft(self, state, layers)
+
     def advanced(
         self,
         state: BackboneState,
@@ -218,7 +234,7 @@ class Model(Backbone):
         after = super().advanced(state, tokens, mixers, windows)
         assert isinstance(after, BrainState)
         assert isinstance(state, BrainState)
-        languages = self._languages(tokens, state.language)
+        languages = self.languages_at(tokens, state.language)
         return after if languages is None else replace(after, language=languages[:, -1])
 
     def state_bytes(self, length: int) -> int:
@@ -237,19 +253,24 @@ class Model(Backbone):
         return replace(described, notes=described.notes | notes)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
-        """Of every layer: `sparsity_base`, the share of units that may not fire for a token, and
+        """`fires`, the share of all hidden units that are not zero for a token. Of every layer:
+        `sparsity_base`, the share of units that may not fire for a token, and
         `silent`, the share that does not; with a choice to balance, `largest_share`, how many times
         its even part the busiest column or unit gets. `mean_depth`: layers a token passes at the
         present threshold. `attention_kept`: what the weights that `attention_top` keeps add up to.
         """
         found: dict[str, float] = {}
+        firing = []
         for layer, (part, x) in enumerate(feeding(self, tokens), start=1):
             sent, could = part.unit_outputs(x)
+            firing.append((sent != 0).float().mean().item())
             found[f"layer{layer}/sparsity_base"] = 1 - could.float().mean().item()
             found[f"layer{layer}/silent"] = (sent == 0).float().mean().item()
             if not could.all():
                 groups = could.unflatten(1, (part.columns, -1)).any(2).float().mean(0)
                 found[f"layer{layer}/largest_share"] = (groups.max() / groups.mean()).item()
+        if firing:
+            found["fires"] = sum(firing) / len(firing)
         if self.config.attention_top < 1:
             found["attention_kept"] = kept_weight(self, tokens)
         found["mean_depth"] = self.depths(tokens).double().mean().item()

@@ -16,6 +16,7 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
+from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
 from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus, total
@@ -25,6 +26,7 @@ from holo_cli.models.vanilla.reference import heads
 SMALL: dict[str, Any] = {"columns": 8, "mlp_ratio": 4.0, "activity": 0.25}
 CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
+    "columns-relu": {**SMALL, "activation": "relu"},
     "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
     "columns-inhibited": {**SMALL, "inhibition": True, "activity": 0.375, "conv": 4},
     "columns-masked": {**SMALL, "masked": True, "layer_dropout": 0.2},
@@ -38,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "kwta": {**SMALL, "sparsity": "kwta", "inhibition": True, "two_four": "mlp"},
     "kwta-predictor": {**SMALL, "sparsity": "kwta", "predictor": 4, "predictor_share": 0.5},
+    "kwta-relu": {**SMALL, "sparsity": "kwta", "activation": "relu"},
     "dense": {**SMALL, "sparsity": "dense"},
     "dendrites": {**SMALL, "dendrites": 4, "attention_top": 0.4},
     "exits": {
@@ -48,6 +51,16 @@ CASES: dict[str, dict[str, Any]] = {
         "exit_threshold": 0.02,
         "dendrites": 2,
         "conv": 4,
+    },
+    "exits-learned": {
+        **SMALL,
+        "layers": 5,
+        "exit_loss": 0.3,
+        "exit_weights": "even",
+        "exit_every": 2,
+        "exit_confidence": "learned",
+        "exit_threshold": 0.2,
+        "value_residual": True,
     },
     "adapters": {**SMALL, "adapters": 4, "language_tokens": (3, 7)},
 }
@@ -152,19 +165,23 @@ def _by_columns(config: Config, mlp: Columns, layer: int, up: Tensor, x: Tensor)
             units.append(torch.zeros((), dtype=x.dtype))
             continue
         u = up[n] @ x + (value[n // size] if config.gate == "drive" else 0)
-        units.append(u.clamp_min(0) ** 2)
-    wins = _largest([u.item() for u in units], config.active_units(layer))
+        units.append(u * abs(u) if config.activation == "signed" else u.clamp_min(0) ** 2)
+    inside = [u.item() if n // size in kept else -math.inf for n, u in enumerate(units)]
+    wins = _largest(inside, config.active_units(layer))
     return torch.stack([u if n in wins else u * 0 for n, u in enumerate(units)])
 
 
 def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) -> Tensor:
     u = up @ x
     sent = u.clamp_min(0) ** 2
-    if config.sparsity == "dense":
+    if config.sparsity == "dense" or config.active_units(layer) == config.hidden:
         return sent
     score = u.detach().tolist()
     if mlp.bias is not None:
         score = [s + config.balance * b for s, b in zip(score, mlp.bias.tolist(), strict=True)]
+    if config.activation == "signed":
+        sent = u * abs(u)
+        score = [s if value > 0 else s - 1e4 for s, value in zip(score, u.tolist(), strict=True)]
     if mlp.predictor_down is not None and mlp.predictor_up is not None:
         guess = (mlp.predictor_up.weight @ (mlp.predictor_down.weight @ x)).tolist()
         candidates = round(config.predictor_share * config.hidden)
@@ -214,10 +231,19 @@ def finish(inputs: Inputs, before: Vectors, after: Vectors) -> Vectors:
             up = block.adapters.up.weight[language * config.width :][: config.width]
             x = x + up @ (down @ norm(x)).clamp_min(0)
         if may and model.exit_threshold <= 1:
-            sure = _confidence(config.exit_confidence, oracle.head(model, x))
+            if model.exit_gates is None:
+                sure = _confidence(config.exit_confidence, oracle.head(model, x))
+            else:
+                sure = _gate(model.exit_gates, done // config.exit_every - 1, x)
             inputs.side[t] = Side(language, bool(sure >= model.exit_threshold))
         out.append(x)
     return out
+
+
+def _gate(gates: ExitGates, number: int, x: Tensor) -> Tensor:
+    inner = [(row @ norm(x)).clamp_min(0) for row in gates.down[number]]
+    terms = [u * value for u, value in zip(gates.up[number], inner, strict=True)]
+    return (-(total(terms) + gates.bias[number]).exp() / 0.1).exp()
 
 
 def _confidence(kind: str, logits: Tensor) -> Tensor:

@@ -8,21 +8,25 @@ Queries, keys and values are computed for selected tokens only; with a tenth of 
 among them costs a hundredth. They keep their own positions (RoPE by the real distance). The factor
 lets the scorer learn: a token whose attention helps is scored higher. theta is a parameter: a term
 of value 0 gives it the gradient of the quantile loss, share - (share that passed), so that resuming
-is exact and evaluation changes nothing.
-Legend: B rows, S positions, C width, H heads, d = C / H, N selected tokens, K the most in a row.
+is exact and evaluation changes nothing. That theta trails the scores, and one theta does not suit
+the scores of every language: evaluation and decoding add `shift`, a number per language that
+`calibration.py` sets on held-out text and that training never reads.
+Legend: B rows, S positions, C width, H heads, d = C / H, N selected tokens, K the most in a row, L
+languages with a marker; slot 0 is text before any marker, 1 .. L the text after one.
 """
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
-from holo_cli.layers.interfaces import Aux, Mixer
+from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
@@ -33,7 +37,11 @@ THRESHOLD_SCALE = 4.0  # theta / parameter: theta must follow the scores as they
 
 
 class SelectiveAttention(Mixer):
-    """Multi-head causal attention of selected tokens among themselves."""
+    """Multi-head causal attention of selected tokens among themselves. Its side stream is the
+    language slot of each token, (B, S) int64, or None where no token has one."""
+
+    takes_extras: ClassVar[bool] = True
+    shift: Tensor | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -42,6 +50,9 @@ class SelectiveAttention(Mixer):
         self.head_width = config.head_width
         self.scorer = nn.Parameter(torch.empty(width))  # w
         self.threshold = nn.Parameter(torch.empty(1))  # theta / THRESHOLD_SCALE
+        slots = 1 + len(config.language_tokens)
+        shift = torch.zeros(slots) if config.attention_calibrated else None
+        self.register_buffer("shift", shift)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
@@ -55,18 +66,22 @@ class SelectiveAttention(Mixer):
         first = NormalDist().inv_cdf(1 - self.share) if self.share < 1 else -8.0
         nn.init.constant_(self.threshold, first / THRESHOLD_SCALE)
 
-    def margin(self, u: Tensor) -> Tensor:
-        """(B, S, C) -> s - theta, (B, S), float32 at least; above 0 a token passes."""
+    def margin(self, u: Tensor, slots: Tensor | None = None) -> Tensor:
+        """(B, S, C) and the language slot of each token, (B, S) -> s - theta, (B, S), float32 at
+        least; above 0 a token passes. Without slots all are 0."""
         w = self.scorer.to(wide(u.dtype))
         score = (u.to(w.dtype) * (w / w.norm())).sum(-1)
-        return score - (THRESHOLD_SCALE * self.threshold.detach()).to(w.dtype)
+        margin = score - (THRESHOLD_SCALE * self.threshold.detach()).to(w.dtype)
+        if self.training or self.shift is None:
+            return margin
+        return margin - self.shift.to(w.dtype)[0 if slots is None else slots]
 
-    def selected(self, u: Tensor) -> Selected:
+    def selected(self, u: Tensor, slots: Tensor | None = None) -> Selected:
         """The selected tokens of whole sequences (B, T, C)."""
-        return Selected.of(self.margin(u) > 0, self.share)
+        return Selected.of(self.margin(u, slots) > 0, self.share)
 
-    def forward(self, u: Tensor) -> tuple[Tensor, Aux]:
-        margin = self.margin(u)
+    def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
+        margin = self.margin(u, extras.side)
         passes = margin > 0
         chosen = Selected.of(passes, self.share)
         q, k, v = self.project(u, chosen)
@@ -80,8 +95,10 @@ class SelectiveAttention(Mixer):
         term = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
         return self._output(u, y, margin, chosen), {"selection": term}
 
-    def step(self, u: Tensor, state: PackedCache) -> tuple[Tensor, PackedCache]:
-        margin = self.margin(u)
+    def step(
+        self, u: Tensor, state: PackedCache, extras: Extras = NOTHING
+    ) -> tuple[Tensor, PackedCache]:
+        margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import BackboneConfig, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
+from holo_cli.wording import counted
+
+MARKER = re.compile(r"<\|(?!end\|)([a-z]{2,3})\|>")  # special tokens that name a language
 
 
 class Config(BackboneConfig):
@@ -45,6 +50,16 @@ class Config(BackboneConfig):
         0.1, gt=0, le=1, description="share of the tokens that attention selects",
         json_schema_extra=tunable(0.05, 0.5, log=True, when={"attention_every": range(1, 1001)}),
     )  # fmt: skip
+    attention_calibrated: bool = Field(
+        True, description="evaluation and decoding use thresholds set on held-out text",
+        json_schema_extra=added_key(before=False),
+    )  # fmt: skip
+    languages: tuple[str, ...] = Field(
+        (), description="languages with a threshold of their own; set from the tokenizer"
+    )
+    language_tokens: tuple[int, ...] = Field(
+        (), description="ids of the languages' markers; set from the tokenizer"
+    )
     memory: Literal["delta", "hebbian", "none"] = Field(
         "delta",
         description="episodic memory; delta: a new value replaces the old one of its key, hebbian: "
@@ -91,15 +106,32 @@ class Config(BackboneConfig):
         """Whether layer 0, 1, ... attends to selected tokens."""
         return self.attention_every > 0 and layer % self.attention_every == self.attention_every - 1
 
+    def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
+        """The languages that the tokenizer has markers for, where thresholds are calibrated."""
+        if not (self.attention_calibrated and self._attends()):
+            return {}
+        marks = [(MARKER.fullmatch(name), at) for name, at in specials.items()]
+        found = {mark[1]: at for mark, at in marks if mark}
+        if not found:
+            return {}
+        return {"languages": tuple(found), "language_tokens": tuple(found.values())}
+
+    def _attends(self) -> bool:
+        return any(self.has_attention(layer) for layer in range(self.layers))
+
     def without_effect(self) -> frozenset[str]:
-        attends = any(self.has_attention(layer) for layer in range(self.layers))
-        return frozenset() if attends else frozenset({"query_gain"})
+        return frozenset() if self._attends() else frozenset({"query_gain", "attention_calibrated"})
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Config:
         if self.dt_min > self.dt_max:
             raise ValueError(
                 f"model.dt_min ({self.dt_min}) must be at most model.dt_max ({self.dt_max})"
+            )
+        if len(self.languages) != len(self.language_tokens):
+            raise ValueError(
+                f"model.language_tokens has {counted(len(self.language_tokens), 'id')} for "
+                f"{counted(len(self.languages), 'language')}"
             )
         if self.state % 2:
             raise ValueError(

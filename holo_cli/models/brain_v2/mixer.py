@@ -54,7 +54,7 @@ class BrainMixer(Mixer):
         if self.memory is not None:
             out = out + self.memory(u)[0]
         if self.attention is not None:
-            attended, aux = self.attention(u)
+            attended, aux = self.attention(u, extras)
             out = out + attended
         return out, aux
 
@@ -67,7 +67,7 @@ class BrainMixer(Mixer):
             y, memory = self.memory.step(u, memory)
             out = out + y
         if self.attention is not None and attention is not None:
-            y, attention = self.attention.step(u, attention)
+            y, attention = self.attention.step(u, attention, extras)
             out = out + y
         return out, BrainState(ssm, memory, attention)
 

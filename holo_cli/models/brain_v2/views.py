@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from holo_cli.models.base import LanguageModel
     from holo_cli.models.brain_v2.attention import SelectiveAttention
     from holo_cli.models.brain_v2.episodic import EpisodicMemory
+    from holo_cli.models.brain_v2.model import Model
 
 PAGES = {
     "memory": "what the episodic memory writes and reads at each token, one-shot binding",
@@ -152,9 +153,10 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             next_step="Train with --set model.attention_every=4.",
         )
     scores, heats, tables = {}, {}, []
+    slots = _brain(model).slots(tokens[None])
     for name, part, u in found:
-        margin = part.margin(u)[0]
-        chosen = part.selected(u).flat
+        margin = part.margin(u, slots)[0]
+        chosen = part.selected(u, slots).flat
         scores[name] = [
             line("score above the threshold", range(len(margin)), margin, 0),
             {
@@ -163,7 +165,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
                 "marker": {"size": 10, "symbol": "circle-open"},
             },
         ]
-        for h, weights in enumerate(selected_weights(part, u), start=1):
+        for h, weights in enumerate(selected_weights(part, u, slots), start=1):
             heats[f"{name}, head {h}"] = [heat(weights)]
         share = short(len(chosen) / len(margin))
         row = [share, Tokens(chosen.tolist())]
@@ -191,12 +193,14 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     ]
 
 
-def selected_weights(part: SelectiveAttention, u: Tensor) -> list[Tensor]:
-    """u (1, T, C) -> softmax weights at the tokens' own places, (T, T) per head; NaN where one of
-    the two is not selected, or later."""
+def selected_weights(
+    part: SelectiveAttention, u: Tensor, slots: Tensor | None = None
+) -> list[Tensor]:
+    """u (1, T, C) and language slots (1, T) -> softmax weights at the tokens' own places, (T, T)
+    per head; NaN where one of the two is not selected, or later."""
     import torch
 
-    chosen = part.selected(u)
+    chosen = part.selected(u, slots)
     q, k, _ = part.project(u, chosen)  # (N, H, d)
     score = torch.einsum("nhd,mhd->hnm", q.float(), k.float()) * part.head_width**-0.5
     past = torch.ones_like(score[0], dtype=torch.bool).tril()
@@ -248,3 +252,10 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             token_axes=("xaxis",),
         )
     ]
+
+
+def _brain(model: LanguageModel) -> Model:
+    from holo_cli.models.brain_v2.model import Model
+
+    assert isinstance(model, Model)
+    return model

@@ -131,6 +131,15 @@ def test_the_tables_of_fresh_seeds_are_printed_again(rows: str, plan: str) -> No
         assert list(printed[name]) in lines
 
 
+def test_the_table_against_canon_layers_is_printed_again() -> None:
+    names = ["vanilla-canon", "vanilla", "ngt", "mamba-3"]
+    chosen = named_plan("1m-bpe").select(names).changed({"first_seed": 4, "seeds": 4})
+    printed = report(RESULTS / "rows" / "1m-docs.jsonl", chosen)
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
     data = StoredData(rows_of(path)[0])

@@ -40,6 +40,11 @@ def copying(x: Tokens, t: int) -> int:
     return int(string[t - mark])
 
 
+def name_recall(x: Tokens, t: int) -> int:
+    """The name after the first time that the person asked for was told."""
+    return int(x[list(x[:t]).index(x[t]) + 1])
+
+
 def names(x: Tokens, t: int) -> int:
     """The person asked for, seven tokens of persons below; the name follows where it was told."""
     third, persons = VOCAB // 3, VOCAB // 6
@@ -101,6 +106,7 @@ RULES: dict[str, Callable[[Tokens, int], int]] = {
     "copying": copying,
     "selective-copying": copying,
     "names": names,
+    "name-recall": name_recall,
     "in-context-recall": mqar,
     "noisy-recall": mqar,
     "fuzzy-recall": fuzzy,
@@ -113,6 +119,7 @@ RULES: dict[str, Callable[[Tokens, int], int]] = {
 # scored positions of a row, at least; for other tasks as many as there are items
 ANSWERS: dict[str, Callable[[Case], int]] = {
     "names": lambda case: 2,
+    "name-recall": lambda case: 1,
     "in-context-recall": lambda case: (case.length + 1) // 2 - case.items,
     "noisy-recall": lambda case: 2 * case.length // 5 - case.items,
     "fuzzy-recall": lambda case: 1,

@@ -175,3 +175,16 @@ def redpajama_rows(language: str, bucket: str, count: int = 60) -> list[dict[str
         }
         for n in range(count)
     ]
+
+
+def openwebtext(folder: Path, count: int = 100) -> None:
+    for part in range(2):
+        rows = {"text": [english(part * count + n) for n in range(count)]}
+        parquet(folder / "plain_text" / f"train-{part:05d}-of-00002.parquet", rows)
+
+
+def bookcorpusopen(folder: Path, count: int = 100) -> None:
+    for part in range(2):
+        numbers = range(part * count, (part + 1) * count)
+        rows = {"title": [f"{n}.epub.txt" for n in numbers], "text": [english(n) for n in numbers]}
+        parquet(folder / "data" / f"train-{part:05d}-of-00002.parquet", rows)

@@ -45,6 +45,8 @@ def serve(hub: Hub, name: str, folder: Path) -> None:
         layouts.c4(folder)
     elif name.startswith("fineweb-") or name == "fineweb":
         layouts.fineweb(folder, score=name == "fineweb-edu")
+    elif name in ("openwebtext", "bookcorpusopen"):
+        getattr(layouts, name)(folder)
     elif name == "fineweb2":
         layouts.fineweb2(folder)
     for part in PARTS[name]:
@@ -65,6 +67,8 @@ def serve(hub: Hub, name: str, folder: Path) -> None:
         ("korean", (), 456),
         ("c4", (), 200),
         ("c4", ("ko",), 200),
+        ("openwebtext", (), 200),
+        ("bookcorpusopen", (), 200),
         ("fineweb", (), 300),
         ("fineweb-edu", (), 300),
         ("fineweb2", ("ko", "de"), 200),

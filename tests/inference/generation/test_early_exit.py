@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from holo_cli.checkpoint.header import DataInfo
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.generation.early_exit import (
     NEVER,
@@ -40,7 +41,7 @@ def some_data() -> Any:
 
 
 def some_loaded(model: LanguageModel, path: str = "") -> LoadedModel:
-    header = SimpleNamespace(data=SimpleNamespace(path=path))
+    header = SimpleNamespace(data=DataInfo(path=path))
     return LoadedModel(model, cast(Any, None), cast(Any, header))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -79,6 +80,31 @@ def test_the_span_penalty_grows_with_the_span(logits: Tensor) -> None:
     assert changed == [[0, 4], [4, 9]]  # a span of one token may be repeated
     assert torch.equal(apply_span_penalty(logits, history, 0.0, 2), logits)
     assert torch.equal(apply_span_penalty(logits[:1], history[:1], 0.5, 2, {3}), logits[:1])
+
+
+def test_greedy_samples_do_not_repeat_themselves_by_default(logits: Tensor) -> None:
+    """What the prompt says may be said again; a rule that was asked for counts the prompt too."""
+    history = [[1, 2, 3, 4, 1, 2, 3]] * 5
+
+    def lost(prompt: int, **options: Any) -> float:
+        config = SamplingConfig(**({"temperature": 0.0} | options))
+        shaped = shape_logits(logits, history, config, prompt=prompt)
+        return float(logits[0, 4] - shaped[0, 4])
+
+    assert lost(0) == pytest.approx(0.8 * 1.75)
+    assert lost(2) == 0  # 3 4 1 2 3: the sample repeats no span of two tokens yet
+    assert lost(2, span_penalty=0.8) == pytest.approx(0.8 * 1.75)
+    assert lost(0, span_penalty=0.0) == lost(0, no_repeat_ngram_size=5) == 0
+    assert SamplingConfig(temperature=0.5).span_penalty_applied == 0
+    assert SamplingConfig(temperature=0, repetition_penalty=1.1).span_penalty_applied == 0
+
+
+def test_the_default_of_the_span_penalty_can_be_set_again() -> None:
+    config = SamplingConfig(temperature=0).with_text("span-penalty", "0.25")
+    assert config.span_penalty_applied == 0.25
+    config = config.with_text("span-penalty", "none")
+    assert config.span_penalty is None
+    assert config.value("span-penalty") == "none"
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.3, 0.5])

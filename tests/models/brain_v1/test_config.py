@@ -90,9 +90,16 @@ def test_presets_have_the_sizes_they_say(name: str) -> None:
 
 
 def test_presets_there_are() -> None:
-    assert set(preset_names("brain-v1")) == {*SHAPES, "tiny", "quick"}
+    assert set(preset_names("brain-v1")) == {*SHAPES, "tiny", "quick", "cortex"}
     for name in ("tiny", "quick"):
         text = preset_path("brain-v1", name).read_text(encoding="utf-8")
         model = Model(Config(**tomllib.loads(text)["model"], vocab_size=65))
         assert model.describe().parameters == pytest.approx(0.95e6, rel=0.02)
         assert model.describe().active_parameters == pytest.approx(0.324e6, rel=0.02)
+
+
+def test_a_config_stored_before_units_kept_their_sign_computes_what_it_did() -> None:
+    stored = make_config().model_dump(mode="json")
+    del stored["activation"]
+    assert Config.from_stored(stored).activation == "relu"
+    assert make_config().activation == "signed"

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from holo_cli.layers.head import Head
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1 import exits
+from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.exits import confidence, exit_layers, exit_weight, keep_probability
 from holo_cli.models.brain_v1.model import Model
 from tests.models.brain_v1.conftest import VOCAB, make_config, make_model, make_tokens
@@ -166,3 +168,54 @@ def test_later_layers_are_left_out_more_often() -> None:
     kept = (y != x).any(-1)[:, 0]
     whole = block.eval()(x)[0] - x
     torch.testing.assert_close((y - x)[kept], whole[kept] / 0.6)  # so that the mean is the whole
+
+
+# -- gates ----------------------------------------------------------------------------------------
+
+
+def test_a_gate_learns_the_mean_cost_of_leaving() -> None:
+    """Two kinds of streams, whose costs differ: the gate tells them apart, in nats."""
+    torch.manual_seed(0)
+    head = Head(torch.randn(VOCAB, 16, dtype=torch.float64) / 2, 0.0)
+    gates = ExitGates(2, 16).double()
+    last = torch.randn(8, 32, 16, dtype=torch.float64)
+    last[:4, :, 0], last[4:, :, 0] = 6.0, -6.0  # what the gate can see
+    x = last.clone()
+    x[4:, :, 1:] = torch.randn(4, 32, 15, dtype=torch.float64)  # left too early
+    optimizer = torch.optim.Adam(gates.parameters(), lr=0.02)
+    for _ in range(300):
+        optimizer.zero_grad()
+        gates.loss(1, x, last, head).backward()
+        optimizer.step()
+    p, q = (head(rms_norm(s)).log_softmax(-1) for s in (last, x))
+    cost = (p.exp() * (p - q)).sum(-1)
+    for rows in (slice(0, 4), slice(4, 8)):
+        found = gates.log_cost(1, x[rows]).exp().mean().item()
+        assert found == pytest.approx(cost[rows].mean().item(), rel=0.1, abs=0.01)
+    sure = gates.confidence(1, x)
+    assert sure[:4].min() > sure[4:].max()
+    assert (gates.up[0] == 0).all(), "the other gate learns nothing"
+
+
+def test_gates_are_trained_beside_the_model_and_do_not_move_it() -> None:
+    given: dict[str, Any] = {"layers": 5, "exit_loss": 0.5, "exit_weights": "even", "exit_every": 2}
+    torch.manual_seed(0)
+    model = make_model(exit_confidence="learned", **given).train()
+    aux = model.hidden(make_tokens()).aux
+    aux["exit_gate"].backward()
+    moved = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert moved == {"exit_gates.down", "exit_gates.up", "exit_gates.bias"}
+    assert "exit_gate" not in model.eval().hidden(make_tokens()).aux
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({}, "model.exit_loss is 0"),
+        ({"exit_loss": 0.3, "growth": (2,)}, "does not go with model.growth"),
+        ({"exit_loss": 0.3, "exit_every": 3}, "after layer 3 of 3"),
+    ],
+)
+def test_gates_where_they_cannot_be(given: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        make_config(layers=3, exit_confidence="learned", **given)

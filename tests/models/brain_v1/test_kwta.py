@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from holo_cli.models.brain_v1.inhibition import Inhibition
-from holo_cli.models.brain_v1.kwta import KWTA, winners
+from holo_cli.models.brain_v1.kwta import KWTA, _WinnersSquared, winners
 from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear, sparsify_2_4
 from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
 
@@ -45,6 +45,10 @@ def test_exactly_k_units_win(given: dict[str, Any], dtype: torch.dtype) -> None:
     sent, could = part.unit_outputs(inputs(100, dtype)[0])
     assert part.k == 16  # a quarter of 64
     assert (could.sum(1) == 16).all()
+    assert ((sent != 0).sum(1) == 16).all()  # and every winner fires
+    relu = make_kwta(**given, activation="relu").to(dtype)
+    sent, could = relu.unit_outputs(inputs(100, dtype)[0])
+    assert (could.sum(1) == 16).all()
     assert ((sent != 0).sum(1) <= 16).all()
     assert (sent != 0).float().mean() > 0.2  # all but a few winners are above zero
 
@@ -55,7 +59,7 @@ def test_exactly_k_of_equal_values_win() -> None:
 
 
 def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
-    part, x = make_kwta(), inputs()[0]
+    part, x = make_kwta(activation="relu"), inputs()[0]
     u = F.linear(x, part.up.weight)
     assert part.bias is not None
     sent, could = part.unit_outputs(x)
@@ -65,6 +69,23 @@ def test_winners_are_the_largest_and_boosting_changes_only_who_wins() -> None:
         assert row[allowed].min() > row[~allowed].max()
     torch.testing.assert_close(sent, (u.clamp_min(0) ** 2) * could)  # u, not u + b
     torch.testing.assert_close(part(x[None])[0][0], part.scale * sent @ part.down.weight)
+
+
+def test_units_above_zero_go_first_and_the_others_keep_their_sign() -> None:
+    part, x = make_kwta(activity=0.625), inputs(200)[0]  # 40 of 64: often more than are above zero
+    u = F.linear(x, part.up.weight)
+    sent, could = part.unit_outputs(x)
+    above = (u > 0).sum(1)
+    assert above.min() < 40 < above.max() + 8
+    assert ((could & (u > 0)).sum(1) == above.clamp_max(40)).all()
+    torch.testing.assert_close(sent, u * u.abs() * could)
+    torch.testing.assert_close(part(x[None])[0][0], part.scale * sent @ part.down.weight)
+    # the gradient is that of the formula
+    u.requires_grad_()
+    found = _WinnersSquared.apply(u, could.nonzero()[:, 1].view(200, 40), True)
+    (mine,) = torch.autograd.grad(found.sin().sum(), u)
+    (wanted,) = torch.autograd.grad((u * u.abs() * could).sin().sum(), u)
+    torch.testing.assert_close(mine, wanted)
 
 
 @pytest.mark.parametrize("given", OPTIONS)

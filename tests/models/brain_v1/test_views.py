@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,11 +34,26 @@ def test_measured_sparsity_is_the_configured_one(given: dict[str, Any]) -> None:
     assert figures["mean_depth"] == 3
 
 
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"gate": "sigmoid"}, {"sparsity": "kwta"}, {"sparsity": "both", "columns_kept": 4}],
+)
+def test_five_percent_fire_on_real_text(given: dict[str, Any]) -> None:
+    text = (Path(__file__).parents[3] / "README_KO.md").read_bytes()[:2048]
+    tokens = torch.tensor([list(text)]).view(-1, 32)
+    shape = {"vocab_size": 256, "width": 32, "mlp_ratio": 5.0, "columns": 40, "activity": 0.05}
+    model = make_model(**shape, **given)
+    assert model.measures(tokens)["fires"] == pytest.approx(0.05, abs=0.001)
+    if given.get("sparsity") is None:  # kept units below zero are silent there
+        relu = make_model(**shape, **given, activation="relu")
+        assert relu.measures(tokens)["fires"] < 0.049
+
+
 @pytest.mark.parametrize("given", FORMS)
 def test_columns_page(given: dict[str, Any]) -> None:
     model, tokens = make_model(**given), make_tokens(1, 11)[0]
     with torch.inference_mode():
-        which, how_many = views.columns(model, tokens)
+        which, how_many, *held = views.columns(model, tokens)
     assert list(which.variants) == ["Block 1", "Block 2", "Block 3"]
     heat = torch.tensor(which.variants["Block 2"][0]["z"])
     assert heat.shape == (8, 11)
@@ -47,6 +63,11 @@ def test_columns_page(given: dict[str, Any]) -> None:
     table = how_many.tables[0]
     assert [row[0] for row in table.rows] == ["Block 1", "Block 2", "Block 3"]
     assert all(row[1] == (1.0 if given.get("sparsity") == "dense" else 0.25) for row in table.rows)
+    assert len(held) == ("inhibition" in given)
+    if held:
+        shown = torch.tensor(held[0].variants["Block 2"][0]["z"])
+        weights = model.brain_blocks()[1].mlp.inhibition.weights()
+        torch.testing.assert_close(shown, weights.float(), rtol=1e-3, atol=1e-5)
     assert len(which.tables) == 3
     assert len(which.tables[0].rows) == 8
 
@@ -55,7 +76,7 @@ def test_depth_page() -> None:
     model, tokens = make_model(), make_tokens(1, 11)[0]
     model.exit_threshold = 0.08
     with torch.inference_mode():
-        where, how_sure = views.depth(model, tokens)
+        where, how_sure, cost = views.depth(model, tokens)
         depths = model.depths(tokens[None])[0]
     assert where.variants["all tokens"][0]["y"] == depths.tolist()
     with torch.inference_mode():
@@ -78,6 +99,30 @@ def test_depth_page() -> None:
     rows = how_sure.tables[0].rows
     assert rows[-1][2] == 1.0  # the last layer agrees with itself
     assert sum(int(str(row[3])) for row in rows) == 11
+    # the frontier: from the first layer for all to all layers, whose loss is the model's own
+    points = cost.tables[0].rows
+    assert points[0][1] == 1.0
+    assert points[-1][1] == 3.0
+    model.exit_threshold = 2.0
+    with torch.no_grad():
+        whole = torch.nn.functional.cross_entropy(model(tokens[None])[0, :-1], tokens[1:])
+    assert points[-1][2] == pytest.approx(whole.item(), rel=1e-3)
+    assert [row[1] for row in points] == sorted(row[1] for row in points)
+    assert len({row[1] for row in points}) > 4
+
+
+def test_depth_page_says_when_exits_are_off() -> None:
+    tokens = make_tokens(1, 11)[0]
+    with torch.inference_mode():
+        where, _, _ = views.depth(make_model(), tokens)
+        assert "Exits are off" in where.note
+        assert "--exit-threshold auto" in where.note
+        assert "--set model.exit_loss=1 --set model.exit_confidence=learned" in where.note
+        gated = make_model(layers=5, exit_loss=0.3, exit_confidence="learned", exit_every=2)
+        where, how_sure, _ = views.depth(gated, tokens)
+    assert "not trained" not in where.note
+    blank = [row[0] is None for row in how_sure.variants["all layers"][0]["z"]]
+    assert blank == [True, False, True, False, True]  # only exits have a gate
 
 
 @pytest.mark.parametrize("top", [1.0, 0.3])

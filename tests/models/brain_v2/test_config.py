@@ -18,6 +18,7 @@ from tests.models.brain_v2.parts import config, model, tokens
 # parameters at the vocabulary that the preset is meant for
 SIZES = {
     "tiny": (65, 0.95e6),
+    "cortex": (2048, 1.2e6),
     "25m": (8192, 29.4e6),
     "small": (32_000, 112.7e6),
     "medium": (32_000, 345e6),

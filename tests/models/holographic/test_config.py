@@ -67,6 +67,7 @@ def test_factors_are_as_equal_as_can_be() -> None:
     ("preset", "vocabulary", "parameters", "active"),
     [
         ("tiny", 65, 1_849_004, 800_428),
+        ("full", 2048, 2_311_756, 1_263_180),
         ("25m", 8192, 29_425_792, 29_425_792),
         ("227m", 32_000, 230_083_908, 116_837_700),
     ],

@@ -125,6 +125,12 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
             licence="CC BY-SA 3.0",
         ),
     ),
+    "openwebtext": (
+        Part("Skylion007/openwebtext", {"": "plain_text/train-*.parquet"}, texts={"text": "en"}),
+    ),
+    "bookcorpusopen": (
+        Part("lucadiliello/bookcorpusopen", {"": "data/train-*.parquet"}, texts={"text": "en"}),
+    ),
     "c4": (
         Part("allenai/c4", {"": "{code}/c4-train.*.json.gz"}, codes={"en": "en"}),
         Part("allenai/c4", {"": "multilingual/c4-{code}.tfrecord-*.json.gz"}),

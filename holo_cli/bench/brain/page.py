@@ -1,0 +1,69 @@
+"""The table and the page of `holo bench brain`: what was stated, what was measured, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from holo_cli.bench.brain.run import V1, V2, BrainBench
+from holo_cli.bench.brain.summary import Line
+from holo_cli.bench.report import Report
+from holo_cli.wording import counted
+
+COLUMNS = ("brain-v2 over brain-v1", "stated aim", "measured", "verdict")
+
+
+def cells(found: Sequence[Line]) -> list[tuple[str, str, str, str]]:
+    """The rows of the table as text."""
+    return [(line.what, line.aim or "–", line.measured, line.verdict) for line in found]
+
+
+def findings(bench: BrainBench, found: Sequence[Line]) -> list[str]:
+    """How many of the stated aims are met, and what makes the figures less sure."""
+    aims = [line for line in found if line.aim]
+    met = sum(line.verdict == "met" for line in aims)
+    sentences = [f"Stated aims that are met: {met} of {len(aims)}."]
+    if bench.experiment.plan.seeds < 3:
+        seeds = counted(bench.experiment.plan.seeds, "seed")
+        sentences.append(f"The loss is from {seeds}: too few for a verdict that holds.")
+    row = bench.speed_row()
+    if row is not None and row["busy"]:
+        sentences.append(row["busy"])
+    left = sum(bench.left().values())
+    if left:
+        sentences.append(f"{counted(left, 'run')} still to do: the same command resumes.")
+    return sentences
+
+
+def write_page(bench: BrainBench, found: Sequence[Line]) -> int:
+    """Write the page and those of the parts; returns the size of the first in bytes."""
+    parts = bench.write_parts()
+    training = bench.experiment.configs[V1].training
+    report = Report(
+        bench.experiment.plan.title,
+        f"The older project stated what {V2} gains over {V1}. Here both are measured side by side: "
+        f"trained on the same {training.steps:,} batches with equal parameters, their speed and "
+        "memory in turn, and what they recall of names told once.",
+        dict(bench.machine()),
+    )
+    report.prose("\n".join(f"- {text}" for text in findings(bench, found)), "Findings")
+    report.table("Aims and figures", COLUMNS, cells(found))
+    report.prose(_method(bench), "Method")
+    report.prose("\n".join(f"- {Path(p).name}" for p in parts), "Pages of the parts")
+    return report.write(bench.page)
+
+
+def _method(bench: BrainBench) -> str:
+    return (
+        f"Speed: {counted(bench.speed.repeats, 'round')}, in each of which both models are "
+        "measured in turn; the median of the ratios within a round, with minimum and maximum. An "
+        "aim is met if the whole range reaches its lower end, not met if none of it does, and "
+        "otherwise undecided; one round decides nothing.\n\n"
+        "Memory: the peak of training, less what the process holds before the model (on a GPU: "
+        "the peak of its memory).\n\n"
+        "Recall: few-shot learning counts as met if every seed of brain-v2 (two at least) recalls "
+        "more than every seed of brain-v1 and more than twice what guessing gets, at the longest "
+        "trained length.\n\n"
+        "Loss: after equal steps on equal tokens, each model at its best learning rate, on text "
+        "that chose nothing, with a paired 95 % interval over the seeds."
+    )
