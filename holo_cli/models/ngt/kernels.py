@@ -22,11 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
-from holo_cli.layers.device import eager_cpu
-from holo_cli.models.ngt import tiles
 from holo_cli.models.ngt.config import POWER_LIMIT, Config
 from holo_cli.models.ngt.gravity_attention import FLOOR, augment, gravity_attention, powers_
-from holo_cli.models.ngt.tiles import ALONE, STEEPEST, TileForm, tiled_attention
+from holo_cli.models.ngt.tiles import ALONE, STEEPEST, TileForm
 
 
 class Kernel(nn.Module, ABC):
@@ -57,10 +55,10 @@ class Kernel(nn.Module, ABC):
         """
         return None
 
-    def tile_form(self, q: Tensor, k: Tensor, square: Tensor | None) -> TileForm | None:
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm | None:
         """q (B, H, S, d), k (B, H, L, d), square (H,) of the radius -> a form without gradient.
 
-        `square` None is no radius. None where there is no such form.
+        None where there is no such form.
         """
         return None
 
@@ -102,11 +100,11 @@ class Gravity(Kernel):
         eps, power = _per_head(self.eps(), heads), _per_head(self.power(), heads)
         return -0.5 * power * (eps + squared).log() + log_m.mT
 
-    def tile_form(self, q: Tensor, k: Tensor, square: Tensor | None) -> TileForm:
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm:
         rows, eps, power = q.shape[0], self.eps().to(q.dtype), self.power()
         a, b = augment(q.flatten(0, 1), k.flatten(0, 1), eps.repeat(rows)[:, None, None])
         exact = q.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
-        limit = None if square is None else 1 / (eps + square.to(eps.dtype))
+        limit = 1 / (eps + square.to(eps.dtype))
 
         def rising(x: Tensor) -> Tensor:
             # products of fewer digits may come out below eps
@@ -123,9 +121,6 @@ class Gravity(Kernel):
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]
         u = with_masses(v, m)
-        if not torch.is_grad_enabled() and eager_cpu(q) and k.shape[2] >= tiles.KEYS:
-            form = self.tile_form(q, k, None)
-            return tiled_attention(form, u.flatten(0, 1)).unflatten(0, q.shape[:2])
         eps = self.eps().to(q.dtype).repeat(rows)[:, None, None]
         power: Tensor | float = self.fixed
         if self.steepness is not None:
@@ -154,9 +149,9 @@ class Gaussian(Kernel):
     ) -> Tensor:
         return log_m.mT - _per_head(self.log_gamma.exp(), heads) * squared
 
-    def tile_form(self, q: Tensor, k: Tensor, square: Tensor | None) -> TileForm | None:
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm | None:
         gamma = self.log_gamma.exp()
-        if square is None or (gamma * square).max() > STEEPEST:
+        if (gamma * square).max() > STEEPEST:
             return None
         a, b = (x.flatten(0, 1) for x in self._augmented(q, k, gamma[:, None, None]))
         limit = -gamma * square

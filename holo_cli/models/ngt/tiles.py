@@ -1,4 +1,4 @@
-"""Weighted means without gradient, in tiles that fit a processor's cache, with a radius or not.
+"""Weighted means within a radius without gradient, in tiles that fit a processor's cache.
 
 A tile is one product of augmented coordinates, which becomes weights in place, and one product with
 [m v, m], whose last column is the sum to divide by. A hard radius is a threshold on the tile: one
@@ -35,7 +35,7 @@ class TileForm(NamedTuple):
     heads: int
     rising: Callable[[Tensor], Tensor]  # a b^T -> what rises with the weight
     weigh: Callable[[Tensor, int | None], Tensor]  # that -> weights, of one head or of all N
-    limit: Tensor | None = None  # (H,): what rises, at the radius; None: no radius
+    limit: Tensor  # (H,): what rises, at the radius
     outside: float = 0.0  # stands for what is beyond the radius: its weight is zero
     alone: float = 0.0  # lower bound of a token's own weight
 
@@ -45,7 +45,7 @@ class _Rows(NamedTuple):
 
     pick: slice
     head: int | None  # theirs, or None: all
-    limit: float | Tensor | None
+    limit: float | Tensor
 
 
 def tiled_attention(form: TileForm, u: Tensor, near: Tensor | None = None) -> Tensor:
@@ -82,17 +82,15 @@ def tiled_attention(form: TileForm, u: Tensor, near: Tensor | None = None) -> Te
 def _row_groups(form: TileForm, u: Tensor) -> Iterator[_Rows]:
     total, length, _ = u.shape
     if u.device.type != "cpu":  # few large operations
-        limit = None
-        if form.limit is not None:
-            limit = form.limit.repeat(total // form.heads)[:, None, None]
+        limit = form.limit.repeat(total // form.heads)[:, None, None]
         yield _Rows(slice(0, total), None, limit)
         return
-    limits = None if form.limit is None else form.limit.tolist()
+    limits = form.limit.tolist()
     step = form.heads * max(1, KEYS // length)  # as many rows of one head as fill a tile
     for head in range(form.heads):
         for start in range(head, total, step):
             rows = slice(start, min(start + step, total), form.heads)
-            yield _Rows(rows, head, None if limits is None else limits[head])
+            yield _Rows(rows, head, limits[head])
 
 
 class _Tile:
@@ -130,8 +128,6 @@ class _Tile:
 
     def _cut(self, x: Tensor) -> Tensor:
         limit = self.rows.limit
-        if limit is None:
-            return x
         if isinstance(limit, Tensor):
             return x.masked_fill_(x < limit, self.form.outside)
         # keeps what is above, hence the last digits
