@@ -16,7 +16,7 @@ PACKAGE = Path(holo_cli.__file__).parent
 HEAVY = {
     "torch", "numpy", "pydantic", "rich", "datasets", "pyarrow", "tokenizers", "tiktoken",
     "sentencepiece", "safetensors", "tensorboard", "plotly", "prompt_toolkit", "transformers",
-    "tqdm", "py3langid", "rensa", "filelock", "psutil",
+    "tqdm", "py3langid", "rensa", "filelock", "psutil", "constriction",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
 BASE = {
