@@ -25,7 +25,7 @@ from holo_cli.printable import one_line
 SIGNATURE = b"\x89HOLOZ\r\n"
 VERSION = 1
 _FRONT = struct.Struct("<BII")
-_NUMBERS = struct.Struct("<QQIIB16s16s")
+_DIGESTS = struct.Struct("<8s16s")
 _CRCS = struct.Struct("<II")
 _LONGEST = 255  # bytes of a name
 
@@ -46,8 +46,8 @@ class Archive:
 
     Every chunk but the last has `chunk_tokens` tokens; `context` is the length of the windows,
     after which the state starts afresh, 0 if it is carried through the chunk. `rows` chunks are
-    coded side by side. `checkpoint` is the digest of the weights, `digest` that of the text, both
-    the first 16 bytes of a sha256.
+    coded side by side. `checkpoint` is the digest of the weights (8 bytes), `digest` that of the
+    text (16 bytes), both the beginning of a sha256.
     """
 
     text: int
@@ -69,16 +69,17 @@ class Archive:
 
 def pack(archive: Archive, payloads: list[bytes]) -> bytes:
     """The content of a file."""
+    numbers = (
+        archive.text, archive.tokens, archive.chunk_tokens, archive.context, archive.rows,
+        len(archive.chunks),
+    )  # fmt: skip
     parts = [
-        _NUMBERS.pack(
-            archive.text, archive.tokens, archive.chunk_tokens, archive.context, archive.rows,
-            archive.checkpoint, archive.digest,
-        )
+        *map(varint, numbers),
+        _DIGESTS.pack(archive.checkpoint, archive.digest),
     ]  # fmt: skip
     for name in (archive.run, archive.kind, archive.lang, archive.made):
         encoded = name.encode("utf-8")[:_LONGEST]
         parts.append(bytes([len(encoded)]) + encoded)
-    parts.append(varint(len(archive.chunks)))
     for chunk in archive.chunks:
         parts.append(varint(chunk.payload) + varint(chunk.text))
         parts.append(_CRCS.pack(chunk.payload_crc, chunk.text_crc))
@@ -131,14 +132,19 @@ def check_payload(chunk: Chunk, payload: bytes, number: int, name: str) -> None:
 
 
 def _archive(header: bytes) -> Archive:
-    text, tokens, chunk_tokens, context, rows, checkpoint, digest = _NUMBERS.unpack_from(header)
-    at = _NUMBERS.size
+    at = 0
+    numbers = []
+    for _ in range(6):
+        number, at = read_varint(header, at)
+        numbers.append(number)
+    text, tokens, chunk_tokens, context, rows, count = numbers
+    checkpoint, digest = _DIGESTS.unpack_from(header, at)
+    at += _DIGESTS.size
     names = []
     for _ in range(4):
         length = header[at]
         names.append(header[at + 1 : at + 1 + length].decode("utf-8"))
         at += 1 + length
-    count, at = read_varint(header, at)
     chunks = []
     for _ in range(count):
         payload, at = read_varint(header, at)

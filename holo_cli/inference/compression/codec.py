@@ -183,9 +183,10 @@ def check_checkpoint(archive: Archive, loaded: LoadedModel, name: str) -> None:
     """Raises CheckpointError if the file was compressed with other weights."""
     if checkpoint_digest(loaded) != archive.checkpoint:
         raise CheckpointError(
-            f"{name} was compressed with another checkpoint than {loaded.header.run or 'this one'} "
-            f"({loaded.header.kind}): with {archive.run or 'an unnamed one'} ({archive.kind}).",
-            next_step="Name that checkpoint with -c; weights that were trained further do not fit.",
+            f"{name} was compressed with the weights of {archive.run or 'an unnamed run'} "
+            f"({archive.kind}), not with those of {loaded.header.run or 'this checkpoint'} "
+            f"({loaded.header.kind}).",
+            next_step="Name that checkpoint with -c. Further training changes the weights.",
         )
 
 

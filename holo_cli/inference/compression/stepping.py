@@ -93,7 +93,7 @@ def check_context(model: LanguageModel, context: int) -> None:
 
 
 def checkpoint_digest(loaded: LoadedModel) -> bytes:
-    """16 bytes of the sha256 of model name, tokenizer and weights: the same for every file that has
+    """8 bytes of the sha256 of model name, tokenizer and weights: the same for every file that has
     these weights (`_best`, `_last`, an export in the same format)."""
     found = hashlib.sha256(f"{loaded.header.model} {loaded.tokenizer.fingerprint}".encode())
     for name, tensor in sorted(loaded.model.state_dict().items()):
@@ -101,4 +101,4 @@ def checkpoint_digest(loaded: LoadedModel) -> bytes:
         found.update(
             tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         )
-    return found.digest()[:16]
+    return found.digest()[:8]
