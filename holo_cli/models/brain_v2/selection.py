@@ -42,13 +42,19 @@ def selected_counts(passes: Tensor, share: float, start: int, before: Tensor) ->
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected of (B, S) positions, packed row by row in order of time."""
+    """The selected of (B, S) positions, packed row by row in order of time.
+
+    Padded, each row has as many as there is capacity for, whatever the data: a shape that
+    torch.compile can know. Those that are not selected come last in their row and are not `real`.
+    """
 
     flat: Tensor  # (N,) indices in (B S)
     row: Tensor  # (N,)
     slot: Tensor  # (N,) number selected before in the row
     position: Tensor  # (N,) in the whole sequence
     count: Tensor  # (B,) selected by the end
+    end: int  # positions in the whole sequence, start + S
+    real: Tensor | None = None  # (N,) bool; None: all are
 
     @staticmethod
     def of(passes: Tensor, share: float, start: int = 0, before: Tensor | None = None) -> Selected:
@@ -61,7 +67,26 @@ class Selected:
         flat = taken.flatten().nonzero()[:, 0]
         row = torch.div(flat, length, rounding_mode="floor")
         position = flat - row * length + start
-        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1])
+        end = start + length
+        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1], end)
+
+    @staticmethod
+    def padded(passes: Tensor, share: float) -> Selected:
+        """The same of whole sequences, N = B K with K the capacity (1 at least)."""
+        rows, length = passes.shape
+        none = torch.zeros(rows, dtype=torch.int64, device=passes.device)
+        counts = selected_counts(passes, share, 0, none)
+        taken = counts > torch.cat((none[:, None], counts[:, :-1]), dim=1)
+        time = torch.arange(length, device=passes.device)
+        room = max(1, capacity(length, share))
+        position = torch.where(taken, time, length).sort(dim=1).values[:, :room]
+        real = position < length
+        position = position.clamp_max(length - 1)
+        row = torch.arange(rows, device=passes.device)[:, None].expand_as(position)
+        slot = torch.arange(room, device=passes.device).expand_as(position)
+        parts = (row * length + position, row, slot, position)
+        flat = [part.flatten() for part in parts]
+        return Selected(*flat, counts[:, -1], length, real.flatten())
 
 
 class PackedCache:
