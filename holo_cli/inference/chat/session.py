@@ -28,6 +28,7 @@ from holo_cli.inference.chat.conversation_memory import ConversationMemory, Save
 from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
+from holo_cli.inference.generation.speculation import DraftCounts
 from holo_cli.inference.generation.stream import TextGeneration, ids_of_text
 from holo_cli.wording import counted
 
@@ -46,6 +47,7 @@ class Statistics:
     context_used: int = 0
     context_limit: int | None = None
     dropped_turns: int = 0  # oldest turns that no longer fit in the context
+    drafted: DraftCounts | None = None  # with draft_layers: tokens guessed and accepted
     cut: bool = False  # the last user text alone was too long; its beginning was dropped
 
 
@@ -150,6 +152,7 @@ class ChatSession:
                 tokens=sample.tokens,
                 tokens_per_second=sample.tokens_per_second,
                 finish=answered.finish,
+                drafted=generation.decoding.drafted,
                 context_used=self.context_used(),
             )
 
