@@ -139,10 +139,7 @@ def generate(
             f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
         )
     if drafted is not None:
-        out.note(
-            f"Drafts: {drafted.accepted} of {counted(drafted.guessed, 'guessed token')} accepted, "
-            f"in {counted(drafted.rounds, 'pass')} of all layers."
-        )
+        out.note(drafted.sentence())
     from holo_cli.plugins import option
 
     chosen = f" -c {quoted(checkpoint)}" if checkpoint else ""

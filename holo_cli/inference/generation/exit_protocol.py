@@ -24,8 +24,8 @@ class SupportsEarlyExit(Protocol):
 
 def mean_depth(state: State) -> float | None:
     """Mean number of layers passed by the tokens read so far; None if the state does not count
-    it."""
+    it, or its rows have read different numbers of tokens."""
     passed = getattr(state, "passed", None)
-    if passed is None or not state.position:
+    if passed is None or not isinstance(state.position, int) or not state.position:
         return None
     return float(passed.double().mean()) / state.position

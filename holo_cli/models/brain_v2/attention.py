@@ -28,6 +28,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import most
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2.config import Config
@@ -87,9 +88,9 @@ class SelectiveAttention(Mixer):
         q, k, v = self.project(u, chosen)
         # rows differ in how many are selected: shorter ones are padded at the end, which causal
         # attention ignores
-        most = max(1, int(chosen.count.max()))
+        longest = max(1, int(chosen.count.max()))
         at = (chosen.row, chosen.slot)
-        q, k, v = (_padded(t, at, u.shape[0], most) for t in (q, k, v))
+        q, k, v = (_padded(t, at, u.shape[0], longest) for t in (q, k, v))
         y = causal_attention(q, k, v).transpose(1, 2)[at]
         passed = passes.to(self.threshold.dtype).mean()
         term = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
@@ -100,16 +101,17 @@ class SelectiveAttention(Mixer):
     ) -> tuple[Tensor, PackedCache]:
         margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
+        size = capacity(most(end), self.share)
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)
-        state = state.append(chosen, k, v, end, capacity(end, self.share))
+        state = state.append(chosen, k, v, end, size)
         if chosen.flat.numel() == 0:
             return torch.zeros_like(u), state
         index = chosen.slot - before[chosen.row]  # among the selected of this step
-        at, most = (chosen.row, index), int(index.max()) + 1
-        slot = _padded(chosen.slot[:, None, None], at, u.shape[0], most)  # (B, 1, K, 1)
+        at, count = (chosen.row, index), int(index.max()) + 1
+        slot = _padded(chosen.slot[:, None, None], at, u.shape[0], count)  # (B, 1, K, 1)
         seen = torch.arange(state.keys.shape[2], device=u.device) <= slot  # (B, 1, K, R)
-        q = _padded(q, at, u.shape[0], most)
+        q = _padded(q, at, u.shape[0], count)
         y = nn.functional.scaled_dot_product_attention(q, state.keys, state.values, attn_mask=seen)
         return self._output(u, y.transpose(1, 2)[at], margin, chosen), state
 
@@ -138,6 +140,10 @@ class SelectiveAttention(Mixer):
             .index_put((chosen.flat,), y)
             .view_as(u)
         )
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
 
     def init_state(self, batch: int) -> PackedCache:
         w = self.out.weight
