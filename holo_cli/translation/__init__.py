@@ -27,8 +27,12 @@ LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
 SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
 QUANTITY = re.compile(r"\{0\}(?: [a-zA-Z/]+){1,3}")  # "{0} tokens", of which {0} is a number,
+LEADS = ("Error: ", "Warning: ", "Next: ")  # what begins a line of stderr
+TERM = r"\S+(?: [\w²%/]{1,4})?"  # what templates of few letters take: "{0} of {1}", "vs {0}"
+MIN_LETTERS = 3  # with fewer a template would fit into any sentence
 NUMBER = r"[-+]?\d\S*(?: [\w²%]{1,4})*?"  # perhaps with a unit, but never a part of a sentence
 COLUMNS = re.compile(r"( {2,})")  # between the facts of a line and the columns of a help page
+BRACKETED = re.compile(r"\([^()]+\)|\[[^\[\]]+\]")
 QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
@@ -71,6 +75,8 @@ class Catalogue:
 
     def __init__(self, entries: dict[str, str]) -> None:
         self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
+        keys = {lead: f"{lead}{{0}}" for lead in LEADS}
+        self.leads = {lead: entries[key] for lead, key in keys.items() if key in entries}
         # the most specific template first: the one with most letters of its own
         self.templates = sorted(
             (
@@ -84,19 +90,28 @@ class Catalogue:
 
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
         body = text.strip()
-        if not body or depth == 0:
+        if not body or depth == 0 or body.startswith("$ "):  # "$ " begins a command to type
             return text
-        found = self._find(body, depth, strict=True)
+        found = self._lead(body, depth) or self._find(body, depth, strict=True)
         if found is None and "\n" in body:
             return "\n".join(self.translate(line, depth) for line in text.split("\n"))
         if found is None:
             found = self._sentences(body, depth) or self._find(body, depth)
+        if found is None and BRACKETED.fullmatch(body):
+            found = f"{body[0]}{self.translate(body[1:-1], depth - 1)}{body[-1]}"
         if found is None and COLUMNS.search(body):
             return self._columns(text, depth)
         if found is None:
             return text
         start = text.index(body)
         return text[:start] + found + text[start + len(body) :]
+
+    def _lead(self, body: str, depth: int) -> str | None:
+        """The line of stderr that begins with its kind, translated apart from it."""
+        for lead, value in self.leads.items():
+            if body.startswith(lead) and "\n" not in body:
+                return value.replace("{0}", self.translate(body[len(lead) :], depth - 1))
+        return None
 
     def _sentences(self, body: str, depth: int) -> str | None:
         """Sentences that different places of the code put together, if each is known."""
@@ -119,6 +134,8 @@ class Catalogue:
         if body in self.exact:
             return self.exact[body]
         for template in self.templates:
+            if "\n" in body and "\n" not in template.key:
+                continue  # a value would reach over the lines of other messages
             values = template.match(body)
             if values is not None and not (strict and any(map(SENTENCE_END.search, values))):
                 return template.fill(
@@ -156,12 +173,17 @@ class _Template:
 
     @property
     def _pattern(self) -> re.Pattern[str]:
-        return _compiled(self.key, NUMBER if QUANTITY.fullmatch(self.key) else ".*?")
+        if QUANTITY.fullmatch(self.key):
+            return _compiled(self.key, NUMBER)
+        letters = sum(map(str.isalpha, "".join(self.literals)))
+        return _compiled(self.key, TERM if letters < MIN_LETTERS else ".*?")
 
     def match(self, text: str) -> list[str] | None:
         """The placeholders' values in the order of their numbers, or None."""
         # most templates fail here, without a regular expression
         if not (text.startswith(self.literals[0]) and text.endswith(self.literals[-1])):
+            return None
+        if not all(literal in text for literal in self.literals):
             return None
         found = self._pattern.fullmatch(text)
         if found is None:
