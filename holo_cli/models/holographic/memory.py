@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import no_autocast, wide
-from holo_cli.models.holographic.binding import HRR, Binding, PhasorBinding
+from holo_cli.models.holographic.binding import Binding, make_binding
 from holo_cli.models.holographic.chunk_scan import CHUNK, chunk_scan, decayed_sum
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import Pair, phasor
@@ -33,7 +33,7 @@ class Memory(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.binding: Binding = PhasorBinding(config) if config.binding == "phasor" else HRR(config)
+        self.binding: Binding = make_binding(config)
         self.plates, self.channels = config.plates, self.binding.channels
         self.gates_proj = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
         self.gates_proj.weight.no_muon = True  # type: ignore[attr-defined]
@@ -42,6 +42,8 @@ class Memory(nn.Module):
     def finish_initialisation(self) -> None:
         """Half-lives in a geometric series over the heads, the same for every token."""
         nn.init.zeros_(self.gates_proj.weight)
+        if self.config.tied_start:
+            self.binding.tie()
         heads = self.config.heads
         lives = half_lives(self.config.half_life_min, self.config.half_life_max, heads)
         with torch.no_grad():
