@@ -26,6 +26,8 @@ from holo_cli.models.holographic.phasors import Pair, phasor, rates, rotation_an
 from holo_cli.models.holographic.random_features import Kernel, frequencies
 from holo_cli.models.holographic.spectra import from_spectrum, spectral_rates, spectrum, unit
 
+OFFSET_RATE = 8.0  # radians per unit of a learned offset, since AdamW's steps are small
+
 
 class Binding(nn.Module, ABC):
     """`qk_proj` stacks the projections, those of queries first: of each plate, or of points."""
@@ -39,6 +41,9 @@ class Binding(nn.Module, ABC):
         self.qk_proj = nn.Linear(config.width, 2 * maps * plate_width, bias=False)
         # Muon orthogonalises each map by itself
         self.qk_proj.weight.splits = 2 * maps  # type: ignore[attr-defined]
+
+    def finish_initialisation(self) -> None:
+        """Of what differs from a linear layer's usual initial values."""
 
     @torch.no_grad()
     def tie(self) -> None:
@@ -107,12 +112,22 @@ class PhasorBinding(Binding):
 
 class FeatureBinding(PhasorBinding):
     """Phases phi^r = w_r . z of a point z = W x in d coordinates a head, at fixed frequencies w:
-    the plates estimate a kernel of |z - z'| (`random_features.py`), and cost no parameters."""
+    the plates estimate a kernel of |z - z'| (`random_features.py`), and cost no matrices.
+
+    A point of few coordinates cannot choose the phase of every channel, as reading at one distance
+    asks for, so a query's phases have a learned offset each.
+    """
 
     def __init__(self, config: Config, kernel: Kernel) -> None:
         super().__init__(config)
         self.kernel: Kernel = kernel
         self.coords = config.phase_coords
+        self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
+
+    @torch.no_grad()
+    def finish_initialisation(self) -> None:
+        # phases of variance 1, as learned ones start: far points would be noise to each other
+        self.qk_proj.weight.mul_(self.coords**-0.5)
 
     def project(self, x: Tensor) -> Tensor:
         """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
@@ -124,6 +139,8 @@ class FeatureBinding(PhasorBinding):
         )
         with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
             phases = torch.matmul(table[:, None], points.to(dtype))  # (2, R, H, f, B S)
+            offset = OFFSET_RATE * self.offset.to(dtype)
+            phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
         return phases.unflatten(-1, (rows, length))
 
 

@@ -42,6 +42,7 @@ class Memory(nn.Module):
     def finish_initialisation(self) -> None:
         """Half-lives in a geometric series over the heads, the same for every token."""
         nn.init.zeros_(self.gates_proj.weight)
+        self.binding.finish_initialisation()
         if self.config.tied_start:
             self.binding.tie()
         heads = self.config.heads
@@ -76,12 +77,18 @@ class Memory(nn.Module):
         return self.config.heads * self.plates * 2 * self.channels
 
     def flops(self, length: float) -> float:
-        """Products inside a chunk, half of each square."""
-        return min(2 * length, CHUNK) * self.state_numbers()
+        """Products inside a chunk, half of each square, and phases at fixed frequencies."""
+        return min(2 * length, CHUNK) * self.state_numbers() + self._phase_flops()
 
     def decode_flops(self) -> float:
         """Bind, decay and add, read: elementwise on the plates."""
-        return 9.0 * self.state_numbers()
+        return 9.0 * self.state_numbers() + self._phase_flops()
+
+    def _phase_flops(self) -> float:
+        """Of a token: w . z for each channel of each plate, of its query and its key."""
+        if self.config.phases == "learned":
+            return 0.0
+        return 2.0 * self.config.phase_coords * self.state_numbers()
 
     def _run(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         # a compiler fuses the plain form by itself, and a single position has nothing to fuse

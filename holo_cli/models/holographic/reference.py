@@ -41,7 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {"width": 32},
     "plates": {"plates": 4},
     "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
-    "features": {"phases": "gaussian", "plates": 5, "phase_coords": 3, "rope_fraction": 0.4},
+    "features": {"phases": "gaussian", "plates": 4, "phase_coords": 3, "width": 32},
     "features-gravity": {
         "phases": "gravity",
         "plates": 2,
@@ -207,6 +207,7 @@ def _phasor_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Te
         q, k = (
             torch.stack([w @ (points[side, h] @ x) for w in table[r]]) + turn for side in (0, 1)
         )
+        q = q + 8 * memory.binding.offset[r, h]
     one = torch.ones_like(turn)
     return torch.polar(one, q), torch.polar(one, k)
 
