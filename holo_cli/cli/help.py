@@ -48,6 +48,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'holo generate --prompt "Long ago," --num-samples 4 --seed 1 --json',
     ),
     "chat": ("holo chat", "holo chat -c my-run --temperature 0.6 --lang ko"),
+    "serve": (
+        "holo serve -c my-run",
+        "holo serve -c my-run -c other-run --port 8080 --memory-budget 2000",
+    ),
     "models": ("holo models", "holo models ngt --vocab-size 32000"),
     "check": (
         "holo check gla",

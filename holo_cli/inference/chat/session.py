@@ -18,6 +18,7 @@ from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import (
     ConversationFileError,
     Turn,
+    encode_turn,
     encode_turns,
     load_conversation,
     read_json,
@@ -156,19 +157,7 @@ class ChatSession:
             )
 
     def _encode(self, turn: Turn, previous: str | None) -> Turn:
-        # A text without letters ("1 + 1?") has the language of the previous turn.
-        turn = replace(turn, user=to_nfc(turn.user), answer=to_nfc(turn.answer))
-        form = self.loaded.prompts
-        language = form.language(turn.user, self.lang)
-        if self.lang is None and previous and not any(c.isalpha() for c in turn.user):
-            language = previous
-        encode = self.loaded.tokenizer.encode
-        return replace(
-            turn,
-            language=language,
-            user_ids=tuple(encode(turn.user)),
-            answer_ids=tuple(encode(turn.answer)),
-        )
+        return encode_turn(self.loaded.prompts, turn, previous, self.lang)
 
     def _fit(self, before: list[Turn], turn: Turn) -> tuple[int, Turn, bool]:
         """How many of the oldest turns to drop, the new turn, and whether it was truncated.
