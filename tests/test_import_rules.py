@@ -20,8 +20,8 @@ HEAVY = {
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
 BASE = {
-    "columns", "config", "errors", "files", "hardware", "names", "parsing", "paths", "plugins",
-    "printable", "registry", "streams", "translation", "wording",
+    "columns", "config", "errors", "files", "hardware", "imports", "names", "parsing", "paths",
+    "plugins", "printable", "registry", "streams", "translation", "wording",
 }  # fmt: skip
 # Each stage with the stages it may import, beside itself and BASE. Text becomes data, data
 # tokens, models logits; training writes checkpoints, which know nothing of it; what reads them
