@@ -27,6 +27,7 @@ from holo_cli.cli import (
     new_model,
     prepare,
     resume,
+    serve,
     train,
     visualize,
 )
@@ -69,6 +70,7 @@ app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("models")(models.models)
 app.command("check")(check.check)
 app.command("new-model")(new_model.new_model)
