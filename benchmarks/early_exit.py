@@ -31,9 +31,9 @@ from holo_cli.inference.generation.early_exit import (
     Shards,
     calibrate,
     loss_at,
-    mean_depth,
     set_threshold,
 )
+from holo_cli.inference.generation.exit_protocol import mean_depth
 from holo_cli.inference.generation.loaded_model import LoadedModel, load
 
 

@@ -30,8 +30,8 @@ from benchmarks.exit_plot import plot
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, HoloError
-from holo_cli.inference.generation.early_exit import NEVER, mean_depth
 from holo_cli.inference.generation.engine import Engine
+from holo_cli.inference.generation.exit_protocol import NEVER, mean_depth
 from holo_cli.inference.generation.loaded_model import LoadedModel, load
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.layers.norm import rms_norm

@@ -23,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # own setting takes precedence. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     errors.set_debug(errors.debug_from_environment())
-    given = sys.argv[1:] if arguments is None else arguments
-    with lasting() as stdout, guarded(), command_line.translated(app, given):
+    with lasting() as stdout, guarded(), command_line.translated():
         code = _run(arguments)
         stdout.flush()
         if code == 0 and stdout.failure is not None:

@@ -16,12 +16,13 @@ PACKAGE = Path(holo_cli.__file__).parent
 HEAVY = {
     "torch", "numpy", "pydantic", "rich", "datasets", "pyarrow", "tokenizers", "tiktoken",
     "sentencepiece", "safetensors", "tensorboard", "plotly", "prompt_toolkit", "transformers",
-    "tqdm", "py3langid", "rensa", "filelock", "psutil",
+    "tqdm", "py3langid", "rensa", "filelock", "psutil", "starlette", "uvicorn", "asyncio",
+    "constriction",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
 BASE = {
-    "columns", "config", "errors", "files", "hardware", "names", "parsing", "paths", "plugins",
-    "printable", "registry", "streams", "translation", "wording",
+    "columns", "config", "errors", "files", "hardware", "imports", "names", "parsing", "paths",
+    "plugins", "printable", "registry", "streams", "translation", "wording",
 }  # fmt: skip
 # Each stage with the stages it may import, beside itself and BASE. Text becomes data, data
 # tokens, models logits; training writes checkpoints, which know nothing of it; what reads them
@@ -36,6 +37,7 @@ MAY = {
     "check": {"data", "layers", "models", "checkpoint", "training"},
     "export": {"data", "layers", "models", "checkpoint"},
     "visualize": {"data", "layers", "models", "checkpoint", "training", "inference"},
+    "serve": {"data", "layers", "models", "checkpoint", "training", "inference"},
     "bench": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
 }
 

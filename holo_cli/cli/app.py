@@ -17,6 +17,7 @@ from holo_cli.cli import (
     bench,
     chat,
     check,
+    compress,
     datasets,
     demo,
     eval,
@@ -27,6 +28,7 @@ from holo_cli.cli import (
     new_model,
     prepare,
     resume,
+    serve,
     train,
     visualize,
 )
@@ -69,12 +71,15 @@ app.command("train")(train.train)
 app.command("resume")(resume.resume)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.command("serve")(serve.serve)
 app.command("models")(models.models)
 app.command("check")(check.check)
 app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("compress")(compress.compress)
+app.command("decompress")(compress.decompress)
 app.command("visualize")(visualize.visualize)
 app.command("eval")(eval.evaluate)
 app.add_typer(bench.app, name="bench")

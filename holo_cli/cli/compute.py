@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError, nearest
+from holo_cli.imports import no_collections
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,8 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
 def load(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
     kind = torch_dtype(dtype)
-    from holo_cli.inference.generation.loaded_model import load as load_checkpoint
+    with no_collections():
+        from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
     return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
 

@@ -11,6 +11,7 @@ import typer
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, is_terminal
 from holo_cli.errors import DataError, UsageError
+from holo_cli.imports import no_collections
 from holo_cli.names import quoted
 from holo_cli.translation import translate
 from holo_cli.wording import counted
@@ -82,9 +83,11 @@ def generate(
     from dataclasses import asdict
 
     from holo_cli.cli.compute import load, note_newest
-    from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
-    from holo_cli.inference.generation.early_exit import choose_threshold, mean_depth
-    from holo_cli.inference.generation.sampling import SamplingConfig
+
+    # the time to the first token is mostly that of imports: what few calls need comes later
+    with no_collections():
+        from holo_cli.inference.generation.exit_protocol import mean_depth
+        from holo_cli.inference.generation.sampling import SamplingConfig
 
     sampling = SamplingConfig.from_options(
         options.given(
@@ -105,11 +108,18 @@ def generate(
     )
     loaded = load(checkpoint, device, dtype)
     note_newest(checkpoint, loaded, out)
-    if exit_threshold is not None and (found := choose_threshold(loaded, exit_threshold)):
-        out.note(calibration_line(found))
+    if exit_threshold is not None:
+        from holo_cli.inference.generation.early_exit import choose_threshold
+
+        if found := choose_threshold(loaded, exit_threshold):
+            out.note(calibration_line(found))
     if missing := loaded.tokenizer.unknown(text):
         out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
-    mixer = recall_from(loaded, read_memory(memory, loaded), text) if memory else None
+    mixer = None
+    if memory:
+        from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
+
+        mixer = recall_from(loaded, read_memory(memory, loaded), text)
     generation = loaded.write(text, sampling, lang, mixer)
     write(generation, out, text)
     samples = generation.samples
@@ -129,10 +139,7 @@ def generate(
             f"Mean depth: {depth:.2f} of {counted(layers, 'layer')} per token, prompt included."
         )
     if drafted is not None:
-        out.note(
-            f"Drafts: {drafted.accepted} of {counted(drafted.guessed, 'guessed token')} accepted, "
-            f"in {counted(drafted.rounds, 'pass')} of all layers."
-        )
+        out.note(drafted.sentence())
     from holo_cli.plugins import option
 
     chosen = f" -c {quoted(checkpoint)}" if checkpoint else ""

@@ -16,6 +16,9 @@ from typer.exceptions import TyperException
 
 from holo_cli.cli import old_flags
 from holo_cli.errors import UsageError
+from holo_cli.translation import language, translate
+
+HANGUL_WIDTH = 64  # letters in a line of a Korean help page
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "": (
@@ -45,6 +48,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'holo generate --prompt "Long ago," --num-samples 4 --seed 1 --json',
     ),
     "chat": ("holo chat", "holo chat -c my-run --temperature 0.6 --lang ko"),
+    "serve": (
+        "holo serve -c my-run",
+        "holo serve -c my-run -c other-run --port 8080 --memory-budget 2000",
+    ),
     "models": ("holo models", "holo models ngt --vocab-size 32000"),
     "check": (
         "holo check gla",
@@ -57,6 +64,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "export": (
         "holo export my-run --to weights --out my-run.safetensors",
         "holo export my-run --to hf --out my-run-hf",
+    ),
+    "compress": (
+        "holo compress book.txt -c my-run",
+        "holo compress book.txt -c my-run --chunk-size 8192 --json",
+    ),
+    "decompress": (
+        "holo decompress book.txt.holoz",
+        "holo decompress book.txt.holoz -c my-run --out again.txt",
     ),
     "visualize": (
         'holo visualize attention my-run --text "The fox ran to the river."',
@@ -109,6 +124,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 }
 
 # Typer writes "[default: 5]"; option texts of this project write "(default: 5)".
+_WORDS = re.compile(r"^(Usage: .*|Arguments:|Options:|Commands:|Examples:)$|\[required\]", re.M)
 _DEFAULT = re.compile(r"\[default:(\s[^\]]*)\]")
 
 
@@ -145,6 +161,29 @@ def _replaced(error: TyperException, ctx: Any, parameters: Sequence[Any]) -> Usa
     return old_flags.unknown_option(name, ctx.command_path, known)
 
 
+def _translate(command: Any, ctx: Any) -> None:
+    """Put the texts of a command's help page into the user's language before Typer wraps them."""
+    if language() == "en":
+        return
+    # lines are wrapped by counting letters, and a Hangul letter takes two columns
+    ctx.max_content_width = HANGUL_WIDTH
+    command.help = _by_paragraph(command.help)
+    for parameter in command.get_params(ctx):  # also Typer's own, such as --install-completion
+        if getattr(parameter, "help", None):
+            parameter.help = translate(parameter.help)
+
+
+def _by_paragraph(text: str | None) -> str:
+    return "\n\n".join(map(translate, (text or "").split("\n\n")))
+
+
+def _finished(page: str) -> str:
+    """The page with what Typer itself writes in the project's form and the user's language."""
+    label = translate("(default: {0})").partition(":")[0]
+    page = _DEFAULT.sub(rf"{label}:\1)", page)
+    return _WORDS.sub(lambda found: translate(found[0]), page)
+
+
 class Command(TyperCommand):
     """A command whose help ends with its examples, and that takes each option once."""
 
@@ -166,7 +205,12 @@ class Command(TyperCommand):
         return parser
 
     def get_help(self, ctx: Any) -> str:
-        return _DEFAULT.sub(r"(default:\1)", super().get_help(ctx))
+        _translate(self, ctx)
+        return _finished(super().get_help(ctx))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        self.help = _by_paragraph(self.help)
+        return super().get_short_help_str(limit)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(ctx, formatter)
@@ -174,6 +218,14 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A group of commands whose help ends with examples."""
+
+    def get_help(self, ctx: Any) -> str:
+        _translate(self, ctx)
+        return _finished(super().get_help(ctx))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        self.help = _by_paragraph(self.help)
+        return super().get_short_help_str(limit)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _write_examples(ctx, formatter)

@@ -45,6 +45,14 @@ def models(
         ),
     ] = 8192,
     recipe: options.Recipe = None,
+    measure: Annotated[
+        bool,
+        typer.Option(
+            "--measure",
+            help="Measure the memory to train again, in seconds to minutes, instead of looking up "
+            "earlier figures.",
+        ),
+    ] = False,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -63,7 +71,7 @@ def models(
         )
         out.end("", f"holo models {rows[0]['name']}")
         return
-    found = costs(name, vocab_size, recipe)
+    found = costs(name, vocab_size, recipe, measure=measure)
     row = {**one(name), "vocab_size": vocab_size, "costs": found, "fits": fits(found)}
     out.document({"models": [row]})
     out.text(f"{row['name']}: {translate(row['mechanism'])}\n")
@@ -120,9 +128,11 @@ def one(name: str) -> dict[str, Any]:
     }
 
 
-def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str, Any]]:
+def costs(
+    name: str, vocab_size: int, recipe: str | None, *, measure: bool = False
+) -> dict[str, dict[str, Any]]:
     """What each preset costs, by name: `Description` and the memory estimate in one dict. A model
-    without presets has one row, "defaults".
+    without presets has one row, "defaults". `measure` runs a row of each preset for the memory.
 
     HOLO_ variables, which would change what a preset is, do not count here.
     """
@@ -132,16 +142,16 @@ def costs(name: str, vocab_size: int, recipe: str | None) -> dict[str, dict[str,
 
     from holo_cli.config.resolve import resolve
     from holo_cli.registry import build_model, preset_names
-    from holo_cli.training.memory_estimate import estimate
+    from holo_cli.training.row_memory import train_memory_bytes
 
     found = {}
     presets: list[str | None] = [*preset_names(name)]
     for preset in presets or [None]:
         resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
         with torch.device("meta"):  # shapes only: a preset of any size, in no memory
-            described = build_model(name, resolved.model).describe()
-        # a list shows every preset, also those that this machine cannot train
-        memory = estimate(resolved, vocab_size, force=True)["total_bytes"]
+            model = build_model(name, resolved.model)
+        described = model.describe()
+        memory = train_memory_bytes(resolved, vocab_size, model, measure=measure)
         found[preset or "defaults"] = {
             **dataclasses.asdict(described),
             "train_memory_bytes": memory,

@@ -212,10 +212,12 @@ class Output:
 
     # -- everything else, on stderr ---------------------------------------------------------------
 
-    def note(self, text: str) -> None:
-        """A line about progress or context; nothing with -q."""
+    def note(self, text: str, literal: bool = False) -> None:
+        """A line about progress or context; nothing with -q. With `literal` it is not translated,
+        as what a model generated."""
         if not (self.quiet or self.silent):
-            print(message(text), file=sys.stderr, flush=True)
+            stream = getattr(sys.stderr, "untranslated", sys.stderr) if literal else sys.stderr
+            print(message(text), file=stream, flush=True)
 
     def warn(self, text: str) -> None:
         """A warning, also shown with -q."""

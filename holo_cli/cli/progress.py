@@ -88,7 +88,7 @@ class Events:
             )
         if event.get("sample"):
             for line in str(event["sample"]).split("\n"):
-                self._say(EMPTY + line)
+                self._say(EMPTY + line, literal=True)
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self._say("Warning: " + str(event["message"]), always=True)
@@ -97,13 +97,13 @@ class Events:
         """A line for people, above the bar if there is one."""
         self._say(text)
 
-    def _say(self, text: str, always: bool = False) -> None:
+    def _say(self, text: str, always: bool = False, literal: bool = False) -> None:
         if self._bar:
-            self._bar.say(text)
+            self._bar.say(text if literal else translate(text))
         elif always:
             self.out.warn(text.removeprefix("Warning: "))
         else:
-            self.out.note(text)
+            self.out.note(text, literal)
 
 
 def start_line(event: Mapping[str, Any]) -> str:
@@ -202,10 +202,10 @@ class Bar:
         self._bar.update(done - self._bar.n)
 
     def say(self, text: str) -> None:
-        """Prints a line above the bar."""
+        """Prints a line above the bar, as it is."""
         from tqdm import tqdm
 
-        tqdm.write(printable(translate(message(text))), file=unguarded(sys.stderr))
+        tqdm.write(printable(message(text)), file=unguarded(sys.stderr))
 
     def close(self) -> None:
         """Removes the bar."""

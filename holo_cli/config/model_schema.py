@@ -93,6 +93,10 @@ class ModelConfig(BaseModel):
         """Keys that nothing reads in a model of this config: runs that differ in them are equal."""
         return frozenset()
 
+    def caution(self) -> str:
+        """What a person should know before training a model of this config; "" for nothing."""
+        return ""
+
     def stages(self) -> tuple[Stage, ...]:
         """The depths that training grows a model through; () for a model of one depth.
 

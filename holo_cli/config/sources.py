@@ -17,7 +17,9 @@ from holo_cli.parsing import EncodingError, ParseError, parse_toml, read_toml
 SECTIONS = ("model", "training", "data")
 PREFIX = "HOLO_"
 # Variables that begin with HOLO_ and are no setting.
-OTHER_VARIABLES = frozenset({"HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"})
+OTHER_VARIABLES = frozenset(
+    {"HOLO_API_KEY", "HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"}
+)
 # Flags whose name is not that of the key they set.
 _FLAG_NAMES = {"data.path": "--data", "data.sets": "--data"}
 

@@ -21,8 +21,11 @@ from holo_cli.layers.device import eager_cpu
 BLOCK = 512  # queries at a time
 
 
-def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+def causal_attention(
+    q: Tensor, k: Tensor, v: Tensor, scale: float | None = None, seen: Tensor | None = None
+) -> Tensor:
     """q (B, H, S, d), k (B, H, L, d), v (B, H, L, e) -> (B, H, S, e); scale None is d^-1/2.
+    `seen` (B, 1, 1, L) bool for S = 1: the keys that each row has (`KVCache.seen`).
 
     L = S is training, S = 1 decoding; between them (a prompt continued in pieces) the mask is
     given explicitly.
@@ -32,7 +35,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None
     training = torch.is_grad_enabled() and length == total
     if training and q.dtype == torch.bfloat16 and eager_cpu(q):
         return block_attention(q, k, v, scale)
-    mask = None
+    mask = seen
     if 1 < length < total:
         mask = torch.ones(length, total, dtype=torch.bool, device=q.device).tril(total - length)
     return nn.functional.scaled_dot_product_attention(

@@ -123,6 +123,12 @@ class Mixer(Part):
     constant_state: ClassVar[bool] = False  # whether `init_state` has its final size already
     out: nn.Linear
 
+    @property
+    def mixed_lengths(self) -> bool:
+        """Whether `step` takes rows that have read different numbers of tokens, one token each:
+        positions are then `layers.positions.RowPositions`, caches `RowsCache`. Default no."""
+        return False
+
     def finish_initialisation(self) -> None:
         """Values beyond the backbone's own (uniform linear layers): a zero output, biases, ..."""
         nn.init.zeros_(self.out.weight)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.positions import Positions, following, most
+
 
 class Rope(nn.Module):
     """Rotates (B, T, K, d), d even, by the positions start .. start + T - 1."""
@@ -38,16 +40,20 @@ class Rope(nn.Module):
             cos, sin = torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
             return cos.to(like.dtype).to(like.device), sin.to(like.dtype).to(like.device)
 
-    def tables(self, start: int, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and signed sin, (T, 1, d), with the dtype and device of `like`."""
+    def tables(self, start: Positions, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """cos and signed sin, (T, 1, d), with the dtype and device of `like`; (B, T, 1, d) where
+        rows start at different positions."""
         key = (like.device, like.dtype)
-        end = start + length
+        end = most(start) + length
         if key not in self._tables or self._tables[key][0].shape[0] < end:
             self._tables[key] = self._compute(max(64, 1 << (end - 1).bit_length()), like)
         cos, sin = self._tables[key]
+        if not isinstance(start, int):
+            at = following(start, length, like.device)
+            return cos[at], sin[at]
         return cos[start:end], sin[start:end]
 
-    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, start: Positions = 0) -> Tensor:
         """x: (B, T, K, d) -> the same shape, rotated."""
         if self.rotated == 0:
             return x

@@ -237,6 +237,10 @@ class Backbone(LanguageModel):
 
     # -- decoding ---------------------------------------------------------------------------------
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return all(block.mixer.mixed_lengths for block in self.layers())
+
     def init_state(self, batch: int = 1) -> BackboneState:
         blocks = self.layers()
         return BackboneState(

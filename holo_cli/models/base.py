@@ -20,6 +20,7 @@ from holo_cli.config.model_schema import ModelConfig
 from holo_cli.layers.head import Head
 from holo_cli.layers.interfaces import Mixer
 from holo_cli.layers.measure import state_nbytes
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.state import DataState
 
 
@@ -42,7 +43,7 @@ class State(DataState):
     in place copies its buffer first if another state has already continued it.
     """
 
-    position: int  # tokens so far
+    position: Positions  # tokens so far
 
     def nbytes(self) -> int:
         """Bytes of all tensors."""
@@ -110,6 +111,13 @@ class LanguageModel(nn.Module, ABC):
     def context_limit(self) -> int | None:
         """The longest history that decoding may hold; None where there is no limit."""
         return self.config.context
+
+    @property
+    def mixed_lengths(self) -> bool:
+        """Whether rows of one state may have read different numbers of tokens, where each step
+        reads one token of each (`layers/joined.py`). By default such rows have states of their own.
+        """
+        return False
 
     @abstractmethod
     def init_state(self, batch: int = 1) -> State:

@@ -22,6 +22,7 @@ from holo_cli.layers.linear_recurrence import (
     linear_recurrence_step,
     step_flops,
 )
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.rope import Rope
 from holo_cli.layers.state import DataState
 
@@ -42,7 +43,7 @@ class MatrixState(DataState):
     """S of each row, (B, H, K, V), and the last input (B, 1, C) where the mixer has a token shift.
     `position` counts the tokens so far, for rotary positions."""
 
-    position: int
+    position: Positions
     memory: Tensor
     last: Tensor | None = None
 
@@ -102,6 +103,10 @@ class RecurrentMixer(Mixer):
         """Keys or queries (B, H, S, K) rotated by their positions, where the config asks for it."""
         start = state.position if state is not None else 0
         return self.rope(x.transpose(1, 2), start).transpose(1, 2)
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
 
     def init_state(self, batch: int) -> MatrixState:
         w = self.out.weight

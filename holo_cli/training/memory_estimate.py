@@ -12,6 +12,7 @@ import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint.rebuild import shapes_only
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.config.resolve import Resolved
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
@@ -82,15 +83,40 @@ def memory_parts(
     Activations are measured on one row and scaled by the batch. The process itself (Python and
     the libraries, some 300 MB) comes on top.
     """
-    vocab = model.head.weight.shape[0]
     context = model.config.context
-    tokens = config.batch_size * context
-    # float32 tables of a chunk: logits, gradients, those collected; and the penalty's own
-    tables, columns = (9, max(vocab, context)) if config.unlikelihood else (3, vocab)
     return weight_parts(model, config) | {
         "activations": saved_bytes_per_row(model, dtype, context) * config.batch_size,
-        "loss": 4 * tables * columns * min(chunk_rows(model.head.weight, columns), tokens),
+        "loss": loss_bytes(model, config, model.device),
     }
+
+
+def loss_bytes(model: LanguageModel, config: TrainingConfig, device: torch.device) -> int:
+    """Bytes of the loss over a chunk of tokens on a device; `model` may be on the meta device."""
+    vocab = model.head.weight.shape[0]
+    context = model.config.context
+    # float32 tables of a chunk: logits, gradients, those collected; and the penalty's own
+    tables, columns = (9, max(vocab, context)) if config.unlikelihood else (3, vocab)
+    chunk = chunk_rows(torch.empty(0, device=device), columns)
+    rows = min(chunk, config.batch_size * context)
+    return 4 * tables * columns * rows
+
+
+def activation_bytes(
+    name: str, config: ModelConfig, full: LanguageModel, device: torch.device, dtype: torch.dtype,
+    *, checkpointed: bool,
+) -> int:  # fmt: skip
+    """Bytes that one row of a model keeps, by building it (its first blocks, where it is large, and
+    scaling them) and running the row. `full` is the model, on any device."""
+    model = registry.build_model(name, _measured_config(config, full)).to(device)
+    model.grad_checkpoint = checkpointed
+    row = saved_bytes_per_row(model, dtype, config.context)
+    return row * config.layers // model.config.layers
+
+
+def _measured_config(config: ModelConfig, full: LanguageModel) -> ModelConfig:
+    """The config of what is built to be measured: of a large model its first blocks."""
+    large = full.describe().parameters > MEASURED_WHOLE and config.layers > MEASURED_LAYERS
+    return config.at_depth(MEASURED_LAYERS) if large else config
 
 
 def memory_figures(
@@ -137,9 +163,7 @@ def estimate(resolved: Resolved, vocab_size: int, *, force: bool = False) -> dic
     check_run(replace(resolved, model=config), force=force)
     full = shapes_only(resolved.model_name, config)
     described = full.describe()
-    some = described.parameters > MEASURED_WHOLE and config.layers > MEASURED_LAYERS
-    built = config.at_depth(MEASURED_LAYERS) if some else config
-    model = registry.build_model(resolved.model_name, built).to(device)
+    model = registry.build_model(resolved.model_name, _measured_config(config, full)).to(device)
     model.grad_checkpoint = resolved.training.grad_checkpoint
     dtype = pick_dtype(resolved.training.dtype, device)
     parts = at_full_depth(

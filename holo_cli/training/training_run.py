@@ -133,6 +133,8 @@ class TrainingRun:
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start(needed)
+            if caution := trainer.model.config.caution():
+                trainer.warn(caution)
             for note in self._notes:
                 trainer.warn(note)
             if tensors is not None:

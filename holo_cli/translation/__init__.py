@@ -25,10 +25,16 @@ from holo_cli.translation.particles import with_particle
 FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
-SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
+SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z0-9'\"`(])")
 QUANTITY = re.compile(r"\{0\}(?: [a-zA-Z/]+){1,3}")  # "{0} tokens", of which {0} is a number,
+LEADS = ("Error: ", "Warning: ", "Next: ")  # what begins a line of stderr
+TERM = r"\S+(?: [\w²%/]{1,4})?"  # what templates of few letters take: "{0} of {1}", "vs {0}"
+MIN_LETTERS = 3  # with fewer a template would fit into any sentence
 NUMBER = r"[-+]?\d\S*(?: [\w²%]{1,4})*?"  # perhaps with a unit, but never a part of a sentence
 COLUMNS = re.compile(r"( {2,})")  # between the facts of a line and the columns of a help page
+BRACKETED = re.compile(r"\([^()]+\)|\[[^\[\]]+\]")
+SEPARATORS = re.compile(r"(; |: |, )")
+WORDS = re.compile(r"[A-Za-z]{2,} +[a-z]{2,}")  # English, and no name
 QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
@@ -71,6 +77,8 @@ class Catalogue:
 
     def __init__(self, entries: dict[str, str]) -> None:
         self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
+        keys = {lead: f"{lead}{{0}}" for lead in LEADS}
+        self.leads = {lead: entries[key] for lead, key in keys.items() if key in entries}
         # the most specific template first: the one with most letters of its own
         self.templates = sorted(
             (
@@ -84,13 +92,17 @@ class Catalogue:
 
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
         body = text.strip()
-        if not body or depth == 0:
+        if not body or depth == 0 or body.startswith("$ "):  # "$ " begins a command to type
             return text
-        found = self._find(body, depth, strict=True)
+        found = self._lead(body, depth) or self._find(body, depth, strict=True)
         if found is None and "\n" in body:
             return "\n".join(self.translate(line, depth) for line in text.split("\n"))
         if found is None:
             found = self._sentences(body, depth) or self._find(body, depth)
+        if found is None:
+            found = self._pieces(body, depth)
+        if found is None and BRACKETED.fullmatch(body):
+            found = f"{body[0]}{self.translate(body[1:-1], depth - 1)}{body[-1]}"
         if found is None and COLUMNS.search(body):
             return self._columns(text, depth)
         if found is None:
@@ -98,13 +110,37 @@ class Catalogue:
         start = text.index(body)
         return text[:start] + found + text[start + len(body) :]
 
+    def _lead(self, body: str, depth: int) -> str | None:
+        """The line of stderr that begins with its kind, translated apart from it."""
+        for lead, value in self.leads.items():
+            if body.startswith(lead) and "\n" not in body:
+                return value.replace("{0}", self.translate(body[len(lead) :], depth - 1))
+        return None
+
     def _sentences(self, body: str, depth: int) -> str | None:
         """Sentences that different places of the code put together, if each is known."""
         sentences = SENTENCE_END.split(body)
         if len(sentences) == 1:
             return None
-        found = [self._find(sentence, depth) for sentence in sentences]
+        found = [self._find(s, depth) or self._pieces(s, depth) for s in sentences]
         return None if None in found else " ".join(filter(None, found))
+
+    def _pieces(self, body: str, depth: int) -> str | None:
+        """Facts that the code joins by commas and the like, if each is known, a name or a number.
+
+        None where a piece would stay English."""
+        pieces = SEPARATORS.split(body.removesuffix("."))
+        found = [self._find(piece, depth) for piece in pieces[::2]]
+        if len(found) == 1 or not any(found):
+            return None
+        made = []
+        for piece, translated in zip(pieces[::2], found, strict=True):
+            if translated is None and WORDS.search(piece):
+                return None
+            made.append(translated or piece)
+        marks = [mark.replace(";", ",") for mark in pieces[1::2]]
+        ended = "." if body.endswith(".") else ""
+        return "".join(a + b for a, b in zip(made, [*marks, ended], strict=True))
 
     def _columns(self, text: str, depth: int) -> str:
         """Facts apart by two spaces or more; a word alone is a name, as in a list of commands."""
@@ -116,9 +152,12 @@ class Catalogue:
 
     def _find(self, body: str, depth: int, strict: bool = False) -> str | None:
         """The translation by one template; with `strict`, no value holds the end of a sentence."""
-        if body in self.exact:
-            return self.exact[body]
+        for form in (body, body[:1].lower() + body[1:]):  # "Loss" at an axis, "loss" in a table
+            if form in self.exact:
+                return self.exact[form]
         for template in self.templates:
+            if "\n" in body and "\n" not in template.key:
+                continue  # a value would reach over the lines of other messages
             values = template.match(body)
             if values is not None and not (strict and any(map(SENTENCE_END.search, values))):
                 return template.fill(
@@ -156,12 +195,17 @@ class _Template:
 
     @property
     def _pattern(self) -> re.Pattern[str]:
-        return _compiled(self.key, NUMBER if QUANTITY.fullmatch(self.key) else ".*?")
+        if QUANTITY.fullmatch(self.key):
+            return _compiled(self.key, NUMBER)
+        letters = sum(map(str.isalpha, "".join(self.literals)))
+        return _compiled(self.key, TERM if letters < MIN_LETTERS else ".*?")
 
     def match(self, text: str) -> list[str] | None:
         """The placeholders' values in the order of their numbers, or None."""
         # most templates fail here, without a regular expression
         if not (text.startswith(self.literals[0]) and text.endswith(self.literals[-1])):
+            return None
+        if not all(literal in text for literal in self.literals):
             return None
         found = self._pattern.fullmatch(text)
         if found is None:

@@ -30,18 +30,25 @@ SINKS = {
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
 SOURCE = {"description", "size"}  # keywords of a source of text
+FUNCTIONS = {"sentence", "caution"}  # that return a message
 ATTRIBUTES = {"mechanism"}  # of classes, in one line
+VARIABLES = {"message", "wrote", "reason", "why", "hint"}  # that hold a message on its way
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/report.py", "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
-    "visualize/*.py", "models/**/views.py", "models/**/*_views.py",
+    "bench/compare/controls*.py", "bench/compare/power.py", "bench/experiment/time_estimate.py",
+    "bench/speed/*.py", "bench/tasks/*[!s].py", "bench/tasks/names.py", "bench/recall/plan.py",
+    "bench/report.py",
+    "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
+    "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
+    "models/**/*_views.py",
 )  # fmt: skip
 SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(
-    r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
+    r"^--[a-z-]+$|^[a-z0-9]+(-[a-z0-9]+)+$|^\w+=[\w,=.]+$"
+    r"|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
 )  # names, patterns, markup and sizes
 
 
@@ -72,8 +79,12 @@ def _messages(tree: ast.Module, all_strings: bool) -> Iterator[tuple[int, str]]:
             values += [word.value for word in node.keywords if word.arg in keywords]
             for value in values:
                 yield from _keys(value)
-        elif isinstance(node, ast.AnnAssign) and _name(node.target) in ATTRIBUTES and node.value:
+        elif isinstance(node, ast.AnnAssign | ast.Assign) and node.value and _is_message(node):
             yield from _keys(node.value)
+        elif isinstance(node, ast.FunctionDef) and node.name in FUNCTIONS:
+            for statement in ast.walk(node):
+                if isinstance(statement, ast.Return) and statement.value:
+                    yield from _keys(statement.value)
         elif isinstance(node, ast.FunctionDef) and _is_command(node):
             for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
                 yield node.lineno, paragraph
@@ -85,6 +96,12 @@ def _name(function: ast.expr) -> str:
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
+
+
+def _is_message(node: ast.Assign | ast.AnnAssign) -> bool:
+    if isinstance(node, ast.AnnAssign):
+        return _name(node.target) in ATTRIBUTES
+    return bool({_name(target) for target in node.targets} & VARIABLES)
 
 
 def _is_command(node: ast.FunctionDef) -> bool:

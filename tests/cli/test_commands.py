@@ -160,9 +160,7 @@ def test_models(holo: Holo, configs: Path) -> None:
 
 
 def test_one_model_with_its_costs(holo: Holo, configs: Path, fake: Fake) -> None:
-    fake(
-        "holo_cli.training.memory_estimate", estimate=lambda r, v, force: {"total_bytes": 3_000_000}
-    )
+    fake("holo_cli.training.row_memory", train_memory_bytes=lambda r, v, full, measure: 3_000_000)
     ran = holo("models", "vanilla", "--vocab-size", "100", "--json")
     assert ran.code == 0, ran.err
     (row,) = json.loads(ran.out)["models"]
@@ -202,13 +200,14 @@ def test_what_presets_cost_does_not_depend_on_the_environment(
     holo: Holo, configs: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(
-        "holo_cli.training.memory_estimate",
-        estimate=lambda r, v, force: {"total_bytes": r.model.width},
+        "holo_cli.training.row_memory",
+        train_memory_bytes=lambda r, v, full, measure: r.model.width + measure,
     )
     command = ("models", "vanilla", "--vocab-size", "100", "--json")
     before = json.loads(holo(*command).out)
     monkeypatch.setenv("HOLO_MODEL_WIDTH", "128")
     assert json.loads(holo(*command).out) == before
+    assert json.loads(holo(*command, "--measure").out) != before
 
 
 def test_datasets(holo: Holo) -> None:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
 from holo_cli.__main__ import main
+from holo_cli.cli.help import EXAMPLES
+from holo_cli.cli.output import Output
+from holo_cli.cli.progress import Events
+from holo_cli.translation.command_line import TranslatedStream
 
 ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,}")  # two words in a row
 
@@ -40,3 +48,39 @@ def test_keys_of_the_config_stay_as_they_are_typed(capsys: pytest.CaptureFixture
     assert re.search(r"^model\.memory +delta +기본값$", shown, re.MULTILINE)
     assert re.search(r"^training\.seed +0 ", shown, re.MULTILINE)
     assert "메모리: 합계" in shown
+
+
+HELP_OF_ALL = """
+import sys
+from holo_cli.__main__ import main
+for path in sys.argv[1:]:
+    print("@", path, flush=True)
+    main([*path.split(), "--help"])
+"""
+
+
+def test_no_help_page_holds_an_english_sentence() -> None:
+    """In a process of its own: Korean help replaces the texts of the app."""
+    ran = subprocess.run(
+        [sys.executable, "-c", HELP_OF_ALL, *EXAMPLES], capture_output=True, text=True,
+        encoding="utf-8", env={**os.environ, "HOLO_LANG": "ko"}, timeout=60, check=True,
+    )  # fmt: skip
+    pages = ran.stdout.split("@ ")[1:]
+    assert len(pages) == len(EXAMPLES)
+    for page in pages:
+        path = page.partition("\n")[0]
+        head, _, examples = page.partition("\n예:\n")
+        assert tuple(line.removeprefix("  $ ") for line in examples.splitlines()) == EXAMPLES[path]
+        assert "default:" not in head
+        for line in head.splitlines()[2:]:
+            text = re.sub(r"`[^`]*`|--\S+|\S*[/:]\S*|[A-Z]+ or [A-Z]+", "", line)
+            assert not ENGLISH.search(text), f"{path}: {line}"
+
+
+def test_what_a_model_generates_is_not_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", TranslatedStream(written))
+    show = Events(Output())
+    sample = "No permission.\nstep 3"
+    show({"event": "eval", "step": 3, "val_loss": 2.0, "bpb": None, "sample": sample})
+    assert written.getvalue() == "스텝 3  검증 손실 2.0000\n    No permission.\n    step 3\n"

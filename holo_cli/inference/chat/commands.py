@@ -195,6 +195,10 @@ def _required(argument: str, command: str, what: str) -> str:
 def _settings(session: ChatSession) -> str:
     values = session.sampling.as_dict()
     del values["num_samples"]
+    values["span_penalty"] = session.sampling.span_penalty_applied
+    if values["seed"] is None:
+        values["seed"] = translate("(a new one each time)")
+    values["stop"] = values["stop"] or translate("(none)")
     settings = ", ".join(f"{k.replace('_', '-')} {v}" for k, v in values.items())
     return "\n".join([f"language: {session.option(LANG)}", f"settings: {settings}"])
 

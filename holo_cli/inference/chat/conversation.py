@@ -14,11 +14,12 @@ longer conversation start with those of the shorter one and the decoding state c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from holo_cli import parsing
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import HoloError
 from holo_cli.files import atomic_write_json
 from holo_cli.inference.generation.prompt import PromptFormat
@@ -44,6 +45,25 @@ class Turn:
     language: str | None = None
     user_ids: tuple[int, ...] = field(default=(), repr=False)
     answer_ids: tuple[int, ...] = field(default=(), repr=False)
+
+
+def encode_turn(form: PromptFormat, turn: Turn, previous: str | None, lang: str | None) -> Turn:
+    """A turn with its language and the ids of its texts; `previous` is the language before it.
+
+    `lang` None detects the language. Raises UsageError for one that the checkpoint does not know.
+    """
+    turn = replace(turn, user=to_nfc(turn.user), answer=to_nfc(turn.answer))
+    language = form.language(turn.user, lang)
+    # A text without letters ("1 + 1?") has the language of the previous turn.
+    if lang is None and previous and not any(c.isalpha() for c in turn.user):
+        language = previous
+    encode = form.tokenizer.encode
+    return replace(
+        turn,
+        language=language,
+        user_ids=tuple(encode(turn.user)),
+        answer_ids=tuple(encode(turn.answer)),
+    )
 
 
 def encode_turns(form: PromptFormat, system: str, turns: Sequence[Turn]) -> list[int]:

@@ -18,6 +18,7 @@ from holo_cli.inference.chat import file_names
 from holo_cli.inference.chat.conversation import (
     ConversationFileError,
     Turn,
+    encode_turn,
     encode_turns,
     load_conversation,
     read_json,
@@ -27,6 +28,7 @@ from holo_cli.inference.chat.conversation_memory import ConversationMemory, Save
 from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig, derive_seed
+from holo_cli.inference.generation.speculation import DraftCounts
 from holo_cli.inference.generation.stream import TextGeneration, ids_of_text
 from holo_cli.wording import counted
 
@@ -45,6 +47,7 @@ class Statistics:
     context_used: int = 0
     context_limit: int | None = None
     dropped_turns: int = 0  # oldest turns that no longer fit in the context
+    drafted: DraftCounts | None = None  # with draft_layers: tokens guessed and accepted
     cut: bool = False  # the last user text alone was too long; its beginning was dropped
 
 
@@ -149,23 +152,12 @@ class ChatSession:
                 tokens=sample.tokens,
                 tokens_per_second=sample.tokens_per_second,
                 finish=answered.finish,
+                drafted=generation.decoding.drafted,
                 context_used=self.context_used(),
             )
 
     def _encode(self, turn: Turn, previous: str | None) -> Turn:
-        # A text without letters ("1 + 1?") has the language of the previous turn.
-        turn = replace(turn, user=to_nfc(turn.user), answer=to_nfc(turn.answer))
-        form = self.loaded.prompts
-        language = form.language(turn.user, self.lang)
-        if self.lang is None and previous and not any(c.isalpha() for c in turn.user):
-            language = previous
-        encode = self.loaded.tokenizer.encode
-        return replace(
-            turn,
-            language=language,
-            user_ids=tuple(encode(turn.user)),
-            answer_ids=tuple(encode(turn.answer)),
-        )
+        return encode_turn(self.loaded.prompts, turn, previous, self.lang)
 
     def _fit(self, before: list[Turn], turn: Turn) -> tuple[int, Turn, bool]:
         """How many of the oldest turns to drop, the new turn, and whether it was truncated.

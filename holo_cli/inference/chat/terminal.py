@@ -23,6 +23,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.paths import chat_history
 from holo_cli.printable import message, one_line, printable
+from holo_cli.translation import translate
 from holo_cli.wording import counted
 
 PROMPT = "> "
@@ -141,6 +142,8 @@ def summary(session: ChatSession) -> str:
         f"[{counted(s.tokens, 'token')}, {s.tokens_per_second:.1f} tokens/s, context {used}, "
         f"finish: {finish}]"
     ]
+    if s.drafted is not None:
+        lines.append(f"[{translate(s.drafted.sentence())}]")
     if s.dropped_turns:
         lines.append(f"[Turns that no longer fit in the context: {s.dropped_turns}]")
     if s.cut:

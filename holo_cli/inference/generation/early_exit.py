@@ -21,7 +21,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.generation.exit_protocol import NEVER, SupportsEarlyExit
 from holo_cli.inference.trained_data import open_trained
-from holo_cli.models.base import LanguageModel, State
+from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
 
@@ -163,12 +163,3 @@ def loss_at(
     set_threshold(model, before)
     model.train(training)
     return (nats.sum() / count).item(), depth.item(), count
-
-
-def mean_depth(state: State) -> float | None:
-    """Mean number of layers passed by the tokens read so far; None if the state does not count
-    it."""
-    passed = getattr(state, "passed", None)
-    if passed is None or not state.position:
-        return None
-    return float(passed.double().mean()) / state.position

@@ -142,7 +142,7 @@ class Engine:
             return best
         cached = 0 if best is None else len(best.ids)
         new = torch.tensor([window[cached:]], device=self.model.device)  # (1, S)
-        logits, hidden, state = self._advance(new, None if best is None else best.state)
+        logits, hidden, state = self.advance(new, None if best is None else best.state)
         return PrefixCache(window, state, logits, hidden)
 
     def hidden_states(self, ids: Sequence[int]) -> Tensor:
@@ -159,7 +159,7 @@ class Engine:
                     found.append(x[0])
         return torch.cat(found)
 
-    def _advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
+    def advance(self, tokens: Tensor, state: State | None) -> tuple[Tensor, Tensor, State]:
         """(A, S) next tokens and the state before them (None: empty) -> logits after the last
         token (A, V), its hidden state (A, C), and the state after it."""
         with self.mode(single=tokens.shape[1] == 1):
@@ -309,7 +309,7 @@ class Decoding(Iterator[list[int | None]]):
             state = self._state.select(torch.tensor(keep, device=device))
         first = start if state is None else self._position
         tokens = torch.tensor([self.ids[row][first:] for row in active], device=device)
-        self._logits, self._hidden, self._state = self._engine._advance(tokens, state)
+        self._logits, self._hidden, self._state = self._engine.advance(tokens, state)
         self._batch, self._position = active, length
         if self._speculation is not None:
             self._speculation.restart(self._state)

@@ -17,7 +17,6 @@ from holo_cli.inference.generation.prompt import PromptFormat, span_breakers, un
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextGeneration
 from holo_cli.inference.generation.whole_characters import WholeCharacters
-from holo_cli.training.capacity import check_rows
 
 if TYPE_CHECKING:
     import torch
@@ -78,9 +77,12 @@ class LoadedModel:
         `mixer` changes the logits of every new token, as a memory does (chat/knn_memory.py).
         """
         ids = self.prompts.encode(prompt, lang)
-        # a row has at least its logits, twice while it is sampled from, in float64
-        row = 16 * self.model.config.vocab_size
-        check_rows(sampling.num_samples, row, "--num-samples", self.model.device)
+        if sampling.num_samples > 1:  # one row fits, and the import costs start-up time
+            from holo_cli.training.capacity import check_rows
+
+            # a row has at least its logits, twice while it is sampled from, in float64
+            row = 16 * self.model.config.vocab_size
+            check_rows(sampling.num_samples, row, "--num-samples", self.model.device)
         decoding = self.engine.generate(ids, sampling, mixer=mixer)
         return TextGeneration(decoding, self.tokenizer, sampling.stop)
 

@@ -58,7 +58,7 @@ class SamplingConfig:
             if not fits(value):
                 raise UsageError(
                     f"{_flag(name)} must be {words}, not {value!r}.",
-                    next_step=f"The default is {_DEFAULTS[name]!r}.",
+                    next_step=_default(name),
                 )
 
     @property
@@ -170,6 +170,15 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _default(name: str) -> str:
+    """What applies where an option is not given, as a hint."""
+    if name == "seed":
+        return "Leave --seed out for a new seed each time."
+    if name == "span_penalty":
+        return f"The default is {GREEDY_SPAN_PENALTY} for greedy decoding, otherwise 0."
+    return f"The default is {_DEFAULTS[name]!r}."
+
+
 def _check_name(name: str) -> None:
     if name not in _DEFAULTS:
         raise UsageError(
@@ -196,7 +205,7 @@ def _parse(name: str, text: str) -> Any:
     except ValueError as error:
         raise UsageError(
             f"{_flag(name)} must be {_RANGES[name][1]}, not '{text}'.",
-            next_step=f"The default is {_DEFAULTS[name]!r}.",
+            next_step=_default(name),
         ) from error
 
 

@@ -81,6 +81,13 @@ class DraftCounts:
     guessed: int = 0
     accepted: int = 0
 
+    def sentence(self) -> str:
+        """The counts for people."""
+        return (
+            f"Drafts: {self.accepted} of {counted(self.guessed, 'guessed token')} accepted, "
+            f"in {counted(self.rounds, 'pass')} of all layers."
+        )
+
 
 def check_drafting(model: LanguageModel, config: SamplingConfig) -> None:
     """Raises UsageError where the model cannot draft, or not as the config says."""

@@ -26,6 +26,7 @@ from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import following
 from holo_cli.layers.precision import wide
 from holo_cli.layers.state import DataState
 from holo_cli.models.brain_v1.config import Config
@@ -72,10 +73,10 @@ class BrainAttention(Attention):
             y = y * self._gate(running_mean(x))
         return self._join(y), {}
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q (B, H, S, d), k and v (B, H, L, d) -> (B, H, S, d)."""
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
+        """q (B, H, S, d), k and v (B, H, L, d) -> (B, H, S, d); `seen` as in `causal_attention`."""
         if self.training or self.top == 1:
-            return causal_attention(q, k, v)
+            return causal_attention(q, k, v, seen=seen)
         return keep_largest(causal_weights(q, k), self.top).to(v.dtype) @ v
 
     def _gate(self, context: Tensor) -> Tensor:
@@ -89,6 +90,10 @@ class BrainAttention(Attention):
 
     # -- decoding ---------------------------------------------------------------------------------
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return self.top == 1  # a share of the weights is one of a row's own length
+
     def init_state(self, batch: int) -> AttentionState:  # type: ignore[override]
         w = self.out.weight
         size = self.width if self.dendrites is not None else 0
@@ -101,14 +106,13 @@ class BrainAttention(Attention):
     ) -> tuple[Tensor, AttentionState]:
         q, k, v = self._project(x, state.past.length, extras)
         past = state.past.append(k, v)
-        y = self._attend(q, *past.views())
+        k, v = past.views()
+        y = self._attend(q, k, v, past.seen())
         total = state.total
         if self.dendrites is not None:
             sums = total[:, None] + x.to(total.dtype).cumsum(1)  # (B, S, C)
-            seen = torch.arange(
-                state.past.length + 1, past.length + 1, dtype=sums.dtype, device=x.device
-            )
-            y = y * self._gate((sums / seen[:, None]).to(x.dtype))
+            seen = following(state.past.length + 1, x.shape[1], x.device).to(sums.dtype)
+            y = y * self._gate((sums / seen[..., None]).to(x.dtype))
             total = sums[:, -1]
         return self._join(y), AttentionState(past, total)
 

@@ -28,6 +28,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import most
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2.config import Config
@@ -83,13 +84,17 @@ class SelectiveAttention(Mixer):
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         margin = self.margin(u, extras.side)
         passes = margin > 0
-        chosen = Selected.of(passes, self.share)
-        q, k, v = self.project(u, chosen)
         # rows differ in how many are selected: shorter ones are padded at the end, which causal
         # attention ignores
-        most = max(1, int(chosen.count.max()))
+        if torch.compiler.is_compiling():  # shapes may not depend on the data
+            chosen = Selected.padded(passes, self.share)
+            longest = max(1, capacity(u.shape[1], self.share))
+        else:
+            chosen = Selected.of(passes, self.share)
+            longest = max(1, int(chosen.count.max()))
+        q, k, v = self.project(u, chosen)
         at = (chosen.row, chosen.slot)
-        q, k, v = (_padded(t, at, u.shape[0], most) for t in (q, k, v))
+        q, k, v = (_padded(t, at, u.shape[0], longest) for t in (q, k, v))
         y = causal_attention(q, k, v).transpose(1, 2)[at]
         passed = passes.to(self.threshold.dtype).mean()
         term = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
@@ -100,16 +105,17 @@ class SelectiveAttention(Mixer):
     ) -> tuple[Tensor, PackedCache]:
         margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
+        size = capacity(most(end), self.share)
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)
-        state = state.append(chosen, k, v, end, capacity(end, self.share))
+        state = state.append(chosen, k, v, end, size)
         if chosen.flat.numel() == 0:
             return torch.zeros_like(u), state
         index = chosen.slot - before[chosen.row]  # among the selected of this step
-        at, most = (chosen.row, index), int(index.max()) + 1
-        slot = _padded(chosen.slot[:, None, None], at, u.shape[0], most)  # (B, 1, K, 1)
+        at, count = (chosen.row, index), int(index.max()) + 1
+        slot = _padded(chosen.slot[:, None, None], at, u.shape[0], count)  # (B, 1, K, 1)
         seen = torch.arange(state.keys.shape[2], device=u.device) <= slot  # (B, 1, K, R)
-        q = _padded(q, at, u.shape[0], most)
+        q = _padded(q, at, u.shape[0], count)
         y = nn.functional.scaled_dot_product_attention(q, state.keys, state.values, attn_mask=seen)
         return self._output(u, y.transpose(1, 2)[at], margin, chosen), state
 
@@ -117,27 +123,31 @@ class SelectiveAttention(Mixer):
         """(B, S, C) -> q, k, v of the selected tokens, each (N, H, d)."""
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
         qk = rms_norm(qkv[:, : 2 * self.heads])
-        q, k = self._rotate(qk, chosen.position).chunk(2, dim=1)
+        q, k = self._rotate(qk, chosen).chunk(2, dim=1)
         if self.gain is not None:
             q = q * self.gain.gains()[:, None].to(q.dtype)
         return q, k, qkv[:, 2 * self.heads :]
 
-    def _rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """x (N, K, d) rotated by each token's own position, (N,)."""
-        if self.rope.rotated == 0 or position.numel() == 0:
+    def _rotate(self, x: Tensor, chosen: Selected) -> Tensor:
+        """x (N, K, d) rotated by each token's own position."""
+        if self.rope.rotated == 0:
             return x
-        cos, sin = self.rope.tables(0, int(position.max()) + 1, x)
-        return torch.addcmul(x * cos[position], x.roll(self.rope.pairs, dims=-1), sin[position])
+        cos, sin = (t[chosen.position] for t in self.rope.tables(0, chosen.end, x))
+        return torch.addcmul(x * cos, x.roll(self.rope.pairs, dims=-1), sin)
 
     def _output(self, u: Tensor, y: Tensor, margin: Tensor, chosen: Selected) -> Tensor:
         """y (N, H, d) -> output (B, S, C), zero for tokens that are not selected."""
         strength = margin.flatten()[chosen.flat].sigmoid()
         y = self.out(y.flatten(1)) * strength[:, None].to(y.dtype)
-        return (
-            u.new_zeros(u.shape[0] * u.shape[1], u.shape[2], dtype=y.dtype)
-            .index_put((chosen.flat,), y)
-            .view_as(u)
-        )
+        out = u.new_zeros(u.shape[0] * u.shape[1], u.shape[2], dtype=y.dtype)
+        if chosen.real is None:
+            return out.index_put((chosen.flat,), y).view_as(u)
+        # padding shares the place of the last position, to which it adds nothing
+        return out.index_add(0, chosen.flat, y * chosen.real[:, None].to(y.dtype)).view_as(u)
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
 
     def init_state(self, batch: int) -> PackedCache:
         w = self.out.weight

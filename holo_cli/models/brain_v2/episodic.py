@@ -163,6 +163,10 @@ class EpisodicMemory(Mixer):
         o = rms_norm(o).transpose(1, 2).flatten(2).to(u.dtype)
         return self.out(o * nn.functional.silu(self.gate(u))), memory
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
+
     def init_state(self, batch: int) -> EpisodicState:
         w = self.out.weight
         shape = (batch, self.heads, self.head_width, self.head_width)

@@ -71,6 +71,10 @@ class BrainMixer(Mixer):
             out = out + y
         return out, BrainState(ssm, memory, attention)
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return all(part.mixed_lengths for part in self.parts())
+
     def init_state(self, batch: int) -> BrainState:
         return BrainState(
             self.ssm.init_state(batch),

@@ -15,11 +15,13 @@ rows, S positions, H heads, d per head, R capacity of a cache.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from holo_cli.layers.positions import Positions, following, most
 
 SLACK = 2.0  # capacity / share: passages differ in how many tokens pass
 
@@ -29,11 +31,12 @@ def capacity(length: int, share: float) -> int:
     return min(length, math.ceil(min(SLACK * share, 1.0) * length))
 
 
-def selected_counts(passes: Tensor, share: float, start: int, before: Tensor) -> Tensor:
+def selected_counts(passes: Tensor, share: float, start: Positions, before: Tensor) -> Tensor:
     """passes (B, S) bool at positions start.., `before` (B,) already selected -> n (B, S), the
     number selected up to each position."""
     # in float64 on the host, to equal `capacity` exactly
-    length = torch.arange(start + 1, start + passes.shape[1] + 1, device="cpu")
+    made_on = torch.device("cpu") if isinstance(start, int) else passes.device
+    length = following(start + 1, passes.shape[1], made_on).to("cpu")
     rooms = torch.minimum(length, (min(SLACK * share, 1.0) * length.double()).ceil().long())
     passed = passes.cumsum(1)
     free = rooms.to(passes.device) - passed
@@ -42,16 +45,24 @@ def selected_counts(passes: Tensor, share: float, start: int, before: Tensor) ->
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected of (B, S) positions, packed row by row in order of time."""
+    """The selected of (B, S) positions, packed row by row in order of time.
+
+    Padded, each row has as many as there is capacity for, whatever the data: a shape that
+    torch.compile can know. Those that are not selected come last in their row and are not `real`.
+    """
 
     flat: Tensor  # (N,) indices in (B S)
     row: Tensor  # (N,)
     slot: Tensor  # (N,) number selected before in the row
     position: Tensor  # (N,) in the whole sequence
     count: Tensor  # (B,) selected by the end
+    end: int  # positions in the whole sequence, start + S
+    real: Tensor | None = None  # (N,) bool; None: all are
 
     @staticmethod
-    def of(passes: Tensor, share: float, start: int = 0, before: Tensor | None = None) -> Selected:
+    def of(
+        passes: Tensor, share: float, start: Positions = 0, before: Tensor | None = None
+    ) -> Selected:
         """From what passes the threshold, (B, S) bool, after `before` (B,) selected ones."""
         rows, length = passes.shape
         if before is None:
@@ -60,23 +71,48 @@ class Selected:
         taken = counts > torch.cat((before[:, None], counts[:, :-1]), dim=1)
         flat = taken.flatten().nonzero()[:, 0]
         row = torch.div(flat, length, rounding_mode="floor")
-        position = flat - row * length + start
-        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1])
+        first = start if isinstance(start, int) else start.of_rows[row]
+        position = flat - row * length + first
+        end = most(start) + length
+        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1], end)
+
+    @staticmethod
+    def padded(passes: Tensor, share: float) -> Selected:
+        """The same of whole sequences, N = B K with K the capacity (1 at least)."""
+        rows, length = passes.shape
+        none = torch.zeros(rows, dtype=torch.int64, device=passes.device)
+        counts = selected_counts(passes, share, 0, none)
+        taken = counts > torch.cat((none[:, None], counts[:, :-1]), dim=1)
+        time = torch.arange(length, device=passes.device)
+        room = max(1, capacity(length, share))
+        position = torch.where(taken, time, length).sort(dim=1).values[:, :room]
+        real = position < length
+        position = position.clamp_max(length - 1)
+        row = torch.arange(rows, device=passes.device)[:, None].expand_as(position)
+        slot = torch.arange(room, device=passes.device).expand_as(position)
+        parts = (row * length + position, row, slot, position)
+        flat = [part.flatten() for part in parts]
+        return Selected(*flat, counts[:, -1], length, real.flatten())
 
 
 class PackedCache:
     """Keys and values of selected tokens, (B, H, R, d) each, R the capacity at `position`; each row
     has filled `count` slots. A value: if two states continue one, the second to do so copies."""
 
-    def __init__(self, keys: Tensor, values: Tensor, count: Tensor, position: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, count: Tensor, position: Positions) -> None:
         self.keys, self.values, self.count, self.position = keys, values, count, position
         self._buffers = [keys, values]  # more slots than R, to grow into
-        self._owner = [self]  # shared by all caches on these buffers: the one that may write
+        self._mark = object()
+        self._owner = [
+            self._mark
+        ]  # shared by all caches on these buffers: of the one that may write
 
-    def append(self, new: Selected, k: Tensor, v: Tensor, position: int, size: int) -> PackedCache:
+    def append(
+        self, new: Selected, k: Tensor, v: Tensor, position: Positions, size: int
+    ) -> PackedCache:
         """A cache up to `position` with capacity `size` and the new keys and values, (N, H, d)."""
         slots = self._buffers[0].shape[2]
-        if self._owner[0] is self and slots >= size:
+        if self._owner[0] is self._mark and slots >= size:
             buffers, owner = self._buffers, self._owner
         else:
             slots = max(16, 1 << (size - 1).bit_length()) if size else 0
@@ -85,20 +121,44 @@ class PackedCache:
                 grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
                 grown[:, :, : old.shape[2]] = old
                 buffers.append(grown)
-            owner = [self]
+            owner = [self._mark]
         for buffer, piece in zip(buffers, (k, v), strict=True):
             # under autocast a piece may have fewer bits; unlike a slice, an index does not convert
             buffer[new.row, :, new.slot] = piece.to(buffer.dtype)
         cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], new.count, position)
         cache._buffers, cache._owner = buffers, owner
-        owner[0] = cache
+        owner[0] = cache._mark
         return cache
 
     def select(self, rows: Tensor) -> PackedCache:
         keys, values, count = (
             t.index_select(0, rows) for t in (self.keys, self.values, self.count)
         )
-        return PackedCache(keys, values, count, self.position)
+        position = self.position if isinstance(self.position, int) else self.position.select(rows)
+        return PackedCache(keys, values, count, position)
+
+    def kind(self) -> tuple[object, ...]:
+        """What caches that are joined have in common (`layers/joined.py`)."""
+        shape = (self.keys.shape[1], self.keys.shape[3], str(self.keys.dtype))
+        return (self.position, repr(shape))
+
+    @staticmethod
+    def joined(caches: Sequence[PackedCache], position: Positions) -> PackedCache:
+        """The rows of all, which have read `position` tokens each: a copy with as many slots as the
+        longest has."""
+        slots = max(cache.keys.shape[2] for cache in caches)
+        parts = []
+        for pieces in ([c.keys for c in caches], [c.values for c in caches]):
+            padded = [nn.functional.pad(p, (0, 0, 0, slots - p.shape[2])) for p in pieces]
+            parts.append(torch.cat(padded))
+        count = torch.cat([cache.count for cache in caches])
+        return PackedCache(parts[0], parts[1], count, position)
+
+    def alone(self) -> PackedCache:
+        """The cache of the only row, with plain positions."""
+        if isinstance(self.position, int):
+            return self
+        return PackedCache(self.keys, self.values, self.count, self.position.row(0))
 
     def tensors(self) -> Iterator[Tensor]:
         yield from (self.keys, self.values, self.count)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from holo_cli.layers import ssd
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.layers.rope import Rope
 from holo_cli.layers.state import DataState
@@ -57,7 +58,7 @@ def inverse_softplus(y: float) -> float:
 class SSMState(DataState):
     """The state of each row: (B, N, H, P) scalar, (B, C, N) selective."""
 
-    position: int
+    position: Positions
     state: Tensor
 
 
@@ -101,6 +102,10 @@ class StateSpace(Mixer):
     def step(self, u: Tensor, state: SSMState, extras: Extras = NOTHING) -> tuple[Tensor, SSMState]:
         out, last = self._run(u, state, extras)
         return out, SSMState(state.position + u.shape[1], last)
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
 
     def init_state(self, batch: int) -> SSMState:
         w = self.out.weight

@@ -39,7 +39,7 @@ class LegacyBinding(Attention):
         q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         keys, values = state.views()
-        return self._mix(q, k, v, causal_attention(q, keys, values)), state
+        return self._mix(q, k, v, causal_attention(q, keys, values, seen=state.seen())), state
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, attended: Tensor) -> Tensor:
         g = self.share.sigmoid()

@@ -21,6 +21,7 @@ from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.layers.state import DataState
@@ -38,7 +39,7 @@ GATE_BIAS = -2.0  # at the start: g = 0.15
 class HoloState(DataState):
     """Decoding state of one layer."""
 
-    position: int
+    position: Positions
     memory: Tensor  # the plates (B, H, 2, R, f), or the filter's modes (B, H, e, 2 M)
     cache: KVCache | None = None  # with `blend`: keys and values of the past
     past: TopologyState | None = None  # with `topology`
@@ -72,7 +73,8 @@ class Blend(nn.Module):
         if cache is not None:
             cache = cache.append(k, v)
             k, v = cache.views()
-        return causal_attention(q, k, v).transpose(1, 2), cache
+        seen = None if cache is None else cache.seen()
+        return causal_attention(q, k, v, seen=seen).transpose(1, 2), cache
 
     def gate(self, x: Tensor) -> Tensor:
         """(B, S, C) -> g (B, S, H, 1)."""
@@ -121,6 +123,10 @@ class Holographic(Mixer):
         y, memory = self.memory.step(x, v, state.memory)
         out, cache, past = self._finish(x, v, y, state.cache, state.past)
         return out, HoloState(state.position + x.shape[1], memory, cache, past)
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return self.topology is None  # its counts are of all rows
 
     def init_state(self, batch: int) -> HoloState:
         return HoloState(

@@ -71,6 +71,10 @@ class StateSpaceMixer(Mixer):
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         return self._run(u, None, extras)[0], {}
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
+
     def step(self, u: Tensor, state: Any, extras: Extras = NOTHING) -> tuple[Tensor, Any]:
         return self._run(u, state, extras)
 

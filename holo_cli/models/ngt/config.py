@@ -85,6 +85,15 @@ class Config(BackboneConfig):
     def without_effect(self) -> frozenset[str]:
         return frozenset({"query_gain"})
 
+    def caution(self) -> str:
+        if self.kernel == "lorentz" and self.heads == 1:
+            # points are normalized over all heads: with one, every length is the same
+            return (
+                "With one head model.kernel = lorentz is the same as gaussian. "
+                "Use two heads or more."
+            )
+        return ""
+
     @model_validator(mode="after")
     def _coordinates_are_even(self) -> Config:
         if self.dimensions % 2:

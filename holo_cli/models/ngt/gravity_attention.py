@@ -114,6 +114,10 @@ class _GravityAttention(torch.autograd.Function):
 
 def augment(q: Tensor, k: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     """a (N, S, d + 2), b (N, d + 2, L) with a b = eps + d^2."""
+    if torch.compiler.is_compiling():  # which fuses this, and refuses to write into columns
+        one, squares = torch.ones_like(q[..., :1]), k.square().sum(-1, keepdim=True)
+        a = torch.cat((-2 * q, one, q.square().sum(-1, keepdim=True) + eps), dim=-1)
+        return a, torch.cat((k, squares, torch.ones_like(squares)), dim=-1).mT
     a = q.new_empty(*q.shape[:2], q.shape[2] + 2)
     torch.mul(q, -2, out=a[..., :-2])
     a[..., -2] = 1
@@ -139,7 +143,9 @@ def inverse_power_weights(
     is both more accurate and faster than bfloat16.
     """
     squared = torch.bmm(a, b)
-    if a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest":
+    if torch.compiler.is_compiling() or (
+        a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest"
+    ):
         squared.clamp_min_(FLOOR)  # TF32 products may come out below eps
     log_r = None
     if isinstance(power, Tensor):

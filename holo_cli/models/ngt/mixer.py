@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
@@ -99,6 +100,7 @@ class GravityMixer(Mixer):
         self.kernel = make_kernel(config)
         self.radius_cutoff = RadiusCutoff(config) if config.radius_mode != "none" else None
         self.mass_in_value = config.mass_in_value
+        self.by_mass = config.kernel != "classic"
         self.interval = config.repulsion_interval
         self.pairs = config.repulsion_pairs
         self.repulsion_weight = config.lambda_repulsion / config.layers
@@ -134,7 +136,7 @@ class GravityMixer(Mixer):
         return nn.functional.softplus(self.mass(x).to(wide(x.dtype))) + MIN_MASS
 
     def particles(
-        self, x: Tensor, z: Tensor, m: Tensor, start: int, extras: Extras = NOTHING
+        self, x: Tensor, z: Tensor, m: Tensor, start: Positions, extras: Extras = NOTHING
     ) -> Particles:
         """Tokens x at positions start.., coordinates z and masses m (B, S, H) -> particles."""
         points = z.flatten(2).unflatten(2, (-1, self.coords))  # (B, S, G H, d)
@@ -176,6 +178,11 @@ class GravityMixer(Mixer):
 
     # -- decoding ---------------------------------------------------------------------------------
 
+    @property
+    def mixed_lengths(self) -> bool:
+        # a radius finds the token itself at the end; the classic force is not zero without a mass
+        return self.radius_cutoff is None and self.by_mass
+
     def init_state(self, batch: int) -> KVCache:
         return KVCache()
 
@@ -185,6 +192,8 @@ class GravityMixer(Mixer):
         p = self.particles(x, z, self.masses(x), state.length, extras)
         state = state.append(p.k, p.m.log(), p.v)
         k, log_m, v = state.views()
+        if (seen := state.seen()) is not None:  # nothing attracts from where a row has no token
+            log_m = log_m.masked_fill(~seen.mT, float("-inf"))
         return self._join(self._attend(p, k, None, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras
+from holo_cli.layers.positions import Positions, most
 from holo_cli.layers.state import DataState
 from holo_cli.models.sliding_window.blocks import SMALLEST, visible, window_attention
 from holo_cli.models.sliding_window.config import Config
@@ -29,7 +30,7 @@ class WindowState(DataState):
     """Keys and values, (B, H, min(n, S + W - 1), d), of the positions that a later token may see:
     the first S, then the last W - 1. Constant in size once the text is longer than that."""
 
-    position: int
+    position: Positions
     keys: Tensor
     values: Tensor
 
@@ -67,15 +68,16 @@ class WindowAttention(Attention):
         self, q: Tensor, k: Tensor, v: Tensor, state: WindowState
     ) -> tuple[Tensor, WindowState]:
         """The next positions, (B, H, S, d) each, after a state."""
-        start, kept = state.position, state.keys.shape[2]
-        end = start + q.shape[2]
+        kept = state.keys.shape[2]
+        end = state.position + q.shape[2]
         keys = torch.cat((state.keys.to(k.dtype), k), dim=2)
         values = torch.cat((state.values.to(v.dtype), v), dim=2)
         allowed = None
         if q.shape[2] > 1:  # a single next token sees the whole cache
+            start = most(state.position)
             first = torch.arange(min(self.sinks, kept))
-            at = torch.cat((first, torch.arange(start - (kept - len(first)), end)))
-            seen = visible(torch.arange(start, end), at, self.window, self.sinks)
+            at = torch.cat((first, torch.arange(start - (kept - len(first)), start + q.shape[2])))
+            seen = visible(torch.arange(start, start + q.shape[2]), at, self.window, self.sinks)
             allowed = seen.to(q.device)
         y = nn.functional.scaled_dot_product_attention(q, keys, values, attn_mask=allowed)
         return y, WindowState(end, self._keep(keys), self._keep(values))

@@ -25,6 +25,7 @@ from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.positions import Positions
 from holo_cli.layers.rope import Rope
 
 
@@ -48,7 +49,7 @@ class Attention(Mixer):
         return [] if self.canon is None else [self.canon]
 
     def _project(
-        self, x: Tensor, start: int, extras: Extras = NOTHING
+        self, x: Tensor, start: Positions, extras: Extras = NOTHING
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x: (B, S, C) at positions start.. -> q, k, v, each (B, H, S, d)."""
         batch, length, _ = x.shape
@@ -66,6 +67,10 @@ class Attention(Mixer):
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         return self._join(causal_attention(*self._project(x, 0, extras))), {}
 
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
+
     def init_state(self, batch: int) -> KVCache:
         return KVCache()
 
@@ -73,7 +78,7 @@ class Attention(Mixer):
         q, k, v = self._project(x, state.length, extras)
         state = state.append(k, v)
         k, v = state.views()
-        return self._join(causal_attention(q, k, v)), state
+        return self._join(causal_attention(q, k, v, seen=state.seen())), state
 
     def state_bytes(self, length: int) -> int:
         return 2 * length * self.out.in_features * self.out.weight.element_size()

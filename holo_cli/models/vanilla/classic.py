@@ -17,6 +17,7 @@ from holo_cli.errors import UsageError
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.head import Head
+from holo_cli.layers.positions import Positions, following, most
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 from holo_cli.models.vanilla.config import Config
 from holo_cli.wording import counted
@@ -53,7 +54,8 @@ class ClassicBlock(nn.Module):
         if cache is not None:
             cache = cache.append(k, v)
             k, v = cache.views()
-        y = causal_attention(q, k, v).transpose(1, 2).flatten(2)
+        seen = None if cache is None else cache.seen()
+        y = causal_attention(q, k, v, seen=seen).transpose(1, 2).flatten(2)
         x = x + nn.functional.dropout(self.out(y), self.drop, self.training)
         y = self.down(nn.functional.gelu(self.up(self.norm2(x))))
         return x + nn.functional.dropout(y, self.drop, self.training), cache
@@ -84,8 +86,8 @@ class Classic(LanguageModel):
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
 
-    def _embed(self, tokens: Tensor, start: int) -> Tensor:
-        end = start + tokens.shape[1]
+    def _embed(self, tokens: Tensor, start: Positions) -> Tensor:
+        end = most(start) + tokens.shape[1]
         if end > self.config.context:
             raise UsageError(
                 f"The classic recipe has learned {counted(self.config.context, 'position')} and "
@@ -93,7 +95,7 @@ class Classic(LanguageModel):
                 f"{end}.",
                 next_step="Shorten the text, or train with a longer --context.",
             )
-        at = torch.arange(start, end, device=tokens.device)
+        at = following(start, tokens.shape[1], tokens.device)
         x: Tensor = self.token(tokens) + self.position(at)
         return nn.functional.dropout(x, self.config.dropout, self.training)
 
@@ -105,6 +107,10 @@ class Classic(LanguageModel):
             else:
                 x, _ = block(x)
         return Hidden(self.norm(x), {})
+
+    @property
+    def mixed_lengths(self) -> bool:
+        return True
 
     def init_state(self, batch: int = 1) -> ClassicState:
         return ClassicState(0, tuple(KVCache() for _ in self.blocks))

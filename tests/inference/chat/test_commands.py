@@ -70,6 +70,10 @@ def test_set_and_show(session: ChatSession) -> None:
     assert "top-k 4" in run(session, "/설정 top_k=4").message
     assert (session.sampling.temperature, session.sampling.top_k) == (0.3, 4)
     assert "settings: " in run(session, "/set").message
+    assert "span-penalty 0.0" in run(session, "/show").message
+    assert "span-penalty 0.8" in run(session, "/set temperature 0").message  # the default of greedy
+    run(session, "/set temperature 0.3")
+    assert "None" not in run(session, "/show").message
     message = run(session, "/show").message
     for words in ("fake", "step 7", "base model", "0 tokens (unlimited)", "system: (none)"):
         assert words in message

@@ -313,11 +313,13 @@ def test_line_editor_with_a_real_input(tmp_path: Path) -> None:
 
 def test_summary_says_what_was_left_out() -> None:
     from holo_cli.inference.chat.session import ChatSession, Statistics
+    from holo_cli.inference.generation.speculation import DraftCounts
 
     session = ChatSession(make_loaded(Chain()))
-    session.statistics = Statistics(9, 12.345, "end", 3, 60, 64, 2, True)
+    session.statistics = Statistics(9, 12.345, "end", 3, 60, 64, 2, DraftCounts(5, 8, 4), True)
     assert summary(session) == (
         "[9 tokens, 12.3 tokens/s, context 60 of 64, finish: end]\n"
+        "[Drafts: 4 of 8 guessed tokens accepted, in 5 passes of all layers.]\n"
         "[Turns that no longer fit in the context: 2]\n"
         "[Your text is longer than the context: its beginning was dropped.]"
     )

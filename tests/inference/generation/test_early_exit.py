@@ -15,9 +15,9 @@ from holo_cli.inference.generation.early_exit import (
     NEVER,
     calibrate,
     choose_threshold,
-    mean_depth,
     set_threshold,
 )
+from holo_cli.inference.generation.exit_protocol import mean_depth
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
