@@ -28,11 +28,8 @@ from typing import Any
 import psutil
 import torch
 
-PROMPTS = (
-    "Once upon a time", "The model reads", "한국어 문서는", "설정 값은", "A", "어느 날 여우가",
-    "To train a model, first", "옛날 옛적에",
-)  # fmt: skip
-LENGTHS = (8, 24, 64, 160)
+PROMPTS = ("Once upon a time", "A", "어느 날 여우가", "옛날 옛적에")
+LENGTHS = (8, 24, 64, 120)  # tokens of a text
 GIVEN_UP = 0.1  # of the requests
 WARM_UP = 0.2  # of the time, before memory is first noted
 
