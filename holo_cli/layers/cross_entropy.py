@@ -90,7 +90,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         dx = torch.empty_like(x)
         dw = torch.zeros_like(weight)
         unscored = target == ignore
-        some_unscored = bool(unscored.any())
+        some_unscored = torch.compiler.is_compiling() or bool(unscored.any())
         several = max(1, GATHERED // (rows * weight.shape[0])) * rows
         kept = x.new_empty((min(several, x.shape[0]), weight.shape[0]), dtype=dtype)
         for at in range(0, x.shape[0], rows):

@@ -116,12 +116,16 @@ def _decayed(
     middle = both[:, :, 0, -1:]
     later, earlier = (both[:, :, 1] - middle).exp_(), (middle - both[:, :, 0]).exp_()
     segments = later.shape[1]
-    x = total.new_empty(chunks, segments, len(lefts), half, width)
-    for i, left in enumerate(lefts):
-        torch.mul(_segments(left, half)[:, :, 1], later, out=x[:, :, i])
-    y = total.new_empty(chunks, segments, len(rights), half, width)
-    for i, right in enumerate(rights):
-        torch.mul(_segments(right, half)[:, :, 0], earlier, out=y[:, :, i])
+    if torch.compiler.is_compiling():  # which fuses this, and refuses to write into a slice
+        x = torch.stack([_segments(left, half)[:, :, 1] * later for left in lefts], dim=2)
+        y = torch.stack([_segments(right, half)[:, :, 0] * earlier for right in rights], dim=2)
+    else:
+        x = total.new_empty(chunks, segments, len(lefts), half, width)
+        for i, left in enumerate(lefts):
+            torch.mul(_segments(left, half)[:, :, 1], later, out=x[:, :, i])
+        y = total.new_empty(chunks, segments, len(rights), half, width)
+        for i, right in enumerate(rights):
+            torch.mul(_segments(right, half)[:, :, 0], earlier, out=y[:, :, i])
     return (
         x.view(-1, len(lefts) * half, width),
         y.view(-1, len(rights) * half, width),

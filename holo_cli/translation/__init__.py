@@ -25,7 +25,7 @@ from holo_cli.translation.particles import with_particle
 FOLDER = Path(__file__).parent
 LANGUAGES = ("en", "ko")
 PLACEHOLDER = re.compile(r"\{(\d+)(?::([가-힣]+))?\}")
-SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z'\"`(])")
+SENTENCE_END = re.compile(r"(?<=[.!?]) +(?=[A-Z0-9'\"`(])")
 QUANTITY = re.compile(r"\{0\}(?: [a-zA-Z/]+){1,3}")  # "{0} tokens", of which {0} is a number,
 LEADS = ("Error: ", "Warning: ", "Next: ")  # what begins a line of stderr
 TERM = r"\S+(?: [\w²%/]{1,4})?"  # what templates of few letters take: "{0} of {1}", "vs {0}"
@@ -33,6 +33,8 @@ MIN_LETTERS = 3  # with fewer a template would fit into any sentence
 NUMBER = r"[-+]?\d\S*(?: [\w²%]{1,4})*?"  # perhaps with a unit, but never a part of a sentence
 COLUMNS = re.compile(r"( {2,})")  # between the facts of a line and the columns of a help page
 BRACKETED = re.compile(r"\([^()]+\)|\[[^\[\]]+\]")
+SEPARATORS = re.compile(r"(; |: |, )")
+WORDS = re.compile(r"[A-Za-z]{2,} +[a-z]{2,}")  # English, and no name
 QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
@@ -97,6 +99,8 @@ class Catalogue:
             return "\n".join(self.translate(line, depth) for line in text.split("\n"))
         if found is None:
             found = self._sentences(body, depth) or self._find(body, depth)
+        if found is None:
+            found = self._pieces(body, depth)
         if found is None and BRACKETED.fullmatch(body):
             found = f"{body[0]}{self.translate(body[1:-1], depth - 1)}{body[-1]}"
         if found is None and COLUMNS.search(body):
@@ -118,8 +122,25 @@ class Catalogue:
         sentences = SENTENCE_END.split(body)
         if len(sentences) == 1:
             return None
-        found = [self._find(sentence, depth) for sentence in sentences]
+        found = [self._find(s, depth) or self._pieces(s, depth) for s in sentences]
         return None if None in found else " ".join(filter(None, found))
+
+    def _pieces(self, body: str, depth: int) -> str | None:
+        """Facts that the code joins by commas and the like, if each is known, a name or a number.
+
+        None where a piece would stay English."""
+        pieces = SEPARATORS.split(body.removesuffix("."))
+        found = [self._find(piece, depth) for piece in pieces[::2]]
+        if len(found) == 1 or not any(found):
+            return None
+        made = []
+        for piece, translated in zip(pieces[::2], found, strict=True):
+            if translated is None and WORDS.search(piece):
+                return None
+            made.append(translated or piece)
+        marks = [mark.replace(";", ",") for mark in pieces[1::2]]
+        ended = "." if body.endswith(".") else ""
+        return "".join(a + b for a, b in zip(made, [*marks, ended], strict=True))
 
     def _columns(self, text: str, depth: int) -> str:
         """Facts apart by two spaces or more; a word alone is a name, as in a list of commands."""
@@ -131,8 +152,9 @@ class Catalogue:
 
     def _find(self, body: str, depth: int, strict: bool = False) -> str | None:
         """The translation by one template; with `strict`, no value holds the end of a sentence."""
-        if body in self.exact:
-            return self.exact[body]
+        for form in (body, body[:1].lower() + body[1:]):  # "Loss" at an axis, "loss" in a table
+            if form in self.exact:
+                return self.exact[form]
         for template in self.templates:
             if "\n" in body and "\n" not in template.key:
                 continue  # a value would reach over the lines of other messages

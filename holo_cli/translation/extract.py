@@ -36,7 +36,10 @@ VARIABLES = {"message", "wrote", "reason", "why", "hint"}  # that hold a message
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/report.py", "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
+    "bench/compare/controls*.py", "bench/compare/power.py", "bench/experiment/time_estimate.py",
+    "bench/speed/*.py", "bench/tasks/*[!s].py", "bench/tasks/names.py", "bench/recall/plan.py",
+    "bench/report.py",
+    "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
     "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
     "models/**/*_views.py",
 )  # fmt: skip
@@ -44,7 +47,8 @@ SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(
-    r"^--[a-z-]+$|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
+    r"^--[a-z-]+$|^[a-z0-9]+(-[a-z0-9]+)+$|^\w+=[\w,=.]+$"
+    r"|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
 )  # names, patterns, markup and sizes
 
 

@@ -31,7 +31,9 @@ def table(given: Table) -> Table:
 
 
 def prose(text: str) -> str:
-    """Paragraphs and lines of lists, each by itself."""
+    """Paragraphs, and the lines of lists each by itself."""
+    if not re.search(r"^- ", text, re.MULTILINE):
+        return translate(text)
     return "\n".join(
         f"- {translate(line[2:])}" if line.startswith("- ") else translate(line)
         for line in text.split("\n")

@@ -20,10 +20,13 @@ from holo_cli.models.brain_v1.config import Config
 
 class Side(NamedTuple):
     """The side stream: each token's language, (B, S), where there are adapters, the layer whose
-    prediction is trained in this pass, -1 for none, and the stream after it, for its gate."""
+    prediction is trained in this pass, -1 for none, and the stream after it, for its gate.
+    torch.compile cannot follow a drawn layer: to it the draw is `drawn`, (1,), the number of an
+    exit, and the streams after all exits are kept."""
 
     languages: Tensor | None
     exit_layer: int = -1
+    drawn: Tensor | None = None
     kept: list[Tensor] = []  # noqa: RUF012 - replaced for each pass, never written to otherwise
 
 

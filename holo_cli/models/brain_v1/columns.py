@@ -12,9 +12,9 @@ lateral inhibition between the kept columns, 1 without it; s = sqrt(C / U) only 
 of W_out. If fewer units may fire than the kept columns have, the largest of them do.
 
 Tokens are sorted by column, so training is a product per column over the tokens that chose it
-(`grouped.py`); decoding one token is a few products of single columns with a vector. The choice
-depends on the token alone: there is no capacity limit, and the bias b moves only between steps, so
-a later token cannot change an earlier one's columns.
+(`layers/grouped.py`); decoding one token is a few products of single columns with a vector. The
+choice depends on the token alone: there is no capacity limit, and the bias b moves only between
+steps, so a later token cannot change an earlier one's columns.
 
 Legend: N tokens, C width, U hidden units, G columns, m units of each, c kept, P = N c pairs.
 """
@@ -24,11 +24,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.grouped import SortedPairs, grouped
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
-from holo_cli.layers.precision import wide
+from holo_cli.layers.precision import product_dtype, wide
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.grouped import SortedPairs, grouped
 from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.kwta import balance_term, winners
 from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
@@ -142,7 +142,7 @@ class Columns(FeedForward):
     def _sorted(self, tokens: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
         """(N, C) -> (N, C), a product per column over the tokens that chose it."""
         pairs = SortedPairs(chosen, self.columns)
-        up, down = (w.to(self._dtype(tokens)) for w in self.weights())
+        up, down = (w.to(product_dtype(tokens)) for w in self.weights())
         u = grouped(pairs.spread(tokens.to(up.dtype)), up.mT, pairs.ends)
         if self.inhibition is None and self.k == self.kept * self.units:
             # pairs are independent: no need to return to the order of tokens
@@ -158,7 +158,7 @@ class Columns(FeedForward):
         ups, downs = [self.up.weight[at] for at in kept], [self.down.weight[at] for at in kept]
         if self.two_four:
             ups, downs = [sparsify_2_4(w) for w in ups], [sparsify_2_4(w, dim=0) for w in downs]
-        x = x.to(self._dtype(x))
+        x = x.to(product_dtype(x))
         u = torch.stack([w.to(x.dtype).mv(x) for w in ups])[None]
         h = self.activate(u, value, chosen)[0]
         y = downs[0].to(x.dtype).T.mv(h[0])
@@ -193,13 +193,6 @@ class Columns(FeedForward):
             blank.scatter(1, index, h).flatten(1),
             blank.scatter(1, index, could.to(u.dtype)).flatten(1) > 0,
         )
-
-    def _dtype(self, x: Tensor) -> torch.dtype:
-        """The dtype of products: grouped products are not autocast by themselves."""
-        device = x.device.type
-        if torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-        return x.dtype
 
 
 def _relu_squared(x: Tensor) -> Tensor:

@@ -42,24 +42,29 @@ class ExitGates(nn.Module):
         self.up = nn.Parameter(torch.zeros(exits, RANK))
         self.bias = nn.Parameter(torch.full((exits,), -2.0))
 
-    def log_cost(self, number: int, x: Tensor) -> Tensor:
-        """log mu of the stream x (..., C) at exit `number`, (...), float32 at least."""
-        inner = nn.functional.linear(rms_norm(x), self.down[number].to(x.dtype)).relu()
-        found = nn.functional.linear(inner, self.up[number, None].to(x.dtype))[..., 0]
-        return found.to(self.bias.dtype) + self.bias[number]
+    def log_cost(self, number: int | Tensor, x: Tensor) -> Tensor:
+        """log mu of the stream x (..., C) at exit `number`, (...), float32 at least. `number` may
+        be a tensor (1,), which torch.compile can follow."""
+        down, up, bias = (
+            p[number] if isinstance(number, int) else p.index_select(0, number)[0]
+            for p in (self.down, self.up, self.bias)
+        )
+        inner = nn.functional.linear(rms_norm(x), down.to(x.dtype)).relu()
+        found = nn.functional.linear(inner, up[None].to(x.dtype))[..., 0]
+        return found.to(bias.dtype) + bias
 
     def confidence(self, number: int, x: Tensor) -> Tensor:
         """(..., C) -> (...) in [0, 1]."""
         return torch.exp(-self.log_cost(number, x).exp() / SCALE)
 
-    def loss(self, number: int, x: Tensor, last: Tensor, head: Head) -> Tensor:
+    def loss(self, number: int | Tensor, x: Tensor, last: Tensor, head: Head) -> Tensor:
         """The gate's loss from the streams x and `last`, both (B, T, C), after its layer and after
         the last: a scalar that depends on the gate alone."""
         stride = -(-x.shape[1] // POSITIONS)
         x, last = (s[:, ::stride].detach() for s in (x, last))
         return WEIGHT * self.misfit(number, x, costs(x, last, head))
 
-    def misfit(self, number: int, x: Tensor, cost: Tensor) -> Tensor:
+    def misfit(self, number: int | Tensor, x: Tensor, cost: Tensor) -> Tensor:
         """Mean of log mu + cost / mu over tokens, x (..., C) and cost (...): a scalar."""
         log_mu = self.log_cost(number, x)
         return (log_mu + cost * torch.exp(-log_mu)).mean()

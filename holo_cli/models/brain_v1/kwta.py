@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from holo_cli.layers.grouped import group_sizes
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
 from holo_cli.layers.precision import wide
@@ -50,7 +51,7 @@ def balance_term(bias: Tensor, chosen: Tensor) -> Tensor:
     choose. The bias is a parameter, so that nothing is kept outside parameters and optimizer state
     and resuming is exact.
     """
-    counts = torch.bincount(chosen.flatten(), minlength=len(bias)).to(bias.dtype)
+    counts = group_sizes(chosen, len(bias)).to(bias.dtype)
     excess = counts / counts.mean() - 1
     return BALANCE_SCALE * ((bias - bias.detach()) * excess).mean()
 

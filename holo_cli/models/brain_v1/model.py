@@ -18,6 +18,7 @@ from torch import Tensor
 
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.precision import wide
 from holo_cli.models.backbone import Backbone, BackboneState
 from holo_cli.models.base import Description, Hidden, State
 from holo_cli.models.brain_v1.adapters import languages_of
@@ -85,13 +86,20 @@ class Model(Backbone):
 
     def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Side:
         before = state.language if isinstance(state, BrainState) else None
-        exit_layer = self._exit_to_train() if state is None else -1
-        return Side(self.languages_at(tokens, before), exit_layer, [])
+        languages, exits = self.languages_at(tokens, before), exit_layers(self.config)
+        if state is not None or not (self.training and self.config.exit_loss and exits):
+            return Side(languages)
+        drawn = torch.randint(len(exits), (1,))
+        if torch.compiler.is_compiling():
+            return Side(languages, -1, drawn.to(x.device), [])
+        return Side(languages, exits[int(drawn)], None, [])
 
     def layer_losses(self, layer: int, x: Tensor, tokens: Tensor, side: Side) -> Aux:
         """The loss of an earlier layer's own prediction, where this is the layer drawn; after the
         last layer that of the drawn layer's gate."""
         exits, config = exit_layers(self.config), self.config
+        if side.drawn is not None:
+            return self._losses_of_drawn(side.drawn, layer, x, tokens, side.kept)
         if layer == side.exit_layer:
             if self.exit_gates is not None:
                 side.kept.append(x)
@@ -102,16 +110,27 @@ class Model(Backbone):
         number = exits.index(side.exit_layer)
         return {"exit_gate": self.exit_gates.loss(number, side.kept[0], x, self.head)}
 
+    def _losses_of_drawn(
+        self, number: Tensor, layer: int, x: Tensor, tokens: Tensor, kept: list[Tensor]
+    ) -> Aux:
+        """The same after the last layer, for the exit `number` (1,) of those `kept`."""
+        exits, config = exit_layers(self.config), self.config
+        if layer in exits:
+            kept.append(x)
+        if layer + 1 < config.layers:
+            return {}
+        drawn = torch.stack(kept).index_select(0, number)[0]
+        each = [config.exit_loss * exit_weight(exits, e, config.exit_weights) for e in exits]
+        weight = torch.tensor(each, dtype=wide(x.dtype), device=x.device).index_select(0, number)[0]
+        losses = {"exit": weight * exit_loss(drawn, tokens, self.head)}
+        if self.exit_gates is not None:
+            losses["exit_gate"] = self.exit_gates.loss(number, drawn, x, self.head)
+        return losses
+
     def hidden(self, tokens: Tensor) -> Hidden:
         if self._exits_enabled():
             return Hidden(rms_norm(self.with_exits(tokens)[0]), {})
         return super().hidden(tokens)
-
-    def _exit_to_train(self) -> int:
-        layers = exit_layers(self.config)
-        if not (self.training and self.config.exit_loss and layers):
-            return -1
-        return layers[int(torch.randint(len(layers), ()))]
 
     # -- early exit -------------------------------------------------------------------------------
 

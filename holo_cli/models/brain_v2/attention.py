@@ -84,11 +84,15 @@ class SelectiveAttention(Mixer):
     def forward(self, u: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
         margin = self.margin(u, extras.side)
         passes = margin > 0
-        chosen = Selected.of(passes, self.share)
-        q, k, v = self.project(u, chosen)
         # rows differ in how many are selected: shorter ones are padded at the end, which causal
         # attention ignores
-        longest = max(1, int(chosen.count.max()))
+        if torch.compiler.is_compiling():  # shapes may not depend on the data
+            chosen = Selected.padded(passes, self.share)
+            longest = max(1, capacity(u.shape[1], self.share))
+        else:
+            chosen = Selected.of(passes, self.share)
+            longest = max(1, int(chosen.count.max()))
+        q, k, v = self.project(u, chosen)
         at = (chosen.row, chosen.slot)
         q, k, v = (_padded(t, at, u.shape[0], longest) for t in (q, k, v))
         y = causal_attention(q, k, v).transpose(1, 2)[at]
@@ -119,27 +123,27 @@ class SelectiveAttention(Mixer):
         """(B, S, C) -> q, k, v of the selected tokens, each (N, H, d)."""
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
         qk = rms_norm(qkv[:, : 2 * self.heads])
-        q, k = self._rotate(qk, chosen.position).chunk(2, dim=1)
+        q, k = self._rotate(qk, chosen).chunk(2, dim=1)
         if self.gain is not None:
             q = q * self.gain.gains()[:, None].to(q.dtype)
         return q, k, qkv[:, 2 * self.heads :]
 
-    def _rotate(self, x: Tensor, position: Tensor) -> Tensor:
-        """x (N, K, d) rotated by each token's own position, (N,)."""
-        if self.rope.rotated == 0 or position.numel() == 0:
+    def _rotate(self, x: Tensor, chosen: Selected) -> Tensor:
+        """x (N, K, d) rotated by each token's own position."""
+        if self.rope.rotated == 0:
             return x
-        cos, sin = self.rope.tables(0, int(position.max()) + 1, x)
-        return torch.addcmul(x * cos[position], x.roll(self.rope.pairs, dims=-1), sin[position])
+        cos, sin = (t[chosen.position] for t in self.rope.tables(0, chosen.end, x))
+        return torch.addcmul(x * cos, x.roll(self.rope.pairs, dims=-1), sin)
 
     def _output(self, u: Tensor, y: Tensor, margin: Tensor, chosen: Selected) -> Tensor:
         """y (N, H, d) -> output (B, S, C), zero for tokens that are not selected."""
         strength = margin.flatten()[chosen.flat].sigmoid()
         y = self.out(y.flatten(1)) * strength[:, None].to(y.dtype)
-        return (
-            u.new_zeros(u.shape[0] * u.shape[1], u.shape[2], dtype=y.dtype)
-            .index_put((chosen.flat,), y)
-            .view_as(u)
-        )
+        out = u.new_zeros(u.shape[0] * u.shape[1], u.shape[2], dtype=y.dtype)
+        if chosen.real is None:
+            return out.index_put((chosen.flat,), y).view_as(u)
+        # padding shares the place of the last position, to which it adds nothing
+        return out.index_add(0, chosen.flat, y * chosen.real[:, None].to(y.dtype)).view_as(u)
 
     @property
     def mixed_lengths(self) -> bool:

@@ -89,6 +89,11 @@ class Ponder(FeedForward):
             least = torch.finfo(full).tiny
             divergence = divergence.index_add(0, active, p * (p.clamp_min(least).log() - log_prior))
             mean = mean.index_add(0, active, n * p)
+            if torch.compiler.is_compiling():
+                # shapes may not depend on the data: a halted token stays, with nothing left to give
+                steps = torch.where(left > 0, n, steps)
+                left = remain.masked_fill(stop, 0.0)
+                continue
             steps[active] = n
             on = (~stop).nonzero()[:, 0]
             if on.numel() == 0:

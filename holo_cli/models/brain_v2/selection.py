@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.positions import Positions, following
+from holo_cli.layers.positions import Positions, following, most
 
 SLACK = 2.0  # capacity / share: passages differ in how many tokens pass
 
@@ -35,7 +35,8 @@ def selected_counts(passes: Tensor, share: float, start: Positions, before: Tens
     """passes (B, S) bool at positions start.., `before` (B,) already selected -> n (B, S), the
     number selected up to each position."""
     # in float64 on the host, to equal `capacity` exactly
-    length = following(start + 1, passes.shape[1], passes.device).to("cpu")
+    made_on = torch.device("cpu") if isinstance(start, int) else passes.device
+    length = following(start + 1, passes.shape[1], made_on).to("cpu")
     rooms = torch.minimum(length, (min(SLACK * share, 1.0) * length.double()).ceil().long())
     passed = passes.cumsum(1)
     free = rooms.to(passes.device) - passed
@@ -44,13 +45,19 @@ def selected_counts(passes: Tensor, share: float, start: Positions, before: Tens
 
 @dataclass(frozen=True)
 class Selected:
-    """The selected of (B, S) positions, packed row by row in order of time."""
+    """The selected of (B, S) positions, packed row by row in order of time.
+
+    Padded, each row has as many as there is capacity for, whatever the data: a shape that
+    torch.compile can know. Those that are not selected come last in their row and are not `real`.
+    """
 
     flat: Tensor  # (N,) indices in (B S)
     row: Tensor  # (N,)
     slot: Tensor  # (N,) number selected before in the row
     position: Tensor  # (N,) in the whole sequence
     count: Tensor  # (B,) selected by the end
+    end: int  # positions in the whole sequence, start + S
+    real: Tensor | None = None  # (N,) bool; None: all are
 
     @staticmethod
     def of(
@@ -66,7 +73,26 @@ class Selected:
         row = torch.div(flat, length, rounding_mode="floor")
         first = start if isinstance(start, int) else start.of_rows[row]
         position = flat - row * length + first
-        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1])
+        end = most(start) + length
+        return Selected(flat, row, counts.flatten()[flat] - 1, position, counts[:, -1], end)
+
+    @staticmethod
+    def padded(passes: Tensor, share: float) -> Selected:
+        """The same of whole sequences, N = B K with K the capacity (1 at least)."""
+        rows, length = passes.shape
+        none = torch.zeros(rows, dtype=torch.int64, device=passes.device)
+        counts = selected_counts(passes, share, 0, none)
+        taken = counts > torch.cat((none[:, None], counts[:, :-1]), dim=1)
+        time = torch.arange(length, device=passes.device)
+        room = max(1, capacity(length, share))
+        position = torch.where(taken, time, length).sort(dim=1).values[:, :room]
+        real = position < length
+        position = position.clamp_max(length - 1)
+        row = torch.arange(rows, device=passes.device)[:, None].expand_as(position)
+        slot = torch.arange(room, device=passes.device).expand_as(position)
+        parts = (row * length + position, row, slot, position)
+        flat = [part.flatten() for part in parts]
+        return Selected(*flat, counts[:, -1], length, real.flatten())
 
 
 class PackedCache:

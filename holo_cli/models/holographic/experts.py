@@ -23,9 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from holo_cli.layers.grouped import group_sizes, grouped
 from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
-from holo_cli.layers.precision import wide
+from holo_cli.layers.precision import product_dtype, wide
 from holo_cli.layers.whole_batch import over_processes
 from holo_cli.models.holographic.config import Config
 
@@ -80,23 +81,35 @@ class Experts(FeedForward):
         order = flat.argsort(stable=True)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)  # the inverse of `order`
-        counts = torch.bincount(flat, minlength=self.experts).tolist()
+        sizes = group_sizes(flat, self.experts)
         groups: Tensor = _Sorted.apply(tokens, order, place, self.top)
         ups = self.up.weight.view(self.experts, self.hidden, -1)
         downs = self.down.weight.view(self.experts, -1, self.hidden)
-        linear = nn.functional.linear
-        done = torch.cat(
-            [
-                linear(relu_squared(linear(group, up)), down)
-                for group, up, down in zip(groups.split(counts), ups, downs, strict=True)
-            ]
-        )
+        if torch.compiler.is_compiling():  # to which the sizes are data
+            done = self._grouped(groups, ups, downs, sizes)
+        else:
+            linear = nn.functional.linear
+            done = torch.cat(
+                [
+                    linear(relu_squared(linear(group, up)), down)
+                    for group, up, down in zip(
+                        groups.split(sizes.tolist()), ups, downs, strict=True
+                    )
+                ]
+            )
         back: Tensor = _Sorted.apply(done, place, order, 1)
         return back.view(*chosen.shape, -1)
 
+    def _grouped(self, groups: Tensor, ups: Tensor, downs: Tensor, sizes: Tensor) -> Tensor:
+        """The experts applied to tokens sorted by expert, (N k, C) -> the same shape."""
+        dtype = product_dtype(groups)
+        ends = sizes.cumsum(0).to(torch.int32)
+        hidden = relu_squared(grouped(groups.to(dtype), ups.to(dtype).mT, ends))
+        return grouped(hidden, downs.to(dtype).mT, ends)
+
     def _balance_loss(self, affinity: Tensor, chosen: Tensor) -> Tensor:
         """The weighted Switch loss, plus a term of value 0 with the bias's gradient."""
-        load = torch.bincount(chosen.flatten(), minlength=self.experts) / chosen.numel()
+        load = group_sizes(chosen, self.experts) / chosen.numel()
         load = load.to(affinity.dtype)
         if self.training:
             load = over_processes(load)

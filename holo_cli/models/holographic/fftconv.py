@@ -23,6 +23,7 @@ from holo_cli.models.holographic.binding import positions_last
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import half_lives
 from holo_cli.models.holographic.phasors import Pair, phasor
+from holo_cli.models.holographic.spectra import from_spectrum, spectrum
 
 
 class FFTConv(nn.Module):
@@ -147,13 +148,23 @@ class FFTConv(nn.Module):
         return self._advance(state, self._powers(u, length, 1)) + new
 
 
-@torch.compiler.disable  # compilers have no FFT
 def causal_convolution(u: Tensor, h: Tensor) -> Tensor:
     """u (..., T), h (..., T) -> y (..., T), y_t = sum_{s <= t} h_{t-s} u_s, by FFT."""
     length = u.shape[-1]
     padded = smooth(2 * length - 1)
+    if torch.compiler.is_compiling():
+        return _compiled_convolution(u, h, padded)
     product = torch.fft.rfft(u, n=padded) * torch.fft.rfft(h, n=padded)
     return torch.fft.irfft(product, n=padded)[..., :length]
+
+
+def _compiled_convolution(u: Tensor, h: Tensor, padded: int) -> Tensor:
+    """The same by the operators of `spectra.py`, whose transforms are orthonormal."""
+    length = u.shape[-1]
+    pad = torch.nn.functional.pad
+    fu, fh = (spectrum(pad(x, (0, padded - length)), (padded,)) for x in (u, h))
+    y = from_spectrum(fu.times(fh), (padded,), (padded // 2 + 1,))
+    return math.sqrt(padded) * y[..., :length]
 
 
 def smooth(least: int) -> int:

@@ -1,9 +1,16 @@
 """The spectrum of a head seen as a line, a plane or a volume, in which `hrr` binds.
 
+torch.compile has no FFT and fails on complex numbers: to it a transform and its inverse are one
+operator each, of real numbers, and each is the gradient of the other but for a factor per bin.
+
 Legend: e numbers of a head seen as `shape`, f bins that a real FFT over it stores, `bins` in shape.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,22 +28,89 @@ def unit(z: Pair) -> Pair:
     return Pair(z.re * scale, z.im * scale)
 
 
-@torch.compiler.disable  # compilers have no FFT and fail on complex numbers
 def spectrum(x: Tensor, shape: tuple[int, ...]) -> Pair:
     """(..., e) real -> (..., f): the real FFT over the last dimension seen as `shape`."""
+    if torch.compiler.is_compiling():
+        re, im = _forward_operator(x, list(shape))
+        return Pair(re, im)
+    return _spectrum(x, shape)
+
+
+def _spectrum(x: Tensor, shape: Sequence[int]) -> Pair:
     axes = tuple(range(-len(shape), 0))
     with no_autocast(x):
         z = torch.fft.rfftn(x.unflatten(-1, shape), dim=axes, norm="ortho").flatten(axes[0])
     return Pair(z.real, z.imag)
 
 
-@torch.compiler.disable
 def from_spectrum(z: Pair, shape: tuple[int, ...], bins: tuple[int, ...]) -> Tensor:
     """The inverse of `spectrum`."""
+    if torch.compiler.is_compiling():
+        x: Tensor = _inverse_operator(z.re, z.im, list(shape))
+        return x
+    return _from_spectrum(z, shape, bins)
+
+
+def _from_spectrum(z: Pair, shape: Sequence[int], bins: Sequence[int]) -> Tensor:
     axes = tuple(range(-len(shape), 0))
     with no_autocast(z.re):
         whole = torch.complex(z.re, z.im).unflatten(-1, bins)
         return torch.fft.irfftn(whole, s=shape, dim=axes, norm="ortho").flatten(axes[0])
+
+
+def _bins(shape: Sequence[int]) -> list[int]:
+    return [*shape[:-1], shape[-1] // 2 + 1]
+
+
+def _stands_for(shape: Sequence[int], like: Tensor) -> Tensor:
+    """How many bins of the whole spectrum a stored one stands for, (f,): 2, or 1 at both ends of
+    the last axis, where the mirror image of a bin is stored too (or is the bin itself)."""
+    last = torch.full((shape[-1] // 2 + 1,), 2.0, dtype=like.dtype, device=like.device)
+    last[0] = 1
+    if shape[-1] % 2 == 0:
+        last[-1] = 1
+    return last.expand(_bins(shape)).flatten()
+
+
+@torch.library.custom_op("holo::spectrum", mutates_args=())
+def _forward_operator(x: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
+    z = _spectrum(x, shape)
+    return z.re.contiguous(), z.im.contiguous()
+
+
+@_forward_operator.register_fake
+def _forward_shape(x: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
+    out = x.new_empty(*x.shape[:-1], math.prod(_bins(shape)))
+    return out, torch.empty_like(out)
+
+
+@torch.library.custom_op("holo::from_spectrum", mutates_args=())
+def _inverse_operator(re: Tensor, im: Tensor, shape: list[int]) -> Tensor:
+    return _from_spectrum(Pair(re, im), shape, _bins(shape)).contiguous()
+
+
+@_inverse_operator.register_fake
+def _inverse_shape(re: Tensor, im: Tensor, shape: list[int]) -> Tensor:
+    return re.new_empty(*re.shape[:-1], math.prod(shape))
+
+
+def _keep_shape(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.shape = inputs[-1]
+
+
+def _forward_gradient(ctx: Any, d_re: Tensor, d_im: Tensor) -> tuple[Tensor, None]:
+    weight = _stands_for(ctx.shape, d_re)
+    return _inverse_operator(d_re / weight, d_im / weight, ctx.shape), None
+
+
+def _inverse_gradient(ctx: Any, d_x: Tensor) -> tuple[Tensor, Tensor, None]:
+    re, im = _forward_operator(d_x, ctx.shape)
+    weight = _stands_for(ctx.shape, d_x)
+    return re * weight, im * weight, None
+
+
+_forward_operator.register_autograd(_forward_gradient, setup_context=_keep_shape)
+_inverse_operator.register_autograd(_inverse_gradient, setup_context=_keep_shape)
 
 
 def spectral_rates(shape: tuple[int, ...], plates: int, fraction: float) -> tuple[float, ...]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from holo_cli.models.brain_v1 import grouped as grouped_module
+from holo_cli.layers import grouped as grouped_module
+from holo_cli.layers.grouped import SortedPairs, grouped, rows_by_matrices
 from holo_cli.models.brain_v1.columns import Columns
-from holo_cli.models.brain_v1.grouped import SortedPairs, grouped, rows_by_matrices
 from holo_cli.models.brain_v1.kwta import balance_term
 from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 

@@ -2,7 +2,9 @@
 
 `F.grouped_mm` runs all groups in one call, for float32, bfloat16 and float16 whose rows are a
 multiple of 16 bytes; a loop over the groups does the rest (float64, odd sizes, older builds).
-The choice depends on the inputs, never on catching an error.
+The choice depends on the inputs, never on catching an error. To torch.compile each of the two
+products is one operator: the sizes of the groups are data, and its own rule for `grouped_mm`
+refuses float32.
 
 Legend: P rows, sorted by group; G groups; `ends` (G,) int32, where each group's rows end.
 """
@@ -56,6 +58,13 @@ class _Grouped(torch.autograd.Function):
 
 def rows_by_matrices(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     """(P, n), (G, n, k) -> (P, k)."""
+    if torch.compiler.is_compiling():
+        y: Tensor = _matrices_operator(x, weight, ends)
+        return y
+    return _rows_by_matrices(x, weight, ends)
+
+
+def _rows_by_matrices(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     if is_groupable(x, weight, weight.mT):
         return F.grouped_mm(x, weight, offs=ends)
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
@@ -64,11 +73,47 @@ def rows_by_matrices(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 
 def rows_by_rows(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
     """(P, n), (P, k) -> (G, n, k): a^T b of each group's rows; zero for a group without any."""
+    if torch.compiler.is_compiling():
+        y: Tensor = _rows_operator(a, b, ends)
+        return y
+    return _rows_by_rows(a, b, ends)
+
+
+def _rows_by_rows(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
     if is_groupable(a, b):
         return F.grouped_mm(a.mT, b, offs=ends)
     sizes = ends.diff(prepend=ends.new_zeros(1)).tolist()
     pairs = zip(a.split(sizes), b.split(sizes), strict=True)
     return torch.stack([left.mT @ right for left, right in pairs])
+
+
+# contiguous results, whatever the kernel returns: the compiler is told so below
+@torch.library.custom_op("holo::rows_by_matrices", mutates_args=())
+def _matrices_operator(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return _rows_by_matrices(x, weight, ends).contiguous()
+
+
+@_matrices_operator.register_fake
+def _matrices_shape(x: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[2])
+
+
+@torch.library.custom_op("holo::rows_by_rows", mutates_args=())
+def _rows_operator(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
+    return _rows_by_rows(a, b, ends).contiguous()
+
+
+@_rows_operator.register_fake
+def _rows_shape(a: Tensor, b: Tensor, ends: Tensor) -> Tensor:
+    return a.new_empty(ends.shape[0], a.shape[1], b.shape[1])
+
+
+def group_sizes(chosen: Tensor, groups: int) -> Tensor:
+    """How often each of 0 .. G - 1 is in `chosen`, int64 of any shape -> (G,) int64."""
+    flat = chosen.flatten()
+    if torch.compiler.is_compiling():  # bincount's length is data to the compiler
+        return flat.new_zeros(groups).scatter_add(0, flat, torch.ones_like(flat))
+    return torch.bincount(flat, minlength=groups)
 
 
 class SortedPairs:
@@ -84,9 +129,8 @@ class SortedPairs:
         self.place = torch.empty_like(self.order)  # (P,) place of each pair
         self.place[self.order] = torch.arange(len(flat), device=flat.device)
         self.token = self.order // self.per_token  # (P,) token at each place
-        counts = torch.bincount(flat, minlength=groups)
-        self.counts = counts
-        self.ends = counts.cumsum(0).to(torch.int32)  # (G,)
+        self.counts = group_sizes(flat, groups)
+        self.ends = self.counts.cumsum(0).to(torch.int32)  # (G,)
 
     def spread(self, x: Tensor) -> Tensor:
         """(N, n) of tokens -> (P, n) of pairs, sorted."""
