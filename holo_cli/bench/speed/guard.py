@@ -45,14 +45,16 @@ REFERENCE_TOKENS = 16
 SLICE = 0.2  # seconds of training steps of a case in a round
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 
-VANILLA, DECODE = "train vanilla", "decode vanilla"
-RATIOS: Mapping[str, tuple[str, str]] = {
-    **{f"train: {m} / vanilla": (f"train {m}", VANILLA) for m in MODELS[1:]},
-    **{f"decode: {m} / vanilla": (f"decode {m}", DECODE) for m in MODELS[1:]},
-    "train: modern / classic": (VANILLA, "train classic"),
-    "train: compiled / eager": ("train compiled", VANILLA),
+Side = tuple[str, str]  # kind of measurement, entry
+VANILLA: Side = ("train", "vanilla")
+DECODE: Side = ("decode", "vanilla")
+RATIOS: Mapping[str, tuple[Side, Side]] = {
+    **{f"train: {m} / vanilla": (("train", m), VANILLA) for m in MODELS[1:]},
+    **{f"decode: {m} / vanilla": (("decode", m), DECODE) for m in MODELS[1:]},
+    "train: modern / classic": (VANILLA, ("train", "classic")),
+    "train: compiled / eager": (("train", "compiled"), VANILLA),
     "decode / train: vanilla": (DECODE, VANILLA),
-    **{f"fast / reference: {m}": (f"forward {m}", f"reference {m}") for m in MODELS},
+    **{f"fast / reference: {m}": (("forward", m), ("reference", m)) for m in MODELS},
 }
 SLOWER, FASTER, SAME = "slower", "faster", "as before"
 UNKNOWN, MISSING = "no baseline", "not measured"
@@ -109,10 +111,9 @@ class _Forward:
         return runs * REFERENCE_TOKENS / watch.read()["seconds"]
 
 
-def case(name: str, entries: Mapping[str, ResolvedEntry]) -> Case:
-    """Builds and warms up a case: "KIND MODEL" as the sides of RATIOS name it."""
-    kind, _, model = name.partition(" ")
-    entry = entries[model]
+def case(side: Side, configs: Mapping[str, ResolvedEntry]) -> Case:
+    """Builds and warms up one side of a ratio."""
+    kind, entry = side[0], configs[side[1]]
     if kind == "train":
         return _Train(entry)
     if kind == "decode":
@@ -163,7 +164,7 @@ class Line:
 def measure(
     *,
     seconds: float = 240.0,
-    ratios: Mapping[str, tuple[str, str]] = RATIOS,
+    ratios: Mapping[str, tuple[Side, Side]] = RATIOS,
     configs: Mapping[str, ResolvedEntry] | None = None,
     compile_too: bool = True,
     notify: Callable[[str], None] = lambda line: None,
@@ -176,20 +177,20 @@ def measure(
     configs = entries() if configs is None else configs
     wanted = {name: pair for name, pair in ratios.items() if compile_too or "compiled" not in name}
     failed = {name: "left out" for name in ratios if name not in wanted}
-    cases: dict[str, Case] = {}
-    broken: dict[str, str] = {}
-    for name in dict.fromkeys(side for pair in wanted.values() for side in pair):
+    cases: dict[Side, Case] = {}
+    broken: dict[Side, str] = {}
+    for side in dict.fromkeys(side for pair in wanted.values() for side in pair):
         try:
-            cases[name] = case(name, configs)
+            cases[side] = case(side, configs)
         except (TrainingError, RuntimeError) as error:  # no compiler, say
-            broken[name] = str(error).partition("\n")[0]
-            notify(f"{name} failed: {broken[name]}")
-    rounds: list[dict[str, float]] = []
+            broken[side] = str(error).partition("\n")[0]
+            notify(f"{side[1]} failed: {broken[side]}")
+    rounds: list[dict[Side, float]] = []
     while len(rounds) < LEAST_ROUNDS or (
         len(rounds) < MOST_ROUNDS and time.perf_counter() - started < seconds
     ):
         order = rotated(list(cases), len(rounds))
-        rounds.append({name: cases[name].rate() for name in order})
+        rounds.append({side: cases[side].rate() for side in order})
     found = {}
     for name, (fast, base) in wanted.items():
         if lost := broken.get(fast) or broken.get(base):
