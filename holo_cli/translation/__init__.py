@@ -139,7 +139,10 @@ class Catalogue:
     def _joined(self, separators: re.Pattern[str], body: str, depth: int) -> str | None:
         pieces = separators.split(body)
         found = [self._find(piece, depth) for piece in pieces[::2]]
-        if len(found) == 1 or not any(found):
+        # a list of single words is one of names to type: "Known: coords, training."
+        if len(found) == 1 or not any(
+            f and " " in p for p, f in zip(pieces[::2], found, strict=True)
+        ):
             return None
         made = []
         for piece, translated in zip(pieces[::2], found, strict=True):
