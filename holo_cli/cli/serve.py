@@ -141,7 +141,7 @@ def serve(
     server = Server(settings, checkpoint or [None], load_from)
 
     def ready() -> None:
-        names = ", ".join(server.shelf.entries)
+        names = ", ".join(server.pool.entries)
         out.text(f"{server.address}/v1")
         out.note(f"Serving {names}. Ctrl-C stops the server.")
 

@@ -134,7 +134,7 @@ class RowsCache(KVCache):
         return [b[:, :, : self.length.most] for b in self._store.buffers]
 
     def cut(self, length: Positions, *, reclaim: bool) -> KVCache:
-        raise TypeError("rows of different lengths cannot be cut to one")
+        raise TypeError  # drafts are of one row
 
     def select(self, rows: Tensor) -> RowsCache:
         length = self.length.select(rows)

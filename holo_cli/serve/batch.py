@@ -86,12 +86,7 @@ class Batch:
                 scores, cache = scored_prompt(self.engine, row.ids, row.job.logprobs)
                 row.emit(scores=tuple(scores))
             else:
-                known = self.prefixes.find(row.ids) if row.job.keep else None
-                cache = self.engine.prefill(row.ids, [] if known is None else [known])
-                if known is not None:
-                    row.cached_tokens, row.mixed = len(known.ids), True
-                if row.job.keep:
-                    self.prefixes.keep(cache)
+                cache = self._prefilled(row)
             self.counts.prompt_tokens += len(row.ids)
             self.counts.cached_tokens += row.cached_tokens
             if row.job.nothing_new:
@@ -102,10 +97,25 @@ class Batch:
 
         self._guarded([row], read)
 
+    def _prefilled(self, row: Row) -> PrefixCache:
+        """The state after a row's prompt, from a kept one where there is one."""
+        job = row.job
+        if job.prompt is not None and list(job.prompt.ids) == row.ids:
+            return job.prompt  # another answer to the same prompt: read once, as alone
+        known = self.prefixes.find(row.ids) if job.keep else None
+        cache = self.engine.prefill(row.ids, [] if known is None else [known])
+        if known is not None:
+            row.cached_tokens, row.mixed = len(known.ids), True
+        else:
+            job.prompt = cache
+        if job.keep:
+            self.prefixes.keep(cache)
+        return cache
+
     def step(self) -> None:
         """One more token for every row."""
         for group in self.groups:
-            self._leave(group, [row for row in group.rows if row.job.cancelled])
+            self._remove(group, [row for row in group.rows if row.job.cancelled])
         self.groups = [group for group in self.groups if group.rows]
         if not self.groups:
             return
@@ -114,7 +124,7 @@ class Batch:
             self._guarded(group.rows, lambda group=group: self._draw(group))  # type: ignore[misc]
             done = [row for row in group.rows if row.finish]
             self._guarded(done, lambda group=group: self._keep(group))  # type: ignore[misc]
-            self._leave(group, done)
+            self._remove(group, done)
         self.groups = [group for group in self.groups if group.rows]
         moved = self._move_windows()
         self._join()
@@ -134,7 +144,7 @@ class Batch:
         try:
             work()
         except FAILURES as error:
-            reason = error.message if isinstance(error, HoloError) else f"The model failed: {error}"
+            reason = getattr(error, "message", f"{type(error).__name__}: {error}")
             self.fail(rows, Refusal(500, reason, code="model_failed"))
 
     # -- drawing ----------------------------------------------------------------------------------
@@ -150,13 +160,13 @@ class Batch:
             raw = group.logits[places]
             shaped = self._shaped(raw, rows, rules)
             if rules.is_greedy:
-                tokens = self._settled(shaped, rows, rules)
+                tokens = self._greedy_tokens(shaped, rows, rules)
             else:
                 generators = [row.generator for row in rows if row.generator is not None]
                 tokens = sample(shaped, generators).tolist()
             scores = self._scores(raw, rows, tokens)
             for row, token, score in zip(rows, tokens, scores, strict=True):
-                self._take(row, token, score)
+                self._append(row, token, score)
 
     def _shaped(self, logits: Tensor, rows: list[Row], rules: SamplingConfig) -> Tensor:
         """Logits (R, V) -> those to draw from."""
@@ -170,7 +180,7 @@ class Batch:
         history = [row.ids for row in rows]
         return shape_logits(logits, history, rules, exempt=engine.end, breakers=engine.breakers)
 
-    def _settled(self, shaped: Tensor, rows: list[Row], rules: SamplingConfig) -> list[int]:
+    def _greedy_tokens(self, shaped: Tensor, rows: list[Row], rules: SamplingConfig) -> list[int]:
         """The best tokens; those of near ties by the logits of the row alone."""
         best = shaped.topk(2, dim=-1).values
         close = (best[:, 0] - best[:, 1] < NEAR).tolist()
@@ -178,11 +188,11 @@ class Batch:
         for place, row in enumerate(rows):
             if close[place] and row.mixed:
                 self.counts.near_ties += 1
-                alone = self._shaped(self._alone(row), [row], rules)
+                alone = self._shaped(self._recomputed(row), [row], rules)
                 tokens[place] = int(alone.argmax(dim=-1))
         return tokens
 
-    def _alone(self, row: Row) -> Tensor:
+    def _recomputed(self, row: Row) -> Tensor:
         """The next logits of a row, (1, V), as if it had been computed alone from its prompt on."""
         engine, limit = self.engine, self.loaded.model.context_limit
         cache = engine.prefill(row.ids[: row.prompt_length])
@@ -206,7 +216,7 @@ class Batch:
                 )
         return found
 
-    def _take(self, row: Row, token: int, score: tuple[TokenScore, ...]) -> None:
+    def _append(self, row: Row, token: int, score: tuple[TokenScore, ...]) -> None:
         """Adds a token to a row and reports it."""
         self.counts.new_tokens += 1
         if token == self.engine.end:
@@ -245,7 +255,7 @@ class Batch:
             text, new = row.stream.text, row.ids[row.prompt_length :]
             self.prefixes.keep_answer(text, ids_of_text(self.loaded.tokenizer, new, text))
 
-    def _leave(self, group: Group, rows: list[Row]) -> None:
+    def _remove(self, group: Group, rows: list[Row]) -> None:
         """Takes rows out of a group."""
         if not rows:
             return
@@ -270,7 +280,7 @@ class Batch:
                 for row in group.rows
                 if window_start(len(row.ids), limit) != window_start(len(row.ids) - 1, limit)
             ]
-            self._leave(group, moving)
+            self._remove(group, moving)
             for row in moving:
 
                 def read(row: Row = row) -> None:

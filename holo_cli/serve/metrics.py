@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 
 from holo_cli.serve.batch import Counts
+from holo_cli.serve.model_pool import ModelPool
 from holo_cli.serve.scheduler import Scheduler
-from holo_cli.serve.shelf import Shelf
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HELP = {
@@ -37,11 +37,11 @@ class Metrics:
         self.requests[path, status] += 1
         self.seconds[path] += seconds  # type: ignore[assignment]
 
-    def text(self, scheduler: Scheduler, shelf: Shelf) -> str:
+    def text(self, scheduler: Scheduler, pool: ModelPool) -> str:
         """The page."""
-        return "\n".join(self._lines(scheduler, shelf)) + "\n"
+        return "\n".join(self._lines(scheduler, pool)) + "\n"
 
-    def _lines(self, scheduler: Scheduler, shelf: Shelf) -> Iterator[str]:
+    def _lines(self, scheduler: Scheduler, pool: ModelPool) -> Iterator[str]:
         yield from _head("requests_total", "counter", "Requests answered.")
         for (path, status), count in sorted(self.requests.items()):
             yield f'holo_requests_total{{path="{path}",status="{status}"}} {count}'
@@ -53,14 +53,14 @@ class Metrics:
             ("rows_waiting", "gauge", "Texts in the queue.", scheduler.waiting),
             ("rows_running", "gauge", "Texts being written.", scheduler.running),
             ("rows_finished_total", "counter", "Texts written.", scheduler.finished_rows),
-            ("model_bytes", "gauge", "Weights of loaded models.", shelf.used_bytes),
-            ("model_loads_total", "counter", "Models loaded.", shelf.loads),
+            ("model_bytes", "gauge", "Weights of loaded models.", pool.used_bytes),
+            ("model_loads_total", "counter", "Models loaded.", pool.loads),
             ("start_time_seconds", "gauge", "When the server started.", round(self.started)),
         ]
         for name, kind, about, value in single:
             yield from _head(name, kind, about)
             yield f"holo_{name} {value}"
-        loaded = {n: e.served for n, e in shelf.entries.items() if e.served is not None}
+        loaded = {n: e.served for n, e in pool.entries.items() if e.served is not None}
         for counted in fields(Counts):
             yield from _head(f"{counted.name}_total", "counter", HELP[counted.name])
             for name, served in loaded.items():

@@ -17,10 +17,10 @@ import uvicorn
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.serve.app import make_app
+from holo_cli.serve.model_pool import ModelPool
 from holo_cli.serve.scheduler import Scheduler
 from holo_cli.serve.service import Service
 from holo_cli.serve.settings import LOOPBACK, Settings
-from holo_cli.serve.shelf import Shelf
 
 BACKLOG = 2048  # connections that may wait to be accepted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -80,13 +80,13 @@ class Server(uvicorn.Server):
         check_address(settings)
         self.socket = listen(settings)
         try:
-            self.shelf = Shelf(load, settings.budget, settings.prefix_bytes)
-            self.shelf.open(checkpoints)
+            self.pool = ModelPool(load, settings.budget, settings.prefix_bytes)
+            self.pool.open(checkpoints)
         except BaseException:
             self.socket.close()
             raise
         self.scheduler = Scheduler(settings.rows, settings.queue, self._died)
-        self.service = Service(settings, self.shelf, self.scheduler)
+        self.service = Service(settings, self.pool, self.scheduler)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._failed = False
         super().__init__(

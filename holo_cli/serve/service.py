@@ -17,6 +17,7 @@ from holo_cli.inference.generation.stream import TextStream
 from holo_cli.serve.answers import Answer, ChatAnswer, CompletionAnswer, Waiting
 from holo_cli.serve.encoding import begins_with, conversation_ids, prompt_ids
 from holo_cli.serve.metrics import CONTENT_TYPE, Metrics
+from holo_cli.serve.model_pool import ModelPool
 from holo_cli.serve.refusal import Refusal
 from holo_cli.serve.requests import (
     CHAT_TOKENS,
@@ -29,7 +30,6 @@ from holo_cli.serve.requests import (
 from holo_cli.serve.rows import Event, Job, Row
 from holo_cli.serve.scheduler import Scheduler, Served
 from holo_cli.serve.settings import Settings
-from holo_cli.serve.shelf import Shelf
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Prepared:
 class Service:
     """The handlers; `app.py` says which path leads to which."""
 
-    def __init__(self, settings: Settings, shelf: Shelf, scheduler: Scheduler) -> None:
-        self.settings, self.shelf, self.scheduler = settings, shelf, scheduler
+    def __init__(self, settings: Settings, pool: ModelPool, scheduler: Scheduler) -> None:
+        self.settings, self.pool, self.scheduler = settings, pool, scheduler
         self.metrics = Metrics()
 
     # -- about the server -------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class Service:
         alive = self.scheduler.alive
         content = {
             "status": "ok" if alive else "failed",
-            "models": [n for n, e in self.shelf.entries.items() if e.served is not None],
+            "models": [n for n, e in self.pool.entries.items() if e.served is not None],
             "running": self.scheduler.running,
             "waiting": self.scheduler.waiting,
         }
@@ -66,19 +66,19 @@ class Service:
 
     async def figures(self, http: HttpRequest) -> Response:
         """For Prometheus."""
-        return Response(self.metrics.text(self.scheduler, self.shelf), media_type=CONTENT_TYPE)
+        return Response(self.metrics.text(self.scheduler, self.pool), media_type=CONTENT_TYPE)
 
     async def models(self, http: HttpRequest) -> Response:
         """All models, loaded or not."""
         data = [
             entry.about | {"holo": entry.about["holo"] | {"loaded": entry.served is not None}}
-            for entry in self.shelf.entries.values()
+            for entry in self.pool.entries.values()
         ]
         return JSONResponse({"object": "list", "data": data})
 
     async def model(self, http: HttpRequest) -> Response:
         """One model."""
-        entry = self.shelf.entries.get(http.path_params["name"])
+        entry = self.pool.entries.get(http.path_params["name"])
         if entry is None:
             raise Refusal(
                 404, f"There is no model '{http.path_params['name']}'.", code="model_not_found"
@@ -154,11 +154,11 @@ class Service:
     async def _answer(
         self, http: HttpRequest, request: Any, prepare: Callable[..., Any]
     ) -> Response:
-        name, served = await self.shelf.take(request.model)
+        name, served = await self.pool.acquire(request.model)
         job: Job | None = None
 
         def done() -> None:
-            self.shelf.give_back(name)
+            self.pool.release(name)
             if job is not None:
                 self.scheduler.cancel(job)
                 self.scheduler.forget(job)
@@ -190,7 +190,10 @@ class Service:
             async for event in prepared.waiting.events(len(job.rows)):
                 found[event.row].append(event)
 
-        collecting, leaving = asyncio.ensure_future(collect()), asyncio.ensure_future(left(http))
+        collecting, leaving = (
+            asyncio.ensure_future(collect()),
+            asyncio.ensure_future(disconnected(http)),
+        )
         try:
             await asyncio.wait({collecting, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not collecting.done():
@@ -264,7 +267,7 @@ class Stream(StreamingResponse):
                 call()
 
 
-async def left(http: HttpRequest) -> None:
+async def disconnected(http: HttpRequest) -> None:
     """Waits until the client closes the connection."""
     while (await http.receive())["type"] != "http.disconnect":
         pass

@@ -43,7 +43,7 @@ def test_many_clients_get_each_their_own_text(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(20) as pool:
             said = list(pool.map(one, range(len(prompts))))
-        counts = [entry.served.batch.counts for entry in server.shelf.entries.values()]  # type: ignore[union-attr]
+        counts = [entry.served.batch.counts for entry in server.pool.entries.values()]  # type: ignore[union-attr]
     loaded = {name: FAKES[name]() for name in models}
     for n, text in enumerate(said):
         assert text == loaded[models[n % 2]].generate(
@@ -77,7 +77,7 @@ def test_a_client_that_leaves_frees_its_place(tmp_path: Path) -> None:
             wait_until(lambda: idle(server))
             assert time.monotonic() - began < 2  # all of it takes four seconds
         wait_until(lambda: server.service.metrics.disconnected == 2)
-        assert next(iter(server.shelf.entries.values())).busy == 0
+        assert next(iter(server.pool.entries.values())).busy == 0
 
 
 def test_clients_take_turns(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_memory_budget(tmp_path: Path) -> None:
                 client.completions.create(model="chain", prompt="a")
         wait_until(lambda: idle(server))
         (tmp_path / "chain.safetensors").unlink()
-        wait_until(lambda: server.shelf.entries["slow"].busy == 0)
+        wait_until(lambda: server.pool.entries["slow"].busy == 0)
         with pytest.raises(openai.InternalServerError, match="is gone"):
             client.completions.create(model="chain", prompt="a")
 
@@ -172,7 +172,7 @@ def test_metrics_are_prometheus_text(server: Server, client: openai.OpenAI) -> N
 
 def test_a_model_that_fails_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(tmp_path, "chain", "attentive") as server:
-        broken = server.shelf.entries["attentive"].served
+        broken = server.pool.entries["attentive"].served
         assert broken is not None
         for parameter in broken.loaded.model.parameters():
             parameter.data.fill_(float("nan"))

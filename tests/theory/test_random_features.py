@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.binding import PhasorBinding
+from holo_cli.models.holographic.binding import FeatureBinding, PhasorBinding
 from holo_cli.models.holographic.phasors import Pair, phasor
+from holo_cli.models.holographic.random_features import POWER, Kernel, kernel_value
 from tests.models.holographic.parts import config
+from tests.theory.test_gravity import bare_gravity, shares
 from tests.theory.test_plates import random_values, read_all
 
 SCALE = 0.7  # standard deviation of the weights
@@ -61,6 +63,58 @@ def test_the_error_falls_as_one_over_the_root_of_the_plates() -> None:
         error = (found.re - kernel[:, None]).square() + found.im.square()
         expected = (1 - kernel.square()) / plates
         torch.testing.assert_close(error.mean(1)[1:], expected[1:], rtol=0.2, atol=0.0)
+
+
+def features(kernel: Kernel, plates: int, x: Tensor) -> Pair:
+    """As `kernel_values`, of a binding with fixed frequencies whose points z are x itself."""
+    coords = x.shape[1]
+    width = 1024  # 512 channels in one head
+    binding = FeatureBinding(
+        config(
+            width=width, heads=1, plates=plates, rope_fraction=0.0,
+            phases=kernel, phase_coords=coords,
+        ),
+        kernel,
+    ).double()  # fmt: skip
+    with torch.no_grad():
+        binding.qk_proj.weight.copy_(torch.eye(coords, width).repeat(2, 1))
+        q, k = binding.keys(torch.nn.functional.pad(x, (0, width - coords))[None])
+    product = Pair(q.re[:, :, :1], q.im[:, :, :1]).conj_times(k)
+    return Pair(*(part[0, 0].mean(1) for part in product))  # (S, f)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "gravity"])
+def test_fixed_frequencies_estimate_the_kernel_they_are_drawn_for(kernel: Kernel) -> None:
+    x = points(8)
+    found = features(kernel, 16, x)
+    exact = kernel_value(kernel, x.square().sum(1))
+    torch.testing.assert_close(found.re.mean(1), exact, rtol=0.0, atol=0.02)
+    torch.testing.assert_close(found.im.mean(1), torch.zeros_like(exact), rtol=0.0, atol=0.02)
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "gravity"])
+def test_their_error_is_at_most_that_of_independent_ones(kernel: Kernel) -> None:
+    """(1 - K^2) / R; less within d plates of a channel, which are orthogonal."""
+    x = points(8)
+    exact = kernel_value(kernel, x.square().sum(1))
+    least = 1.0
+    for plates in (1, 4, 8, 16):
+        found = features(kernel, plates, x)
+        error = ((found.re - exact[:, None]).square() + found.im.square()).mean(1)[1:]
+        ratio = error * plates / (1 - exact.square())[1:]
+        assert ratio.max().item() < 1.15  # 512 channels: sampling error
+        if plates == 1:
+            torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0.0, atol=0.15)
+        least = min(least, ratio.min().item())
+    assert least < 0.8
+
+
+def test_the_kernel_of_gravity_is_ngts() -> None:
+    """Up to a constant, (eps + r^2)^(-p/2) with eps = p: what ngt weighs tokens by."""
+    squared = torch.linspace(0, 50, 11, dtype=torch.float64)[None]
+    weight = shares(bare_gravity(POWER, eps=POWER), squared)[0]
+    exact = kernel_value("gravity", squared[0])
+    torch.testing.assert_close(weight / weight[0], exact, rtol=1e-6, atol=0.0)
 
 
 def test_position_multiplies_the_kernel_by_one_of_the_distance_in_tokens() -> None:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from holo_cli.layers.precision import wide
+from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.key_transforms import (
     KeyTransform,
@@ -23,20 +23,33 @@ from holo_cli.models.holographic.key_transforms import (
     SpectrumTransform,
 )
 from holo_cli.models.holographic.phasors import Pair, phasor, rates, rotation_angles
+from holo_cli.models.holographic.random_features import Kernel, frequencies
 from holo_cli.models.holographic.spectra import from_spectrum, spectral_rates, spectrum, unit
+
+OFFSET_RATE = 8.0  # radians per unit of a learned offset, since AdamW's steps are small
 
 
 class Binding(nn.Module, ABC):
-    """`qk_proj` stacks the projections of 2 R plates: queries, then keys."""
+    """`qk_proj` stacks the projections, those of queries first: of each plate, or of points."""
 
     transform: KeyTransform
 
-    def __init__(self, config: Config, plate_width: int) -> None:
+    def __init__(self, config: Config, plate_width: int, maps: int) -> None:
+        """`maps` of C -> plate_width for queries, and as many for keys."""
         super().__init__()
         self.heads, self.plates = config.heads, config.plates
-        self.qk_proj = nn.Linear(config.width, 2 * self.plates * plate_width, bias=False)
-        # Muon orthogonalises each plate by itself
-        self.qk_proj.weight.splits = 2 * self.plates  # type: ignore[attr-defined]
+        self.qk_proj = nn.Linear(config.width, 2 * maps * plate_width, bias=False)
+        # Muon orthogonalises each map by itself
+        self.qk_proj.weight.splits = 2 * maps  # type: ignore[attr-defined]
+
+    def finish_initialisation(self) -> None:
+        """Of what differs from a linear layer's usual initial values."""
+
+    @torch.no_grad()
+    def tie(self) -> None:
+        """Make keys from the same weights as queries, which training may part again."""
+        queries, keys = self.qk_proj.weight.chunk(2)
+        keys.copy_(queries)
 
     @property
     def channels(self) -> int:
@@ -78,7 +91,10 @@ class PhasorBinding(Binding):
     """Phases phi = W x, keys e^{i phi}; the head's halves are real and imaginary part of v."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config, config.width // 2)
+        if config.phases == "learned":
+            super().__init__(config, config.width // 2, config.plates)
+        else:
+            super().__init__(config, config.heads * config.phase_coords, 1)
         channels = config.head_width // 2
         angular = tuple(rates(self.plates * channels, config.rope_fraction))
         self.transform = PhaseTransform(self.plates, channels, angular)
@@ -94,6 +110,40 @@ class PhasorBinding(Binding):
         return torch.cat(y, dim=-1).transpose(1, 2)
 
 
+class FeatureBinding(PhasorBinding):
+    """Phases phi^r = w_r . z of a point z = W x in d coordinates a head, at fixed frequencies w:
+    the plates estimate a kernel of |z - z'| (`random_features.py`), and cost no matrices.
+
+    A point of few coordinates cannot choose the phase of every channel, as reading at one distance
+    asks for, so a query's phases have a learned offset each.
+    """
+
+    def __init__(self, config: Config, kernel: Kernel) -> None:
+        super().__init__(config)
+        self.kernel: Kernel = kernel
+        self.coords = config.phase_coords
+        self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
+
+    @torch.no_grad()
+    def finish_initialisation(self) -> None:
+        # phases of variance 1, as learned ones start: far points would be noise to each other
+        self.qk_proj.weight.mul_(self.coords**-0.5)
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
+        rows, length, _ = x.shape
+        points = positions_last(self.qk_proj, x).view(2, 1, self.heads, self.coords, rows * length)
+        dtype = wide(points.dtype)
+        table = frequencies(
+            self.kernel, self.plates, self.channels, self.coords, dtype, points.device
+        )
+        with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
+            phases = torch.matmul(table[:, None], points.to(dtype))  # (2, R, H, f, B S)
+            offset = OFFSET_RATE * self.offset.to(dtype)
+            phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
+        return phases.unflatten(-1, (rows, length))
+
+
 class HRR(Binding):
     """Holographic reduced representations (Plate 1995): binding is circular convolution.
 
@@ -103,7 +153,7 @@ class HRR(Binding):
     """
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config, config.width)
+        super().__init__(config, config.width, config.plates)
         self.shape = config.shape
         *outer, last = self.shape
         self.bins = (*outer, last // 2 + 1)
@@ -118,6 +168,14 @@ class HRR(Binding):
 
     def inverse_value(self, y: Pair) -> Tensor:
         return from_spectrum(y, self.shape, self.bins).transpose(1, 2)
+
+
+def make_binding(config: Config) -> Binding:
+    if config.binding == "hrr":
+        return HRR(config)
+    if config.phases == "learned":
+        return PhasorBinding(config)
+    return FeatureBinding(config, config.phases)
 
 
 def positions_last(linear: nn.Linear, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import BackboneConfig, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
@@ -31,6 +31,20 @@ class Config(BackboneConfig):
     plates: int = Field(
         1, ge=1, le=64, description="redundant plates per head, R",
         json_schema_extra=tunable_choices(1, 2, 4, when={"mixer": ["memory", "classic"]}),
+    )  # fmt: skip
+    phases: Literal["learned", "gaussian", "gravity"] = Field(
+        "learned",
+        description="of phasor keys: learned maps for every plate, or fixed random frequencies of "
+        "a learned point, whose plates estimate a Gaussian or gravity's kernel",
+        json_schema_extra=added_key(before="learned"),
+    )
+    phase_coords: int = Field(
+        8, ge=1, le=256, description="coordinates of a head's point, for fixed frequencies",
+        json_schema_extra=tunable_choices(4, 8, 16, when={"phases": ["gaussian", "gravity"]}),
+    )  # fmt: skip
+    tied_start: bool = Field(
+        False, description="queries start with the weights of keys",
+        json_schema_extra=added_key(before=False),
     )  # fmt: skip
     half_life_min: float = Field(
         4.0, gt=0, description="initial half-life of the shortest head, in tokens",
@@ -91,6 +105,10 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.binding_shape ({self.binding_shape}) is for model.binding hrr; phasors "
                 "have no neighbours"
+            )
+        if self.binding == "hrr" and self.phases != "learned":
+            raise ValueError(
+                f"model.phases ({self.phases}) is for model.binding phasor; hrr learns its keys"
             )
         if self.binding == "hrr" and max(self.shape, default=0) < 3:
             # over sides of 2 a Fourier transform is real: there are signs, but no phases to learn

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import no_autocast, wide
-from holo_cli.models.holographic.binding import HRR, Binding, PhasorBinding
+from holo_cli.models.holographic.binding import Binding, make_binding
 from holo_cli.models.holographic.chunk_scan import CHUNK, chunk_scan, decayed_sum
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.phasors import Pair, phasor
@@ -33,7 +33,7 @@ class Memory(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
-        self.binding: Binding = PhasorBinding(config) if config.binding == "phasor" else HRR(config)
+        self.binding: Binding = make_binding(config)
         self.plates, self.channels = config.plates, self.binding.channels
         self.gates_proj = nn.Linear(config.width, 2 * config.heads, bias=False)  # decay, input
         self.gates_proj.weight.no_muon = True  # type: ignore[attr-defined]
@@ -42,6 +42,9 @@ class Memory(nn.Module):
     def finish_initialisation(self) -> None:
         """Half-lives in a geometric series over the heads, the same for every token."""
         nn.init.zeros_(self.gates_proj.weight)
+        self.binding.finish_initialisation()
+        if self.config.tied_start:
+            self.binding.tie()
         heads = self.config.heads
         lives = half_lives(self.config.half_life_min, self.config.half_life_max, heads)
         with torch.no_grad():
@@ -74,12 +77,18 @@ class Memory(nn.Module):
         return self.config.heads * self.plates * 2 * self.channels
 
     def flops(self, length: float) -> float:
-        """Products inside a chunk, half of each square."""
-        return min(2 * length, CHUNK) * self.state_numbers()
+        """Products inside a chunk, half of each square, and phases at fixed frequencies."""
+        return min(2 * length, CHUNK) * self.state_numbers() + self._phase_flops()
 
     def decode_flops(self) -> float:
         """Bind, decay and add, read: elementwise on the plates."""
-        return 9.0 * self.state_numbers()
+        return 9.0 * self.state_numbers() + self._phase_flops()
+
+    def _phase_flops(self) -> float:
+        """Of a token: w . z for each channel of each plate, of its query and its key."""
+        if self.config.phases == "learned":
+            return 0.0
+        return 2.0 * self.config.phase_coords * self.state_numbers()
 
     def _run(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         # a compiler fuses the plain form by itself, and a single position has nothing to fuse

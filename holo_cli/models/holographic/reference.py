@@ -20,6 +20,7 @@ from holo_cli.models.holographic.fftconv import FFTConv
 from holo_cli.models.holographic.legacy_binding import LegacyBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic
+from holo_cli.models.holographic.random_features import frequencies
 from holo_cli.models.oracle import (
     Claims,
     Inputs,
@@ -40,6 +41,14 @@ CASES: dict[str, dict[str, Any]] = {
     "default": {"width": 32},
     "plates": {"plates": 4},
     "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
+    "features": {"phases": "gaussian", "plates": 4, "phase_coords": 3, "width": 32},
+    "features-gravity": {
+        "phases": "gravity",
+        "plates": 2,
+        "experts": 1,
+        "tied_start": True,
+        "width": 32,
+    },
     "hrr-1d": {"binding": "hrr", "plates": 4, "experts": 1},
     "hrr-2d": {"binding": "hrr", "binding_shape": "2d", "width": 24, "plates": 2, "experts": 1},
     "hrr-3d": {"binding": "hrr", "binding_shape": "3d", "width": 36, "plates": 2, "experts": 2},
@@ -188,7 +197,17 @@ def _phasor_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Te
     channels = config.head_width // 2
     rate = _rates(config.plates * channels, config.rope_fraction)[r * channels :][:channels]
     turn = torch.tensor([t * w for w in rate], dtype=x.dtype)
-    q, k = (weight @ x + turn for weight in _rows(memory, h, r))
+    if config.phases == "learned":
+        q, k = (weight @ x + turn for weight in _rows(memory, h, r))
+    else:
+        table = frequencies(
+            config.phases, config.plates, channels, config.phase_coords, x.dtype, x.device
+        )
+        points = memory.binding.qk_proj.weight.view(2, config.heads, config.phase_coords, -1)
+        q, k = (
+            torch.stack([w @ (points[side, h] @ x) for w in table[r]]) + turn for side in (0, 1)
+        )
+        q = q + 8 * memory.binding.offset[r, h]
     one = torch.ones_like(turn)
     return torch.polar(one, q), torch.polar(one, k)
 

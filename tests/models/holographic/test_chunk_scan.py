@@ -23,6 +23,7 @@ BINDINGS: list[dict[str, Any]] = [
     {},
     {"plates": 1},
     {"plates": 3, "rope_fraction": 0.5},
+    {"phases": "gaussian", "plates": 3, "phase_coords": 4, "rope_fraction": 0.5},
     {"binding": "hrr"},
     {"binding": "hrr", "binding_shape": "2d", "width": 24},
 ]

@@ -29,6 +29,9 @@ from tests.models.holographic.parts import awake, config, randn
         ({"binding": "xor"}, "'phasor' or 'hrr'"),
         ({"binding_shape": "2d"}, "is for model.binding hrr"),
         ({"binding": "hrr", "width": 4}, "is 2"),
+        ({"binding": "hrr", "phases": "gravity"}, "(gravity) is for model.binding phasor"),
+        ({"phases": "laplace"}, "'learned', 'gaussian' or 'gravity'"),
+        ({"phases": "gaussian", "phase_coords": 0}, "greater than or equal to 1"),
         ({"binding": "hrr", "binding_shape": "2d", "width": 8}, "is 4"),
         ({"binding": "hrr", "binding_shape": "3d", "width": 16}, "is 8"),
         ({"binding": "hrr", "binding_shape": "3d", "width": 20}, "is 10"),
@@ -98,6 +101,27 @@ def test_muon_gets_each_plate_as_a_matrix_and_no_dial() -> None:
         "mlp.up.weight": 4,
         "mlp.down.weight": 4,
     }
+
+
+def test_plates_of_fixed_frequencies_cost_no_parameters() -> None:
+    """A head's point has d coordinates, however many plates read it; Muon sees two matrices. A
+    plate costs an offset for each channel."""
+    few, many = (
+        Model(config(experts=1, phases="gaussian", plates=r, phase_coords=3)) for r in (1, 16)
+    )
+    assert many.describe().parameters - few.describe().parameters == 2 * 15 * 16 // 2
+    weight = many.blocks[0].mixer.memory.binding.qk_proj.weight
+    assert weight.shape == (2 * 2 * 3, 16)
+    assert weight.splits == 2
+    assert [n for n in many.matrices() if "binding" in n] == [
+        f"blocks.{i}.mixer.memory.binding.qk_proj.weight" for i in range(2)
+    ]
+    assert many.state_bytes(64) > 8 * few.state_bytes(64)
+
+
+def test_an_old_config_has_learned_phases() -> None:
+    assert Config.model_fields["phases"].json_schema_extra["before"] == "learned"
+    assert Config.model_fields["tied_start"].json_schema_extra["before"] is False
 
 
 def test_measures_tell_what_the_mechanism_does() -> None:

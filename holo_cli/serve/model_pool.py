@@ -35,7 +35,7 @@ class Entry:
     busy: int = 0
 
 
-class Shelf:
+class ModelPool:
     """Models by name. Loaded and unloaded by the event loop's thread alone."""
 
     def __init__(self, load: Load, budget: int | None, prefix_bytes: int) -> None:
@@ -74,7 +74,7 @@ class Shelf:
         """Of the weights of loaded models."""
         return sum(e.bytes for e in self.entries.values() if e.served is not None)
 
-    async def take(self, name: str | None) -> tuple[str, Served]:
+    async def acquire(self, name: str | None) -> tuple[str, Served]:
         """The model of that name (None: the first one), loaded; to be given back after use.
 
         Raises Refusal where there is none, its file is gone, or the budget is in use.
@@ -99,8 +99,8 @@ class Shelf:
         entry.used = time.monotonic()
         return name, entry.served
 
-    def give_back(self, name: str) -> None:
-        """After `take`."""
+    def release(self, name: str) -> None:
+        """After `acquire`."""
         self.entries[name].busy -= 1
 
     async def _loaded(self, name: str, entry: Entry) -> Served:
