@@ -17,6 +17,7 @@ HEAVY = {
     "torch", "numpy", "pydantic", "rich", "datasets", "pyarrow", "tokenizers", "tiktoken",
     "sentencepiece", "safetensors", "tensorboard", "plotly", "prompt_toolkit", "transformers",
     "tqdm", "py3langid", "rensa", "filelock", "psutil", "starlette", "uvicorn", "asyncio",
+    "constriction",
 }  # fmt: skip
 # Modules of plain data and helpers that every stage may use.
 BASE = {

@@ -61,6 +61,7 @@ def test_the_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     commands = [line for line in shell_lines(READMES[0]) if line.startswith("holo ")]
     assert len(commands) >= 10
+    (tmp_path / "notes.txt").write_text("One day, a fox ran to the river.\n", encoding="utf-8")
     for line in commands:
         arguments = shlex.split(line)[1:]
         if arguments[:2] == ["prepare", "stories"]:

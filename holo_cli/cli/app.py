@@ -17,6 +17,7 @@ from holo_cli.cli import (
     bench,
     chat,
     check,
+    compress,
     datasets,
     demo,
     eval,
@@ -77,6 +78,8 @@ app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("compress")(compress.compress)
+app.command("decompress")(compress.decompress)
 app.command("visualize")(visualize.visualize)
 app.command("eval")(eval.evaluate)
 app.add_typer(bench.app, name="bench")

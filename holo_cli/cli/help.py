@@ -65,6 +65,14 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo export my-run --to weights --out my-run.safetensors",
         "holo export my-run --to hf --out my-run-hf",
     ),
+    "compress": (
+        "holo compress book.txt -c my-run",
+        "holo compress book.txt -c my-run --chunk-size 8192 --json",
+    ),
+    "decompress": (
+        "holo decompress book.txt.holoz",
+        "holo decompress book.txt.holoz -c my-run --out again.txt",
+    ),
     "visualize": (
         'holo visualize attention my-run --text "The fox ran to the river."',
         "holo visualize coords -c my-run --open",
