@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from holo_cli.inference.generation.engine import PrefixCache
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextStream
@@ -92,6 +93,7 @@ class Job:
     nothing_new: bool = False  # only the prompt is scored
     keep: bool = False  # whether the states are kept for a longer prompt with this beginning
     rows: list[Row] = field(default_factory=list)
+    prompt: PrefixCache | None = None  # read last, for further answers to the same one
     number: int = field(default_factory=lambda: next(_numbers))
     _gone: threading.Event = field(default_factory=threading.Event)
 

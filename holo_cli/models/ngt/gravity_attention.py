@@ -64,7 +64,7 @@ class _GravityAttention(torch.autograd.Function):
         keep = k.shape[1] <= KEPT and any(ctx.needs_input_grad)
         kept: list[Tensor | None] = []
         with torch.autocast(q.device.type, enabled=False):
-            a, b = _augment(q, k, eps)
+            a, b = augment(q, k, eps)
             y = u.new_empty(q.shape[0], q.shape[1], u.shape[2] - 1)
             total = u.new_empty(q.shape[0], q.shape[1], 1)
             for rows, columns in blocks(q.shape[1], k.shape[1]):
@@ -88,7 +88,7 @@ class _GravityAttention(torch.autograd.Function):
         with torch.autocast(q.device.type, enabled=False):
             dy = grads[0]
             g = torch.cat((dy, -torch.linalg.vecdot(dy, y).unsqueeze(-1)), dim=-1).div_(total)
-            a, b = _augment(q, k, eps)
+            a, b = augment(q, k, eps)
             ends = [_with_one(x, -0.5 * power).to(u.dtype) for x in (q, k)]
             da, db = q.new_empty(*q.shape[:2], d + 1), k.new_zeros(*k.shape[:2], d + 1)
             du = torch.zeros_like(u, dtype=q.dtype)
@@ -112,7 +112,7 @@ class _GravityAttention(torch.autograd.Function):
         return dq, dk, du.to(u.dtype), deps, dp
 
 
-def _augment(q: Tensor, k: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+def augment(q: Tensor, k: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
     """a (N, S, d + 2), b (N, d + 2, L) with a b = eps + d^2."""
     if torch.compiler.is_compiling():  # which fuses this, and refuses to write into columns
         one, squares = torch.ones_like(q[..., :1]), k.square().sum(-1, keepdim=True)
@@ -167,3 +167,14 @@ def _powers(r: Tensor, exponent: float) -> Tensor:
     if exponent == 3:
         return r.square().mul_(r)
     return r.clone() if exponent == 1 else r.pow(exponent)
+
+
+def powers_(r: Tensor, exponent: float) -> Tensor:
+    """r^exponent in place; what is zero stays zero, also with an exponent of zero."""
+    if exponent in (1, 2, 4):
+        for _ in range({1: 0, 2: 1, 4: 2}[int(exponent)]):
+            r.square_()
+        return r
+    if exponent == 3:
+        return r.mul_(r.square())
+    return r.sign_() if exponent == 0 else r.pow_(exponent)

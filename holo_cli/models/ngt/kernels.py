@@ -3,7 +3,7 @@
 A kernel gives the squared distance of two points and the log weight of a key for a query, and, for
 when no radius is set, a fast form of the whole weighted mean: chunked inverse powers for `gravity`
 (`gravity_attention.py`), softmax attention for `gaussian` and `lorentz`, whose scores are bilinear
-in augmented coordinates.
+in augmented coordinates. Evaluation with a hard radius has a form for each (`tiles.py`).
 
 The mass m_i of the query multiplies a whole row of weights and cancels when the row is divided by
 its sum, but for `classic`, which has masses inside the exponential.
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from holo_cli.layers.causal import causal_attention
 from holo_cli.models.ngt.config import POWER_LIMIT, Config
-from holo_cli.models.ngt.gravity_attention import gravity_attention
+from holo_cli.models.ngt.gravity_attention import FLOOR, augment, gravity_attention, powers_
+from holo_cli.models.ngt.tiles import ALONE, STEEPEST, TileForm
 
 
 class Kernel(nn.Module, ABC):
@@ -51,6 +52,13 @@ class Kernel(nn.Module, ABC):
         """q (B, H, S, d), k (B, H, L, d), m (B, H, L, 1), v (B, H, L, e) -> (B, H, S, e).
 
         None where the kernel has no form faster than `general_attention`.
+        """
+        return None
+
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm | None:
+        """q (B, H, S, d), k (B, H, L, d), square (H,) of the radius -> a form without gradient.
+
+        None where there is no such form.
         """
         return None
 
@@ -92,9 +100,27 @@ class Gravity(Kernel):
         eps, power = _per_head(self.eps(), heads), _per_head(self.power(), heads)
         return -0.5 * power * (eps + squared).log() + log_m.mT
 
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm:
+        rows, eps, power = q.shape[0], self.eps().to(q.dtype), self.power()
+        a, b = augment(q.flatten(0, 1), k.flatten(0, 1), eps.repeat(rows)[:, None, None])
+        exact = q.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+        limit = 1 / (eps + square.to(eps.dtype))
+
+        def rising(x: Tensor) -> Tensor:
+            # products of fewer digits may come out below eps
+            return (x if exact else x.clamp_min_(FLOOR)).reciprocal_()
+
+        def weigh(x: Tensor, head: int | None) -> Tensor:
+            if self.steepness is None:
+                return powers_(x, 0.5 * self.fixed)
+            p = power[head] if head is not None else power.repeat(rows)[:, None, None]
+            return x.log_().mul_(0.5 * p).exp_()
+
+        return TileForm(a, b.mT.contiguous(), len(eps), rising, weigh, limit)
+
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]
-        u = torch.cat((v * m.to(v.dtype), m.to(v.dtype)), dim=-1)
+        u = with_masses(v, m)
         eps = self.eps().to(q.dtype).repeat(rows)[:, None, None]
         power: Tensor | float = self.fixed
         if self.steepness is not None:
@@ -122,6 +148,21 @@ class Gaussian(Kernel):
         self, squared: Tensor, m: Tensor, log_m: Tensor, heads: Tensor | None = None
     ) -> Tensor:
         return log_m.mT - _per_head(self.log_gamma.exp(), heads) * squared
+
+    def tile_form(self, q: Tensor, k: Tensor, square: Tensor) -> TileForm | None:
+        gamma = self.log_gamma.exp()
+        if (gamma * square).max() > STEEPEST:
+            return None
+        a, b = (x.flatten(0, 1) for x in self._augmented(q, k, gamma[:, None, None]))
+        limit = -gamma * square
+        outside = float("-inf")
+        return TileForm(a, b, len(gamma), _same, _exponentials, limit, outside, ALONE)
+
+    def _augmented(self, q: Tensor, k: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, S, c) and (B, H, L, c), whose products are -gamma d^2."""
+        one = torch.ones_like
+        a = (2 * gamma * q, one(q[..., :1]), -gamma * _square(q))
+        return torch.cat(a, -1), torch.cat((k, -gamma * _square(k), one(k[..., :1])), -1)
 
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         gamma = self.log_gamma.exp()[:, None, None]
@@ -156,6 +197,12 @@ class Lorentz(Gaussian):
         """Along the hyperboloid, in units of its radius: arcosh(1 + d_L^2 / 2 beta)."""
         beta = _per_head(self.log_beta.exp(), heads)
         return 2 * torch.asinh((squared / (4 * beta)).sqrt())
+
+    def _augmented(self, q: Tensor, k: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        root = (0.5 * self.log_beta).exp()[:, None, None]
+        x, y, twice = self._lift(q, root), self._lift(k, root), 2 * gamma
+        a = (twice * q, -twice * x, -twice * root * x, torch.ones_like(x))
+        return torch.cat(a, -1), torch.cat((k, y, torch.ones_like(y), -twice * root * y), -1)
 
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         gamma = self.log_gamma.exp()[:, None, None]
@@ -227,6 +274,19 @@ def _square(z: Tensor) -> Tensor:
     """|z|^2, (..., d) -> (..., 1), in z's own dtype: autocast lowers `vecdot` as a product."""
     with torch.autocast(z.device.type, enabled=False):
         return torch.linalg.vecdot(z, z).unsqueeze(-1)
+
+
+def with_masses(v: Tensor, m: Tensor) -> Tensor:
+    """v (..., L, e), m (..., L, 1) -> [m v, m] (..., L, e + 1) in v's dtype."""
+    return torch.cat((v * m.to(v.dtype), m.to(v.dtype)), dim=-1)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def _exponentials(x: Tensor, head: int | None) -> Tensor:
+    return x.exp_()
 
 
 def _per_head(values: Tensor, heads: Tensor | None) -> Tensor:

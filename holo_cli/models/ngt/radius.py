@@ -1,8 +1,8 @@
 """A radius per head, and the weighted mean for any kernel with or without one.
 
 `general_attention` works through blocks of queries and computes their weights again in the backward
-pass. `attention_within_radius` is for evaluation with a hard radius: it skips blocks of keys that
-are too far from a block of queries and sums the others with a running maximum.
+pass. `attention_within_radius` is for evaluation with a hard radius: tiles with a threshold, from
+which keys too far from a block of queries are left out.
 
 Legend: B rows, H heads, N = B H, S queries (the last S of L positions), d coordinates, e per head.
 """
@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from holo_cli.models.ngt import tiles
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.gravity_attention import blocks
-from holo_cli.models.ngt.kernels import Kernel
+from holo_cli.models.ngt.kernels import Kernel, with_masses
+from holo_cli.models.ngt.tiles import tiled_attention
 
-TILE = 64  # tokens in a block that is computed or skipped as a whole
+SAMPLE = 64  # keys that are looked at first
+USEFUL = 0.9  # share of them within reach above which no key is dropped
 
 
 class RadiusCutoff(nn.Module):
@@ -39,13 +42,14 @@ class RadiusCutoff(nn.Module):
         return self.hard and not self.training
 
     def limit(self, score: Tensor, squared: Tensor) -> Tensor:
-        """Log weights and squared distances, (B, H, S, L) -> log weights within the radius."""
+        """Log weights (overwritten) and squared distances, (B, H, S, L) -> log weights in reach."""
         square = self.radius.square()[:, None, None]
-        itself = _diagonal(score)
         if self.cuts:
-            return score.masked_fill((squared > square) & ~itself, float("-inf"))
+            beyond = squared > square
+            _itself(beyond).fill_(False)
+            return score.masked_fill_(beyond, float("-inf"))
         gate = nn.functional.logsigmoid((square - squared) / self.tau)
-        return score + gate.masked_fill(itself, 0)
+        return score + gate.masked_fill(_diagonal(score), 0)
 
 
 def weights(
@@ -96,107 +100,58 @@ def general_attention(
 def attention_within_radius(
     kernel: Kernel, cutoff: RadiusCutoff, q: Tensor, k: Tensor, m: Tensor, log_m: Tensor, v: Tensor
 ) -> Tensor:
-    """`general_attention` for a hard radius, skipping blocks of keys beyond it; no gradient."""
-    batch, count, length, _ = q.shape
-    before = k.shape[2] - length
-    heads = torch.arange(count, device=q.device).repeat(batch)
-    flat = [x.flatten(0, 1) for x in (q, k, m, log_m, v)]
-    y = torch.empty_like(flat[4][:, before:])
-    spans = [(s, min(s + TILE, k.shape[2])) for s in range(0, k.shape[2], TILE)]
-    balls = [_ball(kernel, flat[1][:, start:end], heads) for start, end in spans]
-    for first in range(0, length, TILE):
-        last = min(first + TILE, length)
-        mean = _RunningMean(kernel, cutoff, [x[:, first:last] for x in (flat[0], flat[2])], heads)
-        ball = _ball(kernel, flat[0][:, first:last], heads)
-        for (start, end), other in zip(spans, balls, strict=True):
-            if start >= before + last:
-                break
-            end = min(end, before + last)
-            # a block that has some query's own key is never skipped
-            offset = before + first - start
-            own = end > before + first
-            near = None if own else _within(kernel, cutoff, ball, other, heads)
-            mean.add([x[:, start:end] for x in (flat[1], flat[3], flat[4])], near, offset)
-        y[:, first:last] = mean.value().to(y.dtype)
-    return y.unflatten(0, (batch, count))
+    """`general_attention` for a hard radius in tiles (`tiles.py`); no gradient."""
+    tiled = q.shape[2] > 1 and not torch.compiler.is_compiling()
+    form = kernel.tile_form(q, k, cutoff.radius.square()) if tiled else None
+    if form is None:
+        return general_attention(kernel, cutoff, q, k, m, log_m, v)
+    u = with_masses(v, log_m.exp()).flatten(0, 1)
+    return tiled_attention(form, u, keys_in_reach(kernel, cutoff, q, k)).unflatten(0, q.shape[:2])
 
 
-class _RunningMean:
-    """A running weighted mean of values for one block of queries, (N, S, .)."""
+def keys_in_reach(kernel: Kernel, cutoff: RadiusCutoff, q: Tensor, k: Tensor) -> Tensor | None:
+    """(N, blocks, L) bool: keys within the radius of a ball around a block's queries.
 
-    def __init__(
-        self, kernel: Kernel, cutoff: RadiusCutoff, given: list[Tensor], heads: Tensor
-    ) -> None:
-        self.kernel, self.heads = kernel, heads
-        self.q, self.m = given
-        self.square = cutoff.radius.square()[heads][:, None, None]
-        self.top = torch.full_like(self.m, float("-inf"))
-        self.total = torch.zeros_like(self.m)
-        self.values: Tensor | None = None
-
-    def add(self, given: list[Tensor], near: Tensor | None, offset: int) -> None:
-        """Add a block of keys for the rows `near`, (n,) int64 (None: all of them).
-
-        `offset`: index of the first query's own key in the block; past its end where the whole
-        block is in the past.
-        """
-        if self.values is None:
-            self.values = (
-                torch.zeros_like(given[2][:, :1]).to(self.m.dtype).repeat(1, self.q.shape[1], 1)
-            )
-        if near is not None and not len(near):
-            return
-        pick = (lambda x: x) if near is None else (lambda x: x[near])
-        k, log_m, v = map(pick, given)
-        heads = pick(self.heads)
-        squared = self.kernel.squared(pick(self.q), k, heads)
-        score = self.kernel.score(squared, pick(self.m), log_m, heads)
-        cut = squared > pick(self.square)
-        if offset < k.shape[1]:
-            place = torch.arange(k.shape[1], device=k.device)
-            own = offset + torch.arange(self.q.shape[1], device=k.device)[:, None]
-            cut = (cut & (place != own)) | (place > own)
-        score = score.masked_fill(cut, float("-inf"))
-        old = pick(self.top)
-        top = torch.maximum(old, score.amax(-1, keepdim=True))
-        # a row without any key so far has no maximum: any finite one will do
-        shift = top.clamp_min(torch.finfo(top.dtype).min)
-        w, keep = (score - shift).exp(), (old - shift).exp()
-        with torch.autocast(v.device.type, enabled=False):
-            values = keep * pick(self.values) + w @ v.to(w.dtype)
-        total = keep * pick(self.total) + w.sum(-1, keepdim=True)
-        if near is None:
-            self.top, self.total, self.values = top, total, values
-        else:
-            self.top[near], self.total[near], self.values[near] = top, total, values
-
-    def value(self) -> Tensor:
-        assert self.values is not None
-        return self.values / self.total
-
-
-Ball = tuple[Tensor, Tensor]  # centres (N, 1, d) and radii (N, 1, 1)
-
-
-def _ball(kernel: Kernel, points: Tensor, heads: Tensor) -> Ball:
-    """A ball that holds each row's points (N, S, d)."""
-    centre = points.mean(1, keepdim=True)
-    away = kernel.length(kernel.squared(centre, points, heads), heads)
-    return centre, away.amax(-1, keepdim=True)
-
-
-def _within(kernel: Kernel, cutoff: RadiusCutoff, a: Ball, b: Ball, heads: Tensor) -> Tensor:
-    """Indices (n,) of the rows in which points of the two balls may be within the radius."""
-    apart = kernel.length(kernel.squared(a[0], b[0], heads), heads) - a[1] - b[1]
+    By the triangle inequality no other key is within the radius of one of them. None where that
+    would save little, judged by a sample of the keys, and on GPUs, which would wait for the counts.
+    """
+    if q.device.type != "cpu" or k.shape[2] <= tiles.KEYS:
+        return None
+    batch, count, queries, _ = q.shape
+    heads = torch.arange(count).repeat(batch)
+    blocks = -(-queries // tiles.QUERIES)
+    # the last block is filled up with its last query
+    place = torch.arange(blocks * tiles.QUERIES).clamp_max(queries - 1)
+    points = q.flatten(0, 1)[:, place].unflatten(1, (blocks, tiles.QUERIES))
+    centre = points.mean(2)  # (N, blocks, d)
+    every = heads.repeat_interleave(blocks)
+    inside = kernel.squared(centre.flatten(0, 1).unsqueeze(1), points.flatten(0, 1), every)
+    ball = kernel.length(inside, every).amax(-1).view(-1, blocks, 1)
     limit = kernel.length(cutoff.radius.square()[heads][:, None, None], heads)
-    # a margin of a thousandth for rounding in the balls
-    return (apart <= 1.001 * limit + 0.001).flatten().nonzero().flatten()
+
+    def near(keys: Tensor) -> Tensor:
+        away = kernel.length(kernel.squared(centre, keys, heads), heads)
+        # a margin of a thousandth for rounding in the balls
+        return away - ball <= 1.001 * limit + 0.001
+
+    keys = k.flatten(0, 1)
+    if (
+        keys.shape[1] > 16 * SAMPLE
+        and near(keys[:, :: keys.shape[1] // SAMPLE]).double().mean() > USEFUL
+    ):
+        return None
+    return near(keys)
 
 
 def _past(score: Tensor) -> Tensor:
     """(S, L), true where a key is not after the query; the queries are the last S positions."""
     rows, columns = score.shape[-2:]
     return torch.ones(rows, columns, dtype=torch.bool, device=score.device).tril(columns - rows)
+
+
+def _itself(pairs: Tensor) -> Tensor:
+    """(..., S, L) -> a view of the entries in which key and query are the same token, (..., S)."""
+    return pairs.diagonal(pairs.shape[-1] - pairs.shape[-2], -2, -1)
 
 
 def _diagonal(score: Tensor) -> Tensor:
