@@ -133,6 +133,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo bench decode --models vanilla,mamba",
         "holo bench decode --models vanilla,mamba --markdown",
     ),
+    "bench guard": (
+        "holo bench guard",
+        "holo bench guard --no-compile --seconds 60",
+        "holo bench guard --update --baseline mine.json",
+    ),
 }
 
 # Typer writes "[default: 5]"; option texts of this project write "(default: 5)".
