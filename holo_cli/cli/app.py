@@ -28,6 +28,7 @@ from holo_cli.cli import (
     new_model,
     prepare,
     resume,
+    runs,
     serve,
     train,
     visualize,
@@ -82,4 +83,5 @@ app.command("compress")(compress.compress)
 app.command("decompress")(compress.decompress)
 app.command("visualize")(visualize.visualize)
 app.command("eval")(eval.evaluate)
+app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")
