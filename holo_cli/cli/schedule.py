@@ -23,11 +23,12 @@ def fitted(
 ) -> tuple[Resolved, float | None]:
     """The config with a schedule that fits, and the seconds that the run takes.
 
-    With a time limit the schedule has the steps that fit it, so that its cooldown happens. Without
-    a preset and a number of steps, a first try, it has those that fit FIRST_RUN. A schedule never
-    becomes longer. The seconds are None where nothing is measured: a run of a few steps, and one of
-    several processes, which must agree on their schedule. `sizes` are the vocabulary and the tokens
-    of validation; None: those of the data.
+    With a time limit the schedule has the steps that fit it, so that its cooldown happens; a number
+    of steps that was asked for stays, as for a run in several jobs, and a note says what fits.
+    Without a preset and a number of steps, a first try, it has those that fit FIRST_RUN. A schedule
+    never becomes longer. The seconds are None where nothing is measured: a run of a few steps, and
+    one of several processes, which must agree on their schedule. `sizes` are the vocabulary and the
+    tokens of validation; None: those of the data.
     """
     from holo_cli.training.distributed import processes
 
@@ -43,11 +44,17 @@ def fitted(
     from holo_cli.training.step_time import measure_step
 
     measured = measure_step(resolved, vocab_size, force=force)
-    first = resolved.provenance["preset"] == "default" and _is_open(resolved, "training.steps")
+    free = _is_open(resolved, "training.steps")
     if config.time_limit is not None:
-        fits = MARGIN * config.time_limit / measured.step
-        resolved = shorter(resolved, fits, "what fits --time-limit", out)
-    elif first:
+        fits = max(1, int(MARGIN * config.time_limit / measured.step))
+        if free:
+            resolved = shorter(resolved, fits, "what fits --time-limit", out)
+        elif fits < config.steps:
+            out.note(
+                f"About {fits:,} of {config.steps:,} steps fit --time-limit here: the run ends "
+                "before its cooldown. Without --steps the schedule fits the limit."
+            )
+    elif free and resolved.provenance["preset"] == "default":
         resolved = shorter(resolved, FIRST_RUN / measured.step, "what fits a first run", out)
         if resolved.training.steps < config.steps:
             out.note(f"--steps {config.steps} trains the whole schedule.")

@@ -46,6 +46,18 @@ def test_a_time_limit_shortens_the_schedule_with_its_warmup_and_evaluations() ->
     assert resolved.provenance["training.steps"] == "what fits --time-limit"
 
 
+def test_steps_that_were_asked_for_stay_and_a_note_says_what_fits(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    keys = {"training.time_limit": 100, "training.steps": 300}
+    resolved, seconds = schedule.fitted(
+        resolve("vanilla", "tiny", flags=keys, env={}), Output(), sizes=SIZES
+    )
+    assert resolved.training.steps == 300
+    assert seconds == pytest.approx(100 + 2 * 1)
+    assert "About 95 of 300 steps fit --time-limit here" in capsys.readouterr().err
+
+
 def test_evaluations_that_were_asked_for_stay() -> None:
     assert fitted(time_limit=100, eval_every=70)[0].training.eval_every == 70
 
