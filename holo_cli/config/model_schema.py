@@ -178,3 +178,16 @@ class BackboneConfig(ModelConfig):
 
 
 Recipe = Literal["modern", "classic"]
+
+
+class UnrotatedConfig(BackboneConfig):
+    """A backbone whose mixer knows the order of tokens without rotary positions: by its decay."""
+
+    rope_fraction: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the dimensions of keys and queries that is rotated by position; the "
+        "published form has none",
+        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
+    )

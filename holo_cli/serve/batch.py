@@ -14,7 +14,7 @@ Legend: R rows of a group, V vocabulary, C width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -86,12 +86,7 @@ class Batch:
                 scores, cache = scored_prompt(self.engine, row.ids, row.job.logprobs)
                 row.emit(scores=tuple(scores))
             else:
-                known = self.prefixes.find(row.ids) if row.job.keep else None
-                cache = self.engine.prefill(row.ids, [] if known is None else [known])
-                if known is not None:
-                    row.cached_tokens, row.mixed = len(known.ids), True
-                if row.job.keep:
-                    self.prefixes.keep(cache)
+                cache = self._prefilled(row)
             self.counts.prompt_tokens += len(row.ids)
             self.counts.cached_tokens += row.cached_tokens
             if row.job.nothing_new:
@@ -101,6 +96,21 @@ class Batch:
                 self.groups.append(Group([row], cache.state, cache.logits, cache.hidden))
 
         self._guarded([row], read)
+
+    def _prefilled(self, row: Row) -> PrefixCache:
+        """The state after a row's prompt, from a kept one where there is one."""
+        job = row.job
+        if job.prompt is not None and list(job.prompt.ids) == row.ids:
+            return job.prompt  # another answer to the same prompt: read once, as alone
+        known = self.prefixes.find(row.ids) if job.keep else None
+        cache = self.engine.prefill(row.ids, [] if known is None else [known])
+        if known is not None:
+            row.cached_tokens, row.mixed = len(known.ids), True
+        elif len(job.rows) > 1:
+            job.prompt = cache
+        if job.keep:
+            self.prefixes.keep(cache)
+        return cache
 
     def step(self) -> None:
         """One more token for every row."""
@@ -143,8 +153,7 @@ class Batch:
         """The next token of each row: drawn, shown, and its end noticed."""
         alike: dict[SamplingConfig, list[int]] = {}
         for place, row in enumerate(group.rows):
-            rules = replace(row.job.sampling, seed=None, stop=(), max_new_tokens=1)
-            alike.setdefault(rules, []).append(place)
+            alike.setdefault(row.job.rules, []).append(place)
         for rules, places in alike.items():
             rows = [group.rows[place] for place in places]
             raw = group.logits[places]

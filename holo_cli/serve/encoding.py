@@ -14,6 +14,8 @@ from holo_cli.serve.refusal import Refusal
 from holo_cli.serve.requests import Message
 from holo_cli.wording import counted
 
+MOST_TOKENS = 32_768  # of a prompt, where the model has no limit of its own
+
 
 def prompt_ids(loaded: LoadedModel, prompt: str | list[int], lang: str | None) -> list[int]:
     """The ids of one prompt. Raises Refusal for ids that the model has not, a language that it
@@ -41,8 +43,16 @@ def begins_with(loaded: LoadedModel, prompt: str, ids: Sequence[int]) -> int:
 
 
 def check_length(loaded: LoadedModel, length: int, param: str) -> None:
-    """Raises Refusal for more tokens than the model's context has."""
+    """Raises Refusal for more tokens than the model's context has, or, where it is unlimited, than
+    can be read without holding up everybody else."""
     limit = loaded.model.context_limit
+    if limit is None and length > MOST_TOKENS:
+        raise Refusal(
+            400,
+            f"The {param} has {counted(length, 'token')}, and a request may have {MOST_TOKENS}.",
+            code="context_length_exceeded",
+            param=param,
+        )
     if limit is not None and length > limit:
         raise Refusal(
             400,

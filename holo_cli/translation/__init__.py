@@ -33,6 +33,7 @@ MIN_LETTERS = 3  # with fewer a template would fit into any sentence
 NUMBER = r"[-+]?\d\S*(?: [\w²%]{1,4})*?"  # perhaps with a unit, but never a part of a sentence
 COLUMNS = re.compile(r"( {2,})")  # between the facts of a line and the columns of a help page
 BRACKETED = re.compile(r"\([^()]+\)|\[[^\[\]]+\]")
+COLON = re.compile(r"(: )")
 SEPARATORS = re.compile(r"(; |: |, )")
 WORDS = re.compile(r"[A-Za-z]{2,} +[a-z]{2,}")  # English, and no name
 QUOTES = tuple("'\"`")
@@ -92,7 +93,7 @@ class Catalogue:
 
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
         body = text.strip()
-        if not body or depth == 0 or body.startswith("$ "):  # "$ " begins a command to type
+        if not body or depth == 0 or body.startswith(("$ ", "holo ")):  # to be typed
             return text
         found = self._lead(body, depth) or self._find(body, depth, strict=True)
         if found is None and "\n" in body:
@@ -129,9 +130,19 @@ class Catalogue:
         """Facts that the code joins by commas and the like, if each is known, a name or a number.
 
         None where a piece would stay English."""
-        pieces = SEPARATORS.split(body.removesuffix("."))
+        for separators in (COLON, SEPARATORS):
+            made = self._joined(separators, body.removesuffix("."), depth)
+            if made is not None:
+                return made + ("." if body.endswith(".") else "")
+        return None
+
+    def _joined(self, separators: re.Pattern[str], body: str, depth: int) -> str | None:
+        pieces = separators.split(body)
         found = [self._find(piece, depth) for piece in pieces[::2]]
-        if len(found) == 1 or not any(found):
+        # a list of single words is one of names to type: "Known: coords, training."
+        if len(found) == 1 or not any(
+            f and " " in p for p, f in zip(pieces[::2], found, strict=True)
+        ):
             return None
         made = []
         for piece, translated in zip(pieces[::2], found, strict=True):
@@ -139,8 +150,7 @@ class Catalogue:
                 return None
             made.append(translated or piece)
         marks = [mark.replace(";", ",") for mark in pieces[1::2]]
-        ended = "." if body.endswith(".") else ""
-        return "".join(a + b for a, b in zip(made, [*marks, ended], strict=True))
+        return "".join(a + b for a, b in zip(made, [*marks, ""], strict=True))
 
     def _columns(self, text: str, depth: int) -> str:
         """Facts apart by two spaces or more; a word alone is a name, as in a list of commands."""

@@ -19,7 +19,8 @@ FORMS = {  # after a consonant, after a vowel, where the sound is unknown
 }
 CLOSING = "'\"’”)]》>`."  # not pronounced
 RIEUL = 8  # index of the final consonant ㄹ, after which (으)로 is 로
-DIGITS = {  # final consonant of 영 일 이 삼 사 오 육 칠 팔 구
+DIGITS = {  # final consonant of 퍼센트 영 일 이 삼 사 오 육 칠 팔 구
+    "%": 0,
     "0": 21, "1": RIEUL, "2": 0, "3": 16, "4": 0, "5": 0, "6": 1, "7": RIEUL, "8": RIEUL, "9": 0,
 }  # fmt: skip
 

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
     from holo_cli.models.views import Table
 
 SAID = re.compile(r'holo\.say\("([^"]+)"\)')  # words in the scripts of `assets/`
-CAPTIONS = {"title", "name", "choice"}  # keys of a figure's data whose strings are captions
+CAPTIONS = {
+    "title",
+    "name",
+    "choice",
+    "layers",
+}  # keys of a figure's data whose strings are captions
 
 
 def script_words(scripts: Iterable[str]) -> dict[str, str]:

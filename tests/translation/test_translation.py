@@ -58,6 +58,11 @@ def catalogue() -> Catalogue:
         ("Once upon a time to come", "Once upon a time to come"),
         # a value does not reach over several lines
         ("No run named x.\nfoo in y.", "x 실행이 없습니다.\nfoo in y."),
+        # facts joined by commas, if each is known, a name or a number
+        ("a.bin, 3 steps", "a.bin, 3 스텝"),
+        ("a.bin, 3 steps, of no use", "a.bin, 3 steps, of no use"),
+        ("coords, seed", "coords, seed"),
+        ("(3 steps)", "(3 스텝)"),
         # commands to type stay
         ("  $ holo 2 to 3", "  $ holo 2 to 3"),
         ("A text of the user's.", "A text of the user's."),

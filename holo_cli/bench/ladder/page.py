@@ -38,7 +38,7 @@ def sentences(summary: LadderSummary) -> list[str]:
         if entry == summary.base:
             continue
         overall = verdict_of(summary, entry)
-        gates = "; ".join(
+        gates = ". ".join(
             _gates(summary.track(entry, budget), summary) for budget in summary.budgets
         )
         head = {

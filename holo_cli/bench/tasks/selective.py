@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks.copying import Copying
 
 
-class SelectiveCopying(Task):
+class SelectiveCopying(Copying):
     """Tokens scattered among filler, and a mark: predict the tokens in their order.
 
         x    _ b _ _ d a _ _ _ c _ # b d a
@@ -23,7 +24,6 @@ class SelectiveCopying(Task):
     """
 
     title: ClassVar[str] = "Selective copying"
-    least_vocab: ClassVar[int] = 3  # filler, mark, and one to copy
     asks: ClassVar[str] = "Tokens are scattered among filler; repeat them in their order."
 
     def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
@@ -33,13 +33,3 @@ class SelectiveCopying(Task):
         x[-items] = 1
         x[len(x) - items + 1 :] = string[:-1]
         y[-items:] = string
-
-    def least_length(self, items: int) -> int:
-        return 2 * items
-
-    def most_items(self) -> int:
-        return 1 << 30
-
-    @property
-    def chance(self) -> float:
-        return 1 / (self.vocab_size - 2)

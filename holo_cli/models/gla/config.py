@@ -6,24 +6,16 @@ from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import UnrotatedConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
-class Config(BackboneConfig):
+class Config(UnrotatedConfig):
     """Gated linear attention (Yang et al. 2023). The order of tokens enters by the decay, unless
     `rope_fraction` rotates keys and queries."""
 
     mechanism: ClassVar[str] = "gated linear attention: a matrix state that fades per channel"
 
-    rope_fraction: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the dimensions of keys and queries that is rotated by position; the "
-        "published form has none",
-        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
-    )
     key_ratio: float = Field(
         0.5, gt=0, le=4, description="width of a head's keys and queries, as a share of C / H",
         json_schema_extra=tunable_choices(0.25, 0.5, 1.0),

@@ -6,24 +6,16 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from holo_cli.config.model_schema import BackboneConfig
-from holo_cli.config.tunable import tunable, tunable_choices
+from holo_cli.config.model_schema import UnrotatedConfig
+from holo_cli.config.tunable import tunable
 
 
-class Config(BackboneConfig):
+class Config(UnrotatedConfig):
     """The time mixing of RWKV-7. The order of tokens enters by the decay and by the token
     shift or the convolution, unless `rope_fraction` rotates keys and queries."""
 
     mechanism: ClassVar[str] = "RWKV-7: a matrix state with decay and learning rate per channel"
 
-    rope_fraction: float = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="share of the dimensions of keys and queries that is rotated by position; the "
-        "published form has none",
-        json_schema_extra=tunable_choices(0.0, 0.5, 1.0),
-    )
     rank: int = Field(
         0,
         ge=0,

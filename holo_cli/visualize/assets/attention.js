@@ -26,7 +26,8 @@ holo.kinds.attention = (data, drawing, controls) => {
     const best = row.map((w, i) => [w, i]).sort((a, b) => b[0] - a[0]).slice(0, 3);
     const strongest = Math.max(best[0][0], 1e-9);
     const named = best.map(([w, i]) => `${tokens[i]} (${i}) ${say(w)}`).join(", ");
-    heading.textContent = `Token ${state.token}, “${tokens[state.token]}”, looks most at: ${named}. Touch another token to see what it looks at.`;
+    heading.textContent = holo.say("Token {0}, “{1}”, looks most at: {2}. Touch another token to see what it looks at.")
+      .replace("{0}", state.token).replace("{1}", () => tokens[state.token]).replace("{2}", () => named);
     buttons.forEach((button, i) => {
       const w = i < row.length ? row[i] : 0;
       button.setAttribute("aria-pressed", String(i === state.token));
@@ -53,16 +54,16 @@ holo.kinds.attention = (data, drawing, controls) => {
       z: rows.map(row => tokens.map((_, s) => s < row.length ? Math.sqrt(row[s]) : null)),
       hoverinfo: "text",
       hovertext: rows.map((row, t) => tokens.map((_, s) => s < row.length
-        ? `${holo.around(data, t)} (${t})<br>looks at<br>${holo.around(data, s)} (${s})<br>weight ${say(row[s])}` : "")),
+        ? `${holo.around(data, t)} (${t})<br>${holo.say("looks at")}<br>${holo.around(data, s)} (${s})<br>${holo.say("weight")} ${say(row[s])}` : "")),
       colorscale: [[0, holo.colour("low")], [0.5, holo.colour("middle")], [1, holo.colour("high")]],
       colorbar: {
-        title: { text: "weight" }, thickness: 12, len: narrow ? 0.9 : 0.7, tickvals: marks.map(Math.sqrt), ticktext: marks.map(String), outlinewidth: 0,
-        ...(narrow ? { orientation: "h", y: -0.02, yanchor: "top", title: { text: "weight", side: "bottom" } } : {}),
+        title: { text: holo.say("weight") }, thickness: 12, len: narrow ? 0.9 : 0.7, tickvals: marks.map(Math.sqrt), ticktext: marks.map(String), outlinewidth: 0,
+        ...(narrow ? { orientation: "h", y: -0.02, yanchor: "top", title: { text: holo.say("weight"), side: "bottom" } } : {}),
       },
     };
     const layout = holo.layout({
-      xaxis: axis({ side: "top", tickangle: -60, constrain: "domain", title: narrow ? undefined : { text: "looked at" } }),
-      yaxis: axis({ autorange: "reversed", scaleanchor: "x", constrain: "domain", title: narrow ? undefined : { text: "looking" } }),
+      xaxis: axis({ side: "top", tickangle: -60, constrain: "domain", title: narrow ? undefined : { text: holo.say("looked at") } }),
+      yaxis: axis({ autorange: "reversed", scaleanchor: "x", constrain: "domain", title: narrow ? undefined : { text: holo.say("looking") } }),
       margin: narrow ? { l: 55, r: 5, t: 60, b: 40 } : { l: 100, r: 10, t: 100, b: 10 },
     });
     Plotly.react(plot, [trace], layout, holo.config("zoom2d", "pan2d", "resetScale2d"));

@@ -6,6 +6,7 @@ holo.kinds.coords = (data, drawing, controls) => {
   const plot = holo.plot(drawing, holo.say("Tokens in three dimensions. The numbers are in the tables below."));
   const webgl = ["webgl2", "webgl"].some(kind => document.createElement("canvas").getContext(kind));
   const known = [...new Set(languages)];
+  const words = { position: holo.say("position"), language: holo.say("language"), mass: holo.say("mass") };
   const colours = ["position", ...(known.length > 1 ? ["language"] : []), ...(mass ? ["mass"] : [])];
   const last = layers.length - 1;
   const state = {
@@ -46,9 +47,9 @@ holo.kinds.coords = (data, drawing, controls) => {
     textfont: { size: 12, color: holo.colour("text") },
     hoverinfo: "text",
     hovertext: chosen.map(i => {
-      const weight = mass ? "<br>mass " + mass[state.layer][i] : "";
+      const weight = mass ? `<br>${words.mass} ` + mass[state.layer][i] : "";
       const language = languages[i] ? "<br>" + holo.plain(languages[i]) : "";
-      return hover[i] + "<br>position " + i + language + weight;
+      return hover[i] + `<br>${words.position} ` + i + language + weight;
     }),
     marker: { size: sizes(chosen), opacity: 0.95, line: { width: 1, color: holo.colour("card") }, ...marker },
   }, chosen);
@@ -68,8 +69,8 @@ holo.kinds.coords = (data, drawing, controls) => {
     }
     const narrow = plot.clientWidth < 600;
     const bar = narrow
-      ? { orientation: "h", y: -0.02, yanchor: "top", len: 0.9, thickness: 10, title: { text: state.colour, side: "top" } }
-      : { thickness: 12, len: 0.6, title: { text: state.colour } };
+      ? { orientation: "h", y: -0.02, yanchor: "top", len: 0.9, thickness: 10, title: { text: words[state.colour], side: "top" } }
+      : { thickness: 12, len: 0.6, title: { text: words[state.colour] } };
     const values = state.colour === "mass" ? mass[state.layer] : all;
     const scale = holo.dark.matches ? "Viridis" : [[0, "#fba238"], [0.5, "#c43e7c"], [1, "#2d1160"]];
     const range = state.colour === "mass" ? { cmin: 0, cmax: heaviest } : {};
@@ -77,7 +78,7 @@ holo.kinds.coords = (data, drawing, controls) => {
   };
 
   const axes = () => [0, 1, 2].map(i => holo.axis({
-    title: { text: plot.clientWidth < 600 ? `axis ${i + 1}` : `axis ${i + 1} (${(100 * data.explained[i]).toFixed(1)} %)` },
+    title: { text: plot.clientWidth < 600 ? `${holo.say("axis")} ${i + 1}` : `${holo.say("axis")} ${i + 1} (${(100 * data.explained[i]).toFixed(1)} %)` },
     range: [middle[i] - reach[i], middle[i] + reach[i]],
     showspikes: false, backgroundcolor: "rgba(0,0,0,0)", showbackground: false, zeroline: false,
     tickfont: { size: 11 }, nticks: 5,
@@ -139,12 +140,12 @@ holo.kinds.coords = (data, drawing, controls) => {
     playing = setInterval(() => state.layer === last ? stop() : go(state.layer + 1), 1000);
   });
   controls.append(play);
-  const colour = holo.select(controls, holo.say("Colour"), colours, i => { state.colour = colours[i]; draw(); });
+  const colour = holo.select(controls, holo.say("Colour"), colours.map(name => words[name]), i => { state.colour = colours[i]; draw(); });
   colour.value = String(colours.indexOf(state.colour));
-  holo.checkbox(controls, "labels", state.labels, on => { state.labels = on; draw(); });
-  holo.checkbox(controls, "lines in reading order", state.lines, on => { state.lines = on; draw(); });
+  holo.checkbox(controls, holo.say("labels"), state.labels, on => { state.labels = on; draw(); });
+  holo.checkbox(controls, holo.say("lines in reading order"), state.lines, on => { state.lines = on; draw(); });
   if (webgl) {
-    holo.checkbox(controls, "flat", false, on => {
+    holo.checkbox(controls, holo.say("flat"), false, on => {
       state.flat = on;
       Plotly.purge(plot);
       draw();

@@ -131,10 +131,13 @@ def test_the_tables_of_fresh_seeds_are_printed_again(rows: str, plan: str) -> No
         assert list(printed[name]) in lines
 
 
-def test_the_table_against_canon_layers_is_printed_again() -> None:
+@pytest.mark.parametrize(
+    ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
+)
+def test_the_tables_against_canon_layers_are_printed_again(rows: str, plan: str) -> None:
     names = ["vanilla-canon", "vanilla", "ngt", "mamba-3"]
-    chosen = named_plan("1m-bpe").select(names).changed({"first_seed": 4, "seeds": 4})
-    printed = report(RESULTS / "rows" / "1m-docs.jsonl", chosen)
+    chosen = named_plan(plan).select(names).changed({"first_seed": 4, "seeds": 4})
+    printed = report(RESULTS / "rows" / rows, chosen)
     lines = committed("models.md")
     for name in names:
         assert list(printed[name]) in lines
