@@ -39,7 +39,7 @@ def timed(root: Path, arguments: list[str], limit: float = 120.0) -> tuple[float
     before = os.times()
     started = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "holo_cli", *arguments],
+        [sys.executable, "-P", "-m", "holo_cli", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
     assert process.stdout is not None

@@ -22,7 +22,7 @@ SKIPPED = {"data", "checkpoints", "runs", "pages", "build", "dist"}  # outputs, 
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 # An explanation that lists no flags: what it names is still checked to exist.
 WITHOUT_FLAGS_TABLE = {"visualize", "bench"}
-GROUPS = ("bench",)  # commands that have commands
+GROUPS = ("bench", "runs")  # commands that have commands
 
 
 def pages() -> list[Path]:

@@ -6,6 +6,7 @@ The lock is on the file `checkpoints/.RUN.lock`, which names its last holder and
 from __future__ import annotations
 
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,13 +15,27 @@ from filelock import Timeout
 
 from holo_cli.checkpoint.find import check_run_name
 from holo_cli.errors import CheckpointError
-from holo_cli.files import file_lock
+from holo_cli.files import file_lock, try_lock
 
 
 def _write_holder(descriptor: int) -> None:
     started = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"process {os.getpid()} since {started}".encode())
+
+
+def is_locked(root: Path, run: str) -> bool:
+    """Whether a process holds the run's lock at this moment. Writes nothing."""
+    try:
+        with (Path(root) / f".{run}.lock").open("rb") as file:
+            file.read(1)  # on Windows a locked file cannot be read
+            return not try_lock(file)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return sys.platform == "win32"
+    except OSError:  # a disk without locks, where no run can be trained
+        return False
 
 
 class RunLock:

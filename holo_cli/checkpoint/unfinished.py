@@ -35,8 +35,8 @@ def unfinished_runs(root: Path = CHECKPOINTS, steps: int | None = None) -> list[
             header = read_header(files["last"])
         except CheckpointError:
             continue
-        total = _steps(header) if steps is None else steps
-        if header.kind == "last" and header.step < total and not _ended(header):
+        total = planned_steps(header) if steps is None else steps
+        if header.kind == "last" and header.step < total and not has_ended(header):
             found.append(Unfinished(run, header.step, total, files["last"]))
     return found
 
@@ -46,11 +46,12 @@ def _training(header: Header, key: str) -> float:
     return value if isinstance(value, int | float) else 0
 
 
-def _steps(header: Header) -> int:
+def planned_steps(header: Header) -> int:
+    """Steps of the run's schedule; 0 where the header has none."""
     return int(_training(header, "steps"))
 
 
-def _ended(header: Header) -> bool:
+def has_ended(header: Header) -> bool:
     """Whether --target-loss or --time-limit ended it: it would end again at once."""
     target, limit = _training(header, "target_loss"), _training(header, "time_limit")
     loss, seconds = header.losses.val, header.state.get("train_seconds")

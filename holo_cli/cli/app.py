@@ -17,6 +17,7 @@ from holo_cli.cli import (
     bench,
     chat,
     check,
+    compare,
     compress,
     datasets,
     demo,
@@ -28,6 +29,7 @@ from holo_cli.cli import (
     new_model,
     prepare,
     resume,
+    runs,
     serve,
     train,
     visualize,
@@ -78,8 +80,10 @@ app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("compare")(compare.compare)
 app.command("compress")(compress.compress)
 app.command("decompress")(compress.decompress)
 app.command("visualize")(visualize.visualize)
 app.command("eval")(eval.evaluate)
+app.add_typer(runs.app, name="runs")
 app.add_typer(bench.app, name="bench")

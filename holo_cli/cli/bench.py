@@ -9,6 +9,7 @@ from holo_cli.cli import (
     bench_brain,
     bench_compare,
     bench_controls,
+    bench_guard,
     bench_ladder,
     bench_recall,
     bench_speed,
@@ -31,3 +32,4 @@ app.command("brain")(bench_brain.brain)
 app.command("speed")(bench_speed.speed)
 app.command("scaling")(bench_speed.scaling)
 app.command("decode")(bench_speed.decode)
+app.command("guard")(bench_guard.guard)

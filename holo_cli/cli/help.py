@@ -65,6 +65,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo export my-run --to weights --out my-run.safetensors",
         "holo export my-run --to hf --out my-run-hf",
     ),
+    "compare": (
+        "holo compare my-run other-run",
+        'holo compare my-run other-run --prompt "One day" --out pages/two.html',
+    ),
     "compress": (
         "holo compress book.txt -c my-run",
         "holo compress book.txt -c my-run --chunk-size 8192 --json",
@@ -73,6 +77,18 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo decompress book.txt.holoz",
         "holo decompress book.txt.holoz -c my-run --out again.txt",
     ),
+    "runs": ("holo runs", "holo runs show my-run", "holo runs delete my-run --yes"),
+    "runs list": ("holo runs list", "holo runs list --json"),
+    "runs show": ("holo runs show my-run", "holo runs show my-run -v"),
+    "runs compare": (
+        "holo runs compare my-run other-run",
+        "holo runs compare a b c --json",
+    ),
+    "runs rename": (
+        "holo runs rename my-run my-first-run",
+        "holo runs rename vanilla-stories night --json",
+    ),
+    "runs delete": ("holo runs delete my-run", "holo runs delete my-run other-run --yes"),
     "visualize": (
         'holo visualize attention my-run --text "The fox ran to the river."',
         "holo visualize coords -c my-run --open",
@@ -120,6 +136,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench decode": (
         "holo bench decode --models vanilla,mamba",
         "holo bench decode --models vanilla,mamba --markdown",
+    ),
+    "bench guard": (
+        "holo bench guard",
+        "holo bench guard --no-compile --seconds 60",
+        "holo bench guard --update --baseline mine.json",
     ),
 }
 
@@ -236,7 +257,8 @@ class App(typer.Typer):
 
     def __init__(self, **settings: Any) -> None:
         # Plain help: fast, and the same in every terminal and pipe.
-        super().__init__(cls=Group, rich_markup_mode=None, no_args_is_help=True, **settings)
+        settings = {"cls": Group, "rich_markup_mode": None, "no_args_is_help": True} | settings
+        super().__init__(**settings)
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         return super().command(name, cls=Command, **settings)

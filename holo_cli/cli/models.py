@@ -10,6 +10,7 @@ from holo_cli import registry
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, size
 from holo_cli.errors import ModelError
+from holo_cli.imports import no_collections
 from holo_cli.names import quoted
 from holo_cli.plugins import is_file
 from holo_cli.translation import translate
@@ -138,18 +139,18 @@ def costs(
     """
     import dataclasses
 
-    import torch
-
-    from holo_cli.config.resolve import resolve
-    from holo_cli.registry import build_model, preset_names
-    from holo_cli.training.row_memory import train_memory_bytes
+    with no_collections():
+        from holo_cli.checkpoint.rebuild import shapes_only
+        from holo_cli.config.resolve import resolve
+        from holo_cli.registry import preset_names
+        from holo_cli.training.row_memory import train_memory_bytes
 
     found = {}
     presets: list[str | None] = [*preset_names(name)]
     for preset in presets or [None]:
         resolved = resolve(name, preset, recipe, flags={"model.vocab_size": vocab_size}, env={})
-        with torch.device("meta"):  # shapes only: a preset of any size, in no memory
-            model = build_model(name, resolved.model)
+        # a preset of any size, in no memory; drawing weights would import torch's compiler
+        model = shapes_only(name, resolved.model)
         described = model.describe()
         memory = train_memory_bytes(resolved, vocab_size, model, measure=measure)
         found[preset or "defaults"] = {

@@ -167,3 +167,6 @@ class Scheduler:
         """Drops what is remembered of a job that is over."""
         with self._wake:
             self._of.pop(job.number, None)
+        # a job and its rows name each other: taken apart, their tensors are freed at once
+        job.prompt = None
+        job.rows = []

@@ -10,6 +10,8 @@ import pytest
 from holo_cli.cli.help import EXAMPLES
 from tests.cli.conftest import Holo
 
+GROUPS = ("bench", "runs")
+
 
 def commands(holo: Holo, *group: str) -> list[str]:
     listed = holo(*group, "--help").out.partition("Commands:")[2]
@@ -17,8 +19,8 @@ def commands(holo: Holo, *group: str) -> list[str]:
 
 
 def test_every_command_has_examples_and_every_example_a_command(holo: Holo) -> None:
-    bench = [f"bench {name}" for name in commands(holo, "bench")]
-    assert set(EXAMPLES) == {"", *commands(holo), *bench}
+    grouped = [f"{group} {name}" for group in GROUPS for name in commands(holo, group)]
+    assert set(EXAMPLES) == {"", *commands(holo), *grouped}
 
 
 @pytest.mark.parametrize("path", EXAMPLES)
@@ -37,7 +39,7 @@ def test_help_ends_with_two_or_three_examples(holo: Holo, path: str) -> None:
 @pytest.mark.parametrize("example", [e for examples in EXAMPLES.values() for e in examples])
 def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
     _, *words = shlex.split(example)
-    path = words[: 1 + (words[0] == "bench")]
+    path = words[: 1 + (words[0] in GROUPS and len(words) > 1)]
     ran = holo(*path, "--help")
     assert ran.code == 0
     known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out.partition("Examples:")[0])

@@ -83,8 +83,8 @@ def test_the_key_holds_everything_but_the_vocabulary() -> None:
     assert len(others | {key}) == 5
 
 
-def test_generating_imports_nothing_that_few_calls_need() -> None:
-    """What `holo generate` imports without --memory, --exit-threshold and --num-samples."""
+def test_nothing_is_imported_that_few_calls_need() -> None:
+    """`holo generate` without --memory, --exit-threshold and --num-samples; `holo models`."""
     code = (
         "import sys, holo_cli.cli.generate, holo_cli.cli.compute\n"
         "import holo_cli.inference.generation.loaded_model, holo_cli.checkpoint.rebuild\n"
@@ -93,8 +93,14 @@ def test_generating_imports_nothing_that_few_calls_need() -> None:
         "        'holo_cli.inference.chat.conversation_memory', 'torch._dynamo', 'sympy')\n"
         "print(*(name for name in late if name in sys.modules))"
     )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    costs = (
+        "import sys\nfrom holo_cli.cli.models import costs\ncosts('vanilla', 300, None)\n"
+        "print(*(name for name in ('torch._dynamo', 'sympy') if name in sys.modules))"
     )
-    assert ran.stdout.split() == []
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for program in (code, costs):
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True, text=True, env=environment, check=True,
+        )  # fmt: skip
+        assert ran.stdout.split() == []

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.models import oracle
-from holo_cli.models.holographic.binding import PhasorBinding
+from holo_cli.models.holographic.binding import FeatureBinding, PhasorBinding
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.fftconv import FFTConv
 from holo_cli.models.holographic.legacy_binding import LegacyBinding
@@ -207,6 +207,7 @@ def _phasor_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Te
         q, k = (
             torch.stack([w @ (points[side, h] @ x) for w in table[r]]) + turn for side in (0, 1)
         )
+        assert isinstance(memory.binding, FeatureBinding)
         q = q + 8 * memory.binding.offset[r, h]
     one = torch.ones_like(turn)
     return torch.polar(one, q), torch.polar(one, k)
