@@ -28,13 +28,10 @@ from typing import Any
 import psutil
 import torch
 
-PROMPTS = (
-    "Once upon a time", "The model reads", "한국어 문서는", "설정 값은", "A", "어느 날 여우가",
-    "To train a model, first", "옛날 옛적에",
-)  # fmt: skip
-LENGTHS = (8, 24, 64, 160)
+PROMPTS = ("Once upon a time", "A", "어느 날 여우가", "옛날 옛적에")
+LENGTHS = (8, 24, 64, 120)  # tokens of a text
 GIVEN_UP = 0.1  # of the requests
-WARM_UP = 0.2  # of the time, before memory is first noted
+POINTS = 10  # at which memory is told, evenly over the time
 
 
 @dataclass(frozen=True)
@@ -199,9 +196,7 @@ async def measure(port: int, pid: int, models: list[str], asked: argparse.Namesp
         "near_ties": int(change["holo_near_ties_total"]),
         "disconnected": int(change["holo_disconnected_total"]),
         "rows_left": int(after["holo_rows_running"] + after["holo_rows_waiting"]),
-        "memory_mb_after_warm_up": round(memory[int(WARM_UP * len(memory))], 1),
-        "memory_mb_at_the_end": round(memory[-1], 1),
-        "memory_mb_most": round(max(memory), 1),
+        "memory_mb": [round(memory[n * (len(memory) - 1) // POINTS], 1) for n in range(POINTS + 1)],
         "torch": torch.__version__,
         "threads": os.environ.get("OMP_NUM_THREADS", ""),
     }

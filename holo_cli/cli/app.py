@@ -17,6 +17,7 @@ from holo_cli.cli import (
     bench,
     chat,
     check,
+    compare,
     compress,
     datasets,
     demo,
@@ -79,6 +80,7 @@ app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("compare")(compare.compare)
 app.command("compress")(compress.compress)
 app.command("decompress")(compress.decompress)
 app.command("visualize")(visualize.visualize)

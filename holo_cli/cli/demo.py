@@ -42,7 +42,10 @@ def demo(
     def show(sample: dict[str, Any]) -> None:
         out.text(f"[{sample['lang']}] {sample['prompt'] + sample['text']}\n")
 
-    plan = tour.Plan(model=model, **options.given(train_seconds=time_limit))
+    # a time that was asked for is kept
+    plan = tour.Plan(
+        model=model, patient=time_limit is None, **options.given(train_seconds=time_limit)
+    )
     with Preparing(out) as progress, Events(out.for_people()) as events:
         result = tour.run(plan, say=out.note, progress=progress, events=events, wrote=show)
     out.document(result)

@@ -1,12 +1,12 @@
-"""`holo train --dry-run`: every setting with its source, the model's size and the memory."""
+"""`holo train --dry-run`: every setting with its source, the model's size, memory and time."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.cli import train_data
-from holo_cli.cli.output import Output, count, size
+from holo_cli.cli import schedule, train_data
+from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.translation import translate
 
 if TYPE_CHECKING:
@@ -21,11 +21,12 @@ def show(resolved: Resolved, out: Output, force: bool = False) -> None:
     Raises UsageError, unless `force`, for a run that training would refuse as too large.
     """
     resolved = train_data.choose(resolved, out, prepare=False)
-    vocab_size = vocabulary(resolved, out)
+    vocab_size, val_tokens = vocabulary(resolved, out)
     from holo_cli.training.capacity import check_measured
     from holo_cli.training.memory_estimate import estimate
     from holo_cli.training.precision import pick_device
 
+    resolved, seconds = schedule.fitted(resolved, out, sizes=(vocab_size, val_tokens), force=force)
     resolved = resolved.replace({"model.vocab_size": vocab_size}, source="the tokenizer")
     estimated = estimate(resolved, vocab_size, force=force)
     growth = stages(resolved, vocab_size)
@@ -40,6 +41,7 @@ def show(resolved: Resolved, out: Output, force: bool = False) -> None:
                 for key, value in values.items()
             },
             "estimate": estimated,
+            "expected_seconds": seconds,
         }
         | ({"stages": growth} if growth else {})
     )
@@ -50,7 +52,10 @@ def show(resolved: Resolved, out: Output, force: bool = False) -> None:
     ]
     out.table(("key", "value", "from"), rows, literal=True)
     out.text("")
-    out.facts((label(name), readable(name, value)) for name, value in estimated.items())
+    facts = [(label(name), readable(name, value)) for name, value in estimated.items()]
+    if seconds is not None:
+        facts.append(("time to train", duration(seconds)))
+    out.facts(facts)
     if growth:
         out.text("")
         shown = [
@@ -78,15 +83,16 @@ def stages(resolved: Resolved, vocab_size: int) -> list[dict[str, int]]:
     return rows
 
 
-def vocabulary(resolved: Resolved, out: Output) -> int:
-    """The vocabulary size of the data's tokenizer, or the default size if nothing is prepared
-    yet."""
+def vocabulary(resolved: Resolved, out: Output) -> tuple[int, int]:
+    """The vocabulary size of the data's tokenizer and the validation tokens; if nothing is prepared
+    yet, the default size and no tokens."""
     if not (resolved.data.path or resolved.data.sets):
         out.note(f"No prepared set yet: assuming a vocabulary of {ASSUMED_VOCABULARY:,} tokens.")
-        return ASSUMED_VOCABULARY
+        return ASSUMED_VOCABULARY, 0
     from holo_cli.data.combined import open_data
 
-    return int(open_data(resolved.data, verify=False).tokenizer.vocab_size)
+    data = open_data(resolved.data, verify=False)
+    return data.tokenizer.vocab_size, data.token_count("val")
 
 
 def label(name: str) -> str:

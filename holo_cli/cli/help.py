@@ -65,6 +65,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo export my-run --to weights --out my-run.safetensors",
         "holo export my-run --to hf --out my-run-hf",
     ),
+    "compare": (
+        "holo compare my-run other-run",
+        'holo compare my-run other-run --prompt "One day" --out pages/two.html',
+    ),
     "compress": (
         "holo compress book.txt -c my-run",
         "holo compress book.txt -c my-run --chunk-size 8192 --json",

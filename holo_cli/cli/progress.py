@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.cli.output import Output, count, duration, is_terminal, size
+from holo_cli.cli.schedule import time_fact
 from holo_cli.printable import message, one_line, printable, unguarded
 from holo_cli.translation import translate
 from holo_cli.wording import counted
@@ -87,8 +88,18 @@ class Events:
                 f"{EMPTY}{name}  val loss {one['val_loss']:.4f}  {one['bpb']:.3f} bits per byte"
             )
         if event.get("sample"):
-            for line in str(event["sample"]).split("\n"):
-                self._say(EMPTY + line, literal=True)
+            self._sample(event)
+
+    def _on_sample(self, event: Mapping[str, Any]) -> None:
+        if not self.out.json:
+            self._say(
+                f"step {event['step']}  first sample, from a model that has only begun to learn:"
+            )
+            self._sample(event)
+
+    def _sample(self, event: Mapping[str, Any]) -> None:
+        for line in str(event["sample"]).split("\n"):
+            self._say(EMPTY + line, literal=True)
 
     def _on_warning(self, event: Mapping[str, Any]) -> None:
         self._say("Warning: " + str(event["message"]), always=True)
@@ -120,6 +131,8 @@ def start_line(event: Mapping[str, Any]) -> str:
         facts.append("from {run} (step {step})".format(**event["origin"]))
     if event.get("memory_bytes"):
         facts.append(f"memory about {size(event['memory_bytes'])}")
+    if event.get("expected_seconds") is not None:
+        facts.append(time_fact(event["expected_seconds"]))
     name = f"Run {event['run']}" if event.get("run") else "Training"
     return f"{name}: {', '.join(map(translate, facts))}" if facts else name
 

@@ -14,7 +14,7 @@ Legend: R rows of a group, V vocabulary, C width.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ class Batch:
         cache = self.engine.prefill(row.ids, [] if known is None else [known])
         if known is not None:
             row.cached_tokens, row.mixed = len(known.ids), True
-        else:
+        elif len(job.rows) > 1:
             job.prompt = cache
         if job.keep:
             self.prefixes.keep(cache)
@@ -153,8 +153,7 @@ class Batch:
         """The next token of each row: drawn, shown, and its end noticed."""
         alike: dict[SamplingConfig, list[int]] = {}
         for place, row in enumerate(group.rows):
-            rules = replace(row.job.sampling, seed=None, stop=(), max_new_tokens=1)
-            alike.setdefault(rules, []).append(place)
+            alike.setdefault(row.job.rules, []).append(place)
         for rules, places in alike.items():
             rows = [group.rows[place] for place in places]
             raw = group.logits[places]
@@ -269,7 +268,7 @@ class Batch:
         group.logits, group.hidden = group.logits[keep], group.hidden[keep]
 
     def _move_windows(self) -> list[Group]:
-        """Rows whose text outgrows the context read its later half anew, each alone: these."""
+        """Rows whose text outgrows the context read its later half again, each alone."""
         limit = self.loaded.model.context_limit
         if limit is None:
             return []

@@ -9,7 +9,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 
@@ -42,7 +43,7 @@ class Event:
     row: int
     text: str = ""
     scores: tuple[TokenScore, ...] = ()
-    finish: str = ""  # "stop" or "length"; "" while it goes on
+    finish: str = ""  # "stop" or "length"; "" while it runs
     refusal: Refusal | None = None
 
 
@@ -96,6 +97,11 @@ class Job:
     prompt: PrefixCache | None = None  # read last, for further answers to the same one
     number: int = field(default_factory=lambda: next(_numbers))
     _gone: threading.Event = field(default_factory=threading.Event)
+
+    @cached_property
+    def rules(self) -> SamplingConfig:
+        """The sampling without what is a row's own: rows with equal rules are drawn together."""
+        return replace(self.sampling, seed=None, stop=(), max_new_tokens=1)
 
     def cancel(self) -> None:
         """Nobody waits for the answer any longer: its rows leave at the next step."""

@@ -104,7 +104,7 @@ class Scheduler:
             self._wake.notify()
 
     def close(self) -> None:
-        """Refuses what waits; what is running goes on to its end."""
+        """Refuses what waits; running requests finish."""
         with self._wake:
             self.closing = True
             rows = self._queue.clear()
@@ -167,3 +167,6 @@ class Scheduler:
         """Drops what is remembered of a job that is over."""
         with self._wake:
             self._of.pop(job.number, None)
+        # a job and its rows name each other: taken apart, their tensors are freed at once
+        job.prompt = None
+        job.rows = []

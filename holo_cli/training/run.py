@@ -42,14 +42,16 @@ def train(
     sampler: Sampler | None = None,
     stop: StopRequest | None = None,
     start: Start | None = None,
+    expected_seconds: float | None = None,
 ) -> Event:
     """Train a new run; returns the final event (`event="done"`).
 
     `run` names it (default: model-dataset, numbered if that exists). A named run that exists is
     refused unless `force`; a run larger than the memory unless `force_memory`. With `start` the
     weights are those of a checkpoint, whose tokenizer the data must have. `stop_at` stops after
-    that step with everything saved. Raises Stopped when a signal or `stop_at` ended it, after
-    saving; DataError, UsageError and TrainingError for what cannot be trained.
+    that step with everything saved. `expected_seconds`, the caller's estimate, goes into the first
+    event. Raises Stopped when a signal or `stop_at` ended it, after saving; DataError, UsageError
+    and TrainingError for what cannot be trained.
     """
     data = open_data(resolved.data)
     if start is not None:
@@ -74,9 +76,9 @@ def train(
     if start is not None:
         load_weights(model, start, resolved)
     origins = [] if start is None else start.origins
-    return TrainingRun(resolved, data, name, model, Progress(), events, sampler, origins).run(
-        tensors=None, stop=stop, stop_at=stop_at, force_memory=force_memory
-    )
+    training = TrainingRun(resolved, data, name, model, Progress(), events, sampler, origins)
+    training.expected_seconds = expected_seconds
+    return training.run(tensors=None, stop=stop, stop_at=stop_at, force_memory=force_memory)
 
 
 def resume(

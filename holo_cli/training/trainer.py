@@ -37,6 +37,8 @@ from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.state import Progress, rng_states
 from holo_cli.training.stopping import StopRequest
 
+EARLY_SAMPLE = 20.0  # seconds of training after which a first sample is due, evaluated or not
+
 Event = dict[str, Any]
 Events = Callable[[Event], None]
 
@@ -84,6 +86,7 @@ class Trainer:
         self.batches.position = progress.windows
         self._in_step = (-1, 0)  # a step, and the scored targets in all its rows
         self.saved = progress.step or None  # the step of the last complete save
+        self._sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._logged_at = (progress.train_seconds, progress.tokens)
         self._set_model(model, optimizer)
@@ -139,6 +142,8 @@ class Trainer:
                 self._save("last")
         elif config.save_every and step % config.save_every == 0:
             self._save("last")
+        if not self._sampled and progress.train_seconds >= EARLY_SAMPLE:
+            self._early_sample()
         if not ended and step == self.stop_at and not last:
             self._save("last")
             ended = "stop-at"
@@ -319,6 +324,23 @@ class Trainer:
             | ({"aux": aux} if aux else {})
         )
 
+    def _early_sample(self) -> None:
+        """A sample without an evaluation, unless one comes soon: on a slow machine the first one is
+        minutes away. Like those of evaluations it changes nothing about training."""
+        progress, config = self.progress, self.config
+        self._sampled = True
+        left = config.eval_every - progress.step % config.eval_every
+        soon = left * progress.train_seconds / progress.step < EARLY_SAMPLE
+        if soon or not (self.sample and config.sample_tokens and self.world.is_main):
+            return
+        started = time.perf_counter()
+        text = self.sample(self.model)
+        self.model.train()
+        progress.eval_seconds += time.perf_counter() - started
+        self.events(
+            {"event": "sample", "step": progress.step, "steps": config.steps, "sample": text}
+        )
+
     def evaluate(self) -> None:
         """Loss on the whole validation set, a sample text, and a checkpoint if it is the best."""
         progress = self.progress
@@ -326,6 +348,7 @@ class Trainer:
             # only the first process evaluates; the others wait for the result
             progress.val_loss = self.world.broadcast(None)
             return
+        self._sampled = True
         started = time.perf_counter()
         calibrate(self.model, self._text, self.dtype)
         rows = self.config.eval_batch_size

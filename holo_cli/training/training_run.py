@@ -47,6 +47,7 @@ class TrainingRun:
     """A run in this process, which may be one of several processes."""
 
     world = World()
+    expected_seconds: float | None = None  # an estimate made before the run, for its first event
 
     def __init__(
         self,
@@ -175,7 +176,7 @@ class TrainingRun:
                     at_full_depth(parts, trainer.model, full, config).values()
                 ),
             }
-        filled = trainer.batches.filled
+        filled, expected = trainer.batches.filled, self.expected_seconds
         windows = config.batch_size * config.grad_accum * self.world.size
         self._event(
             {
@@ -196,6 +197,7 @@ class TrainingRun:
                 "memory_bytes": needed,
                 "available_bytes": free,
             }
+            | ({"expected_seconds": round(expected, 1)} if expected is not None else {})
             | growth
             | self._sets(config.steps * windows)
             | ({"filled": round(filled, 4)} if filled < 1 else {})

@@ -323,4 +323,9 @@ def test_demo(holo: Holo, fake: Fake, configs: Path) -> None:
     for resolved, run, force in seen["trained"]:
         assert (resolved.preset, run, force) == ("demo", "demo-vanilla", True)
     training = seen["trained"][0][0].training
-    assert (training.steps, training.time_limit) == (7, 7.5)
+    assert (training.steps, training.time_limit) == (7, 7.5)  # a time that was asked for is kept
+    # without one the text counts: 7 steps fit 115 s, and words come whole after 300
+    training = seen["trained"][1][0].training
+    assert training.steps == 300
+    assert training.time_limit == pytest.approx(1.5 * 115 * 300 / 7)
+    assert "words come whole after about 300, so training takes longer" in again.err

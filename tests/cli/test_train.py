@@ -57,8 +57,11 @@ class Trained(SimpleNamespace):
 
 
 @pytest.fixture
-def trained(fake: Fake, configs: Path) -> Trained:
+def trained(fake: Fake, configs: Path, monkeypatch: pytest.MonkeyPatch) -> Trained:
     seen = Trained(calls=[], error=None)
+    monkeypatch.setattr(
+        "holo_cli.cli.schedule.fitted", lambda resolved, out, **given: (resolved, None)
+    )
 
     def run(kind: str) -> Callable[..., dict[str, Any]]:
         def call(what: Any, *, events: Callable[[dict[str, Any]], None], **kwargs: Any) -> Any:
@@ -120,7 +123,8 @@ def test_flags_reach_the_config_with_their_names(holo: Holo, trained: Trained) -
     for key, (value, source) in flags.items():
         assert (resolved.values()[key], resolved.provenance[key]) == (value, source), key
     assert kwargs.pop("sampler") is sample_text
-    assert kwargs == {"run": "r", "stop_at": 9, "force": True, "force_memory": True, "start": None}
+    given = {"run": "r", "stop_at": 9, "force": True, "force_memory": True, "start": None}
+    assert kwargs == given | {"expected_seconds": None}
     assert "No --preset was given: using the preset 'tiny'." in ran.err
 
 
@@ -265,7 +269,8 @@ def test_dry_run_shows_every_key_with_its_origin_and_trains_nothing(
 def test_dry_run_as_json(holo: Holo, trained: Trained) -> None:
     ran = holo("train", "--model", "vanilla", "--dry-run", "--json", "-q")
     document = json.loads(ran.out)
-    assert set(document) == {"model", "preset", "recipe", "config", "estimate"}
+    keys = {"model", "preset", "recipe", "config", "estimate", "expected_seconds"}
+    assert set(document) == keys
     assert document["config"]["training.lr"] == {"value": 0.02, "from": "recipe modern"}
     assert document["estimate"]["train_bytes"] == 2e9
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import socket
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import openai
 import pytest
 
+from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.scheduler import Served
 from holo_cli.serve.server import Server
 from tests.serve.conftest import FAKES, client_of, serving
 from tests.serve.test_bad_requests import ask
@@ -151,6 +155,29 @@ def test_a_memory_budget(tmp_path: Path) -> None:
         wait_until(lambda: server.pool.entries["slow"].busy == 0)
         with pytest.raises(openai.InternalServerError, match="is gone"):
             client.completions.create(model="chain", prompt="a")
+
+
+def test_nothing_is_kept_of_an_answered_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is freed at once, not when the collector of cycles next runs."""
+    seen: list[weakref.ref[Row]] = []
+    with serving(tmp_path, "chain") as server:
+        submit = server.scheduler.submit
+
+        def noting(job: Job, served: Served) -> None:
+            seen.extend(weakref.ref(row) for row in job.rows)
+            submit(job, served)
+
+        monkeypatch.setattr(server.scheduler, "submit", noting)
+        gc.disable()
+        try:
+            for _ in range(3):
+                ask(server, "/v1/completions", {"prompt": ["a", "b"], "max_tokens": 3, "n": 2})
+            wait_until(lambda: sum(ref() is not None for ref in seen) <= 1)
+        finally:
+            gc.enable()
+    assert len(seen) == 12
 
 
 def test_metrics_are_prometheus_text(server: Server, client: openai.OpenAI) -> None:

@@ -1,0 +1,125 @@
+"""Two checkpoints on the same documents: their scores, the difference, and texts from one prompt.
+
+The difference in bits per byte is that of the sums; its interval treats documents as a sample
+(a ratio estimate with both sums over the same documents; Cochran, Sampling Techniques, 1977, 6.4).
+Legend: D documents.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from holo_cli.inference.evaluation.eval_corpus import Texts
+from holo_cli.inference.evaluation.evaluate import Result, Score
+from holo_cli.inference.generation.loaded_model import LoadedModel
+
+ENOUGH = 20  # documents for an interval
+WORDS = 6  # of a document that begin a prompt
+LONGEST = 60  # characters of such a prompt
+_READ = 200  # tokens of a document in which its first words are looked for
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Bits per byte of the second checkpoint less those of the first; `margin` is half the width
+    of the 95 % interval, None for fewer than `ENOUGH` documents."""
+
+    bpb: float
+    margin: float | None
+    documents: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What two checkpoints score in one language ("" for all of them)."""
+
+    language: str
+    a: Score
+    b: Score
+    difference: Difference | None  # None where the tokenizers read different bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        difference = None if self.difference is None else asdict(self.difference)
+        return {"a": self.a.to_dict(), "b": self.b.to_dict(), "difference": difference}
+
+
+def pairs(a: Result, b: Result) -> list[Pair]:
+    """The scores in total, then by language in the order of `a`."""
+    found = [Pair("", a.total, b.total, _difference(a, b, None))]
+    if len(a.per_language) > 1:
+        found += [
+            Pair(code, score, b.per_language[code], _difference(a, b, code))
+            for code, score in a.per_language.items()
+            if code in b.per_language
+        ]
+    return found
+
+
+def _difference(a: Result, b: Result, language: str | None) -> Difference | None:
+    nbytes = a.texts.bytes
+    if len(nbytes) != len(b.texts.bytes) or (nbytes != b.texts.bytes).any():
+        return None
+    chosen = np.ones(len(nbytes), dtype=bool)
+    if language is not None:
+        chosen = a.texts.languages == language
+    sizes = nbytes[chosen].astype(np.float64)
+    total, count = float(sizes.sum()), len(sizes)
+    if not total:
+        return None
+    nats = (b.nats - b.special_nats) - (a.nats - a.special_nats)
+    bits = nats[chosen] / math.log(2)
+    bpb = float(bits.sum()) / total
+    margin = None
+    if count >= ENOUGH:
+        rest = bits - bpb * sizes
+        margin = 1.96 * math.sqrt(count / (count - 1) * float((rest**2).sum())) / total
+    return Difference(bpb, margin, count)
+
+
+def first_words(loaded: LoadedModel, texts: Texts, most: int) -> list[tuple[str, str]]:
+    """(prompt, language): the first words of the first documents, of each language in turn.
+
+    `texts` are in the tokenizer of `loaded`.
+    """
+    by_language: dict[str, list[str]] = {}
+    start = 0
+    for end, language in zip(texts.ends.tolist(), texts.languages.tolist(), strict=True):
+        ids = texts.stream.read(start, min(end - start, _READ)).tolist()
+        start = end
+        words = loaded.tokenizer.decode(ids).split()[:WORDS]
+        prompt = " ".join(words)[:LONGEST].removesuffix("\ufffd")
+        own = by_language.setdefault(language, [])
+        if prompt and prompt not in own and len(own) < most:
+            own.append(prompt)
+    turns = [
+        (own[turn], code)
+        for turn in range(most)
+        for code, own in by_language.items()
+        if turn < len(own)
+    ]
+    return turns[:most]
+
+
+def continuations(
+    models: tuple[LoadedModel, LoadedModel],
+    prompts: list[tuple[str, str]],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **sampling: Any,
+) -> list[dict[str, str]]:
+    """{"prompt", "language", "a", "b"} for each prompt, sampled with the same seed."""
+    rows = []
+    for number, (prompt, language) in enumerate(prompts):
+        row = {"prompt": prompt, "language": language}
+        for key, loaded in zip("ab", models, strict=True):
+            known = loaded.prompts.languages or loaded.prompts.data_languages
+            text = loaded.generate(prompt, lang=language if language in known else None, **sampling)
+            assert isinstance(text, str)
+            row[key] = text
+            progress(2 * number + (key == "b") + 1, 2 * len(prompts))
+        rows.append(row)
+    return rows
