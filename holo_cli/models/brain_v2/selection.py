@@ -92,7 +92,7 @@ class Selected:
         slot = torch.arange(room, device=passes.device).expand_as(position)
         parts = (row * length + position, row, slot, position)
         flat = [part.flatten() for part in parts]
-        return Selected(*flat, counts[:, -1], length, real.flatten())
+        return Selected(flat[0], flat[1], flat[2], flat[3], counts[:, -1], length, real.flatten())
 
 
 class PackedCache:
