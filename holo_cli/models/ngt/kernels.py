@@ -118,6 +118,28 @@ class Gravity(Kernel):
 
         return TileForm(a, b.mT.contiguous(), len(eps), rising, weigh, limit)
 
+    def of_one(self, q: Tensor, k: Tensor, log_m: Tensor, v: Tensor) -> Tensor:
+        """The weighted mean for one query in few operations, for decoding; no gradient.
+
+        q (B, H, 1, d), k (B, H, L, d + 1) from `with_squares`, log_m (B, H, L, 1), v (B, H, L, e)
+        -> (B, H, 1, e).
+        """
+        batch = q.shape[0]
+        with torch.autocast(q.device.type, enabled=False):
+            q = q.flatten(0, 1)
+            eps = self.eps().to(q.dtype)
+            eps = (eps if batch == 1 else eps.repeat(batch))[:, None, None]
+            # -2 [q, -1/2] [k, |k|^2] = |k|^2 - 2 q.k
+            a = torch.cat((q, q.new_full((len(q), 1, 1), -0.5)), -1)
+            x = torch.baddbmm(_square(q) + eps, a, k.flatten(0, 1).mT, alpha=-2.0)
+            # as in `squared`: never below a distance of zero, however few digits products have
+            x = torch.maximum(x, eps, out=x).log_().unflatten(0, (batch, -1))
+            if self.steepness is None:
+                score = log_m.mT.add(x, alpha=-0.5 * self.fixed)
+            else:
+                score = log_m.mT - 0.5 * self.power()[:, None, None] * x
+            return torch.softmax(score, -1).to(v.dtype) @ v
+
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]
         u = with_masses(v, m)
@@ -274,6 +296,11 @@ def _square(z: Tensor) -> Tensor:
     """|z|^2, (..., d) -> (..., 1), in z's own dtype: autocast lowers `vecdot` as a product."""
     with torch.autocast(z.device.type, enabled=False):
         return torch.linalg.vecdot(z, z).unsqueeze(-1)
+
+
+def with_squares(k: Tensor) -> Tensor:
+    """k (..., L, d) -> [k, |k|^2] (..., L, d + 1)."""
+    return torch.cat((k, _square(k)), dim=-1)
 
 
 def with_masses(v: Tensor, m: Tensor) -> Tensor:

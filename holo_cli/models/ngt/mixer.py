@@ -28,7 +28,7 @@ from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.ngt.config import Config
-from holo_cli.models.ngt.kernels import make_kernel
+from holo_cli.models.ngt.kernels import Gravity, make_kernel, with_squares
 from holo_cli.models.ngt.radius import (
     RadiusCutoff,
     attention_within_radius,
@@ -99,6 +99,7 @@ class GravityMixer(Mixer):
         self.rope = Rope(self.coords, config.rope_base, config.rope_fraction)
         self.kernel = make_kernel(config)
         self.radius_cutoff = RadiusCutoff(config) if config.radius_mode != "none" else None
+        self.keeps_squares = isinstance(self.kernel, Gravity) and self.radius_cutoff is None
         self.mass_in_value = config.mass_in_value
         self.by_mass = config.kernel != "classic"
         self.interval = config.repulsion_interval
@@ -187,20 +188,26 @@ class GravityMixer(Mixer):
         return KVCache()
 
     def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
-        """`forward` after `state`, which holds rotated key coordinates, log masses and values."""
+        """`forward` after `state`, which holds rotated key coordinates (with their squares where
+        one query has a fast form), log masses and values."""
         z = extras.side = self.move_points(x, extras.side)
         p = self.particles(x, z, self.masses(x), state.length, extras)
-        state = state.append(p.k, p.m.log(), p.v)
+        state = state.append(with_squares(p.k) if self.keeps_squares else p.k, p.m.log(), p.v)
         k, log_m, v = state.views()
         if (seen := state.seen()) is not None:  # nothing attracts from where a row has no token
             log_m = log_m.masked_fill(~seen.mT, float("-inf"))
+        if isinstance(self.kernel, Gravity) and self.keeps_squares:
+            if x.shape[1] == 1 and not torch.is_grad_enabled():
+                return self._join(self.kernel.of_one(p.q, k, log_m, v)), state
+            k = k[..., : self.coords]
         return self._join(self._attend(p, k, None, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()
         # coordinates and masses are float32 at least
         return length * (
-            self.heads * (self.coords + 1) * max(4, size) + self.out.in_features * size
+            self.heads * (self.coords + 1 + self.keeps_squares) * max(4, size)
+            + self.out.in_features * size
         )
 
     def flops(self, length: float) -> float:

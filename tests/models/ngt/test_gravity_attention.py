@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from holo_cli.models.ngt import gravity_attention as gravity_module
 from holo_cli.models.ngt.gravity_attention import gravity_attention
-from holo_cli.models.ngt.kernels import Gravity, Kernel, Lorentz, make_kernel
+from holo_cli.models.ngt.kernels import Gravity, Kernel, Lorentz, make_kernel, with_squares
 from holo_cli.models.ngt.mixer import MIN_MASS
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.radius import general_attention
@@ -89,6 +89,29 @@ def test_gradcheck_of_the_chunked_form(power: float | str, queries: int) -> None
     else:
         p = torch.tensor([[[1.5]], [[4.0]]], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(gravity_attention, (q, k, u, eps, p))
+
+
+@pytest.mark.parametrize("given", [{}, {"power": 3.0}, {"learn_power": True}])
+def test_one_query_equals_the_open_form(given: dict[str, Any]) -> None:
+    kernel = kernel_of("gravity", **given)
+    assert isinstance(kernel, Gravity)
+    q, k, m, v = particles(queries=1)
+    log_m = m.log().clone()
+    log_m[:, :, :3] = float("-inf")  # as where a row has no token
+    with torch.no_grad():
+        got = kernel.of_one(q, with_squares(k), log_m, v)
+        expected = naive(kernel, q, k, log_m.exp(), v)
+    torch.testing.assert_close(got, expected)
+
+
+def test_one_query_at_its_own_key_is_finite_in_float32() -> None:
+    """Far from the origin the product loses the distance of zero; eps is a floor."""
+    kernel = kernel_of("gravity").float()
+    q = torch.full((1, H, 1, D), 300.0)
+    with torch.no_grad():
+        kernel.softening.fill_(-20.0)
+        got = kernel.of_one(q, with_squares(q), torch.zeros(1, H, 1, 1), torch.ones(1, H, 1, E))
+    torch.testing.assert_close(got, torch.ones_like(got))
 
 
 def test_wide_coordinates_are_padded_the_other_way() -> None:
