@@ -7,7 +7,7 @@ Tiny ngt models with the kernel `lorentz` (curved) and its flat limit `gaussian`
 from the same initial weights and on the same batches, at several numbers of coordinates. Texts:
 
     tree      facts "leaf value" about the 64 leaves of a binary tree, in random order. Values are
-              inherited from the parent with probability 0.8, and drawn anew in each row: what is
+              inherited from the parent with probability 0.8, and drawn again in each row: what is
               known of a leaf is what its near relatives in the tree were said to be
     flat      the same with 64 leaves under one root: no hierarchy; the control
     brackets  nested brackets of 8 types, at most 8 deep

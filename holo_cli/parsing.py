@@ -121,7 +121,7 @@ def iterate_values(blocks: Iterable[str]) -> Iterator[Any]:
         try:
             value, end = decoder.raw_decode(text, at)
         except (ValueError, RecursionError) as error:
-            # perhaps the element goes on in the next block; each try doubles what is read
+            # perhaps the element continues in the next block; each try doubles what is read
             wanted, added = max(len(text) - at, 1), []
             while wanted > 0 and (block := next(more, "")):
                 added.append(block)
@@ -131,7 +131,9 @@ def iterate_values(blocks: Iterable[str]) -> Iterator[Any]:
                 raise ParseError(_why(error)) from None
             _check_parts(text)
             continue
-        if end == len(text) and (block := next(more, "")):  # a number may go on in the next block
+        if end == len(text) and (
+            block := next(more, "")
+        ):  # a number may continue in the next block
             text, at = text[at:] + block, 0
             continue
         _check_depth(value)

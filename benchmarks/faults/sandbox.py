@@ -109,7 +109,7 @@ def warm_up() -> None:
     for name in registry.model_names():
         registry.config_class(name)
         registry.model_class(name)
-    # Typer builds all commands anew at every call, which takes longer than most cases
+    # Typer builds all commands again at every call, which takes longer than most cases
     typer.main.get_command = functools.cache(typer.main.get_command)
     typer.main.get_command(app)
     gc.freeze()  # pages that no child's garbage collection touches stay shared

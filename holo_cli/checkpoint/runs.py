@@ -23,7 +23,6 @@ from holo_cli.parsing import ParseError, parse_object
 from holo_cli.paths import CHECKPOINTS, RUNS
 
 LOG = "metrics.jsonl"
-# in the order in which they are listed
 RUNNING, UNFINISHED, COMPLETE, WEIGHTS, LOG_ONLY, DAMAGED = (
     "running", "unfinished", "complete", "weights only", "log only", "damaged",
 )  # fmt: skip

@@ -268,7 +268,7 @@ class Batch:
         group.logits, group.hidden = group.logits[keep], group.hidden[keep]
 
     def _move_windows(self) -> list[Group]:
-        """Rows whose text outgrows the context read its later half anew, each alone: these."""
+        """Rows whose text outgrows the context read its later half again, each alone."""
         limit = self.loaded.model.context_limit
         if limit is None:
             return []

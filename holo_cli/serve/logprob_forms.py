@@ -22,7 +22,7 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
 
 
 class CompletionLogprobs:
-    """Of /v1/completions: four lists, one entry a token; offsets go on from piece to piece."""
+    """Of /v1/completions: four lists, one entry a token; offsets continue from piece to piece."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer

@@ -43,7 +43,7 @@ class Event:
     row: int
     text: str = ""
     scores: tuple[TokenScore, ...] = ()
-    finish: str = ""  # "stop" or "length"; "" while it goes on
+    finish: str = ""  # "stop" or "length"; "" while it runs
     refusal: Refusal | None = None
 
 

@@ -104,7 +104,7 @@ class Scheduler:
             self._wake.notify()
 
     def close(self) -> None:
-        """Refuses what waits; what is running goes on to its end."""
+        """Refuses what waits; running requests finish."""
         with self._wake:
             self.closing = True
             rows = self._queue.clear()

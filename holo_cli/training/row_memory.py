@@ -38,7 +38,7 @@ def train_memory_bytes(
     """The total of `memory_estimate.estimate`, without running a row that was measured before.
 
     `full` is the model on the meta device, where the caller has it already. `measure` ignores what
-    is stored, and stores anew.
+    is stored, and stores it again.
     """
     config = resolved.model.model_copy(update={"vocab_size": vocab_size})
     full = shapes_only(resolved.model_name, config) if full is None else full

@@ -77,7 +77,7 @@ def features(kernel: Kernel, plates: int, x: Tensor) -> Pair:
         kernel,
     ).double()  # fmt: skip
     with torch.no_grad():
-        binding.qk_proj.weight.copy_(torch.eye(coords, width).repeat(2, 1))
+        binding.qk_proj.weight.copy_(coords**0.5 * torch.eye(coords, width).repeat(2, 1))
         q, k = binding.keys(torch.nn.functional.pad(x, (0, width - coords))[None])
     product = Pair(q.re[:, :, :1], q.im[:, :, :1]).conj_times(k)
     return Pair(*(part[0, 0].mean(1) for part in product))  # (S, f)

@@ -24,7 +24,7 @@ import torch
 
 from holo_cli import registry
 from holo_cli.bench.machine import describe_machine
-from holo_cli.bench.speed.measurements import ResolvedEntry, Spread, resolve_entries
+from holo_cli.bench.speed.measurements import BATCH_SIZE, VOCABULARY, ResolvedEntry, Spread
 from holo_cli.bench.speed.model_process import rotated
 from holo_cli.bench.speed.step_benchmark import (
     DecodingBenchmark,
@@ -124,18 +124,22 @@ def case(side: Side, configs: Mapping[str, ResolvedEntry]) -> Case:
 
 
 def entries(preset: str = "tiny") -> dict[str, ResolvedEntry]:
-    """The measured configs by name, all of one shape and in float32 on the CPU."""
-    found = {
-        entry.name: entry
-        for entry in resolve_entries(MODELS, preset=preset, device="cpu", dtype="float32")
-    }
-    vanilla = found["vanilla"]
-    found["compiled"] = vanilla.with_settings({"training.compile": True})
-    keys = ("model.vocab_size", "training.batch_size", "training.device", "training.dtype")
-    same = {key: vanilla.resolved.values()[key] for key in keys}
-    found["classic"] = ResolvedEntry(
-        "classic", resolve("vanilla", preset, "classic", flags=same, env={})
-    )
+    """The measured configs by name, all of one shape and in float32 on the CPU. HOLO_ variables
+    do not count: the baseline was measured without."""
+    shape = resolve("vanilla", preset, env={}).model
+    same = {
+        "model.layers": shape.layers, "model.width": shape.width, "model.context": shape.context,
+        "model.vocab_size": VOCABULARY["tiny"], "training.batch_size": BATCH_SIZE["tiny"],
+        "training.device": "cpu", "training.dtype": "float32",
+    }  # fmt: skip
+
+    def entry(name: str, model: str, recipe: str | None = None, **more: Any) -> ResolvedEntry:
+        flags = {**same, **{f"training.{key}": value for key, value in more.items()}}
+        return ResolvedEntry(name, resolve(model, preset, recipe, flags=flags, env={}))
+
+    found = {name: entry(name, name) for name in MODELS}
+    found["compiled"] = entry("compiled", "vanilla", compile=True)
+    found["classic"] = entry("classic", "vanilla", "classic")
     return found
 
 

@@ -1,7 +1,7 @@
 """csv (quoted) and tsv (never quoted) files, row by row.
 
 A quote that is opened and never closed would make one field of everything after it. A row of
-several lines that cannot be right is therefore given up at its first line, and reading goes on at
+several lines that cannot be right is therefore given up at its first line, and reading resumes at
 the next.
 """
 

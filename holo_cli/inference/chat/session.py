@@ -67,9 +67,7 @@ class ChatSession:
         self.statistics = Statistics(context_limit=loaded.model.context_limit)
         self.system = ""
         self.lang: str | None = None
-        self._caches: list[
-            PrefixCache
-        ] = []  # states worth going on from: before and after an answer
+        self._caches: list[PrefixCache] = []  # states to resume from: before and after an answer
         self._dropped = 0  # oldest turns that are no longer in the context
         self.memory = ConversationMemory(loaded)
         self._answers = 0  # so far; derives a seed per answer from the seed of the conversation

@@ -4,7 +4,7 @@
     1 byte      format version
     4 bytes     length of the header;  4 bytes: CRC-32 of the header
     header      numbers, digests and names (`Archive`), then for each chunk: bytes of its payload
-                and of its text (varints), CRC-32 of both
+                (varint), CRC-32 of the payload and of its text
     payloads    one after another (bit_coder.py)
 
 All numbers are little-endian. Every chunk can be decoded without the others. Sizes are checked
@@ -32,10 +32,9 @@ _LONGEST = 255  # bytes of a name
 
 @dataclass(frozen=True)
 class Chunk:
-    """`payload` bytes on the disk, which stand for `text` bytes."""
+    """`payload` bytes on the disk, and the CRC-32 of them and of the text they stand for."""
 
     payload: int
-    text: int
     payload_crc: int
     text_crc: int
 
@@ -81,7 +80,7 @@ def pack(archive: Archive, payloads: list[bytes]) -> bytes:
         encoded = name.encode("utf-8")[:_LONGEST]
         parts.append(bytes([len(encoded)]) + encoded)
     for chunk in archive.chunks:
-        parts.append(varint(chunk.payload) + varint(chunk.text))
+        parts.append(varint(chunk.payload))
         parts.append(_CRCS.pack(chunk.payload_crc, chunk.text_crc))
     header = b"".join(parts)
     front = SIGNATURE + _FRONT.pack(VERSION, len(header), zlib.crc32(header))
@@ -148,8 +147,7 @@ def _archive(header: bytes) -> Archive:
     chunks = []
     for _ in range(count):
         payload, at = read_varint(header, at)
-        size, at = read_varint(header, at)
-        chunks.append(Chunk(payload, size, *_CRCS.unpack_from(header, at)))
+        chunks.append(Chunk(payload, *_CRCS.unpack_from(header, at)))
         at += _CRCS.size
     run, kind, lang, made = map(one_line, names)
     return Archive(
@@ -162,7 +160,6 @@ def _check(archive: Archive, name: str) -> None:
     expected = -(-archive.tokens // archive.chunk_tokens) if archive.chunk_tokens else 0
     sound = (
         len(archive.chunks) == expected
-        and sum(chunk.text for chunk in archive.chunks) == archive.text
         and archive.tokens <= archive.text
         and bool(archive.rows) == bool(archive.chunks)
         and bool(archive.text) == bool(archive.chunks)

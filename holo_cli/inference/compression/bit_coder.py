@@ -2,7 +2,7 @@
 
 for each block of BLOCK tokens: the number of its offset in unary (bits of probability one half),
 then its decisions
-the range coder's words, 32 bits each, little-endian
+the range coder's bytes, without those at the end that decode the same if they are zero
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from holo_cli.inference.compression.quantize import (
     offset,
     probabilities,
 )
+
+MOST_CUT = 8  # bytes: the coder ends with one or two words
+_Block = tuple[int, NDArray[np.float64], NDArray[np.int32]]  # offset number, probabilities, bits
 
 
 class Undecodable(Exception):
@@ -47,15 +50,54 @@ def encode_bits(bits: NDArray[np.int32], log_odds: NDArray[Any]) -> bytes:
     encoder = library.stream.queue.RangeEncoder()
     half = library.stream.model.Bernoulli(0.5, perfect=False)
     family = library.stream.model.Bernoulli(perfect=False)
+    blocks: list[_Block] = []
     for start in range(0, len(bits), BLOCK):
         block = log_odds[start : start + BLOCK].reshape(-1)
         number = best_offset(block)
         for more in [1] * number + [0]:
             encoder.encode(more, half)
         table = probabilities(number)[multiples(block, offset(number)) + LIMIT]
-        encoder.encode(bits[start : start + BLOCK].reshape(-1), family, table)
-    words: bytes = encoder.get_compressed().astype("<u4").tobytes()
-    return words
+        flat = bits[start : start + BLOCK].reshape(-1)
+        encoder.encode(flat, family, table)
+        blocks.append((number, table, flat))
+    return _shortened(encoder.get_compressed().astype(">u4").tobytes(), blocks)
+
+
+def _shortened(content: bytes, blocks: list[_Block]) -> bytes:
+    """The shortest beginning, its last byte perhaps one higher, that decodes to the same bits."""
+    best = content
+    for cut in range(1, min(MOST_CUT, len(content)) + 1):
+        rest = content[:-cut]
+        tries = [rest]
+        if rest and rest[-1] < 0xFF:
+            tries.append(rest[:-1] + bytes([rest[-1] + 1]))
+        found = next((one for one in tries if _decodes(one, blocks)), None)
+        if found is None:
+            break
+        best = found
+    return best
+
+
+def _decodes(content: bytes, blocks: list[_Block]) -> bool:
+    model = coder().stream.model
+    half, family = model.Bernoulli(0.5, perfect=False), model.Bernoulli(perfect=False)
+    decoder = _decoder(content)
+    try:
+        for number, table, bits in blocks:
+            if any(decoder.decode(half) != more for more in [1] * number + [0]):
+                return False
+            if (decoder.decode(family, table) != bits).any():
+                return False
+    # the library's report of bytes that the encoder cannot have written
+    except (ValueError, AssertionError):
+        return False
+    return True
+
+
+def _decoder(content: bytes) -> Any:
+    padded = content + bytes(-len(content) % 4 + MOST_CUT)
+    words = np.frombuffer(padded, dtype=">u4").astype(np.uint32)
+    return coder().stream.queue.RangeDecoder(words)
 
 
 @cache
@@ -68,13 +110,8 @@ class BitDecoder:
     """The decisions of one chunk, one after another."""
 
     def __init__(self, content: bytes) -> None:
-        """Raises Undecodable for bytes that are no whole words."""
-        library = coder()
-        if len(content) % 4:
-            raise Undecodable
-        words = np.frombuffer(content, dtype="<u4").astype(np.uint32)
-        self._decoder = library.stream.queue.RangeDecoder(words)
-        self._half = library.stream.model.Bernoulli(0.5, perfect=False)
+        self._decoder = _decoder(content)
+        self._half = coder().stream.model.Bernoulli(0.5, perfect=False)
         self._models = _models(0)
 
     def start_block(self) -> float:

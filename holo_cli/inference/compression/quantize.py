@@ -2,7 +2,7 @@
 
 Log-odds are rounded to the points `offset + k STEP`, which costs about p (1 - p) STEP^2 / 24 nats
 per decision: 0.1 % of the size. A value within `GUARD` of the boundary between two points could
-be rounded differently by a decoder. The encoder therefore chooses the offset anew for each block of
+be rounded differently by a decoder. The encoder therefore chooses a new offset for each block of
 `BLOCK` tokens, the first of a fixed sequence with which no value of the block is that close to a
 boundary, and writes its number before the block (some two bits). A decoder whose log-odds differ
 by less than `GUARD` rounds every one of them to the same point.

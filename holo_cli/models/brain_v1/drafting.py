@@ -2,8 +2,8 @@
 
 Self-speculation (LayerSkip, Elhoushi et al. 2024, arXiv 2404.16710): the first layers and the
 shared head guess the next tokens, one by one; the remaining layers then read all of these positions
-at once, going on from what the first layers left, and give the whole model's predictions. A state
-after any of the tokens can be had, so that those guessed wrongly are taken back.
+at once, starting from what the first layers computed, and give the whole model's predictions. The
+state after any of the tokens is available, so that wrong guesses are taken back.
 
 Legend: B rows (one while drafting), S tokens of the draft, C width, L layers.
 """

@@ -90,9 +90,15 @@ class Selected:
         position = position.clamp_max(length - 1)
         row = torch.arange(rows, device=passes.device)[:, None].expand_as(position)
         slot = torch.arange(room, device=passes.device).expand_as(position)
-        parts = (row * length + position, row, slot, position)
-        flat = [part.flatten() for part in parts]
-        return Selected(*flat, counts[:, -1], length, real.flatten())
+        return Selected(
+            (row * length + position).flatten(),
+            row.flatten(),
+            slot.flatten(),
+            position.flatten(),
+            counts[:, -1],
+            length,
+            real.flatten(),
+        )
 
 
 class PackedCache:

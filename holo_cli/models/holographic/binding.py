@@ -42,9 +42,6 @@ class Binding(nn.Module, ABC):
         # Muon orthogonalises each map by itself
         self.qk_proj.weight.splits = 2 * maps  # type: ignore[attr-defined]
 
-    def finish_initialisation(self) -> None:
-        """Of what differs from a linear layer's usual initial values."""
-
     @torch.no_grad()
     def tie(self) -> None:
         """Make keys from the same weights as queries, which training may part again."""
@@ -111,8 +108,10 @@ class PhasorBinding(Binding):
 
 
 class FeatureBinding(PhasorBinding):
-    """Phases phi^r = w_r . z of a point z = W x in d coordinates a head, at fixed frequencies w:
-    the plates estimate a kernel of |z - z'| (`random_features.py`), and cost no matrices.
+    """Phases phi^r = w_r . z of a point z = W x / sqrt(d) in d coordinates a head, at fixed
+    frequencies w: the plates estimate a kernel of |z - z'| (`random_features.py`), and cost no
+    matrices. The root keeps phases at variance 1 at the start, and a step of W as large a step of
+    phases, as learned ones have.
 
     A point of few coordinates cannot choose the phase of every channel, as reading at one distance
     asks for, so a query's phases have a learned offset each.
@@ -124,11 +123,6 @@ class FeatureBinding(PhasorBinding):
         self.coords = config.phase_coords
         self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
 
-    @torch.no_grad()
-    def finish_initialisation(self) -> None:
-        # phases of variance 1, as learned ones start: far points would be noise to each other
-        self.qk_proj.weight.mul_(self.coords**-0.5)
-
     def project(self, x: Tensor) -> Tensor:
         """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
         rows, length, _ = x.shape
@@ -138,7 +132,8 @@ class FeatureBinding(PhasorBinding):
             self.kernel, self.plates, self.channels, self.coords, dtype, points.device
         )
         with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
-            phases = torch.matmul(table[:, None], points.to(dtype))  # (2, R, H, f, B S)
+            points = points.to(dtype) * self.coords**-0.5
+            phases = torch.matmul(table[:, None], points)  # (2, R, H, f, B S)
             offset = OFFSET_RATE * self.offset.to(dtype)
             phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
         return phases.unflatten(-1, (rows, length))

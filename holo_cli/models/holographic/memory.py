@@ -42,7 +42,6 @@ class Memory(nn.Module):
     def finish_initialisation(self) -> None:
         """Half-lives in a geometric series over the heads, the same for every token."""
         nn.init.zeros_(self.gates_proj.weight)
-        self.binding.finish_initialisation()
         if self.config.tied_start:
             self.binding.tie()
         heads = self.config.heads

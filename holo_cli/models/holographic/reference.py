@@ -205,7 +205,9 @@ def _phasor_codes(memory: Memory, h: int, r: int, x: Tensor, t: int) -> tuple[Te
         )
         points = memory.binding.qk_proj.weight.view(2, config.heads, config.phase_coords, -1)
         q, k = (
-            torch.stack([w @ (points[side, h] @ x) for w in table[r]]) + turn for side in (0, 1)
+            torch.stack([w @ (points[side, h] @ x) for w in table[r]]) / config.phase_coords**0.5
+            + turn
+            for side in (0, 1)
         )
         assert isinstance(memory.binding, FeatureBinding)
         q = q + 8 * memory.binding.offset[r, h]

@@ -92,6 +92,14 @@ def test_real_cases_are_measured_and_stored(
     assert {line.verdict for line in lines} == {guard.SAME}
 
 
+def test_variables_of_the_environment_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = entries()
+    monkeypatch.setenv("HOLO_MODEL_LAYERS", "1")
+    assert {k: v.resolved.values() for k, v in entries().items()} == {
+        k: v.resolved.values() for k, v in before.items()
+    }
+
+
 def test_the_classic_recipe_is_measured_at_the_same_shape() -> None:
     found = entries()
     classic, modern = found["classic"].resolved, found["vanilla"].resolved

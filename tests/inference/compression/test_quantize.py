@@ -82,7 +82,7 @@ def test_bits_come_back_over_several_blocks_at_their_cost() -> None:
         found[position] = [decoder.bit(int(k)) for k in rounded]
     assert (found == bits).all()
     cost = np.logaddexp(0, np.where(bits, -odds, odds)).sum() / np.log(2) / 8
-    assert cost < len(content) < 1.003 * cost + 12
+    assert cost < len(content) < 1.003 * cost + 4
 
 
 def test_numbers_of_any_size_come_back() -> None:
@@ -91,5 +91,3 @@ def test_numbers_of_any_size_come_back() -> None:
     for broken in (b"", b"\x80", b"\xff" * 20):
         with pytest.raises(Undecodable):
             read_varint(broken, 0)
-    with pytest.raises(Undecodable):
-        BitDecoder(b"abc")

@@ -349,3 +349,17 @@ def test_the_lowest_temperature_that_draws_takes_the_most_likely(logits: Tensor)
 def test_a_distribution_that_is_none_is_not_token_0() -> None:
     with pytest.raises(AssertionError, match="no token has a probability"):
         sample(torch.full((1, 4), -INF), [torch.Generator()])
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ({"seed": -1}, "Leave --seed out for a new seed each time."),
+        ({"span_penalty": -1.0}, "The default is 0.8 for greedy decoding, otherwise 0."),
+        ({"top_k": -1}, "The default is 0."),
+    ],
+)
+def test_the_hint_names_what_applies_without_the_option(option: dict[str, Any], hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        SamplingConfig(**option)
+    assert caught.value.next_step == hint

@@ -60,3 +60,13 @@ def test_the_mass_of_the_query_cancels() -> None:
     assert not torch.allclose(
         weights(kernel, None, q, k, 7 * m, m.log()), weights(kernel, None, q, k, m, m.log())
     )
+
+
+@pytest.mark.parametrize(("kernel", "heads", "warns"), [
+    ("lorentz", 1, True), ("lorentz", 2, False), ("gaussian", 1, False),
+])  # fmt: skip
+def test_curvature_without_effect_is_said(kernel: str, heads: int, warns: bool) -> None:
+    """Points are normalized over all heads: with one, all are equally far from the origin."""
+    size = {"width": 16, "vocab_size": 8, "context": 8, "layers": 1}
+    config = Config.model_validate({"kernel": kernel, "heads": heads, **size})
+    assert bool(config.caution()) == warns
