@@ -28,6 +28,8 @@ from typing import Any
 import psutil
 import torch
 
+from holo_cli.parsing import parse_json
+
 PROMPTS = ("Once upon a time", "A", "어느 날 여우가", "옛날 옛적에")
 LENGTHS = (8, 24, 64, 120)  # tokens of a text
 GIVEN_UP = 0.1  # of the requests
@@ -99,7 +101,7 @@ async def ask(port: int, question: Question, figures: Figures, give_up: int = 0)
             if raw.strip() == b"data: [DONE]":
                 done = True
                 continue
-            chunk = json.loads(raw[6:])
+            chunk = parse_json(raw[6:])
             if "error" in chunk:
                 raise ValueError(chunk["error"]["message"])
             if chunk["usage"]:
@@ -230,7 +232,7 @@ def main() -> int:
         import urllib.request
 
         with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}/v1/models") as listed:
-            models = [model["id"] for model in json.load(listed)["data"]]
+            models = [model["id"] for model in parse_json(listed.read())["data"]]
         asyncio.run(measure(int(found[1]), server.pid, models, asked))
     finally:
         server.terminate()

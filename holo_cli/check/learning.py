@@ -29,6 +29,7 @@ from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.run import resume, train
 
+LEARNT = 0.6  # of the loss of guessing: there is no need to train on
 FILE_TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -118,6 +119,7 @@ def mixer_is_needed(case: Case) -> str:
     """The token some positions ago, out of reach of any convolution here, is to be named."""
     back = case.claims.recall
     assert back is not None
+    chance = math.log(VOCAB)
     losses = []
     for disabled in (False, True):
         model = case.build(noisy=False, dtype=torch.float32).train()
@@ -133,8 +135,9 @@ def mixer_is_needed(case: Case) -> str:
             loss = _train_step(model, tokens, target)
             optimizer.step()
             model.zero_grad()
+            if loss.item() < LEARNT * chance:  # well below what has to be reached
+                break
         losses.append(loss.item())
-    chance = math.log(VOCAB)
     need(
         losses[1] > 0.95 * chance,
         f"with the mixer disabled the loss is {losses[1]:.2f}, below chance ({chance:.2f}): "

@@ -79,7 +79,7 @@ def compare(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Compare two checkpoints: loss per language, and texts from the same prompts.
+    """Compare two checkpoints: loss by language, and texts.
 
     Bits per byte can be compared between any two checkpoints, losses only with the same tokenizer.
     """

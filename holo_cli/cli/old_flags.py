@@ -148,6 +148,6 @@ def unknown_option(name: str, command: str, known: Collection[str]) -> UsageErro
     given_here = all(word in known for word in flag.now.split() if word.startswith("--"))
     now = flag.now if given_here else f"holo {flag.command} {flag.now}"
     return UsageError(
-        f"{command} has no option {name}: it is from another project.",
+        f"There is no option {name} in {command}: it is from another project.",
         next_step=f"Use {now} instead. All such options: {PAGE}.",
     )

@@ -36,7 +36,7 @@ def runs(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """List the runs of this folder, or show, compare, rename and delete them.
+    """List runs, or show, compare, rename and delete them.
 
     Runs that are running or can be resumed come first.
     """

@@ -31,15 +31,23 @@ FLAGS = {
     "--repetition-penalty --no-repeat-ngram-size --stop --num-samples --seed --lang --checkpoint "
     "--device --dtype " + SHARED,
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
+    "serve": "--checkpoint --host --port --api-key --batch-size --queue --max-tokens "
+    "--memory-budget --prefix-cache --grace --device --dtype --verbose --quiet --debug",
     "models": SHARED,
     "check": "--case --markdown " + SHARED,
     "new-model": "--out " + SHARED,
     "datasets": SHARED,
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
+    "compare": "--data --file --max-docs --prompt --max-new-tokens --temperature --seed --out "
+    "--device " + SHARED,
+    "compress": "--checkpoint --out --force --context --carry --chunk-size --lang --device "
+    + SHARED,
+    "decompress": "--checkpoint --out --force --chunk --device " + SHARED,
     "visualize": "--checkpoint --text --out --open " + SHARED,
     "eval": "--checkpoint --data --split --file --lang --max-docs --context --stride --carry "
     "--tasks --task-folder --limit --shots --batch-size --device --dtype " + SHARED,
+    "runs": "--yes " + SHARED,
     "bench": "",
 }
 

@@ -18,7 +18,7 @@ ROW = re.compile(r"^\| `(--[\w-]+)` \| `(?:holo (\w+) )?([^`|]+)` \| (?:`([\w-]+
 def test_the_error_names_the_new_way(holo: Holo) -> None:
     ran = holo("train", "--use-soft-cutoff")
     assert ran.code == 2
-    assert ran.err.startswith("Error: holo train has no option --use-soft-cutoff:")
+    assert ran.err.startswith("Error: There is no option --use-soft-cutoff in holo train:")
     assert "Use --set model.radius_mode=soft instead." in ran.err
     assert holo("train", "--use_soft_cutoff=1").err.count("model.radius_mode=soft") == 1
 
@@ -33,7 +33,7 @@ def test_a_command_without_the_new_option_is_told_which_has_it(holo: Holo) -> No
 
 def test_a_value_that_looks_like_one_is_a_value(holo: Holo) -> None:
     ran = holo("generate", "-c", "nothing-here", "--prompt", "--use-soft-cutoff")
-    assert "has no option" not in ran.err
+    assert "from another project" not in ran.err
 
 
 def test_other_unknown_options_are_reported_as_before(holo: Holo) -> None:
