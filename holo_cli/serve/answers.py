@@ -22,7 +22,7 @@ class Waiting:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
     def emit(self, event: Event) -> None:
-        """Called by the computing thread; nobody listens once the loop is closed."""
+        """Called by the computing thread. Events after the loop has closed are dropped."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 

@@ -12,7 +12,7 @@ from holo_cli.serve.rows import TokenScore
 
 
 def scored(logits: Tensor, tokens: Sequence[int], top: int) -> list[TokenScore]:
-    """Logits (N, V) and the token at each of N places -> what is told of it."""
+    """Log probabilities of N tokens and of the `top` best at each, from logits (N, V)."""
     logprobs = torch.log_softmax(logits.float(), dim=-1)
     chosen = logprobs.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
     best = logprobs.topk(min(top, logits.shape[1]), dim=-1)

@@ -1,4 +1,4 @@
-"""What a server is told when it starts."""
+"""Settings of a server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ MEGABYTE = 10**6
 class Settings:
     """`rows` texts of a model are written at once and `queue` more wait. `max_tokens` is the most
     that a request may ask for. `budget` bytes of weights (None: any), `prefix_bytes` of kept states
-    for each model, `max_body` of a request. `grace`: seconds that running requests have when the
-    server is told to stop."""
+    for each model, `max_body` of a request. `grace`: seconds that running requests have after a
+    signal to stop."""
 
     host: str = "127.0.0.1"
     port: int = 8000
