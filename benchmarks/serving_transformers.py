@@ -24,7 +24,7 @@ from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextStream
 from holo_cli.serve.batch import Batch
 from holo_cli.serve.prefixes import Prefixes
-from holo_cli.serve.rows import Event, Job, Row
+from holo_cli.serve.rows import Event, GenerationJob, Row
 
 PROMPT, NEW = 16, 64  # tokens
 
@@ -39,7 +39,7 @@ def written_here(loaded: LoadedModel, prompts: list[list[int]]) -> list[list[int
 
     rows = []
     for ids in prompts:
-        job = Job(loaded, sampling, ignore)
+        job = GenerationJob(loaded, sampling, ignore)
         rows.append(Row(job, 0, list(ids), None, TextStream(loaded.tokenizer)))
         batch.admit(rows[-1])
     while len(batch):

@@ -93,7 +93,7 @@ def brain(
         out.document({"title": plan.title, "left": left})
         return
     if not report_only:
-        bench.run(notify=out.note, on_event=bench_options.Progress(out))
+        bench.run(notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(bench, open_page, out)
 
 

@@ -70,7 +70,7 @@ def controls(
         out.document({"runs": [run.label() for run in opened.todo()]})
         return
     if not report_only:
-        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+        execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, page, open_page, out)
 
 

@@ -101,7 +101,7 @@ def ladder(
         return
     _announce(opened, out)
     if not report_only:
-        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+        execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, chosen_axis, page, open_page, out)
 
 

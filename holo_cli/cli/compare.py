@@ -15,7 +15,7 @@ from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.inference.evaluation.eval_corpus import Texts
-    from holo_cli.inference.evaluation.paired import Pair
+    from holo_cli.inference.evaluation.paired import PairedScores
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
 PROMPTS = 4  # from the text, where none is given
@@ -199,7 +199,7 @@ def _facts(described: list[dict[str, Any]], what: str) -> list[tuple[str, str, s
     ]
 
 
-def _scores(scores: list[Pair]) -> list[tuple[str, ...]]:
+def _scores(scores: list[PairedScores]) -> list[tuple[str, ...]]:
     rows = []
     for number, pair in enumerate(scores):
         language = pair.language or ("unknown" if number else "all")

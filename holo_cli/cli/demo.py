@@ -43,7 +43,7 @@ def demo(
         out.text(f"[{sample['lang']}] {sample['prompt'] + sample['text']}\n")
 
     # a time that was asked for is kept
-    plan = tour.Plan(
+    plan = tour.TourPlan(
         model=model, patient=time_limit is None, **options.given(train_seconds=time_limit)
     )
     with Preparing(out) as progress, Events(out.for_people()) as events:

@@ -11,7 +11,7 @@ from typing import Any
 
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.serve.logprob_forms import CompletionLogprobs, chat_logprobs
-from holo_cli.serve.rows import Event, Job, TokenScore
+from holo_cli.serve.rows import Event, GenerationJob, TokenScore
 
 
 class Waiting:
@@ -42,7 +42,9 @@ class Answer(ABC):
     kind: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: Tokenizer, job: Job, skipped: list[int]) -> None:
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, job: GenerationJob, skipped: list[int]
+    ) -> None:
         self.tokenizer, self.job = tokenizer, job
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self.head = {"created": int(time.time()), "model": model}
@@ -117,7 +119,7 @@ class CompletionAnswer(Answer):
         self,
         model: str,
         tokenizer: Tokenizer,
-        job: Job,
+        job: GenerationJob,
         skipped: list[int],
         echoed: list[str] | None = None,
     ) -> None:

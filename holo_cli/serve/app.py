@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.service import Service, Stream
+from holo_cli.serve.service import EventStream, Service
 from holo_cli.serve.settings import LOOPBACK, Settings
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -40,7 +40,7 @@ def make_app(service: Service) -> Starlette:
             def count() -> None:
                 service.metrics.count(path, status, time.perf_counter() - began)
 
-            if isinstance(response, Stream):
+            if isinstance(response, EventStream):
                 response.at_the_end(count)
             else:
                 count()

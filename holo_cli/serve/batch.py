@@ -37,7 +37,7 @@ FAILURES = (HoloError, RuntimeError, MemoryError)  # torch raises RuntimeError, 
 
 
 @dataclass
-class Group:
+class RowGroup:
     """Rows with one state, in order, and what follows the last token that each has read."""
 
     rows: list[Row]
@@ -66,7 +66,7 @@ class Batch:
         self.loaded = loaded
         self.engine = loaded.engine
         self.prefixes = prefixes
-        self.groups: list[Group] = []
+        self.groups: list[RowGroup] = []
         self.counts = Counts()
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class Batch:
                 row.finish = "length"
                 row.emit(finish="length")
             else:
-                self.groups.append(Group([row], cache.state, cache.logits, cache.hidden))
+                self.groups.append(RowGroup([row], cache.state, cache.logits, cache.hidden))
 
         self._guarded([row], read)
 
@@ -149,7 +149,7 @@ class Batch:
 
     # -- drawing ----------------------------------------------------------------------------------
 
-    def _draw(self, group: Group) -> None:
+    def _draw(self, group: RowGroup) -> None:
         """The next token of each row: drawn, shown, and its end noticed."""
         alike: dict[SamplingConfig, list[int]] = {}
         for place, row in enumerate(group.rows):
@@ -238,7 +238,7 @@ class Batch:
 
     # -- joining and leaving ----------------------------------------------------------------------
 
-    def _keep(self, group: Group) -> None:
+    def _keep(self, group: RowGroup) -> None:
         """Keeps the states of finished rows for the next turns of their conversations."""
         for place, row in enumerate(group.rows):
             if not row.finish or not row.job.keep or not self.prefixes.budget:
@@ -254,7 +254,7 @@ class Batch:
             text, new = row.stream.text, row.ids[row.prompt_length :]
             self.prefixes.keep_answer(text, ids_of_text(self.loaded.tokenizer, new, text))
 
-    def _remove(self, group: Group, rows: list[Row]) -> None:
+    def _remove(self, group: RowGroup, rows: list[Row]) -> None:
         """Takes rows out of a group."""
         if not rows:
             return
@@ -267,12 +267,12 @@ class Batch:
             group.state = group.state.select(torch.tensor(keep, device=group.logits.device))
         group.logits, group.hidden = group.logits[keep], group.hidden[keep]
 
-    def _move_windows(self) -> list[Group]:
+    def _move_windows(self) -> list[RowGroup]:
         """Rows whose text outgrows the context read its later half again, each alone."""
         limit = self.loaded.model.context_limit
         if limit is None:
             return []
-        moved: list[Group] = []
+        moved: list[RowGroup] = []
         for group in self.groups:
             moving = [
                 row
@@ -284,7 +284,7 @@ class Batch:
 
                 def read(row: Row = row) -> None:
                     cache = self.engine.prefill(row.ids)
-                    moved.append(Group([row], cache.state, cache.logits, cache.hidden))
+                    moved.append(RowGroup([row], cache.state, cache.logits, cache.hidden))
 
                 self._guarded([row], read)
         self.groups = [group for group in self.groups if group.rows]
@@ -295,7 +295,7 @@ class Batch:
         if len(self.groups) < 2:
             return
         mixed = self.loaded.model.mixed_lengths
-        kinds: dict[object, list[Group]] = {}
+        kinds: dict[object, list[RowGroup]] = {}
         for group in self.groups:
             kinds.setdefault(kind_of(group.state, mixed), []).append(group)
         self.groups = []
@@ -307,9 +307,9 @@ class Batch:
             state = joined([group.state for group in alike])
             logits = torch.cat([group.logits for group in alike])
             hidden = torch.cat([group.hidden for group in alike])
-            self.groups.append(Group(rows, state, logits, hidden))
+            self.groups.append(RowGroup(rows, state, logits, hidden))
 
-    def _read(self, group: Group) -> None:
+    def _read(self, group: RowGroup) -> None:
         """Reads the token that each row has drawn."""
         device = self.loaded.model.device
         tokens = torch.tensor([[row.ids[-1]] for row in group.rows], device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import GenerationJob, Row
 
 
 class FairQueue:
@@ -18,11 +18,11 @@ class FairQueue:
     def __len__(self) -> int:
         return self._length
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: GenerationJob) -> bool:
         """Whether there is room for all rows of a job."""
         return self._length + len(job.rows) <= self.bound
 
-    def add(self, job: Job) -> None:
+    def add(self, job: GenerationJob) -> None:
         """Appends a job's rows, for which there must be room."""
         jobs = self._clients.setdefault(job.client, OrderedDict())
         jobs[job.number] = deque(job.rows)
@@ -40,7 +40,7 @@ class FairQueue:
             self._clients[client] = jobs
         return row
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: GenerationJob) -> None:
         """Removes the waiting rows of a job."""
         jobs = self._clients.get(job.client)
         if jobs is None or (rows := jobs.pop(job.number, None)) is None:

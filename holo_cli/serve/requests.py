@@ -22,11 +22,11 @@ MOST_CHOICES = 128
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 CHAT_TOKENS = 256
 
-R = TypeVar("R", bound="Request")
+R = TypeVar("R", bound="GenerationRequest")
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
-class Request(BaseModel):
+class GenerationRequest(BaseModel):
     """What both kinds of request share."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -98,7 +98,7 @@ class Request(BaseModel):
             raise Refusal(400, f"{flag.replace('-', '_')} {rest}") from error
 
 
-class CompletionRequest(Request):
+class CompletionRequest(GenerationRequest):
     """Of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]] = ""
@@ -136,7 +136,7 @@ class CompletionRequest(Request):
             raise unsupported("best_of", "Use n, and choose among the answers.")
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A part of a message's content."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -151,7 +151,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
     def text(self) -> str:
         """The whole content. Raises Refusal for a part that is no text."""
@@ -165,7 +165,7 @@ class Message(BaseModel):
         return self.content or ""
 
 
-class ChatRequest(Request):
+class ChatRequest(GenerationRequest):
     """Of /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)

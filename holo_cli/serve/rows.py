@@ -51,7 +51,7 @@ class Event:
 class Row:
     """A text that is being written. `ids` are prompt and new tokens."""
 
-    job: Job
+    job: GenerationJob
     index: int  # among the job's rows
     ids: list[int]
     generator: torch.Generator | None
@@ -82,7 +82,7 @@ class Row:
 
 
 @dataclass(eq=False)
-class Job:
+class GenerationJob:
     """A request with its rows. `emit` is called by the computing thread."""
 
     loaded: LoadedModel

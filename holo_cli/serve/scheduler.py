@@ -16,7 +16,7 @@ from holo_cli.serve.batch import Batch
 from holo_cli.serve.fair_queue import FairQueue
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import GenerationJob, Row
 
 LONGEST_WAIT = 60  # seconds that Retry-After may say
 
@@ -68,7 +68,7 @@ class Scheduler:
     def alive(self) -> bool:
         return self.thread.is_alive()
 
-    def submit(self, job: Job, served: Served) -> None:
+    def submit(self, job: GenerationJob, served: Served) -> None:
         """Queues a job's rows. Raises Refusal where they do not fit or the server stops."""
         with self._wake:
             if self.closing:
@@ -96,7 +96,7 @@ class Scheduler:
         seconds = len(self._queue) / 2 * self._per_row
         return max(1, min(LONGEST_WAIT, round(seconds)))
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: GenerationJob) -> None:
         """A job's rows leave."""
         job.cancel()
         with self._wake:
@@ -163,7 +163,7 @@ class Scheduler:
             self._per_row += 0.1 * ((now - self._last) / count - self._per_row)
             self._last = now
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: GenerationJob) -> None:
         """Drops what is remembered of a job that is over."""
         with self._wake:
             self._of.pop(job.number, None)

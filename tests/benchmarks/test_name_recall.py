@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.name_recall import ASK, TELL, Task, make_model, measure, train, without
+from benchmarks.name_recall import ASK, TELL, FillerRows, make_model, measure, train, without
 
-SMALL = Task(told=2, vocabulary=22)
+SMALL = FillerRows(told=2, vocabulary=22)
 
 
 def test_the_answer_is_what_was_told() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import GenerationJob, Row
 from holo_cli.serve.scheduler import Served
 from holo_cli.serve.server import Server
 from tests.serve.conftest import FAKES, client_of, serving
@@ -165,7 +165,7 @@ def test_nothing_is_kept_of_an_answered_request(
     with serving(tmp_path, "chain") as server:
         submit = server.scheduler.submit
 
-        def noting(job: Job, served: Served) -> None:
+        def noting(job: GenerationJob, served: Served) -> None:
             seen.extend(weakref.ref(row) for row in job.rows)
             submit(job, served)
 

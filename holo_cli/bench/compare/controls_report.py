@@ -53,7 +53,7 @@ class Placebo:
 
 
 @dataclass(frozen=True)
-class Found:
+class VerdictShares:
     """Shares of correct and of wrong verdicts with `seeds` seeds, and the power by theory."""
 
     seeds: int
@@ -71,7 +71,7 @@ class Planted:
     pairs: int
     effect: float | None
     sd: float | None
-    found: list[Found]
+    found: list[VerdictShares]
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _planted(entry: str, helps: bool, pool: dict[int, float], found_with: Sequen
         right, wrong = (low, high) if helps else (high, low)
         as_known = (effect < 0) == helps
         predicted = power(effect, sd, seeds) if as_known else 0.0
-        found.append(Found(seeds, right, wrong, predicted))
+        found.append(VerdictShares(seeds, right, wrong, predicted))
     return Planted(entry, helps, len(values), effect, sd, found)
 
 

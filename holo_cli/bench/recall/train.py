@@ -19,7 +19,7 @@ from torch import Tensor
 
 from holo_cli.bench.recall.compressor import Compressor
 from holo_cli.bench.recall.plan import TaskSpec
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.base import Allowed
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
@@ -44,7 +44,7 @@ class TaskBatches(TrainBatches):
         self.spec, self.batch = spec, batch
         self._made: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def _case(self, number: int) -> Case:
+    def _case(self, number: int) -> TaskCase:
         """The case of row `number`."""
         return self.spec.train[number // self.batch % len(self.spec.train)]
 
@@ -128,7 +128,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
 
 
 def fresh_rows(
-    spec: TaskSpec, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: TaskCase, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The test rows of a case: batches of x and y, each (B, T) int64."""
     for x, y, _ in _graded_rows(spec, case, sequences, seed):
@@ -136,7 +136,7 @@ def fresh_rows(
 
 
 def _graded_rows(
-    spec: TaskSpec, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: TaskCase, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
     """x and y of `fresh_rows`, and the answers that also count as correct: (B, T, V) or None."""
     rng = np.random.default_rng([TEST, seed, *case])
@@ -147,7 +147,12 @@ def _graded_rows(
 
 
 def evaluate(
-    model: LanguageModel, spec: TaskSpec, case: Case, sequences: int, seed: int, dtype: torch.dtype
+    model: LanguageModel,
+    spec: TaskSpec,
+    case: TaskCase,
+    sequences: int,
+    seed: int,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Share of correct answers over the test rows of a case, as a dict.
 

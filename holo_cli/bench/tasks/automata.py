@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.bench.tasks.base import Allowed, Case, Task, Tokens
+from holo_cli.bench.tasks.base import Allowed, Task, TaskCase, Tokens
 from holo_cli.data.batches import IGNORE
 
 EDGES = 3  # outgoing edges of a state
@@ -53,7 +53,7 @@ class Automata(Task):
         self._write(rng, x, y, items)
 
     def graded(
-        self, rng: np.random.Generator, rows: int, case: Case
+        self, rng: np.random.Generator, rows: int, case: TaskCase
     ) -> tuple[Tokens, Tokens, Allowed]:
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)

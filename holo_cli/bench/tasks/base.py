@@ -21,7 +21,7 @@ Tokens = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
 
 
-class Case(NamedTuple):
+class TaskCase(NamedTuple):
     """One difficulty: T positions, and the number of items to remember."""
 
     length: int
@@ -57,7 +57,7 @@ class Task(ABC):
     def chance(self) -> float:
         """The accuracy of a random guess among the possible answers."""
 
-    def check(self, case: Case) -> None:
+    def check(self, case: TaskCase) -> None:
         """Raises UsageError for a case that this task cannot generate."""
         if self.vocab_size < self.least_vocab:
             raise UsageError(
@@ -76,7 +76,7 @@ class Task(ABC):
                 f"{counted(self.least_length(case.items), 'position')}, not {case.length}."
             )
 
-    def sample(self, rng: np.random.Generator, rows: int, case: Case) -> tuple[Tokens, Tokens]:
+    def sample(self, rng: np.random.Generator, rows: int, case: TaskCase) -> tuple[Tokens, Tokens]:
         """x and y, each (rows, T) int64; y is IGNORE at positions that are not scored."""
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)
@@ -85,7 +85,7 @@ class Task(ABC):
         return x, y
 
     def graded(
-        self, rng: np.random.Generator, rows: int, case: Case
+        self, rng: np.random.Generator, rows: int, case: TaskCase
     ) -> tuple[Tokens, Tokens, Allowed | None]:
         """x and y as from `sample`, and the answers that count as correct in a test.
 

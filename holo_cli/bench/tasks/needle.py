@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Case, Task, Tokens
+from holo_cli.bench.tasks.base import Task, TaskCase, Tokens
 from holo_cli.bench.tasks.needle_words import NAME, SECRET, WORDINGS, fixed_words, pool
 from holo_cli.errors import UsageError
 
@@ -61,7 +61,7 @@ class Needle(Task):
             return int(rng.choice(places))
         return int(places[np.abs(places - self.depth * places[-1]).argmin()])
 
-    def check(self, case: Case) -> None:
+    def check(self, case: TaskCase) -> None:
         """Also raises UsageError for a depth outside 0 to 1."""
         super().check(case)
         if self.depth is not None and not 0 <= self.depth <= 1:

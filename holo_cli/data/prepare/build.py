@@ -59,7 +59,7 @@ class _Build:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _BatchInFlight:
     """A batch in flight; `mark`: the pipeline's state after it, if a checkpoint is due."""
 
     assigned: list[_Assigned]
@@ -169,7 +169,7 @@ def _write_shards(build: _Build) -> None:
     was read before it is written.
     """
     saved = time.monotonic()
-    in_flight: deque[_Batch] = deque()
+    in_flight: deque[_BatchInFlight] = deque()
     with ThreadPoolExecutor(TOKENIZER_THREADS, "holo-tokenize") as pool:
         for documents in build.pipeline:
             assigned, mark = _assign(build, documents), None
@@ -177,7 +177,9 @@ def _write_shards(build: _Build) -> None:
             if not build.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 mark = _mark(build)
                 saved = time.monotonic()
-            in_flight.append(_Batch(assigned, pool.submit(_tokenize, build, assigned), mark))
+            in_flight.append(
+                _BatchInFlight(assigned, pool.submit(_tokenize, build, assigned), mark)
+            )
             while (
                 len(in_flight) > MAX_BATCHES
                 or sum(batch.characters for batch in in_flight) > MAX_CHARACTERS
@@ -230,7 +232,7 @@ def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
     )
 
 
-def _write(build: _Build, batch: _Batch) -> None:
+def _write(build: _Build, batch: _BatchInFlight) -> None:
     for (split, part), ids in zip(batch.assigned, batch.encoded.result(), strict=True):
         size = build.tokenizer.text_bytes(part.text, ids)
         if size != part.size and not build.warned:

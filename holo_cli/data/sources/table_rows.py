@@ -55,7 +55,7 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
             yield row[column], row[language] if language is not None else ""
 
 
-class _Lines:
+class _RewindableLines:
     """Lines that can be put back. `taken` are those since the last `mark`."""
 
     def __init__(self, path: Path, encoding: str) -> None:
@@ -91,7 +91,7 @@ class _Lines:
 
 def _rows(path: Path, encoding: str, counts: Counter[str], tsv: bool) -> Iterator[list[str]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    lines = _Lines(path, encoding)
+    lines = _RewindableLines(path, encoding)
     if tsv:
         reader = csv.reader(lines.lines, "excel-tab", quoting=csv.QUOTE_NONE)
         yield from filter(None, _tolerant(reader, counts))

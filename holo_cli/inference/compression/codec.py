@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from holo_cli.data.language import detect
 from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.inference.compression import archive as format_
-from holo_cli.inference.compression.archive import Archive, Chunk
+from holo_cli.inference.compression.archive import Archive, ArchiveChunk
 from holo_cli.inference.compression.bit_coder import BitDecoder, Undecodable, coder, encode_bits
 from holo_cli.inference.compression.quantize import BLOCK, multiples
 from holo_cli.inference.compression.stepping import (
@@ -106,7 +106,7 @@ def compress(
     table = []
     for payload, ids in zip(payloads, chunks, strict=True):
         text = b"".join(pieces[i] for i in ids)
-        table.append(Chunk(len(payload), zlib.crc32(payload), zlib.crc32(text)))
+        table.append(ArchiveChunk(len(payload), zlib.crc32(payload), zlib.crc32(text)))
     archive = Archive(
         text=len(content),
         tokens=len(tokens),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from holo_cli.errors import UsageError, nearest
 from holo_cli.inference.evaluation.likelihood import rolling
 from holo_cli.inference.generation.loaded_model import LoadedModel
-from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
+from holo_cli.inference.minimal_pairs import PHENOMENA, MinimalPair, Phenomenon
 
 CHANCE = 0.5
 LEVEL = 0.95
@@ -84,7 +84,11 @@ def score_pairs(
 
 
 def _score(
-    scorer: Scorer, lengths: Scorer, phenomenon: Phenomenon, language: str, pairs: Sequence[Pair]
+    scorer: Scorer,
+    lengths: Scorer,
+    phenomenon: Phenomenon,
+    language: str,
+    pairs: Sequence[MinimalPair],
 ) -> PairScore:
     texts = [text for pair in pairs for text in pair]
     margin = _margin(scorer(texts))

@@ -27,7 +27,7 @@ from holo_cli.models.brain_v1.block import BrainBlock, Side, brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.diagnostics import feeding, kept_weight
-from holo_cli.models.brain_v1.drafting import Draft
+from holo_cli.models.brain_v1.drafting import LayerDraft
 from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.exits import (
     confidence,
@@ -238,10 +238,10 @@ class Model(Backbone):
         after = self.advanced(state, tokens, mixers, windows)
         return rms_norm(x), replace(after, passed=state.passed + passed.sum(1))
 
-    def draft(self, state: State, layers: int) -> Draft:
+    def draft(self, state: State, layers: int) -> LayerDraft:
         """Reads ahead of `state` with the first `layers` layers, 1 .. L - 1; all others verify."""
         assert isinstance(state, BrainState)
-        return Draft(self, state, layers)
+        return LayerDraft(self, state, layers)
 
     def advanced(
         self,

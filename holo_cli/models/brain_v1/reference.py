@@ -194,14 +194,14 @@ def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) ->
 # -- languages and leaving ------------------------------------------------------------------------
 
 
-class Side(NamedTuple):
+class TokenSide(NamedTuple):
     """Of a token: its language, as the last marker before it said, and whether it has left."""
 
     language: int
     left: bool
 
 
-def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[Side]:
+def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[TokenSide]:
     config = model.config
     assert isinstance(config, Config)
     now = config.languages.index(config.language) if config.adapters else 0
@@ -209,7 +209,7 @@ def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[Side]:
     for token in tokens.tolist():
         if token in config.language_tokens:
             now = config.language_tokens.index(token)
-        found.append(Side(now, left=False))
+        found.append(TokenSide(now, left=False))
     return found
 
 
@@ -235,7 +235,7 @@ def finish(inputs: Inputs, before: Vectors, after: Vectors) -> Vectors:
                 sure = _confidence(config.exit_confidence, oracle.head(model, x))
             else:
                 sure = _gate(model.exit_gates, done // config.exit_every - 1, x)
-            inputs.side[t] = Side(language, bool(sure >= model.exit_threshold))
+            inputs.side[t] = TokenSide(language, bool(sure >= model.exit_threshold))
         out.append(x)
     return out
 

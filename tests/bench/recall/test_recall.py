@@ -19,7 +19,7 @@ from holo_cli.bench.recall.page import findings, write_page
 from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, named_plan, read_plan, resolve_run
 from holo_cli.bench.recall.run import FIRST_SEED, Recall, open_recall
 from holo_cli.bench.recall.train import TaskBatches, evaluate, fresh_rows, run
-from holo_cli.bench.tasks import TASKS, Case
+from holo_cli.bench.tasks import TASKS, TaskCase
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
@@ -104,7 +104,7 @@ def test_the_plan_small_tests_no_row_that_it_trained(task: str) -> None:
 
 def test_with_few_possible_rows_some_are_met_again() -> None:
     """So nothing says that they are not: 3 keys by 3 values by 3 places are 27 rows."""
-    few = TaskSpec("mqar", 7, (Case(5, 1),))
+    few = TaskSpec("mqar", 7, (TaskCase(5, 1),))
     assert shared_rows(few, 64, 4, 16) > 32
 
 
@@ -138,7 +138,7 @@ class TestCounting:
 
         model.hidden = hidden  # type: ignore[method-assign]
         model.head = Head()  # type: ignore[assignment]
-        return evaluate(model, plan.tasks[0], Case(20, 2), 64, 1, torch.float32)
+        return evaluate(model, plan.tasks[0], TaskCase(20, 2), 64, 1, torch.float32)
 
     def test_an_oracle_is_always_right(self, plan: RecallPlan) -> None:
         def oracle(row: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
 from holo_cli.bench.recall.run import Recall, RecallRun, estimate, open_recall
-from holo_cli.bench.tasks import TASKS, Case
+from holo_cli.bench.tasks import TASKS, TaskCase
 
 PLAN = """
 widths = [32, 64]
@@ -70,12 +70,12 @@ def test_sizes_of_a_family_stand_together(recall: Recall, tmp_path: Path) -> Non
             add(recall, run, 0.25 if run.resolved.model.width == 32 else 0.75, 1.0)
     scores = [s for s in recall.scores() if s.spec.name == "mqar"]
     assert [s.to_dict()["width"] for s in scores[:6]] == [32] * 3 + [64] * 3
-    assert cases_shown(recall.plan.tasks[0]) == [Case(20, 2), Case(32, 2)]
-    assert cases_shown(recall.plan.tasks[1]) == [Case(16, 2)]
-    lines = by_size(recall, scores, Case(20, 2))
+    assert cases_shown(recall.plan.tasks[0]) == [TaskCase(20, 2), TaskCase(32, 2)]
+    assert cases_shown(recall.plan.tasks[1]) == [TaskCase(16, 2)]
+    lines = by_size(recall, scores, TaskCase(20, 2))
     assert lines["attention"] == [(32, 320, 0.25), (64, 640, 0.75)]
     assert lines["gravity"] == [(32, 320, 0.25), (64, None, None)]
-    assert size_table(recall, scores, Case(20, 2), lambda n: f"{n} B") == (
+    assert size_table(recall, scores, TaskCase(20, 2), lambda n: f"{n} B") == (
         ["model", "width 32", "width 64"],
         [["attention", "25 % at 320 B", "75 % at 640 B"], ["gravity", "25 % at 320 B", "–"]],
     )
