@@ -213,7 +213,7 @@ def best_rate(
     return min(means, key=lambda rate: means[rate])
 
 
-def missing(
+def runs_to_do(
     done: dict[Key, dict[str, Any]],
     texts: list[str],
     coords: list[int],
@@ -309,7 +309,7 @@ def main() -> None:
         return
     tests = {text: draw(text, TEST_ROWS, TEST_SEED, floor=True) for text in asked.texts}
     sweep = (asked.texts, asked.coords, asked.seeds, asked.rates)
-    while (key := next(missing(done, *sweep), None)) is not None:
+    while (key := next(runs_to_do(done, *sweep), None)) is not None:
         row = run(*key, steps=asked.steps, rows=asked.rows, test=tests[key[0]])
         with asked.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -69,7 +69,7 @@ def make_model(task: FillerRows, **given: Any) -> Model:
     return Model(Config(vocab_size=task.vocabulary, **{**settings, **given}))
 
 
-def train(
+def training_losses(
     model: Model, task: FillerRows, *, steps: int, rows: int, longest: int, seed: int
 ) -> Iterator[float]:
     """Train on filler whose length grows up to `longest` tokens; yields each loss."""
@@ -131,7 +131,7 @@ def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> li
     task = FillerRows()
     torch.manual_seed(seed)
     model = make_model(task)
-    losses = list(train(model, task, steps=steps, rows=rows, longest=longest, seed=seed))
+    losses = list(training_losses(model, task, steps=steps, rows=rows, longest=longest, seed=seed))
     about = {
         "model": "brain-v2", "seed": seed, "steps": steps, "rows": rows, "trained_filler": longest,
         "parameters": sum(p.numel() for p in model.parameters()), "loss": losses[-1],

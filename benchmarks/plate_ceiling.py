@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.phasors import rates
+from holo_cli.models.holographic.phasors import phase_rates
 from holo_cli.models.holographic.random_features import Kernel, frequencies
 
 HEADS, CHANNELS, VALUES, COORDS = 2, 16, 32, 8
@@ -48,7 +48,7 @@ def right(
 ) -> float:  # fmt: skip
     """Share of the trials in which the right value is chosen."""
     make = torch.Generator().manual_seed(0)
-    rate = torch.tensor(rates(plates * CHANNELS, share)).view(plates, CHANNELS)
+    rate = torch.tensor(phase_rates(plates * CHANNELS, share)).view(plates, CHANNELS)
     heard = (rate == 0).float() if quiet else torch.ones_like(rate)
     found = 0
     for _ in range(trials):

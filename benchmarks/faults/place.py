@@ -79,7 +79,7 @@ def clean(outcome: Outcome, *codes: int) -> str:
     return found
 
 
-def until(
+def wait_until(
     child: ChildProcess, condition: Callable[[], bool], seconds: float = WAIT_SECONDS
 ) -> bool:
     """Wait for a condition while the child runs; False if it ended first."""

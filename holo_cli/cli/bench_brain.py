@@ -99,9 +99,9 @@ def brain(
 
 def _report(bench: BrainBench, open_page: bool, out: Output) -> None:
     from holo_cli.bench.brain.page import COLUMNS, cells, findings, write_page
-    from holo_cli.bench.brain.summary import lines
+    from holo_cli.bench.brain.summary import aim_lines
 
-    found = lines(bench)
+    found = aim_lines(bench)
     nbytes = write_page(bench, found)
     out.table(COLUMNS, cells(found), table_layout.WIDTH)
     sentences = findings(bench, found)

@@ -113,9 +113,9 @@ def _report(recall: Recall, page: Path, open_page: bool, out: Output) -> None:
 
 
 def _show_estimate(recall: Recall, out: Output) -> None:
-    from holo_cli.bench.recall.run import estimate
+    from holo_cli.bench.recall.run import time_left
 
-    found = estimate(recall)
+    found = time_left(recall)
     out.document({"title": recall.plan.title, "estimates": [e.to_dict() for e in found]})
     out.table(
         ("task", "runs", "done", "left", "time left"),

@@ -31,7 +31,7 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
     return dtype
 
 
-def load(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
+def load_with_options(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
     kind = torch_dtype(dtype)
     with no_collections():

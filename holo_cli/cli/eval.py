@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import complete, eval_suite, options
-from holo_cli.cli.generate import read_file
+from holo_cli.cli.generate import read_prompt_file
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
@@ -170,9 +170,9 @@ def evaluate(
                 f"{flag} must be at most {MOST}, not {value}.", next_step="See: holo eval --help"
             )
     given = [_read(file, encoding) for file in files or ()]
-    from holo_cli.cli.compute import load, note_newest
+    from holo_cli.cli.compute import load_with_options, note_newest
 
-    loaded = load(checkpoint, device, dtype)
+    loaded = load_with_options(checkpoint, device, dtype)
     note_newest(checkpoint, loaded, out)
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
     if of_pairs:
@@ -240,7 +240,7 @@ def _read(file: Path, encoding: str | None) -> str:
     if stdin:
         text = _of_stdin(name, encoding)
     else:
-        text = read_file(file, encoding)
+        text = read_prompt_file(file, encoding)
     if not text.strip():
         raise DataError(f"{name} contains no text.", next_step="Give a file that is not empty.")
     return text

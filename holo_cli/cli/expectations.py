@@ -42,7 +42,7 @@ def expecting(show: Events, config: DataConfig, out: Output) -> Callable[[Event]
         if event["event"] == "start":
             start.update(event)
         elif event["event"] == "train" and start:
-            tell(data, start, event, show.say)
+            tell_expectations(data, start, event, show.say)
             start.clear()
 
     return event_of
@@ -66,7 +66,9 @@ def is_first(data: PreparedData) -> bool:
     return True
 
 
-def tell(data: PreparedData, start: Event, event: Event, say: Callable[[str], None]) -> None:
+def tell_expectations(
+    data: PreparedData, start: Event, event: Event, say: Callable[[str], None]
+) -> None:
     """Says the lines, from the first event of a run and the first with a speed."""
     tokens, parameters = data.token_count("train"), start["parameters"]
     each = tokens / parameters

@@ -134,7 +134,7 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
 _BY_NAME = {flag.name: flag for flag in OLD_FLAGS}
 
 
-def find(name: str) -> OldFlag | None:
+def find_old_flag(name: str) -> OldFlag | None:
     """The row of an option, with hyphens or underscores; `--no-X` and `--X` are different."""
     return _BY_NAME.get(name.lower().replace("_", "-"))
 
@@ -142,7 +142,7 @@ def find(name: str) -> OldFlag | None:
 def unknown_option(name: str, command: str, known: Collection[str]) -> UsageError | None:
     """The error for an option that `command` ("holo train") does not have; None for one that no
     row names. `known` are the options that the command has."""
-    flag = find(name)
+    flag = find_old_flag(name)
     if flag is None:
         return None
     given_here = all(word in known for word in flag.now.split() if word.startswith("--"))

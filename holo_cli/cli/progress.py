@@ -296,7 +296,7 @@ def prepare_facts(now: PrepareProgress) -> str:
     return "  ".join(facts)
 
 
-def summary(done: Mapping[str, Any]) -> list[str]:
+def training_results(done: Mapping[str, Any]) -> list[str]:
     """The results of a training run, from its last event."""
     steps, tokens = done["steps"], count(done["tokens"])
     lines = [f"{counted(steps, 'step')}, {tokens} tokens in {duration(done['train_seconds'])}"]

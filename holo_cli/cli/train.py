@@ -199,11 +199,11 @@ def note_settings(resolved: Resolved, out: Output) -> None:
 
 def finish(done: dict[str, object], out: Output) -> None:
     """The final output of train and resume."""
-    from holo_cli.cli.progress import summary
+    from holo_cli.cli.progress import training_results
     from holo_cli.plugins import option
 
     if not out.json:
-        for line in summary(done):
+        for line in training_results(done):
             out.text(translate(line))
     best = done.get("best") or done.get("last")
     out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

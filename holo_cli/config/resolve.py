@@ -22,8 +22,8 @@ from holo_cli.config.sources import (
     ConfigFile,
     Given,
     flag_name,
+    read_config_file,
     read_env,
-    read_file,
     read_flags,
     read_sets,
 )
@@ -143,7 +143,7 @@ def resolve(
     process's environment. Raises UsageError naming the key, where it was set, and the nearest
     right one.
     """
-    config_file = read_file(existing(file), f"file {file}") if file is not None else None
+    config_file = read_config_file(existing(file), f"file {file}") if file is not None else None
     chosen = {"name": "--model", "preset": "--preset", "recipe": "--recipe"}
     if config_file and model_name is None and config_file.name:
         model_name, chosen["name"] = config_file.name, f"file {file}"
@@ -211,7 +211,7 @@ def resolve_from(
         if key not in _ENDS_WITH_ITS_RUN
     ]
     if file is not None:
-        config_file = read_file(existing(file), f"file {file}")
+        config_file = read_config_file(existing(file), f"file {file}")
         _check_model(config_file, name, str(file))
         layers += config_file.given + config_file.by_recipe.get(stored_run.recipe, [])
     layers += read_env(os.environ if env is None else env, schema)
@@ -244,7 +244,7 @@ def _read_preset(model_name: str, preset: str | None) -> ConfigFile | None:
     path = registry.preset_path(model_name, preset)
     root = registry.configs_folder().parent
     shown = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-    parsed = read_file(path, f"preset {preset} ({shown})")
+    parsed = read_config_file(path, f"preset {preset} ({shown})")
     _check_model(parsed, model_name, shown)
     return parsed
 
@@ -253,7 +253,7 @@ def _recipe_layer(recipe: str, schema: check.Schema) -> list[Given]:
     """A recipe's settings, without those [model] keys that this model does not have."""
     _check_recipe(recipe, "")
     path = registry.configs_folder() / "recipes" / f"{recipe}.toml"
-    given = read_file(path, f"recipe {recipe}").given
+    given = read_config_file(path, f"recipe {recipe}").given
     return [g for g in given if g.key in schema or not g.key.startswith("model.")]
 
 

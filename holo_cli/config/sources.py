@@ -50,7 +50,7 @@ class ConfigFile:
     by_recipe: dict[str, list[Given]]
 
 
-def read_file(path: Path, source: str) -> ConfigFile:
+def read_config_file(path: Path, source: str) -> ConfigFile:
     """Parse a config file; a missing, unreadable or malformed one fails in one sentence."""
     return _sort_out(_load_toml(path), path, source)
 

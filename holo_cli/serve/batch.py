@@ -25,7 +25,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.logits import BANNED, sample, shape_logits
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import ids_of_text
-from holo_cli.layers.joined import joined, kind_of, row_of
+from holo_cli.layers.joined import joined_states, row_of, state_kind
 from holo_cli.models.base import State
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
@@ -297,14 +297,14 @@ class Batch:
         mixed = self.loaded.model.mixed_lengths
         kinds: dict[object, list[RowGroup]] = {}
         for group in self.groups:
-            kinds.setdefault(kind_of(group.state, mixed), []).append(group)
+            kinds.setdefault(state_kind(group.state, mixed), []).append(group)
         self.groups = []
         for alike in kinds.values():
             if len(alike) == 1:
                 self.groups += alike
                 continue
             rows = [row for group in alike for row in group.rows]
-            state = joined([group.state for group in alike])
+            state = joined_states([group.state for group in alike])
             logits = torch.cat([group.logits for group in alike])
             hidden = torch.cat([group.hidden for group in alike])
             self.groups.append(RowGroup(rows, state, logits, hidden))

@@ -59,7 +59,7 @@ def row_bytes(
     dtype = pick_dtype(resolved.training.dtype, device)
     checkpointed = resolved.training.grad_checkpoint
     key = row_key(resolved.model_name, config, dtype, checkpointed)
-    if device.type == "cpu" and not measure and (found := table().get(key)):
+    if device.type == "cpu" and not measure and (found := stored_figures().get(key)):
         return found
     name = _machine_key(resolved.model_name, key, device)
     known = None if measure else remembered(name)
@@ -81,7 +81,7 @@ def row_key(name: str, config: ModelConfig, dtype: torch.dtype, checkpointed: bo
 
 
 @cache
-def table() -> dict[str, int]:
+def stored_figures() -> dict[str, int]:
     """The stored figures by `row_key`."""
     stored: dict[str, Any] = read_json(TABLE)
     return {key: int(value) for key, value in stored["bytes"].items()}

@@ -27,7 +27,7 @@ from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
 from holo_cli.training.evaluate import calibrate, evaluate_sets, model_measures
-from holo_cli.training.failures import diverged, out_of_memory
+from holo_cli.training.failures import divergence_error, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy, penalized_loss
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
@@ -220,7 +220,7 @@ class Trainer:
         loss = self._all_reduce()
         norm = clip_grad_norm(self.parameters, config.clip).item()
         if not (math.isfinite(norm) and math.isfinite(loss)):
-            raise diverged(progress, config, loss, norm)
+            raise divergence_error(progress, config, loss, norm)
         self.optimizer.set_lr(lr_multiplier(progress.step, config))
         self.optimizer.step()
         for p in self.parameters:
@@ -354,7 +354,7 @@ class Trainer:
         rows = self.config.eval_batch_size
         result, by_set = evaluate_sets(self.model, self._text, self.dtype, rows=rows)
         if not math.isfinite(result.loss):
-            raise diverged(progress, self.config, result.loss, math.nan)
+            raise divergence_error(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:

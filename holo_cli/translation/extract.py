@@ -26,6 +26,7 @@ SINKS = {
     "Option", "Argument", "Typer",  # help texts
     "NotText", "ErrorReport", "Report", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
+    "markdown_table",
     "Section", "Page", "Table", "Picture", "ChatCommand", "Column", "translate",
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}

@@ -119,7 +119,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     special = set(tokenizer.specials.values())
     return Reading(
         ids=ids,
-        groups=grouped(tokenizer, ids),
+        groups=token_groups(tokenizer, ids),
         languages=token_languages(
             [tokenizer.token_bytes(i) for i in ids], [i in special for i in ids], known
         ),
@@ -128,7 +128,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     )
 
 
-def grouped(tokenizer: Tokenizer, ids: Iterable[int]) -> list[TokenGroup]:
+def token_groups(tokenizer: Tokenizer, ids: Iterable[int]) -> list[TokenGroup]:
     """Tokens gathered until they are whole characters; what was cut off at the end stays bytes."""
     special = set(tokenizer.specials.values())
     groups: list[TokenGroup] = []

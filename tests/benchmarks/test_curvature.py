@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks import curvature
-from benchmarks.curvature import Key, best_rate, draw, make_model, missing, run, stored, summary
+from benchmarks.curvature import Key, best_rate, draw, make_model, run, runs_to_do, stored, summary
 
 
 def test_the_floor_of_the_tree_is_that_of_all_its_values_enumerated(
@@ -87,7 +87,7 @@ def made(key: Key) -> dict[str, Any]:
 def test_a_stopped_study_continues_and_uses_the_best_rate(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     done: dict[Key, dict[str, Any]] = {}
-    while (key := next(missing(done, ["tree"], [2], 3), None)) is not None:
+    while (key := next(runs_to_do(done, ["tree"], [2], 3), None)) is not None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(made(key)) + "\n")
         done = stored(out)

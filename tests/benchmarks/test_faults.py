@@ -127,5 +127,5 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Exceptions\n\nNone." in ran.stdout
-    kinds = [report.kind_of(row["case"]) for row in Rows.read(out)]
+    kinds = [report.campaign_of(row["case"]) for row in Rows.read(out)]
     assert set(kinds) == {"kill", "prepare", "scenario", "mutation"}

@@ -43,7 +43,7 @@ class AimLine:
         }  # fmt: skip
 
 
-def lines(bench: BrainBench) -> list[AimLine]:
+def aim_lines(bench: BrainBench) -> list[AimLine]:
     """The table, in the order of the aims; then what no aim was stated for."""
     row = bench.speed_row()
     return [

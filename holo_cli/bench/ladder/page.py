@@ -30,7 +30,7 @@ def verdict_of(summary: LadderSummary, entry: str) -> str:
     return "not known" if "not known" in gates else "not shown"
 
 
-def sentences(summary: LadderSummary) -> list[str]:
+def findings(summary: LadderSummary) -> list[str]:
     """The findings: a verdict for each entry with its gates by budget, then cautions and
     remarks."""
     lines = []
@@ -205,7 +205,7 @@ def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
         "two gates: better at every size, and better by extrapolation of the fitted curves.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "Findings")
+    report.prose("\n".join(f"- {text}" for text in findings(summary)), "Findings")
     for budget, tracks in summary.budgets.items():
         traces = [trace for track in tracks for trace in _traces(track, summary)]
         if traces:

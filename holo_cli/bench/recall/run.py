@@ -313,7 +313,7 @@ class Estimate:
         }  # fmt: skip
 
 
-def estimate(recall: Recall) -> list[Estimate]:
+def time_left(recall: Recall) -> list[Estimate]:
     """The time left of each task in the plan's order, then of all; for one run at a time.
 
     A run is expected to take the mean of its entry's runs of the same task; where there are none,

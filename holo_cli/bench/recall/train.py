@@ -73,7 +73,7 @@ class TaskBatches(TrainBatches):
         return self._made[first]
 
 
-def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
+def train_on_task(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one task. Raises Stopped on request: such a run starts over."""
     started = time.perf_counter()
     resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
@@ -108,7 +108,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 break
     model = trainer.model  # it may have grown
     cases = [
-        evaluate(model, spec, case, job["sequences"], config.seed, trainer.dtype)
+        score_case(model, spec, case, job["sequences"], config.seed, trainer.dtype)
         for case in spec.cases
     ]
     described = model.describe()
@@ -146,7 +146,7 @@ def _graded_rows(
         yield torch.from_numpy(x), torch.from_numpy(y), allowed
 
 
-def evaluate(
+def score_case(
     model: LanguageModel,
     spec: TaskSpec,
     case: TaskCase,

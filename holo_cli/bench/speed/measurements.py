@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.experiment.plan import Entry, check_model, parse_variant
+from holo_cli.bench.experiment.plan import Entry, parse_variant, registered_name
 from holo_cli.bench.experiment.result_log import ResultLog, Row
 from holo_cli.bench.speed.model_process import Answer
 from holo_cli.config.resolve import Resolved, default_preset, resolve
@@ -75,7 +75,7 @@ def resolve_entries(
     out of range, and for a name that is used twice.
     """
     reserved = {"model.vocab_size": "--vocab-size", **reserved}
-    entries = [Entry(name, check_model(name)) for name in models]
+    entries = [Entry(name, registered_name(name)) for name in models]
     entries += [parse_variant(text) for text in variants]
     entries = entries or [Entry(name, name) for name in registry.model_names()]
     names = [entry.name for entry in entries]

@@ -120,8 +120,8 @@ class Scaling:
         found: list[dict[str, Any]] = []
         for growth in self.growths:
             for length in self.lengths:
-                found.append(row_of(growth, length))
-            found.append({"name": growth.name, "model": growth.model, **summary(growth)})
+                found.append(length_row(growth, length))
+            found.append({"name": growth.name, "model": growth.model, **growth_summary(growth)})
         return found
 
     def crossings(self) -> list[dict[str, Any]]:
@@ -272,7 +272,7 @@ def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[floa
     return found
 
 
-def summary(growth: Growth) -> dict[str, Any]:
+def growth_summary(growth: Growth) -> dict[str, Any]:
     """Exponents of the medians over all lengths and over the last two; growth from the first to the
     last length with its spread over rounds, by wall clock and by processor time."""
     medians = growth.medians()
@@ -291,7 +291,7 @@ def summary(growth: Growth) -> dict[str, Any]:
     }
 
 
-def row_of(growth: Growth, length: int) -> dict[str, Any]:
+def length_row(growth: Growth, length: int) -> dict[str, Any]:
     """An entry at a length; a length that was not measured has the reason."""
     row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
     if length not in growth.lengths():

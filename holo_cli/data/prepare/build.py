@@ -27,7 +27,7 @@ from holo_cli.data.mixture import ROUND_ROBIN, SEQUENCE
 from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.options import PrepareOptions
 from holo_cli.data.prepare.pipeline import Pipeline
-from holo_cli.data.prepare.shards import ShardWriter, languages_of
+from holo_cli.data.prepare.shards import ShardWriter, language_totals
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer, needs_text
 from holo_cli.data.tokenizers.bpe import SAMPLE_BYTES
 from holo_cli.errors import DataError
@@ -261,7 +261,7 @@ def _meta(build: _Build, dtype: str, shards: list[Shard]) -> Meta:
     languages = {
         split: {
             code: LanguageTotals(**share)
-            for code, share in languages_of(
+            for code, share in language_totals(
                 folder, [shard for shard in shards if shard.split == split]
             ).items()
         }

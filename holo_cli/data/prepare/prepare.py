@@ -25,11 +25,11 @@ from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.prepare import advice, staging
 from holo_cli.data.prepare.arguments import (
-    check,
+    check_arguments,
     joined_name,
     labels_of,
-    languages_of,
     name_of,
+    requested_languages,
     resolve_set,
 )
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
@@ -142,8 +142,8 @@ def prepare(
         raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
     tokenizer = resolve_set(tokenizer)
     sources = [source] if isinstance(source, str) else list(source or ())
-    check(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
-    languages = languages_of(lang)
+    check_arguments(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    languages = requested_languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
     several = len(sources) > 1
     names = [composed(name) for name in names] or ([] if several else [name_of(sources[0])])

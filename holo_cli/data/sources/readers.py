@@ -8,12 +8,12 @@ from pathlib import Path
 
 from holo_cli.data import segment
 from holo_cli.data.sources.decoding import text_blocks
-from holo_cli.data.sources.json_rows import read_json
+from holo_cli.data.sources.json_rows import read_json_rows
 from holo_cli.data.sources.parquet_rows import read_parquet
 from holo_cli.data.sources.rows import Row
 from holo_cli.data.sources.table_rows import read_table
 
-__all__ = ["Row", "read_json", "read_parquet", "read_table", "read_text"]
+__all__ = ["Row", "read_json_rows", "read_parquet", "read_table", "read_text"]
 
 
 def read_text(path: Path, encoding: str) -> Iterator[Row]:
@@ -37,7 +37,7 @@ def read_rows(
     if kind == "parquet":
         return read_parquet(path, field, counts)
     if kind == "json":
-        return read_json(path, encoding, field, counts)
+        return read_json_rows(path, encoding, field, counts)
     if kind == "table":
         return read_table(path, encoding, field, counts)
     return read_text(path, encoding)

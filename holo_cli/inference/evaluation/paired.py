@@ -105,7 +105,7 @@ def first_words(loaded: LoadedModel, texts: Texts, most: int) -> list[tuple[str,
     return turns[:most]
 
 
-def continuations(
+def sample_continuations(
     models: tuple[LoadedModel, LoadedModel],
     prompts: list[tuple[str, str]],
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -19,7 +19,15 @@ from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
-from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus, total
+from holo_cli.models.oracle import (
+    Inputs,
+    Vectors,
+    joined,
+    norm,
+    sigmoid,
+    softplus,
+    total,
+)
 from holo_cli.models.vanilla.reference import heads
 
 # 64 hidden units in 8 columns, of which 2 are kept

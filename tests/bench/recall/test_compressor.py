@@ -9,7 +9,7 @@ import torch
 
 from holo_cli.bench.recall.compressor import Compressor
 from holo_cli.bench.recall.plan import TaskSpec, named_plan, resolve_run
-from holo_cli.bench.recall.train import run
+from holo_cli.bench.recall.train import train_on_task
 from holo_cli.bench.tasks import TaskCase
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import Hidden, LanguageModel
@@ -80,4 +80,4 @@ def test_a_short_string_is_learned() -> None:
         {"training.steps": 250, "training.batch_size": 16, "training.dtype": "float32"}
     )
     job = {"resolved": resolved.to_dict(), "spec": spec.to_dict(), "sequences": 64, "solved": 0.0}
-    assert run(job, lambda event: None)["cases"][0]["accuracy"] > 0.6
+    assert train_on_task(job, lambda event: None)["cases"][0]["accuracy"] > 0.6

@@ -12,7 +12,7 @@ from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
-from holo_cli.bench.recall.run import Recall, RecallRun, estimate, open_recall
+from holo_cli.bench.recall.run import Recall, RecallRun, open_recall, time_left
 from holo_cli.bench.tasks import TASKS, TaskCase
 
 PLAN = """
@@ -97,14 +97,14 @@ def test_a_plan_without_widths_has_no_sizes(tmp_path: Path) -> None:
 
 
 def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:
-    nothing = estimate(recall)
+    nothing = time_left(recall)
     assert [(e.task, e.runs, e.done, e.left, e.seconds) for e in nothing] == [
         ("mqar", 4, 0, 4, None), ("copying", 4, 0, 4, None), ("all", 8, 0, 8, None),
     ]  # fmt: skip
     mqar = [run for run in recall.runs if run.spec.name == "mqar"]
     add(recall, mqar[0], 1.0, 5.0, seconds=10.0)
     add(recall, mqar[1], 1.0, 30.0)  # an older row, without the time of the whole run
-    found = {e.task: e for e in estimate(recall)}
+    found = {e.task: e for e in time_left(recall)}
     # two of mqar at the task's mean; four of copying, of which nothing is known, at that of all
     assert (found["mqar"].left, found["mqar"].seconds) == (2, 40.0)
     assert (found["copying"].left, found["copying"].seconds) == (4, 80.0)
@@ -113,7 +113,7 @@ def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:
     }  # fmt: skip
     for run in mqar[2:]:
         add(recall, run, 1.0, 1.0)
-    assert {e.task: e.seconds for e in estimate(recall)}["mqar"] == 0.0
+    assert {e.task: e.seconds for e in time_left(recall)}["mqar"] == 0.0
 
 
 def test_a_page_has_one_number_format(recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:
