@@ -196,10 +196,10 @@ def training_words(data: PreparedData) -> set[str]:
     }
 
 
-Key = tuple[str, ...]  # data, checkpoint, temperature, decoding, language
+RowKey = tuple[str, ...]  # data, checkpoint, temperature, decoding, language
 
 
-def row_key(row: dict[str, Any]) -> Key:
+def row_key(row: dict[str, Any]) -> RowKey:
     names = ("data", "checkpoint", "temperature", "decoding", "language")
     return tuple(row[name] for name in names)
 
@@ -209,7 +209,7 @@ def measure(
     data: PreparedData,
     texts: dict[str, Passages],
     known: set[str],
-    done: set[Key],
+    done: set[RowKey],
     decoding: Sequence[str] = tuple(DECODING),
 ) -> Iterator[dict[str, Any]]:
     """Rows of one checkpoint that are not `done`, or of the text itself (`loaded` None)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.cli.output import Output, count, duration
 
 if TYPE_CHECKING:
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.config.training_schema import DataConfig
     from holo_cli.data.dataset import PreparedData
 
@@ -26,7 +26,7 @@ OWN = "stories"  # the embedded source: known text, for which these rules are to
 Event = dict[str, Any]
 
 
-def expecting(show: Events, config: DataConfig, out: Output) -> Callable[[Event], None]:
+def expecting(show: TrainingDisplay, config: DataConfig, out: Output) -> Callable[[Event], None]:
     """The renderer `show`, with a few lines after the first measured speed of a first run."""
     if out.json or out.quiet or out.silent:
         return show

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from holo_cli.errors import UsageError
 
 PAGE = "docs/old-flags.md"
-Origin = Literal["option", "setting", "common"]
+FlagOrigin = Literal["option", "setting", "common"]
 
 
 class OldFlag(NamedTuple):
@@ -27,7 +27,7 @@ class OldFlag(NamedTuple):
     name: str
     now: str
     model: str = "vanilla"
-    origin: Origin = "setting"
+    origin: FlagOrigin = "setting"
     command: str = "train"
 
 

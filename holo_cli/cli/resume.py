@@ -55,14 +55,14 @@ def resume(
             "training.dtype": dtype,
         }
     )
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.cli.train import finish
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import resume as resume_training
 
     if name is None:
         name = _newest(steps, out)
-    with Events(out) as events:
+    with TrainingDisplay(out) as events:
         done = resume_training(
             name,
             run=run,

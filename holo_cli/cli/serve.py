@@ -120,14 +120,14 @@ def serve(
     from holo_cli.cli.compute import torch_dtype
     from holo_cli.inference.generation.loaded_model import load
     from holo_cli.serve.server import Server
-    from holo_cli.serve.settings import MEGABYTE, Settings
+    from holo_cli.serve.settings import MEGABYTE, ServeSettings
 
     kind = torch_dtype(dtype)
 
     def load_from(path: Path) -> LoadedModel:
         return load(path, device=device or "auto", dtype=kind)
 
-    settings = Settings(
+    settings = ServeSettings(
         host=host,
         port=port,
         key=api_key if api_key is not None else os.environ.get(KEY_VARIABLE, ""),

@@ -157,14 +157,14 @@ def train(
         return
     from holo_cli.cli import schedule, train_data
     from holo_cli.cli.expectations import expecting
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import train as run_training
 
     resolved = train_data.choose(resolved, out)
     resolved, seconds = schedule.fitted(resolved, out, force=force)
     note_settings(resolved, out)
-    with Events(out) as events:
+    with TrainingDisplay(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
             events=expecting(events, resolved.data, out), sampler=sample_text,

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from holo_cli.serve.refusal import Refusal
 from holo_cli.serve.service import EventStream, Service
-from holo_cli.serve.settings import LOOPBACK, Settings
+from holo_cli.serve.settings import LOOPBACK, ServeSettings
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -70,7 +70,7 @@ def check_key(http: Request, key: str) -> None:
         raise Refusal(401, "The API key is missing or wrong.", code="invalid_api_key")
 
 
-def check_host(http: Request, settings: Settings) -> None:
+def check_host(http: Request, settings: ServeSettings) -> None:
     """Raises Refusal where another name than this machine's own leads here.
 
     A page on the web could otherwise have its name resolved to 127.0.0.1 and read answers in a

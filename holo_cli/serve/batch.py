@@ -29,7 +29,7 @@ from holo_cli.layers.joined import joined_states, row_of, state_kind
 from holo_cli.models.base import State
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.rows import Row, TokenScore
+from holo_cli.serve.rows import BatchRow, TokenScore
 from holo_cli.serve.scoring import scored, scored_prompt
 
 NEAR = 1e-4  # of logits in float32; what rounding moves them by is a hundredth of it
@@ -40,7 +40,7 @@ FAILURES = (HoloError, RuntimeError, MemoryError)  # torch raises RuntimeError, 
 class RowGroup:
     """Rows with one state, in order, and what follows the last token that each has read."""
 
-    rows: list[Row]
+    rows: list[BatchRow]
     state: State
     logits: Tensor  # (R, V)
     hidden: Tensor  # (R, C)
@@ -72,11 +72,11 @@ class Batch:
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
 
-    def rows(self) -> Iterable[Row]:
+    def rows(self) -> Iterable[BatchRow]:
         """All of them."""
         return (row for group in self.groups for row in group.rows)
 
-    def admit(self, row: Row) -> None:
+    def admit(self, row: BatchRow) -> None:
         """Reads a row's prompt; the row joins the others at the next step."""
         if row.job.cancelled:
             return
@@ -97,7 +97,7 @@ class Batch:
 
         self._guarded([row], read)
 
-    def _prefilled(self, row: Row) -> PrefixCache:
+    def _prefilled(self, row: BatchRow) -> PrefixCache:
         """The state after a row's prompt, from a kept one where there is one."""
         job = row.job
         if job.prompt is not None and list(job.prompt.ids) == row.ids:
@@ -132,14 +132,14 @@ class Batch:
             self._guarded(group.rows, lambda group=group: self._read(group))  # type: ignore[misc]
         self.groups = [g for g in self.groups if not g.rows[0].finish] + moved
 
-    def fail(self, rows: Iterable[Row], refusal: Refusal) -> None:
+    def fail(self, rows: Iterable[BatchRow], refusal: Refusal) -> None:
         """Ends rows with an error."""
         for row in rows:
             if not row.finish:
                 row.finish = "failed"
                 row.emit(refusal=refusal)
 
-    def _guarded(self, rows: list[Row], work: Callable[[], None]) -> None:
+    def _guarded(self, rows: list[BatchRow], work: Callable[[], None]) -> None:
         """Does something for rows; where it fails, they alone end with an error."""
         try:
             work()
@@ -167,7 +167,7 @@ class Batch:
             for row, token, score in zip(rows, tokens, scores, strict=True):
                 self._append(row, token, score)
 
-    def _shaped(self, logits: Tensor, rows: list[Row], rules: SamplingConfig) -> Tensor:
+    def _shaped(self, logits: Tensor, rows: list[BatchRow], rules: SamplingConfig) -> Tensor:
         """Logits (R, V) -> those to draw from."""
         engine = self.engine
         logits = logits.clone()
@@ -179,7 +179,9 @@ class Batch:
         history = [row.ids for row in rows]
         return shape_logits(logits, history, rules, exempt=engine.end, breakers=engine.breakers)
 
-    def _greedy_tokens(self, shaped: Tensor, rows: list[Row], rules: SamplingConfig) -> list[int]:
+    def _greedy_tokens(
+        self, shaped: Tensor, rows: list[BatchRow], rules: SamplingConfig
+    ) -> list[int]:
         """The best tokens; those of near ties by the logits of the row alone."""
         best = shaped.topk(2, dim=-1).values
         close = (best[:, 0] - best[:, 1] < NEAR).tolist()
@@ -191,7 +193,7 @@ class Batch:
                 tokens[place] = int(alone.argmax(dim=-1))
         return tokens
 
-    def _recomputed(self, row: Row) -> Tensor:
+    def _recomputed(self, row: BatchRow) -> Tensor:
         """The next logits of a row, (1, V), as if it had been computed alone from its prompt on."""
         engine, limit = self.engine, self.loaded.model.context_limit
         cache = engine.prefill(row.ids[: row.prompt_length])
@@ -205,7 +207,7 @@ class Batch:
         return cache.logits
 
     def _scores(
-        self, raw: Tensor, rows: list[Row], tokens: list[int]
+        self, raw: Tensor, rows: list[BatchRow], tokens: list[int]
     ) -> list[tuple[TokenScore, ...]]:
         found: list[tuple[TokenScore, ...]] = [()] * len(rows)
         for place, row in enumerate(rows):
@@ -215,7 +217,7 @@ class Batch:
                 )
         return found
 
-    def _append(self, row: Row, token: int, score: tuple[TokenScore, ...]) -> None:
+    def _append(self, row: BatchRow, token: int, score: tuple[TokenScore, ...]) -> None:
         """Adds a token to a row and reports it."""
         self.counts.new_tokens += 1
         if token == self.engine.end:
@@ -254,7 +256,7 @@ class Batch:
             text, new = row.stream.text, row.ids[row.prompt_length :]
             self.prefixes.keep_answer(text, ids_of_text(self.loaded.tokenizer, new, text))
 
-    def _remove(self, group: RowGroup, rows: list[Row]) -> None:
+    def _remove(self, group: RowGroup, rows: list[BatchRow]) -> None:
         """Takes rows out of a group."""
         if not rows:
             return
@@ -282,7 +284,7 @@ class Batch:
             self._remove(group, moving)
             for row in moving:
 
-                def read(row: Row = row) -> None:
+                def read(row: BatchRow = row) -> None:
                     cache = self.engine.prefill(row.ids)
                     moved.append(RowGroup([row], cache.state, cache.logits, cache.hidden))
 

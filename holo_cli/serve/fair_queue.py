@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from holo_cli.serve.rows import GenerationJob, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob
 
 
 class FairQueue:
@@ -12,7 +12,7 @@ class FairQueue:
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        self._clients: OrderedDict[str, OrderedDict[int, deque[Row]]] = OrderedDict()
+        self._clients: OrderedDict[str, OrderedDict[int, deque[BatchRow]]] = OrderedDict()
         self._length = 0
 
     def __len__(self) -> int:
@@ -28,7 +28,7 @@ class FairQueue:
         jobs[job.number] = deque(job.rows)
         self._length += len(job.rows)
 
-    def take(self) -> Row:
+    def take(self) -> BatchRow:
         """The next row: of the client, and of that client's job, whose last turn is longest ago."""
         client, jobs = self._clients.popitem(last=False)
         number, rows = jobs.popitem(last=False)
@@ -49,7 +49,7 @@ class FairQueue:
         if not jobs:
             del self._clients[job.client]
 
-    def clear(self) -> list[Row]:
+    def clear(self) -> list[BatchRow]:
         """Removes all rows and returns them."""
         found = []
         while self._length:

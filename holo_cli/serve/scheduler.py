@@ -16,7 +16,7 @@ from holo_cli.serve.batch import Batch
 from holo_cli.serve.fair_queue import FairQueue
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.rows import GenerationJob, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob
 
 LONGEST_WAIT = 60  # seconds that Retry-After may say
 
@@ -149,7 +149,7 @@ class Scheduler:
             if not alone:
                 return
 
-    def _next(self) -> tuple[Row, Served] | None:
+    def _next(self) -> tuple[BatchRow, Served] | None:
         with self._wake:
             if not len(self._queue) or self.running >= self.rows:
                 return None

@@ -27,9 +27,9 @@ from holo_cli.serve.requests import (
     GenerationRequest,
     parsed,
 )
-from holo_cli.serve.rows import Event, GenerationJob, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob, RowEvent
 from holo_cli.serve.scheduler import Scheduler, Served
-from holo_cli.serve.settings import Settings
+from holo_cli.serve.settings import ServeSettings
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Prepared:
 class Service:
     """The handlers; `app.py` says which path leads to which."""
 
-    def __init__(self, settings: Settings, pool: ModelPool, scheduler: Scheduler) -> None:
+    def __init__(self, settings: ServeSettings, pool: ModelPool, scheduler: Scheduler) -> None:
         self.settings, self.pool, self.scheduler = settings, pool, scheduler
         self.metrics = Metrics()
 
@@ -151,7 +151,7 @@ class Service:
             for choice in range(choices):
                 generator = None if generators is None else generators[choice]
                 stream = TextStream(job.loaded.tokenizer, job.sampling.stop)
-                job.rows.append(Row(job, len(job.rows), list(ids), generator, stream))
+                job.rows.append(BatchRow(job, len(job.rows), list(ids), generator, stream))
 
     async def _answer(
         self, http: HttpRequest, request: Any, prepare: Callable[..., Any]
@@ -186,7 +186,7 @@ class Service:
     async def _whole(self, http: HttpRequest, prepared: Prepared) -> Response:
         """Waits for all rows, or for the client to leave."""
         job = prepared.job
-        found: list[list[Event]] = [[] for _ in job.rows]
+        found: list[list[RowEvent]] = [[] for _ in job.rows]
 
         async def collect() -> None:
             async for event in prepared.waiting.events(len(job.rows)):

@@ -40,7 +40,7 @@ from holo_cli.training.stopping import StopRequest
 EARLY_SAMPLE = 20.0  # seconds of training after which a first sample is due, evaluated or not
 
 Event = dict[str, Any]
-Events = Callable[[Event], None]
+Events = Callable[[dict[str, Any]], None]
 
 
 class Saver(Protocol):

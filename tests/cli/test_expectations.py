@@ -10,7 +10,7 @@ import pytest
 from holo_cli.cli import expectations
 from holo_cli.cli.expectations import expecting, tell_expectations
 from holo_cli.cli.output import Output
-from holo_cli.cli.progress import Events
+from holo_cli.cli.progress import TrainingDisplay
 from holo_cli.config.training_schema import DataConfig
 
 
@@ -45,12 +45,12 @@ def test_it_is_said_once_after_the_first_speed(
     monkeypatch.setattr(expectations, "is_first", lambda data: first)
     monkeypatch.setattr("holo_cli.data.dataset.PreparedData.open", lambda *_, **__: data())
     mine = DataConfig(path="mine")
-    show = expecting(Events(Output()), mine, Output())
+    show = expecting(TrainingDisplay(Output()), mine, Output())
     for event in (START, FIRST, FIRST | {"step": 2}):
         show(event)
     assert capsys.readouterr().err.count("What to expect") == times
     quiet = Output(verbosity=False)
-    events = Events(quiet)
+    events = TrainingDisplay(quiet)
     assert expecting(events, mine, quiet) is events
 
 

@@ -21,7 +21,7 @@ from holo_cli.bench.speed.measurements import megabytes, spread_text
 TRAINING_AIM, DECODING_AIM = 3.0, 4.0  # times as fast as brain-v1
 MEMORY_AIM = 0.5  # of brain-v1's
 
-Verdict = Literal["met", "not met", "undecided", "not measured"]
+AimVerdict = Literal["met", "not met", "undecided", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def aim_lines(bench: BrainBench) -> list[AimLine]:
     ]
 
 
-def at_least(aim: float, low: float, high: float, count: int) -> Verdict:
+def at_least(aim: float, low: float, high: float, count: int) -> AimVerdict:
     """Whether a ratio measured in `count` rounds reaches the aim: all of its range, or none of
     it."""
     if count < 2:
@@ -67,7 +67,7 @@ def at_least(aim: float, low: float, high: float, count: int) -> Verdict:
     return "not met" if high < aim else "undecided"
 
 
-def recalls_better(v1: Sequence[float], v2: Sequence[float], chance: float) -> Verdict:
+def recalls_better(v1: Sequence[float], v2: Sequence[float], chance: float) -> AimVerdict:
     """Whether every seed of brain-v2 recalls more than every seed of brain-v1, and more than twice
     what guessing gets. One seed decides nothing."""
     if not v1 or not v2:

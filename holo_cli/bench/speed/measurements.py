@@ -17,7 +17,7 @@ from typing import Any
 from holo_cli import registry
 from holo_cli.bench.experiment.plan import Entry, parse_variant, registered_name
 from holo_cli.bench.experiment.result_log import ResultLog, Row
-from holo_cli.bench.speed.model_process import Answer
+from holo_cli.bench.speed.model_process import Reply
 from holo_cli.config.resolve import Resolved, default_preset, resolve
 from holo_cli.config.sources import read_sets
 from holo_cli.errors import UsageError
@@ -154,13 +154,13 @@ def as_dict(spread: Spread | None) -> dict[str, float | int] | None:
     return None if spread is None else spread.to_dict()
 
 
-def rates(answers: Mapping[int, Answer], clock: str = "seconds") -> Spread | None:
+def rates(answers: Mapping[int, Reply], clock: str = "seconds") -> Spread | None:
     """Tokens per second by round; per processor second with "cpu_seconds"."""
     return Spread.of(a["tokens"] / max(a[clock], 1e-9) for a in answers.values())
 
 
 def speed_ratio(
-    answers: Mapping[int, Answer], other: Mapping[int, Answer], clock: str = "seconds"
+    answers: Mapping[int, Reply], other: Mapping[int, Reply], clock: str = "seconds"
 ) -> Spread | None:
     """How many times as fast as the other, in the rounds that both have."""
     return Spread.of(

@@ -26,7 +26,7 @@ from holo_cli.bench.speed.measurements import (
     Spread,
     baseline_of,
 )
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, rotated
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, Reply, rotated
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
@@ -37,7 +37,7 @@ class Growth:
 
     name: str
     model: str
-    answers: dict[int, dict[int, Answer]] = field(default_factory=dict)
+    answers: dict[int, dict[int, Reply]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
     def lengths(self) -> list[int]:
@@ -94,7 +94,7 @@ class Growth:
         return found
 
 
-def _ratio(above: Mapping[int, Answer], below: Mapping[int, Answer], seconds: str) -> Spread | None:
+def _ratio(above: Mapping[int, Reply], below: Mapping[int, Reply], seconds: str) -> Spread | None:
     """Time of a token in one against another, in the rounds that both have."""
     ratios = []
     for number in sorted(above.keys() & below.keys()):
@@ -220,7 +220,7 @@ class _Visit:
 
     def _ask(
         self, process: ModelProcess, length: int, number: int, call: str, **arguments: Any
-    ) -> Answer | None:
+    ) -> Reply | None:
         """The answer, or None after a failure; both are written to the log."""
         place = (length, process.name, number if call == "measure" else f"warm-{number}")
         about = {"name": process.name, "length": length, "round": number}

@@ -30,7 +30,7 @@ from holo_cli.bench.speed.measurements import (
     speed_ratio,
     spread_text,
 )  # fmt: skip
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, Reply, run_rounds
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
@@ -45,8 +45,8 @@ class EntryFigures:
 
     name: str
     model: str
-    warm: dict[str, Answer] = field(default_factory=dict)  # by phase, before the rounds
-    rounds: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
+    warm: dict[str, Reply] = field(default_factory=dict)  # by phase, before the rounds
+    rounds: dict[str, dict[int, Reply]] = field(default_factory=lambda: defaultdict(dict))
     failed: dict[str, str] = field(default_factory=dict)
 
     def spread(self, phase: str, what: str = "rate") -> Spread | None:

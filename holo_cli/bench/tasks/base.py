@@ -17,7 +17,7 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
-Tokens = NDArray[np.int64]
+TokenArray = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
 
 
@@ -41,7 +41,7 @@ class Task(ABC):
     decoded: ClassVar[bool] = False
 
     @abstractmethod
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         """Write one row into `x` (T,), which is all zeros, and `y` (T,), which is all IGNORE."""
 
     @abstractmethod
@@ -76,7 +76,9 @@ class Task(ABC):
                 f"{counted(self.least_length(case.items), 'position')}, not {case.length}."
             )
 
-    def sample(self, rng: np.random.Generator, rows: int, case: TaskCase) -> tuple[Tokens, Tokens]:
+    def sample(
+        self, rng: np.random.Generator, rows: int, case: TaskCase
+    ) -> tuple[TokenArray, TokenArray]:
         """x and y, each (rows, T) int64; y is IGNORE at positions that are not scored."""
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)
@@ -86,7 +88,7 @@ class Task(ABC):
 
     def graded(
         self, rng: np.random.Generator, rows: int, case: TaskCase
-    ) -> tuple[Tokens, Tokens, Allowed | None]:
+    ) -> tuple[TokenArray, TokenArray, Allowed | None]:
         """x and y as from `sample`, and the answers that count as correct in a test.
 
         These are (rows, T, vocab_size), true for a correct answer; None: only y is correct.

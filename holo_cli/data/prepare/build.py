@@ -20,7 +20,7 @@ from typing import Any
 
 from holo_cli.data import splitting
 from holo_cli.data.document import Document, count_words
-from holo_cli.data.encode import Ids, encode, pieces
+from holo_cli.data.encode import AnyIds, encode, pieces
 from holo_cli.data.language import detect
 from holo_cli.data.meta import META, SPLITS, LanguageTotals, Meta, Shard, Split, TokenizerMeta
 from holo_cli.data.mixture import ROUND_ROBIN, SEQUENCE
@@ -63,7 +63,7 @@ class _BatchInFlight:
     """A batch in flight; `mark`: the pipeline's state after it, if a checkpoint is due."""
 
     assigned: list[_Assigned]
-    encoded: Future[list[Ids]]
+    encoded: Future[list[AnyIds]]
     mark: dict[str, Any] | None
 
     @property
@@ -212,7 +212,7 @@ def _assign(build: _Build, documents: Sequence[Document]) -> list[_Assigned]:
     return found
 
 
-def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
+def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[AnyIds]:
     if not needs_text(build.options.tokenizer):
         for _, part in assigned:
             if lost := [c for text in pieces(part.text) for c in build.tokenizer.unknown(text)]:

@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from holo_cli.data.sources.rows import LANGUAGE_FIELDS, Row, lines_of, no_column
+from holo_cli.data.sources.rows import LANGUAGE_FIELDS, TextRow, lines_of, no_column
 from holo_cli.errors import DataError, UsageError
 
 UNCLOSED = "unclosed quotes"
 MAX_ROW = 64 << 20  # characters of a row, which is held in memory
 
 
-def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
+def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     """`field` is a column name, or a number from 1 in a file without a header.
 
     Rows of another number of columns than the first one are counted in `counts` and skipped.

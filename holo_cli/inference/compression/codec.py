@@ -38,7 +38,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 
 CHUNK_BYTES = 1 << 16  # of text
 Ids = NDArray[np.int64]
-Progress = Callable[[int, int], None]  # tokens coded so far, tokens in total
+OnProgress = Callable[[int, int], None]  # tokens coded so far, tokens in total
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def compress(
     carry: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     lang: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Compressed:
     """Compress bytes; `decompress` with the same checkpoint restores them.
 
@@ -132,7 +132,7 @@ def decompress(
     *,
     name: str = "The file",
     chunk: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> bytes:
     """The bytes that `compress` was given, or those of one chunk, counted from 0.
 
@@ -200,7 +200,7 @@ def mismatch(archive: Archive, name: str, number: int) -> DataError:
 
 
 def _encode(
-    stepper: Stepper, chunks: Sequence[Ids], done: int, total: int, progress: Progress
+    stepper: Stepper, chunks: Sequence[Ids], done: int, total: int, progress: OnProgress
 ) -> tuple[list[bytes], float]:
     """The payload of each chunk, and the loss in nats on all of them."""
     lengths = np.asarray([len(ids) for ids in chunks])
@@ -230,7 +230,7 @@ def _decode(
     lengths: Sequence[int],
     done: int,
     total: int,
-    progress: Progress,
+    progress: OnProgress,
 ) -> list[list[int]]:
     """The ids of each chunk. Raises Undecodable."""
     vocab_size = stepper.logits.shape[1]

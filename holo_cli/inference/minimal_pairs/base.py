@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-Words = Mapping[str, str]
+WordForms = Mapping[str, str]
 
 
 class MinimalPair(NamedTuple):
@@ -38,7 +38,7 @@ class Phenomenon:
     about: str
     frame: str
     shared: Mapping[str, tuple[str, ...]]
-    sides: tuple[tuple[Words, Words], ...]  # each side has `gap`, its correct form
+    sides: tuple[tuple[WordForms, WordForms], ...]  # each side has `gap`, its correct form
 
     @property
     def pairs(self) -> int:

@@ -21,7 +21,7 @@ from holo_cli.inference.minimal_pairs import PHENOMENA, MinimalPair, Phenomenon
 
 CHANCE = 0.5
 Scorer = Callable[[Sequence[str]], Sequence[float]]
-Progress = Callable[[int, int], None]  # pairs scored so far, pairs in total
+OnProgress = Callable[[int, int], None]  # pairs scored so far, pairs in total
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def score_pairs(
     count: int,
     *,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> list[PairScore]:
     """Scores each phenomenon of the languages with up to `count` pairs, and each language in total.
 

@@ -23,7 +23,7 @@ from holo_cli.models.holographic.key_transforms import (
     SpectrumTransform,
 )
 from holo_cli.models.holographic.phasors import Pair, phase_rates, phasor, rotation_angles
-from holo_cli.models.holographic.random_features import Kernel, frequencies
+from holo_cli.models.holographic.random_features import KernelName, frequencies
 from holo_cli.models.holographic.spectra import (
     from_spectrum,
     spectral_rates,
@@ -122,9 +122,9 @@ class FeatureBinding(PhasorBinding):
     asks for, so a query's phases have a learned offset each.
     """
 
-    def __init__(self, config: Config, kernel: Kernel) -> None:
+    def __init__(self, config: Config, kernel: KernelName) -> None:
         super().__init__(config)
-        self.kernel: Kernel = kernel
+        self.kernel: KernelName = kernel
         self.coords = config.phase_coords
         self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
 

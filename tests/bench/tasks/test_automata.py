@@ -7,7 +7,7 @@ import pytest
 
 from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.automata import EDGES, LONGEST, SHORTEST, Automata
-from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks.base import TokenArray
 from holo_cli.data.batches import IGNORE
 
 TASK = Automata(13)
@@ -50,7 +50,7 @@ def test_the_strings() -> None:
     assert (twice == x).all()  # trained and tested rows are made alike
 
 
-def longest_match(x: Tokens, t: int) -> int:
+def longest_match(x: TokenArray, t: int) -> int:
     """What came after the longest piece of this string that was read before; -1 for none."""
     row = x[: t + 1].tolist()
     begin = t - row[::-1].index(0)

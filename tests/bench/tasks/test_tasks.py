@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from holo_cli.bench.tasks import TASKS, Task, TaskCase
-from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks.base import TokenArray
 from holo_cli.bench.tasks.fuzzy import FuzzyRecall
 from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.needle_words import pool
@@ -28,24 +28,24 @@ OTHER_CASES = {
 OTHER_VOCAB = {"needle-en": 200, "needle-ko": 200}
 
 
-def mqar(x: Tokens, t: int) -> int:
+def mqar(x: TokenArray, t: int) -> int:
     """The token after the first time this one was read."""
     return int(x[list(x[:t]).index(x[t]) + 1])
 
 
-def copying(x: Tokens, t: int) -> int:
+def copying(x: TokenArray, t: int) -> int:
     """Since the mark, so many tokens: as many into the string, filler left out."""
     mark = list(x).index(1)
     string = [v for v in x[:mark] if v != 0]
     return int(string[t - mark])
 
 
-def name_recall(x: Tokens, t: int) -> int:
+def name_recall(x: TokenArray, t: int) -> int:
     """The name after the first time that the person asked for was told."""
     return int(x[list(x[:t]).index(x[t]) + 1])
 
 
-def names(x: Tokens, t: int) -> int:
+def names(x: TokenArray, t: int) -> int:
     """The person asked for, seven tokens of persons below; the name follows where it was told."""
     third, persons = VOCAB // 3, VOCAB // 6
     ask = next(i for i, v in enumerate(x) if third + persons <= v < third + 2 * persons)
@@ -53,7 +53,7 @@ def names(x: Tokens, t: int) -> int:
     return int(x[told + 1 + t - ask])
 
 
-def fuzzy(x: Tokens, t: int) -> int:
+def fuzzy(x: TokenArray, t: int) -> int:
     """The row as keys and values: the value of the same key before, at the place that comes."""
     split = 1 + (VOCAB - 1) // 2
     pairs: list[tuple[list[int], list[int]]] = []
@@ -66,11 +66,11 @@ def fuzzy(x: Tokens, t: int) -> int:
     return next(w for k, w in pairs[:-1] if k == key)[len(value)]
 
 
-def memorisation(x: Tokens, t: int) -> int:
+def memorisation(x: TokenArray, t: int) -> int:
     return int(Memorisation(VOCAB).facts()[x[t - 1] - 1])
 
 
-def multi_hop(x: Tokens, t: int) -> int:
+def multi_hop(x: TokenArray, t: int) -> int:
     """Edges are pairs of nodes from the beginning on; hops are tokens 1 to 8."""
     nodes = VOCAB - 9
     edges = dict(zip(x[0 : 2 * nodes : 2].tolist(), x[1 : 2 * nodes : 2].tolist(), strict=True))
@@ -80,7 +80,7 @@ def multi_hop(x: Tokens, t: int) -> int:
     return node
 
 
-def needle(language: str) -> Callable[[Tokens, int], int]:
+def needle(language: str) -> Callable[[TokenArray, int], int]:
     """Read as words: who is asked for, and what is told of them."""
     words = pool(language, OTHER_VOCAB[f"needle-{language}"]).words
     told, asked = {
@@ -91,7 +91,7 @@ def needle(language: str) -> Callable[[Tokens, int], int]:
         ),
     }[language]
 
-    def rule(x: Tokens, t: int) -> int:
+    def rule(x: TokenArray, t: int) -> int:
         text = " ".join(words[v] for v in x[: t + 1])
         who = re.search(asked, text)
         assert who is not None
@@ -100,7 +100,7 @@ def needle(language: str) -> Callable[[Tokens, int], int]:
     return rule
 
 
-RULES: dict[str, Callable[[Tokens, int], int]] = {
+RULES: dict[str, Callable[[TokenArray, int], int]] = {
     "mqar": mqar,
     "induction": mqar,
     "copying": copying,
@@ -134,7 +134,9 @@ def cases(name: str) -> list[TaskCase]:
     return OTHER_CASES.get(name, CASES)
 
 
-def made(name: str, case: TaskCase, rows: int = 40, seed: int = 0) -> tuple[Task, Tokens, Tokens]:
+def made(
+    name: str, case: TaskCase, rows: int = 40, seed: int = 0
+) -> tuple[Task, TokenArray, TokenArray]:
     task = TASKS[name](OTHER_VOCAB.get(name, VOCAB))
     task.check(case)
     return task, *task.sample(np.random.default_rng(seed), rows, case)

@@ -15,11 +15,11 @@ import zstandard
 from holo_cli.data.sources import table_rows
 from holo_cli.data.sources.json_rows import read_json_rows
 from holo_cli.data.sources.parquet_rows import read_parquet
-from holo_cli.data.sources.rows import Row, field_names, field_of, lines_of
+from holo_cli.data.sources.rows import TextRow, field_names, field_of, lines_of
 from holo_cli.data.sources.table_rows import UNCLOSED, read_table
 from holo_cli.errors import DataError, UsageError
 
-Reader = Callable[[Path, str, str, "Counter[str]"], Iterator[Row]]
+Reader = Callable[[Path, str, str, "Counter[str]"], Iterator[TextRow]]
 TALES = [f"Tale {i} of the mill." for i in range(50)]
 
 
