@@ -1,4 +1,4 @@
-"""Resuming with another number of processes: the same rows in every step, divided anew.
+"""Resuming with another number of processes: the same rows in every step, divided among the processes that are there.
 
 A step reads batch_size x grad_accum x processes rows, and that product is kept: 8 processes, then
 2, then 1 read the rows that one uninterrupted run reads, in the same steps. A batch never gets
@@ -57,7 +57,7 @@ def redivide(
     """Express the part of a step that is done in micro-steps of `now`; whether that was possible.
 
     `before` and `now`: (rows of a micro-step in all processes, micro-steps of a step). Where the
-    rows done are no whole number of micro-steps, the step begins anew: its rows are read again and
+    rows done are no whole number of micro-steps, the step starts over: its rows are read again and
     its gradients must be dropped.
     """
     done = progress.micro * before[0]
