@@ -1,4 +1,4 @@
-"""Resuming with another number of processes: the same rows in every step, divided among the processes that are there.
+"""Resuming with another number of processes: the same rows in every step, divided among them.
 
 A step reads batch_size x grad_accum x processes rows, and that product is kept: 8 processes, then
 2, then 1 read the rows that one uninterrupted run reads, in the same steps. A batch never gets
