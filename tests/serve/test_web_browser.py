@@ -179,7 +179,8 @@ def test_the_key_is_asked_for_and_kept_in_the_tab(chromium: Chromium, tmp_path: 
         serving(tmp_path, "chain", key="비밀") as server,
         chromium.tab(server.address, ready="document.getElementById('key-dialog')?.open") as tab,
     ):
-        for key in ("wrong", "비밀"):
+        for key, problem in (("wrong", ""), ("비밀", "The key is wrong.")):
+            tab.until(f"document.getElementById('key-problem').textContent === '{problem}'")
             tab.until("document.getElementById('key-dialog').open")
             tab.type(key)
             tab.key("Enter")

@@ -62,6 +62,7 @@ holo.askKey = problem => new Promise(resolve => {
     holo.stored("sessionStorage", "holo.key", holo.id("key").value.trim());
     resolve();
   }, { once: true });
+  holo.id("key").value = "";
   dialog.showModal();
 });
 
