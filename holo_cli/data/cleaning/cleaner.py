@@ -37,7 +37,7 @@ class Cleaner:
         """`check` of each, in order; faster than single calls, with the same results."""
         if not self.settings.active:
             return list(documents)
-        broken = [self._filter.judge(document) for document in documents]
+        broken = self._filter.judge_all(documents)
         if self._deduplicator is not None:
             left = [i for i, rule in enumerate(broken) if not rule]
             texts = [fingerprint.folded(documents[i].text) for i in left]
