@@ -179,6 +179,9 @@ class Header(BaseModel):
     losses: Losses = Field(default_factory=Losses)
     data: DataInfo = Field(default_factory=DataInfo)
     run: str = ""
+    processes: Count = Field(
+        0, description="processes that trained together when this was written; 0: not known"
+    )
     kind: Kind = "weights"
     history: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[StageRow] = Field(default_factory=list)

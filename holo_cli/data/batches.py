@@ -95,20 +95,17 @@ class TrainBatches:
         """Passes over the training split so far; with balanced languages, their mean."""
         return self.position / self.per_epoch
 
-    def take(self, count: int) -> tuple[Tensor, Tensor]:
-        """The next `count` windows: inputs and targets, each (count, context) int64.
+    def take(self, count: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+        """The share of process `rank` in the next count x world windows, every world-th of them:
+        inputs and targets, each (count, context) int64.
 
-        A target of IGNORE is not scored.
+        A target of IGNORE is not scored. The position passes all of the windows.
         """
-        numbers = range(self.position, self.position + count)
+        numbers = range(self.position + rank, self.position + count * world, world)
         windows = [part.window(n) for part, n in map(self._part_of, numbers)]
-        self.position += count
+        self.position += count * world
         x, y = (np.stack(side) for side in zip(*windows, strict=True))
         return torch.from_numpy(x), torch.from_numpy(y)
-
-    def skip(self, count: int) -> None:
-        """Skip `count` windows, which other processes read."""
-        self.position += count
 
     def scored(self, first: int, count: int) -> int:
         """Number of scored targets in windows first .. first + count - 1."""

@@ -13,6 +13,7 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.paths import CHECKPOINTS
+from holo_cli.training.distributed import processes
 from holo_cli.training.state import Progress, training_tensors
 from holo_cli.training.trainer import Trainer
 
@@ -34,6 +35,7 @@ class CheckpointWriter:
         """`replaces`: the first save ends an older run of this name."""
         self.resolved, self.data, self.name, self.replaces = resolved, data, name, replaces
         self.origins = list(origins)
+        self.processes = processes()
 
     def header(self, kind: Kind, progress: Progress) -> Header:
         """Everything but the tensors, as of now."""
@@ -64,6 +66,7 @@ class CheckpointWriter:
                 sets=_sets(self.data),
             ),
             run=self.name,
+            processes=self.processes,
             kind=kind,
             history=progress.history,
             origins=self.origins,

@@ -23,12 +23,15 @@ from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.capacity import check_run
+from holo_cli.training.distributed import processes
+from holo_cli.training.elastic import divided, redivide, stored_processes
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
 from holo_cli.training.stopping import StopRequest
 from holo_cli.training.trainer import Event, Events
 from holo_cli.training.training_run import Sampler, TrainingRun
+from holo_cli.wording import counted
 
 
 def train(
@@ -109,6 +112,10 @@ def resume(
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
     if changes:
         resolved = resolved.replace(changes)
+    before, now = stored_processes(header, tensors), processes()
+    stored = resolved
+    if not changes.keys() & {"training.batch_size", "training.grad_accum"}:
+        resolved = divided(resolved, header.run, before, now)
     check_run(resolved, force=force_memory)
     data = open_data(resolved.data)
     if not data.matches_fingerprint(header.data.fingerprint):
@@ -118,8 +125,8 @@ def resume(
             next_step=f"Start a new run: holo train --model {header.model} --data {names}",
         )
     exact = header.kind == "last"
-    progress = Progress.of(header) if exact else _progress_of_weights(header, resolved)
-    _check_micro(progress, resolved)
+    progress = Progress.of(header) if exact else _progress_of_weights(header, stored, before)
+    _check_micro(progress, stored)
     _check_end(header.run, progress.step, resolved.training.steps, asked=steps)
     check_stop_at(stop_at, progress.step, resolved.training.steps)
     device = pick_device(resolved.training.device)
@@ -128,7 +135,18 @@ def resume(
     with torch.no_grad():
         for key, target in model.state_dict().items():
             target.copy_(tensors[f"model/{key}"])
+    if not redivide(
+        progress, _shape(stored, before), _shape(resolved, now), train_batches(resolved, data)
+    ):
+        tensors = {key: t for key, t in tensors.items() if not key.startswith("grad/")}
     training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
+    if before != now:
+        config = resolved.training
+        training.note(
+            f"The run was trained by {counted(before, 'process')} and continues with {now}. Each "
+            f"reads {counted(config.grad_accum, 'batch')} of {counted(config.batch_size, 'row')} "
+            "per step, so that a step has the same rows as before."
+        )
     if not exact:
         training.note(
             f"{path.as_posix()} holds no training state: training continues from step "
@@ -140,10 +158,15 @@ def resume(
     )
 
 
-def _progress_of_weights(header: Header, resolved: Resolved) -> Progress:
+def _shape(resolved: Resolved, world: int) -> tuple[int, int]:
+    """Rows of a micro-step in all processes, and micro-steps of a step."""
+    return resolved.training.batch_size * world, resolved.training.grad_accum
+
+
+def _progress_of_weights(header: Header, resolved: Resolved, world: int) -> Progress:
     """Where a run was when a file without training state was written, as far as it tells."""
     config = resolved.training
-    rows = header.step * config.batch_size * config.grad_accum
+    rows = header.step * config.batch_size * config.grad_accum * world
     return Progress(
         step=header.step,
         tokens=header.tokens,

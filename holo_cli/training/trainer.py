@@ -255,9 +255,7 @@ class Trainer:
         if self._in_step[0] != progress.step:
             first = begin - progress.micro * rows
             self._in_step = progress.step, self.batches.scored(first, config.grad_accum * rows)
-        self.batches.skip(world.rank * config.batch_size)
-        x, y = self.batches.take(config.batch_size)
-        self.batches.skip((world.size - 1 - world.rank) * config.batch_size)
+        x, y = self.batches.take(config.batch_size, world.rank, world.size)
         context = context_at(progress.step, self.context, config)
         if context != self.context:
             x, y = shorten(x, y, context)

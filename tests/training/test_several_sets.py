@@ -74,10 +74,9 @@ def test_windows_depend_on_their_number_alone(pair: Path) -> None:
     for rank in range(2):
         mine = batches()
         for _ in range(4):
-            mine.skip(rank * 3)
-            ranks.append(mine.take(3)[0])
-            mine.skip((1 - rank) * 3)
-    assert torch.equal(torch.cat([x for pair in zip(ranks[:4], ranks[4:]) for x in pair]), whole)  # noqa: B905
+            ranks.append(mine.take(3, rank, 2)[0])
+    pairs = zip(torch.cat(ranks[:4]), torch.cat(ranks[4:]), strict=True)
+    assert torch.equal(torch.stack([x for pair in pairs for x in pair]), whole)
     # beyond a period, each set goes on where it was
     late = batches()
     part, own = late._part_of(PERIOD + 1)

@@ -1,0 +1,123 @@
+"""Training by changing numbers of processes: `python -m tests.training.several PLAN`.
+
+PLAN is a JSON file: a list of stages, each {"world": n, "do": "train" or "resume", ...}. The ranks
+are forks of this process, so that torch is imported once, and stage after stage the first n of them
+train together, as torchrun would start them. Ends with 0 if all went well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from holo_cli.config.resolve import resolve
+from holo_cli.errors import HoloError, Stopped
+from holo_cli.training.run import resume, train
+
+PATIENCE = 120.0  # seconds for one stage
+LOOPBACK = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
+
+
+def ignore(event: dict[str, Any]) -> None:
+    pass
+
+
+def act(stage: dict[str, Any]) -> None:
+    """One stage in one process. A refusal that `refused` expects is written to the file it names;
+    a stop is no failure."""
+    known = {key: stage[key] for key in ("run", "stop_at") if key in stage}
+    try:
+        if stage["do"] == "train":
+            resolved = resolve(stage["model"], flags=stage["flags"], env={})
+            train(resolved, events=ignore, **known)
+        else:
+            resume(
+                stage["run"], events=ignore, stop_at=stage.get("stop_at"),
+                overrides=stage.get("overrides"),
+            )  # fmt: skip
+    except Stopped:
+        pass
+    except HoloError as error:
+        if "refused" not in stage:
+            raise
+        Path(stage["refused"]).write_text(str(error), encoding="utf-8")
+
+
+def wait_for(number: int, world: int) -> None:
+    """Until every rank of a stage is through it."""
+    until = time.monotonic() + PATIENCE
+    while not all(Path(f"stage-{number}-{rank}").exists() for rank in range(world)):
+        if time.monotonic() > until:
+            raise TimeoutError(f"stage {number} does not end")
+        time.sleep(0.02)
+
+
+def rank_of(rank: int, stages: list[dict[str, Any]], ports: list[int]) -> None:
+    """All stages of one rank."""
+    for number, stage in enumerate(stages):
+        if number:
+            wait_for(number - 1, stages[number - 1]["world"])
+        if rank < stage["world"]:
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(stage["world"]),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(ports[number]),
+            }  # fmt: skip
+            act(stage)
+            Path(f"stage-{number}-{rank}").touch()
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [int(s.getsockname()[1]) for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def main() -> int:
+    stages = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    if LOOPBACK:
+        os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    ports = free_ports(len(stages))
+    children = []
+    for rank in range(max(stage["world"] for stage in stages)):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                rank_of(rank, stages, ports)
+                code = 0
+            except BaseException:  # noqa: BLE001 - a fork must not run its parent's code
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    return end_of(children)
+
+
+def end_of(children: list[int]) -> int:
+    """0 when all have ended with 0; the first that has not takes the others with it."""
+    left = set(children)
+    while left:
+        child, status = os.wait()
+        left.discard(child)
+        if status:
+            for other in left:
+                os.kill(other, 9)
+            for _ in left:
+                os.wait()
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
