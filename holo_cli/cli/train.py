@@ -97,6 +97,7 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="Compile the model with torch.compile."),
     ] = None,
+    track: options.Track = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -131,6 +132,7 @@ def train(
         "training.time_limit": time_limit,
         "training.grad_checkpoint": grad_checkpoint,
         "training.compile": compile_,
+        "training.tracker": track,
         "training.seed": seed,
         "training.device": device,
         "training.dtype": dtype,
