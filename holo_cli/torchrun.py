@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from holo_cli.cli.errors import show
 from holo_cli.errors import UsageError
+from holo_cli.translation import translate
 
 FOLDER = "HOLO_EXIT_CODES"  # environment variable: where processes write theirs
 FINAL = (0, 2, 3)  # codes of the error table after which a run is not started again
@@ -46,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, command = given[:at], given[at + 1 :]
     if not command:
         example = "python -m holo_cli.torchrun --nproc-per-node 2 -- train --model vanilla --run a"
-        return show(
-            UsageError(
-                "There is no command of holo after `--`.", next_step=f"For example: {example}"
-            )
+        error = UsageError(
+            "There is no command of holo after `--`.", next_step=f"For example: {example}"
         )
+        print(translate(f"Error: {error.message}"), file=sys.stderr)
+        print(f"  {translate(error.next_step)}", file=sys.stderr)
+        return error.exit_code
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
