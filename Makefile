@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TOOLS := build/tools
+HOLO := --no-build-isolation -e .
 
-.PHONY: demo test check faults lint types format constraints audit clean
+.PHONY: demo test check faults lint types format constraints audit package clean
 
 demo: $(READY)  ## the whole tour on the embedded stories
 	$(BIN)/holo demo
@@ -45,7 +46,7 @@ $(READY): pyproject.toml constraints.txt constraints-cuda.txt
 	$(BIN)/python $(HASHED) -r constraints.txt
 	$(BIN)/python -c "from importlib.metadata import version as v; exit('+cpu' not in v('torch'))" \
 		|| $(BIN)/python $(HASHED) -r constraints-cuda.txt
-	$(BIN)/python $(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python $(PIP) install --quiet --no-deps $(HOLO)
 	touch $(READY)
 
 constraints: $(TOOLS)  ## pins and hashes anew from pyproject.toml; UPGRADE=1 takes newer versions
@@ -57,6 +58,15 @@ audit: $(TOOLS)  ## known vulnerabilities of the pinned packages, where the netw
 $(TOOLS):
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv pip-audit
+
+# In an environment and a folder of its own, so that nothing of this folder can stand in for what the
+# wheel lacks.
+TRIAL := build/package
+package: $(READY)  ## wheel and sdist in dist/, and `holo demo` from the wheel alone
+	rm -rf dist $(TRIAL) && mkdir -p $(TRIAL)/work
+	$(BIN)/python -m hatchling build -d dist
+	$(MAKE) --no-print-directory VENV=$(TRIAL)/venv HOLO="`ls dist/*.whl`" $(TRIAL)/venv/.ready
+	cd $(TRIAL)/work && ../venv/bin/holo demo
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache build dist

@@ -37,7 +37,7 @@ MAY = {
     "check": {"data", "layers", "models", "checkpoint", "training"},
     "export": {"data", "layers", "models", "checkpoint"},
     "visualize": {"data", "layers", "models", "checkpoint", "training", "inference"},
-    "serve": {"data", "layers", "models", "checkpoint", "training", "inference"},
+    "serve": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
     "bench": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
 }
 

@@ -6,7 +6,7 @@ as damaged, and is an error only for who names it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,6 +112,17 @@ def find_run(name: str, root: Path = CHECKPOINTS, logs: Path = RUNS) -> RunSumma
             next_step=nearest(name, there) or "`holo train --model vanilla` makes one.",
         )
     return _summary(run, known.get(run, {}), root, logs)
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Settings that are not the same in all configs, by section.key; None where one has none."""
+    flat = [
+        {f"{section}.{key}": v for section, table in config.items() for key, v in table.items()}
+        for config in configs
+    ]
+    keys = dict.fromkeys(key for one in flat for key in one)
+    values = {key: [one.get(key) for one in flat] for key in keys}
+    return {key: row for key, row in values.items() if any(v != row[0] for v in row[1:])}
 
 
 def _summary(name: str, files: dict[str, Path], root: Path, logs: Path) -> RunSummary:

@@ -127,11 +127,11 @@ def compare(
         raise UsageError(
             "A comparison needs two or more runs.", next_step="See: holo runs compare --help"
         )
-    from holo_cli.checkpoint.runs import find_run
+    from holo_cli.checkpoint.runs import differing, find_run
 
     found = [find_run(name) for name in names]
-    differing = _differing([run.header.config if run.header else {} for run in found])
-    out.document({"runs": [run.to_dict() for run in found], "differing": differing})
+    unlike = differing([run.header.config if run.header else {} for run in found])
+    out.document({"runs": [run.to_dict() for run in found], "differing": unlike})
     facts = [dict(_facts(run)) for run in found]
     wanted = ("state", "model", "data", "step", "best loss", "best bits per byte", "size")
     out.table(
@@ -139,11 +139,11 @@ def compare(
         [(translate(key), *(translate(fact.get(key, "")) for fact in facts)) for key in wanted],
         literal=True,
     )
-    if differing:
+    if unlike:
         out.text("")
         out.table(
             ("setting", *(run.run for run in found)),
-            [(key, *map(_setting, values)) for key, values in differing.items()],
+            [(key, *map(_setting, values)) for key, values in unlike.items()],
             literal=True,
         )
     else:
@@ -256,17 +256,6 @@ def _figure(value: Any) -> str:
 
 def _setting(value: Any) -> str:
     return "" if value is None else str(value)
-
-
-def _differing(configs: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all configs, by section.key; None where one has none."""
-    flat = [
-        {f"{section}.{key}": v for section, table in config.items() for key, v in table.items()}
-        for config in configs
-    ]
-    keys = dict.fromkeys(key for one in flat for key in one)
-    values = {key: [one.get(key) for one in flat] for key in keys}
-    return {key: row for key, row in values.items() if any(v != row[0] for v in row[1:])}
 
 
 def age(seconds: float) -> str:

@@ -112,7 +112,9 @@ def serve(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Serve models over HTTP, in the form of OpenAI's API.
+    """Serve models over HTTP, in the form of OpenAI's API, with web pages.
+
+    The address without /v1, opened in a browser, is a chat page.
 
     Ctrl-C stops the server: running requests are finished first.
     """
@@ -144,6 +146,7 @@ def serve(
         names = ", ".join(server.pool.entries)
         out.text(f"{server.address}/v1")
         out.note(f"Serving {names}. Ctrl-C stops the server.")
+        out.note(f"Web pages: {server.address}/")
 
     server.run_until_stopped(ready)
     out.note("The server has stopped.")

@@ -21,9 +21,10 @@ HANGUL_SHARE = 0.1
 _CJK_SHARE = 0.3
 _SAMPLE = 900  # characters examined: a third each from beginning, middle and end
 _MODEL_SAMPLE = 450  # of these, the first that py3langid reads
-_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
-_KANA = re.compile("[\u3041-\u30fa\u30fc-\u30ff\uff66-\uff9d]")
-_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+# runs: matching one is much faster than matching its letters
+_HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]+")
+_KANA = re.compile("[\u3041-\u30fa\u30fc-\u30ff\uff66-\uff9d]+")
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _WORD = re.compile(r"[^\W\d_]+")
 
 
@@ -56,7 +57,7 @@ _NO_LANGUAGE = "zxx"
 def hangul_share(text: str) -> float:
     """The share of letters that are Hangul; 0 for a text without letters."""
     letters = sum(map(str.isalpha, text))
-    return len(_HANGUL.findall(text)) / letters if letters else 0.0
+    return _matched(_HANGUL, text) / letters if letters else 0.0
 
 
 def detect(text: str, among: Sequence[str] = ()) -> str:
@@ -94,9 +95,17 @@ def _sample(text: str) -> str:
     return f"{text[:part]}\n{text[middle : middle + part]}\n{text[-part:]}"
 
 
+def _matched(pattern: re.Pattern[str], text: str) -> int:
+    """The number of characters in all matches."""
+    return sum(map(len, pattern.findall(text)))
+
+
 def _by_letters(text: str) -> str:
     """The language that the script implies, or ""."""
-    hangul, kana, han = (len(found.findall(text)) for found in (_HANGUL, _KANA, _HAN))
+    hangul = _matched(_HANGUL, text)
+    if hangul >= HANGUL_SHARE * len(text):
+        return "ko"  # without counting the letters, which are no more
+    kana, han = _matched(_KANA, text), _matched(_HAN, text)
     if not hangul + kana + han:
         return ""
     letters = sum(map(str.isalpha, text))
@@ -109,7 +118,7 @@ def _by_letters(text: str) -> str:
 
 def _is_english(text: str) -> bool:
     words = _WORD.findall(text.lower())
-    found = sum(word in _ENGLISH for word in words)
+    found = sum(map(_ENGLISH.__contains__, words))
     return found >= _ENGLISH_WORDS and found >= _ENGLISH_SHARE * len(words)
 
 

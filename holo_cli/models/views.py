@@ -4,12 +4,15 @@ A model with more to show than its residual stream has a `views.py` in its folde
 registry, with
 
     PAGES = {"attention": "which earlier tokens each token looks at", ...}   # name -> what it shows
+    LIVE = {"attention": ()}     # pages beside a conversation; of each the titles of some pictures
     def attention(model, tokens) -> Weights | list[Weights | Picture]        # one function a page
     def coordinates(model, tokens) -> Coordinates                          # optional, for `coords`
 
-where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` is read
-without a model, so a `views.py` imports torch inside its functions. A page that a config has
-switched off raises UsageError. Legend: T tokens, C width, d coordinates, H heads.
+where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` and LIVE
+are read without a model, so a `views.py` imports torch inside its functions. A page that a config
+has switched off raises UsageError. `holo serve` shows what LIVE names: of each page its weights,
+and its pictures of these titles (none named: all) that are drawn by token.
+Legend: T tokens, C width, d coordinates, H heads.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from holo_cli.serve.refusal import Refusal
 from holo_cli.serve.service import Service, Stream
 from holo_cli.serve.settings import LOOPBACK, Settings
+from holo_cli.serve.web.routes import Web
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -56,6 +57,8 @@ def make_app(service: Service) -> Starlette:
         route("/v1/completions", service.completions, "POST"),
         route("/v1/chat/completions", service.chat, "POST"),
     ]
+    for path, handler, method, is_open in Web(service).routes():
+        routes.append(route(path, handler, method, open_to_all=is_open))
     handlers = {HTTPException: not_found, 500: failed}
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
 
@@ -65,7 +68,8 @@ def check_key(http: Request, key: str) -> None:
     if not key:
         return
     scheme, _, given = http.headers.get("authorization", "").partition(" ")
-    fits = hmac.compare_digest(given.strip().encode("utf-8"), key.encode("utf-8"))
+    # headers are bytes, which starlette decodes as Latin-1; a key may have other letters
+    fits = hmac.compare_digest(given.strip().encode("latin-1"), key.encode("utf-8"))
     if scheme.lower() != "bearer" or not fits:
         raise Refusal(401, "The API key is missing or wrong.", code="invalid_api_key")
 

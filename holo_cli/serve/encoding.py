@@ -17,9 +17,11 @@ from holo_cli.wording import counted
 MOST_TOKENS = 32_768  # of a prompt, where the model has no limit of its own
 
 
-def prompt_ids(loaded: LoadedModel, prompt: str | list[int], lang: str | None) -> list[int]:
-    """The ids of one prompt. Raises Refusal for ids that the model has not, a language that it
-    does not know, and a prompt longer than its context."""
+def prompt_ids(
+    loaded: LoadedModel, prompt: str | list[int], lang: str | None, *, check: bool = True
+) -> list[int]:
+    """The ids of one prompt; without `check` of any length. Raises Refusal for ids that the model
+    has not, a language that it does not know, and a prompt longer than its context."""
     if isinstance(prompt, str):
         try:
             ids = loaded.prompts.encode(prompt, lang)
@@ -33,7 +35,8 @@ def prompt_ids(loaded: LoadedModel, prompt: str | list[int], lang: str | None) -
                 400, f"Token {wrong} is not among the model's {known} tokens.", param="prompt"
             )
         ids = loaded.prompts.at_least_one(list(prompt))
-    check_length(loaded, len(ids), "prompt")
+    if check:
+        check_length(loaded, len(ids), "prompt")
     return ids
 
 
@@ -69,9 +72,11 @@ def conversation_ids(
     *,
     lang: str | None = None,
     drop: bool = False,
+    check: bool = True,
 ) -> list[int]:
     """The ids of a conversation. With `drop` the oldest turns make room, and for half of the
-    context or less as much as an answer needs. Raises Refusal where it does not fit."""
+    context or less as much as an answer needs. Raises Refusal where it does not fit, except without
+    `check`."""
     system, turns = turns_of(messages)
     encoded: list[Turn] = []
     try:
@@ -89,7 +94,8 @@ def conversation_ids(
     while drop and limit is not None and len(ids) > limit // 2 and len(encoded) > 1:
         encoded = encoded[1:]
         ids = encode_turns(loaded.prompts, system, encoded)
-    check_length(loaded, len(ids), "messages")
+    if check:
+        check_length(loaded, len(ids), "messages")
     return ids
 
 

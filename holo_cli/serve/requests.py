@@ -22,7 +22,7 @@ MOST_CHOICES = 128
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 CHAT_TOKENS = 256
 
-R = TypeVar("R", bound="Request")
+R = TypeVar("R", bound="Request | InsideRequest")
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -190,6 +190,22 @@ class ChatRequest(Request):
             raise unsupported("tools", "The models call no functions.")
         if (self.response_format or {}).get("type", "text") != "text":
             raise unsupported("response_format", "Answers are plain text.")
+
+
+class InsideRequest(BaseModel):
+    """A text that a model is to be watched at: a conversation, or a prompt without one."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    model: str | None = None
+    messages: list[Message] = []
+    prompt: str = ""
+    language: Literal["en", "ko"] | None = None
+
+    def refuse_unsupported(self) -> None:
+        """Raises Refusal for no text at all."""
+        if not self.messages and not self.prompt:
+            raise Refusal(400, "Give messages or a prompt.", param="messages")
 
 
 def unsupported(name: str, rest: str, param: str = "") -> Refusal:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.serve.batch import Batch
@@ -18,6 +19,8 @@ from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
 from holo_cli.serve.rows import Job, Row
 
+MOST_GUESTS = 8  # calls that may wait for their turn between two steps
+T = TypeVar("T")
 LONGEST_WAIT = 60  # seconds that Retry-After may say
 
 
@@ -50,6 +53,9 @@ class Scheduler:
         self._per_row = 0.1  # seconds from one finished row to the next, lately
         self._last = time.monotonic()
         self.finished_rows = 0
+        self._computing = threading.Lock()  # held during a step
+        self._guests = 0
+        self._guests_served = 0
         self.thread = threading.Thread(target=self._run, name="holo-serve", daemon=True)
 
     def start(self) -> None:
@@ -112,6 +118,25 @@ class Scheduler:
         for row in rows:
             row.emit(refusal=Refusal(503, "The server is shutting down.", code="shutting_down"))
 
+    def between_steps(self, call: Callable[[], T]) -> T:
+        """Calls something with the models while no step is computed; the caller's thread waits.
+
+        Hooks and other changes that the call makes for a while are seen by no step. Raises Refusal
+        where too many wait already, and whatever the call raises.
+        """
+        with self._wake:
+            if self._guests >= MOST_GUESTS:
+                raise Refusal(429, "Too many requests wait for this.", code="queue_full", wait=2)
+            self._guests += 1
+        try:
+            with self._computing:
+                return call()
+        finally:
+            with self._wake:
+                self._guests -= 1
+                self._guests_served += 1
+                self._wake.notify_all()
+
     # -- the thread -------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -129,6 +154,15 @@ class Scheduler:
                     return False
                 self._wake.wait()
                 self._last = time.monotonic()
+            # a lock is not fair: one guest goes first, so that steps cannot keep it waiting
+            served_before = self._guests_served
+            while self._guests and self._guests_served == served_before:
+                self._wake.wait()
+        with self._computing:
+            self._step()
+        return True
+
+    def _step(self) -> None:
         self._admit()
         for served in self._active:
             before = {id(row): row for row in served.batch.rows()}
@@ -136,7 +170,6 @@ class Scheduler:
             left = {id(row) for row in served.batch.rows()}
             self._note_finished(sum(key not in left for key in before))
         self._active = [served for served in self._active if len(served.batch)]
-        return True
 
     def _admit(self) -> None:
         """Reads one waiting prompt beside active rows, or as many as fit where there are none."""

@@ -89,12 +89,12 @@ class Service:
 
     async def completions(self, http: HttpRequest) -> Response:
         """/v1/completions"""
-        request = parsed(CompletionRequest, await self._body(http))
+        request = parsed(CompletionRequest, await self.body(http))
         return await self._answer(http, request, self._completion)
 
     async def chat(self, http: HttpRequest) -> Response:
         """/v1/chat/completions"""
-        request = parsed(ChatRequest, await self._body(http))
+        request = parsed(ChatRequest, await self.body(http))
         return await self._answer(http, request, self._conversation)
 
     def _completion(
@@ -224,7 +224,7 @@ class Service:
                 yield line(answer.chunk([]) | {"usage": answer.usage(prepared.prompts)})
         yield "data: [DONE]\n\n"
 
-    async def _body(self, http: HttpRequest) -> bytes:
+    async def body(self, http: HttpRequest) -> bytes:
         """The whole body. Raises Refusal for one that is too large."""
         found = bytearray()
         async for part in http.stream():

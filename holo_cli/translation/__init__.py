@@ -54,15 +54,25 @@ def language() -> str:
     return "en"
 
 
-def translate(text: str) -> str:
-    """The text in the user's language; as it is where the language is English or no template fits.
+def translate(text: str, into: str | None = None) -> str:
+    """The text in the user's language, or `into` another; as it is in English, and where no
+    template fits.
 
     Leading and trailing space is kept. Text of several lines is translated as a whole if a template
     of that form exists, else line by line.
     """
-    if language() == "en" or not text or text.isspace():
+    into = language() if into is None else into
+    if into == "en" or not text or text.isspace():
         return text
-    return _catalogue(language()).translate(text)
+    return _catalogue(into).translate(text)
+
+
+def template(key: str, into: str) -> str:
+    """A template's own form in another language, its placeholders kept; the key where it has none.
+
+    For what fills them elsewhere: the scripts of pages.
+    """
+    return _catalogue(into).entries.get(key, key)
 
 
 @cache
@@ -77,6 +87,7 @@ class Catalogue:
     """Translations by template."""
 
     def __init__(self, entries: dict[str, str]) -> None:
+        self.entries = entries
         self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
         keys = {lead: f"{lead}{{0}}" for lead in LEADS}
         self.leads = {lead: entries[key] for lead, key in keys.items() if key in entries}

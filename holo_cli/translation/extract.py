@@ -41,9 +41,11 @@ SENTENCES = (
     "bench/report.py",
     "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
     "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
-    "models/**/*_views.py",
+    "models/**/*_views.py", "serve/web/inside.py",
 )  # fmt: skip
-SCRIPT_WORD = re.compile(r'holo\.say\("([^"]+)"\)')  # in the scripts of pages
+SCRIPT_WORD = re.compile(
+    r'holo\.say\("([^"]+)"\)|\bdata-say>([^<{]+)<|\bdata-(?:label|hint)="([^"]+)"'
+)  # in the scripts and texts of pages
 MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(
@@ -64,9 +66,11 @@ def of_code() -> dict[str, str]:
         for line, key in _messages(tree, all_strings=path in sentences):
             if WORDS.search(PLACEHOLDER.sub(" ", key)) and not CODE.search(key):
                 found.setdefault(key, f"{place}:{line}")
-    for path in sorted((PACKAGE / "visualize" / "assets").glob("*.js")):
-        for word in SCRIPT_WORD.findall(path.read_text(encoding="utf-8")):
-            found.setdefault(word, path.relative_to(PACKAGE).as_posix())
+    web = PACKAGE / "serve" / "web"
+    pages = [*(PACKAGE / "visualize" / "assets").glob("*.js"), web / "shell.py"]
+    for path in sorted([*pages, *(web / "assets").glob("*.[hj]*")]):
+        for words in SCRIPT_WORD.findall(path.read_text(encoding="utf-8")):
+            found.setdefault("".join(words), path.relative_to(PACKAGE).as_posix())
     return found
 
 

@@ -48,6 +48,7 @@ def test_it_answers_until_it_is_stopped(tmp_path: Path) -> None:
         assert process.returncode == 0, err
         assert err.splitlines() == [
             "Serving s-vanilla, s-brain-v2. Ctrl-C stops the server.",
+            f"Web pages: {address.removesuffix('/v1')}/",
             "The server has stopped.",
         ]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 from holo_cli.data.cleaning import education, rules
 from holo_cli.data.cleaning.ngram import Reference, load_reference
+from holo_cli.data.cleaning.screen import Screen
 from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.cleaning.thresholds import Thresholds
 from holo_cli.data.cleaning.words import WordTable
@@ -16,25 +18,56 @@ NO_LANGUAGE, PERPLEXITY, EDUCATION = "no language", "perplexity", "educational v
 
 
 class DocumentFilter:
-    """Checks single documents; the result depends on the document alone."""
+    """Checks documents; the result for each depends on this document alone."""
 
     def __init__(self, settings: CleaningSettings) -> None:
         self.settings = settings
         self._languages: dict[str, tuple[Thresholds, WordTable]] = {}
+        self._screens: dict[str, Screen] = {}
 
     def judge(self, document: Document) -> str:
-        """The first rule that a normalised document breaks, or ""."""
-        settings, text = self.settings, document.text
+        """The first rule that a normalised document breaks, or "". Exact and slow."""
+        language = self._language(document)
+        return self._rule(document, language) or self._worth(document, language)
+
+    def judge_all(self, documents: Sequence[Document]) -> list[str]:
+        """`judge` of each, many times faster for documents that break no rule."""
+        languages = [self._language(document) for document in documents]
+        found = [""] * len(documents)
+        if self.settings.rules:
+            for language in dict.fromkeys(languages):
+                numbers = [i for i, code in enumerate(languages) if code == language]
+                texts = [documents[i].text for i in numbers]
+                for i, passed in zip(numbers, self._screen(language).passes(texts), strict=True):
+                    if not passed or not language:
+                        found[i] = self._rule(documents[i], language)
+        return [
+            rule or self._worth(document, language)
+            for rule, document, language in zip(found, documents, languages, strict=True)
+        ]
+
+    def _language(self, document: Document) -> str:
+        settings = self.settings
         if not (settings.rules or settings.reference or settings.education):
             return ""
-        language = document.language or detect(text)
-        if settings.rules:
-            limits, table = self._of(language)
-            if broken := rules.broken(text, limits, table):
-                return broken
-            if not language and len(text.split()) >= limits.judged_words:
-                return NO_LANGUAGE
-        if settings.reference and self._reference.ratio(text, language) > settings.perplexity:
+        return document.language or detect(document.text)
+
+    def _rule(self, document: Document, language: str) -> str:
+        if not self.settings.rules:
+            return ""
+        limits, table = self._of(language)
+        if broken := rules.broken(document.text, limits, table):
+            return broken
+        if not language and len(document.text.split()) >= limits.judged_words:
+            return NO_LANGUAGE
+        return ""
+
+    def _worth(self, document: Document, language: str) -> str:
+        settings = self.settings
+        if (
+            settings.reference
+            and self._reference.ratio(document.text, language) > settings.perplexity
+        ):
             return PERPLEXITY
         if settings.education:
             worth = education.value(document, language)
@@ -47,6 +80,11 @@ class DocumentFilter:
             limits = self.settings.thresholds(language)
             self._languages[language] = limits, WordTable(limits)
         return self._languages[language]
+
+    def _screen(self, language: str) -> Screen:
+        if language not in self._screens:
+            self._screens[language] = Screen(*self._of(language))
+        return self._screens[language]
 
     @cached_property
     def _reference(self) -> Reference:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from holo_cli.data.cleaning.words import Words, WordTable
 
-_BULLETS = tuple("•‣▪▸◦·*●○■□▶►-–—+")
-_SENTENCE_ENDS = tuple(".!?:;…。！？」』”’\"')]")
-_ELLIPSES = ("...", "…")
+BULLETS = tuple("•‣▪▸◦·*●○■□▶►-–—+")
+SENTENCE_ENDS = tuple(".!?:;…。！？」』”’\"')]")
+ELLIPSIS = "…"
+_ELLIPSES = ("...", ELLIPSIS)
 _TAGS = (
     "a abbr b blockquote body br button center code dd div dl dt em font footer form h1 h2 h3 h4 "
     "h5 h6 head header hr html i iframe img input label li link meta nav noscript ol option p pre "
@@ -104,7 +105,7 @@ class Measures:
 
     def bullets(self) -> float:
         """The share of lines that begin with a bullet."""
-        return _share(sum(line.startswith(_BULLETS) for line in self.lines), len(self.lines))
+        return _share(sum(line.startswith(BULLETS) for line in self.lines), len(self.lines))
 
     def ellipses(self) -> float:
         """The share of lines that end in an ellipsis."""
@@ -112,7 +113,7 @@ class Measures:
 
     def line_punctuation(self) -> float:
         """The share of lines that end with sentence punctuation."""
-        return _share(sum(line.endswith(_SENTENCE_ENDS) for line in self.lines), len(self.lines))
+        return _share(sum(line.endswith(SENTENCE_ENDS) for line in self.lines), len(self.lines))
 
     def short_lines(self) -> float:
         """The share of lines of at most 30 characters."""
@@ -220,7 +221,7 @@ class Measures:
         if self.text.isascii():
             return 0.0
         codes = np.frombuffer(self.text.encode("utf-16-le", "surrogatepass"), dtype="<u2")
-        counts = np.bincount(_classes()[codes], minlength=8)
+        counts = np.bincount(character_classes()[codes], minlength=8)
         rare = counts[_LETTER | _RARE_HANGUL]
         accented = counts[_LETTER | _ACCENTED]
         if not rare + accented:
@@ -230,7 +231,7 @@ class Measures:
 
 
 @cache
-def _classes() -> NDArray[np.uint8]:
+def character_classes() -> NDArray[np.uint8]:
     """The class bits of each UTF-16 code unit; surrogates have none."""
     classes = np.zeros(0x10000, dtype=np.uint8)
     for code in range(0x10000):

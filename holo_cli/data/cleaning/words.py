@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from holo_cli.data.cleaning.thresholds import Thresholds
 
 _LIMIT = 100_000  # cached words, about 15 MB; a full cache is cleared
-_EDGES = " \t.,!?:;()[]{}'\"“”‘’「」『』<>~`…*_-"
+EDGES = " \t.,!?:;()[]{}'\"“”‘’「」『』<>~`…*_-"
 _PARTS = re.compile(r"[^\W\d_]+")
 
 
@@ -91,7 +91,7 @@ class WordTable:
 
         A contraction or an elision is a stop word if its first part is (it's, l'eau).
         """
-        word = word.strip(_EDGES)
+        word = word.strip(EDGES)
         if self._endings and word.endswith(self._endings):
             return True
         word = word.lower()

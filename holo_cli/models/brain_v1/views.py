@@ -26,6 +26,7 @@ PAGES = {
     "depth": "after which layer each token is confident enough to exit",
     "attention": "which earlier tokens each token looks at",
 }
+LIVE = {"columns": ("Which columns fire for which tokens",)}
 TYPICAL = 12  # tokens named per column
 
 

@@ -25,6 +25,10 @@ PAGES = {
     "attention": "which tokens attention selects, and the weights among them",
     "depth": "how many steps each token ponders",
 }
+LIVE = {
+    "memory": ("What each token reads", "What each token writes"),
+    "attention": ("Attention among selected tokens",),
+}
 
 
 # -- memory ---------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ PAGES = {
     "interference": "which tokens are in phase, what the plates retain, how fast it fades",
     "experts": "which category each token falls into",
 }
+LIVE = {"interference": ("What each plate retains",)}
 AGES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 
 

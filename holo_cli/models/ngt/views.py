@@ -22,6 +22,7 @@ PAGES = {
     "attention": "which earlier tokens attract each token, head by head",
     "gravity": "attraction between tokens, their masses, and how weight falls with distance",
 }
+LIVE = {"attention": (), "gravity": ("Masses",)}
 CURVE = 60  # points of the curve of weight against distance
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from holo_cli.models.base import LanguageModel
 
 PAGES = {"attention": "which earlier tokens each token looks at"}
+LIVE = {"attention": ()}
 
 
 def attention(model: LanguageModel, tokens: Tensor) -> Weights:

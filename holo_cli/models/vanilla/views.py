@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holo_cli.models.vanilla.classic import ClassicBlock
 
 PAGES = {"attention": "which earlier tokens each token looks at"}
+LIVE = {"attention": ()}
 
 
 def attention(model: LanguageModel, tokens: Tensor) -> Weights:

@@ -1,0 +1,183 @@
+"""Chromium by its DevTools protocol over a pipe: keys, input methods, pictures, and what it asked
+the network for. The pipe needs no port and no WebSocket client."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Json = dict[str, Any]
+READY = "document.body?.dataset.ready === 'yes'"
+PATIENCE = 30  # seconds for anything to happen; a loaded machine is slow
+
+
+class Chromium:
+    """A running browser. `open` makes a tab."""
+
+    def __init__(self, browser: str, profile: Path) -> None:
+        to_read, to_write = os.pipe(), os.pipe()
+        ends = {3: to_read[0], 4: to_write[1]}
+        command = [
+            browser, "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--lang=en-US",
+            "--disable-extensions", "--disable-background-networking", "--disable-gpu",
+            "--hide-scrollbars", "--force-prefers-reduced-motion", f"--user-data-dir={profile}",
+        ]  # fmt: skip
+        if os.geteuid() == 0:
+            command.append("--no-sandbox")
+        os.set_inheritable(ends[3], True)
+        os.set_inheritable(ends[4], True)
+        # the browser reads commands from descriptor 3 and answers on 4
+        moved = f'exec 3<&{ends[3]} 4>&{ends[4]}; exec "$@"'
+        self._process = subprocess.Popen(
+            ["bash", "-c", moved, "bash", *command],
+            pass_fds=tuple(ends.values()), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        for end in ends.values():
+            os.close(end)
+        self._in, self._out = to_read[1], to_write[0]
+        self._rest = b""
+        self._number = 0
+        self.events: list[Json] = []
+
+    def close(self) -> None:
+        self.call("Browser.close")
+        self._process.wait(10)
+        os.close(self._in)
+        os.close(self._out)
+
+    def call(self, method: str, session: str = "", **params: Any) -> Json:
+        """The result of a command; events that come meanwhile are kept."""
+        self._number += 1
+        number = self._number
+        message: Json = {"id": number, "method": method, "params": params}
+        if session:
+            message["sessionId"] = session
+        os.write(self._in, json.dumps(message).encode() + b"\0")
+        while True:
+            found = self._next()
+            if found.get("id") == number:
+                assert "error" not in found, found
+                result: Json = found["result"]
+                return result
+            self.events.append(found)
+
+    def _next(self) -> Json:
+        while b"\0" not in self._rest:
+            ready, _, _ = select.select([self._out], [], [], PATIENCE)
+            assert ready, "the browser does not answer"
+            self._rest += os.read(self._out, 1 << 16)
+        line, _, self._rest = self._rest.partition(b"\0")
+        found: Json = json.loads(line)
+        return found
+
+    @contextmanager
+    def tab(self, address: str, *, size: tuple[int, int] = (1200, 850), dark: bool = False,
+            phone: bool = False, ready: str = READY) -> Iterator[Tab]:  # fmt: skip
+        """A tab of its own, with nothing stored, at an address whose page is ready."""
+        context = self.call("Target.createBrowserContext")["browserContextId"]
+        tab = Tab(self, context)
+        tab.look(size=size, dark=dark, phone=phone)
+        tab.go(address, ready)
+        try:
+            yield tab
+        finally:
+            self.call("Target.disposeBrowserContext", browserContextId=context)
+
+
+class Tab:
+    """A page in the browser."""
+
+    def __init__(self, browser: Chromium, context: str) -> None:
+        self._browser = browser
+        made = browser.call("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = browser.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Network", "Log"):
+            self.call(f"{domain}.enable")
+
+    def call(self, method: str, **params: Any) -> Json:
+        return self._browser.call(method, self._session, **params)
+
+    def look(self, *, size: tuple[int, int], dark: bool, phone: bool = False) -> None:
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=scheme)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0], height=size[1], deviceScaleFactor=1, mobile=phone,
+        )  # fmt: skip
+
+    def go(self, address: str, ready: str = READY) -> None:
+        """Opens an address, and waits until an expression is true there."""
+        self.js("document.body.dataset.ready = ''")
+        self.call("Page.navigate", url=address)
+        self.until(ready)
+
+    def js(self, code: str) -> Any:
+        """The value of an expression; a promise is waited for."""
+        found = self.call(
+            "Runtime.evaluate", expression=code, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    def until(self, condition: str) -> None:
+        """Waits until an expression is true."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            if self.js(f"Boolean({condition})"):
+                return
+            if time.monotonic() > end:
+                shown = self.js("document.body.innerText")
+                raise AssertionError(f"never true: {condition}\n{shown}")
+            time.sleep(0.05)
+
+    def key(self, name: str, code: int = 0, **more: Any) -> None:
+        """A key pressed and released: "Enter", "Tab", "Escape", "ArrowRight", ..."""
+        code = code or {"Enter": 13, "Tab": 9, "Escape": 27, "ArrowRight": 39, " ": 32}[name]
+        text = {"Enter": "\r", " ": " "}.get(name, "") if code != 229 else ""
+        given = {"key": name, "code": name, "windowsVirtualKeyCode": code, **more}
+        down = {**given, "text": text} if text else given
+        self.call("Input.dispatchKeyEvent", type="keyDown", **down)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **given)
+
+    def type(self, text: str) -> None:
+        self.call("Input.insertText", text=text)
+
+    def compose(self, text: str) -> None:
+        """What an input method shows while a syllable is being composed."""
+        end = len(text)
+        self.call("Input.imeSetComposition", text=text, selectionStart=end, selectionEnd=end)
+
+    def picture(self, path: Path) -> None:
+        data = self.call("Page.captureScreenshot")["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def _events(self, method: str) -> list[Json]:
+        mine = [e for e in self._browser.events if e.get("sessionId") == self._session]
+        return [event["params"] for event in mine if event["method"] == method]
+
+    @property
+    def complaints(self) -> list[str]:
+        """Errors and warnings of scripts, and of the Content-Security-Policy."""
+        thrown = [e["exceptionDetails"] for e in self._events("Runtime.exceptionThrown")]
+        bad = ("error", "warning")
+        said = [e for e in self._events("Runtime.consoleAPICalled") if e["type"] in bad]
+        logged = [e["entry"] for e in self._events("Log.entryAdded")]
+        return [
+            *(str(t.get("exception", t).get("description", t)) for t in thrown),
+            *(str(e["args"]) for e in said),
+            *(f"{e['text']} {e.get('url', '')}" for e in logged if e["level"] in bad),
+        ]
+
+    @property
+    def asked(self) -> list[str]:
+        """The addresses of all requests."""
+        return [e["request"]["url"] for e in self._events("Network.requestWillBeSent")]
