@@ -32,6 +32,7 @@ def resume(
     target_loss: options.TargetLoss = None,
     time_limit: options.TimeLimit = None,
     track: options.Track = None,
+    shard: options.Shard = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     force: Annotated[
@@ -53,6 +54,7 @@ def resume(
             "training.target_loss": target_loss,
             "training.time_limit": time_limit,
             "training.tracker": track,
+            "training.shard": shard,
             "training.device": device,
             "training.dtype": dtype,
         }
