@@ -172,6 +172,12 @@ def test_hostile_names_and_texts_are_text(chromium: Chromium, tmp_path: Path) ->
             assert HOSTILE in tab.js("document.getElementById('messages').innerText")
             assert tab.js("document.querySelectorAll('img, #messages script').length") == 0
             check(tab, server)
+            server.stop()
+            wait_until(lambda: server.socket.fileno() < 0)
+            tab.type("again")
+            tab.key("Enter")
+            tab.until("document.getElementById('problem').textContent.includes('holo serve')")
+            assert tab.js(DONE)
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab(chromium: Chromium, tmp_path: Path) -> None:

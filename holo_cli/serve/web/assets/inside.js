@@ -120,7 +120,7 @@ holo.inside = panel => {
       if (call !== wanted) return undefined;
       const same = data && data.model === found.model && data.figures.length === found.figures.length;
       data = found;
-      token = data.tokens.length - 1;
+      token = data.tokens.length - 1;  // the newest
       // where several layers are shown the last one says most of what is written next
       variants = data.figures.map(({ variants: all }, f) => same ? Math.min(variants[f], all.length - 1) : all.length - 1);
       build();
