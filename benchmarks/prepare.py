@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -196,14 +197,15 @@ def write_shuffled(texts: Sequence[str], path: Path, size: float, seed: int) -> 
 
 
 PREPARE = """
-import json, sys, time
-from holo_cli.data.cleaning import CleaningSettings
+import json, os, sys, time
 from holo_cli.data.prepare.prepare import prepare
-source, out, tokenizer, filters, limit = sys.argv[1:]
-wall, used = time.perf_counter(), time.process_time()
+source, out, tokenizer, filters, limit, processes = sys.argv[1:]
+def cpu():  # of this process, and of those it has ended
+    return sum(os.times()[:4])
+wall, used = time.perf_counter(), cpu()
 result = prepare(["sample"], source=source, out=out, tokenizer=tokenizer, filter=filters,
-               max_bytes=int(limit) or None)
-seconds, cpu, peak = time.perf_counter() - wall, time.process_time() - used, None
+               max_bytes=int(limit) or None, processes=int(processes))
+seconds, cpu, peak = time.perf_counter() - wall, cpu() - used, None
 if sys.platform != "win32":  # not with holo_cli.training, which would import torch here
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -213,9 +215,12 @@ print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak, "dropped": resul
 """
 
 
-def prepared(source: Path, out: Path, tokenizer: str, filters: str, limit: int = 0) -> Row:
+def prepared(
+    source: Path, out: Path, tokenizer: str, filters: str, limit: int = 0, processes: int = 1
+) -> Row:
     """Time and memory of a preparation in a subprocess."""
-    return _measured(PREPARE, str(source), str(out), tokenizer, filters, str(limit))
+    numbers = str(limit), str(processes)
+    return _measured(PREPARE, str(source), str(out), tokenizer, filters, *numbers)
 
 
 def _measured(code: str, *arguments: str) -> Row:
@@ -248,31 +253,37 @@ print(json.dumps({"bytes": total, "seconds": seconds, "cpu": cpu}))
 
 
 def throughput(
-    texts: Sequence[str], size: float, seed: int, filters: Sequence[str]
-) -> Iterator[Row]:
-    """`holo prepare` against the tokenizer library alone, both without training."""
+    texts: Sequence[str], size: float, seed: int, filters: Sequence[str], processes: Sequence[int],
+    rounds: int,
+) -> Iterator[Row]:  # fmt: skip
+    """`holo prepare` against the tokenizer library alone in turn, both without training."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         source = folder / "text.txt"
         write_shuffled(texts, source, size, seed)
         first = folder / "tokenizer"
         prepared(source, first, "bpe", "none", TOKENIZER_BYTES)
-        loop = _measured(LOOP, str(first), str(source))
-        mb = loop["bytes"] / 1e6
-        yield {
-            "row": "tokenizer alone", "mb": mb, "mb_per_s": mb / loop["seconds"],
-            "mb_per_cpu_s": mb / loop["cpu"], "cores_used": loop["cpu"] / loop["seconds"],
-        }  # fmt: skip
-        for text in filters:
-            run = prepared(source, folder / f"set-{text}", f"bpe:{first}", text)
+        for turn in range(rounds):
+            loop = _measured(LOOP, str(first), str(source))
+            mb = loop["bytes"] / 1e6
             yield {
-                "row": "prepare", "filter": text, "mb": mb, "mb_per_s": mb / run["seconds"],
-                "mb_per_cpu_s": mb / run["cpu"], "cores_used": run["cpu"] / run["seconds"],
-                "of_tokenizer_alone": loop["seconds"] / run["seconds"],
-                "of_tokenizer_alone_by_cpu": loop["cpu"] / run["cpu"],
-                "peak_rss_mb": run["peak"] and run["peak"] / 1e6, "dropped": run["dropped"],
-                "kept_bytes": run["bytes"],
+                "row": "tokenizer alone", "round": turn, "mb": mb,
+                "mb_per_s": mb / loop["seconds"], "mb_per_cpu_s": mb / loop["cpu"],
+                "cores_used": loop["cpu"] / loop["seconds"],
             }  # fmt: skip
+            for text, number in [(text, number) for text in filters for number in processes]:
+                out = folder / f"set-{text}-{number}-{turn}"
+                run = prepared(source, out, f"bpe:{first}", text, 0, number)
+                shutil.rmtree(out)
+                yield {
+                    "row": "prepare", "round": turn, "filter": text, "processes": number, "mb": mb,
+                    "mb_per_s": mb / run["seconds"], "mb_per_cpu_s": mb / run["cpu"],
+                    "cores_used": run["cpu"] / run["seconds"],
+                    "of_tokenizer_alone": loop["seconds"] / run["seconds"],
+                    "of_tokenizer_alone_by_cpu": loop["cpu"] / run["cpu"],
+                    "peak_rss_mb": run["peak"] and run["peak"] / 1e6, "dropped": run["dropped"],
+                    "kept_bytes": run["bytes"],
+                }  # fmt: skip
 
 
 # -- a very long line -----------------------------------------------------------------------------
@@ -304,6 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--labelled", action="append", type=Path, default=[])
     parser.add_argument("--what", choices=WHAT, required=True)
     parser.add_argument("--filter", action="append", default=[])
+    parser.add_argument("--processes", action="append", type=int, default=[])
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--mb", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
@@ -328,7 +341,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = long_line(texts, options.mb, ("char", "bpe"))
     else:
         texts = [text for path in options.text for text in documents_of(path)]
-        rows = throughput(texts, options.mb, options.seed, filters)
+        processes = options.processes or [1]
+        rows = throughput(texts, options.mb, options.seed, filters, processes, options.rounds)
     for row in rows:
         emit(json.dumps(row, ensure_ascii=False))
     from holo_cli.bench.machine import describe_machine

@@ -114,6 +114,14 @@ def prepare(
             "--workers", metavar="N", help="Number of tokenizer threads and of parallel downloads."
         ),
     ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            "--processes",
+            metavar="N",
+            help="Number of processes that clean (default: one for each core, at most 8).",
+        ),
+    ] = None,
     tokenizer_only: Annotated[
         bool, typer.Option("--tokenizer-only", help="Train the tokenizer only, without shards.")
     ] = False,
@@ -147,6 +155,7 @@ def prepare(
         val_fraction=val_fraction,
         seed=seed,
         workers=workers,
+        processes=processes,
     )
     if prepare_all.asked(names, source):
         prepare_all.prepare_all(out, given, offline=offline, force=force)

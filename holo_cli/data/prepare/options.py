@@ -49,6 +49,7 @@ class PrepareOptions:
     scratch: Path  # a temporary folder, deleted at the end
     mix: str | dict[str, float] = SEQUENCE
     cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
+    processes: int = 1  # that clean
     sources: list[Source] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
     _stage: tuple[str, float] = ("", 0.0)
@@ -116,6 +117,7 @@ class PrepareOptions:
             mix=self.mix if mix is None else mix,
             sample=sample,
             state=state,
+            processes=self.processes,
         )
 
     def documents(

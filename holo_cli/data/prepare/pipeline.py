@@ -55,13 +55,15 @@ class Pipeline:
         mix: str | dict[str, float] = "sequence",
         sample: Callable[[str], bool] | None = None,
         state: dict[str, Any] | None = None,
+        processes: int = 1,
     ) -> None:
         """`folder`: for the fingerprints of deduplication. `sample`: whether to use a text.
 
+        `processes`: how many clean; the documents and their order do not depend on it.
         `state`: from `state()` of an earlier Pipeline over the same sources.
         """
         self._requests, self._sample = requests, sample
-        self._cleaner = Cleaner(cleaning, folder)
+        self._cleaner = Cleaner(cleaning, folder, processes)
         self._counts: Counter[str] = Counter()
         self._taken = [[0, 0] for _ in requests]  # documents and bytes kept of each source
         self._ended: set[int] = set()  # sources that have reached their limit

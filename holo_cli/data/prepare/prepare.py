@@ -52,6 +52,8 @@ MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
 __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
 MAX_WORKERS = 1024  # each is a thread
+MAX_PROCESSES = 256
+DEFAULT_PROCESSES = 8  # at most: reading and comparing keep no more of them busy
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def prepare(
     seed: int = 0,
     offline: bool = False,
     workers: int | None = None,
+    processes: int | None = None,
     force: bool = False,
     tokenizer_only: bool = False,
     shard_bytes: int = SHARD_BYTES,
@@ -125,9 +128,10 @@ def prepare(
     subset of a dataset, such as "sample-100BT". `max_docs` and `max_bytes` (of UTF-8) apply to each
     name, or to each of several sources. `mix` ("balanced", "proportional", "ko=0.4,en=0.6") mixes
     several names, sources or languages (default: one after another); `filter` is the value of
-    `--filter`. `tokenizer_only` trains the tokenizer and writes nothing else. `notice` is called
-    with the licence of each dataset before anything is downloaded, `warn` if the tokenizer changes
-    the text.
+    `--filter`, and `processes` so many processes clean (default: as many as cores, at most eight);
+    the set does not depend on it. `tokenizer_only` trains the tokenizer and writes nothing else.
+    `notice` is called with the licence of each dataset before anything is downloaded, `warn` if the
+    tokenizer changes the text.
 
     An interrupted preparation is resumed when called with the same settings; a complete set is
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
@@ -136,6 +140,8 @@ def prepare(
         if not 1 <= workers <= MAX_WORKERS:
             raise UsageError(f"--workers must be 1 to {MAX_WORKERS:,}, not {workers}.")
         os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
+    if processes is not None and not 1 <= processes <= MAX_PROCESSES:
+        raise UsageError(f"--processes must be 1 to {MAX_PROCESSES:,}, not {processes}.")
     if not is_seed(seed):
         raise UsageError(f"--seed must be {SEED_RANGE}, not {seed}.")
     if not vocab_size <= MAX_VOCAB:
@@ -189,6 +195,7 @@ def prepare(
             scratch=Path(scratch),
             mix=mixing,
             cleaning=CleaningSettings.parse(filter or default_filter([] if several else names)),
+            processes=processes or min(os.cpu_count() or 1, DEFAULT_PROCESSES),
         )
         return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
 
