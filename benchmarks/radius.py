@@ -31,18 +31,25 @@ from holo_cli.models.ngt.mixer import GravityMixer, Particles
 from holo_cli.models.ngt.radius import RadiusCutoff, attention_within_radius, general_attention
 
 
-def layers(args: argparse.Namespace) -> Iterator[tuple[GravityMixer, RadiusCutoff, Particles]]:
-    """Each layer with its particles for the text, the radius set."""
-    model, _, _ = load_model(args.checkpoint)
+def particles_of_layers(
+    checkpoint: str, data: Path, length: int
+) -> Iterator[tuple[GravityMixer, Particles]]:
+    """Each layer with its particles for the first tokens of the validation text."""
+    model, _, _ = load_model(checkpoint)
     assert isinstance(model, Backbone)
-    text = PreparedData.open(args.data).split("val")[0][: args.tokens].astype("int64")
+    text = PreparedData.open(data).split("val")[0][:length].astype("int64")
     tokens = torch.as_tensor(text)[None]
     x = rms_norm(model.embedding(tokens))
     z, stream = model.side_stream(tokens, x, None), model.value_stream(tokens, x)
     for block, mixer in zip(model.layers(), gravity_mixers(model), strict=True):
         u = block.read(x)
         x, z, _ = block(x, stream, z)
-        p = mixer.particles(u, z, mixer.masses(u), 0)
+        yield mixer, mixer.particles(u, z, mixer.masses(u), 0)
+
+
+def layers(args: argparse.Namespace) -> Iterator[tuple[GravityMixer, RadiusCutoff, Particles]]:
+    """Each layer with its particles for the text, the radius set."""
+    for mixer, p in particles_of_layers(args.checkpoint, args.data, args.tokens):
         cutoff = mixer.radius_cutoff
         if cutoff is None or not cutoff.cuts:
             raise SystemExit("The model has no hard radius. Train one with model.radius_mode=hard.")

@@ -53,6 +53,13 @@ Device = Annotated[
         "--device", metavar="NAME", help="Device: auto, cpu, cuda or mps (default: auto)."
     ),
 ]
+Shard = Annotated[
+    bool | None,
+    typer.Option(
+        "--shard/--no-shard",
+        help="Spread the model over the processes of torchrun (FSDP), which saves memory.",
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -31,6 +31,7 @@ def resume(
     eval_every: options.EvalEvery = None,
     target_loss: options.TargetLoss = None,
     time_limit: options.TimeLimit = None,
+    shard: options.Shard = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     force: Annotated[
@@ -51,6 +52,7 @@ def resume(
             "training.eval_every": eval_every,
             "training.target_loss": target_loss,
             "training.time_limit": time_limit,
+            "training.shard": shard,
             "training.device": device,
             "training.dtype": dtype,
         }

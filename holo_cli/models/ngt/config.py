@@ -62,6 +62,16 @@ class Config(BackboneConfig):
         1.0, gt=0, description="width of the transition at the radius, in squared distance",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"radius_mode": ["soft", "hard"]}),
     )  # fmt: skip
+    far_field: Literal["exact", "blocks"] = Field(
+        "exact", description="blocks: each far block of tokens attracts as one body"
+    )
+    far_block: int = Field(
+        64, ge=2, le=4096, description="tokens per block where model.far_field is blocks"
+    )
+    exact_blocks: int = Field(
+        8, ge=0, le=4096,
+        description="far blocks per token that still attract token by token, those of most weight",
+    )  # fmt: skip
     lambda_repulsion: float = Field(
         0.0, ge=0, description="weight of the loss that keeps coordinates apart; 0 is off"
     )
@@ -106,6 +116,17 @@ class Config(BackboneConfig):
     def _learned_power_is_positive(self) -> Config:
         if self.learn_power and self.power == 0:
             raise ValueError("model.power must be above 0 where model.learn_power is on")
+        return self
+
+    @model_validator(mode="after")
+    def _blocks_are_of_plain_gravity(self) -> Config:
+        if self.far_field == "blocks" and (
+            self.kernel != "gravity" or self.radius_mode != "none" or self.learn_power
+        ):
+            raise ValueError(
+                "model.far_field = blocks needs model.kernel = gravity, model.radius_mode = none "
+                "and model.learn_power = false"
+            )
         return self
 
     @model_validator(mode="after")

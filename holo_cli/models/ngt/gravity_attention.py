@@ -142,11 +142,7 @@ def inverse_power_weights(
     w is zero in the future: the last S columns are a square. Logarithms are taken in float32, which
     is both more accurate and faster than bfloat16.
     """
-    squared = torch.bmm(a, b)
-    if torch.compiler.is_compiling() or (
-        a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest"
-    ):
-        squared.clamp_min_(FLOOR)  # TF32 products may come out below eps
+    squared = squared_plus_eps(a, b)
     log_r = None
     if isinstance(power, Tensor):
         r = squared.reciprocal().to(dtype)
@@ -155,12 +151,22 @@ def inverse_power_weights(
         w = log_squared.mul_(-0.5 * power).exp_().to(dtype)
     else:
         r = squared.reciprocal_().to(dtype)
-        w = _powers(r, 0.5 * power)
+        w = powers(r, 0.5 * power)
     w[:, :, w.shape[2] - w.shape[1] :].tril_()
     return r, w, log_r
 
 
-def _powers(r: Tensor, exponent: float) -> Tensor:
+def squared_plus_eps(a: Tensor, b: Tensor) -> Tensor:
+    """The product of augmented coordinates, (N, S, d + 2) and (N, d + 2, L), or without N."""
+    squared = a @ b
+    if torch.compiler.is_compiling() or (
+        a.device.type != "cpu" or torch.get_float32_matmul_precision() != "highest"
+    ):
+        squared.clamp_min_(FLOOR)  # TF32 products may come out below eps
+    return squared
+
+
+def powers(r: Tensor, exponent: float) -> Tensor:
     """r^exponent as a new tensor; 2, 3 and 4 by products, several times faster than `pow`."""
     if exponent in (2, 4):
         return r.square() if exponent == 2 else r.square().square_()

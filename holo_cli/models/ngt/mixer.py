@@ -27,6 +27,7 @@ from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
+from holo_cli.models.ngt.blocks import BlocksState, FarBlocks
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.kernels import Gravity, make_kernel, with_squares
 from holo_cli.models.ngt.radius import (
@@ -99,6 +100,7 @@ class GravityMixer(Mixer):
         self.rope = Rope(self.coords, config.rope_base, config.rope_fraction)
         self.kernel = make_kernel(config)
         self.radius_cutoff = RadiusCutoff(config) if config.radius_mode != "none" else None
+        self.far = FarBlocks.of(config)
         self.keeps_squares = isinstance(self.kernel, Gravity) and self.radius_cutoff is None
         self.mass_in_value = config.mass_in_value
         self.by_mass = config.kernel != "classic"
@@ -150,6 +152,9 @@ class GravityMixer(Mixer):
 
     def weights(self, p: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""
+        if self.far is not None and self.far.needed(p.k.shape[2]):
+            assert isinstance(self.kernel, Gravity)
+            return self.far.weights(self.kernel, p.q, p.k, p.m)
         return weights(self.kernel, self.radius_cutoff, p.q, p.k, p.m, p.m.log())
 
     def _attend(
@@ -159,6 +164,9 @@ class GravityMixer(Mixer):
 
         One of `m` and `log_m`, each (B, H, L, 1), may be None.
         """
+        if self.far is not None and m is not None:
+            assert isinstance(self.kernel, Gravity)
+            return self.far.attention(self.kernel, p.q, k, m, v)
         if self.radius_cutoff is None and p.q.shape[2] > 1:
             mass = log_m.exp() if m is None and log_m is not None else m
             assert mass is not None
@@ -181,17 +189,26 @@ class GravityMixer(Mixer):
 
     @property
     def mixed_lengths(self) -> bool:
-        # a radius finds the token itself at the end; the classic force is not zero without a mass
-        return self.radius_cutoff is None and self.by_mass
+        # a radius finds the token itself at the end; the classic force is not zero without a mass;
+        # blocks of time begin and end at the same token in all rows
+        return self.radius_cutoff is None and self.by_mass and self.far is None
 
-    def init_state(self, batch: int) -> KVCache:
-        return KVCache()
+    def init_state(self, batch: int) -> KVCache | BlocksState:
+        return KVCache() if self.far is None else self.far.init_state()
 
-    def step(self, x: Tensor, state: KVCache, extras: Extras = NOTHING) -> tuple[Tensor, KVCache]:
+    def step(
+        self, x: Tensor, state: KVCache | BlocksState, extras: Extras = NOTHING
+    ) -> tuple[Tensor, KVCache | BlocksState]:
         """`forward` after `state`, which holds rotated key coordinates (with their squares where
-        one query has a fast form), log masses and values."""
+        one query has a fast form), log masses and values, and with `far` the bodies."""
         z = extras.side = self.move_points(x, extras.side)
-        p = self.particles(x, z, self.masses(x), state.length, extras)
+        length = state.tokens.length if isinstance(state, BlocksState) else state.length
+        p = self.particles(x, z, self.masses(x), length, extras)
+        if isinstance(state, BlocksState):
+            assert self.far is not None
+            assert isinstance(self.kernel, Gravity)
+            state = self.far.append(state, p.k, p.m.log(), p.v)
+            return self._join(self.far.attend(self.kernel, p.q, state)), state
         state = state.append(with_squares(p.k) if self.keeps_squares else p.k, p.m.log(), p.v)
         k, log_m, v = state.views()
         if (seen := state.seen()) is not None:  # nothing attracts from where a row has no token
@@ -204,6 +221,9 @@ class GravityMixer(Mixer):
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()
+        if self.far is not None:
+            width = self.out.in_features
+            return self.far.state_bytes(length, self.heads, self.coords, width, size)
         # coordinates and masses are float32 at least
         return length * (
             self.heads * (self.coords + 1 + self.keeps_squares) * max(4, size)
@@ -211,6 +231,8 @@ class GravityMixer(Mixer):
         )
 
     def flops(self, length: float) -> float:
+        if self.far is not None:
+            length = self.far.pairs(length)
         return (
             length * self.heads * self.kernel.flops(self.coords, self.out.in_features // self.heads)
         )

@@ -6,7 +6,7 @@ each token's points, (d,) each: those of all heads that are pulled, then those t
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from holo_cli.models.backbone import Backbone
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.mixer import GravityMixer
 from holo_cli.models.ngt.model import Model
-from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus
+from holo_cli.models.oracle import Claims, Inputs, Vectors, joined, norm, sigmoid, softplus, total
 
 CASES: dict[str, dict[str, Any]] = {
     "gravity": {},
@@ -36,11 +36,22 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "gravity-soft": {"radius_mode": "soft", "radius": 2.0},
     "gravity-hard": {"radius_mode": "hard", "radius": 3.0, "tau": 0.5},
+    "gravity-blocks": {"far_field": "blocks", "far_block": 4, "exact_blocks": 1},
+    "gravity-bodies": {
+        "far_field": "blocks",
+        "far_block": 3,
+        "exact_blocks": 0,
+        "mass_in_value": True,
+        "separate_coords": False,
+    },
     "gaussian": {"kernel": "gaussian"},
     "lorentz": {"kernel": "lorentz"},
     "lorentz-hard": {"kernel": "lorentz", "radius_mode": "hard", "radius": 3.0},
     "classic": {"kernel": "classic"},
 }
+
+# near tokens are found as by "gravity"; blocks of so few tokens are too slow to train with
+CLAIMS = {"gravity-blocks": Claims(recall=None), "gravity-bodies": Claims(recall=None)}
 
 
 def _normal(points: Vectors, heads: int) -> Vectors:
@@ -101,6 +112,45 @@ def _share(config: Config, mixer: GravityMixer, head: int, squared: Tensor) -> T
     return sigmoid((radius**2 - squared) / config.tau)
 
 
+class _Far(NamedTuple):
+    """What a query meets: (weight, mean value) of bodies, and single tokens."""
+
+    left: list[tuple[Tensor, Tensor]]
+    tokens: list[int]
+
+
+def _bodies(
+    config: Config,
+    mixer: GravityMixer,
+    head: int,
+    q: Tensor,
+    k: Vectors,
+    mass: Vectors,
+    values: Vectors,
+    i: int,
+) -> _Far:
+    """Older blocks than the one before the query's, of which the heaviest for it are opened."""
+    size = config.far_block
+    found = []
+    for first in range(0, (i // size - 1) * size, size):
+        inside = range(first, first + size)
+        m = [torch.ones(()) if config.mass_in_value else mass[j] for j in inside]
+        whole = total(m)
+        centre = total([a * k[j] for a, j in zip(m, inside, strict=True)]) / whole
+        away = [a * ((k[j] - centre) ** 2).sum() for a, j in zip(m, inside, strict=True)]
+        squared = ((q - centre) ** 2).sum() + 0.5 * total(away) / whole
+        w = _weight(config, mixer, head, squared, whole, whole)
+        if config.mass_in_value:
+            w = w * whole
+        mean = total([mass[j] * values[j] for j in inside]) / whole
+        found.append((w, mean, inside))
+    order = sorted(range(len(found)), key=lambda n: -found[n][0].item())
+    opened = order[: config.exact_blocks]
+    left = [found[n][:2] for n in range(len(found)) if n not in opened]
+    tokens = [j for n in opened for j in found[n][2]]
+    return _Far(left, [*tokens, *range(max(0, (i // size - 1) * size), i + 1)])
+
+
 def mix(mixer: GravityMixer, inputs: Inputs) -> Vectors:
     config, points = inputs.config, inputs.side
     assert isinstance(config, Config)
@@ -117,7 +167,15 @@ def mix(mixer: GravityMixer, inputs: Inputs) -> Vectors:
         means = []
         for i in range(len(inputs)):
             whole, sums = torch.zeros(()), torch.zeros(e)
-            for j in range(i + 1):
+            tokens = range(i + 1)
+            if config.far_field == "blocks":
+                sent = [x[h * e : (h + 1) * e] for x in value]
+                m = [x[h] for x in mass]
+                far = _bodies(config, mixer, h, q[i], k, m, sent, i)
+                for w, mean in far.left:
+                    sums, whole = sums + w * mean, whole + w
+                tokens = far.tokens
+            for j in tokens:
                 squared = _squared_distance(config, mixer, h, q[i], k[j])
                 w = _weight(config, mixer, h, squared, mass[i][h], mass[j][h])
                 if j != i:
