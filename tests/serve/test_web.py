@@ -23,7 +23,7 @@ from holo_cli.serve.web import run_logs, shell, written
 from holo_cli.serve.web.inside import look_inside
 from holo_cli.translation import PLACEHOLDER
 from tests.inference.inference_fakes import ByteTokenizer, Chain, make_loaded
-from tests.serve.conftest import serving
+from tests.serve.conftest import SETTINGS, load, serving
 from tests.serve.test_bad_requests import ask
 
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -220,6 +220,28 @@ def test_runs_over_http(folder: Path) -> None:
         assert json.loads(fetch(server, f"/api/runs/settings?{both}")[1])["differing"] == {}
         assert fetch(server, "/api/runs/settings?run=a")[0] == 400
         assert fetch(server, "/api/runs/settings?run=a&run=nothing")[0] == 404
+
+
+def test_runs_are_watched_before_there_is_a_checkpoint(folder: Path) -> None:
+    from holo_cli.cli.serve import _newest
+
+    assert _newest() == [None]  # nothing at all: the usual error
+    log(folder, "a", train(1))
+    assert _newest() == []
+    server = Server(SETTINGS, _newest(), load)
+    thread = threading.Thread(target=server.run_until_stopped)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        assert json.loads(fetch(server, "/v1/models")[1])["data"] == []
+        assert len(json.loads(fetch(server, "/api/runs")[1])["runs"]) == 1
+        for name in ({}, {"model": "a"}):
+            status, body, _ = ask(server, "/v1/completions", {"prompt": "a", **name})
+            assert (status, body["error"]["code"]) == (404, "model_not_found")
+    finally:
+        server.stop()
+        thread.join(10)
 
 
 # -- inside ---------------------------------------------------------------------------------------
