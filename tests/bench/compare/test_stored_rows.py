@@ -151,6 +151,14 @@ def test_the_tables_against_canon_layers_are_printed_again(rows: str, plan: str)
         assert list(printed[name]) in lines
 
 
+def test_the_table_of_plates_at_fixed_frequencies_is_printed_again() -> None:
+    names = ["vanilla", "holographic", "holographic-waves-8-quarter"]
+    printed = report(RESULTS / "rows" / "1m-shakespeare.jsonl", named_plan("1m").select(names))
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
     data = StoredData(rows_of(path)[0])
