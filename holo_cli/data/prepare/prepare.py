@@ -129,8 +129,8 @@ def prepare(
     several names, sources or languages (default: one after another); `filter` is the value of
     `--filter`, and `processes` so many processes clean (default: half as many as cores, at most
     eight); the set does not depend on it. `tokenizer_only` trains the tokenizer and writes nothing
-    else. `notice` is called with the licence of each dataset before anything is downloaded, `warn` if the
-    tokenizer changes the text.
+    else. `notice` is called with the licence of each dataset before anything is downloaded, `warn`
+    if the tokenizer changes the text.
 
     An interrupted preparation is resumed when called with the same settings; a complete set is
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
