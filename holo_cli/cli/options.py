@@ -191,6 +191,15 @@ StopAt = Annotated[
         help="Save everything and stop at step N; the schedule stays the same.",
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Tracker of the curves beside TensorBoard: trackio, wandb or none (default: from the "
+        "config, none).",
+    ),
+]
 EvalEvery = Annotated[
     int | None,
     typer.Option(
