@@ -1,10 +1,10 @@
-"""Decoding with weights as stored, stored by columns, and in eight bits, in interleaved rounds.
+"""Decoding as before, with fewer operations, weights by columns or in eight bits, in rounds.
 
     python -m benchmarks.decoding_weights --model vanilla --preset 25m --rows 1 16 --rounds 5
 
 One JSON object a row of the table: processor milliseconds of a step from position 16, and their
-ratio to the first form within a round. With `--transformers` GPT-2 of that library, of the same
-depth, width and vocabulary, takes part in the rounds.
+ratio to the first form within a round. "reading" sums up as many float32 numbers as the model has.
+With `--transformers` GPT-2 of that library, of the same depth, width and vocabulary, takes part.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from holo_cli.config.resolve import resolve
 from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.weights import quantise, relay
 from holo_cli.models.base import LanguageModel
+from holo_cli.models.vanilla.model import Modern
 
 POSITION, TOKENS = 16, 6
-FORMS = ("stored", "by columns", "int8")
+FORMS = ("as before", "quick steps", "by columns", "int8")  # the last two with quick steps
 Step = Callable[[], float]
 
 
@@ -41,6 +42,8 @@ def built(model: str, preset: str, vocab: int) -> LanguageModel:
 
 
 def formed(model: LanguageModel, form: str) -> LanguageModel:
+    if form == "as before" and isinstance(model, Modern):
+        model.quick_steps = False
     if form == "by columns":
         relay(model)
     if form == "int8":
@@ -59,6 +62,18 @@ def stepper(model: LanguageModel, rows: int) -> Step:
         for _ in range(TOKENS):
             logits, _, state = engine.advance(logits.argmax(-1, keepdim=True), state)
         return (time.process_time() - begun) / TOKENS
+
+    return step
+
+
+def reader(model: LanguageModel) -> Step:
+    """Reads as many bytes as the weights have in float32: the least that a step has to do."""
+    numbers = torch.zeros(model.describe().active_parameters)
+
+    def step() -> float:
+        begun = time.process_time()
+        numbers.sum()
+        return time.process_time() - begun
 
     return step
 
@@ -104,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for form in FORMS:
             model = formed(built(name, options.preset, options.vocab), form)
             steps |= {(form, rows): stepper(model, rows) for rows in options.rows}
+        steps |= {("reading", rows): reader(model) for rows in options.rows}
         if options.transformers:
             steps |= {("transformers", rows): gpt2(model, rows) for rows in options.rows}
         found: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
