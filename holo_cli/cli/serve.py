@@ -109,6 +109,7 @@ def serve(
     ] = 30,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -119,15 +120,15 @@ def serve(
     Ctrl-C stops the server: running requests are finished first.
     """
     out = Output(verbosity=verbosity)
-    from holo_cli.cli.compute import torch_dtype
+    from holo_cli.cli.compute import torch_dtype, weights_kind
     from holo_cli.inference.generation.loaded_model import load
     from holo_cli.serve.server import Server
     from holo_cli.serve.settings import MEGABYTE, Settings
 
-    kind = torch_dtype(dtype)
+    kind, form = torch_dtype(dtype), weights_kind(weights)
 
     def load_from(path: Path) -> LoadedModel:
-        return load(path, device=device or "auto", dtype=kind)
+        return load(path, device=device or "auto", dtype=kind, weights=form)
 
     settings = Settings(
         host=host,
