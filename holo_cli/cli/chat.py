@@ -35,6 +35,7 @@ def chat(
     draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -63,7 +64,7 @@ def chat(
         draft_tokens=draft_tokens,
     )
     sampling = SamplingConfig.from_options(given)
-    loaded = load(checkpoint, device, dtype)
+    loaded = load(checkpoint, device, dtype, weights)
     if exit_threshold is not None:
         choose_threshold(loaded, exit_threshold)
     raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

@@ -97,6 +97,7 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="Compile the model with torch.compile."),
     ] = None,
+    track: options.Track = None,
     shard: options.Shard = None,
     dry_run: Annotated[
         bool,
@@ -132,6 +133,7 @@ def train(
         "training.time_limit": time_limit,
         "training.grad_checkpoint": grad_checkpoint,
         "training.compile": compile_,
+        "training.tracker": track,
         "training.shard": shard,
         "training.seed": seed,
         "training.device": device,

@@ -37,6 +37,7 @@ from holo_cli.training.memory_estimate import (
 from holo_cli.training.metrics import MetricsLog
 from holo_cli.training.state import Progress, restore_training_state
 from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trackers import Tracker
 from holo_cli.training.trainer import Event, Events, Trainer
 
 # generates sample text with the model in training: (model, tokenizer, header, tokens) -> text
@@ -132,7 +133,8 @@ class TrainingRun:
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
-                self.log = MetricsLog(RUNS / self.name, progress.step, layers)
+                tracker = self._tracker()
+                self.log = MetricsLog(RUNS / self.name, progress.step, layers, tracker)
                 stack.callback(self.log.close)
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
@@ -151,6 +153,20 @@ class TrainingRun:
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def _tracker(self) -> Tracker | None:
+        config = self.config
+        if config.tracker == "none":
+            return None
+        return Tracker(
+            config.tracker,
+            config.tracker_project,
+            self.name,
+            RUNS / self.name,
+            self.resolved.values() | {"model": self.resolved.model_name, "data": self.data.name},
+            resumed=self.progress.step > 0,
+            warn=self.trainer.warn,
+        )
 
     def note(self, message: str) -> None:
         """A warning that is given once the run has started."""
