@@ -43,9 +43,9 @@ class Int8Weight(nn.Module):
     def product(self, x: Tensor) -> Tensor:
         """x (..., K) -> x W^T (..., N), in the dtype of `x`."""
         rows = x.reshape(-1, x.shape[-1])
-        if x.device.type == "cpu" and rows.shape[0] <= FEW_ROWS:
+        if x.device.type == "cpu" and 0 < rows.shape[0] <= FEW_ROWS:
             y = torch._weight_int8pack_mm(rows.bfloat16(), self.q, self.scale)
-            return y.to(x.dtype).view(*x.shape[:-1], -1)
+            return y.to(x.dtype).view(*x.shape[:-1], self.q.shape[0])
         return nn.functional.linear(x, self.weight.to(x.dtype))
 
     def rows(self, numbers: Tensor) -> Tensor:

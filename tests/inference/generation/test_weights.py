@@ -76,6 +76,14 @@ def test_every_weight_is_within_half_a_step() -> None:
     assert torch.equal(matrix.rows(rows), matrix.weight[rows])
 
 
+@pytest.mark.parametrize("rows", [0, 1, FEW_ROWS, FEW_ROWS + 1])
+def test_products_of_any_number_of_rows(rows: int) -> None:
+    matrix, x = Int8Weight(torch.randn(40, 32)), torch.randn(rows, 1, 32)
+    found = matrix.product(x)
+    assert found.shape == (rows, 1, 40)
+    assert torch.allclose(found, x @ matrix.weight.T, atol=0.2)  # a bfloat16 of about 10
+
+
 @pytest.mark.parametrize("tied", ["true", "false"])
 def test_a_tied_embedding_shares_the_matrix_of_the_head(tied: str) -> None:
     model = built("vanilla", f"model.tied={tied}")
