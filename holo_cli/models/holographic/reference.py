@@ -54,8 +54,12 @@ CASES: dict[str, dict[str, Any]] = {
     "hrr-3d": {"binding": "hrr", "binding_shape": "3d", "width": 36, "plates": 2, "experts": 2},
     "fftconv": {"mixer": "fftconv", "fft_modes": 8, "experts": 1},
     "blend-topology": {
-        "blend": True, "topology": True, "topology_window": 6, "plates": 2, "experts": 3,
-    },  # fmt: skip
+        "blend": True,
+        "topology": True,
+        "topology_window": 6,
+        "plates": 2,
+        "experts": 3,
+    },
     "fftconv-blend": {"mixer": "fftconv", "blend": True, "experts": 1, "bigrams": 61},
     "hybrid": {"attention_every": 2, "experts": 4, "experts_top_k": 2, "tied": False},
     # the formula mixes no tokens: what the suite finds mixed here was mixed by its attention
