@@ -132,6 +132,12 @@ def _config(path: Path, header: Header) -> ModelConfig:
     try:
         return header.at_depth(kind.from_stored(header.config["model"]))
     except ValidationError as error:
+        for key in kind.removed.keys() & header.config["model"].keys():
+            raise CheckpointError(
+                f"The checkpoint {path} uses model.{key}, which was removed, "
+                f"{kind.removed[key].why}.",
+                next_step="Use an older version of holo for it.",
+            ) from error
         made_by = short_line(header.versions.get("holo", "unknown"))
         raise CheckpointError(
             f"The checkpoint {path} has a config that does not fit the model '{header.model}': "

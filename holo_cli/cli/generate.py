@@ -69,6 +69,7 @@ def generate(
     draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -106,7 +107,7 @@ def generate(
             draft_tokens=draft_tokens,
         )
     )
-    loaded = load_with_options(checkpoint, device, dtype)
+    loaded = load_with_options(checkpoint, device, dtype, weights)
     note_newest(checkpoint, loaded, out)
     if exit_threshold is not None:
         from holo_cli.inference.generation.early_exit import choose_threshold

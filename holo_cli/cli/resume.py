@@ -31,6 +31,8 @@ def resume(
     eval_every: options.EvalEvery = None,
     target_loss: options.TargetLoss = None,
     time_limit: options.TimeLimit = None,
+    track: options.Track = None,
+    shard: options.Shard = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     force: Annotated[
@@ -51,6 +53,8 @@ def resume(
             "training.eval_every": eval_every,
             "training.target_loss": target_loss,
             "training.time_limit": time_limit,
+            "training.tracker": track,
+            "training.shard": shard,
             "training.device": device,
             "training.dtype": dtype,
         }

@@ -97,6 +97,8 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="Compile the model with torch.compile."),
     ] = None,
+    track: options.Track = None,
+    shard: options.Shard = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -131,6 +133,8 @@ def train(
         "training.time_limit": time_limit,
         "training.grad_checkpoint": grad_checkpoint,
         "training.compile": compile_,
+        "training.tracker": track,
+        "training.shard": shard,
         "training.seed": seed,
         "training.device": device,
         "training.dtype": dtype,
@@ -159,8 +163,18 @@ def train(
     from holo_cli.cli.expectations import expecting
     from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.inference.generation.samples import sample_text
+    from holo_cli.training.restart import restarted
+    from holo_cli.training.run import resume as resume_training
     from holo_cli.training.run import train as run_training
 
+    if restarted(run):
+        assert run is not None
+        with TrainingDisplay(out) as events:
+            done = resume_training(
+                run, stop_at=stop_at, force_memory=force, events=events, sampler=sample_text
+            )
+        finish(done, out)
+        return
     resolved = train_data.choose(resolved, out)
     resolved, seconds = schedule.fitted(resolved, out, force=force)
     note_settings(resolved, out)

@@ -77,9 +77,7 @@ class Resolved:
         name = str(stored["model"])
         kind = registry.config_class(name)
         tables = dict(stored["config"])
-        # keys that came later stand for what was computed before there was a choice
-        later = kind.model_fields.keys() - tables["model"].keys()
-        tables["model"] = {key: kind.before(key) for key in later} | dict(tables["model"])
+        tables["model"] = kind.completed(tables["model"])
         values = {
             f"{section}.{key}": Given(f"{section}.{key}", value, "checkpoint")
             for section, table in tables.items()

@@ -18,7 +18,15 @@ SECTIONS = ("model", "training", "data")
 PREFIX = "HOLO_"
 # Variables that begin with HOLO_ and are no setting.
 OTHER_VARIABLES = frozenset(
-    {"HOLO_API_KEY", "HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"}
+    {
+        "HOLO_API_KEY",
+        "HOLO_DEBUG",
+        "HOLO_BROWSER",
+        "HOLO_EXIT_CODES",
+        "HOLO_LANG",
+        "HOLO_PLUGINS",
+        "HOLO_RENDEZVOUS_TIMEOUT",
+    }
 )
 # Flags whose name is not that of the key they set.
 _FLAG_NAMES = {"data.path": "--data", "data.sets": "--data"}

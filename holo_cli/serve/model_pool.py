@@ -80,8 +80,10 @@ class ModelPool:
         Raises Refusal where there is none, its file is gone, or the budget is in use.
         """
         if name is None:
-            name = next(iter(self.entries))
+            name = next(iter(self.entries), "")
         entry = self.entries.get(name)
+        if not self.entries:
+            raise Refusal(404, "The server has no model.", code="model_not_found", param="model")
         if entry is None:
             hint = nearest(name, self.entries)
             raise Refusal(

@@ -22,14 +22,21 @@ MOST_CHOICES = 128
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 CHAT_TOKENS = 256
 
-R = TypeVar("R", bound="GenerationRequest | InsideRequest")
+R = TypeVar("R", bound="Body")
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
-class GenerationRequest(BaseModel):
-    """What both kinds of request share."""
+class Body(BaseModel):
+    """What all requests share."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
+
+    def refuse_unsupported(self) -> None:
+        """Raises Refusal for what the form allows and is not supported."""
+
+
+class GenerationRequest(Body):
+    """What both kinds of request for texts share."""
 
     model: str | None = None
     max_tokens: int | None = Field(None, ge=0)
@@ -192,10 +199,8 @@ class ChatRequest(GenerationRequest):
             raise unsupported("response_format", "Answers are plain text.")
 
 
-class InsideRequest(BaseModel):
+class InsideRequest(Body):
     """A text that a model is to be watched at: a conversation, or a prompt without one."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     messages: list[Message] = []

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from holo_cli.checkpoint import Header
 from holo_cli.config.resolve import Resolved
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import TrainBatches
 from holo_cli.errors import UsageError
 from holo_cli.names import quoted
@@ -49,6 +50,16 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
     batch = max(n for n in range(1, min(config.batch_size, each) + 1) if each % n == 0)
     changes = {"training.batch_size": batch, "training.grad_accum": each // batch}
     return resolved.replace(changes, source=f"divided among {counted(now, 'process')}")
+
+
+def check_group(config: TrainingConfig, world: int) -> None:
+    """Raises UsageError where the processes cannot form groups of `training.shard_group`."""
+    size = config.shard_group
+    if config.shard and size and world % size:
+        raise UsageError(
+            f"training.shard_group ({size}) must divide the {world} processes of the run.",
+            next_step="Use the number of processes of one machine, or 0 for one group of all.",
+        )
 
 
 def redivide(

@@ -24,7 +24,7 @@ PACKAGE = Path(holo_cli.__file__).parent
 # Functions and methods whose string arguments a user reads, by the last part of their name.
 SINKS = {
     "Option", "Argument", "Typer",  # help texts
-    "NotText", "ErrorReport", "Report", "Stopped",
+    "NotText", "NotImportable", "ErrorReport", "Report", "RemovedKey", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
     "markdown_table",
     "Section", "Page", "Table", "Picture", "ChatCommand", "Column", "translate",

@@ -371,11 +371,16 @@ def _powers(base: int) -> _Hashes:
 
 
 @cache
+def _spaces() -> list[str]:
+    return list(filter(str.isspace, map(chr, range(_LAST_CODE))))
+
+
+@cache
 def _bits(particles: tuple[str, ...]) -> NDArray[np.uint8]:
     """The bits of each character up to `_LAST_CODE`, which has none."""
     bits = character_classes().copy()
     for bit, characters in (
-        (_SPACE, [chr(code) for code in range(_LAST_CODE) if chr(code).isspace()]),
+        (_SPACE, _spaces()),
         (_BULLET, BULLETS),
         (_END, SENTENCE_ENDS),
         (_EDGE, tuple(EDGES)),

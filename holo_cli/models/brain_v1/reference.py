@@ -19,15 +19,7 @@ from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
-from holo_cli.models.oracle import (
-    Inputs,
-    Vectors,
-    joined,
-    norm,
-    sigmoid,
-    softplus,
-    total,
-)
+from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, total
 from holo_cli.models.vanilla.reference import heads
 
 # 64 hidden units in 8 columns, of which 2 are kept
@@ -36,17 +28,16 @@ CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
     "columns-relu": {**SMALL, "activation": "relu"},
     "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
-    "columns-inhibited": {**SMALL, "inhibition": True, "activity": 0.375, "conv": 4},
+    "columns-more-kept": {**SMALL, "activity": 0.375, "conv": 4},
     "columns-masked": {**SMALL, "masked": True, "layer_dropout": 0.2},
     "columns-two-four": {**SMALL, "two_four": "all", "bigrams": 61, "tied": False},
     "both": {
         **SMALL,
         "sparsity": "both",
         "columns_kept": 4,
-        "inhibition": True,
         "depth_schedule": True,
     },
-    "kwta": {**SMALL, "sparsity": "kwta", "inhibition": True, "two_four": "mlp"},
+    "kwta": {**SMALL, "sparsity": "kwta", "two_four": "mlp"},
     "kwta-predictor": {**SMALL, "sparsity": "kwta", "predictor": 4, "predictor_share": 0.5},
     "kwta-relu": {**SMALL, "sparsity": "kwta", "activation": "relu"},
     "dense": {**SMALL, "sparsity": "dense"},
@@ -142,15 +133,6 @@ def _feed(
         sent = _by_columns(config, mlp, layer, up, x)
     else:
         sent = _by_winning(config, mlp, layer, up, x)
-    if mlp.inhibition is not None:
-        energy = [h.pow(2).mean() for h in sent.split(size)]
-        w = softplus(mlp.inhibition.raw)
-        held = []
-        for c, h in enumerate(sent.split(size)):
-            against = total([w[c, n] * e for n, e in enumerate(energy)])
-            sigma = mlp.inhibition.log_sigma.exp()
-            held.append(h * ((energy[c] + 1e-6) / (sigma + against + 1e-6)).sqrt())
-        sent = torch.cat(held)
     if isinstance(mlp, Columns) and config.gate == "sigmoid":
         sent = sent * sigmoid(mlp.router.weight @ x).repeat_interleave(size)
     sent = sent * min(1.0, (config.width / config.hidden) ** 0.5)

@@ -13,7 +13,7 @@ from tests.models.brain_v1.conftest import make_model, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"sparsity": "kwta", "inhibition": True},
+    {"sparsity": "kwta"},
     {"dendrites": 2, "adapters": 4, "language_tokens": (3, 7), "conv": 4},
     {"depth_schedule": True, "sparsity": "both"},
 ]
