@@ -112,9 +112,7 @@ def _join(backend: str) -> None:
     """Make the process group. Raises TrainingError where the other processes do not come."""
     seconds = rendezvous_timeout()
     try:
-        store, rank, size = next(
-            dist.rendezvous("env://", timeout=timedelta(seconds=seconds))  # type: ignore[attr-defined]
-        )
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (dist.DistNetworkError, dist.DistStoreError, ConnectionError, TimeoutError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"

@@ -71,7 +71,7 @@ class Shards:
         }
         for block in _blocks(model):
             if config.compile:
-                block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+                block.forward = torch.compile(block.forward)
             fully_shard(block, **options)
         # the loss reads the head after the forward pass: what is outside the blocks stays whole
         # from there to the end of the backward pass

@@ -31,15 +31,17 @@ ANSWER = "document.querySelector('#messages li.assistant:last-child .said').text
 KOREAN = "document.documentElement?.lang === 'ko' && document.body?.dataset.ready === 'yes'"
 # the least contrast of all texts with what is behind them (WCAG 2.2, 1.4.3)
 CONTRAST = """(() => {
-  const rgb = text => { const c = document.createElement('canvas').getContext('2d');
-    c.fillStyle = text; c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };
+  const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const known = {};
+  const rgb = text => known[text] ||= (c.clearRect(0, 0, 1, 1), c.fillStyle = text,
+    c.fillRect(0, 0, 1, 1), [...c.getImageData(0, 0, 1, 1).data]);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   const behind = e => {
     if (!e) return [255, 255, 255];
-    const c = rgb(getComputedStyle(e).backgroundColor), a = c[3] / 255;
-    return a === 1 ? c : behind(e.parentElement).map((v, i) => a * c[i] + (1 - a) * v); };
+    const own = rgb(getComputedStyle(e).backgroundColor), a = own[3] / 255;
+    return a === 1 ? own : behind(e.parentElement).map((v, i) => a * own[i] + (1 - a) * v); };
   const found = [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length
       && !e.disabled && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
     .map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
