@@ -24,7 +24,7 @@ PACKAGE = Path(holo_cli.__file__).parent
 # Functions and methods whose string arguments a user reads, by the last part of their name.
 SINKS = {
     "Option", "Argument", "Typer",  # help texts
-    "NotText", "Report", "RemovedKey", "Stopped",
+    "NotText", "NotImportable", "Report", "RemovedKey", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
     "Section", "Page", "Table", "Picture", "Command", "Column", "translate",
 }  # fmt: skip
