@@ -17,7 +17,7 @@ from holo_cli.training.sharded_muon import owners, rows_of
 from tests.training.conftest import SMALL, smallest
 from tests.training.test_elastic import needs_gloo, run_stages, same_but_for_rounding
 
-LONG = "HOLO_TEST_PROCESSES"  # environment variable: minutes on two cores
+LONG = "PROCESS_TESTS"  # environment variable: minutes on two cores
 BASE = SMALL | {
     "training.device": "cpu", "model.dropout": 0.0, "model.layers": 2, "training.steps": 4,
     "training.eval_every": 2, "training.log_every": 1, "training.batch_size": 8,
