@@ -1,11 +1,10 @@
-"""How many units of brain-v1 fire, and what inhibition between columns is worth.
+"""How many units of brain-v1 fire, and at what loss.
 
     python -m benchmarks.brain_activity --data data/shakespeare --seeds 1
 
 Trains a small brain-v1 (3 layers, 96 wide, context 64, 400 steps of 12 sequences) in each form and
-prints a JSON row for each: the validation loss in nats per token, the share of units that are not
-zero, and with inhibition its weights between columns (`w_mean`, `w_std`), `loss_zeroed` without
-them and `loss_flat` with all of them at their mean.
+prints a JSON row for each: the validation loss in nats per token and the share of units that are
+not zero.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.dataset import PreparedData
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.diagnostics import feeding
-from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.training.optim import Optimizer
 
@@ -33,7 +31,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "signed": {},
     "both-relu": {"activation": "relu", "sparsity": "both", "columns_kept": 4},
     "kwta": {"sparsity": "kwta"},
-    "inhibition": {"inhibition": True},
 }
 
 
@@ -64,7 +61,6 @@ def trained(form: str, data: PreparedData, seed: int, steps: int) -> dict[str, A
         found = {"form": form, "seed": seed, "steps": steps, "loss": _loss(model, held)}
         sent = [part.unit_outputs(x)[0] for part, x in feeding(model, held[:64, :-1])]
         found["fires"] = round(sum((s != 0).float().mean().item() for s in sent) / len(sent), 5)
-        found |= _inhibition(model, held)
     return found | {"seconds": round(time.perf_counter() - started)}
 
 
@@ -76,25 +72,6 @@ def _loss(model: Model, held: Tensor) -> float:
     parts = held.split(64)
     total = sum(_nats(model, model.hidden(p[:, :-1]).x, p).item() * len(p) for p in parts)
     return round(total / len(held), 4)
-
-
-def _inhibition(model: Model, held: Tensor) -> dict[str, float]:
-    parts = [part for part in model.modules() if isinstance(part, Inhibition)]
-    if not parts:
-        return {}
-    others = ~torch.eye(len(parts[0].raw), dtype=torch.bool)
-    weights = torch.stack([part.weights()[others] for part in parts])
-    before = [part.raw.clone() for part in parts]
-    found = {"w_mean": round(weights.mean().item(), 4), "w_std": round(weights.std().item(), 4)}
-    for part, raw in zip(parts, before, strict=True):
-        part.raw[others] = raw[others].mean()
-    found["loss_flat"] = _loss(model, held)
-    for part in parts:
-        part.raw[others] = -30.0
-    found["loss_zeroed"] = _loss(model, held)
-    for part, raw in zip(parts, before, strict=True):
-        part.raw.copy_(raw)
-    return found
 
 
 def main() -> None:

@@ -185,10 +185,10 @@ def run(
     }  # fmt: skip
 
 
-Key = tuple[str, str, int, float, int]
+RunKey = tuple[str, str, int, float, int]
 
 
-def stored(out: Path) -> dict[Key, dict[str, Any]]:
+def stored(out: Path) -> dict[RunKey, dict[str, Any]]:
     """The finished runs, by text, kernel, coordinates, rate and seed."""
     if not out.exists():
         return {}
@@ -197,7 +197,7 @@ def stored(out: Path) -> dict[Key, dict[str, Any]]:
 
 
 def best_rate(
-    done: dict[Key, dict[str, Any]],
+    done: dict[RunKey, dict[str, Any]],
     text: str,
     kernel: str,
     coords: int,
@@ -213,13 +213,13 @@ def best_rate(
     return min(means, key=lambda rate: means[rate])
 
 
-def missing(
-    done: dict[Key, dict[str, Any]],
+def runs_to_do(
+    done: dict[RunKey, dict[str, Any]],
     texts: list[str],
     coords: list[int],
     seeds: int,
     rates: Sequence[float] = RATES,
-) -> Iterator[Key]:
+) -> Iterator[RunKey]:
     """Runs to do, one at a time; `done` is read again after each, since the sweep decides."""
     for text in texts:
         for kernel in KERNELS:
@@ -245,7 +245,7 @@ def interval(values: list[float]) -> tuple[float, float]:
     return statistics.fmean(values), half
 
 
-def summary(done: dict[Key, dict[str, Any]], rates: Sequence[float] = RATES) -> str:
+def summary(done: dict[RunKey, dict[str, Any]], rates: Sequence[float] = RATES) -> str:
     """Markdown: excess loss by text and coordinates, and curved minus flat, paired by seed."""
     lines = [
         "| text | coordinates | curved, above the floor | flat | curved - flat | seeds | beta |",
@@ -309,7 +309,7 @@ def main() -> None:
         return
     tests = {text: draw(text, TEST_ROWS, TEST_SEED, floor=True) for text in asked.texts}
     sweep = (asked.texts, asked.coords, asked.seeds, asked.rates)
-    while (key := next(missing(done, *sweep), None)) is not None:
+    while (key := next(runs_to_do(done, *sweep), None)) is not None:
         row = run(*key, steps=asked.steps, rows=asked.rows, test=tests[key[0]])
         with asked.out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

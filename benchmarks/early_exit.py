@@ -29,7 +29,7 @@ from holo_cli.errors import DataError, HoloError
 from holo_cli.inference.generation.early_exit import (
     NEVER,
     Shards,
-    calibrate,
+    calibrate_threshold,
     loss_at,
     set_threshold,
 )
@@ -49,7 +49,7 @@ def decoded(loaded: LoadedModel, tokens: Tensor, threshold: float) -> tuple[floa
     return (*taken, mean_depth(state) or float(loaded.model.config.layers))
 
 
-def halves(shards: Shards) -> tuple[Shards, Shards]:
+def split_in_half(shards: Shards) -> tuple[Shards, Shards]:
     """A text split in the middle. Raises DataError for a text without tokens."""
     left = sum(map(len, shards)) // 2
     if not left:
@@ -69,14 +69,16 @@ def measure(
     """A row for each tolerance."""
     model, end = loaded.model, data.tokenizer.end
     model.eval()
-    chosen_on, other = halves(data.split("val"))
+    chosen_on, other = split_in_half(data.split("val"))
     start = other[0][: min(tokens, model.config.context)].astype("int64")
     length = len(start)
     text = torch.as_tensor(start, device=model.device)[None]
     full_loss, _, scored = loss_at(model, other, end, NEVER, dtype=loaded.dtype)
     decoded(loaded, text[:, :8], NEVER)  # warm
     for tolerance in tolerances:
-        found = calibrate(model, data, tolerance=tolerance, dtype=loaded.dtype, text=chosen_on)
+        found = calibrate_threshold(
+            model, data, tolerance=tolerance, dtype=loaded.dtype, text=chosen_on
+        )
         loss, depth, _ = loss_at(model, other, end, found.threshold, dtype=loaded.dtype)
         turns = [
             [decoded(loaded, text, threshold) for threshold in (NEVER, found.threshold)]

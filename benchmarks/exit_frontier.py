@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.early_exit import halves
+from benchmarks.early_exit import split_in_half
 from benchmarks.exit_plot import plot
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
@@ -35,7 +35,7 @@ from holo_cli.inference.generation.exit_protocol import NEVER, mean_depth
 from holo_cli.inference.generation.loaded_model import LoadedModel, load
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.layers.norm import rms_norm
-from holo_cli.models.brain_v1.exit_gates import ExitGates, costs
+from holo_cli.models.brain_v1.exit_gates import ExitGates, exit_losses
 from holo_cli.models.brain_v1.exits import exit_layers
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.models.views import watched
@@ -75,7 +75,7 @@ def fit_gates(model: Model, x: Tensor, steps: int) -> ExitGates:
     *below, last = streams(model, x, [*exits, model.config.layers - 1]).flatten(1, 2)
     cost = [
         torch.cat(
-            [costs(*parts, model.head) for parts in zip(s.split(CHUNK), last.split(CHUNK))]  # noqa: B905
+            [exit_losses(*parts, model.head) for parts in zip(s.split(CHUNK), last.split(CHUNK))]  # noqa: B905
         )
         for s in below
     ]
@@ -236,7 +236,7 @@ def measure(
     if not isinstance(model, Model):
         raise DataError("Only brain-v1 has exits.", next_step="Give a checkpoint of brain-v1.")
     own, gates = model.config, model.exit_gates
-    chosen_on, other = halves(data.split("val"))
+    chosen_on, other = split_in_half(data.split("val"))
     row: dict[str, Any] = {
         "checkpoint": loaded.header.run,
         "layers": own.layers,

@@ -27,13 +27,13 @@ import torch
 from torch import Tensor
 
 from holo_cli.bench.recall.train import TEST, TRAIN
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.names import NameRecall
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.models.backbone import BackboneState
 from holo_cli.models.brain_v2.config import Config
-from holo_cli.models.brain_v2.mixer import BrainState
+from holo_cli.models.brain_v2.mixer import BrainMixerState
 from holo_cli.models.brain_v2.model import Model
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
@@ -43,7 +43,7 @@ FILLER_LENGTHS = (40, 80, 200, 400)  # tokens
 
 
 @dataclass(frozen=True)
-class Task:
+class FillerRows:
     """Rows of the task `name-recall` of `holo bench recall`, by the length of their filler."""
 
     told: int = 3  # people in a sequence
@@ -55,12 +55,12 @@ class Task:
 
     def draw(self, rows: int, filler: int, seed: int, stream: int = TRAIN) -> tuple[Tensor, Tensor]:
         """Prompts with their question, (rows, 3 told + filler + 2) int64, and answers, (rows,)."""
-        case = Case(3 * self.told + filler + 2, self.told)
+        case = TaskCase(3 * self.told + filler + 2, self.told)
         x, y = self.rows.sample(np.random.default_rng([stream, seed]), rows, case)
         return torch.from_numpy(x), torch.from_numpy(y[:, -1].copy())
 
 
-def make_model(task: Task, **given: Any) -> Model:
+def make_model(task: FillerRows, **given: Any) -> Model:
     """A tiny brain-v2 without attention: state spaces, and a memory in each layer."""
     settings: dict[str, Any] = {
         "layers": 2, "heads": 2, "width": 48, "mlp_ratio": 2.0, "context": 512,
@@ -69,8 +69,8 @@ def make_model(task: Task, **given: Any) -> Model:
     return Model(Config(vocab_size=task.vocabulary, **{**settings, **given}))
 
 
-def train(
-    model: Model, task: Task, *, steps: int, rows: int, longest: int, seed: int
+def training_losses(
+    model: Model, task: FillerRows, *, steps: int, rows: int, longest: int, seed: int
 ) -> Iterator[float]:
     """Train on filler whose length grows up to `longest` tokens; yields each loss."""
     rates: dict[str, Any] = {"lr": 0.02, "adam_lr": 0.01}
@@ -94,7 +94,7 @@ def without(state: BackboneState, part: str) -> BackboneState:
     """The state with the memories ("memory") or the state spaces ("ssm") set to zero."""
     mixers = []
     for mixer in state.mixers:
-        assert isinstance(mixer, BrainState)
+        assert isinstance(mixer, BrainMixerState)
         if part == "memory" and mixer.memory is not None:
             zero = torch.zeros_like(mixer.memory.memory)
             mixer = replace(mixer, memory=replace(mixer.memory, memory=zero))
@@ -106,7 +106,9 @@ def without(state: BackboneState, part: str) -> BackboneState:
 
 
 @torch.inference_mode()
-def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> dict[str, float]:
+def measure(
+    model: Model, task: FillerRows, filler: int, *, rows: int, seed: int
+) -> dict[str, float]:
     """Share of correct answers after this much filler, unchanged and with a part set to zero."""
     model.eval()
     tokens, answers = task.draw(rows, filler, seed=seed, stream=TEST)
@@ -126,10 +128,10 @@ def measure(model: Model, task: Task, filler: int, *, rows: int, seed: int) -> d
 
 def run(seed: int, *, steps: int = 300, rows: int = 32, longest: int = 40) -> list[dict[str, Any]]:
     """Train and measure one model; returns a row for each length of filler."""
-    task = Task()
+    task = FillerRows()
     torch.manual_seed(seed)
     model = make_model(task)
-    losses = list(train(model, task, steps=steps, rows=rows, longest=longest, seed=seed))
+    losses = list(training_losses(model, task, steps=steps, rows=rows, longest=longest, seed=seed))
     about = {
         "model": "brain-v2", "seed": seed, "steps": steps, "rows": rows, "trained_filler": longest,
         "parameters": sum(p.numel() for p in model.parameters()), "loss": losses[-1],

@@ -23,8 +23,8 @@ import math
 import torch
 from torch import Tensor
 
-from holo_cli.models.holographic.phasors import rates
-from holo_cli.models.holographic.random_features import Kernel, frequencies
+from holo_cli.models.holographic.phasors import phase_rates
+from holo_cli.models.holographic.random_features import KernelName, frequencies
 
 HEADS, CHANNELS, VALUES, COORDS = 2, 16, 32, 8
 
@@ -34,7 +34,7 @@ def phases(kind: str, plates: int, items: int, spread: float, make: torch.Genera
     if kind == "free":
         shape = (items, HEADS, plates, CHANNELS)
         return 2 * math.pi * torch.rand(shape, generator=make)
-    kernel: Kernel = "gravity" if kind == "gravity" else "gaussian"
+    kernel: KernelName = "gravity" if kind == "gravity" else "gaussian"
     w = frequencies(kernel, plates, CHANNELS, COORDS, torch.float32, torch.device("cpu"))
     if kind == "shared":
         w = w[:, :1].expand_as(w)
@@ -48,7 +48,7 @@ def right(
 ) -> float:  # fmt: skip
     """Share of the trials in which the right value is chosen."""
     make = torch.Generator().manual_seed(0)
-    rate = torch.tensor(rates(plates * CHANNELS, share)).view(plates, CHANNELS)
+    rate = torch.tensor(phase_rates(plates * CHANNELS, share)).view(plates, CHANNELS)
     heard = (rate == 0).float() if quiet else torch.ones_like(rate)
     found = 0
     for _ in range(trials):

@@ -196,10 +196,10 @@ def training_words(data: PreparedData) -> set[str]:
     }
 
 
-Key = tuple[str, ...]  # data, checkpoint, temperature, decoding, language
+RowKey = tuple[str, ...]  # data, checkpoint, temperature, decoding, language
 
 
-def key_of(row: dict[str, Any]) -> Key:
+def row_key(row: dict[str, Any]) -> RowKey:
     names = ("data", "checkpoint", "temperature", "decoding", "language")
     return tuple(row[name] for name in names)
 
@@ -209,7 +209,7 @@ def measure(
     data: PreparedData,
     texts: dict[str, Passages],
     known: set[str],
-    done: set[Key],
+    done: set[RowKey],
     decoding: Sequence[str] = tuple(DECODING),
 ) -> Iterator[dict[str, Any]]:
     """Rows of one checkpoint that are not `done`, or of the text itself (`loaded` None)."""
@@ -219,7 +219,7 @@ def measure(
                 "checkpoint": "text", "data": data.name, "temperature": "", "decoding": "",
                 "language": code,
             }  # fmt: skip
-            if key_of(row) not in done:
+            if row_key(row) not in done:
                 yield row | measures(text.following, data.tokenizer, known)
         return
     training = loaded.header.config["training"]
@@ -242,7 +242,7 @@ def measure(
                 for heat in TEMPERATURES
                 if heat == "greedy" or name != "default"  # sampling has no rule by default
             ]
-            left = [(heat, row) for heat, row in left if key_of(row) not in done]
+            left = [(heat, row) for heat, row in left if row_key(row) not in done]
             share = round(hindered(loaded, text, options), 4) if left else 0.0
             for heat, row in left:
                 temperature = TEMPERATURES[heat]
@@ -325,7 +325,7 @@ def main() -> None:
     if asked.summary:
         print(summary([row for row in rows if "checkpoint" in row]))
         return
-    done = {key_of(row) for row in rows if "checkpoint" in row}
+    done = {row_key(row) for row in rows if "checkpoint" in row}
     try:
         checkpoints = [load(name) for name in asked.checkpoint]
         path = asked.data or (checkpoints[0].header.data.path if checkpoints else None)

@@ -21,7 +21,7 @@ from holo_cli.checkpoint.rebuild import shapes_only
 from holo_cli.config.resolve import resolve
 from holo_cli.files import atomic_write_text
 from holo_cli.training.memory_estimate import activation_bytes
-from holo_cli.training.row_memory import TABLE, row_key, table
+from holo_cli.training.row_memory import TABLE, row_key, stored_figures
 
 DTYPES = (torch.float32, torch.bfloat16)
 
@@ -51,7 +51,7 @@ def main() -> None:
             subprocess.run(command, check=True)
         return
     (name,) = chosen
-    stored = table() if TABLE.exists() else {}
+    stored = stored_figures() if TABLE.exists() else {}
     found = {key: value for key, value in stored.items() if not key.startswith(f"{name}/")}
     for preset in registry.preset_names(name):
         rows = measured(name, preset)

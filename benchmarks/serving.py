@@ -51,7 +51,7 @@ class Question:
 
 
 @dataclass
-class Figures:
+class PhaseFigures:
     """What one phase measured; times in seconds."""
 
     clients: int
@@ -76,7 +76,7 @@ class Figures:
         return found
 
 
-async def ask(port: int, question: Question, figures: Figures, give_up: int = 0) -> str | None:
+async def ask(port: int, question: Question, figures: PhaseFigures, give_up: int = 0) -> str | None:
     """The streamed text; None where the client leaves after `give_up` pieces of it.
 
     Raises ValueError for anything that is not a whole stream.
@@ -125,7 +125,7 @@ async def ask(port: int, question: Question, figures: Figures, give_up: int = 0)
 
 
 async def client(
-    port: int, number: int, questions: dict[Question, str], figures: Figures, end: float
+    port: int, number: int, questions: dict[Question, str], figures: PhaseFigures, end: float
 ) -> None:
     """Asks one question after another until the time is over."""
     chance = random.Random(number)
@@ -142,9 +142,11 @@ async def client(
             figures.errors.append(f"{question}: another text than alone: {text[:80]!r}")
 
 
-async def crowd(port: int, clients: int, seconds: float, questions: dict[Question, str]) -> Figures:
+async def crowd(
+    port: int, clients: int, seconds: float, questions: dict[Question, str]
+) -> PhaseFigures:
     """So many clients for so long."""
-    figures = Figures(clients)
+    figures = PhaseFigures(clients)
     began = time.perf_counter()
     end = began + seconds
     await asyncio.gather(
@@ -175,7 +177,7 @@ async def watch(process: psutil.Process, found: list[float]) -> None:
 
 async def measure(port: int, pid: int, models: list[str], asked: argparse.Namespace) -> None:
     """All phases, each printed as a line of JSON."""
-    alone = Figures(1)
+    alone = PhaseFigures(1)
     questions: dict[Question, str] = {}
     began = time.perf_counter()
     for made in product(models, PROMPTS, LENGTHS):

@@ -24,7 +24,7 @@ from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextStream
 from holo_cli.serve.batch import Batch
 from holo_cli.serve.prefixes import Prefixes
-from holo_cli.serve.rows import Event, Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob, RowEvent
 
 PROMPT, NEW = 16, 64  # tokens
 
@@ -34,13 +34,13 @@ def written_here(loaded: LoadedModel, prompts: list[list[int]]) -> list[list[int
     batch = Batch(loaded, Prefixes(0))
     sampling = SamplingConfig(max_new_tokens=NEW, temperature=0, span_penalty=0.0)
 
-    def ignore(event: Event) -> None:
+    def ignore(event: RowEvent) -> None:
         pass
 
     rows = []
     for ids in prompts:
-        job = Job(loaded, sampling, ignore)
-        rows.append(Row(job, 0, list(ids), None, TextStream(loaded.tokenizer)))
+        job = GenerationJob(loaded, sampling, ignore)
+        rows.append(BatchRow(job, 0, list(ids), None, TextStream(loaded.tokenizer)))
         batch.admit(rows[-1])
     while len(batch):
         batch.step()

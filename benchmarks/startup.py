@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from holo_cli.cli.markdown import table
+from holo_cli.cli.markdown import markdown_table
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -79,7 +79,7 @@ def main() -> None:
         for (name, root), times in found.items()
     ]
     if given.markdown:
-        print(table(("command", "checkout", "first output, s", "CPU, s"), rows))
+        print(markdown_table(("command", "checkout", "first output, s", "CPU, s"), rows))
         return
     for (name, root), times in found.items():
         print(json.dumps({"command": name, "checkout": root, "seconds_and_cpu": times}))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
 KINDS = ("repeated", "markup", "random", "keywords", "mojibake")
 
@@ -145,7 +145,7 @@ def _mojibake(rng: random.Random, language: str) -> str:
 
 def _sentences(rng: random.Random, language: str) -> list[str]:
     """The sentences of a story."""
-    story = tell(rng.randrange(1_000_000), language)
+    story = tell_story(rng.randrange(1_000_000), language)
     return [sentence for paragraph in story.paragraphs for sentence in paragraph]
 
 

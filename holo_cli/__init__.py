@@ -117,13 +117,13 @@ def build(
     """
     from holo_cli.config.resolve import resolve
     from holo_cli.registry import build_model, use
-    from holo_cli.training.capacity import check_model
+    from holo_cli.training.capacity import check_capacity
 
     name = use(name)
     flags = {f"model.{key}": value for key, value in overrides.items()}
     config = resolve(name, preset=preset, recipe=recipe, flags=flags, env={}).model
     config = config.model_copy(update={"vocab_size": vocab_size})
-    check_model(name, config)
+    check_capacity(name, config)
     return build_model(name, config)
 
 

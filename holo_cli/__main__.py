@@ -11,6 +11,7 @@ from holo_cli.cli.app import app
 from holo_cli.cli.output import use_utf8
 from holo_cli.printable import guarded
 from holo_cli.streams import lasting, open_closed
+from holo_cli.torchrun import reported
 from holo_cli.translation import command_line
 
 
@@ -27,8 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         stdout.flush()
         if code == 0 and stdout.failure is not None:
-            return errors.show(stdout.failure)
-        return code
+            code = errors.show(stdout.failure)
+    return reported(code)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -21,7 +21,7 @@ PROMPTS = {"en": "Long ago,", "ko": "옛날 옛적,"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class TourPlan:
     """What the tour does. The number of steps is what fits `train_seconds` here."""
 
     model: str = "vanilla"
@@ -44,7 +44,7 @@ class Plan:
 
 
 def run(
-    plan: Plan,
+    plan: TourPlan,
     *,
     data_root: Path = DATA,
     pages_root: Path = PAGES,
@@ -77,7 +77,7 @@ def run(
 
 
 def _prepare(
-    plan: Plan, folder: Path, say: Callable[[str], None], progress: Callable[[Any], None] | None
+    plan: TourPlan, folder: Path, say: Callable[[str], None], progress: Callable[[Any], None] | None
 ) -> Path:
     from holo_cli.data.prepare.prepare import prepare
 
@@ -96,7 +96,7 @@ def _prepare(
     return folder
 
 
-def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -> str:
+def _train(plan: TourPlan, data: Path, say: Callable[[str], None], events: Events) -> str:
     from holo_cli.config.resolve import resolve
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.registry import preset_names
@@ -134,7 +134,7 @@ def _train(plan: Plan, data: Path, say: Callable[[str], None], events: Events) -
 
 
 def _write(
-    plan: Plan, checkpoint: str, wrote: Callable[[dict[str, Any]], None]
+    plan: TourPlan, checkpoint: str, wrote: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
     from holo_cli.inference.generation.loaded_model import load
 
@@ -154,7 +154,7 @@ def _write(
     return samples
 
 
-def _draw(plan: Plan, checkpoint: str, samples: list[dict[str, Any]], folder: Path) -> str:
+def _draw(plan: TourPlan, checkpoint: str, samples: list[dict[str, Any]], folder: Path) -> str:
     from holo_cli.visualize import make_page
 
     text = samples[0]["prompt"] + samples[0]["text"]

@@ -40,7 +40,7 @@ _FILE = re.compile(r"\.py(:[^:]*)?$")
 
 
 @dataclass(frozen=True)
-class Origin:
+class CodeLocation:
     """Where the code of a model is.
 
     `module` is the import name of a module or the path of a file. Without a `class_name` the module
@@ -76,12 +76,12 @@ def is_file(name: str) -> bool:
     return _FILE.search(name) is not None
 
 
-_named: dict[str, Origin] = {}  # by `use`
+_named: dict[str, CodeLocation] = {}  # by `use`
 
 
-def files() -> dict[str, Origin]:
+def files() -> dict[str, CodeLocation]:
     """The classes in files that may be run, by name: those of HOLO_PLUGINS and of `use`."""
-    found: dict[str, Origin] = {}
+    found: dict[str, CodeLocation] = {}
     for item in filter(None, map(str.strip, os.environ.get(VARIABLE, "").split(","))):
         try:
             origin = _file_origin(item)
@@ -123,7 +123,7 @@ def environment() -> dict[str, str]:
     return {VARIABLE: ",".join(allowed)} if allowed else {}
 
 
-def _file_origin(text: str) -> Origin:
+def _file_origin(text: str) -> CodeLocation:
     typed, _, class_name = (f"{text}:" if text.endswith(".py") else text).rpartition(":")
     path = existing(typed).resolve()
     if not is_file(text) or not path.is_file():
@@ -135,7 +135,7 @@ def _file_origin(text: str) -> Origin:
         raise UsageError(
             f"{typed} names a file without a class.", next_step=_suggestion(path, typed)
         )
-    return Origin(f"{path.name}:{class_name}", path, class_name, typed=typed)
+    return CodeLocation(f"{path.name}:{class_name}", path, class_name, typed=typed)
 
 
 def _suggestion(path: Path, typed: str) -> str:
@@ -150,26 +150,26 @@ def _suggestion(path: Path, typed: str) -> str:
 
 
 @cache
-def installed() -> dict[str, tuple[Origin, ...]]:
+def installed() -> dict[str, tuple[CodeLocation, ...]]:
     """The entry points of installed packages by name, with hyphens; a name should have only one."""
     from importlib.metadata import entry_points  # a tenth of the time of `holo --help`
 
-    found: dict[str, tuple[Origin, ...]] = {}
+    found: dict[str, tuple[CodeLocation, ...]] = {}
     for point in entry_points(group=GROUP):
         name = point.name.replace("_", "-")
         found[name] = (*found.get(name, ()), _entry_origin(name, point))
     return found
 
 
-def _entry_origin(name: str, point: EntryPoint) -> Origin:
+def _entry_origin(name: str, point: EntryPoint) -> CodeLocation:
     package = point.dist.name if point.dist else "unknown"
     version = point.dist.version if point.dist else ""
-    return Origin(name, point.module, point.attr, package, version)
+    return CodeLocation(name, point.module, point.attr, package, version)
 
 
 def missing(name: str, needs: Mapping[str, str]) -> tuple[str, str]:
     """What is to be said of a checkpoint whose model is not here, and what to do; `needs` as by
-    `Origin.to_dict`."""
+    `CodeLocation.to_dict`."""
     if "file" in needs:
         shown = f"{needs['file']}:{needs.get('class', 'ClassName')}"
         return (
@@ -188,7 +188,7 @@ def missing(name: str, needs: Mapping[str, str]) -> tuple[str, str]:
 # -- importing ------------------------------------------------------------------------------------
 
 
-def load_class(origin: Origin) -> tuple[type, ModuleType]:
+def load_class(origin: CodeLocation) -> tuple[type, ModuleType]:
     """The class that an origin with a class name stands for, and its module.
 
     Raises ModelError naming the line for code that fails, UsageError for a class that is not there.
@@ -206,7 +206,7 @@ def load_class(origin: Origin) -> tuple[type, ModuleType]:
     return found, module
 
 
-def part(origin: Origin, name: str) -> ModuleType | None:
+def part(origin: CodeLocation, name: str) -> ModuleType | None:
     """A module beside the model's own, such as "reference" or "views"; of a file that stands alone
     the file itself. None where there is none."""
     with _explained(origin):
@@ -217,7 +217,7 @@ def part(origin: Origin, name: str) -> ModuleType | None:
         return importlib.import_module(full) if importlib.util.find_spec(full) else None
 
 
-def folder(origin: Origin) -> Path | None:
+def folder(origin: CodeLocation) -> Path | None:
     """The folder of the model's package; None for a file that stands alone."""
     if isinstance(origin.module, Path):
         return origin.module.parent if _in_package(origin.module) else None
@@ -228,7 +228,7 @@ def folder(origin: Origin) -> Path | None:
     return Path(places[0]) if places else None
 
 
-def code_files(origin: Origin) -> list[Path]:
+def code_files(origin: CodeLocation) -> list[Path]:
     """The files that the model's own code is in."""
     place = folder(origin)
     if place is not None:
@@ -240,7 +240,7 @@ def code_files(origin: Origin) -> list[Path]:
     return [Path(spec.origin)] if spec and spec.origin else []
 
 
-def _package(origin: Origin) -> str:
+def _package(origin: CodeLocation) -> str:
     """The import name of the package that holds the model; "" where there is none."""
     if isinstance(origin.module, Path):
         if not _in_package(origin.module):
@@ -257,7 +257,7 @@ def _in_package(path: Path) -> bool:
     return (path.parent / "__init__.py").is_file()
 
 
-def _import(origin: Origin) -> ModuleType:
+def _import(origin: CodeLocation) -> ModuleType:
     if not isinstance(origin.module, Path):
         return importlib.import_module(origin.module)
     package = _package(origin)
@@ -288,7 +288,7 @@ def _run(name: str, path: Path, places: list[str] | None) -> ModuleType:
 
 
 @contextmanager
-def _explained(origin: Origin) -> Iterator[None]:
+def _explained(origin: CodeLocation) -> Iterator[None]:
     """Whatever the code of somebody else raises while it is imported becomes one sentence."""
     try:
         yield

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from holo_cli import plugins
 from holo_cli.errors import ModelError, UsageError, nearest
-from holo_cli.plugins import Origin, use
+from holo_cli.plugins import CodeLocation, use
 
 if TYPE_CHECKING:
     from holo_cli.config.model_schema import ModelConfig
@@ -64,7 +64,7 @@ def canonical(name: str) -> str | None:
     return name if name in names else None
 
 
-def find(name: str) -> Origin:
+def find(name: str) -> CodeLocation:
     """Where a model's code is. Raises UsageError for an unknown name, ModelError for one that two
     packages give, or that a package gives to a model beside one of holo."""
     found = canonical(name)
@@ -81,7 +81,7 @@ def find(name: str) -> Origin:
     if complaint := clash(found):
         raise ModelError(complaint, next_step="Uninstall one, or rename its entry point.")
     if found in built_in():
-        return Origin(found, "holo_cli.models." + found.replace("-", "_"))
+        return CodeLocation(found, "holo_cli.models." + found.replace("-", "_"))
     return plugins.files()[found] if plugins.is_file(found) else plugins.installed()[found][0]
 
 
@@ -122,7 +122,7 @@ def model_class(name: str) -> Builder:
 
 
 @cache
-def _outside(origin: Origin) -> tuple[type[ModelConfig], Builder]:
+def _outside(origin: CodeLocation) -> tuple[type[ModelConfig], Builder]:
     """Config class and builder of a single class; `models/outside.py` imports torch."""
     read: Callable[..., tuple[type[ModelConfig], Builder]] = importlib.import_module(
         "holo_cli.models.outside"

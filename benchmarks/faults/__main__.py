@@ -33,7 +33,7 @@ from benchmarks.faults import kills, kills_prepare, mutations, report, sandbox, 
 from benchmarks.faults import scenarios as machine
 from benchmarks.faults import scenarios_strangers as strangers
 from benchmarks.faults.place import Place
-from benchmarks.faults.rows import OtherRunError, Rows
+from benchmarks.faults.rows import CaseRows, OtherRunError
 
 Row = dict[str, Any]
 WHAT = ("kills", "prepare", "scenarios", "mutations")
@@ -106,7 +106,7 @@ def code_tested() -> str:
     return found.stdout.strip()
 
 
-def about(rows: Rows) -> Iterator[str]:
+def about(rows: CaseRows) -> Iterator[str]:
     """The lines above the tables: when, with what, on what."""
     from holo_cli.bench.machine import machine_line
 
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser().parse_args(arguments)
     os.environ.update(ENVIRONMENT)
     if asked.report:
-        rows = Rows.read(asked.out or DEFAULT_OUT)
+        rows = CaseRows.read(asked.out or DEFAULT_OUT)
         print(report.markdown(rows, list(about(rows))), end="")
         return 0
     folder = Path(tempfile.mkdtemp(prefix="holo-faults-"))
@@ -148,9 +148,9 @@ def main(arguments: list[str] | None = None) -> int:
     out = asked.out or (folder / "rows.jsonl" if asked.short else DEFAULT_OUT)
     try:
         if asked.case:  # on whatever code
-            rows = Rows(folder / "rows.jsonl", {})
+            rows = CaseRows(folder / "rows.jsonl", {})
         else:
-            rows = Rows(out, {"commit": code_tested(), "seed": asked.seed})
+            rows = CaseRows(out, {"commit": code_tested(), "seed": asked.seed})
         bench = Bench(folder, asked.seed, out.with_suffix(".world"), whole=not asked.short)
         if asked.case:
             keep = True
@@ -164,7 +164,7 @@ def main(arguments: list[str] | None = None) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def run_all(bench: Bench, rows: Rows, asked: argparse.Namespace) -> int:
+def run_all(bench: Bench, rows: CaseRows, asked: argparse.Namespace) -> int:
     """Run what has no row yet; the exit code."""
     names = [
         case

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults import verdict, world
-from benchmarks.faults.sandbox import ChildProcess, Command, Outcome
+from benchmarks.faults.sandbox import ChildProcess, CommandLine, Outcome
 from holo_cli.parsing import parse_json
 
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ class References:
     folder: Path
     done: dict[str, float] = field(default_factory=dict)  # name -> seconds that it took
 
-    def of(self, name: str, make: Callable[[Path], Command]) -> tuple[Path, float]:
+    def of(self, name: str, make: Callable[[Path], CommandLine]) -> tuple[Path, float]:
         """The folder with the result, and the seconds that it took."""
         folder = self.folder / name
         if name not in self.done:
@@ -64,7 +64,7 @@ class References:
 
 def kill(
     rng: random.Random,
-    make: Callable[[], Command],
+    make: Callable[[], CommandLine],
     number: int,
     seconds: float,
     watched: Callable[[], list[Path]] | None,
@@ -118,14 +118,14 @@ def train_case(number: int, seed: int, pristine: Path, references: References, f
     sent = SIGNALS[number // len(names) % len(SIGNALS)]
     in_write = number // len(names) % 2 == 1
 
-    def command(where: Path) -> Command:
+    def command(where: Path) -> CommandLine:
         return training(model, pristine / "data/tiny", where)
 
     reference, seconds = references.of(model, command)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    def fresh() -> Command:
+    def fresh() -> CommandLine:
         shutil.rmtree(folder)
         folder.mkdir()
         return command(folder)
@@ -152,7 +152,7 @@ def train_case(number: int, seed: int, pristine: Path, references: References, f
     }
 
 
-def training(model: str, data: Path, where: Path, *more: str) -> Command:
+def training(model: str, data: Path, where: Path, *more: str) -> CommandLine:
     """A training of `STEPS` steps, as run `r`, that saves after each."""
     return world.holo(
         where, "train", "--model", model, "--data", str(data), "--run", "r", *world.TINY,

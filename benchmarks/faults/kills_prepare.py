@@ -17,7 +17,7 @@ from benchmarks.faults.kills import (
     leftovers,
     timeless,
 )
-from benchmarks.faults.sandbox import Command
+from benchmarks.faults.sandbox import CommandLine
 from holo_cli.parsing import parse_json
 
 COPIES = 60  # of the world's text, numbered: about 2 MB, which take several batches
@@ -43,7 +43,7 @@ def prepare_case(number: int, seed: int, source: Path, references: References, f
     sent = SIGNALS[number % len(SIGNALS)]
     tokenizer = ("bpe", "char")[number % 2]
 
-    def command(where: Path) -> Command:
+    def command(where: Path) -> CommandLine:
         made = world.holo(
             where, "prepare", "set", "--source", str(source), "--tokenizer", tokenizer,
             "--vocab-size", "400", "--workers", "1",
@@ -55,7 +55,7 @@ def prepare_case(number: int, seed: int, source: Path, references: References, f
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 
-    def fresh() -> Command:
+    def fresh() -> CommandLine:
         shutil.rmtree(folder)
         folder.mkdir()
         return command(folder)

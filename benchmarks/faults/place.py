@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.faults import kills, verdict, world
 from benchmarks.faults.mutations import copy_files
-from benchmarks.faults.sandbox import ChildProcess, Command, Outcome, Setup
+from benchmarks.faults.sandbox import ChildProcess, CommandLine, Outcome, Setup
 from holo_cli.parsing import parse_json
 
 _NEW_NAMESPACE, _NEW_USERS, _REMOUNT = 0x00020000, 0x10000000, 32  # of <sched.h> and <sys/mount.h>
@@ -35,13 +35,13 @@ class Place:
         shutil.rmtree(self.folder, ignore_errors=True)
         copy_files(self.pristine, self.folder, names)
 
-    def holo(self, *arguments: str, stdin: str = "", setup: Setup | None = None) -> Command:
+    def holo(self, *arguments: str, stdin: str = "", setup: Setup | None = None) -> CommandLine:
         """A command in this folder."""
         command = world.holo(self.folder, *arguments, stdin=stdin)
         command.setup = setup
         return command
 
-    def train(self, *more: str, setup: Setup | None = None) -> Command:
+    def train(self, *more: str, setup: Setup | None = None) -> CommandLine:
         """The training of which there is a reference, in this folder."""
         command = training(self.pristine, self.folder, *more)
         command.setup = setup
@@ -66,7 +66,7 @@ class Place:
         return kills.different(self.reference(), self.folder, log=log)
 
 
-def training(pristine: Path, where: Path, *more: str) -> Command:
+def training(pristine: Path, where: Path, *more: str) -> CommandLine:
     """The training that scenarios disturb."""
     return kills.training("vanilla", pristine / "data/tiny", where, *more)
 
@@ -79,7 +79,7 @@ def clean(outcome: Outcome, *codes: int) -> str:
     return found
 
 
-def until(
+def wait_until(
     child: ChildProcess, condition: Callable[[], bool], seconds: float = WAIT_SECONDS
 ) -> bool:
     """Wait for a condition while the child runs; False if it ended first."""

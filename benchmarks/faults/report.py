@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def kind_of(case: str) -> str:
+def campaign_of(case: str) -> str:
     """The campaign of a case: "mutation-12" -> "mutation"."""
     return case.partition("-")[0]
 
@@ -36,7 +36,7 @@ def is_fault(row: Row) -> bool:
 def markdown(rows: Iterable[Row], about: Sequence[str]) -> str:
     """The whole report."""
     rows = list(rows)
-    by_kind = {kind: [row for row in rows if kind_of(row["case"]) == kind] for kind in KINDS}
+    by_kind = {kind: [row for row in rows if campaign_of(row["case"]) == kind] for kind in KINDS}
     parts = ["\n".join(about)] if about else []
     parts.append(summary(by_kind))
     parts += [part for part in (kills(by_kind["kill"], by_kind["prepare"]),) if part]

@@ -21,7 +21,7 @@ class OtherRunError(RuntimeError):
     """The file holds rows of another run."""
 
 
-class Rows:
+class CaseRows:
     """The rows of one file: those that are there, and new ones appended. `case` is their key."""
 
     def __init__(self, path: Path, about: Row) -> None:
@@ -45,7 +45,7 @@ class Rows:
             path.write_bytes(b"\n".join(lines[:-1]) + b"\n")
 
     @classmethod
-    def read(cls, path: Path) -> Rows:
+    def read(cls, path: Path) -> CaseRows:
         """The rows of a file, whatever run they are of. Raises OSError, ValueError."""
         with path.open(encoding="utf-8") as file:
             head = parse_json(file.readline())

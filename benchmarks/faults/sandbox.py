@@ -39,7 +39,7 @@ Setup = Callable[[], None]
 class Outcome:
     """How a command ended. `code` None: a signal ended it, or the watchdog (`hung`).
 
-    On a terminal (`Command.terminal`) all output is in `stderr`, as one text.
+    On a terminal (`CommandLine.terminal`) all output is in `stderr`, as one text.
     """
 
     code: int | None
@@ -54,7 +54,7 @@ class Outcome:
 
 
 @dataclass
-class Command:
+class CommandLine:
     """A command line in a folder, and what is special about its process."""
 
     arguments: Sequence[str]
@@ -118,7 +118,7 @@ def warm_up() -> None:
 class ChildProcess:
     """A running command; `with` ends it in any case."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: CommandLine) -> None:
         self.command = command
         self._streams: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in range(3)]  # noqa: SIM115
         self._streams[0].write(command.stdin.encode("utf-8", "surrogateescape"))
@@ -225,7 +225,7 @@ def _stream(descriptor: int, mode: str, errors: str) -> Any:
         return None
 
 
-def _run_and_exit(command: Command, streams: Sequence[int], resident: mmap.mmap) -> None:
+def _run_and_exit(command: CommandLine, streams: Sequence[int], resident: mmap.mmap) -> None:
     """In the child: never returns."""
     code = CRASHED
     try:

@@ -22,7 +22,7 @@ from benchmarks.faults.place import (
     clean,
     on_small_disk,
     saves,
-    until,
+    wait_until,
 )
 from benchmarks.faults.sandbox import Outcome
 
@@ -175,7 +175,7 @@ def folders_deleted(place: Place) -> str:
     place.reference()
     place.bring()
     with place.train().start() as child:
-        until(child, lambda: saves(child) >= 2)
+        wait_until(child, lambda: saves(child) >= 2)
         shutil.rmtree(place.folder / "runs", ignore_errors=True)
         shutil.rmtree(place.folder / "checkpoints", ignore_errors=True)
         outcome = child.wait(WAIT_SECONDS)
@@ -189,7 +189,7 @@ def set_deleted(place: Place) -> str:
                "--set", "model.width=16", "--set", "model.heads=2", "--context", "16", "--json",
                "--eval-every", "10", "--set", "training.sample_tokens=0")  # fmt: skip
     with place.holo(*command).start() as child:
-        until(child, lambda: saves(child) >= 1)
+        wait_until(child, lambda: saves(child) >= 1)
         shutil.rmtree(place.folder / "data", ignore_errors=True)
         outcome = child.wait(WAIT_SECONDS)
     return clean(outcome, 0, 1)
@@ -203,7 +203,7 @@ def two_trainings(place: Place) -> str:
     place.reference()
     place.bring()
     with place.train().start() as first:
-        until(first, lambda: saves(first) >= 1)
+        wait_until(first, lambda: saves(first) >= 1)
         os.kill(first.pid, signal.SIGSTOP)
         try:
             second = place.train("--force").run()
@@ -225,7 +225,7 @@ def two_preparations(place: Place) -> str:
     text = str(place.pristine / "story.txt")
     command = place.holo("prepare", "new", "--source", text, "--tokenizer", "bpe")
     with command.start() as first:
-        until(first, (place.folder / "data/new/.building").exists)
+        wait_until(first, (place.folder / "data/new/.building").exists)
         os.kill(first.pid, signal.SIGSTOP)
         try:
             second = command.run()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.faults import verdict
 from benchmarks.faults.place import WAIT_SECONDS, Place, clean
-from benchmarks.faults.sandbox import HANG_SECONDS, Command
+from benchmarks.faults.sandbox import HANG_SECONDS, CommandLine
 from benchmarks.faults.targets import header_rewritten
 
 Scenario = Callable[[Place], str]
@@ -275,7 +275,7 @@ def junk_variables(place: Place) -> str:
     rng, wrong = random.Random(1), []
     for environment in _environments():
         arguments = rng.choice(COMMANDS)
-        command: Command = place.holo(*arguments)
+        command: CommandLine = place.holo(*arguments)
         command.environment = {**command.environment, **environment}
         outcome = command.run()
         shown = "HOLO_DEBUG" in environment and outcome.code != 0  # asked for a traceback

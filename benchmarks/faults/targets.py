@@ -40,7 +40,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Target:
+class DamageTarget:
     """A file, how it is damaged, and the commands that read it; `share` is out of 1,000."""
 
     name: str
@@ -223,28 +223,30 @@ def _prepare(*arguments: str) -> tuple[Use, ...]:
     return (Use(("prepare", "new", *arguments)),)
 
 
-def _source(name: str, share: int) -> Target:
+def _source(name: str, share: int) -> DamageTarget:
     uses = _prepare("--source", f"sources/{name}", "--tokenizer", "char")
     kind = mutate.damage_lines if name.endswith(".jsonl") else mutate.damage_bytes
     kind = mutate.damage_json_bytes if name.endswith(".json") else kind
-    return Target(f"text {name}", share, f"sources/{name}", (f"sources/{name}",), kind, uses)
+    return DamageTarget(f"text {name}", share, f"sources/{name}", (f"sources/{name}",), kind, uses)
 
 
-def _tokenizer(name: str, share: int, damage: Damaging) -> Target:
+def _tokenizer(name: str, share: int, damage: Damaging) -> DamageTarget:
     uses = _prepare("--source", "story.txt", "--tokenizer", name, "--max-bytes", "5000")
-    return Target(f"tokenizer {name}", share, name, (name, "story.txt"), damage, uses)
+    return DamageTarget(f"tokenizer {name}", share, name, (name, "story.txt"), damage, uses)
 
 
-def _set(name: str, share: int, file: str, damage: Damaging, *uses: Use) -> Target:
-    return Target(f"set {name}", share, f"data/tiny/{file}", BASE, damage, uses)
+def _set(name: str, share: int, file: str, damage: Damaging, *uses: Use) -> DamageTarget:
+    return DamageTarget(f"set {name}", share, f"data/tiny/{file}", BASE, damage, uses)
 
 
-def _header(name: str, share: int, *under: str, uses: tuple[Use, ...] = CHECKPOINT_USES) -> Target:
-    return Target(name, share, LAST, BASE, header_value(*under), uses)
+def _header(
+    name: str, share: int, *under: str, uses: tuple[Use, ...] = CHECKPOINT_USES
+) -> DamageTarget:
+    return DamageTarget(name, share, LAST, BASE, header_value(*under), uses)
 
 
-def _tensors(name: str, share: int, prefix: str, *uses: Use) -> Target:
-    return Target(name, share, LAST, BASE, tensor_data(prefix), refusing(*uses))
+def _tensors(name: str, share: int, prefix: str, *uses: Use) -> DamageTarget:
+    return DamageTarget(name, share, LAST, BASE, tensor_data(prefix), refusing(*uses))
 
 
 TARGETS = (
@@ -252,12 +254,12 @@ TARGETS = (
     _header("training state", 95, "state", uses=(RESUME, RESUME, RESUME, INSPECT)),
     _header("config in a checkpoint", 60, "config"),
     _header("tokenizer in a checkpoint", 50, "tokenizer"),
-    Target("container head", 70, LAST, BASE, container_head, CHECKPOINT_USES),
-    Target("checkpoint length", 35, LAST, BASE, whole_file, refusing(*CHECKPOINT_USES)),
+    DamageTarget("container head", 70, LAST, BASE, container_head, CHECKPOINT_USES),
+    DamageTarget("checkpoint length", 35, LAST, BASE, whole_file, refusing(*CHECKPOINT_USES)),
     _tensors("weights", 70, "model/", GENERATE, RESUME, EVAL, EXPORT),
     _tensors("optimizer state", 40, "optimizer/", RESUME),
     _tensors("random state", 10, "rng/", RESUME),
-    Target(
+    DamageTarget(
         "exported config", 20, "exported/config.json", ("exported",), mutate.damage_json_bytes,
         (Use(("inspect", "exported")),
          Use(("generate", "-c", "exported", "-p", "The fox", "--max-new-tokens", "3"))),
@@ -269,29 +271,29 @@ TARGETS = (
     _set("records", 15, "val_00000.docs.npy", mutate.damage_bytes, *refusing(*SET_USES)),
     _tokenizer("tokenizer.json", 35, mutate.damage_json_bytes),
     _tokenizer("letters.model", 25, mutate.damage_bytes),
-    Target(
+    DamageTarget(
         "conversation", 35, "talk.json", (*BASE, "talk.json"), mutate.damage_json_bytes,
         (Use(("chat", *SHORT), TALK, labelled=False),),
     ),
-    Target(
+    DamageTarget(
         "memory", 25, "memory.json", (*BASE, "memory.json"), mutate.damage_json_bytes,
         (Use(("generate", *SHORT, "-p", "The fox", "--memory", "memory.json")),
          Use(("chat", *SHORT), RECALL, labelled=False)),
     ),
-    Target(
+    DamageTarget(
         "bench rows", 30, "bench/page.jsonl", ROWS, mutate.damage_lines,
         (Use((*PLAN, "--report-only")), Use((*PLAN, "--report-only", "--json")),
          Use((*PLAN, "--power", "0.01"))),
     ),
-    Target(
+    DamageTarget(
         "training log", 20, LOG, (LOG, *BASE), mutate.damage_lines,
         (Use(("visualize", "training", "base", *PAGE)), RESUME),
     ),
-    Target(
+    DamageTarget(
         "config file", 30, "config.toml", ("config.toml", "data/tiny"), mutate.damage_toml,
         (Use((*BY_CONFIG, "--dry-run"), "", (LOCK,)), Use(BY_CONFIG, "", (LOCK,))),
     ),
-    Target(
+    DamageTarget(
         "bench plan", 20, "plan.toml", ("plan.toml", "data/tiny"), mutate.damage_toml,
         (Use((*PLAN, "--dry-run")), Use((*PLAN, "--dry-run", "--json"))),
     ),
@@ -301,7 +303,7 @@ TARGETS = (
 )  # fmt: skip
 
 
-def by_number(number: int) -> Target:
+def by_number(number: int) -> DamageTarget:
     """The target of a case: any thousand cases in a row have each target `share` times."""
     scattered = number * 619 % 1000  # 619 and 1000 have no common factor: a permutation
     for target in TARGETS:

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.faults.sandbox import Command, Outcome
+from benchmarks.faults.sandbox import CommandLine, Outcome
 
 TINY = (
     "--set", "model.layers=1", "--set", "model.width=16", "--set", "model.heads=2",
@@ -88,9 +88,9 @@ def must(outcome: Outcome, *codes: int) -> Outcome:
     return outcome
 
 
-def holo(folder: Path, *arguments: str, stdin: str = "") -> Command:
+def holo(folder: Path, *arguments: str, stdin: str = "") -> CommandLine:
     """A command in the folder, as a user types it there."""
-    return Command(arguments, folder, stdin, {"XDG_CONFIG_HOME": str(folder / "settings")})
+    return CommandLine(arguments, folder, stdin, {"XDG_CONFIG_HOME": str(folder / "settings")})
 
 
 def build(folder: Path, *, bench: bool) -> None:
@@ -115,7 +115,7 @@ def build(folder: Path, *, bench: bool) -> None:
     (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
     (folder / "plan.toml").write_text(PLAN, encoding="utf-8")
     _write_sources(folder / "sources", text)
-    must(Command((), folder, setup=lambda: _sentencepiece(folder, text)).run(60), 0, 1, 2)
+    must(CommandLine((), folder, setup=lambda: _sentencepiece(folder, text)).run(60), 0, 1, 2)
     shutil.copy(folder / "data/tiny/tokenizer.json", folder / "tokenizer.json")
     if bench:
         run("bench", "compare", "--plan", "plan.toml", "--out", "bench/page.html")
@@ -137,7 +137,7 @@ def _text(folder: Path) -> str:
             begin = int(end)
         (folder / "story.txt").write_text("\n\n\n\n".join(found), encoding="utf-8")
 
-    must(Command(("--version",), folder, setup=read).run(60))
+    must(CommandLine(("--version",), folder, setup=read).run(60))
     return (folder / "story.txt").read_text(encoding="utf-8")
 
 

@@ -57,7 +57,7 @@ CHECKS = (
 
 
 @dataclass(frozen=True)
-class Result:
+class CheckResult:
     """What one check found in one case; `message` says why it failed."""
 
     case: str
@@ -72,12 +72,12 @@ class Result:
         return asdict(self)
 
 
-def run_check(check: Check, case: Case) -> Result:
+def run_check(check: Check, case: Case) -> CheckResult:
     """Never raises for what a model's own code does wrong: that is a failed check."""
     began = time.perf_counter()
     skipped = check.skipped(case)
     if skipped:
-        return Result(case.label, check.name, check.required, "", skipped)
+        return CheckResult(case.label, check.name, check.required, "", skipped)
     try:
         measured, message = check.run(case), ""
     except CheckFailed as error:
@@ -90,4 +90,4 @@ def run_check(check: Check, case: Case) -> Result:
         measured, message = "", f"{type(error).__name__}: {said} ({last.filename}:{last.lineno})"
     result = FAILED if message else PASSED
     seconds = round(time.perf_counter() - began, 2)
-    return Result(case.label, check.name, check.required, measured, result, message, seconds)
+    return CheckResult(case.label, check.name, check.required, measured, result, message, seconds)

@@ -49,7 +49,7 @@ def _seed(dtype: str, shape: Sequence[int]) -> bytes:
     return f"{dtype} {list(shape)}".encode("ascii")
 
 
-def not_finite(dtype: str, content: bytes) -> int:
+def not_finite_in_bytes(dtype: str, content: bytes) -> int:
     """How many values of a tensor's bytes (or a part of them) are NaN or infinite."""
     if dtype not in _EXPONENTS:
         return 0
@@ -89,7 +89,7 @@ def verify(path: Path, digests: Mapping[str, str] | None = None) -> Verified:
             wrong = 0
             value = zlib.crc32(_seed(entry["dtype"], entry["shape"]))
             for part in _parts(file, end - begin):
-                wrong += not_finite(entry["dtype"], part)
+                wrong += not_finite_in_bytes(entry["dtype"], part)
                 value = zlib.crc32(part, value)
             if wrong:
                 found.not_finite[name] = wrong

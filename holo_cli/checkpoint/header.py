@@ -30,7 +30,7 @@ Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 Name = Annotated[str, Field(max_length=1000)]
 
 
-def printable(text: str, limit: int = 300) -> str:
+def short_line(text: str, limit: int = 300) -> str:
     """Text from an untrusted file, cut to a length and on one line."""
     return one_line(text if len(text) <= limit else text[:limit] + "…")
 
@@ -38,7 +38,7 @@ def printable(text: str, limit: int = 300) -> str:
 def damaged(path: Path, what: str) -> CheckpointError:
     """The error for a file that is, or claims to be, a checkpoint and cannot be one."""
     return CheckpointError(
-        f"The checkpoint {path} is damaged: {printable(what)}.",
+        f"The checkpoint {path} is damaged: {short_line(what)}.",
         next_step="Copy it again from where it came, or use the run's other file (_best or _last).",
     )
 

@@ -20,7 +20,7 @@ from holo_cli.checkpoint.find import (
     known_runs,
     split_run,
 )
-from holo_cli.checkpoint.header import Header, damaged, printable
+from holo_cli.checkpoint.header import Header, damaged, short_line
 from holo_cli.checkpoint.renames import current_name
 from holo_cli.errors import CheckpointError, HoloError, nearest
 from holo_cli.parsing import ParseError, read_json
@@ -139,7 +139,7 @@ class TensorFile:
         except HoloError as error:
             raise CheckpointError(
                 f"The tokenizer in the checkpoint {self.path} cannot be used: "
-                f"{printable(error.message)}",
+                f"{short_line(error.message)}",
                 next_step=error.next_step or "Copy the checkpoint again from where it came.",
             ) from error
         except (ValueError, TypeError, LookupError, AttributeError) as error:

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from holo_cli import plugins, registry
 from holo_cli.checkpoint.find import find_checkpoint
-from holo_cli.checkpoint.header import Header, complaint, damaged, printable
+from holo_cli.checkpoint.header import Header, complaint, damaged, short_line
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.checkpoint.tensor_bytes import not_finite
 from holo_cli.config.model_schema import ModelConfig
@@ -48,7 +48,7 @@ def load_model(
     at. Raises CheckpointError for everything that can be wrong with the file.
     """
     with TensorFile(find_checkpoint(path_or_run, root)) as file:
-        config = check(file)
+        config = checked_config(file)
         tokenizer = file.tokenizer()
         if tokenizer.vocab_size > config.vocab_size:
             raise damaged(
@@ -77,7 +77,7 @@ def load_training(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
     What of the training state is there tells the header's `kind`: only "last" holds all of it.
     """
     with TensorFile(Path(path)) as file:
-        check(file)
+        checked_config(file)
         tensors = file.read_all()
         counts = {n: not_finite(t) for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
         check_finite(file.path, {name: count for name, count in counts.items() if count})
@@ -97,7 +97,7 @@ def check_finite(path: Path, counts: Mapping[str, int]) -> None:
     )
 
 
-def check(file: TensorFile) -> ModelConfig:
+def checked_config(file: TensorFile) -> ModelConfig:
     """The model's config, once every tensor of the file is known to fit it. Allocates nothing."""
     header = file.header
     config = _config(file.path, header)
@@ -132,10 +132,16 @@ def _config(path: Path, header: Header) -> ModelConfig:
     try:
         return header.at_depth(kind.from_stored(header.config["model"]))
     except ValidationError as error:
-        made_by = printable(header.versions.get("holo", "unknown"))
+        for key in kind.removed.keys() & header.config["model"].keys():
+            raise CheckpointError(
+                f"The checkpoint {path} uses model.{key}, which was removed, "
+                f"{kind.removed[key].why}.",
+                next_step="Use an older version of holo for it.",
+            ) from error
+        made_by = short_line(header.versions.get("holo", "unknown"))
         raise CheckpointError(
             f"The checkpoint {path} has a config that does not fit the model '{header.model}': "
-            f"{printable(complaint(error))}.",
+            f"{short_line(complaint(error))}.",
             next_step=f"It was written by holo {made_by}: use that version or a newer one.",
         ) from error
     except ValueError as error:
@@ -151,7 +157,7 @@ def need_model(path: Path, header: Header) -> None:
         f"{nearest(header.model, registry.model_names())} "
         "A newer holo may know it: pip install --upgrade holo-cli"
     )
-    raise CheckpointError(f"The checkpoint {path} {printable(what)}.", next_step=printable(hint))
+    raise CheckpointError(f"The checkpoint {path} {short_line(what)}.", next_step=short_line(hint))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -24,6 +24,7 @@ from holo_cli.cli import (
     eval,
     export,
     generate,
+    import_,
     inspect,
     models,
     new_model,
@@ -80,6 +81,7 @@ app.command("new-model")(new_model.new_model)
 app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.command("compare")(compare.compare)
 app.command("compress")(compress.compress)
 app.command("decompress")(compress.decompress)

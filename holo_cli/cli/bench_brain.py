@@ -93,15 +93,15 @@ def brain(
         out.document({"title": plan.title, "left": left})
         return
     if not report_only:
-        bench.run(notify=out.note, on_event=bench_options.Progress(out))
+        bench.run(notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(bench, open_page, out)
 
 
 def _report(bench: BrainBench, open_page: bool, out: Output) -> None:
     from holo_cli.bench.brain.page import COLUMNS, cells, findings, write_page
-    from holo_cli.bench.brain.summary import lines
+    from holo_cli.bench.brain.summary import aim_lines
 
-    found = lines(bench)
+    found = aim_lines(bench)
     nbytes = write_page(bench, found)
     out.table(COLUMNS, cells(found), table_layout.WIDTH)
     sentences = findings(bench, found)

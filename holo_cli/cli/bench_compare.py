@@ -187,7 +187,7 @@ def compare(
         _dry_run(experiment, jobs, out)
         return
     if not report_only:
-        progress = bench_options.Progress(out)
+        progress = bench_options.ProgressPrinter(out)
         bench.run(experiment, chosen, notify=out.note, on_event=progress, estimate=True)
     _report(experiment, page, open_page, out)
 

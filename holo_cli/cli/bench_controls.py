@@ -70,7 +70,7 @@ def controls(
         out.document({"runs": [run.label() for run in opened.todo()]})
         return
     if not report_only:
-        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+        execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, page, open_page, out)
 
 
@@ -88,7 +88,7 @@ def _announce(controls: Controls, out: Output) -> None:
 
 def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> None:
     from holo_cli.bench.compare.controls_report import (
-        sentences,
+        findings,
         summarise_controls,
         table,
         write_page,
@@ -98,7 +98,7 @@ def _report(controls: Controls, page: Path, open_page: bool, out: Output) -> Non
     nbytes = write_page(controls, summary, page)
     out.table(*table(summary))
     out.text("")
-    found = sentences(summary)
+    found = findings(summary)
     out.sentences(found)
     document = {
         "title": controls.controls.shared.title,

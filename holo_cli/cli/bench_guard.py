@@ -14,7 +14,7 @@ from holo_cli.cli.output import duration
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.speed.guard import Line
+    from holo_cli.bench.speed.guard import GuardedRatio
 
 COLUMNS = ("ratio", "baseline", "now", "tolerance", "verdict")
 
@@ -84,7 +84,7 @@ def guard(
     out.end(f"Nothing became slower, in {duration(took)}.", "")
 
 
-def cells(line: Line) -> tuple[str, ...]:
+def cells(line: GuardedRatio) -> tuple[str, ...]:
     """A line of the table."""
     now = "–"
     if line.ratio is not None:

@@ -101,7 +101,7 @@ def ladder(
         return
     _announce(opened, out)
     if not report_only:
-        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+        execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, chosen_axis, page, open_page, out)
 
 
@@ -156,7 +156,7 @@ def _sizes(ladder: Ladder, out: Output) -> None:
 
 
 def _report(ladder: Ladder, axis: Axis, page: Path, open_page: bool, out: Output) -> None:
-    from holo_cli.bench.ladder.page import curves_table, rungs_table, sentences, to_dict, write_page
+    from holo_cli.bench.ladder.page import curves_table, findings, rungs_table, to_dict, write_page
     from holo_cli.bench.ladder.summary import summarise_ladder
 
     summary = summarise_ladder(ladder, axis)
@@ -168,7 +168,7 @@ def _report(ladder: Ladder, axis: Axis, page: Path, open_page: bool, out: Output
             out.text("")
             out.table(*curves_table(tracks, summary.ahead))
         out.text("")
-    found = sentences(summary)
+    found = findings(summary)
     out.sentences(found)
     document = {
         "title": ladder.plan.shared.title,

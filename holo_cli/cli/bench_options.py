@@ -154,7 +154,7 @@ def data_or_only(data: str, out: Output) -> str:
     return str(train_data.only_prepared(out))
 
 
-class Progress:
+class ProgressPrinter:
     """Called with the label of a run and each of its events; prints a line now and then."""
 
     def __init__(self, out: Output) -> None:

@@ -15,7 +15,7 @@ from holo_cli.wording import counted
 
 if TYPE_CHECKING:
     from holo_cli.bench.recall.plan import RecallPlan
-    from holo_cli.bench.recall.run import Recall, Score
+    from holo_cli.bench.recall.run import Recall, RecallScore
     from holo_cli.cli.output import Output
 
 DEFAULT_PLAN = "small"
@@ -82,7 +82,7 @@ def recall(
         return
     if not report_only:
         out.note(f"{counted(len(opened.todo()), 'run')} to do, of {len(opened.runs)}.")
-        execute(opened, chosen, notify=out.note, on_event=bench_options.Progress(out))
+        execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, page, open_page, out)
 
 
@@ -113,9 +113,9 @@ def _report(recall: Recall, page: Path, open_page: bool, out: Output) -> None:
 
 
 def _show_estimate(recall: Recall, out: Output) -> None:
-    from holo_cli.bench.recall.run import estimate
+    from holo_cli.bench.recall.run import time_left
 
-    found = estimate(recall)
+    found = time_left(recall)
     out.document({"title": recall.plan.title, "estimates": [e.to_dict() for e in found]})
     out.table(
         ("task", "runs", "done", "left", "time left"),
@@ -134,7 +134,7 @@ def _show_estimate(recall: Recall, out: Output) -> None:
     )
 
 
-def _table(recall: Recall, scores: list[Score], out: Output) -> None:
+def _table(recall: Recall, scores: list[RecallScore], out: Output) -> None:
     """One task: entries down, cases across."""
     from holo_cli.bench.recall.page import cases_shown, columns, explained, size_table
     from holo_cli.bench.recall.run import percent

@@ -35,6 +35,7 @@ def chat(
     draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -43,7 +44,6 @@ def chat(
     Type /help (/도움말) for the commands. Ctrl-C stops an answer, Ctrl-D ends the chat.
     """
     out = Output(verbosity=verbosity)
-    from holo_cli.cli.compute import load
     from holo_cli.inference.chat.terminal import run_chat
     from holo_cli.inference.generation.early_exit import choose_threshold
     from holo_cli.inference.generation.sampling import SamplingConfig
@@ -63,7 +63,9 @@ def chat(
         draft_tokens=draft_tokens,
     )
     sampling = SamplingConfig.from_options(given)
-    loaded = load(checkpoint, device, dtype)
+    from holo_cli.cli.compute import load_with_options
+
+    loaded = load_with_options(checkpoint, device, dtype, weights)
     if exit_threshold is not None:
         choose_threshold(loaded, exit_threshold)
     raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

@@ -46,7 +46,7 @@ def check(
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.check.cases import cases_of
-    from holo_cli.check.contract import CHECKS, FAILED, Result, run_check
+    from holo_cli.check.contract import CHECKS, FAILED, CheckResult, run_check
     from holo_cli.plugins import is_file
     from holo_cli.registry import find
 
@@ -55,7 +55,7 @@ def check(
     labels = [case.label for case in cases]
     if label is not None and label not in labels:
         raise UsageError(f"{model} has no case '{label}'.", next_step=nearest(label, labels))
-    results: list[Result] = []
+    results: list[CheckResult] = []
     shown = [case for case in cases if label in (None, case.label)]
     for case in shown:
         for item in CHECKS:

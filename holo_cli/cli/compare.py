@@ -15,7 +15,7 @@ from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.inference.evaluation.eval_corpus import Texts
-    from holo_cli.inference.evaluation.paired import Pair
+    from holo_cli.inference.evaluation.paired import PairedScores
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
 PROMPTS = 4  # from the text, where none is given
@@ -95,11 +95,11 @@ def compare(
             )
     if data is not None and files:
         raise UsageError("--file and --data cannot be combined.", next_step="Omit one of them.")
-    from holo_cli.cli.compute import load
+    from holo_cli.cli.compute import load_with_options
     from holo_cli.inference.evaluation.evaluate import evaluate_texts
-    from holo_cli.inference.evaluation.paired import continuations, first_words, pairs
+    from holo_cli.inference.evaluation.paired import first_words, pairs, sample_continuations
 
-    models = (load(first, device, None), load(second, device, None))
+    models = (load_with_options(first, device, None), load_with_options(second, device, None))
     texts, what = _texts(models, data, files or [], max_docs)
     results = []
     for loaded, own in zip(models, texts, strict=True):
@@ -111,7 +111,7 @@ def compare(
     if max_new_tokens:
         sampling = options.given(temperature=temperature)
         with Counting(out, "Writing") as progress:
-            samples = continuations(
+            samples = sample_continuations(
                 models, chosen, progress, max_new_tokens=max_new_tokens, seed=seed or 0, **sampling
             )
     labels = _labels(models, (first, second))
@@ -144,14 +144,14 @@ def _texts(
     models: tuple[LoadedModel, LoadedModel], data: str | None, files: list[Path], most: int | None
 ) -> tuple[tuple[Texts, Texts], str]:
     """The corpus in the tokenizer of each checkpoint, and its name."""
-    from holo_cli.cli.generate import read_file
+    from holo_cli.cli.generate import read_prompt_file
     from holo_cli.data.dataset import PreparedData
     from holo_cli.inference.evaluation.eval_corpus import given_texts, prepared_texts
     from holo_cli.inference.trained_data import open_trained
 
     a, b = models
     if files:
-        read = [read_file(file, None) for file in files][:most]
+        read = [read_prompt_file(file, None) for file in files][:most]
         return (given_texts(a, read), given_texts(b, read)), ", ".join(map(str, files))
     if data is None and not a.header.data.path:
         raise UsageError(
@@ -199,7 +199,7 @@ def _facts(described: list[dict[str, Any]], what: str) -> list[tuple[str, str, s
     ]
 
 
-def _scores(scores: list[Pair]) -> list[tuple[str, ...]]:
+def _scores(scores: list[PairedScores]) -> list[tuple[str, ...]]:
     rows = []
     for number, pair in enumerate(scores):
         language = pair.language or ("unknown" if number else "all")

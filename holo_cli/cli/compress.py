@@ -69,7 +69,7 @@ def compress(
     target = out_path or file.with_name(file.name + SUFFIX)
     _check_free(target, force)
     content = file.read_bytes()
-    from holo_cli.cli.compute import load, note_newest
+    from holo_cli.cli.compute import load_with_options, note_newest
     from holo_cli.files import atomic_write_bytes
     from holo_cli.inference.compression import baselines
     from holo_cli.inference.compression.bit_coder import coder
@@ -77,7 +77,7 @@ def compress(
     from holo_cli.inference.compression.codec import compress as run
 
     coder()
-    loaded = load(checkpoint, device, "float32")
+    loaded = load_with_options(checkpoint, device, "float32")
     note_newest(checkpoint, loaded, out)
     began = time.perf_counter()
     with Counting(out, "Compressing") as progress:
@@ -183,10 +183,10 @@ def _load(checkpoint: str | None, archive: Archive, file: Path, device: str | No
     """The named checkpoint, or that of the run that the file names."""
     from holo_cli.checkpoint import find_checkpoint
     from holo_cli.checkpoint.find import KINDS
-    from holo_cli.cli.compute import load
+    from holo_cli.cli.compute import load_with_options
 
     if checkpoint is not None:
-        return load(checkpoint, device, "float32")
+        return load_with_options(checkpoint, device, "float32")
     if not archive.run:
         raise UsageError(
             f"{file} does not name the run that it was compressed with.",
@@ -200,7 +200,7 @@ def _load(checkpoint: str | None, archive: Archive, file: Path, device: str | No
             f"{file} was compressed with run '{archive.run}', which is not in this folder.",
             next_step="Give its checkpoint with -c PATH.",
         ) from error
-    return load(str(path), device, "float32")
+    return load_with_options(str(path), device, "float32")
 
 
 def _restored(file: Path) -> Path:

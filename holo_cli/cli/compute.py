@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
 
 DTYPES = ("auto", "float32", "bfloat16")
+WEIGHTS = ("stored", "int8")
 
 
 def torch_dtype(name: str | None) -> torch.dtype | None:
@@ -31,13 +32,25 @@ def torch_dtype(name: str | None) -> torch.dtype | None:
     return dtype
 
 
-def load(checkpoint: str | None, device: str | None, dtype: str | None) -> LoadedModel:
+def weights_kind(name: str | None) -> str:
+    """`--weights`, checked; the default is as stored."""
+    if name not in (None, *WEIGHTS):
+        raise UsageError(
+            f"--weights must be one of {', '.join(WEIGHTS)}, not '{name}'.",
+            next_step=nearest(str(name), WEIGHTS),
+        )
+    return name or WEIGHTS[0]
+
+
+def load_with_options(
+    checkpoint: str | None, device: str | None, dtype: str | None, weights: str | None = None
+) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
-    kind = torch_dtype(dtype)
+    kind, form = torch_dtype(dtype), weights_kind(weights)
     with no_collections():
         from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
-    return load_checkpoint(checkpoint, device=device or "auto", dtype=kind)
+    return load_checkpoint(checkpoint, device=device or "auto", dtype=kind, weights=form)
 
 
 def note_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:

@@ -37,16 +37,16 @@ def demo(
     """A complete tour: prepare data, train, generate, visualize."""
     out = Output(json=json, verbosity=verbosity)
     from holo_cli import demo as tour
-    from holo_cli.cli.progress import Events, Preparing
+    from holo_cli.cli.progress import Preparing, TrainingDisplay
 
     def show(sample: dict[str, Any]) -> None:
         out.text(f"[{sample['lang']}] {sample['prompt'] + sample['text']}\n")
 
     # a time that was asked for is kept
-    plan = tour.Plan(
+    plan = tour.TourPlan(
         model=model, patient=time_limit is None, **options.given(train_seconds=time_limit)
     )
-    with Preparing(out) as progress, Events(out.for_people()) as events:
+    with Preparing(out) as progress, TrainingDisplay(out.for_people()) as events:
         result = tour.run(plan, say=out.note, progress=progress, events=events, wrote=show)
     out.document(result)
     for page in result["pages"]:

@@ -19,7 +19,7 @@ from holo_cli.printable import message
 INTERRUPTED = 130
 
 
-class Report(NamedTuple):
+class ErrorReport(NamedTuple):
     """What is shown of an error, and the exit code."""
 
     message: str
@@ -28,53 +28,53 @@ class Report(NamedTuple):
     label: str = "Error: "
 
 
-def _holo(error: BaseException) -> Report:
+def _holo(error: BaseException) -> ErrorReport:
     assert isinstance(error, HoloError)
     label = "" if isinstance(error, Stopped) else "Error: "
-    return Report(error.message, error.next_step, error.exit_code, label)
+    return ErrorReport(error.message, error.next_step, error.exit_code, label)
 
 
-def _file(error: BaseException) -> Report:
+def _file(error: BaseException) -> ErrorReport:
     assert isinstance(error, OSError)
     path = error.filename
     if error.errno == errno.ENOSPC:
         message = f"The disk is full: '{path}' was not written." if path else "The disk is full."
-        return Report(message, "Free some space, then run the command again.", 1)
+        return ErrorReport(message, "Free some space, then run the command again.", 1)
     if isinstance(error, FileNotFoundError):
         message = f"There is no file '{path}'." if path else "There is no such file."
-        return Report(message, "Check the path.", 1)
+        return ErrorReport(message, "Check the path.", 1)
     if isinstance(error, PermissionError):
         message = f"No permission to access '{path}'." if path else "No permission."
-        return Report(message, "Choose another path with --out.", 1)
+        return ErrorReport(message, "Choose another path with --out.", 1)
     reason = error.strerror or str(error)
-    return Report(f"{path}: {reason}." if path else f"{reason}.", "", 1)
+    return ErrorReport(f"{path}: {reason}." if path else f"{reason}.", "", 1)
 
 
-def _package(error: BaseException) -> Report:
+def _package(error: BaseException) -> ErrorReport:
     name = getattr(error, "name", None) or str(error)
-    return Report(f"The package '{name}' is not installed.", f"Run: pip install {name}", 1)
+    return ErrorReport(f"The package '{name}' is not installed.", f"Run: pip install {name}", 1)
 
 
-def _memory(error: BaseException) -> Report:
-    return Report(
+def _memory(error: BaseException) -> ErrorReport:
+    return ErrorReport(
         "Out of memory.",
         "Use a smaller --batch-size, --context or --preset, or --device cpu.",
         1,
     )
 
 
-def _encoding(error: BaseException) -> Report:
+def _encoding(error: BaseException) -> ErrorReport:
     # Commands with --encoding raise their own error.
-    return Report(
+    return ErrorReport(
         f"A text is not UTF-8: {error}.", "Save it as UTF-8, then run the command again.", 1
     )
 
 
-def _interrupted(error: BaseException) -> Report:
-    return Report("Interrupted.", "", INTERRUPTED, "")
+def _interrupted(error: BaseException) -> ErrorReport:
+    return ErrorReport("Interrupted.", "", INTERRUPTED, "")
 
 
-_TABLE: tuple[tuple[type[BaseException], Callable[[BaseException], Report]], ...] = (
+_TABLE: tuple[tuple[type[BaseException], Callable[[BaseException], ErrorReport]], ...] = (
     (HoloError, _holo),
     (KeyboardInterrupt, _interrupted),
     (ModuleNotFoundError, _package),
@@ -84,14 +84,14 @@ _TABLE: tuple[tuple[type[BaseException], Callable[[BaseException], Report]], ...
 )
 
 
-def explain(error: BaseException) -> Report:
+def explain(error: BaseException) -> ErrorReport:
     """The report of an exception; one outside the table is reported as a bug in holo."""
     for kind, report in _TABLE:
         if isinstance(error, kind):
             return report(error)
     if type(error).__name__ == "OutOfMemoryError":  # torch's own, without importing torch
         return _memory(error)
-    return Report(
+    return ErrorReport(
         f"Unexpected {type(error).__name__}: {error}",
         "This is a bug in holo. Run the command again with --debug for the traceback.",
         1,

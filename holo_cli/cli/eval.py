@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holo_cli.cli import complete, eval_suite, options
-from holo_cli.cli.generate import read_file
+from holo_cli.cli.generate import read_prompt_file
 from holo_cli.cli.output import Output, count, duration, size
 from holo_cli.cli.progress import Counting
 from holo_cli.errors import DataError, UsageError
@@ -134,6 +134,7 @@ def evaluate(
     ] = 0,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -170,9 +171,9 @@ def evaluate(
                 f"{flag} must be at most {MOST}, not {value}.", next_step="See: holo eval --help"
             )
     given = [_read(file, encoding) for file in files or ()]
-    from holo_cli.cli.compute import load, note_newest
+    from holo_cli.cli.compute import load_with_options, note_newest
 
-    loaded = load(checkpoint, device, dtype)
+    loaded = load_with_options(checkpoint, device, dtype, weights)
     note_newest(checkpoint, loaded, out)
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
     if of_pairs:
@@ -196,14 +197,33 @@ def evaluate(
     texts, what = _texts(loaded, given, files or (), data, split or "val", lang, max_docs, out)
     from holo_cli.inference.evaluation.evaluate import evaluate_texts
 
-    with Counting(out, "Scoring") as progress:
-        result = evaluate_texts(
-            loaded, texts, context=context, stride=stride, carry=carry, rows=batch_size,
-            progress=progress,
-        )  # fmt: skip
+    def evaluate(model: LoadedModel) -> Result:
+        with Counting(out, "Scoring") as progress:
+            return evaluate_texts(
+                model, texts, context=context, stride=stride, carry=carry, rows=batch_size,
+                progress=progress,
+            )  # fmt: skip
+
+    result = evaluate(loaded)
     dtype_name = str(loaded.dtype or "torch.float32").removeprefix("torch.")
-    out.document({**result.to_dict(), **named, "data": what, "carry": carry, "dtype": dtype_name})
+    cost: dict[str, Any] = {}
+    if weights == "int8":
+        as_stored = evaluate(load_with_options(checkpoint, device, dtype)).total
+        cost = {
+            "weights": weights,
+            "stored": as_stored.to_dict(),
+            "weights_cost": {
+                "loss": result.total.loss - as_stored.loss,
+                "bpb": result.total.bpb - as_stored.bpb,
+            },
+        }
+    out.document(
+        {**result.to_dict(), **named, "data": what, "carry": carry, "dtype": dtype_name, **cost}
+    )
     _show(result, out)
+    if cost:
+        loss, bpb = cost["weights_cost"]["loss"], cost["weights_cost"]["bpb"]
+        out.note(f"Weights in int8 cost {loss:+.4f} nats per token ({bpb:+.4f} bits per byte).")
 
 
 def _check_together(
@@ -240,7 +260,7 @@ def _read(file: Path, encoding: str | None) -> str:
     if stdin:
         text = _of_stdin(name, encoding)
     else:
-        text = read_file(file, encoding)
+        text = read_prompt_file(file, encoding)
     if not text.strip():
         raise DataError(f"{name} contains no text.", next_step="Give a file that is not empty.")
     return text

@@ -60,13 +60,13 @@ def run_pairs(
 ) -> list[dict[str, Any]]:
     """The scores of each phenomenon and the total of each language, as plain rows."""
     from holo_cli.inference.minimal_pairs.score import (
-        languages_of,
+        languages_to_score,
         model_scorer,
         score_pairs,
         token_counts,
     )
 
-    languages = languages_of(loaded, lang)
+    languages = languages_to_score(loaded, lang)
     count = DEFAULT_PAIRS if pairs is None else pairs
     scorer, lengths = model_scorer(loaded, rows), token_counts(loaded)
     scores = score_pairs(scorer, lengths, languages, count, progress=progress)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from holo_cli.cli.output import Output, count, duration
 
 if TYPE_CHECKING:
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.config.training_schema import DataConfig
     from holo_cli.data.dataset import PreparedData
 
@@ -26,7 +26,7 @@ OWN = "stories"  # the embedded source: known text, for which these rules are to
 Event = dict[str, Any]
 
 
-def expecting(show: Events, config: DataConfig, out: Output) -> Callable[[Event], None]:
+def expecting(show: TrainingDisplay, config: DataConfig, out: Output) -> Callable[[Event], None]:
     """The renderer `show`, with a few lines after the first measured speed of a first run."""
     if out.json or out.quiet or out.silent:
         return show
@@ -42,7 +42,7 @@ def expecting(show: Events, config: DataConfig, out: Output) -> Callable[[Event]
         if event["event"] == "start":
             start.update(event)
         elif event["event"] == "train" and start:
-            tell(data, start, event, show.say)
+            tell_expectations(data, start, event, show.say)
             start.clear()
 
     return event_of
@@ -66,7 +66,9 @@ def is_first(data: PreparedData) -> bool:
     return True
 
 
-def tell(data: PreparedData, start: Event, event: Event, say: Callable[[str], None]) -> None:
+def tell_expectations(
+    data: PreparedData, start: Event, event: Event, say: Callable[[str], None]
+) -> None:
     """Says the lines, from the first event of a run and the first with a speed."""
     tokens, parameters = data.token_count("train"), start["parameters"]
     each = tokens / parameters

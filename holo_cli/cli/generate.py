@@ -69,6 +69,7 @@ def generate(
     draft_tokens: options.DraftTokens = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -82,7 +83,7 @@ def generate(
     text = read_prompt(prompt, file, encoding)
     from dataclasses import asdict
 
-    from holo_cli.cli.compute import load, note_newest
+    from holo_cli.cli.compute import load_with_options, note_newest
 
     # the time to the first token is mostly that of imports: what few calls need comes later
     with no_collections():
@@ -106,7 +107,7 @@ def generate(
             draft_tokens=draft_tokens,
         )
     )
-    loaded = load(checkpoint, device, dtype)
+    loaded = load_with_options(checkpoint, device, dtype, weights)
     note_newest(checkpoint, loaded, out)
     if exit_threshold is not None:
         from holo_cli.inference.generation.early_exit import choose_threshold
@@ -159,13 +160,13 @@ def read_prompt(prompt: str | None, file: Path | None, encoding: str | None = No
     if prompt is not None:
         return to_nfc(prompt)
     if file is not None and str(file) != "-":
-        text = read_file(file, encoding)
+        text = read_prompt_file(file, encoding)
     else:
         text = "" if is_terminal(sys.stdin) else to_nfc(sys.stdin.read().replace("\r\n", "\n"))
     return text.removesuffix("\n")  # the newline that editors and `echo` add
 
 
-def read_file(file: Path, encoding: str | None) -> str:
+def read_prompt_file(file: Path, encoding: str | None) -> str:
     """The text of a file, in NFC as all training text. Raises HoloError if it is none."""
     from holo_cli.data.normalize import to_nfc
     from holo_cli.data.sources.decoding import NotText, check_encoding, whole_text

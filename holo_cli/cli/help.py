@@ -65,6 +65,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo export my-run --to weights --out my-run.safetensors",
         "holo export my-run --to hf --out my-run-hf",
     ),
+    "import": ("holo import downloads/gpt2", "holo import downloads/gpt2 --run gpt2-small"),
     "compare": (
         "holo compare my-run other-run",
         'holo compare my-run other-run --prompt "One day" --out pages/two.html',

@@ -45,11 +45,11 @@ def inspect(
 
 def check(found: dict[str, Any], out: Output) -> None:
     """Reports what reading the tensors showed. Raises CheckpointError for damaged ones."""
-    from holo_cli.checkpoint.header import damaged, printable
+    from holo_cli.checkpoint.header import damaged, short_line
 
     verified = found["verified"]
     for name, wrong in verified["not_finite"].items():
-        out.warn(f"{wrong:,} values of '{printable(name)}' are NaN or infinite.")
+        out.warn(f"{wrong:,} values of '{short_line(name)}' are NaN or infinite.")
     if verified["damaged"]:
         first, *more = verified["damaged"]
         also = f" (and {len(more)} more)" if more else ""

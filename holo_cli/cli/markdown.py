@@ -8,10 +8,10 @@ from collections.abc import Sequence
 NUMBER = re.compile(r"[-+x×~]?\d|[-–]?$")  # start of a cell in a right-aligned column
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; columns of numbers (dashes and empty cells allowed) are right-aligned.
 
-    >>> print(table(["model", "loss"], [["a|b", "1.5"]]))
+    >>> print(markdown_table(["model", "loss"], [["a|b", "1.5"]]))
     | model | loss |
     |---|---:|
     | a\\|b | 1.5 |

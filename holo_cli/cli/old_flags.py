@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from holo_cli.errors import UsageError
 
 PAGE = "docs/old-flags.md"
-Origin = Literal["option", "setting", "common"]
+FlagOrigin = Literal["option", "setting", "common"]
 
 
 class OldFlag(NamedTuple):
@@ -27,7 +27,7 @@ class OldFlag(NamedTuple):
     name: str
     now: str
     model: str = "vanilla"
-    origin: Origin = "setting"
+    origin: FlagOrigin = "setting"
     command: str = "train"
 
 
@@ -67,8 +67,8 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
     OldFlag("--num-columns", "--set model.columns=40", "brain-v1"),
     OldFlag("--kwta", "--set model.sparsity=kwta", "brain-v1"),
     OldFlag("--k-winners", "--set model.sparsity=kwta", "brain-v1"),
-    OldFlag("--lateral-inhibition", "--set model.inhibition=true", "brain-v1"),
-    OldFlag("--use-lateral-inhibition", "--set model.inhibition=true", "brain-v1"),
+    OldFlag("--lateral-inhibition", "--set model.sparsity=kwta", "brain-v1"),
+    OldFlag("--use-lateral-inhibition", "--set model.sparsity=kwta", "brain-v1"),
     OldFlag("--num-dendrites", "--set model.dendrites=4", "brain-v1"),
     OldFlag("--use-2-4-sparsity", "--set model.two_four=mlp", "brain-v1"),
     OldFlag("--two-four", "--set model.two_four=mlp", "brain-v1"),
@@ -134,7 +134,7 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
 _BY_NAME = {flag.name: flag for flag in OLD_FLAGS}
 
 
-def find(name: str) -> OldFlag | None:
+def find_old_flag(name: str) -> OldFlag | None:
     """The row of an option, with hyphens or underscores; `--no-X` and `--X` are different."""
     return _BY_NAME.get(name.lower().replace("_", "-"))
 
@@ -142,7 +142,7 @@ def find(name: str) -> OldFlag | None:
 def unknown_option(name: str, command: str, known: Collection[str]) -> UsageError | None:
     """The error for an option that `command` ("holo train") does not have; None for one that no
     row names. `known` are the options that the command has."""
-    flag = find(name)
+    flag = find_old_flag(name)
     if flag is None:
         return None
     given_here = all(word in known for word in flag.now.split() if word.startswith("--"))

@@ -53,12 +53,28 @@ Device = Annotated[
         "--device", metavar="NAME", help="Device: auto, cpu, cuda or mps (default: auto)."
     ),
 ]
+Shard = Annotated[
+    bool | None,
+    typer.Option(
+        "--shard/--no-shard",
+        help="Spread the model over the processes of torchrun (FSDP), which saves memory.",
+    ),
+]
 Dtype = Annotated[
     str | None,
     typer.Option(
         "--dtype",
         metavar="NAME",
         help="Number format of computations: auto, float32 or bfloat16 (default: auto).",
+    ),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="KIND",
+        help="Weights: stored, or int8, rounded to eight bits for faster decoding on a CPU "
+        "(default: stored).",
     ),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed.")]
@@ -173,6 +189,15 @@ StopAt = Annotated[
         "--stop-at",
         metavar="N",
         help="Save everything and stop at step N; the schedule stays the same.",
+    ),
+]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Tracker of the curves beside TensorBoard: trackio, wandb or none (default: from the "
+        "config, none).",
     ),
 ]
 EvalEvery = Annotated[

@@ -141,7 +141,7 @@ class Output:
         columns = [one_line(column) for column in columns]
         body = [[one_line(str(cell)) for cell in row] for row in rows]
         if self.markdown:
-            self.text("\n" + markdown.table(columns, body) + "\n")
+            self.text("\n" + markdown.markdown_table(columns, body) + "\n")
             return
         columns = [translate(column) for column in columns]
         if not literal:

@@ -119,7 +119,7 @@ def prepare(
         typer.Option(
             "--processes",
             metavar="N",
-            help="Number of processes that clean (default: one for each core, at most 8).",
+            help="Number of processes that clean (default: half the cores, at most 8).",
         ),
     ] = None,
     tokenizer_only: Annotated[

@@ -25,10 +25,10 @@ LINE_EVERY = 10.0  # seconds between plain lines of training
 EMPTY = " " * 4
 
 
-class Events:
+class TrainingDisplay:
     """Renders training events. Use as a context manager and call with each event.
 
-    >>> with Events(Output()) as show:                          # doctest: +SKIP
+    >>> with TrainingDisplay(Output()) as show:  # doctest: +SKIP
     ...     train(resolved, events=show)
     """
 
@@ -38,7 +38,7 @@ class Events:
         self._line_at = -LINE_EVERY
         self._bar = Bar() if _may_move(out) else None
 
-    def __enter__(self) -> Events:
+    def __enter__(self) -> TrainingDisplay:
         return self
 
     def __exit__(
@@ -296,7 +296,7 @@ def prepare_facts(now: PrepareProgress) -> str:
     return "  ".join(facts)
 
 
-def summary(done: Mapping[str, Any]) -> list[str]:
+def training_results(done: Mapping[str, Any]) -> list[str]:
     """The results of a training run, from its last event."""
     steps, tokens = done["steps"], count(done["tokens"])
     lines = [f"{counted(steps, 'step')}, {tokens} tokens in {duration(done['train_seconds'])}"]

@@ -31,6 +31,8 @@ def resume(
     eval_every: options.EvalEvery = None,
     target_loss: options.TargetLoss = None,
     time_limit: options.TimeLimit = None,
+    track: options.Track = None,
+    shard: options.Shard = None,
     device: options.Device = None,
     dtype: options.Dtype = None,
     force: Annotated[
@@ -51,18 +53,20 @@ def resume(
             "training.eval_every": eval_every,
             "training.target_loss": target_loss,
             "training.time_limit": time_limit,
+            "training.tracker": track,
+            "training.shard": shard,
             "training.device": device,
             "training.dtype": dtype,
         }
     )
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.cli.train import finish
     from holo_cli.inference.generation.samples import sample_text
     from holo_cli.training.run import resume as resume_training
 
     if name is None:
         name = _newest(steps, out)
-    with Events(out) as events:
+    with TrainingDisplay(out) as events:
         done = resume_training(
             name,
             run=run,

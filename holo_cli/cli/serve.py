@@ -109,6 +109,7 @@ def serve(
     ] = 30,
     device: options.Device = None,
     dtype: options.Dtype = None,
+    weights: options.Weights = None,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -119,17 +120,17 @@ def serve(
     Ctrl-C stops the server: running requests are finished first.
     """
     out = Output(verbosity=verbosity)
-    from holo_cli.cli.compute import torch_dtype
+    from holo_cli.cli.compute import torch_dtype, weights_kind
     from holo_cli.inference.generation.loaded_model import load
     from holo_cli.serve.server import Server
-    from holo_cli.serve.settings import MEGABYTE, Settings
+    from holo_cli.serve.settings import MEGABYTE, ServeSettings
 
-    kind = torch_dtype(dtype)
+    kind, form = torch_dtype(dtype), weights_kind(weights)
 
     def load_from(path: Path) -> LoadedModel:
-        return load(path, device=device or "auto", dtype=kind)
+        return load(path, device=device or "auto", dtype=kind, weights=form)
 
-    settings = Settings(
+    settings = ServeSettings(
         host=host,
         port=port,
         key=api_key if api_key is not None else os.environ.get(KEY_VARIABLE, ""),
@@ -140,13 +141,26 @@ def serve(
         prefix_bytes=prefix_cache * MEGABYTE,
         grace=grace,
     )
-    server = Server(settings, checkpoint or [None], load_from)
+    checkpoints = checkpoint or _newest()
+    server = Server(settings, checkpoints, load_from)
 
     def ready() -> None:
         names = ", ".join(server.pool.entries)
         out.text(f"{server.address}/v1")
-        out.note(f"Serving {names}. Ctrl-C stops the server.")
+        if names:
+            out.note(f"Serving {names}. Ctrl-C stops the server.")
+        else:
+            out.note("There is no checkpoint yet: only the pages of runs are served.")
         out.note(f"Web pages: {server.address}/")
 
     server.run_until_stopped(ready)
     out.note("The server has stopped.")
+
+
+def _newest() -> list[str | None]:
+    """The newest checkpoint, by None; nothing where there are only runs to watch."""
+    from holo_cli.checkpoint.find import known_runs
+    from holo_cli.checkpoint.runs import LOG
+    from holo_cli.paths import RUNS
+
+    return [] if not known_runs() and any(RUNS.glob(f"*/{LOG}")) else [None]

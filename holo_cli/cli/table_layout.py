@@ -19,7 +19,7 @@ _BREAKS = re.compile(r"(?<=[/-])(?=\w)| ")
 
 
 @dataclass(frozen=True)
-class Part:
+class TableBlock:
     """A table of columns with the given `widths`; cells and headings are lists of lines."""
 
     widths: list[int]
@@ -34,7 +34,7 @@ def parts(
     *,
     between: int = 2,
     edge: int = 0,
-) -> list[Part]:
+) -> list[TableBlock]:
     """The table as the fewest parts that fit `width`. `between` is the space between columns,
     `edge` that of the frame."""
     cells = [[row[i] for row in rows] for i in range(len(columns))]
@@ -60,7 +60,7 @@ def parts(
     ]
 
 
-def lines(part: Part, between: int = 2) -> list[str]:
+def lines(part: TableBlock, between: int = 2) -> list[str]:
     """A part as plain text."""
     found = []
     for cells in (part.heading, *part.rows):
@@ -101,9 +101,9 @@ def _part(
     rows: Sequence[Sequence[str]],
     chosen: Sequence[int],
     widths: Sequence[int],
-) -> Part:
+) -> TableBlock:
     pairs = list(zip(chosen, widths, strict=True))
-    return Part(
+    return TableBlock(
         list(widths),
         [_wrapped(columns[i], width) for i, width in pairs],
         [[_wrapped(row[i], width) for i, width in pairs] for row in rows],

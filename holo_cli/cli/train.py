@@ -97,6 +97,8 @@ def train(
         bool | None,
         typer.Option("--compile/--no-compile", help="Compile the model with torch.compile."),
     ] = None,
+    track: options.Track = None,
+    shard: options.Shard = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -131,6 +133,8 @@ def train(
         "training.time_limit": time_limit,
         "training.grad_checkpoint": grad_checkpoint,
         "training.compile": compile_,
+        "training.tracker": track,
+        "training.shard": shard,
         "training.seed": seed,
         "training.device": device,
         "training.dtype": dtype,
@@ -157,14 +161,24 @@ def train(
         return
     from holo_cli.cli import schedule, train_data
     from holo_cli.cli.expectations import expecting
-    from holo_cli.cli.progress import Events
+    from holo_cli.cli.progress import TrainingDisplay
     from holo_cli.inference.generation.samples import sample_text
+    from holo_cli.training.restart import restarted
+    from holo_cli.training.run import resume as resume_training
     from holo_cli.training.run import train as run_training
 
+    if restarted(run):
+        assert run is not None
+        with TrainingDisplay(out) as events:
+            done = resume_training(
+                run, stop_at=stop_at, force_memory=force, events=events, sampler=sample_text
+            )
+        finish(done, out)
+        return
     resolved = train_data.choose(resolved, out)
     resolved, seconds = schedule.fitted(resolved, out, force=force)
     note_settings(resolved, out)
-    with Events(out) as events:
+    with TrainingDisplay(out) as events:
         done = run_training(
             resolved, run=run, stop_at=stop_at, force=force, force_memory=force,
             events=expecting(events, resolved.data, out), sampler=sample_text,
@@ -199,11 +213,11 @@ def note_settings(resolved: Resolved, out: Output) -> None:
 
 def finish(done: dict[str, object], out: Output) -> None:
     """The final output of train and resume."""
-    from holo_cli.cli.progress import summary
+    from holo_cli.cli.progress import training_results
     from holo_cli.plugins import option
 
     if not out.json:
-        for line in summary(done):
+        for line in training_results(done):
             out.text(translate(line))
     best = done.get("best") or done.get("last")
     out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')

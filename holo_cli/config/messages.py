@@ -57,6 +57,12 @@ def check_key(given: Given, schema: Schema, model_name: str) -> None:
         )
     if given.key in schema:
         return
+    gone = registry.config_class(model_name).removed.get(given.key.removeprefix("model."))
+    if gone:
+        raise UsageError(
+            f"{given.key} ({where(given.source)}): removed, {gone.why}.",
+            next_step="Take the key out, or use an older version of holo.",
+        )
     owner = _owner(given.key, model_name)
     if owner:
         raise UsageError(

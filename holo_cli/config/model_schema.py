@@ -22,6 +22,13 @@ def added_key(before: Any) -> dict[str, Any]:
     return {BEFORE: before}
 
 
+class RemovedKey(NamedTuple):
+    """A key that earlier versions had."""
+
+    off: Any  # the value at which it computed nothing: stored configs with it are read
+    why: str
+
+
 class Stage(NamedTuple):
     """A stage of developmental growth: from share `at` of the schedule, `layers` blocks."""
 
@@ -39,6 +46,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     mechanism: ClassVar[str] = ""  # one line for `holo models`: how tokens are mixed
+    removed: ClassVar[Mapping[str, RemovedKey]] = {}
 
     vocab_size: int = Field(0, ge=0, description="size of the vocabulary; set from the tokenizer")
     layers: int = Field(6, ge=1, le=1000, description="number of blocks")
@@ -85,9 +93,21 @@ class ModelConfig(BaseModel):
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
-        """The config that a checkpoint of this or an earlier version holds."""
+        """The config that a checkpoint of this or an earlier version holds.
+
+        Raises ValidationError, as for an unknown key, where it uses a key that was removed.
+        """
+        return cls.model_validate(cls.completed(stored))
+
+    @classmethod
+    def completed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored config with what later keys stand for, without removed ones that were off."""
         missing = {name: cls.before(name) for name in cls.model_fields if name not in stored}
-        return cls.model_validate(missing | dict(stored))
+        return missing | {
+            key: value
+            for key, value in stored.items()
+            if key not in cls.removed or value != cls.removed[key].off
+        }
 
     def without_effect(self) -> frozenset[str]:
         """Keys that nothing reads in a model of this config: runs that differ in them are equal."""

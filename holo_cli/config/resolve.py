@@ -22,8 +22,8 @@ from holo_cli.config.sources import (
     ConfigFile,
     Given,
     flag_name,
+    read_config_file,
     read_env,
-    read_file,
     read_flags,
     read_sets,
 )
@@ -77,9 +77,7 @@ class Resolved:
         name = str(stored["model"])
         kind = registry.config_class(name)
         tables = dict(stored["config"])
-        # keys that came later stand for what was computed before there was a choice
-        later = kind.model_fields.keys() - tables["model"].keys()
-        tables["model"] = {key: kind.before(key) for key in later} | dict(tables["model"])
+        tables["model"] = kind.completed(tables["model"])
         values = {
             f"{section}.{key}": Given(f"{section}.{key}", value, "checkpoint")
             for section, table in tables.items()
@@ -143,7 +141,7 @@ def resolve(
     process's environment. Raises UsageError naming the key, where it was set, and the nearest
     right one.
     """
-    config_file = read_file(existing(file), f"file {file}") if file is not None else None
+    config_file = read_config_file(existing(file), f"file {file}") if file is not None else None
     chosen = {"name": "--model", "preset": "--preset", "recipe": "--recipe"}
     if config_file and model_name is None and config_file.name:
         model_name, chosen["name"] = config_file.name, f"file {file}"
@@ -211,7 +209,7 @@ def resolve_from(
         if key not in _ENDS_WITH_ITS_RUN
     ]
     if file is not None:
-        config_file = read_file(existing(file), f"file {file}")
+        config_file = read_config_file(existing(file), f"file {file}")
         _check_model(config_file, name, str(file))
         layers += config_file.given + config_file.by_recipe.get(stored_run.recipe, [])
     layers += read_env(os.environ if env is None else env, schema)
@@ -244,7 +242,7 @@ def _read_preset(model_name: str, preset: str | None) -> ConfigFile | None:
     path = registry.preset_path(model_name, preset)
     root = registry.configs_folder().parent
     shown = (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
-    parsed = read_file(path, f"preset {preset} ({shown})")
+    parsed = read_config_file(path, f"preset {preset} ({shown})")
     _check_model(parsed, model_name, shown)
     return parsed
 
@@ -253,7 +251,7 @@ def _recipe_layer(recipe: str, schema: check.Schema) -> list[Given]:
     """A recipe's settings, without those [model] keys that this model does not have."""
     _check_recipe(recipe, "")
     path = registry.configs_folder() / "recipes" / f"{recipe}.toml"
-    given = read_file(path, f"recipe {recipe}").given
+    given = read_config_file(path, f"recipe {recipe}").given
     return [g for g in given if g.key in schema or not g.key.startswith("model.")]
 
 

@@ -18,7 +18,15 @@ SECTIONS = ("model", "training", "data")
 PREFIX = "HOLO_"
 # Variables that begin with HOLO_ and are no setting.
 OTHER_VARIABLES = frozenset(
-    {"HOLO_API_KEY", "HOLO_DEBUG", "HOLO_BROWSER", "HOLO_LANG", "HOLO_PLUGINS"}
+    {
+        "HOLO_API_KEY",
+        "HOLO_DEBUG",
+        "HOLO_BROWSER",
+        "HOLO_EXIT_CODES",
+        "HOLO_LANG",
+        "HOLO_PLUGINS",
+        "HOLO_RENDEZVOUS_TIMEOUT",
+    }
 )
 # Flags whose name is not that of the key they set.
 _FLAG_NAMES = {"data.path": "--data", "data.sets": "--data"}
@@ -50,7 +58,7 @@ class ConfigFile:
     by_recipe: dict[str, list[Given]]
 
 
-def read_file(path: Path, source: str) -> ConfigFile:
+def read_config_file(path: Path, source: str) -> ConfigFile:
     """Parse a config file; a missing, unreadable or malformed one fails in one sentence."""
     return _sort_out(_load_toml(path), path, source)
 

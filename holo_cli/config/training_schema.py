@@ -78,6 +78,24 @@ class TrainingConfig(BaseModel):
     time_limit: float | None = Field(None, gt=0, description="stop after this many train seconds")
     grad_checkpoint: bool = Field(False, description="recompute activations in the backward pass")
     compile: bool = Field(False, description="torch.compile where it works")
+    tracker: Literal["none", "trackio", "wandb"] = Field(
+        "none", description="where the curves go beside TensorBoard; each is an extra of its name"
+    )
+    tracker_project: str = Field(
+        "holo", min_length=1, max_length=100, description="project of the tracker"
+    )
+    shard: bool = Field(
+        False,
+        description="spread weights, gradients and optimizer over the processes of torchrun (FSDP)",
+    )
+    shard_group: int = Field(
+        0, ge=0, le=MAX_ROWS,
+        description="processes that share one copy of the model, with copies between such groups; "
+        "0: all",
+    )  # fmt: skip
+    shard_gather: Literal["float32", "bfloat16"] = Field(
+        "float32", description="format in which processes send each other the weights of a block"
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     seed: Seed = 0

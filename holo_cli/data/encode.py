@@ -19,7 +19,7 @@ from holo_cli.data.tokenizers import Tokenizer
 LONGEST = 200_000  # characters of a piece
 AT_ONCE = 1_000_000  # characters per call of the tokenizer, about
 
-Ids = NDArray[Any]
+AnyIds = NDArray[Any]
 """The ids of a text, (tokens,)."""
 
 
@@ -30,11 +30,11 @@ def encode(
     dtype: DTypeLike = np.uint32,
     prefixes: Sequence[int | None] | None = None,
     suffix: int | None = None,
-) -> list[Ids]:
+) -> list[AnyIds]:
     """The ids of each text, after its id in `prefixes` (None: no id) and before the id `suffix`."""
     split = [list(pieces(text)) for text in texts]
     encoded = _encoded(tokenizer, [piece for text in split for piece in text], dtype)
-    ids: list[Ids] = []
+    ids: list[AnyIds] = []
     for number, text in enumerate(split):
         parts = [next(encoded) for _ in text]
         if prefixes is not None and (marker := prefixes[number]) is not None:
@@ -63,7 +63,7 @@ def _end(text: str, start: int) -> int:
     return start + LONGEST
 
 
-def _encoded(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> Iterator[Ids]:
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> Iterator[AnyIds]:
     held: list[str] = []
     size = 0
     for text in texts:
@@ -75,7 +75,7 @@ def _encoded(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> It
     yield from _arrays(tokenizer, held, dtype)
 
 
-def _arrays(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> list[Ids]:
+def _arrays(tokenizer: Tokenizer, texts: Sequence[str], dtype: DTypeLike) -> list[AnyIds]:
     # lists of ids take up to twenty times the memory of arrays, and `array` converts a list of
     # numbers three times faster than numpy
     encoded = tokenizer.encode_batch(texts)

@@ -1,8 +1,9 @@
 """vanilla's classic recipe as the GPT-2 of `transformers`: same mathematics, other names.
 
 GPT-2 there keeps its matrices as (in, out), the transpose of `nn.Linear`; the fused query, key and
-value projection has the same order; GELU is the exact one ("gelu", not "gelu_new"); the head is
-tied. `transformers` itself is not needed to write the folder.
+value projection has the same order; GELU is the exact one, "gelu", or
+"gelu_new" with `model.gelu=tanh`; the head is tied. `transformers` itself is not needed to write
+the folder.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from holo_cli.errors import UsageError
 from holo_cli.files import atomic_write_json
 
 # ours -> theirs, inside a block; weights of linear layers are transposed
-_BLOCK = {
+BLOCK = {
     "norm1": "ln_1",
     "qkv": "attn.c_attn",
     "out": "attn.c_proj",
@@ -29,8 +30,8 @@ _BLOCK = {
     "up": "mlp.c_fc",
     "down": "mlp.c_proj",
 }
-_LINEAR = ("qkv", "out", "up", "down")
-_WHOLE = {
+LINEAR = ("qkv", "out", "up", "down")
+WHOLE = {
     "token.weight": "transformer.wte.weight",
     "position.weight": "transformer.wpe.weight",
     "norm.weight": "transformer.ln_f.weight",
@@ -85,7 +86,7 @@ def gpt2_config(config: ModelConfig, end: int) -> dict[str, Any]:
         "n_layer": config.layers,
         "n_head": config.heads,
         "n_inner": round(config.mlp_ratio * config.width),
-        "activation_function": "gelu",
+        "activation_function": "gelu_new" if getattr(config, "gelu", "") == "tanh" else "gelu",
         "layer_norm_epsilon": 1e-5,
         "embd_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
@@ -104,13 +105,13 @@ def gpt2_tensors(file: TensorFile) -> dict[str, Tensor]:
         if name == stored or name == "head.weight":
             continue
         tensor = file.read(stored)
-        if name in _WHOLE:
-            tensors[_WHOLE[name]] = tensor
+        if name in WHOLE:
+            tensors[WHOLE[name]] = tensor
             continue
         blocks, layer, part, kind = name.split(".")
         assert blocks == "blocks", name
-        transposed = part in _LINEAR and kind == "weight"
-        theirs = f"transformer.h.{layer}.{_BLOCK[part]}.{kind}"
+        transposed = part in LINEAR and kind == "weight"
+        theirs = f"transformer.h.{layer}.{BLOCK[part]}.{kind}"
         tensors[theirs] = tensor.T.contiguous() if transposed else tensor
     return tensors
 

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 
 from holo_cli.checkpoint.find import CONFIG_FILE, SUFFIX, WEIGHTS_FILE, is_exported
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
-from holo_cli.checkpoint.rebuild import check
+from holo_cli.checkpoint.rebuild import checked_config
 from holo_cli.checkpoint.write import save, write_tensors
 from holo_cli.errors import CheckpointError, UsageError, nearest
 from holo_cli.export.gpt2 import write_gpt2
@@ -54,7 +54,7 @@ def export(
     if to not in TARGETS:
         raise UsageError(f"There is no export to '{to}'.", next_step=nearest(to, TARGETS))
     with TensorFile(Path(checkpoint)) as file:
-        config = check(file)
+        config = checked_config(file)
         path = Path(out) if out is not None else _beside(file, to)
         _refuse_existing(file.path, path, force)
         if to == "weights":

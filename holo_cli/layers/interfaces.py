@@ -20,7 +20,7 @@ from holo_cli.layers.measure import forward_flops, state_nbytes, zeros
 Aux = dict[str, Tensor]  # auxiliary losses by name: scalars, already weighted
 
 
-class Windows:
+class ConvWindows:
     """The last inputs of a block's convolutions while decoding, taken and replaced in order."""
 
     def __init__(self, before: Iterable[Tensor]) -> None:
@@ -34,7 +34,7 @@ class Windows:
         return y
 
 
-def convolve(conv: ShortConv | None, x: Tensor, windows: Windows | None) -> Tensor:
+def convolve(conv: ShortConv | None, x: Tensor, windows: ConvWindows | None) -> Tensor:
     """`conv` of whole sequences, or of the next positions where there are `windows`."""
     if conv is None:
         return x
@@ -62,7 +62,7 @@ class Extras:
     hands it on.
     """
 
-    windows: Windows | None = None  # while decoding, for convolutions inside the mixer
+    windows: ConvWindows | None = None  # while decoding, for convolutions inside the mixer
     stream: ValueStream | None = None
     residual_gain: Tensor | None = None  # (1,) each
     embedding_gain: Tensor | None = None

@@ -19,8 +19,8 @@ from holo_cli.layers.state import selected as select_rows
 from holo_cli.layers.state import tensors_of
 
 
-def joined(states: Sequence[Any]) -> Any:
-    """One state with the rows of all, in order. They must be of one kind (`kind_of`)."""
+def joined_states(states: Sequence[Any]) -> Any:
+    """One state with the rows of all, in order. They must be of one kind (`state_kind`)."""
     sizes = [rows_of(state) for state in states]
     device = next(tensors_of(states[0])).device
     return _joined(states, sizes, device)
@@ -37,7 +37,7 @@ def row_of(state: Any, place: int) -> Any:
     return _alone(select_rows(state, rows))
 
 
-def kind_of(state: Any, mixed_lengths: bool) -> Hashable:
+def state_kind(state: Any, mixed_lengths: bool) -> Hashable:
     """What two states must have in common to be joined: the shape of a row, and, unless
     `mixed_lengths`, their positions."""
     if isinstance(state, Tensor):
@@ -46,11 +46,11 @@ def kind_of(state: Any, mixed_lengths: bool) -> Hashable:
         # rows of different lengths are continued by themselves where a model cannot mix them
         return 0 if mixed_lengths else state if isinstance(state, int) else id(state)
     if isinstance(state, tuple | list):
-        return tuple(kind_of(part, mixed_lengths) for part in state)
+        return tuple(state_kind(part, mixed_lengths) for part in state)
     if hasattr(state, "kind"):
-        return tuple(kind_of(part, mixed_lengths) for part in state.kind())
+        return tuple(state_kind(part, mixed_lengths) for part in state.kind())
     if is_dataclass(state):
-        return tuple(kind_of(getattr(state, f.name), mixed_lengths) for f in fields(state))
+        return tuple(state_kind(getattr(state, f.name), mixed_lengths) for f in fields(state))
     if hasattr(state, "select"):
         # a cache of another form needs `kind` and `joined`, as KVCache has; until then it is alone
         return id(state)

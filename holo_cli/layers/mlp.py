@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.conv import CANON_TAPS, ShortConv
 from holo_cli.layers.device import eager_cpu
-from holo_cli.layers.interfaces import Aux, FeedForward, Windows, convolve
+from holo_cli.layers.interfaces import Aux, ConvWindows, FeedForward, convolve
 
 
 def relu_squared(x: Tensor) -> Tensor:
@@ -53,6 +53,6 @@ class MLP(FeedForward):
     def finish_initialisation(self) -> None:
         nn.init.zeros_(self.down.weight)
 
-    def forward(self, x: Tensor, windows: Windows | None = None) -> tuple[Tensor, Aux]:
+    def forward(self, x: Tensor, windows: ConvWindows | None = None) -> tuple[Tensor, Aux]:
         hidden = convolve(self.canon, self.up(x), windows)
         return self.dropout(self.down(relu_squared(hidden))), {}

@@ -48,7 +48,7 @@ def scan(
 
     Products are in the dtype of x. No gradient flows into `state` or out of the last state.
     """
-    y, last = _Scan.apply(x, b, c, log_a, state)
+    y, last = _SSDScan.apply(x, b, c, log_a, state)
     return y, last
 
 
@@ -60,7 +60,7 @@ def step(x: Tensor, b: Tensor, c: Tensor, log_a: Tensor, state: Tensor) -> tuple
     return y.to(x.dtype), state
 
 
-class _Scan(torch.autograd.Function):
+class _SSDScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, b: Tensor, c: Tensor, log_a: Tensor, state: Tensor | None

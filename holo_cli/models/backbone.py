@@ -31,11 +31,11 @@ from holo_cli.layers.embedding import Embedding
 from holo_cli.layers.head import Head
 from holo_cli.layers.interfaces import (
     Aux,
+    ConvWindows,
     Extras,
     FeedForward,
     Mixer,
     ValueStream,
-    Windows,
     convolve,
 )
 from holo_cli.layers.mlp import MLP
@@ -104,19 +104,19 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Any, Any, tuple[Tensor, ...]]:
         """As `forward` for the positions after `state`, the mixer's, and `windows`, the last inputs
         of the block's convolutions -> both streams, and both of these after the step."""
-        seen = Windows(windows)
+        seen = ConvWindows(windows)
         extras = Extras(seen, stream, self.residual_gain, self.embedding_gain, side)
         u = self.read(x, seen)
         y, state = self.mixer.step(u, state, *((extras,) if self.mixer.takes_extras else ()))
         x, _ = self.feed(x + y, seen)
         return x, extras.side, state, tuple(seen.after)
 
-    def read(self, x: Tensor, windows: Windows | None = None) -> Tensor:
+    def read(self, x: Tensor, windows: ConvWindows | None = None) -> Tensor:
         """The mixer's input: the normalised stream through the block's convolutions."""
         u = convolve(self.conv, rms_norm(x), windows)
         return convolve(self.canon_a, u, windows)
 
-    def feed(self, x: Tensor, windows: Windows | None = None) -> tuple[Tensor, Aux]:
+    def feed(self, x: Tensor, windows: ConvWindows | None = None) -> tuple[Tensor, Aux]:
         """The second half of the block: x + mlp(norm(x))."""
         u = convolve(self.canon_c, rms_norm(x), windows)
         y, aux = self.mlp(u, windows) if isinstance(self.mlp, MLP) else self.mlp(u)

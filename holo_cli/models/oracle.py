@@ -69,7 +69,9 @@ class Inputs(list[Tensor]):
     `side`: the side stream, an entry a position; a mixer may replace entries in place.
     """
 
-    def __init__(self, vectors: Iterable[Tensor], row: _Row, layer: int, block: Block) -> None:
+    def __init__(
+        self, vectors: Iterable[Tensor], row: _SharedByLayers, layer: int, block: Block
+    ) -> None:
         super().__init__(vectors)
         self.model, self.config, self.tokens = row.model, row.model.config, row.tokens
         self.layer, self.block, self.side = layer, block, row.side
@@ -91,7 +93,7 @@ class Inputs(list[Tensor]):
         return out
 
 
-class _Row:
+class _SharedByLayers:
     """What the layers of one row share."""
 
     def __init__(self, model: Backbone, tokens: Tensor) -> None:
@@ -115,7 +117,7 @@ def backbone_logits(reference: Any, model: LanguageModel, tokens: Tensor) -> Ten
 
 
 def _logits_of_row(reference: Any, model: Backbone, tokens: Tensor) -> Tensor:
-    row = _Row(model, tokens)
+    row = _SharedByLayers(model, tokens)
     stream = [norm(x) for x in _embed(model, tokens)]
     if hasattr(reference, "side"):
         row.side = reference.side(model, tokens, stream)

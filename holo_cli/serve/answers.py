@@ -11,7 +11,7 @@ from typing import Any
 
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.serve.logprob_forms import CompletionLogprobs, chat_logprobs
-from holo_cli.serve.rows import Event, Job, TokenScore
+from holo_cli.serve.rows import GenerationJob, RowEvent, TokenScore
 
 
 class Waiting:
@@ -19,14 +19,14 @@ class Waiting:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._events: asyncio.Queue[RowEvent] = asyncio.Queue()
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: RowEvent) -> None:
         """Called by the computing thread. Events after the loop has closed are dropped."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    async def events(self, rows: int) -> AsyncIterator[Event]:
+    async def events(self, rows: int) -> AsyncIterator[RowEvent]:
         """All events until every row is finished. Raises the Refusal of a row that failed."""
         while rows:
             event = await self._events.get()
@@ -42,7 +42,9 @@ class Answer(ABC):
     kind: str
     prefix: str
 
-    def __init__(self, model: str, tokenizer: Tokenizer, job: Job, skipped: list[int]) -> None:
+    def __init__(
+        self, model: str, tokenizer: Tokenizer, job: GenerationJob, skipped: list[int]
+    ) -> None:
         self.tokenizer, self.job = tokenizer, job
         self.id = f"{self.prefix}-{uuid.uuid4().hex}"
         self.head = {"created": int(time.time()), "model": model}
@@ -61,7 +63,7 @@ class Answer(ABC):
             "prompt_tokens_details": {"cached_tokens": sum(r.cached_tokens for r in rows[::each])},
         }
 
-    def told(self, event: Event) -> tuple[TokenScore, ...]:
+    def told(self, event: RowEvent) -> tuple[TokenScore, ...]:
         """The scores of an event without those of tokens that are no text of the prompt."""
         scores = event.scores
         if self._skipped[event.row] and scores:
@@ -95,15 +97,15 @@ class Answer(ABC):
         """The choice that begins a row's stream, if there is one."""
 
     @abstractmethod
-    def piece(self, event: Event) -> dict[str, Any] | None:
+    def piece(self, event: RowEvent) -> dict[str, Any] | None:
         """The choice of an event in a stream; None where there is nothing to show."""
 
     @abstractmethod
-    def choice(self, row: int, events: list[Event]) -> dict[str, Any]:
+    def choice(self, row: int, events: list[RowEvent]) -> dict[str, Any]:
         """The choice of a whole answer."""
 
 
-def _finish(event: Event) -> str | None:
+def _finish(event: RowEvent) -> str | None:
     return event.finish or None
 
 
@@ -117,7 +119,7 @@ class CompletionAnswer(Answer):
         self,
         model: str,
         tokenizer: Tokenizer,
-        job: Job,
+        job: GenerationJob,
         skipped: list[int],
         echoed: list[str] | None = None,
     ) -> None:
@@ -135,14 +137,14 @@ class CompletionAnswer(Answer):
         choice: dict[str, Any] = self._choice(row, self._echoed[row], [], None)
         return choice | {"logprobs": None}
 
-    def piece(self, event: Event) -> dict[str, Any] | None:
+    def piece(self, event: RowEvent) -> dict[str, Any] | None:
         scores = list(self.told(event))
         if not (event.text or scores or event.finish):
             return None
         choice: dict[str, Any] = self._choice(event.row, event.text, scores, _finish(event))
         return choice
 
-    def choice(self, row: int, events: list[Event]) -> dict[str, Any]:
+    def choice(self, row: int, events: list[RowEvent]) -> dict[str, Any]:
         text = (self._echoed[row] if self._echoed else "") + "".join(e.text for e in events)
         scores = [score for event in events for score in self.told(event)]
         choice: dict[str, Any] = self._choice(row, text, scores, _finish(events[-1]))
@@ -163,7 +165,7 @@ class ChatAnswer(Answer):
         delta = {"role": "assistant", "content": ""}
         return {"index": row, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def piece(self, event: Event) -> dict[str, Any] | None:
+    def piece(self, event: RowEvent) -> dict[str, Any] | None:
         scores = list(self.told(event))
         if not (event.text or scores or event.finish):
             return None
@@ -174,7 +176,7 @@ class ChatAnswer(Answer):
             "finish_reason": _finish(event),
         }
 
-    def choice(self, row: int, events: list[Event]) -> dict[str, Any]:
+    def choice(self, row: int, events: list[RowEvent]) -> dict[str, Any]:
         text = "".join(event.text for event in events)
         scores = [score for event in events for score in self.told(event)]
         return {

@@ -8,16 +8,17 @@ from collections.abc import Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.service import Service, Stream
-from holo_cli.serve.settings import LOOPBACK, Settings
+from holo_cli.serve.service import EventStream, Service
+from holo_cli.serve.settings import LOOPBACK, ServeSettings
 from holo_cli.serve.web.routes import Web
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[HttpRequest], Awaitable[Response]]
 
 
 def make_app(service: Service) -> Starlette:
@@ -25,7 +26,7 @@ def make_app(service: Service) -> Starlette:
     settings = service.settings
 
     def route(path: str, handler: Handler, method: str, *, open_to_all: bool = False) -> Route:
-        async def handled(http: Request) -> Response:
+        async def handled(http: HttpRequest) -> Response:
             began = time.perf_counter()
             try:
                 check_host(http, settings)
@@ -41,7 +42,7 @@ def make_app(service: Service) -> Starlette:
             def count() -> None:
                 service.metrics.count(path, status, time.perf_counter() - began)
 
-            if isinstance(response, Stream):
+            if isinstance(response, EventStream):
                 response.at_the_end(count)
             else:
                 count()
@@ -63,7 +64,7 @@ def make_app(service: Service) -> Starlette:
     return Starlette(routes=routes, exception_handlers=handlers)  # type: ignore[arg-type]
 
 
-def check_key(http: Request, key: str) -> None:
+def check_key(http: HttpRequest, key: str) -> None:
     """Raises Refusal for a request without the key, where there is one."""
     if not key:
         return
@@ -74,7 +75,7 @@ def check_key(http: Request, key: str) -> None:
         raise Refusal(401, "The API key is missing or wrong.", code="invalid_api_key")
 
 
-def check_host(http: Request, settings: Settings) -> None:
+def check_host(http: HttpRequest, settings: ServeSettings) -> None:
     """Raises Refusal where another name than this machine's own leads here.
 
     A page on the web could otherwise have its name resolved to 127.0.0.1 and read answers in a
@@ -93,13 +94,13 @@ def answered(refusal: Refusal) -> Response:
     return JSONResponse(refusal.body(), refusal.status, headers=refusal.headers())
 
 
-async def not_found(http: Request, error: HTTPException) -> Response:
+async def not_found(http: HttpRequest, error: HTTPException) -> Response:
     """An unknown path, or the wrong method."""
     if error.status_code == 405:
         return answered(Refusal(405, f"{http.url.path} does not take {http.method}."))
     return answered(Refusal(error.status_code, f"There is nothing at {http.url.path}."))
 
 
-async def failed(http: Request, error: Exception) -> Response:
+async def failed(http: HttpRequest, error: Exception) -> Response:
     """A fault of the server itself."""
     return answered(Refusal(500, f"The server failed: {type(error).__name__}."))

@@ -25,11 +25,11 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.logits import BANNED, sample, shape_logits
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import ids_of_text
-from holo_cli.layers.joined import joined, kind_of, row_of
+from holo_cli.layers.joined import joined_states, row_of, state_kind
 from holo_cli.models.base import State
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.rows import Row, TokenScore
+from holo_cli.serve.rows import BatchRow, TokenScore
 from holo_cli.serve.scoring import scored, scored_prompt
 
 NEAR = 1e-4  # of logits in float32; what rounding moves them by is a hundredth of it
@@ -37,10 +37,10 @@ FAILURES = (HoloError, RuntimeError, MemoryError)  # torch raises RuntimeError, 
 
 
 @dataclass
-class Group:
+class RowGroup:
     """Rows with one state, in order, and what follows the last token that each has read."""
 
-    rows: list[Row]
+    rows: list[BatchRow]
     state: State
     logits: Tensor  # (R, V)
     hidden: Tensor  # (R, C)
@@ -66,17 +66,17 @@ class Batch:
         self.loaded = loaded
         self.engine = loaded.engine
         self.prefixes = prefixes
-        self.groups: list[Group] = []
+        self.groups: list[RowGroup] = []
         self.counts = Counts()
 
     def __len__(self) -> int:
         return sum(len(group.rows) for group in self.groups)
 
-    def rows(self) -> Iterable[Row]:
+    def rows(self) -> Iterable[BatchRow]:
         """All of them."""
         return (row for group in self.groups for row in group.rows)
 
-    def admit(self, row: Row) -> None:
+    def admit(self, row: BatchRow) -> None:
         """Reads a row's prompt; the row joins the others at the next step."""
         if row.job.cancelled:
             return
@@ -93,11 +93,11 @@ class Batch:
                 row.finish = "length"
                 row.emit(finish="length")
             else:
-                self.groups.append(Group([row], cache.state, cache.logits, cache.hidden))
+                self.groups.append(RowGroup([row], cache.state, cache.logits, cache.hidden))
 
         self._guarded([row], read)
 
-    def _prefilled(self, row: Row) -> PrefixCache:
+    def _prefilled(self, row: BatchRow) -> PrefixCache:
         """The state after a row's prompt, from a kept one where there is one."""
         job = row.job
         if job.prompt is not None and list(job.prompt.ids) == row.ids:
@@ -132,14 +132,14 @@ class Batch:
             self._guarded(group.rows, lambda group=group: self._read(group))  # type: ignore[misc]
         self.groups = [g for g in self.groups if not g.rows[0].finish] + moved
 
-    def fail(self, rows: Iterable[Row], refusal: Refusal) -> None:
+    def fail(self, rows: Iterable[BatchRow], refusal: Refusal) -> None:
         """Ends rows with an error."""
         for row in rows:
             if not row.finish:
                 row.finish = "failed"
                 row.emit(refusal=refusal)
 
-    def _guarded(self, rows: list[Row], work: Callable[[], None]) -> None:
+    def _guarded(self, rows: list[BatchRow], work: Callable[[], None]) -> None:
         """Does something for rows; where it fails, they alone end with an error."""
         try:
             work()
@@ -149,7 +149,7 @@ class Batch:
 
     # -- drawing ----------------------------------------------------------------------------------
 
-    def _draw(self, group: Group) -> None:
+    def _draw(self, group: RowGroup) -> None:
         """The next token of each row: drawn, shown, and its end noticed."""
         alike: dict[SamplingConfig, list[int]] = {}
         for place, row in enumerate(group.rows):
@@ -167,7 +167,7 @@ class Batch:
             for row, token, score in zip(rows, tokens, scores, strict=True):
                 self._append(row, token, score)
 
-    def _shaped(self, logits: Tensor, rows: list[Row], rules: SamplingConfig) -> Tensor:
+    def _shaped(self, logits: Tensor, rows: list[BatchRow], rules: SamplingConfig) -> Tensor:
         """Logits (R, V) -> those to draw from."""
         engine = self.engine
         logits = logits.clone()
@@ -179,7 +179,9 @@ class Batch:
         history = [row.ids for row in rows]
         return shape_logits(logits, history, rules, exempt=engine.end, breakers=engine.breakers)
 
-    def _greedy_tokens(self, shaped: Tensor, rows: list[Row], rules: SamplingConfig) -> list[int]:
+    def _greedy_tokens(
+        self, shaped: Tensor, rows: list[BatchRow], rules: SamplingConfig
+    ) -> list[int]:
         """The best tokens; those of near ties by the logits of the row alone."""
         best = shaped.topk(2, dim=-1).values
         close = (best[:, 0] - best[:, 1] < NEAR).tolist()
@@ -191,7 +193,7 @@ class Batch:
                 tokens[place] = int(alone.argmax(dim=-1))
         return tokens
 
-    def _recomputed(self, row: Row) -> Tensor:
+    def _recomputed(self, row: BatchRow) -> Tensor:
         """The next logits of a row, (1, V), as if it had been computed alone from its prompt on."""
         engine, limit = self.engine, self.loaded.model.context_limit
         cache = engine.prefill(row.ids[: row.prompt_length])
@@ -205,7 +207,7 @@ class Batch:
         return cache.logits
 
     def _scores(
-        self, raw: Tensor, rows: list[Row], tokens: list[int]
+        self, raw: Tensor, rows: list[BatchRow], tokens: list[int]
     ) -> list[tuple[TokenScore, ...]]:
         found: list[tuple[TokenScore, ...]] = [()] * len(rows)
         for place, row in enumerate(rows):
@@ -215,7 +217,7 @@ class Batch:
                 )
         return found
 
-    def _append(self, row: Row, token: int, score: tuple[TokenScore, ...]) -> None:
+    def _append(self, row: BatchRow, token: int, score: tuple[TokenScore, ...]) -> None:
         """Adds a token to a row and reports it."""
         self.counts.new_tokens += 1
         if token == self.engine.end:
@@ -238,7 +240,7 @@ class Batch:
 
     # -- joining and leaving ----------------------------------------------------------------------
 
-    def _keep(self, group: Group) -> None:
+    def _keep(self, group: RowGroup) -> None:
         """Keeps the states of finished rows for the next turns of their conversations."""
         for place, row in enumerate(group.rows):
             if not row.finish or not row.job.keep or not self.prefixes.budget:
@@ -254,7 +256,7 @@ class Batch:
             text, new = row.stream.text, row.ids[row.prompt_length :]
             self.prefixes.keep_answer(text, ids_of_text(self.loaded.tokenizer, new, text))
 
-    def _remove(self, group: Group, rows: list[Row]) -> None:
+    def _remove(self, group: RowGroup, rows: list[BatchRow]) -> None:
         """Takes rows out of a group."""
         if not rows:
             return
@@ -267,12 +269,12 @@ class Batch:
             group.state = group.state.select(torch.tensor(keep, device=group.logits.device))
         group.logits, group.hidden = group.logits[keep], group.hidden[keep]
 
-    def _move_windows(self) -> list[Group]:
+    def _move_windows(self) -> list[RowGroup]:
         """Rows whose text outgrows the context read its later half again, each alone."""
         limit = self.loaded.model.context_limit
         if limit is None:
             return []
-        moved: list[Group] = []
+        moved: list[RowGroup] = []
         for group in self.groups:
             moving = [
                 row
@@ -282,9 +284,9 @@ class Batch:
             self._remove(group, moving)
             for row in moving:
 
-                def read(row: Row = row) -> None:
+                def read(row: BatchRow = row) -> None:
                     cache = self.engine.prefill(row.ids)
-                    moved.append(Group([row], cache.state, cache.logits, cache.hidden))
+                    moved.append(RowGroup([row], cache.state, cache.logits, cache.hidden))
 
                 self._guarded([row], read)
         self.groups = [group for group in self.groups if group.rows]
@@ -295,21 +297,21 @@ class Batch:
         if len(self.groups) < 2:
             return
         mixed = self.loaded.model.mixed_lengths
-        kinds: dict[object, list[Group]] = {}
+        kinds: dict[object, list[RowGroup]] = {}
         for group in self.groups:
-            kinds.setdefault(kind_of(group.state, mixed), []).append(group)
+            kinds.setdefault(state_kind(group.state, mixed), []).append(group)
         self.groups = []
         for alike in kinds.values():
             if len(alike) == 1:
                 self.groups += alike
                 continue
             rows = [row for group in alike for row in group.rows]
-            state = joined([group.state for group in alike])
+            state = joined_states([group.state for group in alike])
             logits = torch.cat([group.logits for group in alike])
             hidden = torch.cat([group.hidden for group in alike])
-            self.groups.append(Group(rows, state, logits, hidden))
+            self.groups.append(RowGroup(rows, state, logits, hidden))
 
-    def _read(self, group: Group) -> None:
+    def _read(self, group: RowGroup) -> None:
         """Reads the token that each row has drawn."""
         device = self.loaded.model.device
         tokens = torch.tensor([[row.ids[-1]] for row in group.rows], device=device)

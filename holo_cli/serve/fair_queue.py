@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob
 
 
 class FairQueue:
@@ -12,23 +12,23 @@ class FairQueue:
 
     def __init__(self, bound: int) -> None:
         self.bound = bound
-        self._clients: OrderedDict[str, OrderedDict[int, deque[Row]]] = OrderedDict()
+        self._clients: OrderedDict[str, OrderedDict[int, deque[BatchRow]]] = OrderedDict()
         self._length = 0
 
     def __len__(self) -> int:
         return self._length
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: GenerationJob) -> bool:
         """Whether there is room for all rows of a job."""
         return self._length + len(job.rows) <= self.bound
 
-    def add(self, job: Job) -> None:
+    def add(self, job: GenerationJob) -> None:
         """Appends a job's rows, for which there must be room."""
         jobs = self._clients.setdefault(job.client, OrderedDict())
         jobs[job.number] = deque(job.rows)
         self._length += len(job.rows)
 
-    def take(self) -> Row:
+    def take(self) -> BatchRow:
         """The next row: of the client, and of that client's job, whose last turn is longest ago."""
         client, jobs = self._clients.popitem(last=False)
         number, rows = jobs.popitem(last=False)
@@ -40,7 +40,7 @@ class FairQueue:
             self._clients[client] = jobs
         return row
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: GenerationJob) -> None:
         """Removes the waiting rows of a job."""
         jobs = self._clients.get(job.client)
         if jobs is None or (rows := jobs.pop(job.number, None)) is None:
@@ -49,7 +49,7 @@ class FairQueue:
         if not jobs:
             del self._clients[job.client]
 
-    def clear(self) -> list[Row]:
+    def clear(self) -> list[BatchRow]:
         """Removes all rows and returns them."""
         found = []
         while self._length:

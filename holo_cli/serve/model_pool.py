@@ -24,7 +24,7 @@ Load = Callable[[Path], LoadedModel]
 
 
 @dataclass
-class Entry:
+class PooledModel:
     """A model by its name. `busy` counts the requests that use it."""
 
     path: Path
@@ -42,7 +42,7 @@ class ModelPool:
         self._load = load
         self._budget = budget
         self._prefix_bytes = prefix_bytes
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[str, PooledModel] = {}
         self._loading = asyncio.Lock()
         self.loads = 0
 
@@ -64,7 +64,7 @@ class ModelPool:
                     f"The model '{name}' takes {size / 1e6:.0f} MB, more than --memory-budget.",
                     next_step="Raise --memory-budget, or leave that checkpoint out.",
                 )
-            entry = Entry(path, _about(name, loaded), size, None)
+            entry = PooledModel(path, _about(name, loaded), size, None)
             self.entries[name] = entry
             if self.used_bytes + size <= (self._budget or self.used_bytes + size):
                 entry.served = self._served(loaded)
@@ -80,8 +80,10 @@ class ModelPool:
         Raises Refusal where there is none, its file is gone, or the budget is in use.
         """
         if name is None:
-            name = next(iter(self.entries))
+            name = next(iter(self.entries), "")
         entry = self.entries.get(name)
+        if not self.entries:
+            raise Refusal(404, "The server has no model.", code="model_not_found", param="model")
         if entry is None:
             hint = nearest(name, self.entries)
             raise Refusal(
@@ -103,7 +105,7 @@ class ModelPool:
         """After `acquire`."""
         self.entries[name].busy -= 1
 
-    async def _loaded(self, name: str, entry: Entry) -> Served:
+    async def _loaded(self, name: str, entry: PooledModel) -> Served:
         try:
             return self._served(await asyncio.to_thread(self._load, entry.path))
         except HoloError as error:

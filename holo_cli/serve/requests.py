@@ -22,14 +22,21 @@ MOST_CHOICES = 128
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 CHAT_TOKENS = 256
 
-R = TypeVar("R", bound="Request | InsideRequest")
+R = TypeVar("R", bound="Body")
 Probability = Annotated[float, Field(gt=0, le=1)]
 
 
-class Request(BaseModel):
-    """What both kinds of request share."""
+class Body(BaseModel):
+    """What all requests share."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
+
+    def refuse_unsupported(self) -> None:
+        """Raises Refusal for what the form allows and is not supported."""
+
+
+class GenerationRequest(Body):
+    """What both kinds of request for texts share."""
 
     model: str | None = None
     max_tokens: int | None = Field(None, ge=0)
@@ -98,7 +105,7 @@ class Request(BaseModel):
             raise Refusal(400, f"{flag.replace('-', '_')} {rest}") from error
 
 
-class CompletionRequest(Request):
+class CompletionRequest(GenerationRequest):
     """Of /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]] = ""
@@ -136,7 +143,7 @@ class CompletionRequest(Request):
             raise unsupported("best_of", "Use n, and choose among the answers.")
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A part of a message's content."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
@@ -151,7 +158,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part] | None = None
+    content: str | list[ContentPart] | None = None
 
     def text(self) -> str:
         """The whole content. Raises Refusal for a part that is no text."""
@@ -165,7 +172,7 @@ class Message(BaseModel):
         return self.content or ""
 
 
-class ChatRequest(Request):
+class ChatRequest(GenerationRequest):
     """Of /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
@@ -192,10 +199,8 @@ class ChatRequest(Request):
             raise unsupported("response_format", "Answers are plain text.")
 
 
-class InsideRequest(BaseModel):
+class InsideRequest(Body):
     """A text that a model is to be watched at: a conversation, or a prompt without one."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     model: str | None = None
     messages: list[Message] = []

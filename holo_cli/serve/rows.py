@@ -37,7 +37,7 @@ class TokenScore:
 
 
 @dataclass(frozen=True)
-class Event:
+class RowEvent:
     """Something new of a row: text, scored tokens, its end, or why it failed."""
 
     row: int
@@ -48,10 +48,10 @@ class Event:
 
 
 @dataclass
-class Row:
+class BatchRow:
     """A text that is being written. `ids` are prompt and new tokens."""
 
-    job: Job
+    job: GenerationJob
     index: int  # among the job's rows
     ids: list[int]
     generator: torch.Generator | None
@@ -78,22 +78,22 @@ class Row:
         refusal: Refusal | None = None,
     ) -> None:
         """Reports to the job."""
-        self.job.emit(Event(self.index, text, scores, finish, refusal))
+        self.job.emit(RowEvent(self.index, text, scores, finish, refusal))
 
 
 @dataclass(eq=False)
-class Job:
+class GenerationJob:
     """A request with its rows. `emit` is called by the computing thread."""
 
     loaded: LoadedModel
     sampling: SamplingConfig
-    emit: Callable[[Event], None]
+    emit: Callable[[RowEvent], None]
     client: str = ""  # shares of the queue are by client
     logprobs: int | None = None  # how many alternatives to tell; None tells nothing
     echo: bool = False  # whether the prompt's own tokens are scored as well
     nothing_new: bool = False  # only the prompt is scored
     keep: bool = False  # whether the states are kept for a longer prompt with this beginning
-    rows: list[Row] = field(default_factory=list)
+    rows: list[BatchRow] = field(default_factory=list)
     prompt: PrefixCache | None = None  # read last, for further answers to the same one
     number: int = field(default_factory=lambda: next(_numbers))
     _gone: threading.Event = field(default_factory=threading.Event)

@@ -17,7 +17,7 @@ from holo_cli.serve.batch import Batch
 from holo_cli.serve.fair_queue import FairQueue
 from holo_cli.serve.prefixes import Prefixes
 from holo_cli.serve.refusal import Refusal
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob
 
 MOST_GUESTS = 8  # calls that may wait for their turn between two steps
 T = TypeVar("T")
@@ -74,7 +74,7 @@ class Scheduler:
     def alive(self) -> bool:
         return self.thread.is_alive()
 
-    def submit(self, job: Job, served: Served) -> None:
+    def submit(self, job: GenerationJob, served: Served) -> None:
         """Queues a job's rows. Raises Refusal where they do not fit or the server stops."""
         with self._wake:
             if self.closing:
@@ -102,7 +102,7 @@ class Scheduler:
         seconds = len(self._queue) / 2 * self._per_row
         return max(1, min(LONGEST_WAIT, round(seconds)))
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: GenerationJob) -> None:
         """A job's rows leave."""
         job.cancel()
         with self._wake:
@@ -182,7 +182,7 @@ class Scheduler:
             if not alone:
                 return
 
-    def _next(self) -> tuple[Row, Served] | None:
+    def _next(self) -> tuple[BatchRow, Served] | None:
         with self._wake:
             if not len(self._queue) or self.running >= self.rows:
                 return None
@@ -196,7 +196,7 @@ class Scheduler:
             self._per_row += 0.1 * ((now - self._last) / count - self._per_row)
             self._last = now
 
-    def forget(self, job: Job) -> None:
+    def forget(self, job: GenerationJob) -> None:
         """Drops what is remembered of a job that is over."""
         with self._wake:
             self._of.pop(job.number, None)

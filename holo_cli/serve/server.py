@@ -20,13 +20,13 @@ from holo_cli.serve.app import make_app
 from holo_cli.serve.model_pool import ModelPool
 from holo_cli.serve.scheduler import Scheduler
 from holo_cli.serve.service import Service
-from holo_cli.serve.settings import LOOPBACK, Settings
+from holo_cli.serve.settings import LOOPBACK, ServeSettings
 
 BACKLOG = 2048  # connections that may wait to be accepted
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def check_address(settings: Settings) -> None:
+def check_address(settings: ServeSettings) -> None:
     """Raises UsageError for an address beyond this machine without a key."""
     if settings.host not in LOOPBACK and not settings.host.startswith("127.") and not settings.key:
         raise UsageError(
@@ -35,7 +35,7 @@ def check_address(settings: Settings) -> None:
         )
 
 
-def listen(settings: Settings) -> socket.socket:
+def listen(settings: ServeSettings) -> socket.socket:
     """The open port. Raises HoloError if it is in use or not to be had."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -51,7 +51,7 @@ def listen(settings: Settings) -> socket.socket:
     return listening
 
 
-def _unavailable(settings: Settings, error: OSError) -> HoloError:
+def _unavailable(settings: ServeSettings, error: OSError) -> HoloError:
     if error.errno == errno.EADDRINUSE:
         return HoloError(
             f"Port {settings.port} is in use.",
@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ServeSettings,
         checkpoints: Sequence[str | None],
         load: Callable[[Path], LoadedModel],
     ) -> None:

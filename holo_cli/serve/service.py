@@ -24,20 +24,20 @@ from holo_cli.serve.requests import (
     COMPLETION_TOKENS,
     ChatRequest,
     CompletionRequest,
-    Request,
+    GenerationRequest,
     parsed,
 )
-from holo_cli.serve.rows import Event, Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob, RowEvent
 from holo_cli.serve.scheduler import Scheduler, Served
-from holo_cli.serve.settings import Settings
+from holo_cli.serve.settings import ServeSettings
 
 
 @dataclass
 class Prepared:
     """A request that is queued, with what its answer needs and what is to be done at its end."""
 
-    request: Request
-    job: Job
+    request: GenerationRequest
+    job: GenerationJob
     answer: Answer
     waiting: Waiting
     prompts: int
@@ -47,7 +47,7 @@ class Prepared:
 class Service:
     """The handlers; `app.py` says which path leads to which."""
 
-    def __init__(self, settings: Settings, pool: ModelPool, scheduler: Scheduler) -> None:
+    def __init__(self, settings: ServeSettings, pool: ModelPool, scheduler: Scheduler) -> None:
         self.settings, self.pool, self.scheduler = settings, pool, scheduler
         self.metrics = Metrics()
 
@@ -99,7 +99,7 @@ class Service:
 
     def _completion(
         self, request: CompletionRequest, name: str, served: Served, waiting: Waiting
-    ) -> tuple[Job, Answer, int]:
+    ) -> tuple[GenerationJob, Answer, int]:
         loaded, prompts = served.loaded, request.prompts()
         job = self._job(request, served, waiting, COMPLETION_TOKENS)
         job.logprobs, job.echo = request.shown_logprobs(), bool(request.echo)
@@ -119,7 +119,7 @@ class Service:
 
     def _conversation(
         self, request: ChatRequest, name: str, served: Served, waiting: Waiting
-    ) -> tuple[Job, Answer, int]:
+    ) -> tuple[GenerationJob, Answer, int]:
         loaded = served.loaded
         job = self._job(request, served, waiting, CHAT_TOKENS)
         job.logprobs, job.keep = request.shown_logprobs(), served.prefixes.budget > 0
@@ -130,7 +130,9 @@ class Service:
         self._add_rows(job, [ids], request.choices)
         return job, ChatAnswer(name, loaded.tokenizer, job, [0] * len(job.rows)), 1
 
-    def _job(self, request: Request, served: Served, waiting: Waiting, tokens: int) -> Job:
+    def _job(
+        self, request: GenerationRequest, served: Served, waiting: Waiting, tokens: int
+    ) -> GenerationJob:
         asked = request.asked_tokens()
         if asked is not None and asked > self.settings.max_tokens:
             raise Refusal(
@@ -139,9 +141,9 @@ class Service:
                 param="max_tokens",
             )
         sampling = request.sampling(tokens)
-        return Job(served.loaded, sampling, waiting.emit, nothing_new=asked == 0)
+        return GenerationJob(served.loaded, sampling, waiting.emit, nothing_new=asked == 0)
 
-    def _add_rows(self, job: Job, prompts: list[list[int]], choices: int) -> None:
+    def _add_rows(self, job: GenerationJob, prompts: list[list[int]], choices: int) -> None:
         # each prompt's choices draw as those of `holo generate --num-samples` do
         for ids in prompts:
             given = {"num_samples": choices}
@@ -149,13 +151,13 @@ class Service:
             for choice in range(choices):
                 generator = None if generators is None else generators[choice]
                 stream = TextStream(job.loaded.tokenizer, job.sampling.stop)
-                job.rows.append(Row(job, len(job.rows), list(ids), generator, stream))
+                job.rows.append(BatchRow(job, len(job.rows), list(ids), generator, stream))
 
     async def _answer(
         self, http: HttpRequest, request: Any, prepare: Callable[..., Any]
     ) -> Response:
         name, served = await self.pool.acquire(request.model)
-        job: Job | None = None
+        job: GenerationJob | None = None
 
         def done() -> None:
             self.pool.release(name)
@@ -175,7 +177,7 @@ class Service:
             done()
             raise
         if request.stream:
-            return Stream(self._pieces(prepared), self, done)
+            return EventStream(self._pieces(prepared), self, done)
         try:
             return await self._whole(http, prepared)
         finally:
@@ -184,7 +186,7 @@ class Service:
     async def _whole(self, http: HttpRequest, prepared: Prepared) -> Response:
         """Waits for all rows, or for the client to leave."""
         job = prepared.job
-        found: list[list[Event]] = [[] for _ in job.rows]
+        found: list[list[RowEvent]] = [[] for _ in job.rows]
 
         async def collect() -> None:
             async for event in prepared.waiting.events(len(job.rows)):
@@ -238,7 +240,7 @@ class Service:
         return bytes(found)
 
 
-class Stream(StreamingResponse):
+class EventStream(StreamingResponse):
     """Server-sent events; `done` is called at the end, also where the client left."""
 
     def __init__(

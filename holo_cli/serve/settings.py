@@ -9,7 +9,7 @@ MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServeSettings:
     """`rows` texts of a model are written at once and `queue` more wait. `max_tokens` is the most
     that a request may ask for. `budget` bytes of weights (None: any), `prefix_bytes` of kept states
     for each model, `max_body` of a request. `grace`: seconds that running requests have after a

@@ -71,7 +71,7 @@ def _no_events(event: Event) -> None:
     pass
 
 
-def _no_save(kind: str, trainer: Trainer) -> None:
+def _no_save(kind: str, trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
     pass
 
 

@@ -36,7 +36,7 @@ def model_bytes(model: LanguageModel) -> int:
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
-def check_model(name: str, config: ModelConfig, device: torch.device | None = None) -> None:
+def check_capacity(name: str, config: ModelConfig, device: torch.device | None = None) -> None:
     """Raises UsageError for a model whose weights alone do not fit, or that no shapes can have."""
     device = device or torch.device("cpu")
     _check_width(config, device)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from torch import Tensor
+
 from holo_cli import registry
-from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, run_path, save
+from holo_cli.checkpoint import DataInfo, Header, Losses, run_path, save
 from holo_cli.checkpoint.header import Origin, SetInfo, StageRow
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.distributed import processes
-from holo_cli.training.state import Progress, training_tensors
-from holo_cli.training.trainer import Trainer
+from holo_cli.training.state import Progress
 
 Kind = Literal["best", "last", "weights"]
 
@@ -74,13 +75,10 @@ class CheckpointWriter:
             state=progress.to_dict() if kind == "last" else {},
         )
 
-    def save(self, kind: Kind, trainer: Trainer) -> Path:
+    def save(self, kind: Kind, progress: Progress, tensors: Mapping[str, Tensor]) -> Path:
         """Write one of the run's files; the path."""
-        tensors = model_tensors(trainer.model)
-        if kind == "last":
-            tensors |= training_tensors(trainer.model, trainer.optimizer, trainer.random)
         path = run_path(CHECKPOINTS, self.name, kind)
-        save(path, self.header(kind, trainer.progress), tensors)
+        save(path, self.header(kind, progress), tensors)
         if self.replaces:
             other = run_path(CHECKPOINTS, self.name, "last" if kind == "best" else "best")
             other.unlink(missing_ok=True)

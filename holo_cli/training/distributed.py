@@ -11,10 +11,17 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from holo_cli.errors import TrainingError, UsageError
+
+WAIT = 300  # seconds at the start; torch's own default is half an hour
+WAIT_VARIABLE = "HOLO_RENDEZVOUS_TIMEOUT"
+PATIENCE = timedelta(hours=2)  # of one exchange: the others wait while the first one evaluates
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,36 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rendezvous_timeout() -> float:
+    """Seconds that a process waits for the others at the start. Raises UsageError."""
+    given = os.environ.get(WAIT_VARIABLE, "")
+    try:
+        seconds = float(given or WAIT)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(
+            f"{WAIT_VARIABLE} is '{given}', which is no number of seconds.",
+            next_step=f"Use a number such as {WAIT}.",
+        )
+    return seconds
+
+
+def _join(backend: str) -> None:
+    """Make the process group. Raises TrainingError where the other processes do not come."""
+    seconds = rendezvous_timeout()
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except (dist.DistNetworkError, dist.DistStoreError, ConnectionError, TimeoutError) as error:
+        where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
+        raise TrainingError(
+            f"The other processes of this run did not meet at {where} within {seconds:g} s.",
+            next_step="Check that all were started with the same address and number of processes; "
+            f"{WAIT_VARIABLE}=SECONDS waits longer.",
+        ) from error
+
+
 @contextmanager
 def process_group(device: torch.device) -> Iterator[World]:
     """The world that torchrun's environment describes; a world of one without it."""
@@ -95,6 +132,6 @@ def process_group(device: torch.device) -> Iterator[World]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    _join("nccl" if device.type == "cuda" else "gloo")
     yield World(dist.get_rank(), size)
     dist.destroy_process_group()  # not after an error: it would wait for processes that are gone

@@ -1,4 +1,4 @@
-"""Resuming with another number of processes: the same rows in every step, divided anew.
+"""Resuming with another number of processes: the same rows in every step, divided among them.
 
 A step reads batch_size x grad_accum x processes rows, and that product is kept: 8 processes, then
 2, then 1 read the rows that one uninterrupted run reads, in the same steps. A batch never gets
@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from holo_cli.checkpoint import Header
 from holo_cli.config.resolve import Resolved
+from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import TrainBatches
 from holo_cli.errors import UsageError
 from holo_cli.names import quoted
@@ -51,13 +52,23 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
     return resolved.replace(changes, source=f"divided among {counted(now, 'process')}")
 
 
+def check_group(config: TrainingConfig, world: int) -> None:
+    """Raises UsageError where the processes cannot form groups of `training.shard_group`."""
+    size = config.shard_group
+    if config.shard and size and world % size:
+        raise UsageError(
+            f"training.shard_group ({size}) must divide the {world} processes of the run.",
+            next_step="Use the number of processes of one machine, or 0 for one group of all.",
+        )
+
+
 def redivide(
     progress: Progress, before: tuple[int, int], now: tuple[int, int], batches: TrainBatches
 ) -> bool:
     """Express the part of a step that is done in micro-steps of `now`; whether that was possible.
 
     `before` and `now`: (rows of a micro-step in all processes, micro-steps of a step). Where the
-    rows done are no whole number of micro-steps, the step begins anew: its rows are read again and
+    rows done are no whole number of micro-steps, the step starts over: its rows are read again and
     its gradients must be dropped.
     """
     done = progress.micro * before[0]

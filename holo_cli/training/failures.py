@@ -13,7 +13,9 @@ from holo_cli.training.state import Progress
 from holo_cli.wording import counted
 
 
-def diverged(progress: Progress, config: TrainingConfig, loss: float, norm: float) -> TrainingError:
+def divergence_error(
+    progress: Progress, config: TrainingConfig, loss: float, norm: float
+) -> TrainingError:
     """A loss or a gradient that is not a number, before it reached the weights."""
     kept = progress.history[-1]["step"] if progress.history else None
     where = (

@@ -1,6 +1,7 @@
-"""What a run leaves to look at: `runs/RUN/metrics.jsonl` and TensorBoard events.
+"""What a run leaves to look at: `runs/RUN/metrics.jsonl`, TensorBoard events, and with
+`training.tracker` a run in that tracker.
 
-Both are written from the same events that the command line shows. After a resume, rows of steps
+All are written from the same events that the command line shows. After a resume, rows of steps
 that were never saved are dropped, so the file reads as one uninterrupted run.
 """
 
@@ -19,6 +20,8 @@ from holo_cli.parsing import ParseError, parse_object, read_bytes
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+    from holo_cli.training.trackers import Tracker
 
 # event -> (key in the event, tag in TensorBoard)
 SCALARS = {
@@ -39,12 +42,15 @@ class MetricsLog:
     `layers` is its depth there: a growth at that very step may or may not have happened.
     """
 
-    def __init__(self, folder: Path, step: int = 0, layers: int = 0) -> None:
+    def __init__(
+        self, folder: Path, step: int = 0, layers: int = 0, tracker: Tracker | None = None
+    ) -> None:
         # imported here: TensorBoard takes a second that only training should pay
         from torch.utils.tensorboard import SummaryWriter
 
         self.path = folder / "metrics.jsonl"
         self._board_failed = False
+        self._tracker = tracker
         self._thread_hook = threading.excepthook
         with self._explained():
             self._open(folder, step, layers, SummaryWriter)
@@ -66,7 +72,7 @@ class MetricsLog:
         self._board = board(str(folder), purge_step=step + 1 if step else None)
 
     def write(self, event: dict[str, Any]) -> None:
-        """Append an event; scalars and sample texts also go to TensorBoard, by step."""
+        """Append an event; scalars and sample texts also go to TensorBoard and the tracker."""
         with self._explained():
             self._restore_folder()
             self._file.write(json.dumps(event, ensure_ascii=False) + "\n")
@@ -75,23 +81,21 @@ class MetricsLog:
             self._write_to_board(event)
         except OSError:  # the rows are what counts, and they are written
             self._board_failed = True
+        if self._tracker is not None:
+            texts = {"sample": event["sample"]} if event.get("sample") else {}
+            self._tracker.log(scalars(event) | texts, event.get("step", 0))
 
     def _write_to_board(self, event: dict[str, Any]) -> None:
         if self._board_failed:
             return
         step = event.get("step", 0)
-        for key, tag in SCALARS.get(event["event"], {}).items():
-            if event.get(key) is not None:
-                self._board.add_scalar(tag, event[key], step)
+        for tag, value in scalars(event).items():
+            self._board.add_scalar(tag, value, step)
         if event["event"] == "eval":
             # the same curve against tokens, which is what runs with other batches compare on
             self._board.add_scalar("val/loss_by_tokens", event["val_loss"], event["tokens"])
-            for name, value in event.get("measures", {}).items():
-                self._board.add_scalar(f"model/{name}", value, step)
             if event.get("sample"):
                 self._board.add_text("sample", event["sample"], step)
-        for name, value in event.get("aux", {}).items():
-            self._board.add_scalar(f"train/{name}", value, step)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -131,6 +135,17 @@ class MetricsLog:
         except OSError:
             self._board_failed = True
         threading.excepthook = self._thread_hook
+        if self._tracker is not None:
+            self._tracker.close()
+
+
+def scalars(event: dict[str, Any]) -> dict[str, float]:
+    """The numbers of an event to draw against its step, by tag."""
+    known = SCALARS.get(event["event"], {})
+    found = {tag: event[key] for key, tag in known.items() if event.get(key) is not None}
+    if event["event"] == "eval":
+        found |= {f"model/{name}": value for name, value in event.get("measures", {}).items()}
+    return found | {f"train/{name}": value for name, value in event.get("aux", {}).items()}
 
 
 def _kept(path: Path, step: int, layers: int) -> bytes:

@@ -10,7 +10,7 @@ makes it cheap for small models, and fused projections are split into their matr
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.sharded_tensors import is_sharded, part_of, whole_tensor
 
 # x <- a x + b (x x^T) x + c (x x^T)^2 x, tuned for the steepest slope at zero (Jordan et al. 2024)
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -80,20 +81,49 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _update(self, parameters: list[nn.Parameter], group: Mapping[str, Any]) -> None:
-        lr, momentum, decay = group["lr"], group["momentum"], group["weight_decay"]
+        momentum = group["momentum"]
         grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
         moments = [self.state[p][MOMENTUM] for p in parameters]
         torch._foreach_lerp_(moments, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, moments, momentum)
-        batch = torch.cat([_as_batch(u, p) for u, p in zip(nesterov, parameters, strict=True)])
-        updates = orthogonalise(batch, dtype=self.dtype).split([_splits(p) for p in parameters])
+        updates = _orthogonal(nesterov, parameters, self.dtype)
         for p, update in zip(parameters, updates, strict=True):
-            rows, columns = _matrix_shape(p)
-            if rows > columns:
-                update = update.mT
-            if decay:
-                p.mul_(1 - lr * decay)
-            p.add_(update.reshape(p.shape).to(p.dtype), alpha=-lr * _scale(p))
+            apply_update(p, p, update, group)
+
+
+def _orthogonal(
+    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], dtype: torch.dtype
+) -> list[Tensor]:
+    """Updates, shaped like their parameters, whose matrices have one shape up to transposition."""
+    batch = torch.cat([_as_batch(u, p) for u, p in zip(matrices, parameters, strict=True)])
+    parts = orthogonalise(batch, dtype=dtype).split([_splits(p) for p in parameters])
+    found = []
+    for p, update in zip(parameters, parts, strict=True):
+        rows, columns = _matrix_shape(p)
+        found.append((update.mT if rows > columns else update).reshape(p.shape))
+    return found
+
+
+def orthogonal_updates(
+    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], dtype: torch.dtype
+) -> list[Tensor]:
+    """The same for matrices of any shapes, which are those of their parameters."""
+    place = {id(p): n for n, p in enumerate(parameters)}
+    found: dict[int, Tensor] = {}
+    for same in _by_shape(parameters):
+        numbers = [place[id(p)] for p in same]
+        done = _orthogonal([matrices[n] for n in numbers], same, dtype)
+        found |= dict(zip(numbers, done, strict=True))
+    return [found[n] for n in range(len(parameters))]
+
+
+def apply_update(p: nn.Parameter, held: Tensor, update: Tensor, group: Mapping[str, Any]) -> None:
+    """Decay and Muon's update of a parameter, in place in `held`: it, or the rows of it that this
+    process has."""
+    lr, decay = group["lr"], group["weight_decay"]
+    if decay:
+        held.mul_(1 - lr * decay)
+    held.add_(update.to(held.dtype), alpha=-lr * _scale(p))
 
 
 def _splits(p: nn.Parameter) -> int:
@@ -127,6 +157,14 @@ def _as_batch(update: Tensor, p: nn.Parameter) -> Tensor:
     return batch.mT if batch.shape[1] > batch.shape[2] else batch
 
 
+def _muon_for(p: nn.Parameter) -> type[Muon]:
+    if not is_sharded(p):
+        return Muon
+    from holo_cli.training.sharded_muon import ShardedMuon
+
+    return ShardedMuon
+
+
 class Optimizer:
     """The optimizer of a run: Muon and AdamW, or AdamW alone, as the config says.
 
@@ -142,9 +180,9 @@ class Optimizer:
         decayed = {n: p for n, p in rest.items() if config.optimizer == "adamw" and p.ndim >= 2}
         kept = {n: p for n, p in rest.items() if n not in decayed}
         groups = [
-            {"params": list(named.items()), "weight_decay": decay}
+            {"params": same, "weight_decay": decay}
             for named, decay in ((decayed, config.weight_decay), (kept, 0.0))
-            if named
+            for same in _apart(named)
         ]
         self.adam = torch.optim.AdamW(
             groups,
@@ -155,7 +193,8 @@ class Optimizer:
         self.parts: dict[str, torch.optim.Optimizer] = {"adam": self.adam}
         if matrices:
             dtype = torch.bfloat16 if fast_bf16 else torch.float32
-            muon = Muon(matrices.items(), config.lr, config.momentum, config.weight_decay, dtype)
+            kind = _muon_for(next(iter(matrices.values())))
+            muon = kind(matrices.items(), config.lr, config.momentum, config.weight_decay, dtype)
             self.parts = {"muon": muon, "adam": self.adam}
         for part in self.parts.values():
             for group in part.param_groups:
@@ -217,7 +256,8 @@ class Optimizer:
         not fit RuntimeError; the checkpoint reader turns both into one sentence."""
         for entry, p, part in self._entries():
             if isinstance(part, Muon):
-                part.state[p][MOMENTUM].copy_(tensors[f"{entry}/{MOMENTUM}"])
+                moment = part.state[p][MOMENTUM]
+                moment.copy_(part_of(tensors[f"{entry}/{MOMENTUM}"], moment))
                 continue
             found = {k: tensors[f"{entry}/{k}"] for k in ADAM_STATE if f"{entry}/{k}" in tensors}
             if any(t.shape != p.shape for key, t in found.items() if key != "step"):
@@ -226,15 +266,32 @@ class Optimizer:
                 raise RuntimeError(f"a part of the moments of {entry} is missing")
             if found:
                 part.state[p] = {
-                    key: t.to(p.device, torch.float32 if key == "step" else p.dtype).clone()
+                    key: t.to(p.device, torch.float32).clone()
+                    if key == "step"
+                    else part_of(t, p).clone()
                     for key, t in found.items()
                 }
+
+
+def _apart(named: Mapping[str, nn.Parameter]) -> list[list[tuple[str, nn.Parameter]]]:
+    """Named parameters without those that are not sharded among sharded ones, and these: one update
+    takes no mixture."""
+    parts = [[(n, p) for n, p in named.items() if is_sharded(p) == kind] for kind in (False, True)]
+    return [part for part in parts if part]
 
 
 def clip_grad_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Norm of all gradients together, a scalar; above `limit` (0: off) they are scaled down."""
     with_grad = [p for p in parameters if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in with_grad if p.grad is not None])
+    kinds: dict[bool, list[nn.Parameter]] = {}
+    for p in with_grad:  # sharded ones, and those that every process holds whole
+        kinds.setdefault(is_sharded(p), []).append(p)
+    norms = [
+        whole_tensor(torch.nn.utils.get_total_norm([p.grad for p in same if p.grad is not None]))
+        for same in kinds.values()
+    ]
+    norm = norms[0] if len(norms) == 1 else torch.nn.utils.get_total_norm(norms)
     if limit > 0:
-        torch.nn.utils.clip_grads_with_norm_(with_grad, limit, norm)
+        for same in kinds.values():
+            torch.nn.utils.clip_grads_with_norm_(same, limit, norm)
     return norm

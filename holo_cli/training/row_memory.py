@@ -10,6 +10,7 @@ machine, version of torch and state of the code.
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def row_bytes(
     dtype = pick_dtype(resolved.training.dtype, device)
     checkpointed = resolved.training.grad_checkpoint
     key = row_key(resolved.model_name, config, dtype, checkpointed)
-    if device.type == "cpu" and not measure and (found := table().get(key)):
+    if device.type == "cpu" and not measure and (found := stored_figures().get(key)):
         return found
     name = _machine_key(resolved.model_name, key, device)
     known = None if measure else remembered(name)
@@ -75,13 +76,16 @@ def row_bytes(
 def row_key(name: str, config: ModelConfig, dtype: torch.dtype, checkpointed: bool) -> str:
     """What the bytes of a row depend on. The vocabulary is not among it: the head and the loss are
     counted apart, and the embedding keeps token ids alone."""
-    shown = config.model_copy(update={"vocab_size": 0}).model_dump_json()
+    values = config.model_copy(update={"vocab_size": 0}).model_dump(mode="json")
+    # without what a config that lacks the key stands for, so that a new key makes no figure old
+    told = {key: value for key, value in values.items() if value != config.before(key)}
+    shown = json.dumps(told, sort_keys=True)
     text = f"{name} {shown} {dtype} {checkpointed}"
     return f"{name}/{hashlib.sha256(text.encode('utf-8')).hexdigest()[:16]}"
 
 
 @cache
-def table() -> dict[str, int]:
+def stored_figures() -> dict[str, int]:
     """The stored figures by `row_key`."""
     stored: dict[str, Any] = read_json(TABLE)
     return {key: int(value) for key, value in stored["bytes"].items()}

@@ -24,7 +24,7 @@ from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.capacity import check_run
 from holo_cli.training.distributed import processes
-from holo_cli.training.elastic import divided, redivide, stored_processes
+from holo_cli.training.elastic import check_group, divided, redivide, stored_processes
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
@@ -68,6 +68,7 @@ def train(
         {f"model.{key}": value for key, value in from_tokenizer.items()}, source="the tokenizer"
     )
     check_run(resolved, force=force_memory)
+    check_group(resolved.training, processes())
     _check_fits(resolved, data)
     check_stop_at(stop_at, 0, resolved.training.steps)
     device = pick_device(resolved.training.device)
@@ -116,6 +117,7 @@ def resume(
     stored = resolved
     if not changes.keys() & {"training.batch_size", "training.grad_accum"}:
         resolved = divided(resolved, header.run, before, now)
+    check_group(resolved.training, now)
     check_run(resolved, force=force_memory)
     data = open_data(resolved.data)
     if not data.matches_fingerprint(header.data.fingerprint):

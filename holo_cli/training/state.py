@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from holo_cli.checkpoint.header import Count, Header, Name, StageRow, complaint
 from holo_cli.errors import CheckpointError
 from holo_cli.training.optim import Optimizer
+from holo_cli.training.sharded_tensors import part_of
 
 
 @dataclass
@@ -154,7 +155,7 @@ def restore_training_state(
     try:
         optimizer.load_state_tensors(part("optimizer/"))
         for name, p in model.named_parameters():
-            p.grad = grads[name].to(p.device, p.dtype).clone() if name in grads else None
+            p.grad = part_of(grads[name], p).clone() if name in grads else None
         known = _random("cpu", rank) in tensors
         mine = rank if known else 0
         torch.set_rng_state(tensors[_random("cpu", mine)])

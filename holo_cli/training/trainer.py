@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from holo_cli.checkpoint import model_tensors
+from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.config.model_schema import Stage
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE, TrainBatches, shorten
@@ -27,26 +29,32 @@ from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
 from holo_cli.training.evaluate import calibrate, evaluate_sets, model_measures
-from holo_cli.training.failures import diverged, out_of_memory
+from holo_cli.training.failures import divergence_error, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
 from holo_cli.training.loss import cross_entropy, penalized_loss
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.precision import autocast
 from holo_cli.training.schedule import context_at, lr_multiplier
-from holo_cli.training.state import Progress, rng_states
+from holo_cli.training.sharded_tensors import gathered, whole_tensor
+from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from holo_cli.training.sharding import Shards
 
 EARLY_SAMPLE = 20.0  # seconds of training after which a first sample is due, evaluated or not
 
 Event = dict[str, Any]
-Events = Callable[[Event], None]
+Events = Callable[[dict[str, Any]], None]
 
 
 class Saver(Protocol):
     """Writes the run's checkpoints: `best` weights, or `last` with the whole state."""
 
-    def __call__(self, kind: Literal["best", "last"], trainer: Trainer) -> None: ...
+    def __call__(
+        self, kind: Literal["best", "last"], trainer: Trainer, tensors: dict[str, Tensor]
+    ) -> None: ...
 
 
 class Trainer:
@@ -88,6 +96,8 @@ class Trainer:
         self.saved = progress.step or None  # the step of the last complete save
         self._sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
+        self.shards: Shards | None = None
+        self._fraction = 1.0  # of the schedule, as the model was last told
         self._logged_at = (progress.train_seconds, progress.tokens)
         self._set_model(model, optimizer)
 
@@ -101,6 +111,25 @@ class Trainer:
         self.parameters = list(model.parameters())
         self.hidden: Forward = model.hidden
 
+    def shard(self) -> None:
+        """Spread the model over the processes of `world`, before anything of its state is loaded.
+
+        All processes must call this together.
+        """
+        from holo_cli.training.sharding import Shards
+
+        self.shards = Shards(self.model, self.config, self.dtype, self.world)
+        model = self.shards.model
+        self._set_model(model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16))
+
+    def share(self, parts: dict[str, int]) -> dict[str, int]:
+        """Bytes of memory by part, of the whole model -> of one process."""
+        return parts if self.shards is None else self.shards.share(parts)
+
+    @property
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters)
+
     # -- the whole run ----------------------------------------------------------------------------
 
     def run(self) -> str:
@@ -111,7 +140,7 @@ class Trainer:
         try:
             while progress.step < config.steps:
                 if not self.step():
-                    self._save("last")
+                    self._save_last()
                     return self.stop.reason
                 ended = self._after_step()
                 if ended:
@@ -120,7 +149,7 @@ class Trainer:
             if is_out_of_memory(error):
                 raise out_of_memory(progress, config, self.context) from error
             raise
-        self._save("last")
+        self._save_last()
         return "steps"
 
     def _after_step(self) -> str:
@@ -139,20 +168,20 @@ class Trainer:
             if config.target_loss and (progress.val_loss or math.inf) <= config.target_loss:
                 ended = "target-loss"
             if not last:  # the last step is saved once, by `run`
-                self._save("last")
+                self._save_last()
         elif config.save_every and step % config.save_every == 0:
-            self._save("last")
+            self._save_last()
         if not self._sampled and progress.train_seconds >= EARLY_SAMPLE:
             self._early_sample()
         if not ended and step == self.stop_at and not last:
-            self._save("last")
+            self._save_last()
             ended = "stop-at"
         return ended
 
     # -- the model that is trained ----------------------------------------------------------------
 
     def _compile(self) -> None:
-        if not self.config.compile:
+        if not self.config.compile or self.shards is not None:  # its blocks are compiled
             return
         self.hidden, problem = compile_hidden(self.model)
         if problem:
@@ -170,17 +199,34 @@ class Trainer:
         due = layers_due(self.stages, progress.step, self.config.steps)
         if progress.micro or due <= model.config.layers:
             return
-        before = self._sample_loss()
-        self._set_model(*grow(model, self.optimizer, due, self.config.weights_seed))
-        after = self._sample_loss()
+        model, optimizer = self._whole_state()
+        before = self._sample_loss(model)
+        self._set_model(*grow(model, optimizer, due, self.config.weights_seed))
+        after = self._sample_loss(self.model)
+        figures = memory_figures(self.model, self.config, self.dtype)
+        if self.shards is not None:
+            state = self.optimizer.state_tensors()
+            self.shard()
+            self.optimizer.load_state_tensors(state)
         self._compile()
         losses = {} if self.data is None else {"loss_before": before, "loss_after": after}
-        self._begin_stage(losses | memory_figures(self.model, self.config, self.dtype))
+        self._begin_stage(losses | figures)
 
-    def _sample_loss(self) -> float:
+    def _whole_state(self) -> tuple[LanguageModel, Optimizer]:
+        """Model and optimizer as one process has them, in every process."""
+        if self.shards is None:
+            return self.model, self.optimizer
+        model = self.shards.whole(everywhere=True)
+        assert model is not None
+        state = {name: whole_tensor(t) for name, t in self.optimizer.state_tensors().items()}
+        optimizer = type(self.optimizer)(model, self.config, self.optimizer.fast_bf16)
+        optimizer.load_state_tensors(state)
+        return model, optimizer
+
+    def _sample_loss(self, model: LanguageModel) -> float:
         if self.data is None or not self.world.is_main:
             return 0.0
-        return sample_loss(self.model, self.data, self.dtype)
+        return sample_loss(model, self.data, self.dtype)
 
     def _begin_stage(self, more: Event) -> None:
         """Record the stage that begins now; `more` goes into the event alone."""
@@ -208,7 +254,8 @@ class Trainer:
         progress, config = self.progress, self.config
         self._grow()
         fraction = progress.step / config.steps
-        self.model.on_progress(fraction if self.fixed_progress is None else self.fixed_progress)
+        self._fraction = fraction if self.fixed_progress is None else self.fixed_progress
+        self.model.on_progress(self._fraction)
         while progress.micro < config.grad_accum:
             if self.world.any(bool(self.stop)):
                 self.stop.ask("signal")
@@ -220,7 +267,7 @@ class Trainer:
         loss = self._all_reduce()
         norm = clip_grad_norm(self.parameters, config.clip).item()
         if not (math.isfinite(norm) and math.isfinite(loss)):
-            raise diverged(progress, config, loss, norm)
+            raise divergence_error(progress, config, loss, norm)
         self.optimizer.set_lr(lr_multiplier(progress.step, config))
         self.optimizer.step()
         for p in self.parameters:
@@ -237,9 +284,11 @@ class Trainer:
     def _all_reduce(self) -> float:
         """All-reduce (mean) the accumulated gradients and loss; returns the loss."""
         if self.world.size > 1:
-            for p in self.parameters:  # unused in one process, maybe used in another
+            # the gradients of sharded parameters are averaged by each backward pass
+            parameters = self.parameters if self.shards is None else self.shards.numbers
+            for p in parameters:  # unused in one process, maybe used in another
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-            self.world.average([p.grad for p in self.parameters if p.grad is not None])
+            self.world.average([p.grad for p in parameters if p.grad is not None])
         self.progress.step_loss = self.world.mean(self.progress.step_loss)
         return self.progress.step_loss
 
@@ -331,6 +380,8 @@ class Trainer:
         soon = left * progress.train_seconds / progress.step < EARLY_SAMPLE
         if soon or not (self.sample and config.sample_tokens and self.world.is_main):
             return
+        if self.shards is not None:  # a whole model takes all processes, whose clocks differ
+            return
         started = time.perf_counter()
         text = self.sample(self.model)
         self.model.train()
@@ -341,25 +392,34 @@ class Trainer:
 
     def evaluate(self) -> None:
         """Loss on the whole validation set, a sample text, and a checkpoint if it is the best."""
+        model: LanguageModel | None = self.model
+        if self.shards is not None:
+            model = self.shards.whole()
+            if model is not None:
+                model.on_progress(self._fraction)
+        # only the first process evaluates; the others wait for the result
+        if model is not None and self.world.is_main:
+            self._evaluate(model)
+        self.progress.val_loss = self.world.broadcast(self.progress.val_loss)
+        if self.shards is not None:
+            self.shards.take_buffers(model)
+
+    def _evaluate(self, model: LanguageModel) -> None:
         progress = self.progress
-        if not self.world.is_main:
-            # only the first process evaluates; the others wait for the result
-            progress.val_loss = self.world.broadcast(None)
-            return
         self._sampled = True
         started = time.perf_counter()
-        calibrate(self.model, self._text, self.dtype)
+        calibrate(model, self._text, self.dtype)
         rows = self.config.eval_batch_size
-        result, by_set = evaluate_sets(self.model, self._text, self.dtype, rows=rows)
+        result, by_set = evaluate_sets(model, self._text, self.dtype, rows=rows)
         if not math.isfinite(result.loss):
-            raise diverged(progress, self.config, result.loss, math.nan)
+            raise divergence_error(progress, self.config, result.loss, math.nan)
         best = progress.best_val is None or result.loss < progress.best_val
         progress.val_loss, progress.bpb = result.loss, result.bpb
         if best:
             progress.best_val, progress.best_step = result.loss, progress.step
-        measures = model_measures(self.model, self._text, self.dtype) | result.measures
-        text = self.sample(self.model) if self.sample and self.config.sample_tokens else ""
-        self.model.train()
+        measures = model_measures(model, self._text, self.dtype) | result.measures
+        text = self.sample(model) if self.sample and self.config.sample_tokens else ""
+        model.train()
         seconds = time.perf_counter() - started
         progress.eval_seconds += seconds
         row: dict[str, Any] = {
@@ -388,20 +448,24 @@ class Trainer:
             | ({"sample": text} if text else {})
         )
         if best:
-            self._save("best")
-        self.world.broadcast(progress.val_loss)
+            self.save("best", self, model_tensors(model))
 
-    def _save(self, kind: Literal["best", "last"]) -> None:
-        """Write from the first process. For `last`, all processes contribute their state."""
-        if kind == "last":
-            if self.progress.micro:
-                self._all_reduce()
-            self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
+    def _save_last(self) -> None:
+        """Write everything from the first process; all processes contribute their state."""
+        if self.progress.micro:
+            self._all_reduce()
+        mean = self.world.mean
+        self.progress.aux = {name: mean(v) for name, v in sorted(self.progress.aux.items())}
+        self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
+        tensors = model_tensors(self.model)
+        tensors |= training_tensors(self.model, self.optimizer, self.random)
+        if self.shards is not None:
+            same = {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.shards.tied}
+            tensors = gathered(tensors, same, keep=self.world.is_main)
         if self.world.is_main:
-            self.save(kind, self)
-        if kind == "last":
-            self.world.barrier()
-            self.saved = self.progress.step
+            self.save("last", self, tensors)
+        self.world.barrier()
+        self.saved = self.progress.step
 
     def warn(self, message: str) -> None:
         self.events({"event": "warning", "step": self.progress.step, "message": message})

@@ -37,6 +37,7 @@ from holo_cli.training.memory_estimate import (
 from holo_cli.training.metrics import MetricsLog
 from holo_cli.training.state import Progress, restore_training_state
 from holo_cli.training.stopping import StopRequest
+from holo_cli.training.trackers import Tracker
 from holo_cli.training.trainer import Event, Events, Trainer
 
 # generates sample text with the model in training: (model, tokenizer, header, tokens) -> text
@@ -122,6 +123,9 @@ class TrainingRun:
             # Until here there is nothing to save, and a signal ends the process at once: measuring
             # a large model takes a while.
             needed = memory_parts(trainer.model, self.config, trainer.dtype)
+            if self.config.shard and self.world.size > 1:
+                trainer.shard()
+            needed, whole = trainer.share(needed), needed
             check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             # before the rest: it is left last, and torchrun ends the processes of a lost one by
             # SIGTERM, which must not come before this one's message
@@ -129,13 +133,16 @@ class TrainingRun:
             if self.world.is_main:
                 stack.enter_context(RunLock(CHECKPOINTS, self.name))
                 layers = trainer.model.config.layers
-                self.log = MetricsLog(RUNS / self.name, progress.step, layers)
+                tracker = self._tracker()
+                self.log = MetricsLog(RUNS / self.name, progress.step, layers, tracker)
                 stack.callback(self.log.close)
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
-            self._start(needed)
+            self._start(needed, whole)
             if caution := trainer.model.config.caution():
                 trainer.warn(caution)
+            if self.config.shard and self.world.size == 1:
+                trainer.warn("training.shard has no effect in one process: start it with torchrun.")
             for note in self._notes:
                 trainer.warn(note)
             if tensors is not None:
@@ -146,6 +153,20 @@ class TrainingRun:
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def _tracker(self) -> Tracker | None:
+        config = self.config
+        if config.tracker == "none":
+            return None
+        return Tracker(
+            config.tracker,
+            config.tracker_project,
+            self.name,
+            RUNS / self.name,
+            self.resolved.values() | {"model": self.resolved.model_name, "data": self.data.name},
+            resumed=self.progress.step > 0,
+            warn=self.trainer.warn,
+        )
 
     def note(self, message: str) -> None:
         """A warning that is given once the run has started."""
@@ -159,7 +180,8 @@ class TrainingRun:
                 self.log.write(event)
             self.emit(event)
 
-    def _start(self, parts: dict[str, int]) -> None:
+    def _start(self, parts: dict[str, int], whole: dict[str, int]) -> None:
+        """`parts` of this process's memory, and those of the whole model."""
         trainer, config = self.trainer, self.config
         needed, free = sum(parts.values()), available_bytes(trainer.model.device)
         growth: Event = {}
@@ -173,7 +195,7 @@ class TrainingRun:
                     for stage in trainer.stages
                 ],
                 "full_memory_bytes": sum(
-                    at_full_depth(parts, trainer.model, full, config).values()
+                    trainer.share(at_full_depth(whole, trainer.model, full, config)).values()
                 ),
             }
         filled, expected = trainer.batches.filled, self.expected_seconds
@@ -186,7 +208,7 @@ class TrainingRun:
                 "preset": self.resolved.preset,
                 "recipe": self.resolved.recipe,
                 "data": self.data.name,
-                "parameters": trainer.model.describe().parameters,
+                "parameters": trainer.parameter_count,
                 "step": self.progress.step,
                 "steps": config.steps,
                 "tokens_per_step": windows * trainer.context,
@@ -243,14 +265,14 @@ class TrainingRun:
             "eval_seconds": round(progress.eval_seconds, 3),
             "tokens_per_second": round(progress.tokens / seconds, 1),
             "peak_rss_bytes": peak_rss_bytes(),
-            "parameters": self.trainer.model.describe().parameters,
+            "parameters": self.trainer.parameter_count,
             "stopped_by": reason,
         }
 
     # -- called by the trainer --------------------------------------------------------------------
 
-    def _save(self, kind: Kind, trainer: Trainer) -> None:
-        path = self.writer.save(kind, trainer)
+    def _save(self, kind: Kind, trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
+        path = self.writer.save(kind, trainer.progress, tensors)
         step = self.progress.step
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
 

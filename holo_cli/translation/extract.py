@@ -24,9 +24,10 @@ PACKAGE = Path(holo_cli.__file__).parent
 # Functions and methods whose string arguments a user reads, by the last part of their name.
 SINKS = {
     "Option", "Argument", "Typer",  # help texts
-    "NotText", "Report", "Stopped",
+    "NotText", "NotImportable", "ErrorReport", "Report", "RemovedKey", "Stopped",
     "note", "warn", "end", "heading", "say", "notice", "sentences", "facts", "table",
-    "Section", "Page", "Table", "Picture", "Command", "Column", "translate",
+    "markdown_table",
+    "Section", "Page", "Table", "Picture", "ChatCommand", "Column", "translate",
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
 SOURCE = {"description", "size"}  # keywords of a source of text

@@ -34,7 +34,7 @@ BLANKS = {"\n": "⏎", "\t": "⇥"}
 
 
 @dataclass(frozen=True)
-class Group:
+class TokenGroup:
     """The fewest tokens in a row that make whole characters: nearly always one."""
 
     text: str
@@ -47,7 +47,7 @@ class Reading:
     """What the model was given."""
 
     ids: list[int]
-    groups: list[Group]
+    groups: list[TokenGroup]
     languages: list[str]  # per token: "en", "ko", ..., "" where unknown, SPECIAL for specials
     whole: int  # tokens of the whole text; more than len(ids) where it was cut
     unknown: list[str]  # characters of the text that the tokenizer cannot write
@@ -119,7 +119,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     special = set(tokenizer.specials.values())
     return Reading(
         ids=ids,
-        groups=grouped(tokenizer, ids),
+        groups=token_groups(tokenizer, ids),
         languages=token_languages(
             [tokenizer.token_bytes(i) for i in ids], [i in special for i in ids], known
         ),
@@ -128,34 +128,34 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
     )
 
 
-def grouped(tokenizer: Tokenizer, ids: Iterable[int]) -> list[Group]:
+def token_groups(tokenizer: Tokenizer, ids: Iterable[int]) -> list[TokenGroup]:
     """Tokens gathered until they are whole characters; what was cut off at the end stays bytes."""
     special = set(tokenizer.specials.values())
-    groups: list[Group] = []
+    groups: list[TokenGroup] = []
     waiting: list[int] = []
 
     def leave() -> None:
-        groups.extend(Group(piece, [piece]) for piece in tokenizer.pieces(waiting))
+        groups.extend(TokenGroup(piece, [piece]) for piece in tokenizer.pieces(waiting))
         waiting.clear()
 
     for i in ids:
         if i in special:
             leave()
             name = tokenizer.pieces([i])[0]
-            groups.append(Group(name, [name], special=True))
+            groups.append(TokenGroup(name, [name], special=True))
             continue
         waiting.append(i)
         try:
             text = b"".join(map(tokenizer.token_bytes, waiting)).decode("utf-8")
         except UnicodeDecodeError:
             continue
-        groups.append(Group(text, tokenizer.pieces(waiting)))
+        groups.append(TokenGroup(text, tokenizer.pieces(waiting)))
         waiting.clear()
     leave()
     return groups
 
 
-def _labels(group: Group) -> list[str]:
+def _labels(group: TokenGroup) -> list[str]:
     text = group.text.strip() or next((BLANKS[c] for c in group.text if c in BLANKS), "␣")
     count = len(group.pieces)
     return [text] if count == 1 else [f"{text} {k}/{count}" for k in range(1, count + 1)]

@@ -27,7 +27,7 @@ SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
 
 
 @dataclass(frozen=True)
-class Run:
+class RunCurves:
     """The rows of a run's log that are drawn, each with "step", "tokens" and "seconds"."""
 
     name: str
@@ -46,7 +46,7 @@ class Run:
         return ", ".join(part for part in (what, data, f"step {step:,}", loss) if part)
 
 
-def read_run(name: str, root: Path = RUNS) -> Run:
+def read_run(name: str, root: Path = RUNS) -> RunCurves:
     """Read a run's log. Raises DataError for a run without one, or a log that is damaged."""
     path = existing(root / check_run_name(name)) / LOG
     try:
@@ -59,7 +59,7 @@ def read_run(name: str, root: Path = RUNS) -> Run:
         ) from error
     except ParseError as error:
         raise DataError(f"The log {path.as_posix()} cannot be read: it is {error}.") from error
-    run = Run(name, [], [])
+    run = RunCurves(name, [], [])
     # a last line without an end is being written, or was cut off by a crash
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -89,7 +89,7 @@ def _row(event: dict[str, Any], seconds: float) -> dict[str, Any]:
     return event | against | {"seconds": round(float(seconds), 1)}
 
 
-def training_sections(runs: Sequence[Run]) -> list[Section]:
+def training_sections(runs: Sequence[RunCurves]) -> list[Section]:
     """Loss, bits per byte and every measure that models logged, then the samples."""
     losses = _picture(
         "Loss",
@@ -117,13 +117,13 @@ class _Curve:
     style: dict[str, Any]
 
 
-def _losses(i: int, run: Run) -> list[_Curve]:
+def _losses(i: int, run: RunCurves) -> list[_Curve]:
     thin = {"mode": "lines", "line": {"width": 1, "dash": DASHES[i % len(DASHES)]}, "opacity": 0.6}
     train = _Curve(f"{run.name}, training", _values(run.train, "loss"), {**thin, "tint": i})
     return [train, _marked(i, run, "val_loss", f"{run.name}, validation")]
 
 
-def _marked(i: int, run: Run, key: str, name: str) -> _Curve:
+def _marked(i: int, run: RunCurves, key: str, name: str) -> _Curve:
     style = {
         "mode": "lines+markers",
         "line": {"width": 2.5, "dash": DASHES[i % len(DASHES)]},
@@ -157,9 +157,10 @@ def _measured(by_layer: dict[str, str]) -> str:
     return f"Logged by the model at each evaluation{lines}."
 
 
-def _measure(by_layer: dict[str, str], runs: Sequence[Run]) -> list[_Curve]:
+def _measure(by_layer: dict[str, str], runs: Sequence[RunCurves]) -> list[_Curve]:
     flat = [
-        Run(run.name, [], [{**e, **e.get("measures", {})} for e in run.evaluations]) for run in runs
+        RunCurves(run.name, [], [{**e, **e.get("measures", {})} for e in run.evaluations])
+        for run in runs
     ]
     curves = []
     for i, run in enumerate(flat):
@@ -221,7 +222,7 @@ def _sample(row: dict[str, Any]) -> str:
     return str(row.get("sample") or "")
 
 
-def _samples(run: Run) -> Section:
+def _samples(run: RunCurves) -> Section:
     rows = thinned([row for row in run.evaluations if _sample(row)], MOST_SAMPLES)
     note = "Text sampled at evaluations, always with the same random seed."
     table = Table(

@@ -12,7 +12,16 @@ import pytest
 import torch
 
 from benchmarks import curvature
-from benchmarks.curvature import Key, best_rate, draw, make_model, missing, run, stored, summary
+from benchmarks.curvature import (
+    RunKey,
+    best_rate,
+    draw,
+    make_model,
+    run,
+    runs_to_do,
+    stored,
+    summary,
+)
 
 
 def test_the_floor_of_the_tree_is_that_of_all_its_values_enumerated(
@@ -75,7 +84,7 @@ def test_a_run_has_a_row_and_learns() -> None:
     json.dumps(row)
 
 
-def made(key: Key) -> dict[str, Any]:
+def made(key: RunKey) -> dict[str, Any]:
     """A row whose loss is least at rate 2; curved is worse by 0.1, and 0.01 more each seed."""
     _, kernel, _, rate, seed = key
     worse = 0.1 + 0.01 * seed if kernel == "lorentz" else 0.0
@@ -86,8 +95,8 @@ def made(key: Key) -> dict[str, Any]:
 
 def test_a_stopped_study_continues_and_uses_the_best_rate(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
-    done: dict[Key, dict[str, Any]] = {}
-    while (key := next(missing(done, ["tree"], [2], 3), None)) is not None:
+    done: dict[RunKey, dict[str, Any]] = {}
+    while (key := next(runs_to_do(done, ["tree"], [2], 3), None)) is not None:
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(made(key)) + "\n")
         done = stored(out)

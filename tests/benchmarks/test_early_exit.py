@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import early_exit
-from benchmarks.early_exit import decoded, halves, measure
+from benchmarks.early_exit import decoded, measure, split_in_half
 from holo_cli.errors import DataError
 from holo_cli.inference.generation.early_exit import NEVER
 from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -86,10 +86,10 @@ def test_the_loss_is_on_text_that_the_threshold_was_not_chosen_on(
 
 def test_halves_of_several_shards() -> None:
     shards = [np.arange(3), np.arange(3, 4), np.arange(4, 9)]
-    first, second = halves(shards)
+    first, second = split_in_half(shards)
     assert [s.tolist() for s in first] == [[0, 1, 2], [3]]
     assert [s.tolist() for s in second] == [[4, 5, 6, 7, 8]]
-    first, second = halves([np.arange(5)])
+    first, second = split_in_half([np.arange(5)])
     assert ([s.tolist() for s in first], [s.tolist() for s in second]) == ([[0, 1]], [[2, 3, 4]])
     with pytest.raises(DataError, match="too short"):
-        halves([np.arange(1)])
+        split_in_half([np.arange(1)])

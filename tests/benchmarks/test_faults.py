@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.faults import mutate, report
-from benchmarks.faults.rows import OtherRunError, Rows
+from benchmarks.faults.rows import CaseRows, OtherRunError
 
 if sys.platform == "win32":
     pytest.skip("the bench forks its commands", allow_module_level=True)
@@ -89,16 +89,16 @@ def test_a_terminal_may_get_colours_but_no_commands() -> None:
 
 def test_rows_resume_and_are_never_mixed(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    Rows(path, {"seed": 0}).add({"case": "kill-1", "fault": ""})
+    CaseRows(path, {"seed": 0}).add({"case": "kill-1", "fault": ""})
     with path.open("a") as file:
         file.write('{"case": "kill-2", "fa')  # the process was killed here
-    again = Rows(path, {"seed": 0})
+    again = CaseRows(path, {"seed": 0})
     assert "kill-1" in again
     assert "kill-2" not in again
     again.add({"case": "kill-2", "fault": ""})
-    assert len(Rows.read(path)) == 2
+    assert len(CaseRows.read(path)) == 2
     with pytest.raises(OtherRunError):
-        Rows(path, {"seed": 1})
+        CaseRows(path, {"seed": 1})
 
 
 def test_the_report_lists_every_fault() -> None:
@@ -127,5 +127,5 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Exceptions\n\nNone." in ran.stdout
-    kinds = [report.kind_of(row["case"]) for row in Rows.read(out)]
+    kinds = [report.campaign_of(row["case"]) for row in CaseRows.read(out)]
     assert set(kinds) == {"kill", "prepare", "scenario", "mutation"}

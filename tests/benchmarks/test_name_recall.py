@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from benchmarks.name_recall import ASK, TELL, Task, make_model, measure, train, without
+from benchmarks.name_recall import (
+    ASK,
+    TELL,
+    FillerRows,
+    make_model,
+    measure,
+    training_losses,
+    without,
+)
 
-SMALL = Task(told=2, vocabulary=22)
+SMALL = FillerRows(told=2, vocabulary=22)
 
 
 def test_the_answer_is_what_was_told() -> None:
@@ -26,7 +34,7 @@ def test_the_answer_is_what_was_told() -> None:
 def test_a_name_told_once_is_recalled_after_200_tokens_of_filler() -> None:
     torch.manual_seed(0)
     model = make_model(SMALL, width=32)
-    losses = list(train(model, SMALL, steps=200, rows=32, longest=24, seed=0))
+    losses = list(training_losses(model, SMALL, steps=200, rows=32, longest=24, seed=0))
     assert losses[-1] < losses[0]
     found = measure(model, SMALL, 200, rows=200, seed=0)
     assert found["accuracy"] > 0.45

@@ -12,12 +12,12 @@ from benchmarks.repetition import (
     Passages,
     continued,
     hindered,
-    key_of,
     loops,
     loss,
     measure,
     passages,
     repeated,
+    row_key,
     summary,
     training_words,
 )
@@ -126,7 +126,7 @@ def test_rows_are_not_measured_twice(loaded: LoadedModel, data: PreparedData) ->
     asked: tuple[Any, ...] = (data, texts, known)
     rows = list(measure(None, *asked, set())) + list(measure(loaded, *asked, set(), ["plain"]))
     assert len(rows) == 2 + 2 * 2
-    assert not list(measure(loaded, *asked, {key_of(row) for row in rows}, ["plain"]))
+    assert not list(measure(loaded, *asked, {row_key(row) for row in rows}, ["plain"]))
     default = list(measure(loaded, *asked, set(), ["default"]))
     assert [row["temperature"] for row in default] == ["greedy"] * 2
     page = summary(rows)

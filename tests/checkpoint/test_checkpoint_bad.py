@@ -24,7 +24,7 @@ from holo_cli.checkpoint import (
     load_training,
     read_header,
 )
-from holo_cli.config.model_schema import ModelConfig
+from holo_cli.config.model_schema import ModelConfig, RemovedKey
 from tests.checkpoint.old_format import rewrite_head
 
 if TYPE_CHECKING:
@@ -244,6 +244,16 @@ def test_a_config_key_of_a_newer_holo_names_that_version(good: Path) -> None:
 
     error = refused(rewrite_head(good, change), "'gravity'")
     assert "holo 7.1.0" in error.next_step
+
+
+def test_a_removed_key_is_read_where_it_was_off_and_refused_with_the_reason_where_not(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = registry.config_class("vanilla")
+    monkeypatch.setattr(kind, "removed", {"gravity": RemovedKey(0, "since nothing fell")})
+    load_model(rewrite_head(good, config(gravity=0)))
+    error = refused(rewrite_head(good, config(gravity=3)), "removed, since nothing fell")
+    assert "older version" in error.next_step
 
 
 def test_an_absurd_config_is_refused_before_any_allocation(

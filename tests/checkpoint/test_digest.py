@@ -18,7 +18,7 @@ from holo_cli.checkpoint import (
     read_header,
     save,
 )
-from holo_cli.checkpoint.digest import digest, not_finite
+from holo_cli.checkpoint.digest import digest, not_finite_in_bytes
 from holo_cli.checkpoint.tensor_bytes import is_finite
 from holo_cli.checkpoint.tensor_bytes import not_finite as not_finite_of
 from holo_cli.export.targets import export
@@ -147,7 +147,9 @@ def test_counting_values_that_are_no_numbers(dtype: torch.dtype) -> None:
     whole = torch.tensor([0.0, -1.5, largest, largest, -largest], dtype=torch.float64).to(dtype)
     spoiled = torch.cat([whole.double(), torch.tensor([1, -1, 0]) / 0]).to(dtype)
     for values, count in ((whole, 0), (spoiled, 3)):
-        assert not_finite(names[dtype], values.view(torch.uint8).numpy().tobytes()) == count
+        assert (
+            not_finite_in_bytes(names[dtype], values.view(torch.uint8).numpy().tobytes()) == count
+        )
         assert not_finite_of(values) == count
         assert is_finite(values) == (count == 0)
-    assert not_finite("I64", bytes([255] * 8)) == 0
+    assert not_finite_in_bytes("I64", bytes([255] * 8)) == 0

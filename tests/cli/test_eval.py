@@ -308,3 +308,22 @@ def test_tasks_of_ones_own(holo: Holo, text: str, monkeypatch: pytest.MonkeyPatc
         "Did you mean 'own_choice'?"
         in holo("eval", "--tasks", "own_choise", "--task-folder", "tasks").err
     )
+
+
+def test_what_weights_in_int8_cost(holo: Holo, text: str) -> None:
+    stored = json.loads(holo("eval", "--file", text, "--json").out)
+    ran = holo("eval", "--file", text, "--weights", "int8", "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    assert set(found) == KEYS | {"weights", "stored", "weights_cost"}
+    assert found["stored"]["loss"] == pytest.approx(stored["loss"], abs=1e-6)
+    cost = found["weights_cost"]["loss"]
+    assert cost == pytest.approx(found["loss"] - stored["loss"], abs=1e-6)
+    assert 0 < abs(cost) < 0.1
+    assert "Weights in int8 cost" in holo("eval", "--file", text, "--weights", "int8").err
+
+
+def test_weights_that_do_not_exist(holo: Holo, text: str) -> None:
+    ran = holo("eval", "--file", text, "--weights", "int4")
+    assert ran.code == 2
+    assert "--weights must be one of stored, int8, not 'int4'." in ran.err

@@ -148,3 +148,10 @@ def test_chat_takes_piped_lines(holo: Holo, run: str, monkeypatch: pytest.Monkey
     assert ran.code == 0, ran.err
     assert ran.out.endswith("\n")
     assert "/help" in ran.err
+
+
+def test_weights_in_int8(holo: Holo, run: str) -> None:
+    words = ("generate", "-c", run, "--prompt", "abc", "--temperature", "0", *SHORT)
+    eight = holo(*words, "--weights", "int8")
+    assert eight.code == 0, eight.err
+    assert len(eight.out) == len(holo(*words).out)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from holo_cli.cli.app import app
 from holo_cli.cli.help import EXAMPLES
 from tests.cli.conftest import Holo
 
@@ -44,6 +48,20 @@ def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
     assert ran.code == 0
     known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out.partition("Examples:")[0])
     assert {word for word in words if word.startswith("-")} <= set(known)
+
+
+@pytest.mark.parametrize("example", [e for examples in EXAMPLES.values() for e in examples])
+def test_examples_parse(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every value has a type that its option takes, and nothing is left over."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ideas").mkdir()
+    (tmp_path / "ideas" / "mixer.py").touch()
+    command: Any = get_command(app)
+    _, *words = shlex.split(example)
+    while words and words[0] in getattr(command, "commands", ()):
+        command = command.commands[words.pop(0)]
+    if "--help" not in words and not hasattr(command, "commands"):
+        command.make_context(example, words)
 
 
 def test_an_option_that_is_not_a_list_counts_once(holo: Holo) -> None:

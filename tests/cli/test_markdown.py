@@ -10,17 +10,17 @@ from holo_cli.cli.output import Output
 
 def test_a_table() -> None:
     rows = [["a|b", "1.50x (1 to 2)", "", "–"], ["나", "+0.1 ± 0.2", "", "x4"]]
-    assert markdown.table(["model", "ratio", "empty", "rate"], rows).splitlines() == [
+    assert markdown.markdown_table(["model", "ratio", "empty", "rate"], rows).splitlines() == [
         "| model | ratio | empty | rate |",
         "|---|---:|---|---:|",
         "| a\\|b | 1.50x (1 to 2) |  | – |",
         "| 나 | +0.1 ± 0.2 |  | x4 |",
     ]
-    assert markdown.table(["a", "b"], []).splitlines() == ["| a | b |", "|---|---|"]
+    assert markdown.markdown_table(["a", "b"], []).splitlines() == ["| a | b |", "|---|---|"]
 
 
 def test_words_among_numbers_keep_a_column_to_the_left() -> None:
-    assert "|---|" in markdown.table(["a"], [["1"], ["not run"]])
+    assert "|---|" in markdown.markdown_table(["a"], [["1"], ["not run"]])
 
 
 def test_a_command_s_results(capsys: pytest.CaptureFixture[str]) -> None:

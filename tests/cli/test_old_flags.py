@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.cli.old_flags import OLD_FLAGS, PAGE, OldFlag, find, unknown_option
+from holo_cli.cli.old_flags import OLD_FLAGS, PAGE, OldFlag, find_old_flag, unknown_option
 from holo_cli.config.resolve import resolve
 from holo_cli.translation import translate
 from tests.cli.conftest import Holo
@@ -45,7 +45,7 @@ def test_other_unknown_options_are_reported_as_before(holo: Holo) -> None:
 def test_no_old_name_twice() -> None:
     names = [flag.name for flag in OLD_FLAGS]
     assert len(set(names)) == len(names)
-    assert all(find(name) is not None and name == name.lower() for name in names)
+    assert all(find_old_flag(name) is not None and name == name.lower() for name in names)
 
 
 @pytest.mark.parametrize("command", sorted({flag.command for flag in OLD_FLAGS}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.bench.compare import summary as compare_summary
-from holo_cli.bench.compare.summary import Line, Summary
+from holo_cli.bench.compare.summary import EntryResult, Summary
 from holo_cli.bench.experiment.significance import Difference
 from holo_cli.bench.speed import decode, scaling, scaling_page, speed
 from holo_cli.bench.speed.measurements import MeasurementLog, resolve_entries
@@ -45,7 +45,7 @@ def compared() -> Summary:
     ]  # fmt: skip
     names = ("vanilla", "brain-v1-kwta-dense-start", "holographic-blend", "ngt", "failing")
     made = [
-        Line(
+        EntryResult(
             name, name, "failed in 2 of 3 seeds" if name == "failing" else "done", 2.8284,
             [13.9451, 13.9302, 13.9543], [12.4051, 12.3902, 12.4143], 99_912_345, 32_812_345,
             131_072_000, {}, matched=name != "ngt", rows=rows,

@@ -304,7 +304,7 @@ def test_dry_run_shows_the_stages_of_a_model_that_grows(
 def test_plain_lines_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:
     from holo_cli.cli.output import Output
 
-    with progress.Events(Output()) as show:
+    with progress.TrainingDisplay(Output()) as show:
         for step in range(1, 501):
             show({**TRAIN, "step": step, "steps": 500})
     assert len(capsys.readouterr().err.splitlines()) == 2  # the first and the last
@@ -315,7 +315,7 @@ def test_an_event_it_does_not_know_is_passed_on_in_json(
 ) -> None:
     from holo_cli.cli.output import Output
 
-    with progress.Events(Output(json=True)) as show:
+    with progress.TrainingDisplay(Output(json=True)) as show:
         show({"event": "novel", "x": 1})
     assert json.loads(capsys.readouterr().out) == {"event": "novel", "x": 1}
 
@@ -338,11 +338,11 @@ def test_the_bar_follows_steps_or_time_whichever_is_further(
 def test_bars_move_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     from holo_cli.cli.output import Output
 
-    assert progress.Events(Output())._bar is None
+    assert progress.TrainingDisplay(Output())._bar is None
     monkeypatch.setattr(progress, "is_terminal", lambda stream: True)
-    assert progress.Events(Output())._bar is not None
-    assert progress.Events(Output(json=True))._bar is None
-    assert progress.Events(Output(verbosity=False))._bar is None
+    assert progress.TrainingDisplay(Output())._bar is not None
+    assert progress.TrainingDisplay(Output(json=True))._bar is None
+    assert progress.TrainingDisplay(Output(verbosity=False))._bar is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")

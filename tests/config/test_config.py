@@ -286,6 +286,18 @@ def test_a_stored_config_with_an_unknown_key_fails_by_name(configs: Path) -> Non
         Resolved.from_dict(stored)
 
 
+def test_a_removed_key_is_dropped_where_it_was_off_and_refused_with_the_reason_where_not() -> None:
+    stored = resolve("brain-v1", env={}).to_dict()
+    assert "inhibition" not in stored["config"]["model"]
+    stored["config"]["model"]["inhibition"] = False
+    assert Resolved.from_dict(stored) == resolve("brain-v1", env={})
+    stored["config"]["model"]["inhibition"] = True
+    with pytest.raises(UsageError, match=r"model.inhibition \(checkpoint\): removed, since colum"):
+        Resolved.from_dict(stored)
+    with pytest.raises(UsageError, match=r"model.inhibition \(--set\): removed, since columns"):
+        resolve("brain-v1", sets=["model.inhibition=false"], env={})
+
+
 def test_replace_changes_checks_and_remembers(configs: Path) -> None:
     resolved = resolve("vanilla", flags={"model.vocab_size": 9}, env={})
     longer = resolved.replace({"training.steps": 900})

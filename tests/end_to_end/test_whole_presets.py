@@ -28,7 +28,7 @@ PRESETS = {
 # what each preset must have on, whatever its size
 ON: dict[str, dict[str, Any]] = {
     "brain-v1": {
-        "sparsity": "both", "inhibition": True, "two_four": "mlp", "dendrites": 4, "exit_loss": 0.3,
+        "sparsity": "both", "two_four": "mlp", "dendrites": 4, "exit_loss": 0.3,
         "exit_threshold": 0.9, "growth": (2,), "adapters": 16, "activity": 0.05,
     },
     "brain-v2": {"memory": "delta", "attention_every": 4, "attention_share": 0.1, "ponder": 3},

@@ -15,8 +15,7 @@ from holo_cli.inference.evaluation.likelihood import rolling
 from holo_cli.inference.minimal_pairs import PHENOMENA, Phenomenon
 from holo_cli.inference.minimal_pairs.score import (
     Scorer,
-    binomial_interval,
-    languages_of,
+    languages_to_score,
     model_scorer,
     score_pairs,
     token_counts,
@@ -144,10 +143,10 @@ def test_particles_are_those_of_the_last_sound() -> None:
 
 def test_most_words_are_those_of_the_stories() -> None:
     """So that a small model can have met them."""
-    from holo_cli.data.sources.stories.grammar import tell
+    from holo_cli.data.sources.stories.grammar import tell_story
 
     for code, share in (("en", 0.97), ("ko", 0.75)):
-        read = " ".join(tell(n, code).text for n in range(700)).lower()
+        read = " ".join(tell_story(n, code).text for n in range(700)).lower()
         known = set(read.replace(".", " ").replace(",", " ").split())
         used = Counter(
             word
@@ -159,16 +158,6 @@ def test_most_words_are_those_of_the_stories() -> None:
         assert met / used.total() > share, code
 
 
-def test_exact_intervals() -> None:
-    """By the closed forms at the ends, and a case of Clopper and Pearson's kind from a table."""
-    assert binomial_interval(0, 10) == (0.0, pytest.approx(1 - 0.025**0.1))
-    assert binomial_interval(10, 10) == (pytest.approx(0.025**0.1), 1.0)
-    assert binomial_interval(5, 10) == pytest.approx((0.18709, 0.81291), abs=1e-4)
-    assert binomial_interval(15, 50) == pytest.approx((0.17862, 0.44608), abs=1e-4)
-    low, high = binomial_interval(4.5, 10)
-    assert (low, high) == (binomial_interval(4, 10)[0], binomial_interval(5, 10)[1])
-
-
 def test_a_model_is_asked_for_whole_sentences() -> None:
     loaded = make_loaded(Chain())
     pair = PHENOMENA["en"][0].draw(2)[0]
@@ -178,14 +167,14 @@ def test_a_model_is_asked_for_whole_sentences() -> None:
 
 def test_languages() -> None:
     loaded = make_loaded(Chain())
-    assert languages_of(loaded, None) == ["en", "ko"]
-    assert languages_of(loaded, "ko, en,ko") == ["ko", "en"]
+    assert languages_to_score(loaded, None) == ["en", "ko"]
+    assert languages_to_score(loaded, "ko, en,ko") == ["ko", "en"]
     with pytest.raises(UsageError, match="no minimal pairs in the language 'fr'"):
-        languages_of(loaded, "en,fr")
+        languages_to_score(loaded, "en,fr")
     with pytest.raises(UsageError, match="lang is empty"):
-        languages_of(loaded, ",")
+        languages_to_score(loaded, ",")
     letters = "".join(chr(c) for c in range(32, 127))
     english = make_loaded(Chain(), CharTokenizer("\n" + letters))
-    assert languages_of(english, "en") == ["en"]
+    assert languages_to_score(english, "en") == ["en"]
     with pytest.raises(UsageError, match=r"pairs in 'ko' contain .*, which the tokenizer"):
-        languages_of(english, "ko")
+        languages_to_score(english, "ko")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holo_cli import registry
 from holo_cli.check.cases import VOCAB, Case, cases_of
-from holo_cli.layers.joined import joined, kind_of, row_of, rows_of
+from holo_cli.layers.joined import joined_states, row_of, rows_of, state_kind
 from holo_cli.layers.positions import RowPositions
 from holo_cli.models.base import LanguageModel
 
@@ -38,20 +38,20 @@ def test_rows_of_different_lengths_are_decoded_as_alone(case: Case) -> None:
     texts = [torch.randint(0, VOCAB, (1, n + STEPS), generator=make) for n in LENGTHS]
     single = [alone(model, text, n) for text, n in zip(texts, LENGTHS, strict=True)]
     states = [before[0] for _, before in single]
-    kinds = [kind_of(state, model.mixed_lengths) for state in states]
+    kinds = [state_kind(state, model.mixed_lengths) for state in states]
     if len(set(kinds)) > 1:
         assert not model.mixed_lengths or case.name == "sliding-window"
         # equal lengths always join
         states, texts, single = [states[0]] * 3, [texts[0]] * 3, [single[0]] * 3
     lengths = [text.shape[1] - STEPS for text in texts]
-    state = joined(states)
+    state = joined_states(states)
     assert rows_of(state) == 3
     rows = [0, 1, 2]
     for step in range(STEPS):
         if step == 2:  # the second leaves
             state, rows = state.select(torch.tensor([0, 2])), [0, 2]
         if step == 4:  # and comes back, as another state of its kind; the order is another one
-            state, rows = joined([single[1][1][step], state]), [1, 0, 2]
+            state, rows = joined_states([single[1][1][step], state]), [1, 0, 2]
         tokens = torch.cat([texts[r][:, lengths[r] + step : lengths[r] + step + 1] for r in rows])
         logits, state = model.step(tokens, state)
         for place, r in enumerate(rows):
@@ -74,7 +74,7 @@ def test_a_joined_state_is_a_value() -> None:
     model = next(case for case in CASES if case.name == "vanilla").build()
     make = torch.Generator().manual_seed(1)
     texts = [torch.randint(0, VOCAB, (1, n), generator=make) for n in LENGTHS]
-    state = joined([model.step(text, model.init_state(1))[1] for text in texts])
+    state = joined_states([model.step(text, model.init_state(1))[1] for text in texts])
     assert isinstance(state.position, RowPositions)
     one, other = torch.tensor([[1], [2], [3]]), torch.tensor([[4], [5], [6]])
     first, after = model.step(one, state)

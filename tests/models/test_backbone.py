@@ -128,9 +128,10 @@ def test_keys_that_nothing_reads_are_known() -> None:
     def unread(name: str, **keys: Any) -> frozenset[str]:
         return registry.config_class(name)(**SHAPE, **keys).without_effect()
 
-    assert unread("vanilla") == frozenset()
+    assert unread("vanilla") == {"gelu"}
     assert unread("ngt") == {"query_gain"}
     assert unread("holographic") == {"query_gain"}
     assert unread("holographic", blend=True) == frozenset()
     assert unread("brain-v2", attention_every=0) == {"query_gain", "attention_calibrated"}
     assert "conv" in unread("vanilla", recipe="classic")
+    assert "gelu" not in unread("vanilla", recipe="classic")

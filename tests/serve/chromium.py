@@ -10,13 +10,17 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
 READY = "document.body?.dataset.ready === 'yes'"
 PATIENCE = 30  # seconds for anything to happen; a loaded machine is slow
+
+
+class Navigated(Exception):
+    """The page of a command went away while it ran."""
 
 
 class Chromium:
@@ -64,6 +68,8 @@ class Chromium:
         while True:
             found = self._next()
             if found.get("id") == number:
+                if "navigated" in str(found.get("error")):
+                    raise Navigated
                 assert "error" not in found, found
                 result: Json = found["result"]
                 return result
@@ -132,8 +138,9 @@ class Tab:
         """Waits until an expression is true."""
         end = time.monotonic() + PATIENCE
         while True:
-            if self.js(f"Boolean({condition})"):
-                return
+            with suppress(Navigated):
+                if self.js(f"Boolean({condition})"):
+                    return
             if time.monotonic() > end:
                 shown = self.js("document.body.innerText")
                 raise AssertionError(f"never true: {condition}\n{shown}")

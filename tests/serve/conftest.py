@@ -14,10 +14,10 @@ import pytest
 
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.serve.server import Server
-from holo_cli.serve.settings import Settings
+from holo_cli.serve.settings import ServeSettings
 from tests.inference.inference_fakes import Attentive, ByteTokenizer, Chain, Scripted, make_loaded
 
-SETTINGS = Settings(port=0, rows=4, queue=16, max_tokens=400, grace=5)
+SETTINGS = ServeSettings(port=0, rows=4, queue=16, max_tokens=400, grace=5)
 KOREAN = "달이 뜬 밤에 토끼가 노래했다. 🐇"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.serve.server import Server, check_address, listen
-from holo_cli.serve.settings import Settings
+from holo_cli.serve.settings import ServeSettings
 from tests.serve.conftest import client_of, load, serving
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -124,8 +124,8 @@ def test_keys(tmp_path: Path) -> None:
 
 def test_an_address_beyond_this_machine_needs_a_key() -> None:
     with pytest.raises(UsageError, match=r"this machine only, not 0\.0\.0\.0"):
-        check_address(Settings(host="0.0.0.0"))
-    check_address(Settings(host="0.0.0.0", key="k"))
+        check_address(ServeSettings(host="0.0.0.0"))
+    check_address(ServeSettings(host="0.0.0.0", key="k"))
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
@@ -134,6 +134,6 @@ def test_a_port_in_use(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(HoloError, match=f"Port {port} is in use"):
-            Server(Settings(port=port), [str(tmp_path)], load)
+            Server(ServeSettings(port=port), [str(tmp_path)], load)
     with pytest.raises(HoloError, match=r"The address 203\.0\.113\.1 cannot be opened"):
-        listen(Settings(host="203.0.113.1", port=0))
+        listen(ServeSettings(host="203.0.113.1", port=0))

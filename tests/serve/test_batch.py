@@ -17,7 +17,7 @@ from holo_cli.inference.generation.stream import TextStream
 from holo_cli.serve import batch as batch_module
 from holo_cli.serve.batch import Batch
 from holo_cli.serve.prefixes import Prefixes
-from holo_cli.serve.rows import Event, Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob, RowEvent
 from tests.inference.inference_fakes import ByteTokenizer, make_loaded
 
 CONTEXT = 16
@@ -39,12 +39,14 @@ def loaded_case(case: Case) -> LoadedModel:
     return make_loaded(small.build(dtype=torch.float32), Letters())
 
 
-def job_of(loaded: LoadedModel, sampling: SamplingConfig, prompt: list[int]) -> tuple[Job, list]:
-    events: list[Event] = []
-    job = Job(loaded, sampling, events.append)
+def job_of(
+    loaded: LoadedModel, sampling: SamplingConfig, prompt: list[int]
+) -> tuple[GenerationJob, list]:
+    events: list[RowEvent] = []
+    job = GenerationJob(loaded, sampling, events.append)
     generators = make_generators(sampling)
     stream = TextStream(loaded.tokenizer, sampling.stop)
-    row = Row(job, 0, list(prompt), None if generators is None else generators[0], stream)
+    row = BatchRow(job, 0, list(prompt), None if generators is None else generators[0], stream)
     job.rows.append(row)
     return job, events
 

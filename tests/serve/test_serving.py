@@ -14,7 +14,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from holo_cli.serve.rows import Job, Row
+from holo_cli.serve.rows import BatchRow, GenerationJob
 from holo_cli.serve.scheduler import Served
 from holo_cli.serve.server import Server
 from tests.serve.conftest import FAKES, client_of, serving
@@ -161,11 +161,11 @@ def test_nothing_is_kept_of_an_answered_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its state is freed at once, not when the collector of cycles next runs."""
-    seen: list[weakref.ref[Row]] = []
+    seen: list[weakref.ref[BatchRow]] = []
     with serving(tmp_path, "chain") as server:
         submit = server.scheduler.submit
 
-        def noting(job: Job, served: Served) -> None:
+        def noting(job: GenerationJob, served: Served) -> None:
             seen.extend(weakref.ref(row) for row in job.rows)
             submit(job, served)
 

@@ -31,14 +31,17 @@ ANSWER = "document.querySelector('#messages li.assistant:last-child .said').text
 KOREAN = "document.documentElement?.lang === 'ko' && document.body?.dataset.ready === 'yes'"
 # the least contrast of all texts with what is behind them (WCAG 2.2, 1.4.3)
 CONTRAST = """(() => {
-  const rgb = text => { const c = document.createElement('canvas').getContext('2d');
-    c.fillStyle = text; c.fillRect(0, 0, 1, 1); return [...c.getImageData(0, 0, 1, 1).data]; };
+  const c = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  const known = {};
+  const rgb = text => known[text] ||= (c.clearRect(0, 0, 1, 1), c.fillStyle = text,
+    c.fillRect(0, 0, 1, 1), [...c.getImageData(0, 0, 1, 1).data]);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
     .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = e => { for (; e; e = e.parentElement) {
-    const c = rgb(getComputedStyle(e).backgroundColor); if (c[3] === 255) return c; }
-    return [255, 255, 255]; };
+  const behind = e => {
+    if (!e) return [255, 255, 255];
+    const own = rgb(getComputedStyle(e).backgroundColor), a = own[3] / 255;
+    return a === 1 ? own : behind(e.parentElement).map((v, i) => a * own[i] + (1 - a) * v); };
   const found = [...document.querySelectorAll('body *')].filter(e => e.getClientRects().length
       && !e.disabled && [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()))
     .map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
@@ -172,6 +175,12 @@ def test_hostile_names_and_texts_are_text(chromium: Chromium, tmp_path: Path) ->
             assert HOSTILE in tab.js("document.getElementById('messages').innerText")
             assert tab.js("document.querySelectorAll('img, #messages script').length") == 0
             check(tab, server)
+            server.stop()
+            wait_until(lambda: server.socket.fileno() < 0)
+            tab.type("again")
+            tab.key("Enter")
+            tab.until("document.getElementById('problem').textContent.includes('holo serve')")
+            assert tab.js(DONE)
 
 
 def test_the_key_is_asked_for_and_kept_in_the_tab(chromium: Chromium, tmp_path: Path) -> None:
@@ -219,6 +228,7 @@ def test_every_text_can_be_read(chromium: Chromium, server: Server) -> None:
                 tab.key("Enter")
                 tab.until(f"{MESSAGES} === 2 && {DONE}")
                 tab.js("document.getElementById('settings').open = true")
+                tab.js("document.getElementById('doubt').click()")
             for dark in (False, True):
                 tab.look(size=(1200, 850), dark=dark)
                 least, element = tab.js(CONTRAST)

@@ -12,7 +12,12 @@ from torch.nn import functional as F
 
 from holo_cli.models.holographic.memory import Memory, read, store
 from holo_cli.models.holographic.phasors import Pair
-from holo_cli.models.holographic.spectra import from_spectrum, spectral_rates, spectrum, unit
+from holo_cli.models.holographic.spectra import (
+    from_spectrum,
+    spectral_rates,
+    spectrum,
+    unit_magnitude,
+)
 from tests.models.holographic.parts import config, randn
 
 SHAPES = [(16,), (4, 4), (2, 2, 4), (15,), (3, 5)]
@@ -70,7 +75,7 @@ def test_what_differs_is_the_number_of_real_bins(shape: tuple[int, ...], real: i
     own, _ = mirrored(shape)
     assert int(own.sum()) == real
     x = randn(5, math.prod(shape)).requires_grad_()
-    key = unit(spectrum(x, shape))
+    key = unit_magnitude(spectrum(x, shape))
     torch.testing.assert_close(key.re[:, own].abs(), torch.ones(5, real, dtype=torch.float64))
     (gradient,) = torch.autograd.grad((key.re[:, own] * randn(5, real, seed=2)).sum(), x)
     assert gradient.abs().max().item() < 1e-12
@@ -95,7 +100,9 @@ def test_without_the_projection_a_linear_map_absorbs_the_transform() -> None:
     torch.testing.assert_close(found.re, x @ columns.re)
     torch.testing.assert_close(found.im, x @ columns.im)
     # with it, no linear map does: twice the input is the same key
-    torch.testing.assert_close(unit(spectrum(2 * x, (4, 4))).re, unit(spectrum(x, (4, 4))).re)
+    torch.testing.assert_close(
+        unit_magnitude(spectrum(2 * x, (4, 4))).re, unit_magnitude(spectrum(x, (4, 4))).re
+    )
 
 
 @pytest.mark.parametrize(("items", "plates"), [(1, 1), (5, 1), (5, 4)])
@@ -106,7 +113,7 @@ def test_the_projection_is_worth_one_item_of_noise(items: int, plates: int) -> N
     )
     loose = Pair(*(parts / math.sqrt(2)))  # E |k|^2 = 1
     v = Pair(randn(1, 1, items, f, seed=1), randn(1, 1, items, f, seed=2))
-    for keys, others in ((loose, items), (unit(loose), items - 1)):
+    for keys, others in ((loose, items), (unit_magnitude(loose), items - 1)):
         last = store(keys, v, torch.zeros(1, 1, items, dtype=torch.float64))[:, :, -1:]
         found = read(keys, last.expand(-1, -1, items, -1, -1, -1))
         cosine = F.cosine_similarity(torch.cat(found, -1), torch.cat(v, -1), dim=-1).mean()
@@ -114,7 +121,7 @@ def test_the_projection_is_worth_one_item_of_noise(items: int, plates: int) -> N
 
 
 def test_binding_to_a_unit_key_keeps_lengths_and_is_undone_by_its_conjugate() -> None:
-    keys = unit(spectrum(randn(3, 16), (4, 4)))
+    keys = unit_magnitude(spectrum(randn(3, 16), (4, 4)))
     v = randn(3, 16, seed=1)
     bound = keys.times(spectrum(v, (4, 4)))
     torch.testing.assert_close(from_spectrum(bound, (4, 4), (4, 3)).norm(dim=1), v.norm(dim=1))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holo_cli.models.holographic.binding import FeatureBinding, PhasorBinding
 from holo_cli.models.holographic.phasors import Pair, phasor
-from holo_cli.models.holographic.random_features import POWER, Kernel, kernel_value
+from holo_cli.models.holographic.random_features import POWER, KernelName, kernel_value
 from tests.models.holographic.parts import config
 from tests.theory.test_gravity import bare_gravity, shares
 from tests.theory.test_plates import random_values, read_all
@@ -65,7 +65,7 @@ def test_the_error_falls_as_one_over_the_root_of_the_plates() -> None:
         torch.testing.assert_close(error.mean(1)[1:], expected[1:], rtol=0.2, atol=0.0)
 
 
-def features(kernel: Kernel, plates: int, x: Tensor) -> Pair:
+def features(kernel: KernelName, plates: int, x: Tensor) -> Pair:
     """As `kernel_values`, of a binding with fixed frequencies whose points z are x itself."""
     coords = x.shape[1]
     width = 1024  # 512 channels in one head
@@ -84,7 +84,7 @@ def features(kernel: Kernel, plates: int, x: Tensor) -> Pair:
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "gravity"])
-def test_fixed_frequencies_estimate_the_kernel_they_are_drawn_for(kernel: Kernel) -> None:
+def test_fixed_frequencies_estimate_the_kernel_they_are_drawn_for(kernel: KernelName) -> None:
     x = points(8)
     found = features(kernel, 16, x)
     exact = kernel_value(kernel, x.square().sum(1))
@@ -93,7 +93,7 @@ def test_fixed_frequencies_estimate_the_kernel_they_are_drawn_for(kernel: Kernel
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "gravity"])
-def test_their_error_is_at_most_that_of_independent_ones(kernel: Kernel) -> None:
+def test_their_error_is_at_most_that_of_independent_ones(kernel: KernelName) -> None:
     """(1 - K^2) / R; less within d plates of a channel, which are orthogonal."""
     x = points(8)
     exact = kernel_value(kernel, x.square().sum(1))

@@ -20,7 +20,7 @@ from holo_cli.config.resolve import resolve
 from holo_cli.errors import HoloError, Stopped
 from holo_cli.training.run import resume, train
 
-PATIENCE = 120.0  # seconds for one stage
+PATIENCE = 600.0  # seconds for one stage, on a machine that is busy otherwise
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
 
 

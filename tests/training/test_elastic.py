@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -30,15 +31,20 @@ needs_gloo = pytest.mark.skipif(
 )
 
 
-def run_stages(stages: list[dict[str, Any]], timeout: float = 120) -> None:
+def run_stages(stages: list[dict[str, Any]], timeout: float = 600) -> None:
     """Carry out the stages in the working folder, see `tests/training/several.py`."""
     Path("plan.json").write_text(json.dumps(stages), encoding="utf-8")
-    found = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "tests.training.several", "plan.json"],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=timeout, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    assert found.returncode == 0, found.stderr
+    try:
+        said = process.communicate(timeout=timeout)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # its forks too
+        raise
+    assert process.returncode == 0, said
 
 
 def last(run: str) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.training import row_memory
 from holo_cli.training.memory_estimate import estimate
 from holo_cli.training.precision import pick_dtype
-from holo_cli.training.row_memory import row_key, table, train_memory_bytes
+from holo_cli.training.row_memory import row_key, stored_figures, train_memory_bytes
 
 FORMATS = (torch.float32, torch.bfloat16)
 REPAIR = "run: python -m benchmarks.row_memory --models"
@@ -37,7 +37,7 @@ def test_every_preset_is_in_the_table(model: str) -> None:
         config = resolved(model, preset)
         for dtype in FORMATS:
             key = row_key(model, config.model, dtype, config.training.grad_checkpoint)
-            assert key in table(), f"{preset}: {REPAIR} {model}"
+            assert key in stored_figures(), f"{preset}: {REPAIR} {model}"
 
 
 @pytest.mark.parametrize("model", registry.built_in())

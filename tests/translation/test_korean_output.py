@@ -13,7 +13,7 @@ import pytest
 from holo_cli.__main__ import main
 from holo_cli.cli.help import EXAMPLES
 from holo_cli.cli.output import Output
-from holo_cli.cli.progress import Events
+from holo_cli.cli.progress import TrainingDisplay
 from holo_cli.translation.command_line import TranslatedStream
 
 ENGLISH = re.compile(r"[a-z]{2,} [a-z]{2,}")  # two words in a row
@@ -80,7 +80,7 @@ def test_no_help_page_holds_an_english_sentence() -> None:
 def test_what_a_model_generates_is_not_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     monkeypatch.setattr("sys.stderr", TranslatedStream(written))
-    show = Events(Output())
+    show = TrainingDisplay(Output())
     sample = "No permission.\nstep 3"
     show({"event": "eval", "step": 3, "val_loss": 2.0, "bpb": None, "sample": sample})
     assert written.getvalue() == "스텝 3  검증 손실 2.0000\n    No permission.\n    step 3\n"

@@ -9,7 +9,7 @@ import torch
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.models.views import Coordinates, residual_stream
 from holo_cli.visualize.coords import coords_section, most_tokens, project
-from holo_cli.visualize.model_reading import Group, Reading
+from holo_cli.visualize.model_reading import Reading, TokenGroup
 from tests.visualize.conftest import make_model
 
 
@@ -73,7 +73,7 @@ def test_fewer_than_three_coordinates_and_no_spread_at_all() -> None:
 
 
 def reading(count: int) -> Reading:
-    groups = [Group(f" w{i}", [f" w{i}"]) for i in range(count)]
+    groups = [TokenGroup(f" w{i}", [f" w{i}"]) for i in range(count)]
     return Reading(list(range(count)), groups, ["en"] * count, count, [])
 
 

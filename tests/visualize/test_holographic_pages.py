@@ -21,7 +21,7 @@ from tests.visualize.test_browser import complaints, drawn, needs_browser, words
 @pytest.fixture
 def holographic(tmp_path: Path, tokenizer: JsonTokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = config_class("holographic")(
-        vocab_size=tokenizer.vocab_size, layers=2, heads=2, width=16, context=64
+        vocab_size=tokenizer.vocab_size, layers=2, heads=2, width=16, context=64, experts=3
     )
     torch.manual_seed(0)
     model = build_model("holographic", config)

@@ -9,7 +9,13 @@ from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
 from holo_cli.inference.generation.loaded_model import LoadedModel
-from holo_cli.visualize.model_reading import SENTENCES, SPECIAL, grouped, read_text, token_languages
+from holo_cli.visualize.model_reading import (
+    SENTENCES,
+    SPECIAL,
+    read_text,
+    token_groups,
+    token_languages,
+)
 from tests.visualize.conftest import MIXED, make_model
 
 
@@ -30,14 +36,14 @@ def test_parts_of_a_character_are_named_by_it(tokenizer: Tokenizer) -> None:
 
 def test_groups_give_the_text_back(tokenizer: Tokenizer) -> None:
     text = "the cat\n고양이 👩‍🚀!"
-    groups = grouped(tokenizer, tokenizer.encode(text))
+    groups = token_groups(tokenizer, tokenizer.encode(text))
     assert "".join(group.text for group in groups) == text
     assert sum(len(group.pieces) for group in groups) == len(tokenizer.encode(text))
 
 
 def test_a_character_cut_off_at_the_end_stays_bytes(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("a배")
-    groups = grouped(tokenizer, ids[:-1])
+    groups = token_groups(tokenizer, ids[:-1])
     assert groups[0].text == "a"
     assert groups[-1].text.startswith("\\x")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from holo_cli.errors import DataError
-from holo_cli.visualize.training import Run, layered, read_run, thinned, training_sections
+from holo_cli.visualize.training import RunCurves, layered, read_run, thinned, training_sections
 
 
 def log(root: Path, run: str, rows: list[dict[str, Any]], rest: str = "") -> None:
@@ -85,7 +85,9 @@ def test_long_runs_are_thinned_and_keep_their_last_point() -> None:
     kept = thinned(list(range(12_345)), 1000)
     assert len(kept) == len(set(kept)) == 1000
     assert kept[-1] == 12_344
-    run = Run("a", [{"step": s, "tokens": s, "seconds": s, "loss": 1.0} for s in range(5000)], [])
+    run = RunCurves(
+        "a", [{"step": s, "tokens": s, "seconds": s, "loss": 1.0} for s in range(5000)], []
+    )
     (section,) = training_sections([run])
     assert len(section.tables[0].rows) == 1000
 

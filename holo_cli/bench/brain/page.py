@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from holo_cli.bench.brain.run import V1, V2, BrainBench
-from holo_cli.bench.brain.summary import Line
+from holo_cli.bench.brain.summary import AimLine
 from holo_cli.bench.report import Report
 from holo_cli.wording import counted
 
 COLUMNS = ("brain-v2 over brain-v1", "stated aim", "measured", "verdict")
 
 
-def cells(found: Sequence[Line]) -> list[tuple[str, str, str, str]]:
+def cells(found: Sequence[AimLine]) -> list[tuple[str, str, str, str]]:
     """The rows of the table as text."""
     return [(line.what, line.aim or "–", line.measured, line.verdict) for line in found]
 
 
-def findings(bench: BrainBench, found: Sequence[Line]) -> list[str]:
+def findings(bench: BrainBench, found: Sequence[AimLine]) -> list[str]:
     """How many of the stated aims are met, and what makes the figures less sure."""
     aims = [line for line in found if line.aim]
     met = sum(line.verdict == "met" for line in aims)
@@ -35,7 +35,7 @@ def findings(bench: BrainBench, found: Sequence[Line]) -> list[str]:
     return sentences
 
 
-def write_page(bench: BrainBench, found: Sequence[Line]) -> int:
+def write_page(bench: BrainBench, found: Sequence[AimLine]) -> int:
     """Write the page and those of the parts; returns the size of the first in bytes."""
     parts = bench.write_parts()
     training = bench.experiment.configs[V1].training

@@ -27,7 +27,7 @@ from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.recall import page as recall_page
 from holo_cli.bench.recall.plan import RecallPlan
 from holo_cli.bench.recall.plan import named_plan as named_recall
-from holo_cli.bench.recall.run import Recall, Score, open_recall
+from holo_cli.bench.recall.run import Recall, RecallScore, open_recall
 from holo_cli.bench.speed import speed
 from holo_cli.bench.speed.measurements import MeasurementLog, ResolvedEntry
 
@@ -134,7 +134,7 @@ class BrainBench:
     def summary(self) -> Summary:
         return summarise(self.experiment)
 
-    def scores(self) -> list[Score]:
+    def scores(self) -> list[RecallScore]:
         return self.recall.scores()
 
     def write_parts(self) -> list[Path]:

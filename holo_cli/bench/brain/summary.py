@@ -15,17 +15,17 @@ from typing import Any, Literal
 from holo_cli.bench.brain.run import V1, V2, BrainBench
 from holo_cli.bench.compare.summary import UNIT
 from holo_cli.bench.experiment.result_log import Row
-from holo_cli.bench.recall.run import Score, percent
+from holo_cli.bench.recall.run import RecallScore, percent
 from holo_cli.bench.speed.measurements import megabytes, spread_text
 
 TRAINING_AIM, DECODING_AIM = 3.0, 4.0  # times as fast as brain-v1
 MEMORY_AIM = 0.5  # of brain-v1's
 
-Verdict = Literal["met", "not met", "undecided", "not measured"]
+AimVerdict = Literal["met", "not met", "undecided", "not measured"]
 
 
 @dataclass(frozen=True)
-class Line:
+class AimLine:
     """One line of the table. `aim` is empty where none was stated; `verdict` is then of the
     comparison. `figures` are the numbers behind `measured`."""
 
@@ -43,7 +43,7 @@ class Line:
         }  # fmt: skip
 
 
-def lines(bench: BrainBench) -> list[Line]:
+def aim_lines(bench: BrainBench) -> list[AimLine]:
     """The table, in the order of the aims; then what no aim was stated for."""
     row = bench.speed_row()
     return [
@@ -57,7 +57,7 @@ def lines(bench: BrainBench) -> list[Line]:
     ]
 
 
-def at_least(aim: float, low: float, high: float, count: int) -> Verdict:
+def at_least(aim: float, low: float, high: float, count: int) -> AimVerdict:
     """Whether a ratio measured in `count` rounds reaches the aim: all of its range, or none of
     it."""
     if count < 2:
@@ -67,7 +67,7 @@ def at_least(aim: float, low: float, high: float, count: int) -> Verdict:
     return "not met" if high < aim else "undecided"
 
 
-def recalls_better(v1: Sequence[float], v2: Sequence[float], chance: float) -> Verdict:
+def recalls_better(v1: Sequence[float], v2: Sequence[float], chance: float) -> AimVerdict:
     """Whether every seed of brain-v2 recalls more than every seed of brain-v1, and more than twice
     what guessing gets. One seed decides nothing."""
     if not v1 or not v2:
@@ -84,21 +84,21 @@ def _of(row: Row | None, name: str, phase: str) -> Mapping[str, Any] | None:
     return found[phase] if found else None
 
 
-def _speed(what: str, aim: str, phase: str, least: float, row: Row | None) -> Line:
+def _speed(what: str, aim: str, phase: str, least: float, row: Row | None) -> AimLine:
     figures = _of(row, V2, phase)
     ratio = figures["ratio"] if figures else None
     if figures is None or ratio is None:
-        return Line(what, aim, "–", "not measured", {"ratio": None})
+        return AimLine(what, aim, "–", "not measured", {"ratio": None})
     verdict = at_least(least, ratio["low"], ratio["high"], ratio["count"])
     measured = spread_text(ratio, ".2f", "x")
     if (cpu := figures["cpu_ratio"]) is not None:
         measured += f"; by processor time {cpu['median']:.2f}x"
     rates = {n: f["tokens_per_second"] for n in (V1, V2) if (f := _of(row, n, phase))}
-    return Line(what, aim, measured, verdict,
+    return AimLine(what, aim, measured, verdict,
                 {"ratio": ratio, "cpu_ratio": cpu, "tokens_per_second": rates})  # fmt: skip
 
 
-def _memory(row: Row | None) -> Line:
+def _memory(row: Row | None) -> AimLine:
     """Peak of training beyond what the process has before the model, or of the GPU's memory."""
     what, aim = "memory in training", "50 % less"
     used: dict[str, int] = {}
@@ -108,16 +108,16 @@ def _memory(row: Row | None) -> Line:
             before = figures["before_bytes"] if figures["device"] == "cpu" else 0
             used[name] = figures["peak_bytes"] - before
     if len(used) < 2 or min(used.values()) <= 0:
-        return Line(what, aim, "–", "not measured", {"bytes": used})
+        return AimLine(what, aim, "–", "not measured", {"bytes": used})
     share = used[V2] / used[V1]
     side = "less" if share <= 1 else "more"
     sizes = f"{megabytes(used[V2])}, brain-v1 {megabytes(used[V1])}"
     measured = f"{100 * abs(1 - share):.0f} % {side}: {sizes}"
-    return Line(what, aim, measured, "met" if share <= MEMORY_AIM else "not met",
+    return AimLine(what, aim, measured, "met" if share <= MEMORY_AIM else "not met",
                 {"share": share, "bytes": used})  # fmt: skip
 
 
-def _recall(scores: Sequence[Score]) -> Line:
+def _recall(scores: Sequence[RecallScore]) -> AimLine:
     """Names told once, at the longest trained case; chance beside it."""
     what, aim = "few-shot recall", "few-shot learning"
     longest = max((s.case for s in scores), default=None)
@@ -125,23 +125,23 @@ def _recall(scores: Sequence[Score]) -> Line:
     accuracies = {n: found[n].accuracies if n in found else [] for n in (V1, V2)}
     figures = {"case": None if longest is None else list(longest), "accuracies": accuracies}
     if not all(accuracies.values()):
-        return Line(what, aim, "–", "not measured", figures)
+        return AimLine(what, aim, "–", "not measured", figures)
     chance = found[V2].spec.task.chance
     verdict = recalls_better(accuracies[V1], accuracies[V2], chance)
     measured = (
         f"{percent(found[V2].accuracy)} of names told once, brain-v1 "
         f"{percent(found[V1].accuracy)}, chance {percent(chance)}"
     )
-    return Line(what, aim, measured, verdict, figures | {"chance": chance})
+    return AimLine(what, aim, measured, verdict, figures | {"chance": chance})
 
 
-def _loss(bench: BrainBench) -> Line:
+def _loss(bench: BrainBench) -> AimLine:
     what = "loss after equal training"
     summary = bench.summary()
     losses = {line.entry: line.loss for line in summary.lines}
     difference = summary.difference(V2)
     if difference is None:
-        return Line(what, "", "–", "not measured", {"loss": losses})
+        return AimLine(what, "", "–", "not measured", {"loss": losses})
     verdict: str = difference.verdict
     side = "lower" if difference.value < 0 else "higher"
     half = "" if difference.half is None else f" ± {difference.half:.4f}"
@@ -150,10 +150,10 @@ def _loss(bench: BrainBench) -> Line:
         f"{side}"
     )
     figures = {"loss": losses, "difference": difference.to_dict()}
-    return Line(what, "", measured, verdict, figures)
+    return AimLine(what, "", measured, verdict, figures)
 
 
-def _parameters(bench: BrainBench) -> Line:
+def _parameters(bench: BrainBench) -> AimLine:
     described = bench.experiment.described
     sizes = {n: described[n].parameters for n in (V1, V2)}
     active = {n: described[n].active_parameters for n in (V1, V2)}
@@ -163,14 +163,14 @@ def _parameters(bench: BrainBench) -> Line:
     )
     verdict = "matched" if bench.experiment.is_matched(V2) else "not matched"
     figures = {"parameters": sizes, "active_parameters": active}
-    return Line("parameters", "", measured, verdict, figures)
+    return AimLine("parameters", "", measured, verdict, figures)
 
 
-def _state(row: Row | None) -> Line:
+def _state(row: Row | None) -> AimLine:
     found = {n: f["state_bytes"] for n in (V1, V2) if (f := _of(row, n, "decoding"))}
     what = "state of decoding"
     if len(found) < 2:
-        return Line(what, "", "–", "not measured", {"state_bytes": found})
+        return AimLine(what, "", "–", "not measured", {"state_bytes": found})
     measured = f"{megabytes(found[V2])}, brain-v1 {megabytes(found[V1])}"
     verdict = "smaller" if found[V2] < found[V1] else "larger"
-    return Line(what, "", measured, verdict, {"state_bytes": found})
+    return AimLine(what, "", measured, verdict, {"state_bytes": found})

@@ -18,6 +18,7 @@ from holo_cli.bench.compare.controls import INIT_SEED_OFFSET, PLACEBO, Controls
 from holo_cli.bench.compare.power import power
 from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
 from holo_cli.bench.report import Report
+from holo_cli.inference.evaluation.proportion import binomial_interval
 from holo_cli.wording import counted
 
 Array = NDArray[np.float64]
@@ -53,7 +54,7 @@ class Placebo:
 
 
 @dataclass(frozen=True)
-class Found:
+class VerdictShares:
     """Shares of correct and of wrong verdicts with `seeds` seeds, and the power by theory."""
 
     seeds: int
@@ -71,7 +72,7 @@ class Planted:
     pairs: int
     effect: float | None
     sd: float | None
-    found: list[Found]
+    found: list[VerdictShares]
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _planted(entry: str, helps: bool, pool: dict[int, float], found_with: Sequen
         right, wrong = (low, high) if helps else (high, low)
         as_known = (effect < 0) == helps
         predicted = power(effect, sd, seeds) if as_known else 0.0
-        found.append(Found(seeds, right, wrong, predicted))
+        found.append(VerdictShares(seeds, right, wrong, predicted))
     return Planted(entry, helps, len(values), effect, sd, found)
 
 
@@ -196,34 +197,10 @@ def _subsets(values: Array, size: int) -> Array:
     return values[rng.random((MAX_SUBSETS, len(values))).argpartition(size - 1)[:, :size]]
 
 
-def binomial_interval(hits: int, trials: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share (Clopper & Pearson 1934)."""
-    if not trials:
-        return 0.0, 1.0
-    tail = (1 - level) / 2
-
-    def at_least(k: int, p: float) -> float:
-        return sum(
-            math.comb(trials, i) * p**i * (1 - p) ** (trials - i) for i in range(k, trials + 1)
-        )
-
-    def root(k: int, wanted: float) -> float:
-        """The p with which k or more hits have the probability `wanted`."""
-        low, high = 0.0, 1.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            low, high = (middle, high) if at_least(k, middle) < wanted else (low, middle)
-        return (low + high) / 2
-
-    lower = root(hits, tail) if hits else 0.0
-    upper = root(hits + 1, 1 - tail) if hits < trials else 1.0
-    return lower, upper
-
-
 # -- as text --------------------------------------------------------------------------------------
 
 
-def sentences(summary: ControlsSummary) -> list[str]:
+def findings(summary: ControlsSummary) -> list[str]:
     """The findings."""
     p, lines = summary.placebo, []
     if not p.campaigns:
@@ -306,7 +283,7 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
         "to help or to hurt.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "Findings")
+    report.prose("\n".join(f"- {text}" for text in findings(summary)), "Findings")
     p = summary.placebo
     report.table(
         "Placebo",

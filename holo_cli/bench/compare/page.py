@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.compare.summary import Line, Summary, bits_per_nat, verdict
+from holo_cli.bench.compare.summary import EntryResult, Summary, bits_per_nat, verdict
 from holo_cli.bench.experiment.experiment import SWEEP_SEED, Experiment
 from holo_cli.bench.experiment.result_log import test_bpb, test_loss
 from holo_cli.bench.experiment.significance import t_quantile
@@ -181,7 +181,7 @@ def _fixed(value: float | None) -> str | None:
     return None if value is None else f"{value:.4f}"
 
 
-def _ends(lines: Sequence[Line]) -> list[Trace]:
+def _ends(lines: Sequence[EntryResult]) -> list[Trace]:
     traces: list[Trace] = []
     for line in lines:
         if line.bits is None:
@@ -215,7 +215,7 @@ def _ends(lines: Sequence[Line]) -> list[Trace]:
     return traces
 
 
-def _curve(line: Line, against: str, share: float) -> list[Trace]:
+def _curve(line: EntryResult, against: str, share: float) -> list[Trace]:
     """Mean over the seeds at each evaluation that all of them have."""
     curves = [row["curve"] for row in line.rows]
     if not curves:
@@ -239,7 +239,7 @@ def _curve(line: Line, against: str, share: float) -> list[Trace]:
     ]
 
 
-def _sweep(experiment: Experiment, line: Line) -> list[Trace]:
+def _sweep(experiment: Experiment, line: EntryResult) -> list[Trace]:
     sweep = experiment.sweep(experiment.entries[line.entry])
     found = [(rate, loss) for rate, loss in sorted(sweep.losses.items())]
     if len(found) < 2:

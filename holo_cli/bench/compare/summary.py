@@ -23,7 +23,7 @@ UNMATCHED = "*"  # after the size of an entry that is not matched
 
 
 @dataclass
-class Line:
+class EntryResult:
     """One entry's result. Losses are those of the finished seeds, in the order of the seeds."""
 
     entry: str
@@ -103,7 +103,7 @@ class Summary:
     entries that failed in part; `remarks` on all of it."""
 
     base: str
-    lines: list[Line]
+    lines: list[EntryResult]
     differences: list[Difference]
     remarks: list[str] = field(default_factory=list)
 
@@ -148,7 +148,7 @@ def summarise(experiment: Experiment) -> Summary:
     return Summary(experiment.base, lines, against(experiment.base, losses), remarks)
 
 
-def _unmatched(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
+def _unmatched(experiment: Experiment, lines: Sequence[EntryResult]) -> list[str]:
     """Entries that do not meet what the plan matches."""
     names = [line for line in lines if line.matched is False]
     if not names:
@@ -170,13 +170,13 @@ def _unmatched(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
     ]
 
 
-def _sentence(line: Line) -> str:
+def _sentence(line: EntryResult) -> str:
     if not line.losses:
         return line.note
     return f"No verdict is given from the seeds that finished. {line.note}"
 
 
-def _remarks(lines: Sequence[Line]) -> list[str]:
+def _remarks(lines: Sequence[EntryResult]) -> list[str]:
     """Differences between runs that should be equal in all but the entry."""
     rows = [row for line in lines for row in line.rows]
     remarks = []
@@ -198,7 +198,7 @@ def _remarks(lines: Sequence[Line]) -> list[str]:
     return remarks
 
 
-def _line(experiment: Experiment, entry: Entry) -> Line:
+def _line(experiment: Experiment, entry: Entry) -> EntryResult:
     runs = experiment.final_runs(entry)
     rows = [row for run in runs if (row := experiment.row(run)) is not None]
     done = [row for row in rows if row["status"] == "done"]
@@ -244,7 +244,7 @@ def _line(experiment: Experiment, entry: Entry) -> Line:
         notes.append("its runs were made by different versions of the code")
     if any(row["stopped_by"] != "steps" for row in done):
         notes.append("stopped before the end of its schedule")
-    return Line(
+    return EntryResult(
         entry=entry.name,
         model=entry.model,
         status=status,
@@ -324,7 +324,7 @@ def costs(
     return columns, rows
 
 
-def verdict(line: Line, difference: Difference | None, none: str) -> str:
+def verdict(line: EntryResult, difference: Difference | None, none: str) -> str:
     """An entry's verdict against the baseline, or the reason why it has none."""
     if line.failed or not line.losses:
         return line.status

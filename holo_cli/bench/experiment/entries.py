@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # settings of where and how a run is made, which do not change its result
 NOT_PART_OF_IDENTITY = {
     "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
+    "training.tracker", "training.tracker_project",
 }  # fmt: skip
 # the keys of training.* that decide which tokens a run reads
 TOKENS_SEEN = (

@@ -183,7 +183,7 @@ def select_entries(entries: Sequence[Entry], names: Sequence[str]) -> tuple[Entr
         model = registry.canonical(name)
         found = own or [e for e in entries if e.model == model]
         if not found and model is not None:
-            found = [Entry(name, check_model(name))]
+            found = [Entry(name, registered_name(name))]
         if not found:
             raise _unknown_model(name, [e.name for e in entries])
         chosen += [e for e in found if e not in chosen]
@@ -211,7 +211,7 @@ def parse_variant(text: str) -> Entry:
                 next_step="For example: --variant ngt-8=ngt,coords=8",
             )
         given[key.strip()] = scalar(value.strip())
-    return Entry(name.strip(), check_model(registry.use(model.strip())), settings=dotted(given))
+    return Entry(name.strip(), registered_name(registry.use(model.strip())), settings=dotted(given))
 
 
 def dotted(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def shared_settings(
     return shared | typed
 
 
-def check_model(name: str) -> str:
+def registered_name(name: str) -> str:
     """A registered model's name in the registry's spelling. Raises UsageError for anything else."""
     known = registry.canonical(name)
     if known is not None:
@@ -360,7 +360,7 @@ def _read_entry(path: Path, name: str, given: Any) -> Entry:
         )
     return Entry(
         name,
-        check_model(str(given.get("model", name))),
+        registered_name(str(given.get("model", name))),
         preset=given.get("preset"),
         recipe=given.get("recipe"),
         settings=dotted(given.get("set", {})),

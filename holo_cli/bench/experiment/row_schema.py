@@ -15,7 +15,7 @@ from pydantic import AllowInfNan, BaseModel, ConfigDict, Field, ValidationError
 from holo_cli.checkpoint.header import complaint
 
 Number = Annotated[float, AllowInfNan(False)]
-Count = Annotated[int, Field(ge=0)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 TRAINING = ("compare", "ladder", "controls", "recall")
@@ -51,8 +51,8 @@ class _Data(_Stored):
 
 
 class _Point(_Stored):
-    step: Count
-    tokens: Count
+    step: NonNegative
+    tokens: NonNegative
     val_loss: Number
     bpb: Number
     train_seconds: Number = 0.0
@@ -71,17 +71,17 @@ class _Row(_Stored):
     config: _Config
     code: str
     date: str
-    parameters: Count | None = None
-    active_parameters: Count | None = None
+    parameters: NonNegative | None = None
+    active_parameters: NonNegative | None = None
     state_bytes: Number | None = None
-    peak_rss_bytes: Count | None = None
+    peak_rss_bytes: NonNegative | None = None
     cpu_seconds: Number | None = None
     wall_seconds: Number | None = None
     train_seconds: Number | None = None
     tokens_per_second: Number | None = None
     train_flops_per_token: Number | None = None
     best_val_loss: Number | None = None
-    test_tokens: Count | None = None
+    test_tokens: NonNegative | None = None
     device: str | None = None
     dtype: str | None = None
     shared_code: str | None = None
@@ -96,15 +96,15 @@ class _Throughput(_Row):
     """A measurement of how many steps fit the time."""
 
     role: Literal["throughput"]
-    steps: Count
+    steps: NonNegative
 
 
 class _Trained(_Row):
     """A run of a comparison, a ladder or the controls."""
 
     role: str
-    steps: Count
-    tokens: Count
+    steps: NonNegative
+    tokens: NonNegative
     train_seconds: Number
     eval_seconds: Number
     val_loss: Number
@@ -126,7 +126,7 @@ class _Recalled(_Row):
     """A run of the recall bench."""
 
     stopped_by: str
-    steps: Count
+    steps: NonNegative
     train_seconds: Number
     losses: list[list[Number]]
     cases: list[_Case]

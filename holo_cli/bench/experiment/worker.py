@@ -130,9 +130,9 @@ def cost(job: dict[str, Any]) -> Event:
 
 def recall(job: dict[str, Any]) -> Event:
     """Train on a synthetic task and count correct answers."""
-    from holo_cli.bench.recall.train import run
+    from holo_cli.bench.recall.train import train_on_task
 
-    return run(job, emit)
+    return train_on_task(job, emit)
 
 
 def series(job: dict[str, Any]) -> Event:

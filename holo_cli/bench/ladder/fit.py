@@ -120,7 +120,7 @@ def _linear(
 
 # -- seeds ----------------------------------------------------------------------------------------
 
-Losses = Sequence[Mapping[int, float]]  # by rung: the losses by seed
+SeedLosses = Sequence[Mapping[int, float]]  # by rung: the losses by seed
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Fitted:
 
 
 def fit_together(
-    x: Mapping[str, Sequence[float]], losses: Mapping[str, Losses], resamples: int
+    x: Mapping[str, Sequence[float]], losses: Mapping[str, SeedLosses], resamples: int
 ) -> dict[str, Fitted]:
     """Fit each entry's curve, resampling the same seeds for all of them.
 

@@ -17,7 +17,7 @@ from holo_cli.bench.ladder.summary import AXES, Interval, LadderSummary, Track
 from holo_cli.bench.report import Report
 from holo_cli.wording import counted
 
-Rows = list[Sequence[str]]
+TableRows = list[Sequence[str]]
 
 
 def verdict_of(summary: LadderSummary, entry: str) -> str:
@@ -30,7 +30,7 @@ def verdict_of(summary: LadderSummary, entry: str) -> str:
     return "not known" if "not known" in gates else "not shown"
 
 
-def sentences(summary: LadderSummary) -> list[str]:
+def findings(summary: LadderSummary) -> list[str]:
     """The findings: a verdict for each entry with its gates by budget, then cautions and
     remarks."""
     lines = []
@@ -136,9 +136,9 @@ def _dict_of(track: Track, summary: LadderSummary) -> dict[str, Any]:
 # -- text tables, within 80 columns ---------------------------------------------------------------
 
 
-def rungs_table(tracks: Sequence[Track], base: str) -> tuple[Sequence[str], Rows]:
+def rungs_table(tracks: Sequence[Track], base: str) -> tuple[Sequence[str], TableRows]:
     """A row for each rung and entry."""
-    rows: Rows = []
+    rows: TableRows = []
     for number in range(len(tracks[0].points)):
         for track in tracks:
             point = track.points[number]
@@ -154,9 +154,9 @@ def rungs_table(tracks: Sequence[Track], base: str) -> tuple[Sequence[str], Rows
     return ("rung", "entry", "nats", "rate", f"vs {base}", "verdict"), rows
 
 
-def curves_table(tracks: Sequence[Track], ahead: float) -> tuple[Sequence[str], Rows]:
+def curves_table(tracks: Sequence[Track], ahead: float) -> tuple[Sequence[str], TableRows]:
     """A row for each entry: exponent, difference ahead, share of the x needed, the gap."""
-    rows: Rows = []
+    rows: TableRows = []
     for track in tracks:
         slope, against = track.slope, track.against
         cells = [track.entry, "no curve" if slope is None else ranged(*slope, digits=2)]
@@ -205,7 +205,7 @@ def write_page(ladder: Ladder, summary: LadderSummary, path: Path) -> int:
         "two gates: better at every size, and better by extrapolation of the fitted curves.",
         dict(machines[-1]) if machines else {},
     )
-    report.prose("\n".join(f"- {text}" for text in sentences(summary)), "Findings")
+    report.prose("\n".join(f"- {text}" for text in findings(summary)), "Findings")
     for budget, tracks in summary.budgets.items():
         traces = [trace for track in tracks for trace in _traces(track, summary)]
         if traces:

@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from holo_cli.bench.compare.summary import Line, Summary, summarise
+from holo_cli.bench.compare.summary import EntryResult, Summary, summarise
 from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
 from holo_cli.bench.ladder.fit import Fitted, fit_together
 from holo_cli.bench.ladder.plan import Ladder, RungExperiment
@@ -37,7 +37,7 @@ class Point:
     """An entry at a rung with a budget. `x` is None without finished runs."""
 
     rung: str
-    line: Line
+    line: EntryResult
     difference: Difference | None  # to the baseline
     x: float | None
 

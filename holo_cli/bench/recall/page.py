@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from holo_cli.bench.recall.plan import TaskSpec
-from holo_cli.bench.recall.run import Recall, Score, percent
+from holo_cli.bench.recall.run import Recall, RecallScore, percent
 from holo_cli.bench.report import Report
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.wording import counted
 
 SOLVED = 0.9  # accuracy from which a case counts as solved
 LOST = 0.5  # accuracy below which the findings also give that of guessing
 
 
-def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
+def write_page(recall: Recall, scores: list[RecallScore], path: Path) -> int:
     """Write the page; returns its size in bytes."""
     machines = [row["machine"] for row in recall.rows]
     plan = recall.plan
@@ -38,13 +38,13 @@ def write_page(recall: Recall, scores: list[Score], path: Path) -> int:
     return report.write(path)
 
 
-def findings(recall: Recall, scores: list[Score]) -> list[str]:
+def findings(recall: Recall, scores: list[RecallScore]) -> list[str]:
     """For each task: which entries solve its hardest trained case, and which still solve it in its
     longest case that was not trained on."""
     return [_finding(spec, [s for s in scores if s.spec == spec]) for spec in recall.plan.tasks]
 
 
-def _finding(spec: TaskSpec, scores: list[Score]) -> str:
+def _finding(spec: TaskSpec, scores: list[RecallScore]) -> str:
     title, (hardest, *longest) = spec.task.title, cases_shown(spec)
     found = sorted(
         (s for s in scores if s.case == hardest and s.accuracy is not None),
@@ -76,7 +76,7 @@ def _finding(spec: TaskSpec, scores: list[Score]) -> str:
     return " ".join(sentences)
 
 
-def _with_failures(score: Score) -> str:
+def _with_failures(score: RecallScore) -> str:
     """The entry, with the number of failed seeds, which are not in its accuracy."""
     if not score.failed:
         return score.entry
@@ -97,7 +97,9 @@ def explained(spec: TaskSpec) -> str:
     )
 
 
-def _task_section(report: Report, recall: Recall, spec: TaskSpec, scores: list[Score]) -> None:
+def _task_section(
+    report: Report, recall: Recall, spec: TaskSpec, scores: list[RecallScore]
+) -> None:
     first, last = spec.cases[0].length, spec.cases[-1].length
     entries = list(recall.entries)
     rows = []
@@ -213,13 +215,13 @@ class Size(NamedTuple):
     accuracy: float | None
 
 
-def cases_shown(spec: TaskSpec) -> list[Case]:
+def cases_shown(spec: TaskSpec) -> list[TaskCase]:
     """The hardest trained case, and the longest case that was not trained on, if there is one."""
     hardest = max(spec.train, key=lambda case: (case.items, case.length))
     return [hardest, max(spec.test)] if spec.test else [hardest]
 
 
-def by_size(recall: Recall, scores: Sequence[Score], case: Case) -> dict[str, list[Size]]:
+def by_size(recall: Recall, scores: Sequence[RecallScore], case: TaskCase) -> dict[str, list[Size]]:
     """Each entry of the plan with its widths in ascending order. Empty for a plan without
     widths."""
     found: dict[str, list[Size]] = {}
@@ -230,7 +232,9 @@ def by_size(recall: Recall, scores: Sequence[Score], case: Case) -> dict[str, li
     return {family: sorted(sizes) for family, sizes in found.items()}
 
 
-def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[Score]) -> None:
+def add_plots(
+    report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[RecallScore]
+) -> None:
     """A figure for each case of `cases_shown`, with one mark for each width."""
     for case in cases_shown(spec):
         traces: list[dict[str, Any]] = []
@@ -264,7 +268,7 @@ def add_plots(report: Report, recall: Recall, spec: TaskSpec, scores: Sequence[S
 
 
 def size_table(
-    recall: Recall, scores: Sequence[Score], case: Case, size: Any
+    recall: Recall, scores: Sequence[RecallScore], case: TaskCase, size: Any
 ) -> tuple[list[str], list[list[str]]]:
     """Columns and rows as text: a row for each entry, a column for each width."""
     lines = by_size(recall, scores, case)

@@ -13,7 +13,7 @@ from typing import Any
 
 from holo_cli import registry
 from holo_cli.bench.experiment.plan import Entry, check_types, load_plan, plan_path, select_entries
-from holo_cli.bench.tasks import TASKS, Case, Task
+from holo_cli.bench.tasks import TASKS, Task, TaskCase
 from holo_cli.bench.tasks.needle import Needle
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
@@ -40,8 +40,8 @@ class TaskSpec:
 
     name: str
     vocab_size: int
-    train: tuple[Case, ...]
-    test: tuple[Case, ...] = ()
+    train: tuple[TaskCase, ...]
+    test: tuple[TaskCase, ...] = ()
     depth: float | None = None  # of facts in a needle task, 0 to 1; None: anywhere
 
     @property
@@ -52,7 +52,7 @@ class TaskSpec:
         )
 
     @property
-    def cases(self) -> tuple[Case, ...]:
+    def cases(self) -> tuple[TaskCase, ...]:
         """All tested cases, the trained ones first."""
         return (*self.train, *self.test)
 
@@ -73,7 +73,7 @@ class TaskSpec:
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> TaskSpec:
-        train, test = (tuple(Case(*c) for c in stored[k]) for k in ("train", "test"))
+        train, test = (tuple(TaskCase(*c) for c in stored[k]) for k in ("train", "test"))
         return cls(stored["task"], stored["vocab_size"], train, test, stored.get("depth"))
 
 
@@ -196,7 +196,7 @@ def _read_spec(path: Path, name: str, given: Any) -> TaskSpec:
     if unknown:
         raise UsageError(f"{where}: unknown key '{unknown.pop()}'.")
     try:
-        train, test = (tuple(Case(*c) for c in given.get(key, [])) for key in ("train", "test"))
+        train, test = (tuple(TaskCase(*c) for c in given.get(key, [])) for key in ("train", "test"))
         spec = TaskSpec(name, given["vocab"], train, test, given.get("depth"))
         assert spec.train
         numbers = (spec.vocab_size, *(n for case in spec.cases for n in case))

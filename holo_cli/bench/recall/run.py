@@ -23,7 +23,7 @@ from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.experiment.runs import results, row_head, row_origin
 from holo_cli.bench.experiment.worker_pool import Event, Job
 from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, resolve_run
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.config.resolve import Resolved
 from holo_cli.training.precision import pick_device, pick_dtype
 
@@ -47,7 +47,7 @@ class RecallRun:
 
 
 @dataclass(frozen=True)
-class Score:
+class RecallScore:
     """The result of an entry in a case of a task: accuracies over seeds, at the rate that is best
     in the trained cases. No accuracies: not run, failed, or longer than the model can read.
 
@@ -57,7 +57,7 @@ class Score:
 
     entry: str
     spec: TaskSpec
-    case: Case
+    case: TaskCase
     accuracies: list[float]
     state_bytes: int | None
     parameters: int
@@ -184,7 +184,7 @@ class Recall:
 
     # -- results ----------------------------------------------------------------------------------
 
-    def scores(self) -> list[Score]:
+    def scores(self) -> list[RecallScore]:
         """Every case of every task for every entry, in the plan's order."""
         return [
             score
@@ -193,7 +193,7 @@ class Recall:
             for score in self._scores(entry, spec)
         ]
 
-    def _scores(self, entry: Entry, spec: TaskSpec) -> Iterator[Score]:
+    def _scores(self, entry: Entry, spec: TaskSpec) -> Iterator[RecallScore]:
         runs = [r for r in self.runs if (r.entry, r.spec) == (entry.name, spec)]
         by_rate = [_Seeds.of(rate, runs, self.row) for rate in self.plan.rates]
         best = _best(by_rate)
@@ -205,7 +205,7 @@ class Recall:
             accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
             too_long = [f["error"] for f in found if "error" in f]
             missing = [] if accuracies else too_long or errors or ["not run"]
-            yield Score(
+            yield RecallScore(
                 entry.name,
                 spec,
                 case,
@@ -313,7 +313,7 @@ class Estimate:
         }  # fmt: skip
 
 
-def estimate(recall: Recall) -> list[Estimate]:
+def time_left(recall: Recall) -> list[Estimate]:
     """The time left of each task in the plan's order, then of all; for one run at a time.
 
     A run is expected to take the mean of its entry's runs of the same task; where there are none,

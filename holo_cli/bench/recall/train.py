@@ -19,7 +19,7 @@ from torch import Tensor
 
 from holo_cli.bench.recall.compressor import Compressor
 from holo_cli.bench.recall.plan import TaskSpec
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.base import Allowed
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE, TrainBatches
@@ -44,7 +44,7 @@ class TaskBatches(TrainBatches):
         self.spec, self.batch = spec, batch
         self._made: OrderedDict[int, tuple[Tensor, Tensor]] = OrderedDict()
 
-    def _case(self, number: int) -> Case:
+    def _case(self, number: int) -> TaskCase:
         """The case of row `number`."""
         return self.spec.train[number // self.batch % len(self.spec.train)]
 
@@ -54,9 +54,10 @@ class TaskBatches(TrainBatches):
         starts = range(first, first + count, self.batch)
         return sum(int((self._rows(n)[1] != IGNORE).sum()) for n in starts)
 
-    def take(self, count: int) -> tuple[Tensor, Tensor]:
-        """x and y, each (count, T) int64, with T of the batch's case."""
+    def take(self, count: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+        """x and y, each (count, T) int64, with T of the batch's case; of one process only."""
         assert count == self.batch
+        assert (rank, world) == (0, 1)
         rows = self._rows(self.position)
         self.position += count
         return rows
@@ -73,7 +74,7 @@ class TaskBatches(TrainBatches):
         return self._made[first]
 
 
-def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
+def train_on_task(job: dict[str, Any], events: Events) -> dict[str, Any]:
     """Train and test one entry on one task. Raises Stopped on request: such a run starts over."""
     started = time.perf_counter()
     resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
@@ -108,7 +109,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 break
     model = trainer.model  # it may have grown
     cases = [
-        evaluate(model, spec, case, job["sequences"], config.seed, trainer.dtype)
+        score_case(model, spec, case, job["sequences"], config.seed, trainer.dtype)
         for case in spec.cases
     ]
     described = model.describe()
@@ -128,7 +129,7 @@ def run(job: dict[str, Any], events: Events) -> dict[str, Any]:
 
 
 def fresh_rows(
-    spec: TaskSpec, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: TaskCase, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The test rows of a case: batches of x and y, each (B, T) int64."""
     for x, y, _ in _graded_rows(spec, case, sequences, seed):
@@ -136,7 +137,7 @@ def fresh_rows(
 
 
 def _graded_rows(
-    spec: TaskSpec, case: Case, sequences: int, seed: int
+    spec: TaskSpec, case: TaskCase, sequences: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Allowed | None]]:
     """x and y of `fresh_rows`, and the answers that also count as correct: (B, T, V) or None."""
     rng = np.random.default_rng([TEST, seed, *case])
@@ -146,8 +147,13 @@ def _graded_rows(
         yield torch.from_numpy(x), torch.from_numpy(y), allowed
 
 
-def evaluate(
-    model: LanguageModel, spec: TaskSpec, case: Case, sequences: int, seed: int, dtype: torch.dtype
+def score_case(
+    model: LanguageModel,
+    spec: TaskSpec,
+    case: TaskCase,
+    sequences: int,
+    seed: int,
+    dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Share of correct answers over the test rows of a case, as a dict.
 

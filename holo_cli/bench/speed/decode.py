@@ -28,7 +28,7 @@ from holo_cli.bench.speed.measurements import (
     speed_ratio,
     spread_text,
 )
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, Reply, run_rounds
 from holo_cli.bench.speed.step_benchmark import copy_rate, read_rate
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
@@ -42,9 +42,9 @@ class DecodingFigures:
 
     name: str
     model: str
-    warm: Answer = field(default_factory=dict)
-    answers: dict[int, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
-    prefill: dict[int, Answer] = field(default_factory=dict)  # of the prompt up to a position
+    warm: Reply = field(default_factory=dict)
+    answers: dict[int, dict[int, Reply]] = field(default_factory=lambda: defaultdict(dict))
+    prefill: dict[int, Reply] = field(default_factory=dict)  # of the prompt up to a position
     # memory bandwidth, bytes/s, in the same rounds
     bandwidth: dict[int, dict[int, float]] = field(default_factory=lambda: defaultdict(dict))
     failed: str = ""

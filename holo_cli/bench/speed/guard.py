@@ -45,10 +45,10 @@ REFERENCE_TOKENS = 16
 SLICE = 0.2  # seconds of training steps of a case in a round
 LEAST_ROUNDS, MOST_ROUNDS = 3, 15
 
-Side = tuple[str, str]  # kind of measurement, entry
-VANILLA: Side = ("train", "vanilla")
-DECODE: Side = ("decode", "vanilla")
-RATIOS: Mapping[str, tuple[Side, Side]] = {
+RatioSide = tuple[str, str]  # kind of measurement, entry
+VANILLA: RatioSide = ("train", "vanilla")
+DECODE: RatioSide = ("decode", "vanilla")
+RATIOS: Mapping[str, tuple[RatioSide, RatioSide]] = {
     **{f"train: {m} / vanilla": (("train", m), VANILLA) for m in MODELS[1:]},
     **{f"decode: {m} / vanilla": (("decode", m), DECODE) for m in MODELS[1:]},
     "train: modern / classic": (VANILLA, ("train", "classic")),
@@ -60,7 +60,7 @@ SLOWER, FASTER, SAME = "slower", "faster", "as before"
 UNKNOWN, MISSING = "no baseline", "not measured"
 
 
-class Case(Protocol):
+class Measured(Protocol):
     """One side of a ratio."""
 
     def rate(self) -> float:
@@ -111,7 +111,7 @@ class _Forward:
         return runs * REFERENCE_TOKENS / watch.read()["seconds"]
 
 
-def case(side: Side, configs: Mapping[str, ResolvedEntry]) -> Case:
+def case(side: RatioSide, configs: Mapping[str, ResolvedEntry]) -> Measured:
     """Builds and warms up one side of a ratio."""
     kind, entry = side[0], configs[side[1]]
     if kind == "train":
@@ -147,7 +147,7 @@ def entries(preset: str = "tiny") -> dict[str, ResolvedEntry]:
 
 
 @dataclass(frozen=True)
-class Line:
+class GuardedRatio:
     """One ratio: as measured, as stored, and what is said of it."""
 
     name: str
@@ -168,7 +168,7 @@ class Line:
 def measure(
     *,
     seconds: float = 240.0,
-    ratios: Mapping[str, tuple[Side, Side]] = RATIOS,
+    ratios: Mapping[str, tuple[RatioSide, RatioSide]] = RATIOS,
     configs: Mapping[str, ResolvedEntry] | None = None,
     compile_too: bool = True,
     notify: Callable[[str], None] = lambda line: None,
@@ -181,15 +181,15 @@ def measure(
     configs = entries() if configs is None else configs
     wanted = {name: pair for name, pair in ratios.items() if compile_too or "compiled" not in name}
     failed = {name: "left out" for name in ratios if name not in wanted}
-    cases: dict[Side, Case] = {}
-    broken: dict[Side, str] = {}
+    cases: dict[RatioSide, Measured] = {}
+    broken: dict[RatioSide, str] = {}
     for side in dict.fromkeys(side for pair in wanted.values() for side in pair):
         try:
             cases[side] = case(side, configs)
         except (TrainingError, RuntimeError) as error:  # no compiler, say
             broken[side] = str(error).partition("\n")[0]
             notify(f"{side[1]} failed: {broken[side]}")
-    rounds: list[dict[Side, float]] = []
+    rounds: list[dict[RatioSide, float]] = []
     while len(rounds) < LEAST_ROUNDS or (
         len(rounds) < MOST_ROUNDS and time.perf_counter() - started < seconds
     ):
@@ -209,7 +209,7 @@ def measure(
 
 def judge(
     found: Mapping[str, list[float]], failed: Mapping[str, str], baseline: Mapping[str, Any]
-) -> list[Line]:
+) -> list[GuardedRatio]:
     """A line for each ratio that was measured, failed, or is in the baseline."""
     stored: Mapping[str, Mapping[str, float]] = baseline.get("ratios", {})
     lines = []
@@ -219,7 +219,7 @@ def judge(
         tolerance = stored.get(name, {}).get("tolerance", TOLERANCE)
         verdict = MISSING if values is None else _verdict(values, before, tolerance)
         ratio = None if values is None else Spread.of(values)
-        lines.append(Line(name, verdict, ratio, before, tolerance, failed.get(name, "")))
+        lines.append(GuardedRatio(name, verdict, ratio, before, tolerance, failed.get(name, "")))
     return lines
 
 
@@ -275,7 +275,7 @@ def write_baseline(path: Path, found: Mapping[str, list[float]]) -> None:
     atomic_write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def slower_error(lines: list[Line]) -> HoloError | None:
+def slower_error(lines: list[GuardedRatio]) -> HoloError | None:
     """The error that ends the command where something became slower."""
     names = [line.name for line in lines if line.verdict == SLOWER]
     if not names:

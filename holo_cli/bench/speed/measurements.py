@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import registry
-from holo_cli.bench.experiment.plan import Entry, check_model, parse_variant
+from holo_cli.bench.experiment.plan import Entry, parse_variant, registered_name
 from holo_cli.bench.experiment.result_log import ResultLog, Row
-from holo_cli.bench.speed.model_process import Answer
+from holo_cli.bench.speed.model_process import Reply
 from holo_cli.config.resolve import Resolved, default_preset, resolve
 from holo_cli.config.sources import read_sets
 from holo_cli.errors import UsageError
@@ -75,7 +75,7 @@ def resolve_entries(
     out of range, and for a name that is used twice.
     """
     reserved = {"model.vocab_size": "--vocab-size", **reserved}
-    entries = [Entry(name, check_model(name)) for name in models]
+    entries = [Entry(name, registered_name(name)) for name in models]
     entries += [parse_variant(text) for text in variants]
     entries = entries or [Entry(name, name) for name in registry.model_names()]
     names = [entry.name for entry in entries]
@@ -154,13 +154,13 @@ def as_dict(spread: Spread | None) -> dict[str, float | int] | None:
     return None if spread is None else spread.to_dict()
 
 
-def rates(answers: Mapping[int, Answer], clock: str = "seconds") -> Spread | None:
+def rates(answers: Mapping[int, Reply], clock: str = "seconds") -> Spread | None:
     """Tokens per second by round; per processor second with "cpu_seconds"."""
     return Spread.of(a["tokens"] / max(a[clock], 1e-9) for a in answers.values())
 
 
 def speed_ratio(
-    answers: Mapping[int, Answer], other: Mapping[int, Answer], clock: str = "seconds"
+    answers: Mapping[int, Reply], other: Mapping[int, Reply], clock: str = "seconds"
 ) -> Spread | None:
     """How many times as fast as the other, in the rounds that both have."""
     return Spread.of(

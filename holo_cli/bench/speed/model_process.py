@@ -23,7 +23,7 @@ from holo_cli.parsing import parse_object
 
 ANSWER_SECONDS = 900.0  # time limit of one call
 
-Answer = dict[str, Any]
+Reply = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -49,7 +49,7 @@ class ModelProcess:
     def pid(self) -> int:
         return self._worker.process.pid
 
-    def ask(self, call: str, **arguments: Any) -> Answer:
+    def ask(self, call: str, **arguments: Any) -> Reply:
         """Call a method of the benchmark and wait for its result. Raises ModelProcessError."""
         self._worker.send({"call": call, **arguments})
         timed_out = threading.Event()

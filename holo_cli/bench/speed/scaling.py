@@ -26,7 +26,7 @@ from holo_cli.bench.speed.measurements import (
     Spread,
     baseline_of,
 )
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, rotated
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, Reply, rotated
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
@@ -37,7 +37,7 @@ class Growth:
 
     name: str
     model: str
-    answers: dict[int, dict[int, Answer]] = field(default_factory=dict)
+    answers: dict[int, dict[int, Reply]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
     def lengths(self) -> list[int]:
@@ -94,7 +94,7 @@ class Growth:
         return found
 
 
-def _ratio(above: Mapping[int, Answer], below: Mapping[int, Answer], seconds: str) -> Spread | None:
+def _ratio(above: Mapping[int, Reply], below: Mapping[int, Reply], seconds: str) -> Spread | None:
     """Time of a token in one against another, in the rounds that both have."""
     ratios = []
     for number in sorted(above.keys() & below.keys()):
@@ -120,8 +120,8 @@ class Scaling:
         found: list[dict[str, Any]] = []
         for growth in self.growths:
             for length in self.lengths:
-                found.append(row_of(growth, length))
-            found.append({"name": growth.name, "model": growth.model, **summary(growth)})
+                found.append(length_row(growth, length))
+            found.append({"name": growth.name, "model": growth.model, **growth_summary(growth)})
         return found
 
     def crossings(self) -> list[dict[str, Any]]:
@@ -220,7 +220,7 @@ class _Visit:
 
     def _ask(
         self, process: ModelProcess, length: int, number: int, call: str, **arguments: Any
-    ) -> Answer | None:
+    ) -> Reply | None:
         """The answer, or None after a failure; both are written to the log."""
         place = (length, process.name, number if call == "measure" else f"warm-{number}")
         about = {"name": process.name, "length": length, "round": number}
@@ -272,7 +272,7 @@ def crossings(a: Mapping[int, float], b: Mapping[int, float]) -> list[tuple[floa
     return found
 
 
-def summary(growth: Growth) -> dict[str, Any]:
+def growth_summary(growth: Growth) -> dict[str, Any]:
     """Exponents of the medians over all lengths and over the last two; growth from the first to the
     last length with its spread over rounds, by wall clock and by processor time."""
     medians = growth.medians()
@@ -291,7 +291,7 @@ def summary(growth: Growth) -> dict[str, Any]:
     }
 
 
-def row_of(growth: Growth, length: int) -> dict[str, Any]:
+def length_row(growth: Growth, length: int) -> dict[str, Any]:
     """An entry at a length; a length that was not measured has the reason."""
     row: dict[str, Any] = {"name": growth.name, "model": growth.model, "length": length}
     if length not in growth.lengths():

@@ -8,7 +8,7 @@ from typing import Any
 
 from holo_cli.bench.report import Report
 from holo_cli.bench.speed.measurements import Spread, error_bars
-from holo_cli.bench.speed.scaling import Growth, Scaling, row_of, summary
+from holo_cli.bench.speed.scaling import Growth, Scaling, growth_summary, length_row
 from holo_cli.wording import counted
 
 
@@ -18,10 +18,10 @@ def table(scaling: Scaling) -> tuple[list[str], list[list[str]]]:
     columns = ["Model", *lengths, "Growth", "by CPU time", "Exponent", "At the end"]
     rows = []
     for growth in scaling.growths:
-        found = summary(growth)
+        found = growth_summary(growth)
         medians = growth.medians()
         cells = [
-            f"{medians[n] * 1e6:,.1f}" if n in medians else row_of(growth, n)["status"]
+            f"{medians[n] * 1e6:,.1f}" if n in medians else length_row(growth, n)["status"]
             for n in scaling.lengths
         ]
         rows.append(
@@ -48,7 +48,7 @@ def findings(scaling: Scaling) -> list[str]:
     base = next(g for g in scaling.growths if g.name == scaling.base)
     sentences = []
     for growth in scaling.growths:
-        found, grown = summary(growth), growth.growth()
+        found, grown = growth_summary(growth), growth.growth()
         if grown is not None:
             around = f", {grown.low:.2f} to {grown.high:.2f} by round" if grown.count > 1 else ""
             sentences.append(

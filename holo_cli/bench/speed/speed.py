@@ -30,7 +30,7 @@ from holo_cli.bench.speed.measurements import (
     speed_ratio,
     spread_text,
 )  # fmt: skip
-from holo_cli.bench.speed.model_process import Answer, ModelProcess, ModelProcessError, run_rounds
+from holo_cli.bench.speed.model_process import ModelProcess, ModelProcessError, Reply, run_rounds
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
@@ -40,13 +40,13 @@ UNTIMED = 2  # tokens that are decoded before the timed ones
 
 
 @dataclass
-class Figures:
+class EntryFigures:
     """The measurements of one entry. A phase that failed has a reason instead of figures."""
 
     name: str
     model: str
-    warm: dict[str, Answer] = field(default_factory=dict)  # by phase, before the rounds
-    rounds: dict[str, dict[int, Answer]] = field(default_factory=lambda: defaultdict(dict))
+    warm: dict[str, Reply] = field(default_factory=dict)  # by phase, before the rounds
+    rounds: dict[str, dict[int, Reply]] = field(default_factory=lambda: defaultdict(dict))
     failed: dict[str, str] = field(default_factory=dict)
 
     def spread(self, phase: str, what: str = "rate") -> Spread | None:
@@ -57,7 +57,7 @@ class Figures:
             return rates(self.rounds[phase], "seconds" if what == "rate" else "cpu_seconds")
         return Spread.of(a[what] for a in answers if a.get(what) is not None)
 
-    def ratio(self, base: Figures, phase: str, clock: str = "seconds") -> Spread | None:
+    def ratio(self, base: EntryFigures, phase: str, clock: str = "seconds") -> Spread | None:
         """How many times as fast as `base`, within rounds that both have."""
         return speed_ratio(self.rounds[phase], base.rounds[phase], clock)
 
@@ -66,7 +66,7 @@ class Figures:
 class Speeds:
     """All results of a run. `products` are GFLOP/s of square matrix products by dtype."""
 
-    figures: list[Figures]
+    figures: list[EntryFigures]
     base: str
     products: Mapping[str, Spread]
     machine: Mapping[str, Any]
@@ -96,7 +96,7 @@ def measure(
     """
     middle, tokens = _room(min(s.resolved.model.context for s in entries), tokens)
     training = [entry.with_dtype() for entry in entries]
-    found = {s.name: Figures(s.name, s.model) for s in entries}
+    found = {s.name: EntryFigures(s.name, s.model) for s in entries}
     product_rates: dict[str, list[float]] = {"float32": [], "bfloat16": []}
     machine = describe_machine()
 
@@ -167,7 +167,7 @@ def _start(
     stack: ExitStack,
     phase: str,
     entries: Sequence[ResolvedEntry],
-    found: Mapping[str, Figures],
+    found: Mapping[str, EntryFigures],
     position: int,
     warm: int,
     log: MeasurementLog,
@@ -194,13 +194,17 @@ def _start(
     return processes
 
 
-def _failed(figures: Figures, phase: str, reason: str, log: MeasurementLog, notify: Notify) -> None:
+def _failed(
+    figures: EntryFigures, phase: str, reason: str, log: MeasurementLog, notify: Notify
+) -> None:
     figures.failed[phase] = reason
     log.add(phase, figures.name, "failed", phase=phase, name=figures.name, failed=reason)
     notify(f"{phase}: {figures.name} failed: {reason}")
 
 
-def _row(figures: Figures, base: Figures, products: Mapping[str, Spread]) -> dict[str, Any]:
+def _row(
+    figures: EntryFigures, base: EntryFigures, products: Mapping[str, Spread]
+) -> dict[str, Any]:
     row: dict[str, Any] = {"name": figures.name, "model": figures.model}
     row["status"] = "failed" if figures.failed else "measured"
     if figures.failed:

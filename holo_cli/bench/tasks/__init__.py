@@ -10,7 +10,7 @@ The six tasks of MAD (Poli et al. 2024, arXiv 2403.17844) are `in-context-recall
 from __future__ import annotations
 
 from holo_cli.bench.tasks.automata import Automata
-from holo_cli.bench.tasks.base import Case, Task
+from holo_cli.bench.tasks.base import Task, TaskCase
 from holo_cli.bench.tasks.compression import Compression
 from holo_cli.bench.tasks.copying import Copying
 from holo_cli.bench.tasks.fuzzy import FuzzyRecall
@@ -42,4 +42,4 @@ TASKS: dict[str, type[Task]] = {
     "needle-ko": KoreanNeedle,
 }
 
-__all__ = ["TASKS", "Case", "Task"]
+__all__ = ["TASKS", "Task", "TaskCase"]

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.bench.tasks.base import Allowed, Case, Task, Tokens
+from holo_cli.bench.tasks.base import Allowed, Task, TaskCase, TokenArray
 from holo_cli.data.batches import IGNORE
 
 EDGES = 3  # outgoing edges of a state
@@ -49,12 +49,12 @@ class Automata(Task):
         symbols = 1 + rng.random((items, self.vocab_size - 1)).argsort(axis=1)[:, :EDGES]
         return symbols, rng.integers(items, size=(items, EDGES))
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         self._write(rng, x, y, items)
 
     def graded(
-        self, rng: np.random.Generator, rows: int, case: Case
-    ) -> tuple[Tokens, Tokens, Allowed]:
+        self, rng: np.random.Generator, rows: int, case: TaskCase
+    ) -> tuple[TokenArray, TokenArray, Allowed]:
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)
         allowed = np.zeros((rows, case.length, self.vocab_size), dtype=bool)
@@ -65,7 +65,7 @@ class Automata(Task):
         return x, y, allowed
 
     def _write(
-        self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int
+        self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Fill in a row; the symbols of its automaton's edges, and the state at each position."""
         symbols, targets = self.draw(rng, items)

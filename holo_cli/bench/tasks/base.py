@@ -17,11 +17,11 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 from holo_cli.wording import counted
 
-Tokens = NDArray[np.int64]
+TokenArray = NDArray[np.int64]
 Allowed = NDArray[np.bool_]
 
 
-class Case(NamedTuple):
+class TaskCase(NamedTuple):
     """One difficulty: T positions, and the number of items to remember."""
 
     length: int
@@ -41,7 +41,7 @@ class Task(ABC):
     decoded: ClassVar[bool] = False
 
     @abstractmethod
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         """Write one row into `x` (T,), which is all zeros, and `y` (T,), which is all IGNORE."""
 
     @abstractmethod
@@ -57,7 +57,7 @@ class Task(ABC):
     def chance(self) -> float:
         """The accuracy of a random guess among the possible answers."""
 
-    def check(self, case: Case) -> None:
+    def check(self, case: TaskCase) -> None:
         """Raises UsageError for a case that this task cannot generate."""
         if self.vocab_size < self.least_vocab:
             raise UsageError(
@@ -76,7 +76,9 @@ class Task(ABC):
                 f"{counted(self.least_length(case.items), 'position')}, not {case.length}."
             )
 
-    def sample(self, rng: np.random.Generator, rows: int, case: Case) -> tuple[Tokens, Tokens]:
+    def sample(
+        self, rng: np.random.Generator, rows: int, case: TaskCase
+    ) -> tuple[TokenArray, TokenArray]:
         """x and y, each (rows, T) int64; y is IGNORE at positions that are not scored."""
         x = np.zeros((rows, case.length), dtype=np.int64)
         y = np.full((rows, case.length), IGNORE, dtype=np.int64)
@@ -85,8 +87,8 @@ class Task(ABC):
         return x, y
 
     def graded(
-        self, rng: np.random.Generator, rows: int, case: Case
-    ) -> tuple[Tokens, Tokens, Allowed | None]:
+        self, rng: np.random.Generator, rows: int, case: TaskCase
+    ) -> tuple[TokenArray, TokenArray, Allowed | None]:
         """x and y as from `sample`, and the answers that count as correct in a test.
 
         These are (rows, T, vocab_size), true for a correct answer; None: only y is correct.

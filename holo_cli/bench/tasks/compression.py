@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 
 class Compression(Task):
@@ -28,7 +28,7 @@ class Compression(Task):
     asks: ClassVar[str] = "Rebuild a string from the hidden state at its end."
     decoded: ClassVar[bool] = True
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         x[:items] = y[:items] = 2 + rng.integers(self.vocab_size - 2, size=items)
         x[-1] = 1
 

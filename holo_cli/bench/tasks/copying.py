@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 
 class Copying(Task):
@@ -23,7 +23,7 @@ class Copying(Task):
     least_vocab: ClassVar[int] = 3  # filler, mark, and one to copy
     asks: ClassVar[str] = "Repeat a string, token by token, after a gap."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         string = 2 + rng.integers(self.vocab_size - 2, size=items)
         x[:items] = string
         x[-items] = 1

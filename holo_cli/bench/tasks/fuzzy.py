@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 MOST = 3  # tokens of a key, and of a value
 
@@ -27,7 +27,7 @@ class FuzzyRecall(Task):
     least_vocab: ClassVar[int] = 3  # filler, a key and a value
     asks: ClassVar[str] = "In-context recall with keys and values of one to three tokens."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         keys = self._keys(rng, items)
         first = 1 + self.most_items()
         lengths = rng.integers(1, MOST + 1, size=items)

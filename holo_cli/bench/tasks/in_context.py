@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 from holo_cli.data.batches import IGNORE
 
 Ints = NDArray[np.int64]
@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 
 def stream_of_pairs(
     rng: np.random.Generator, pairs: int, items: int, keys: Ints, values: Ints
-) -> tuple[Tokens, Tokens]:
+) -> tuple[TokenArray, TokenArray]:
     """A stream of pairs, (2 * pairs,) tokens and targets; each of `items` keys occurs at least
     once.
 
@@ -46,7 +46,7 @@ class InContextRecall(Task):
     least_vocab: ClassVar[int] = 2  # a key and a value
     asks: ClassVar[str] = "Pairs of keys and values repeat; predict the value of each known key."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         half = self.most_items()
         pairs = (len(x) + 1) // 2  # of an odd length the last value is cut off
         keys, values = np.arange(half), half + np.arange(half)

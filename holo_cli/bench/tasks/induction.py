@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 
 class Induction(Task):
@@ -24,7 +24,7 @@ class Induction(Task):
     least_vocab: ClassVar[int] = 2  # the mark, and one to say
     asks: ClassVar[str] = "A mark returns; predict the token that followed it the first time."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         half = len(x) // 2
         x[:] = 1 + rng.integers(self.vocab_size - 1, size=len(x))
         first = int(rng.integers(half - 1))

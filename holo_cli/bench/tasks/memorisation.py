@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 FACTS = 20_240_326  # seed of the facts, which are the same in all rows, runs and tests
 
@@ -37,7 +37,7 @@ class Memorisation(Task):
         rng = np.random.default_rng([FACTS, self.vocab_size])
         return 1 + half + rng.permutation(half)
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         keys = rng.choice(self.most_items(), size=items, replace=False)
         start = len(x) - 2 * items
         x[start::2], y[start + 1 :: 2] = 1 + keys, self.facts()[keys]

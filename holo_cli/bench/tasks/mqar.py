@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 DECAY = 0.1  # of the power law of query positions: more often near the pairs
 
@@ -30,7 +30,7 @@ class AssociativeRecall(Task):
         "Each key is shown once with a value; predict the value when the key returns."
     )
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         half = (self.vocab_size - 1) // 2
         keys = 1 + rng.choice(half, size=items, replace=False)
         values = 1 + half + rng.integers(half, size=items)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 MOST_HOPS = 8
 
@@ -31,7 +31,7 @@ class MultiHop(Task):
     least_vocab: ClassVar[int] = 1 + MOST_HOPS + 2  # filler, hops, and two nodes
     asks: ClassVar[str] = "Follow a number of edges of a graph that was shown as shuffled pairs."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         nodes = self._nodes()
         cycle = rng.permutation(nodes)  # place -> node
         place = np.argsort(cycle)

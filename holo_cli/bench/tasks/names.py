@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 
 NAME = 2  # tokens of a name
 
@@ -36,7 +36,7 @@ class NameBinding(Task):
         "Persons are introduced once amid filler text; predict the name of one at the end."
     )
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         third, persons = self.vocab_size // 3, self.most_items()
         steps = rng.choice(np.array([1, 2, 5]), size=len(x))  # from word w to one of w + steps
         x[:] = (int(rng.integers(third)) + np.cumsum(steps)) % third
@@ -88,7 +88,7 @@ class NameRecall(Task):
     tell: ClassVar[int] = 0
     ask: ClassVar[int] = 1
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         persons, names = self.most_items(), self.most_names()
         first_name = 2 + persons
         filler = first_name + names

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Case, Task, Tokens
+from holo_cli.bench.tasks.base import Task, TaskCase, TokenArray
 from holo_cli.bench.tasks.needle_words import NAME, SECRET, WORDINGS, fixed_words, pool
 from holo_cli.errors import UsageError
 
@@ -32,7 +32,7 @@ class Needle(Task):
 
     language: ClassVar[str]
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         stories, wording = pool(self.language, self.vocab_size), WORDINGS[self.language]
         who = rng.choice(len(wording.names), size=items, replace=False).tolist()
         what = rng.choice(len(wording.secrets), size=items, replace=False).tolist()
@@ -56,12 +56,12 @@ class Needle(Task):
         x[:] = [*piece, *question]
         y[-1] = stories.ids(wording.secrets[what[0]])[0]
 
-    def _place(self, rng: np.random.Generator, places: Tokens) -> int:
+    def _place(self, rng: np.random.Generator, places: TokenArray) -> int:
         if self.depth is None:
             return int(rng.choice(places))
         return int(places[np.abs(places - self.depth * places[-1]).argmin()])
 
-    def check(self, case: Case) -> None:
+    def check(self, case: TaskCase) -> None:
         """Also raises UsageError for a depth outside 0 to 1."""
         super().check(case)
         if self.depth is not None and not 0 <= self.depth <= 1:

@@ -18,7 +18,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
 STORIES = 600  # in the pool
 NAME, SECRET = "{name}", "{secret}"
@@ -86,7 +86,7 @@ def pool(language: str, vocab_size: int) -> Pool:
     """The pool of a language; takes about a quarter of a second the first time."""
     wording = WORDINGS[language]
     own = ["<rare>", *wording.fixed, *wording.names, *wording.secrets]
-    text = [w for n in range(STORIES) for w in wording.split(tell(n, language).text)]
+    text = [w for n in range(STORIES) for w in wording.split(tell_story(n, language).text)]
     common = Counter(text)
     for word in own:
         common.pop(word, None)

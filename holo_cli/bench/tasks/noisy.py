@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Task, Tokens
+from holo_cli.bench.tasks.base import Task, TokenArray
 from holo_cli.bench.tasks.in_context import stream_of_pairs
 from holo_cli.data.batches import IGNORE
 
@@ -29,7 +29,7 @@ class NoisyRecall(Task):
     least_vocab: ClassVar[int] = 3  # noise, a key and a value
     asks: ClassVar[str] = "Pairs of keys and values repeat amid noise; predict each known value."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         noise, half = self._noise(), self.most_items()
         pairs = _pairs(len(x))
         keys = noise + np.arange(half)

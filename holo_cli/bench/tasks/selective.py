@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks.base import TokenArray
 from holo_cli.bench.tasks.copying import Copying
 
 
@@ -26,7 +26,7 @@ class SelectiveCopying(Copying):
     title: ClassVar[str] = "Selective copying"
     asks: ClassVar[str] = "Tokens are scattered among filler; repeat them in their order."
 
-    def fill(self, rng: np.random.Generator, x: Tokens, y: Tokens, items: int) -> None:
+    def fill(self, rng: np.random.Generator, x: TokenArray, y: TokenArray, items: int) -> None:
         string = 2 + rng.integers(self.vocab_size - 2, size=items)
         places = np.sort(rng.choice(len(x) - items, size=items, replace=False))
         x[places] = string

@@ -64,11 +64,16 @@ class Deduplicator:
             records["signature"] = signatures
         keys = self._keys(records)
         earlier = self._index.find(keys.ravel()).reshape(keys.shape)
-        here: dict[int, int] = {}  # keys of documents of this batch -> number
+        suspect = (earlier >= 0).any(axis=1) | _shared(keys)
+        here: dict[int, int] = {}  # keys of suspect documents of this batch -> number
         kept: list[int] = []
         answers: list[str] = []
-        for i, row in enumerate(keys):
-            own: list[int] = row.tolist()
+        for i, check in enumerate(suspect.tolist()):
+            if not check:  # no other document has one of its keys
+                answers.append("")
+                kept.append(i)
+                continue
+            own: list[int] = keys[i].tolist()
             numbers = {
                 number if number >= 0 else here.get(key, -1)
                 for key, number in zip(own, earlier[i].tolist(), strict=True)
@@ -167,3 +172,14 @@ class Deduplicator:
             keys *= _MULTIPLY  # wraps around
         keys ^= keys >> np.uint64(32)
         return np.concatenate((halves[:, :1], keys), axis=1)
+
+
+def _shared(keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which rows have a key that another row has too: (n, keys) -> (n,)."""
+    flat = keys.ravel()
+    order = np.argsort(flat)
+    same = flat[order[1:]] == flat[order[:-1]]
+    found = np.zeros(len(keys), dtype=bool)
+    found[order[1:][same] // keys.shape[1]] = True
+    found[order[:-1][same] // keys.shape[1]] = True
+    return found

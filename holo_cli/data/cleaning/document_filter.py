@@ -7,7 +7,7 @@ from functools import cached_property
 
 from holo_cli.data.cleaning import education, rules
 from holo_cli.data.cleaning.ngram import Reference, load_reference
-from holo_cli.data.cleaning.screen import Screen
+from holo_cli.data.cleaning.screen import RuleScreen
 from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.cleaning.thresholds import Thresholds
 from holo_cli.data.cleaning.words import WordTable
@@ -23,7 +23,7 @@ class DocumentFilter:
     def __init__(self, settings: CleaningSettings) -> None:
         self.settings = settings
         self._languages: dict[str, tuple[Thresholds, WordTable]] = {}
-        self._screens: dict[str, Screen] = {}
+        self._screens: dict[str, RuleScreen] = {}
 
     def judge(self, document: Document) -> str:
         """The first rule that a normalised document breaks, or "". Exact and slow."""
@@ -81,9 +81,9 @@ class DocumentFilter:
             self._languages[language] = limits, WordTable(limits)
         return self._languages[language]
 
-    def _screen(self, language: str) -> Screen:
+    def _screen(self, language: str) -> RuleScreen:
         if language not in self._screens:
-            self._screens[language] = Screen(*self._of(language))
+            self._screens[language] = RuleScreen(*self._of(language))
         return self._screens[language]
 
     @cached_property

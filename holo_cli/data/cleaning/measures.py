@@ -233,10 +233,8 @@ class Measures:
 @cache
 def character_classes() -> NDArray[np.uint8]:
     """The class bits of each UTF-16 code unit; surrogates have none."""
-    classes = np.zeros(0x10000, dtype=np.uint8)
-    for code in range(0x10000):
-        if chr(code).isalpha():
-            classes[code] = _LETTER
+    letters = map(str.isalpha, map(chr, range(0x10000)))
+    classes = np.fromiter(letters, dtype=np.uint8, count=0x10000) * np.uint8(_LETTER)
     classes[0xC0:0x100] |= _ACCENTED * (classes[0xC0:0x100] & _LETTER)
     common = [ord(syllable) for syllable in common_hangul()]
     rare = np.setdiff1d(np.arange(0xAC00, 0xD7A4), common)

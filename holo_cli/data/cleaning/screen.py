@@ -1,7 +1,7 @@
 """A fast screen in front of the rules: which documents certainly break none of them.
 
 Nearly every document of a decent text breaks no rule, and to know that takes no exact measures,
-only bounds on them. `Screen.passes` computes them for many documents at once, as arrays over the
+only bounds on them. `RuleScreen.passes` computes them for many documents at once, as arrays of the
 characters and words of a block, with no Python object per word; `rules.broken` measures the
 documents that do not pass. A wrong bound could let a document through that a rule drops, so each
 bound here errs on the other side:
@@ -48,7 +48,7 @@ _Flags = NDArray[np.bool_]
 _Hashes = NDArray[np.uint64]
 
 
-class Screen:
+class RuleScreen:
     """The screen for the limits of one language."""
 
     def __init__(self, limits: Thresholds, table: WordTable) -> None:
@@ -371,11 +371,16 @@ def _powers(base: int) -> _Hashes:
 
 
 @cache
+def _spaces() -> list[str]:
+    return list(filter(str.isspace, map(chr, range(_LAST_CODE))))
+
+
+@cache
 def _bits(particles: tuple[str, ...]) -> NDArray[np.uint8]:
     """The bits of each character up to `_LAST_CODE`, which has none."""
     bits = character_classes().copy()
     for bit, characters in (
-        (_SPACE, [chr(code) for code in range(_LAST_CODE) if chr(code).isspace()]),
+        (_SPACE, _spaces()),
         (_BULLET, BULLETS),
         (_END, SENTENCE_ENDS),
         (_EDGE, tuple(EDGES)),

@@ -19,7 +19,7 @@ MAX_NAME = 60  # characters of a name that is made of several
 _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 
-def check(
+def check_arguments(
     names: Sequence[str],
     sources: Sequence[str],
     tokenizer: str | None,
@@ -71,7 +71,7 @@ def check(
         check_spec(tokenizer)
 
 
-def languages_of(lang: Sequence[str]) -> dict[str, str]:
+def requested_languages(lang: Sequence[str]) -> dict[str, str]:
     """The requested languages by code, each as it was written: {"ko": "kor_Hang", "en": "en"}."""
     found: dict[str, str] = {}
     for name in lang:

@@ -20,14 +20,14 @@ from typing import Any
 
 from holo_cli.data import splitting
 from holo_cli.data.document import Document, count_words
-from holo_cli.data.encode import Ids, encode, pieces
+from holo_cli.data.encode import AnyIds, encode, pieces
 from holo_cli.data.language import detect
 from holo_cli.data.meta import META, SPLITS, LanguageTotals, Meta, Shard, Split, TokenizerMeta
 from holo_cli.data.mixture import ROUND_ROBIN, SEQUENCE
 from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.options import PrepareOptions
 from holo_cli.data.prepare.pipeline import Pipeline
-from holo_cli.data.prepare.shards import ShardWriter, languages_of
+from holo_cli.data.prepare.shards import ShardWriter, language_totals
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer, make_tokenizer, needs_text
 from holo_cli.data.tokenizers.bpe import SAMPLE_BYTES
 from holo_cli.errors import DataError
@@ -59,11 +59,11 @@ class _Build:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _BatchInFlight:
     """A batch in flight; `mark`: the pipeline's state after it, if a checkpoint is due."""
 
     assigned: list[_Assigned]
-    encoded: Future[list[Ids]]
+    encoded: Future[list[AnyIds]]
     mark: dict[str, Any] | None
 
     @property
@@ -169,7 +169,7 @@ def _write_shards(build: _Build) -> None:
     was read before it is written.
     """
     saved = time.monotonic()
-    in_flight: deque[_Batch] = deque()
+    in_flight: deque[_BatchInFlight] = deque()
     with ThreadPoolExecutor(TOKENIZER_THREADS, "holo-tokenize") as pool:
         for documents in build.pipeline:
             assigned, mark = _assign(build, documents), None
@@ -177,7 +177,9 @@ def _write_shards(build: _Build) -> None:
             if not build.skip and time.monotonic() - saved > CHECKPOINT_SECONDS:
                 mark = _mark(build)
                 saved = time.monotonic()
-            in_flight.append(_Batch(assigned, pool.submit(_tokenize, build, assigned), mark))
+            in_flight.append(
+                _BatchInFlight(assigned, pool.submit(_tokenize, build, assigned), mark)
+            )
             while (
                 len(in_flight) > MAX_BATCHES
                 or sum(batch.characters for batch in in_flight) > MAX_CHARACTERS
@@ -210,7 +212,7 @@ def _assign(build: _Build, documents: Sequence[Document]) -> list[_Assigned]:
     return found
 
 
-def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
+def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[AnyIds]:
     if not needs_text(build.options.tokenizer):
         for _, part in assigned:
             if lost := [c for text in pieces(part.text) for c in build.tokenizer.unknown(text)]:
@@ -230,7 +232,7 @@ def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[Ids]:
     )
 
 
-def _write(build: _Build, batch: _Batch) -> None:
+def _write(build: _Build, batch: _BatchInFlight) -> None:
     for (split, part), ids in zip(batch.assigned, batch.encoded.result(), strict=True):
         size = build.tokenizer.text_bytes(part.text, ids)
         if size != part.size and not build.warned:
@@ -259,7 +261,7 @@ def _meta(build: _Build, dtype: str, shards: list[Shard]) -> Meta:
     languages = {
         split: {
             code: LanguageTotals(**share)
-            for code, share in languages_of(
+            for code, share in language_totals(
                 folder, [shard for shard in shards if shard.split == split]
             ).items()
         }

@@ -25,11 +25,11 @@ from holo_cli.data.meta import META, SPLITS, Meta
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
 from holo_cli.data.prepare import advice, staging
 from holo_cli.data.prepare.arguments import (
-    check,
+    check_arguments,
     joined_name,
     labels_of,
-    languages_of,
     name_of,
+    requested_languages,
     resolve_set,
 )
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
@@ -53,7 +53,6 @@ __all__ = ["PrepareProgress", "PrepareResult", "prepare"]
 
 MAX_WORKERS = 1024  # each is a thread
 MAX_PROCESSES = 256
-DEFAULT_PROCESSES = 8  # at most: reading and comparing keep no more of them busy
 
 
 @dataclass(frozen=True)
@@ -128,10 +127,10 @@ def prepare(
     subset of a dataset, such as "sample-100BT". `max_docs` and `max_bytes` (of UTF-8) apply to each
     name, or to each of several sources. `mix` ("balanced", "proportional", "ko=0.4,en=0.6") mixes
     several names, sources or languages (default: one after another); `filter` is the value of
-    `--filter`, and `processes` so many processes clean (default: as many as cores, at most eight);
-    the set does not depend on it. `tokenizer_only` trains the tokenizer and writes nothing else.
-    `notice` is called with the licence of each dataset before anything is downloaded, `warn` if the
-    tokenizer changes the text.
+    `--filter`, and `processes` so many processes clean (default: half as many as cores, at most
+    eight); the set does not depend on it. `tokenizer_only` trains the tokenizer and writes nothing
+    else. `notice` is called with the licence of each dataset before anything is downloaded, `warn`
+    if the tokenizer changes the text.
 
     An interrupted preparation is resumed when called with the same settings; a complete set is
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
@@ -148,8 +147,8 @@ def prepare(
         raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
     tokenizer = resolve_set(tokenizer)
     sources = [source] if isinstance(source, str) else list(source or ())
-    check(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
-    languages = languages_of(lang)
+    check_arguments(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    languages = requested_languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
     several = len(sources) > 1
     names = [composed(name) for name in names] or ([] if several else [name_of(sources[0])])
@@ -195,9 +194,15 @@ def prepare(
             scratch=Path(scratch),
             mix=mixing,
             cleaning=CleaningSettings.parse(filter or default_filter([] if several else names)),
-            processes=processes or min(os.cpu_count() or 1, DEFAULT_PROCESSES),
+            processes=processes or _default_processes(os.cpu_count() or 1),
         )
         return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
+
+
+def _default_processes(cores: int) -> int:
+    """Half the cores: the tokenizer keeps the others busy. On two cores a second process cost 12 %
+    more processor time and won nothing; more than eight would wait for reading and comparing."""
+    return max(1, min(cores // 2, 8))
 
 
 def _run(options: PrepareOptions, force: bool) -> PrepareResult:

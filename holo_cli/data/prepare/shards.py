@@ -262,7 +262,7 @@ def read_progress(folder: Path) -> dict[str, Any] | None:
     return progress
 
 
-def languages_of(folder: Path, shards: Sequence[Shard]) -> dict[str, dict[str, int]]:
+def language_totals(folder: Path, shards: Sequence[Shard]) -> dict[str, dict[str, int]]:
     """Documents, bytes and tokens of each language in `shards`, from their records."""
     totals: dict[str, array[int]] = {}
     for shard in shards:

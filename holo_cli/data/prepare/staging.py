@@ -23,7 +23,7 @@ LOCK = ".lock"
 SOURCE = "identity"  # the setting that changes with the source's content
 
 
-class Difference(NamedTuple):
+class ChangedSetting(NamedTuple):
     """A setting that differs between two preparations, as shown in messages."""
 
     name: str  # SOURCE for the source's content
@@ -99,13 +99,13 @@ def interrupted(out: Path) -> dict[str, Any]:
     return read_progress(staging_folder(out)) or {}
 
 
-def first_difference(before: dict[str, Any], now: dict[str, Any]) -> Difference | None:
+def first_difference(before: dict[str, Any], now: dict[str, Any]) -> ChangedSetting | None:
     """The first setting that differs, or None."""
     # the source last: other names or languages imply another one
     for key in sorted(before.keys() | now.keys(), key=lambda key: (key == SOURCE, key)):
         old, new = before.get(key), now.get(key)
         if old != new:
-            return Difference(key.replace("_", "-"), _shown(old), _shown(new))
+            return ChangedSetting(key.replace("_", "-"), _shown(old), _shown(new))
     return None
 
 

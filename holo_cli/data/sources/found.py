@@ -50,7 +50,7 @@ class Found:
     passed_over: Counter[str] = field(default_factory=Counter)
 
 
-def kind_of(path: PurePath) -> str | None:
+def file_kind(path: PurePath) -> str | None:
     """ "text", "json", "table" or "parquet" by the file's name; None for other names."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -65,7 +65,7 @@ def is_stdin(source: str) -> bool:
     return source in STDIN
 
 
-def find(source: str, scratch: Path | None) -> Found:
+def find_files(source: str, scratch: Path | None) -> Found:
     """The files of a `--source`. DataError if there are none; copies of pipes go to `scratch`."""
     if is_stdin(source):
         return _copied(sys.stdin.buffer, scratch, "stdin")
@@ -104,7 +104,7 @@ def _in_folder(folder: Path) -> Found:
                 passed["hidden files"] += 1
             elif not path.is_file():
                 passed["pipes, devices and broken links"] += 1
-            elif kind_of(path) is None:
+            elif file_kind(path) is None:
                 passed[_suffix(path)] += 1
             else:
                 (links if path.is_symlink() else files).append(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 from holo_cli.data.sources.decoding import text_blocks
 from holo_cli.data.sources.rows import (
-    Row,
+    TextRow,
     field_names,
     field_of,
     language_of,
@@ -27,7 +27,9 @@ _TYPES = {
 _BAD = object()  # stands for a row that is not JSON
 
 
-def read_json(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
+def read_json_rows(
+    path: Path, encoding: str, field: str, counts: Counter[str]
+) -> Iterator[TextRow]:
     """Text in `field` (dotted for a nested one), language in "language" or "lang".
 
     Rows that are not JSON, or whose text is not a string, are counted in `counts` and skipped.

@@ -27,7 +27,7 @@ from holo_cli.data.sources.decoding import (
     text_blocks,
 )
 from holo_cli.data.sources.formats import NotText
-from holo_cli.data.sources.found import COMPRESSED, KINDS, Found, find, kind_of
+from holo_cli.data.sources.found import COMPRESSED, KINDS, Found, file_kind, find_files
 from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
 from holo_cli.names import composed
@@ -40,7 +40,7 @@ def open_local(request: Request) -> Source:
     """Open the files of `request.source`. DataError if they are missing, empty or not text."""
     check_encoding(request.encoding)
     assert request.source is not None
-    found = find(request.source, request.scratch)
+    found = find_files(request.source, request.scratch)
     root, paths = found.root, found.paths
     several = len(paths) > 1
     paths = _untaken(request, found)
@@ -48,7 +48,7 @@ def open_local(request: Request) -> Source:
     files: list[tuple[Path, str, str]] = []  # path, kind, encoding
     unreadable: Counter[str] = Counter()
     for path in paths:
-        kind = kind_of(path) or _kind_by_content(path)
+        kind = file_kind(path) or _kind_by_content(path)
         try:
             encoding = "" if kind == "parquet" else encoding_of(path, request.encoding)
         except NotText:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from holo_cli.data.sources.decoding import BLOCK, SNIFF
 from holo_cli.data.sources.formats import refuse_other_formats
-from holo_cli.data.sources.rows import LANGUAGE_FIELDS, Row, no_column
+from holo_cli.data.sources.rows import LANGUAGE_FIELDS, TextRow, no_column
 from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
+def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     """Text in the column `field` ("meta.text" for a field of a struct), language in "language" or
     "lang"; bytes that are not UTF-8 become U+FFFD. Rows without text are counted and skipped.
 
@@ -31,7 +31,7 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[Row]:
         yield from _rows(path, raw, field, counts)
 
 
-def _rows(path: Path, raw: BinaryIO, field: str, counts: Counter[str]) -> Iterator[Row]:
+def _rows(path: Path, raw: BinaryIO, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     import pyarrow
     import pyarrow.parquet
 

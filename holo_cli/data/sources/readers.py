@@ -8,15 +8,15 @@ from pathlib import Path
 
 from holo_cli.data import segment
 from holo_cli.data.sources.decoding import text_blocks
-from holo_cli.data.sources.json_rows import read_json
+from holo_cli.data.sources.json_rows import read_json_rows
 from holo_cli.data.sources.parquet_rows import read_parquet
-from holo_cli.data.sources.rows import Row
+from holo_cli.data.sources.rows import TextRow
 from holo_cli.data.sources.table_rows import read_table
 
-__all__ = ["Row", "read_json", "read_parquet", "read_table", "read_text"]
+__all__ = ["TextRow", "read_json_rows", "read_parquet", "read_table", "read_text"]
 
 
-def read_text(path: Path, encoding: str) -> Iterator[Row]:
+def read_text(path: Path, encoding: str) -> Iterator[TextRow]:
     """txt and md: split at two empty lines, or into pieces (see `segment`)."""
     blocks = text_blocks(path, encoding)
     for text in segment.documents(blocks, whole=not is_cut(path, "text", encoding)):
@@ -32,12 +32,12 @@ def is_cut(path: Path, kind: str, encoding: str) -> bool:
 
 def read_rows(
     path: Path, kind: str, encoding: str, field: str, counts: Counter[str]
-) -> Iterator[Row]:
+) -> Iterator[TextRow]:
     """The rows of a file of a `kind`: text, json, table or parquet."""
     if kind == "parquet":
         return read_parquet(path, field, counts)
     if kind == "json":
-        return read_json(path, encoding, field, counts)
+        return read_json_rows(path, encoding, field, counts)
     if kind == "table":
         return read_table(path, encoding, field, counts)
     return read_text(path, encoding)

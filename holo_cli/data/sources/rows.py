@@ -11,7 +11,7 @@ from holo_cli.data.sources.decoding import text_blocks
 from holo_cli.errors import DataError, UsageError
 from holo_cli.parsing import MAX_ELEMENT
 
-Row = tuple[str, str]  # text and language ("" if unknown)
+TextRow = tuple[str, str]  # text and language ("" if unknown)
 LANGUAGE_FIELDS = ("language", "lang")
 _SHOWN = 8  # columns named in an error
 

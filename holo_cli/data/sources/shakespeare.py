@@ -17,7 +17,7 @@ from typing import Any
 from holo_cli.data.document import Document
 from holo_cli.data.network import hub_endpoint, hub_offline, reachable
 from holo_cli.data.sources.base import Request, Source, Stream, numbered_chunks
-from holo_cli.data.sources.found import find
+from holo_cli.data.sources.found import find_files
 from holo_cli.data.sources.local import read_whole
 from holo_cli.errors import DataError
 
@@ -34,7 +34,7 @@ _OTHER_TEXT = (
 def open_shakespeare(request: Request) -> Source:
     """Open `--source FILE` or the hub's text: two documents, one per split."""
     if request.source is not None:
-        paths = find(request.source, request.scratch).paths
+        paths = find_files(request.source, request.scratch).paths
         if len(paths) > 1:
             raise DataError(
                 f"{request.source} has {len(paths)} files; Shakespeare is one.",

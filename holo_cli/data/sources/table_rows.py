@@ -13,14 +13,14 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
-from holo_cli.data.sources.rows import LANGUAGE_FIELDS, Row, lines_of, no_column
+from holo_cli.data.sources.rows import LANGUAGE_FIELDS, TextRow, lines_of, no_column
 from holo_cli.errors import DataError, UsageError
 
 UNCLOSED = "unclosed quotes"
 MAX_ROW = 64 << 20  # characters of a row, which is held in memory
 
 
-def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[Row]:
+def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     """`field` is a column name, or a number from 1 in a file without a header.
 
     Rows of another number of columns than the first one are counted in `counts` and skipped.
@@ -55,7 +55,7 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
             yield row[column], row[language] if language is not None else ""
 
 
-class _Lines:
+class _RewindableLines:
     """Lines that can be put back. `taken` are those since the last `mark`."""
 
     def __init__(self, path: Path, encoding: str) -> None:
@@ -91,7 +91,7 @@ class _Lines:
 
 def _rows(path: Path, encoding: str, counts: Counter[str], tsv: bool) -> Iterator[list[str]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    lines = _Lines(path, encoding)
+    lines = _RewindableLines(path, encoding)
     if tsv:
         reader = csv.reader(lines.lines, "excel-tab", quoting=csv.QUOTE_NONE)
         yield from filter(None, _tolerant(reader, counts))

@@ -1,7 +1,7 @@
 """The chat commands in one table, each with an English and a Korean name.
 
 A line that starts with "/" is a command; "//..." is text that starts with a slash. A command
-returns an `Outcome`: a message, an answer as an iterator of pieces, or the end of the session.
+returns a `CommandOutcome`: a message, an answer as an iterator of pieces, or the session's end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holo_cli.wording import counted
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommandOutcome:
     """The result of a command."""
 
     message: str = ""
@@ -26,17 +26,17 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Command:
+class ChatCommand:
     """A row of the command table."""
 
     name: str
     korean: str
     argument: str  # as written in the help; "" for none
     help: str
-    run: Callable[[ChatSession, str], Outcome]
+    run: Callable[[ChatSession, str], CommandOutcome]
 
 
-def parse_command(line: str) -> tuple[Command, str] | None:
+def parse_command(line: str) -> tuple[ChatCommand, str] | None:
     """The command of a line and its argument; None if the line is text.
 
     Raises UsageError for an unknown command, naming the nearest known one.
@@ -67,7 +67,7 @@ def plain_text(line: str) -> str:
 # -- handlers -------------------------------------------------------------------------------------
 
 
-def _help(session: ChatSession, argument: str) -> Outcome:
+def _help(session: ChatSession, argument: str) -> CommandOutcome:
     rows = [
         (f"/{c.name} {c.argument}".strip(), f"/{c.korean}", translate(c.help)) for c in COMMANDS
     ]
@@ -79,25 +79,25 @@ def _help(session: ChatSession, argument: str) -> Outcome:
         )
     )
     lines.append(translate("Ctrl-C stops an answer. Ctrl-D ends the chat."))
-    return Outcome("\n".join(lines))
+    return CommandOutcome("\n".join(lines))
 
 
-def _clear(session: ChatSession, argument: str) -> Outcome:
+def _clear(session: ChatSession, argument: str) -> CommandOutcome:
     session.clear()
-    return Outcome("The conversation was cleared.")
+    return CommandOutcome("The conversation was cleared.")
 
 
-def _set(session: ChatSession, argument: str) -> Outcome:
+def _set(session: ChatSession, argument: str) -> CommandOutcome:
     name, _, value = argument.replace("=", " ", 1).partition(" ")
     if not name:
-        return Outcome(_settings(session))
+        return CommandOutcome(_settings(session))
     if not value.strip():
-        return Outcome(f"{name.replace('_', '-')} {session.option(name)}")
+        return CommandOutcome(f"{name.replace('_', '-')} {session.option(name)}")
     session.set_option(name, value.strip())
-    return Outcome(_settings(session))
+    return CommandOutcome(_settings(session))
 
 
-def _show(session: ChatSession, argument: str) -> Outcome:
+def _show(session: ChatSession, argument: str) -> CommandOutcome:
     header, loaded = session.loaded.header, session.loaded
     model = one_line(header.model)
     parameters = sum(p.numel() for p in loaded.model.parameters())
@@ -115,39 +115,39 @@ def _show(session: ChatSession, argument: str) -> Outcome:
         f"system: {one_line(session.system) or '(none)'}",
         _settings(session),
     ]
-    return Outcome("\n".join(lines))
+    return CommandOutcome("\n".join(lines))
 
 
-def _save(session: ChatSession, argument: str) -> Outcome:
+def _save(session: ChatSession, argument: str) -> CommandOutcome:
     path = session.save(_required(argument, "save", "FILE"))
-    return Outcome(f"Saved to {path}.")
+    return CommandOutcome(f"Saved to {path}.")
 
 
-def _load(session: ChatSession, argument: str) -> Outcome:
+def _load(session: ChatSession, argument: str) -> CommandOutcome:
     path = session.load(_required(argument, "load", "FILE"))
-    return Outcome(f"Loaded {counted(len(session.turns), 'turn')} from {path}.")
+    return CommandOutcome(f"Loaded {counted(len(session.turns), 'turn')} from {path}.")
 
 
-def _retry(session: ChatSession, argument: str) -> Outcome:
-    return Outcome(pieces=session.retry())
+def _retry(session: ChatSession, argument: str) -> CommandOutcome:
+    return CommandOutcome(pieces=session.retry())
 
 
-def _system(session: ChatSession, argument: str) -> Outcome:
+def _system(session: ChatSession, argument: str) -> CommandOutcome:
     if argument:
         session.set_system("" if argument == '""' else argument)
-    return Outcome(f"system: {one_line(session.system) or '(none)'}")
+    return CommandOutcome(f"system: {one_line(session.system) or '(none)'}")
 
 
-def _memory(session: ChatSession, argument: str) -> Outcome:
+def _memory(session: ChatSession, argument: str) -> CommandOutcome:
     word, _, name = argument.partition(" ")
     if word in ("save", "load"):
         path = _required(name.strip(), f"memory {word}", "FILE")
         if word == "save":
-            return Outcome(f"Saved to {session.memory.save(path, session.turns)}.")
+            return CommandOutcome(f"Saved to {session.memory.save(path, session.turns)}.")
         texts = session.memory.load(path)
         message = f"Loaded {counted(texts, 'text')} from {path}."
         off = "" if session.memory.saved.on else "\nThe memory is off. Turn it on with: /memory on"
-        return Outcome(message + off)
+        return CommandOutcome(message + off)
     if name or word not in ("", "on", "off", "clear"):
         raise UsageError(
             f"/memory has no action '{argument}'.",
@@ -157,7 +157,7 @@ def _memory(session: ChatSession, argument: str) -> Outcome:
         session.memory.clear(len(session.turns))
     elif word:
         session.memory.set_on(word == "on")
-    return Outcome(_memory_status(session))
+    return CommandOutcome(_memory_status(session))
 
 
 def _memory_status(session: ChatSession) -> str:
@@ -182,8 +182,8 @@ def _memory_status(session: ChatSession) -> str:
     return "\n".join(lines)
 
 
-def _exit(session: ChatSession, argument: str) -> Outcome:
-    return Outcome(leave=True)
+def _exit(session: ChatSession, argument: str) -> CommandOutcome:
+    return CommandOutcome(leave=True)
 
 
 def _required(argument: str, command: str, what: str) -> str:
@@ -204,23 +204,23 @@ def _settings(session: ChatSession) -> str:
 
 
 COMMANDS = (
-    Command("help", "도움말", "", "list the commands", _help),
-    Command("clear", "지우기", "", "remove all turns", _clear),
-    Command("set", "설정", "NAME VALUE", "change a setting: /set temperature 0.5", _set),
-    Command("show", "보기", "", "show the model, the context and the settings", _show),
-    Command("save", "저장", "FILE", "save the conversation to a file", _save),
-    Command("load", "불러오기", "FILE", "continue a saved conversation", _load),
-    Command("retry", "다시", "", "generate the last answer again", _retry),
-    Command(
+    ChatCommand("help", "도움말", "", "list the commands", _help),
+    ChatCommand("clear", "지우기", "", "remove all turns", _clear),
+    ChatCommand("set", "설정", "NAME VALUE", "change a setting: /set temperature 0.5", _set),
+    ChatCommand("show", "보기", "", "show the model, the context and the settings", _show),
+    ChatCommand("save", "저장", "FILE", "save the conversation to a file", _save),
+    ChatCommand("load", "불러오기", "FILE", "continue a saved conversation", _load),
+    ChatCommand("retry", "다시", "", "generate the last answer again", _retry),
+    ChatCommand(
         "system", "시스템", "TEXT", 'set the text before the first turn; "" removes it', _system
     ),
-    Command(
+    ChatCommand(
         "memory",
         "기억",
         "[ACTION]",
         "show the memory, or: on, off, clear, save FILE, load FILE",
         _memory,
     ),
-    Command("exit", "종료", "", "end the chat", _exit),
+    ChatCommand("exit", "종료", "", "end the chat", _exit),
 )
 BY_NAME = {name: c for c in COMMANDS for name in (c.name, c.korean)}

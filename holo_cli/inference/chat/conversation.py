@@ -90,7 +90,7 @@ def save_conversation(
     Raises HoloError if it cannot be written."""
     if path.exists() and path.stat().st_size:
         try:
-            read_json(path)
+            read_conversation_file(path)
         except HoloError as error:
             raise HoloError(
                 f"{path} exists and is not a conversation file, so it was not overwritten.",
@@ -113,7 +113,7 @@ def save_conversation(
 def load_conversation(path: Path) -> tuple[str, str | None, list[Turn]]:
     """(system, lang, turns without ids) from a file. Raises HoloError if it is not a
     conversation."""
-    content = read_json(path)
+    content = read_conversation_file(path)
     system, lang, turns = content.get("system"), content.get("lang"), content.get("turns")
     if not isinstance(system, str) or not (lang is None or isinstance(lang, str)):
         raise ConversationFileError(
@@ -139,7 +139,7 @@ def load_conversation(path: Path) -> tuple[str, str | None, list[Turn]]:
     return system, lang, loaded
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_conversation_file(path: Path) -> dict[str, Any]:
     """The content of a conversation file. Raises HoloError if it is missing, unreadable or of
     another kind."""
     try:

@@ -21,7 +21,7 @@ from holo_cli.inference.chat.conversation import (
     encode_turn,
     encode_turns,
     load_conversation,
-    read_json,
+    read_conversation_file,
     save_conversation,
 )
 from holo_cli.inference.chat.conversation_memory import ConversationMemory, SavedMemory, ids_of
@@ -262,7 +262,7 @@ class ChatSession:
         path = file_names.to_read(path)
         system, lang, texts = load_conversation(path)
         try:
-            memory = SavedMemory.from_dict(read_json(path).get("memory"), len(texts))
+            memory = SavedMemory.from_dict(read_conversation_file(path).get("memory"), len(texts))
         except ValueError as error:
             raise ConversationFileError(f"{path} has an invalid memory: {error}.") from error
         old = self.system, self.lang

@@ -133,7 +133,7 @@ def greeting(session: ChatSession) -> str:
     return "\n".join([*lines, "Type /help (/도움말) for the commands."])
 
 
-def summary(session: ChatSession) -> str:
+def answer_statistics(session: ChatSession) -> str:
     """The statistics after an answer."""
     s = session.statistics
     used = f"{s.context_used} of {s.context_limit}" if s.context_limit else str(s.context_used)
@@ -193,7 +193,7 @@ def _show(
                 raise
         answer.close()
     if not quiet:
-        say(summary(session))
+        say(answer_statistics(session))
 
 
 def say(text: str) -> None:

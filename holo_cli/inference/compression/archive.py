@@ -31,7 +31,7 @@ _LONGEST = 255  # bytes of a name
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ArchiveChunk:
     """`payload` bytes on the disk, and the CRC-32 of them and of the text they stand for."""
 
     payload: int
@@ -60,7 +60,7 @@ class Archive:
     kind: str
     lang: str  # of the marker before each chunk, "" for none
     made: str  # by which versions, on which device
-    chunks: tuple[Chunk, ...] = ()
+    chunks: tuple[ArchiveChunk, ...] = ()
 
     def tokens_of(self, chunk: int) -> int:
         return min(self.chunk_tokens, self.tokens - chunk * self.chunk_tokens)
@@ -124,7 +124,7 @@ def unpack(content: bytes, name: str) -> tuple[Archive, list[bytes]]:
     return archive, payloads
 
 
-def check_payload(chunk: Chunk, payload: bytes, number: int, name: str) -> None:
+def check_payload(chunk: ArchiveChunk, payload: bytes, number: int, name: str) -> None:
     """Raises DataError for a payload with a wrong checksum; chunks are numbered from 0."""
     if zlib.crc32(payload) != chunk.payload_crc:
         raise _damaged(name, f"chunk {number} does not match its checksum")
@@ -147,7 +147,7 @@ def _archive(header: bytes) -> Archive:
     chunks = []
     for _ in range(count):
         payload, at = read_varint(header, at)
-        chunks.append(Chunk(payload, *_CRCS.unpack_from(header, at)))
+        chunks.append(ArchiveChunk(payload, *_CRCS.unpack_from(header, at)))
         at += _CRCS.size
     run, kind, lang, made = map(one_line, names)
     return Archive(

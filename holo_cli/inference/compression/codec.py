@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from holo_cli.data.language import detect
 from holo_cli.errors import CheckpointError, DataError, UsageError
 from holo_cli.inference.compression import archive as format_
-from holo_cli.inference.compression.archive import Archive, Chunk
+from holo_cli.inference.compression.archive import Archive, ArchiveChunk
 from holo_cli.inference.compression.bit_coder import BitDecoder, Undecodable, coder, encode_bits
 from holo_cli.inference.compression.quantize import BLOCK, multiples
 from holo_cli.inference.compression.stepping import (
@@ -38,7 +38,7 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 
 CHUNK_BYTES = 1 << 16  # of text
 Ids = NDArray[np.int64]
-Progress = Callable[[int, int], None]  # tokens coded so far, tokens in total
+OnProgress = Callable[[int, int], None]  # tokens coded so far, tokens in total
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def compress(
     carry: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
     lang: str | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Compressed:
     """Compress bytes; `decompress` with the same checkpoint restores them.
 
@@ -106,7 +106,7 @@ def compress(
     table = []
     for payload, ids in zip(payloads, chunks, strict=True):
         text = b"".join(pieces[i] for i in ids)
-        table.append(Chunk(len(payload), zlib.crc32(payload), zlib.crc32(text)))
+        table.append(ArchiveChunk(len(payload), zlib.crc32(payload), zlib.crc32(text)))
     archive = Archive(
         text=len(content),
         tokens=len(tokens),
@@ -132,7 +132,7 @@ def decompress(
     *,
     name: str = "The file",
     chunk: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> bytes:
     """The bytes that `compress` was given, or those of one chunk, counted from 0.
 
@@ -200,7 +200,7 @@ def mismatch(archive: Archive, name: str, number: int) -> DataError:
 
 
 def _encode(
-    stepper: Stepper, chunks: Sequence[Ids], done: int, total: int, progress: Progress
+    stepper: Stepper, chunks: Sequence[Ids], done: int, total: int, progress: OnProgress
 ) -> tuple[list[bytes], float]:
     """The payload of each chunk, and the loss in nats on all of them."""
     lengths = np.asarray([len(ids) for ids in chunks])
@@ -230,7 +230,7 @@ def _decode(
     lengths: Sequence[int],
     done: int,
     total: int,
-    progress: Progress,
+    progress: OnProgress,
 ) -> list[list[int]]:
     """The ids of each chunk. Raises Undecodable."""
     vocab_size = stepper.logits.shape[1]

@@ -24,10 +24,10 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 Ints = NDArray[np.int64]
 
 
-def count_words(text: str) -> int:
+def wikitext_words(text: str) -> int:
     """Words as WikiText perplexities count them: each line end counts as a word.
 
-    >>> count_words("a b\\n\\nc"), count_words("a b\\n")
+    >>> wikitext_words("a b\\n\\nc"), wikitext_words("a b\\n")
     (6, 3)
     """
     lines = text.count("\n") + (not text.endswith("\n"))
@@ -134,7 +134,7 @@ def given_texts(
         TokenStream([np.asarray(document, dtype=np.int64) for document in ids]),
         np.cumsum([len(document) for document in ids]),
         np.asarray(sizes),
-        np.asarray([count_words(text) for text in known_text]),
+        np.asarray([wikitext_words(text) for text in known_text]),
         np.asarray(found, dtype=np.str_),
         loaded.tokenizer.end,
     )
@@ -160,7 +160,7 @@ def _words(tokenizer: Tokenizer, stream: DocumentSubset, records: NDArray[Any]) 
     counted = "words" in (records.dtype.names or ()) and records["words"].any()
     if not counted:
         return np.asarray(
-            [count_words(tokenizer.decode(stream.read(a, b - a).tolist())) for a, b in spans]
+            [wikitext_words(tokenizer.decode(stream.read(a, b - a).tolist())) for a, b in spans]
         )
     pieces = [tokenizer.token_bytes(i) for i in range(tokenizer.vocab_size)]
     newlines = np.asarray([piece.count(b"\n") for piece in pieces])

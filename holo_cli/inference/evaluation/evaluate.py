@@ -39,7 +39,7 @@ from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
 from holo_cli.wording import counted
 
-Progress = Callable[[int, int], None]  # tokens scored so far, tokens in total
+OnProgress = Callable[[int, int], None]  # tokens scored so far, tokens in total
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def evaluate_texts(
     stride: int | None = None,
     carry: bool = False,
     rows: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> Result:
     """Scores all of `texts`.
 

@@ -76,7 +76,9 @@ def rolling(loaded: LoadedModel, texts: Sequence[str], rows: int = 0) -> list[fl
     return sums
 
 
-def until(loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[str, Any]) -> str:
+def generate_until(
+    loaded: LoadedModel, prompt: str, stop: Sequence[str], options: dict[str, Any]
+) -> str:
     """The model's continuation of a prompt up to any of `stop`.
 
     `options` are those of lm-evaluation-harness: max_gen_toks, do_sample, temperature, top_k,

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 
 from holo_cli.data.sources.hub.errors import reason, transfer_errors
 from holo_cli.errors import DataError, UsageError, nearest
-from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
+from holo_cli.inference.evaluation.likelihood import continuations, generate_until, rolling
 from holo_cli.inference.generation.loaded_model import LoadedModel
 
 
@@ -64,7 +64,9 @@ class HoloLM(LM):
     def _generate(self, prompt: str, options: dict[str, Any]) -> str:
         asked = dict(options)
         stop = asked.pop("until", None) or ()
-        return until(self.loaded, prompt, (stop,) if isinstance(stop, str) else stop, asked)
+        return generate_until(
+            self.loaded, prompt, (stop,) if isinstance(stop, str) else stop, asked
+        )
 
 
 def run_tasks(

@@ -25,7 +25,7 @@ _READ = 200  # tokens of a document in which its first words are looked for
 
 
 @dataclass(frozen=True)
-class Difference:
+class BitsDifference:
     """Bits per byte of the second checkpoint less those of the first; `margin` is half the width
     of the 95 % interval, None for fewer than `ENOUGH` documents."""
 
@@ -35,32 +35,32 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedScores:
     """What two checkpoints score in one language ("" for all of them)."""
 
     language: str
     a: Score
     b: Score
-    difference: Difference | None  # None where the tokenizers read different bytes
+    difference: BitsDifference | None  # None where the tokenizers read different bytes
 
     def to_dict(self) -> dict[str, Any]:
         difference = None if self.difference is None else asdict(self.difference)
         return {"a": self.a.to_dict(), "b": self.b.to_dict(), "difference": difference}
 
 
-def pairs(a: Result, b: Result) -> list[Pair]:
+def pairs(a: Result, b: Result) -> list[PairedScores]:
     """The scores in total, then by language in the order of `a`."""
-    found = [Pair("", a.total, b.total, _difference(a, b, None))]
+    found = [PairedScores("", a.total, b.total, _difference(a, b, None))]
     if len(a.per_language) > 1:
         found += [
-            Pair(code, score, b.per_language[code], _difference(a, b, code))
+            PairedScores(code, score, b.per_language[code], _difference(a, b, code))
             for code, score in a.per_language.items()
             if code in b.per_language
         ]
     return found
 
 
-def _difference(a: Result, b: Result, language: str | None) -> Difference | None:
+def _difference(a: Result, b: Result, language: str | None) -> BitsDifference | None:
     nbytes = a.texts.bytes
     if len(nbytes) != len(b.texts.bytes) or (nbytes != b.texts.bytes).any():
         return None
@@ -78,7 +78,7 @@ def _difference(a: Result, b: Result, language: str | None) -> Difference | None
     if count >= ENOUGH:
         rest = bits - bpb * sizes
         margin = 1.96 * math.sqrt(count / (count - 1) * float((rest**2).sum())) / total
-    return Difference(bpb, margin, count)
+    return BitsDifference(bpb, margin, count)
 
 
 def first_words(loaded: LoadedModel, texts: Texts, most: int) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def first_words(loaded: LoadedModel, texts: Texts, most: int) -> list[tuple[str,
     return turns[:most]
 
 
-def continuations(
+def sample_continuations(
     models: tuple[LoadedModel, LoadedModel],
     prompts: list[tuple[str, str]],
     progress: Callable[[int, int], None] = lambda done, total: None,

@@ -2,7 +2,7 @@
 
 A model with early exit has an `exit_threshold` that applies to evaluation and decoding: a token
 skips the remaining layers once its confidence, between 0 and 1, reaches the threshold. Above 1
-every token passes all layers. `calibrate` searches for the lowest threshold whose loss on
+every token passes all layers. `calibrate_threshold` searches for the lowest threshold whose loss on
 validation text is within a tolerance; each trial evaluates the text with tokens exiting as they
 would in decoding."""
 
@@ -85,7 +85,7 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
             f"data, but '{path}' does not exist.",
             next_step="Run the command where the data is, or give a number such as 0.9.",
         )
-    found = calibrate(loaded.model, open_trained(info), dtype=loaded.dtype)
+    found = calibrate_threshold(loaded.model, open_trained(info), dtype=loaded.dtype)
     set_threshold(loaded.model, found.threshold)
     return found
 
@@ -94,7 +94,7 @@ Shards = Sequence[NDArray[Any]]
 
 
 @torch.inference_mode()
-def calibrate(
+def calibrate_threshold(
     model: LanguageModel,
     data: PreparedData,
     *,

@@ -16,6 +16,7 @@ from holo_cli.inference.generation.engine import Engine, LogitsMixer
 from holo_cli.inference.generation.prompt import PromptFormat, span_breakers, unsampled_ids
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextGeneration
+from holo_cli.inference.generation.weights import INT8, STORED, quantise, relay
 from holo_cli.inference.generation.whole_characters import WholeCharacters
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LoadedModel:
     def engine(self) -> Engine:
         banned = unsampled_ids(self.tokenizer, self.model.config.vocab_size)
         characters = WholeCharacters(self.tokenizer, self.model.config.vocab_size)
+        relay(self.model)
         return Engine(
             self.model,
             end=self.tokenizer.end,
@@ -131,15 +133,19 @@ def load(
     *,
     device: str = "auto",
     dtype: torch.dtype | None = None,
+    weights: str = STORED,
 ) -> LoadedModel:
     """Loads a checkpoint by path, by run name ("ngt-shakespeare"), or (default) the newest one.
 
     `device` is auto, cpu, cuda or mps; `dtype` None computes in the dtype of the weights (float32),
-    others run under autocast. Raises CheckpointError for a file that is missing or damaged,
+    others run under autocast. `weights` "int8" rounds them to eight bits, for faster decoding on a
+    CPU (docs/commands/generate.md). Raises CheckpointError for a file that is missing or damaged,
     UsageError for a device that is not available.
     """
     from holo_cli.checkpoint import load_model
     from holo_cli.training.precision import pick_device
 
     model, tokenizer, header = load_model(path_or_run, device=pick_device(device))
+    if weights == INT8:
+        quantise(model)
     return LoadedModel(model, tokenizer, header, dtype)

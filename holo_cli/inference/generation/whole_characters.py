@@ -38,7 +38,7 @@ def begun(data: bytes) -> bytes | None:
     return None if rest[:1] == b"\xed" and rest[1:2] >= b"\xa0" else rest
 
 
-def missing(begun: bytes) -> int:
+def missing_bytes(begun: bytes) -> int:
     """The bytes that a character still needs after the bytes `begun` of it."""
     if not begun:
         return 0
@@ -103,6 +103,6 @@ class WholeCharacters:
             for token in candidates:
                 rest = begun(start + self.pieces[token])
                 if rest is not None:
-                    needed[token] = missing(rest)
+                    needed[token] = missing_bytes(rest)
             self._needed[start] = needed
         return self._needed[start]

@@ -7,10 +7,10 @@ al. 2020, arXiv 1912.00582), without its sentences. To add a phenomenon, add an 
 
 from __future__ import annotations
 
-from holo_cli.inference.minimal_pairs.base import Pair, Phenomenon
+from holo_cli.inference.minimal_pairs.base import MinimalPair, Phenomenon
 from holo_cli.inference.minimal_pairs.english import ENGLISH
 from holo_cli.inference.minimal_pairs.korean import KOREAN
 
 PHENOMENA: dict[str, tuple[Phenomenon, ...]] = {"en": ENGLISH, "ko": KOREAN}
 
-__all__ = ["PHENOMENA", "Pair", "Phenomenon"]
+__all__ = ["PHENOMENA", "MinimalPair", "Phenomenon"]

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
-Words = Mapping[str, str]
+WordForms = Mapping[str, str]
 
 
-class Pair(NamedTuple):
+class MinimalPair(NamedTuple):
     """Two sentences that differ in one word. Neighbours 2n and 2n + 1 are a couple."""
 
     good: str
@@ -38,20 +38,20 @@ class Phenomenon:
     about: str
     frame: str
     shared: Mapping[str, tuple[str, ...]]
-    sides: tuple[tuple[Words, Words], ...]  # each side has `gap`, its correct form
+    sides: tuple[tuple[WordForms, WordForms], ...]  # each side has `gap`, its correct form
 
     @property
     def pairs(self) -> int:
         """Number of different pairs."""
         return 2 * len(self.sides) * prod(len(words) for words in self.shared.values())
 
-    def draw(self, count: int, seed: int = 0) -> list[Pair]:
+    def draw(self, count: int, seed: int = 0) -> list[MinimalPair]:
         """`count` (even) different pairs, as couples; deterministic in the arguments."""
         assert count % 2 == 0
         chosen = random.Random(f"{self.name}:{seed}").sample(range(self.pairs // 2), count // 2)
         return [pair for number in chosen for pair in self.couple(number)]
 
-    def couple(self, number: int) -> Iterator[Pair]:
+    def couple(self, number: int) -> Iterator[MinimalPair]:
         """Couple `number`, from 0 to pairs / 2 - 1."""
         words = {}
         for slot, choices in self.shared.items():
@@ -60,7 +60,7 @@ class Phenomenon:
         left, right = self.sides[number]
         for own, other in ((left, right), (right, left)):
             good = words | dict(own)
-            yield Pair(self._sentence(good), self._sentence(good | {"gap": other["gap"]}))
+            yield MinimalPair(self._sentence(good), self._sentence(good | {"gap": other["gap"]}))
 
     def _sentence(self, words: dict[str, str]) -> str:
         # a slot may be empty

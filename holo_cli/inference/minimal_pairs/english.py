@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holo_cli.data.sources.stories.english import BOYS, GIRLS
-from holo_cli.inference.minimal_pairs.base import Phenomenon, Words, choices
+from holo_cli.inference.minimal_pairs.base import Phenomenon, WordForms, choices
 
 _NUMBERS = [
     ("boat", "boats"), ("stone", "stones"), ("tree", "trees"), ("bird", "birds"),
@@ -23,20 +23,22 @@ _VOWELS = choices("old|empty|odd|open|orange|ugly|angry|early|even|icy")
 _CONSONANTS = choices("young|little|small|new|big|quiet|red|warm|brave|long")
 
 
-def _in_number(verbs: list[tuple[str, str]], away: bool = False) -> tuple[tuple[Words, Words], ...]:
+def _in_number(
+    verbs: list[tuple[str, str]], away: bool = False
+) -> tuple[tuple[WordForms, WordForms], ...]:
     """Singular and plural subjects; `away` adds a noun of the other number after them."""
     sides = []
     for n, (one, many) in enumerate(_NUMBERS):
         between = [_NUMBERS[(n + step) % len(_NUMBERS)] for step in ((2, 5, 9) if away else (0,))]
         for far_one, far_many in between:
             for is_one, is_many in verbs:
-                left: Words = {"noun": one, "away": far_many, "gap": is_one}
-                right: Words = {"noun": many, "away": far_one, "gap": is_many}
+                left: WordForms = {"noun": one, "away": far_many, "gap": is_one}
+                right: WordForms = {"noun": many, "away": far_one, "gap": is_many}
                 sides.append((left, right))
     return tuple(sides)
 
 
-def _by_gender(female: str, male: str) -> tuple[tuple[Words, Words], ...]:
+def _by_gender(female: str, male: str) -> tuple[tuple[WordForms, WordForms], ...]:
     return tuple(({"name": g, "gap": female}, {"name": b, "gap": male}) for g, b in _NAMES)
 
 

@@ -7,7 +7,7 @@ treats ㄹ as a vowel. The correct form is computed (`data/sources/stories/josa.
 from __future__ import annotations
 
 from holo_cli.data.sources.stories.josa import PARTICLES, final, particle
-from holo_cli.inference.minimal_pairs.base import Phenomenon, Words, choices
+from holo_cli.inference.minimal_pairs.base import Phenomenon, WordForms, choices
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -36,12 +36,12 @@ _VERBS = (
 
 def _sides(
     name: str, closed: tuple[str, ...], open_: tuple[str, ...]
-) -> tuple[tuple[Words, Words], ...]:
+) -> tuple[tuple[WordForms, WordForms], ...]:
     """Words that need one form of a particle, paired with words that need the other."""
     sides = []
     for first, second in zip(closed, open_, strict=True):
-        left: Words = {"noun": first, "gap": particle(first, name)}
-        right: Words = {"noun": second, "gap": particle(second, name)}
+        left: WordForms = {"noun": first, "gap": particle(first, name)}
+        right: WordForms = {"noun": second, "gap": particle(second, name)}
         assert (left["gap"], right["gap"]) == PARTICLES[name], (first, second)
         sides.append((left, right))
     return tuple(sides)

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from holo_cli.errors import UsageError, nearest
 from holo_cli.inference.evaluation.likelihood import rolling
+from holo_cli.inference.evaluation.proportion import binomial_interval
 from holo_cli.inference.generation.loaded_model import LoadedModel
-from holo_cli.inference.minimal_pairs import PHENOMENA, Pair, Phenomenon
+from holo_cli.inference.minimal_pairs import PHENOMENA, MinimalPair, Phenomenon
 
 CHANCE = 0.5
-LEVEL = 0.95
 Scorer = Callable[[Sequence[str]], Sequence[float]]
-Progress = Callable[[int, int], None]  # pairs scored so far, pairs in total
+OnProgress = Callable[[int, int], None]  # pairs scored so far, pairs in total
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def score_pairs(
     count: int,
     *,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> list[PairScore]:
     """Scores each phenomenon of the languages with up to `count` pairs, and each language in total.
 
@@ -84,7 +84,11 @@ def score_pairs(
 
 
 def _score(
-    scorer: Scorer, lengths: Scorer, phenomenon: Phenomenon, language: str, pairs: Sequence[Pair]
+    scorer: Scorer,
+    lengths: Scorer,
+    phenomenon: Phenomenon,
+    language: str,
+    pairs: Sequence[MinimalPair],
 ) -> PairScore:
     texts = [text for pair in pairs for text in pair]
     margin = _margin(scorer(texts))
@@ -120,7 +124,7 @@ def token_counts(loaded: LoadedModel) -> Scorer:
     return lambda texts: [len(loaded.tokenizer.encode(text)) for text in texts]
 
 
-def languages_of(loaded: LoadedModel, asked: str | None) -> list[str]:
+def languages_to_score(loaded: LoadedModel, asked: str | None) -> list[str]:
     """The languages to score: `asked` ("ko,en"), or those of the training data that have pairs, or
     all if the checkpoint does not name its languages.
 
@@ -148,30 +152,3 @@ def languages_of(loaded: LoadedModel, asked: str | None) -> list[str]:
                 "characters: holo prepare --tokenizer bpe.",
             )
     return known
-
-
-def binomial_interval(right: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Exact confidence interval of a proportion (Clopper and Pearson, 1934). For a count with a
-    half the wider bound is used."""
-    tail = (1 - level) / 2
-    low_at, high_at = int(np.floor(right)), int(np.ceil(right))
-    low = 0.0 if low_at == 0 else _bisect(lambda p: 1 - _cdf(low_at - 1, count, p) - tail)
-    high = 1.0 if high_at == count else _bisect(lambda p: tail - _cdf(high_at, count, p))
-    return low, high
-
-
-def _cdf(most: int, count: int, p: float) -> float:
-    """Probability of at most `most` successes in `count` trials, for 0 < p < 1."""
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])  # log n!
-    k = np.arange(most + 1)
-    log_mass = logs[count] - logs[k] - logs[count - k] + k * np.log(p) + (count - k) * np.log1p(-p)
-    return float(np.exp(log_mass).sum())
-
-
-def _bisect(rising: Callable[[float], float]) -> float:
-    """The zero of an increasing function on [0, 1]."""
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < 0 else (low, middle)
-    return (low + high) / 2

@@ -46,7 +46,7 @@ class LanguageAdapters(FeedForward):
         return y.view_as(x), {}
 
 
-def languages_of(tokens: Tensor, markers: Tensor, before: Tensor) -> Tensor:
+def token_languages(tokens: Tensor, markers: Tensor, before: Tensor) -> Tensor:
     """The language of each token: that of the last marker up to and with it.
 
     tokens (B, T) int64, markers (L,) their ids, before (B,) the languages so far -> (B, T) int64.

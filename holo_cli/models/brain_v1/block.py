@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from holo_cli.layers.interfaces import Aux, Extras, FeedForward, ValueStream, Windows
+from holo_cli.layers.interfaces import Aux, ConvWindows, Extras, FeedForward, ValueStream
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.backbone import Backbone, Block
 from holo_cli.models.brain_v1.adapters import LanguageAdapters
@@ -78,7 +78,7 @@ class BrainBlock(Block):
         self, x: Tensor, state: Any, windows: tuple[Tensor, ...], stream: ValueStream | None
     ) -> tuple[Any, tuple[Tensor, ...]]:
         """The states after tokens that left below this layer."""
-        seen = Windows(windows)
+        seen = ConvWindows(windows)
         extras = Extras(seen, stream, self.residual_gain, self.embedding_gain)
         state = self.mixer.append_to_cache(self.read(x, seen), state, extras)
         return state, tuple(seen.after)

@@ -2,14 +2,14 @@
 only those are computed.
 
     r = W_r x,   kept = the c columns of largest r_j + b_j              (b: for balance only)
-    y = sum over kept columns j of  W_out^j [ s f_j h_j ],   h_j = u |u|,   u = W_in^j x + r_j
+    y = sum over kept columns j of  W_out^j [ s h_j ],   h_j = u |u|,   u = W_in^j x + r_j
 
 The router's value is added to all units of its column, so it sets how strongly the column fires and
 learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
 column's output instead, which learns worse.) The square keeps its sign, so that every unit of a
-kept column fires; `activation = "relu"`, relu(u)^2, leaves a good part of them silent. f_j is the
-lateral inhibition between the kept columns, 1 without it; s = sqrt(C / U) only sets the step size
-of W_out. If fewer units may fire than the kept columns have, the largest of them do.
+kept column fires; `activation = "relu"`, relu(u)^2, leaves a good part of them silent.
+s = sqrt(C / U) only sets the step size of W_out. If fewer units may fire than the kept columns
+have, the largest of them do.
 
 Tokens are sorted by column, so training is a product per column over the tokens that chose it
 (`layers/grouped.py`); decoding one token is a few products of single columns with a vector. The
@@ -29,7 +29,6 @@ from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
 from holo_cli.layers.precision import product_dtype, wide
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.kwta import balance_term, winners
 from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
@@ -60,7 +59,6 @@ class Columns(FeedForward):
         self.bias: nn.Parameter | None = None
         if self.balance and self.kept < self.columns:
             self.bias = nn.Parameter(torch.zeros(self.columns))
-        self.inhibition = Inhibition(self.columns) if config.inhibition else None
         self.dropout = nn.Dropout(config.dropout)
 
     def finish_initialisation(self) -> None:
@@ -70,9 +68,8 @@ class Columns(FeedForward):
         """The router's, and of the columns those kept."""
         computed = self.columns if self.masked else self.kept
         size = self.units * (self.up.in_features + self.down.in_features)
-        among = 1 + self.kept**2 if self.inhibition is not None else 0
         bias = self.columns if self.bias is not None else 0
-        return self.router.weight.numel() + bias + among + computed * size
+        return self.router.weight.numel() + bias + computed * size
 
     # -- the choice -------------------------------------------------------------------------------
 
@@ -116,16 +113,13 @@ class Columns(FeedForward):
         shape = (self.columns, self.units, -1)
         return up.reshape(shape), down.reshape(shape)
 
-    def activate(self, u: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+    def activate(self, u: Tensor, value: Tensor) -> Tensor:
         """Pre-activations (N, c, m) of the kept columns -> outputs of their units, same shape."""
         value = value[..., None].to(u.dtype)
         h = u + value if self.driven else u
         h = self._fire(h)
         if self.k < self.kept * self.units:
             h = h * self._winners(h)
-        if self.inhibition is not None:
-            factor = self.inhibition(h.to(wide(h.dtype)).square().mean(2), chosen)
-            h = h * factor[..., None].to(h.dtype)
         return h * self.scale if self.driven else h * (self.scale * torch.sigmoid(value))
 
     def _fire(self, u: Tensor) -> Tensor:
@@ -144,12 +138,11 @@ class Columns(FeedForward):
         pairs = SortedPairs(chosen, self.columns)
         up, down = (w.to(product_dtype(tokens)) for w in self.weights())
         u = grouped(pairs.spread(tokens.to(up.dtype)), up.mT, pairs.ends)
-        if self.inhibition is None and self.k == self.kept * self.units:
+        if self.k == self.kept * self.units:
             # pairs are independent: no need to return to the order of tokens
-            by_place = pairs.by_place(value[..., None]), pairs.by_place(chosen[..., None])
-            h = self.activate(u[:, None], *by_place)[:, 0]
+            h = self.activate(u[:, None], pairs.by_place(value[..., None]))[:, 0]
         else:
-            h = pairs.by_place(self.activate(pairs.by_token(u), value, chosen))
+            h = pairs.by_place(self.activate(pairs.by_token(u), value))
         return pairs.gather(grouped(h, down, pairs.ends))
 
     def _single_token(self, x: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
@@ -160,7 +153,7 @@ class Columns(FeedForward):
             ups, downs = [sparsify_2_4(w) for w in ups], [sparsify_2_4(w, dim=0) for w in downs]
         x = x.to(product_dtype(x))
         u = torch.stack([w.to(x.dtype).mv(x) for w in ups])[None]
-        h = self.activate(u, value, chosen)[0]
+        h = self.activate(u, value)[0]
         y = downs[0].to(x.dtype).T.mv(h[0])
         for w, output in zip(downs[1:], h[1:], strict=True):
             y = y.addmv(w.to(x.dtype).T, output)
@@ -171,7 +164,7 @@ class Columns(FeedForward):
         up, down = self.weights()
         u = nn.functional.linear(tokens, up.flatten(0, 1)).unflatten(1, (self.columns, -1))
         index = chosen[..., None].expand(-1, -1, self.units)
-        h = self.activate(u.gather(1, index), value, chosen)
+        h = self.activate(u.gather(1, index), value)
         every = torch.zeros_like(u).scatter(1, index, h)
         return every.flatten(1) @ down.flatten(0, 1).to(every.dtype)
 
@@ -183,7 +176,7 @@ class Columns(FeedForward):
         u = u.unflatten(1, (self.columns, -1))
         index = chosen[..., None].expand(-1, -1, self.units)
         kept = u.gather(1, index)
-        h = self.activate(kept, value, chosen)
+        h = self.activate(kept, value)
         could = torch.ones_like(h)
         if self.k < self.kept * self.units:
             driven = kept + value[..., None].to(u.dtype) if self.driven else kept

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, Stage, added_key
+from holo_cli.config.model_schema import BackboneConfig, RemovedKey, Stage, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -23,6 +23,11 @@ class Config(BackboneConfig):
     mechanism: ClassVar[str] = "attention; an MLP of columns, of which 5 % fires at once"
     canon_places: ClassVar[str] = "AB"
     takes_values: ClassVar[bool] = True
+    removed: ClassVar[Mapping[str, RemovedKey]] = {
+        "inhibition": RemovedKey(
+            False, "since columns learned nothing of each other and the loss did not fall"
+        )
+    }
 
     mlp_ratio: float = Field(5.0, gt=0, description="hidden units of the MLP, as a multiple of C")
 
@@ -74,9 +79,6 @@ class Config(BackboneConfig):
     )  # fmt: skip
     depth_schedule: bool = Field(
         False, description="activity by thirds of the depth: 2, 1 and 0.4 times `activity`"
-    )
-    inhibition: bool = Field(
-        False, description="kept columns suppress each other (divisive normalisation)"
     )
     two_four: Literal["none", "mlp", "all"] = Field(
         "none", description="2:4 sparse weights: two of any four along the input are zero"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.conv import ShortConv
-from holo_cli.layers.interfaces import Extras, ValueStream, Windows
+from holo_cli.layers.interfaces import ConvWindows, Extras, ValueStream
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.brain_v1.attention import AttentionState
 from holo_cli.models.brain_v1.block import BrainBlock, Side
@@ -28,8 +28,8 @@ from holo_cli.models.brain_v1.state import BrainState
 Seen = tuple[Tensor, ...]  # the windows of a block's convolutions
 
 
-class RecordedWindows(Windows):
-    """Windows that keep the inputs of a whole step, so that any place in it can be gone back to."""
+class RecordedWindows(ConvWindows):
+    """Keeps the inputs of a whole step: the state after any of its tokens can be restored."""
 
     def __init__(self, before: Seen) -> None:
         super().__init__(before)
@@ -44,7 +44,7 @@ class RecordedWindows(Windows):
 
 
 @dataclass(frozen=True)
-class Verified:
+class LayerPass:
     """What a layer read in one pass over the draft."""
 
     before: AttentionState
@@ -80,7 +80,7 @@ class Drafts(Protocol):
     ) -> BrainState: ...
 
 
-class Draft:
+class LayerDraft:
     """Tokens read after a state by the first `layers` layers, and then by the others."""
 
     def __init__(self, model: Drafts, state: BrainState, layers: int) -> None:
@@ -92,7 +92,7 @@ class Draft:
         self._below: list[tuple[list[AttentionState], list[Seen]]] = [
             (list(state.mixers[:layers]), list(state.windows[:layers]))
         ]
-        self._above: list[Verified] = []
+        self._above: list[LayerPass] = []
         self._language = state.language
 
     def read(self, token: Tensor) -> Tensor:
@@ -158,11 +158,11 @@ def _through(
     windows: Seen,
     stream: ValueStream | None,
     side: Side,
-) -> tuple[Tensor, Verified]:
+) -> tuple[Tensor, LayerPass]:
     """A block's step over x (B, S, C), with what is needed to take back its last tokens."""
     seen = RecordedWindows(windows)
     extras = Extras(seen, stream, block.residual_gain, block.embedding_gain, side)
     u = block.read(x, seen)
     y, after = block.mixer.step(u, state, extras)
     x, _ = block.feed(x + y, seen)
-    return block.adapt(x, side), Verified(state, after, u, seen.inputs)
+    return block.adapt(x, side), LayerPass(state, after, u, seen.inputs)

@@ -62,7 +62,7 @@ class ExitGates(nn.Module):
         the last: a scalar that depends on the gate alone."""
         stride = -(-x.shape[1] // POSITIONS)
         x, last = (s[:, ::stride].detach() for s in (x, last))
-        return WEIGHT * self.misfit(number, x, costs(x, last, head))
+        return WEIGHT * self.misfit(number, x, exit_losses(x, last, head))
 
     def misfit(self, number: int | Tensor, x: Tensor, cost: Tensor) -> Tensor:
         """Mean of log mu + cost / mu over tokens, x (..., C) and cost (...): a scalar."""
@@ -71,7 +71,7 @@ class ExitGates(nn.Module):
 
 
 @torch.no_grad()
-def costs(x: Tensor, last: Tensor, head: Head) -> Tensor:
+def exit_losses(x: Tensor, last: Tensor, head: Head) -> Tensor:
     """KL(p_L || p_l) + FLOOR in nats, (...), of streams x and `last` (..., C)."""
     here, end = (head(rms_norm(s)).log_softmax(-1) for s in (x, last))
     return (end.exp() * (end - here)).sum(-1) + FLOOR

@@ -30,7 +30,7 @@ Grown = TypeVar("Grown", bound=Backbone)
 HOW = ("identity", "copy")
 
 
-def grow(model: Grown, layers: int, how: str) -> tuple[Grown, dict[str, str | None]]:
+def deeper_model(model: Grown, layers: int, how: str) -> tuple[Grown, dict[str, str | None]]:
     """A new model of `layers` layers from a shallower one, which stays as it is.
 
     Also returned: for every parameter of the new model, by name, the name of the old parameter

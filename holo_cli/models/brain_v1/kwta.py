@@ -30,7 +30,6 @@ from holo_cli.layers.interfaces import Aux, FeedForward
 from holo_cli.layers.mlp import relu_squared
 from holo_cli.layers.precision import wide
 from holo_cli.models.brain_v1.config import Config
-from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
 BALANCE_SCALE = 0.01  # AdamW is invariant to it; small, so that it hardly changes clipping
@@ -96,7 +95,6 @@ class KWTA(FeedForward):
         self.bias: nn.Parameter | None = None
         if self.k < self.units and self.balance:
             self.bias = nn.Parameter(torch.zeros(self.units))
-        self.inhibition = Inhibition(self.columns) if config.inhibition else None
         self.candidates = self.units
         self.predictor_down: nn.Linear | None = None
         self.predictor_up: nn.Linear | None = None
@@ -176,7 +174,7 @@ class KWTA(FeedForward):
             if predicted is not None and self.training:
                 won = torch.zeros_like(predicted).scatter_(1, chosen, 1.0)
                 aux["predictor"] = _balanced_bce(predicted, won)
-        y = (self._inhibited(h) * self.scale) @ down.to(h.dtype)
+        y = (h * self.scale) @ down.to(h.dtype)
         return self.dropout(y.view(x.shape)), aux
 
     def unit_outputs(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,17 +183,10 @@ class KWTA(FeedForward):
         up = sparsify_2_4(self.up.weight) if self.two_four else self.up.weight
         u = F.linear(tokens, up)
         if self.k == self.units:
-            return self._inhibited(relu_squared(u)), torch.ones_like(u, dtype=torch.bool)
+            return relu_squared(u), torch.ones_like(u, dtype=torch.bool)
         chosen = self.choose(u, self.predict(tokens), self.k)
         could = torch.zeros_like(u, dtype=torch.bool).scatter(1, chosen, True)
-        return self._inhibited(_WinnersSquared.apply(u, chosen, self.signed)), could
-
-    def _inhibited(self, h: Tensor) -> Tensor:
-        if self.inhibition is None:
-            return h
-        by_column = h.unflatten(1, (self.columns, -1))  # (N, G, m)
-        factor = self.inhibition(by_column.to(wide(h.dtype)).square().mean(2))
-        return (by_column * factor[..., None].to(h.dtype)).flatten(1)
+        return _WinnersSquared.apply(u, chosen, self.signed), could
 
     def _single_token(self, x: Tensor) -> Tensor:
         """One token, (C,) -> (C,): only the winners' part of W_out."""
@@ -210,10 +201,6 @@ class KWTA(FeedForward):
         won = u[chosen]
         h = won * won.abs() if self.signed else torch.relu(won).square()
         units = chosen if among is None else among[chosen]
-        if self.inhibition is not None:
-            every = h.new_zeros(self.units)
-            every[units] = h
-            h = self._inhibited(every[None])[0, units]
         rows = sparsify_2_4(down, dim=0)[units] if self.two_four else down[units]
         return rows.to(h.dtype).T @ (h * self.scale)
 

@@ -21,13 +21,13 @@ from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.precision import wide
 from holo_cli.models.backbone import Backbone, BackboneState
 from holo_cli.models.base import Description, Hidden, State
-from holo_cli.models.brain_v1.adapters import languages_of
+from holo_cli.models.brain_v1.adapters import token_languages
 from holo_cli.models.brain_v1.attention import BrainAttention
 from holo_cli.models.brain_v1.block import BrainBlock, Side, brain_blocks
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.diagnostics import feeding, kept_weight
-from holo_cli.models.brain_v1.drafting import Draft
+from holo_cli.models.brain_v1.drafting import LayerDraft
 from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.exits import (
     confidence,
@@ -37,7 +37,7 @@ from holo_cli.models.brain_v1.exits import (
     keep_probability,
     may_exit_after,
 )
-from holo_cli.models.brain_v1.growth import grow
+from holo_cli.models.brain_v1.growth import deeper_model
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.state import BrainState
 
@@ -75,7 +75,7 @@ class Model(Backbone):
     # -- growth -----------------------------------------------------------------------------------
 
     def grown(self, layers: int) -> tuple[Model, dict[str, str | None]]:
-        return grow(self, layers, self.config.growth_how)
+        return deeper_model(self, layers, self.config.growth_how)
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Model(Backbone):
         markers = torch.tensor(self.config.language_tokens, dtype=torch.int64, device=tokens.device)
         if not len(markers):
             return before[:, None].expand(tokens.shape)
-        return languages_of(tokens, markers, before)
+        return token_languages(tokens, markers, before)
 
     def _first_language(self, batch: int) -> Tensor:
         config = self.config
@@ -238,10 +238,10 @@ class Model(Backbone):
         after = self.advanced(state, tokens, mixers, windows)
         return rms_norm(x), replace(after, passed=state.passed + passed.sum(1))
 
-    def draft(self, state: State, layers: int) -> Draft:
+    def draft(self, state: State, layers: int) -> LayerDraft:
         """Reads ahead of `state` with the first `layers` layers, 1 .. L - 1; all others verify."""
         assert isinstance(state, BrainState)
-        return Draft(self, state, layers)
+        return LayerDraft(self, state, layers)
 
     def advanced(
         self,

@@ -19,7 +19,7 @@ from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.exit_gates import ExitGates
 from holo_cli.models.brain_v1.kwta import KWTA
 from holo_cli.models.brain_v1.model import BrainBlock, Model
-from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, softplus, total
+from holo_cli.models.oracle import Inputs, Vectors, joined, norm, sigmoid, total
 from holo_cli.models.vanilla.reference import heads
 
 # 64 hidden units in 8 columns, of which 2 are kept
@@ -28,17 +28,16 @@ CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
     "columns-relu": {**SMALL, "activation": "relu"},
     "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
-    "columns-inhibited": {**SMALL, "inhibition": True, "activity": 0.375, "conv": 4},
+    "columns-more-kept": {**SMALL, "activity": 0.375, "conv": 4},
     "columns-masked": {**SMALL, "masked": True, "layer_dropout": 0.2},
     "columns-two-four": {**SMALL, "two_four": "all", "bigrams": 61, "tied": False},
     "both": {
         **SMALL,
         "sparsity": "both",
         "columns_kept": 4,
-        "inhibition": True,
         "depth_schedule": True,
     },
-    "kwta": {**SMALL, "sparsity": "kwta", "inhibition": True, "two_four": "mlp"},
+    "kwta": {**SMALL, "sparsity": "kwta", "two_four": "mlp"},
     "kwta-predictor": {**SMALL, "sparsity": "kwta", "predictor": 4, "predictor_share": 0.5},
     "kwta-relu": {**SMALL, "sparsity": "kwta", "activation": "relu"},
     "dense": {**SMALL, "sparsity": "dense"},
@@ -134,15 +133,6 @@ def _feed(
         sent = _by_columns(config, mlp, layer, up, x)
     else:
         sent = _by_winning(config, mlp, layer, up, x)
-    if mlp.inhibition is not None:
-        energy = [h.pow(2).mean() for h in sent.split(size)]
-        w = softplus(mlp.inhibition.raw)
-        held = []
-        for c, h in enumerate(sent.split(size)):
-            against = total([w[c, n] * e for n, e in enumerate(energy)])
-            sigma = mlp.inhibition.log_sigma.exp()
-            held.append(h * ((energy[c] + 1e-6) / (sigma + against + 1e-6)).sqrt())
-        sent = torch.cat(held)
     if isinstance(mlp, Columns) and config.gate == "sigmoid":
         sent = sent * sigmoid(mlp.router.weight @ x).repeat_interleave(size)
     sent = sent * min(1.0, (config.width / config.hidden) ** 0.5)
@@ -194,14 +184,14 @@ def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) ->
 # -- languages and leaving ------------------------------------------------------------------------
 
 
-class Side(NamedTuple):
+class TokenSide(NamedTuple):
     """Of a token: its language, as the last marker before it said, and whether it has left."""
 
     language: int
     left: bool
 
 
-def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[Side]:
+def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[TokenSide]:
     config = model.config
     assert isinstance(config, Config)
     now = config.languages.index(config.language) if config.adapters else 0
@@ -209,7 +199,7 @@ def side(model: Backbone, tokens: Tensor, stream: Vectors) -> list[Side]:
     for token in tokens.tolist():
         if token in config.language_tokens:
             now = config.language_tokens.index(token)
-        found.append(Side(now, left=False))
+        found.append(TokenSide(now, left=False))
     return found
 
 
@@ -235,7 +225,7 @@ def finish(inputs: Inputs, before: Vectors, after: Vectors) -> Vectors:
                 sure = _confidence(config.exit_confidence, oracle.head(model, x))
             else:
                 sure = _gate(model.exit_gates, done // config.exit_every - 1, x)
-            inputs.side[t] = Side(language, bool(sure >= model.exit_threshold))
+            inputs.side[t] = TokenSide(language, bool(sure >= model.exit_threshold))
         out.append(x)
     return out
 

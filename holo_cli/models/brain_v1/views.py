@@ -37,7 +37,7 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     """The output of each column for each token, and the measured activity; (T,) int64 tokens."""
     from holo_cli.models.brain_v1.diagnostics import feeding
 
-    sends, rows, tables, held = {}, [], [], {}
+    sends, rows, tables = {}, [], []
     for name, (part, x) in zip(_names(model), feeding(_brain(model), tokens[None]), strict=True):
         sent, could = part.unit_outputs(x)
         energy = sent.float().unflatten(1, (part.columns, -1)).square().mean(2).sqrt()  # (T, G)
@@ -48,15 +48,13 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
              short(firing.min().item()), short(firing.max().item())]
         )  # fmt: skip
         tables.append(_typical(name, energy))
-        if part.inhibition is not None:
-            held[name] = [heat(part.inhibition.weights(), "column %{x} on column %{y}: %{z}")]
     activity = Table(
         "Measured activity",
         ["Layer", "Units that may fire", "Units that do, mean", "least", "most"],
         rows,
     )
     names = [str(row[0]) for row in rows]
-    pictures = [
+    return [
         Picture(
             "Which columns fire for which tokens",
             "Output of each column for each token: the root mean square over its units. The "
@@ -81,18 +79,6 @@ def columns(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             tables=[activity],
         ),
     ]  # fmt: skip
-    if held:
-        pictures.append(
-            Picture(
-                "Which columns suppress each other",
-                "The learned weight with which a column (across) suppresses another (down). The "
-                "diagonal is a column's own.",
-                held,
-                {"xaxis": axis("suppressing column"), "yaxis": axis("suppressed column")},
-                choice="Layer",
-            )
-        )
-    return pictures
 
 
 def _typical(name: str, energy: Tensor) -> Table:

@@ -24,7 +24,7 @@ ROUNDS = 8  # corrections of the share that must pass
 
 
 @torch.no_grad()
-def calibrate(
+def calibrate_shifts(
     parts: Sequence[SelectiveAttention], run: Callable[[], object], slots: Tensor | None
 ) -> None:
     """Set `shift` of the parts, first to last, by the text that `run` passes through the model.

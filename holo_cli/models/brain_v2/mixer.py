@@ -22,7 +22,7 @@ from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
 
 
 @dataclass(frozen=True)
-class BrainState(DataState):
+class BrainMixerState(DataState):
     """Decoding states of the parts of a layer."""
 
     ssm: SSMState
@@ -59,8 +59,8 @@ class BrainMixer(Mixer):
         return out, aux
 
     def step(
-        self, u: Tensor, state: BrainState, extras: Extras = NOTHING
-    ) -> tuple[Tensor, BrainState]:
+        self, u: Tensor, state: BrainMixerState, extras: Extras = NOTHING
+    ) -> tuple[Tensor, BrainMixerState]:
         out, ssm = self.ssm.step(u, state.ssm, extras)
         memory, attention = state.memory, state.attention
         if self.memory is not None and memory is not None:
@@ -69,14 +69,14 @@ class BrainMixer(Mixer):
         if self.attention is not None and attention is not None:
             y, attention = self.attention.step(u, attention, extras)
             out = out + y
-        return out, BrainState(ssm, memory, attention)
+        return out, BrainMixerState(ssm, memory, attention)
 
     @property
     def mixed_lengths(self) -> bool:
         return all(part.mixed_lengths for part in self.parts())
 
-    def init_state(self, batch: int) -> BrainState:
-        return BrainState(
+    def init_state(self, batch: int) -> BrainMixerState:
+        return BrainMixerState(
             self.ssm.init_state(batch),
             self.memory.init_state(batch) if self.memory is not None else None,
             self.attention.init_state(batch) if self.attention is not None else None,

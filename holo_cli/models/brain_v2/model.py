@@ -20,9 +20,9 @@ from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.models.backbone import Backbone, BackboneState
-from holo_cli.models.brain_v1.adapters import languages_of
+from holo_cli.models.brain_v1.adapters import token_languages
 from holo_cli.models.brain_v2.attention import SelectiveAttention
-from holo_cli.models.brain_v2.calibration import Tally, calibrate, watching
+from holo_cli.models.brain_v2.calibration import Tally, calibrate_shifts, watching
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory
 from holo_cli.models.brain_v2.mixer import BrainMixer
@@ -75,7 +75,7 @@ class Model(Backbone):
             before = state.slot - 1
         else:
             before = torch.full_like(tokens[:, 0], -1)
-        return languages_of(tokens, markers, before) + 1
+        return token_languages(tokens, markers, before) + 1
 
     def init_state(self, batch: int = 1) -> BackboneState:
         plain = super().init_state(batch)
@@ -115,7 +115,7 @@ class Model(Backbone):
     def calibrate(self, tokens: Tensor) -> None:
         """Set the thresholds of evaluation by held-out text, (B, T) int64."""
         parts = [part for _, part in self.attentions()]
-        calibrate(parts, lambda: self.hidden(tokens), self.slots(tokens))
+        calibrate_shifts(parts, lambda: self.hidden(tokens), self.slots(tokens))
 
     @contextmanager
     def counting(self) -> Iterator[dict[str, float]]:

@@ -27,11 +27,11 @@ def scan(
 
     No gradient flows into `state` or out of the last state.
     """
-    y, last = _Scan.apply(dt, v, b, c, rate, state)
+    y, last = _SelectiveScan.apply(dt, v, b, c, rate, state)
     return y, last
 
 
-class _Scan(torch.autograd.Function):
+class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dt: Tensor, v: Tensor, b: Tensor, c: Tensor, rate: Tensor, state: Tensor | None

@@ -22,9 +22,14 @@ from holo_cli.models.holographic.key_transforms import (
     PhaseTransform,
     SpectrumTransform,
 )
-from holo_cli.models.holographic.phasors import Pair, phasor, rates, rotation_angles
-from holo_cli.models.holographic.random_features import Kernel, frequencies
-from holo_cli.models.holographic.spectra import from_spectrum, spectral_rates, spectrum, unit
+from holo_cli.models.holographic.phasors import Pair, phase_rates, phasor, rotation_angles
+from holo_cli.models.holographic.random_features import KernelName, frequencies
+from holo_cli.models.holographic.spectra import (
+    from_spectrum,
+    spectral_rates,
+    spectrum,
+    unit_magnitude,
+)
 
 OFFSET_RATE = 8.0  # radians per unit of a learned offset, since AdamW's steps are small
 
@@ -93,7 +98,7 @@ class PhasorBinding(Binding):
         else:
             super().__init__(config, config.heads * config.phase_coords, 1)
         channels = config.head_width // 2
-        angular = tuple(rates(self.plates * channels, config.rope_fraction))
+        angular = tuple(phase_rates(self.plates * channels, config.rope_fraction))
         self.transform = PhaseTransform(self.plates, channels, angular)
 
     def unit_keys(self, projected: Tensor) -> Pair:
@@ -117,9 +122,9 @@ class FeatureBinding(PhasorBinding):
     asks for, so a query's phases have a learned offset each.
     """
 
-    def __init__(self, config: Config, kernel: Kernel) -> None:
+    def __init__(self, config: Config, kernel: KernelName) -> None:
         super().__init__(config)
-        self.kernel: Kernel = kernel
+        self.kernel: KernelName = kernel
         self.coords = config.phase_coords
         self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
 
@@ -156,7 +161,9 @@ class HRR(Binding):
         self.transform = SpectrumTransform(self.plates, self.shape, self.bins, angular)
 
     def unit_keys(self, projected: Tensor) -> Pair:
-        return unit(spectrum(projected, self.shape)).times(phasor(self._angles(projected)))
+        return unit_magnitude(spectrum(projected, self.shape)).times(
+            phasor(self._angles(projected))
+        )
 
     def value(self, v: Tensor) -> Pair:
         return spectrum(v.transpose(1, 2).to(wide(v.dtype)), self.shape)

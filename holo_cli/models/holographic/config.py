@@ -71,7 +71,10 @@ class Config(BackboneConfig):
     topology_window: int = Field(
         16, ge=2, le=256, description="tokens back in which topology looks for neighbours"
     )
-    experts: int = Field(3, ge=1, le=256, description="category experts; 1 is a plain MLP")
+    experts: int = Field(
+        1, ge=1, le=256, description="category experts; 1 is a plain MLP",
+        json_schema_extra=added_key(before=3),
+    )  # fmt: skip
     experts_top_k: int = Field(1, ge=1, description="experts that process each token")
     balance: float = Field(
         0.01, ge=0, description="weight of the load-balancing loss of the experts; 0 is off",

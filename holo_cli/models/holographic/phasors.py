@@ -39,7 +39,7 @@ def phasor(phase: Tensor) -> Pair:
     return Pair(phase.cos(), phase.sin())
 
 
-def rates(count: int, fraction: float) -> list[float]:
+def phase_rates(count: int, fraction: float) -> list[float]:
     """Radians per token: pi ((i + 1/2) / n)^2 for the first n = fraction * count, then 0.
 
     Unlike RoPE (Su et al. 2021), whose rates form a geometric series shared by all heads, all rates

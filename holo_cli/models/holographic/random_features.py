@@ -29,14 +29,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Kernel = Literal["gaussian", "gravity"]
+KernelName = Literal["gaussian", "gravity"]
 POWER = 8  # p of gravity, even: Gamma(p/2) is then a sum of exponential variates
 SEED = 20_210_302
 
 
 @lru_cache(maxsize=32)
 def frequencies(
-    kernel: Kernel,
+    kernel: KernelName,
     plates: int,
     channels: int,
     coords: int,
@@ -52,7 +52,7 @@ def frequencies(
         return table.contiguous().to(dtype).to(device)
 
 
-def kernel_value(kernel: Kernel, squared: Tensor) -> Tensor:
+def kernel_value(kernel: KernelName, squared: Tensor) -> Tensor:
     """What the plates estimate, at squared distances."""
     if kernel == "gaussian":
         return (-squared / 2).exp()
@@ -61,7 +61,7 @@ def kernel_value(kernel: Kernel, squared: Tensor) -> Tensor:
 
 
 def _of_channel(
-    kernel: Kernel, plates: int, coords: int, generator: random.Random
+    kernel: KernelName, plates: int, coords: int, generator: random.Random
 ) -> list[list[float]]:
     """R frequencies of d numbers."""
     found: list[list[float]] = []

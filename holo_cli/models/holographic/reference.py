@@ -39,9 +39,9 @@ from holo_cli.models.vanilla.attention import Attention
 CASES: dict[str, dict[str, Any]] = {
     # one plate; heads of the suite's own shape would leave it four rates to tell distances by
     "default": {"width": 32},
-    "plates": {"plates": 4},
+    "plates": {"plates": 4, "experts": 3},
     "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
-    "features": {"phases": "gaussian", "plates": 4, "phase_coords": 3, "width": 32},
+    "features": {"phases": "gaussian", "plates": 4, "phase_coords": 3, "width": 32, "experts": 3},
     "features-gravity": {
         "phases": "gravity",
         "plates": 2,
@@ -53,7 +53,13 @@ CASES: dict[str, dict[str, Any]] = {
     "hrr-2d": {"binding": "hrr", "binding_shape": "2d", "width": 24, "plates": 2, "experts": 1},
     "hrr-3d": {"binding": "hrr", "binding_shape": "3d", "width": 36, "plates": 2, "experts": 2},
     "fftconv": {"mixer": "fftconv", "fft_modes": 8, "experts": 1},
-    "blend-topology": {"blend": True, "topology": True, "topology_window": 6, "plates": 2},
+    "blend-topology": {
+        "blend": True,
+        "topology": True,
+        "topology_window": 6,
+        "plates": 2,
+        "experts": 3,
+    },
     "fftconv-blend": {"mixer": "fftconv", "blend": True, "experts": 1, "bigrams": 61},
     "hybrid": {"attention_every": 2, "experts": 4, "experts_top_k": 2, "tied": False},
     # the formula mixes no tokens: what the suite finds mixed here was mixed by its attention

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.precision import no_autocast
-from holo_cli.models.holographic.phasors import Pair, rates
+from holo_cli.models.holographic.phasors import Pair, phase_rates
 
 SMALL = 1e-3  # bins of less magnitude are scaled by 1 / SMALL, not to magnitude 1
 
 
-def unit(z: Pair) -> Pair:
+def unit_magnitude(z: Pair) -> Pair:
     """z / max(|z|, SMALL), elementwise."""
     # under the root, not after it: the gradient of |z| at zero would be NaN
     scale = (z.re.square() + z.im.square()).clamp_min(SMALL**2).rsqrt()
@@ -128,7 +128,7 @@ def spectral_rates(shape: tuple[int, ...], plates: int, fraction: float) -> tupl
     mirror = {k: tuple(-i % n for i, n in zip(k, shape, strict=True)) for k in bins}
     # one of each pair; a pair's other half is stored or implied
     chosen = [k for k in bins if k < mirror[k] or mirror[k] not in mirror]
-    every = rates(plates * len(chosen), fraction)
+    every = phase_rates(plates * len(chosen), fraction)
     found: list[float] = []
     for r in range(plates):
         rate = dict(zip(chosen, every[r * len(chosen) :], strict=False))

@@ -90,7 +90,7 @@ def far_field_attention(
         points = torch.cat((far.points, one(far.mass)), -1)
         sums = torch.cat((far.mass * far.values, far.mass), -1)
         # Unlike `gravity_attention` all in float32: tiles differ in size, and on a CPU each size
-        # of a bfloat16 product is compiled anew.
+        # of a bfloat16 product is compiled again.
         y: Tensor = _FarField.apply(a, b, u.to(a.dtype), points, sums, power, block, count)
     return y.to(u.dtype)
 
@@ -224,7 +224,7 @@ def _in_order(picks: Tensor, blocks: int) -> _Choices:
     return _Choices(order // max(1, picks.shape[2]), counts.cumsum(0).tolist())
 
 
-class _Tile(NamedTuple):
+class _FarTile(NamedTuple):
     """One block of keys of one row with its queries: near ones, then those that chose it."""
 
     row: int
@@ -248,7 +248,7 @@ class _Tile(NamedTuple):
         w[: self.own].tril_(self.before)
 
 
-def _tiles(a: Tensor, length: int, block: int, choices: _Choices) -> Iterator[_Tile]:
+def _tiles(a: Tensor, length: int, block: int, choices: _Choices) -> Iterator[_FarTile]:
     start, blocks = length - a.shape[1], -(-length // block)
     done = 0
     for row in range(len(a)):
@@ -260,5 +260,5 @@ def _tiles(a: Tensor, length: int, block: int, choices: _Choices) -> Iterator[_T
             own = max(0, min(first + block, length) - low)
             near = slice(low - start, max(high, low) - start)
             keys = slice(first, min(first + block, length))
-            yield _Tile(row, keys, near, slice(done, end), low - first, own)
+            yield _FarTile(row, keys, near, slice(done, end), low - first, own)
             done = end

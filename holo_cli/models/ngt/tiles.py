@@ -40,7 +40,7 @@ class TileForm(NamedTuple):
     alone: float = 0.0  # lower bound of a token's own weight
 
 
-class _Rows(NamedTuple):
+class _RowGroup(NamedTuple):
     """Rows of N that are computed together."""
 
     pick: slice
@@ -79,24 +79,24 @@ def tiled_attention(form: TileForm, u: Tensor, near: Tensor | None = None) -> Te
     return y
 
 
-def _row_groups(form: TileForm, u: Tensor) -> Iterator[_Rows]:
+def _row_groups(form: TileForm, u: Tensor) -> Iterator[_RowGroup]:
     total, length, _ = u.shape
     if u.device.type != "cpu":  # few large operations
         limit = form.limit.repeat(total // form.heads)[:, None, None]
-        yield _Rows(slice(0, total), None, limit)
+        yield _RowGroup(slice(0, total), None, limit)
         return
     limits = form.limit.tolist()
     step = form.heads * max(1, KEYS // length)  # as many rows of one head as fill a tile
     for head in range(form.heads):
         for start in range(head, total, step):
             rows = slice(start, min(start + step, total), form.heads)
-            yield _Rows(rows, head, limits[head])
+            yield _RowGroup(rows, head, limits[head])
 
 
 class _Tile:
     """Weights of one block of queries."""
 
-    def __init__(self, form: TileForm, rows: _Rows, queries: slice, room: Tensor) -> None:
+    def __init__(self, form: TileForm, rows: _RowGroup, queries: slice, room: Tensor) -> None:
         self.form, self.rows, self.room = form, rows, room
         self.a = form.a[rows.pick, queries]
 

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holo_cli.models.oracle import Inputs, Vectors, added, joined, recur, sigmoid, unit
+from holo_cli.models.oracle import (
+    Inputs,
+    Vectors,
+    added,
+    joined,
+    recur,
+    sigmoid,
+    unit,
+)
 from holo_cli.models.rwkv7.time_mix import TimeMix
 
 # Rotary positions, because the published form does not learn within the suite's 200 steps to name

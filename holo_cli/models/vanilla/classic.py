@@ -44,7 +44,7 @@ class ClassicBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
-        self.drop = config.dropout
+        self.drop, self.tanh = config.dropout, config.gelu == "tanh"
 
     def forward(self, x: Tensor, cache: KVCache | None = None) -> tuple[Tensor, KVCache | None]:
         """(B, S, C) after `cache` (None: nothing before, nothing kept) -> the same, the cache."""
@@ -57,7 +57,8 @@ class ClassicBlock(nn.Module):
         seen = None if cache is None else cache.seen()
         y = causal_attention(q, k, v, seen=seen).transpose(1, 2).flatten(2)
         x = x + nn.functional.dropout(self.out(y), self.drop, self.training)
-        y = self.down(nn.functional.gelu(self.up(self.norm2(x))))
+        approximate = "tanh" if self.tanh else "none"
+        y = self.down(nn.functional.gelu(self.up(self.norm2(x)), approximate=approximate))
         return x + nn.functional.dropout(y, self.drop, self.training), cache
 
 

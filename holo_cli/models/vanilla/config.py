@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,8 +21,12 @@ class Config(BackboneConfig):
     takes_values: ClassVar[bool] = True
 
     recipe: Recipe = Field("modern", description="modern, or the textbook's classic")
+    gelu: Literal["exact", "tanh"] = Field(
+        "exact",
+        description="classic: GELU, or its approximation by tanh, as in GPT-2's own weights",
+    )
 
     def without_effect(self) -> frozenset[str]:
         if self.recipe == "modern":
-            return frozenset()
+            return frozenset({"gelu"})
         return frozenset(BackboneConfig.model_fields.keys() - ModelConfig.model_fields.keys())

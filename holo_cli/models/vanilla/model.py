@@ -12,7 +12,11 @@ Its modern recipe, on tokens (B, T):
 
 from __future__ import annotations
 
-from holo_cli.models.backbone import Backbone
+from torch import Tensor
+
+from holo_cli.models.backbone import Backbone, BackboneState
+from holo_cli.models.base import State
+from holo_cli.models.vanilla import decoding
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic
 from holo_cli.models.vanilla.config import Config
@@ -22,9 +26,16 @@ class Modern(Backbone):
     """Softmax attention with QK-norm and rotary positions in every block of the backbone."""
 
     config: Config
+    quick_steps = True  # False: every step as `Backbone` makes it
 
     def make_mixer(self, layer: int) -> Attention:
         return Attention(self.config)
+
+    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
+        assert isinstance(state, BackboneState)
+        if self.quick_steps and decoding.fits(self, tokens, state):
+            return decoding.step_hidden(self, tokens, state)
+        return super().step_hidden(tokens, state)
 
 
 def Model(config: Config) -> Modern | Classic:

@@ -86,6 +86,9 @@ def _classic(model: Classic, tokens: Tensor) -> Tensor:
         for t, y in enumerate(joined(found)):
             x = stream[t] + block.out.weight @ y + block.out.bias
             u = block.up.weight @ layer_norm(x, block.norm2) + block.up.bias
-            gelu = 0.5 * u * (1 + torch.erf(u / math.sqrt(2)))
+            if model.config.gelu == "tanh":
+                gelu = 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+            else:
+                gelu = 0.5 * u * (1 + torch.erf(u / math.sqrt(2)))
             stream[t] = x + block.down.weight @ gelu + block.down.bias
     return torch.stack([model.token.weight @ layer_norm(x, model.norm) for x in stream])

@@ -21,7 +21,7 @@ from holo_cli.models.views import Picture, Weights, layer_names, watched
 from holo_cli.serve.refusal import Refusal
 from holo_cli.translation import translate
 from holo_cli.visualize.attention import most_tokens
-from holo_cli.visualize.model_reading import Reading, grouped
+from holo_cli.visualize.model_reading import Reading, token_groups
 from holo_cli.visualize.pages import views_of
 from holo_cli.visualize.tokens import with_tokens
 
@@ -45,7 +45,7 @@ def look_inside(loaded: LoadedModel, ids: Sequence[int], language: str) -> dict[
     most = max(FEWEST, most_tokens(config.layers * config.heads))
     most = min(most, loaded.model.context_limit or most)
     tail = list(ids)[-most:]
-    reading = Reading(tail, grouped(loaded.tokenizer, tail), [], len(ids), [])
+    reading = Reading(tail, token_groups(loaded.tokenizer, tail), [], len(ids), [])
     tokens = torch.tensor(tail, device=loaded.model.device)
     with torch.inference_mode():
         shown = _live(loaded, tokens)

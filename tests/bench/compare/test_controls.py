@@ -17,9 +17,8 @@ from holo_cli.bench.compare.controls import (
     read_plan,
 )
 from holo_cli.bench.compare.controls_report import (
-    binomial_interval,
+    findings,
     placebo,
-    sentences,
     summarise_controls,
     table,
     write_page,
@@ -116,14 +115,14 @@ def test_rows_become_differences_and_findings(controls: Controls, tmp_path: Path
     columns, rows = table(summary)
     widths = [max(len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
     assert sum(widths) + 2 * (len(widths) - 1) <= 80
-    assert "0 of 3 campaigns" in sentences(summary)[0]
+    assert "0 of 3 campaigns" in findings(summary)[0]
     assert summary.to_dict()["placebo"]["share"] == 0.0
 
 
 def test_without_runs_nothing_is_claimed(controls: Controls, tmp_path: Path) -> None:
     summary = summarise_controls(controls)
-    assert sentences(summary)[0] == "No placebo campaign of 2 seeds is finished."
-    assert sentences(summary)[1] == "good, known to help: not run."
+    assert findings(summary)[0] == "No placebo campaign of 2 seeds is finished."
+    assert findings(summary)[1] == "good, known to help: not run."
     write_page(controls, summary, tmp_path / "page.html")
 
 
@@ -148,15 +147,6 @@ def test_a_referee_that_lies_is_seen() -> None:
     assert found.false == 20
     assert (found.better, found.worse) == (10, 10)
     assert not found.as_stated
-
-
-def test_binomial_intervals_are_those_of_the_tables() -> None:
-    """Clopper & Pearson's for 0, 1 and 10 of 20."""
-    assert binomial_interval(0, 20) == pytest.approx((0.0, 0.1684), abs=1e-4)
-    assert binomial_interval(1, 20) == pytest.approx((0.0013, 0.2487), abs=1e-4)
-    assert binomial_interval(10, 20) == pytest.approx((0.2720, 0.7280), abs=1e-4)
-    assert binomial_interval(20, 20) == pytest.approx((0.8316, 1.0), abs=1e-4)
-    assert binomial_interval(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from holo_cli.bench.experiment.result_log import ResultLog, rows_path
 from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.bench.ladder.page import (
     curves_table,
+    findings,
     rungs_table,
-    sentences,
     to_dict,
     verdict_of,
     write_page,
@@ -119,7 +119,7 @@ def test_a_best_rate_at_the_edge_of_its_sweep_is_flagged_where_it_is_used(
     )
     assert edge in ngt.notes
     assert not any("last one tried" in note for note in vanilla.notes)
-    assert f"ngt: {edge}." in sentences(summary)
+    assert f"ngt: {edge}." in findings(summary)
     page = tmp_path / "edge.html"
     write_page(ladder, summary, page)
     assert "the best rate at s, x4" in page.read_text(encoding="utf-8")
@@ -161,7 +161,7 @@ def test_both_gates_are_decided_from_the_rows(ladder: Ladder) -> None:
     assert ngt.against.at_equal == pytest.approx(-0.05, abs=0.02)
     assert ngt.against.needed < 1
     assert verdict_of(summary, "ngt") == "better"
-    (first, *rest) = sentences(summary)
+    (first, *rest) = findings(summary)
     assert first.startswith("ngt is better than vanilla at every rung and by extrapolation.")
     assert "better at 3 of 3 rungs" in first
     assert any("three rungs for three unknowns" in text for text in rest)
@@ -183,14 +183,14 @@ def test_an_entry_that_is_not_finished_gets_no_curve(ladder: Ladder, tmp_path: P
     ngt = summary.track("ngt", 1)
     assert ngt.against is not None
     assert (ngt.rungs_gate, ngt.against.gate, ngt.against.gap) == ("not known",) * 3
-    assert any("one seed has no spread" in text for text in sentences(summary))
+    assert any("one seed has no spread" in text for text in findings(summary))
     row = next(r for r in one.rows if (r["entry"], r["rung"], r["role"]) == ("ngt", "l", "final"))
     failed = {**row, "status": "failed", "error": "out of memory", "kind": "crash"}
     next(c for c in one.experiments.values() if c.rung.name == "l").add(failed)
     summary = summarise_ladder(one)
     assert summary.track("ngt", 1).against is None
     assert verdict_of(summary, "ngt") == "not known"
-    assert any("no curve: l not finished or failed" in text for text in sentences(summary))
+    assert any("no curve: l not finished or failed" in text for text in findings(summary))
     assert one.todo() == []
     one.forget(failed=True)
     assert [run.label() for run in one.todo()] == [

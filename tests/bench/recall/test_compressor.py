@@ -9,8 +9,8 @@ import torch
 
 from holo_cli.bench.recall.compressor import Compressor
 from holo_cli.bench.recall.plan import TaskSpec, named_plan, resolve_run
-from holo_cli.bench.recall.train import run
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.recall.train import train_on_task
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import Hidden, LanguageModel
 from holo_cli.registry import build_model
@@ -19,7 +19,7 @@ from holo_cli.training.optim import Optimizer
 
 def inner(**settings: Any) -> LanguageModel:
     plan = named_plan("tiny")
-    spec = TaskSpec("compression", 8, (Case(6, 4),))
+    spec = TaskSpec("compression", 8, (TaskCase(6, 4),))
     resolved = resolve_run(plan, plan.entries[0], spec, 1.0, 1)
     return build_model("vanilla", resolved.replace(settings).model)
 
@@ -59,7 +59,7 @@ def test_every_parameter_is_trained_once() -> None:
 
 def test_a_grown_model_keeps_its_decoder() -> None:
     plan = named_plan("tiny")
-    spec = TaskSpec("compression", 8, (Case(6, 4),))
+    spec = TaskSpec("compression", 8, (TaskCase(6, 4),))
     entry = replace(plan.entries[0], model="brain-v1", settings={"model.growth": [1],
                     "model.layers": 2})  # fmt: skip
     shape = resolve_run(plan, entry, spec, 1.0, 1).model
@@ -75,9 +75,9 @@ def test_a_grown_model_keeps_its_decoder() -> None:
 def test_a_short_string_is_learned() -> None:
     """Two tokens of six in a vector of 32 numbers: far above a chance of one in six."""
     plan = named_plan("tiny")
-    spec = TaskSpec("compression", 8, (Case(4, 2),))
+    spec = TaskSpec("compression", 8, (TaskCase(4, 2),))
     resolved = resolve_run(plan, plan.entries[0], spec, 1.0, 1).replace(
         {"training.steps": 250, "training.batch_size": 16, "training.dtype": "float32"}
     )
     job = {"resolved": resolved.to_dict(), "spec": spec.to_dict(), "sequences": 64, "solved": 0.0}
-    assert run(job, lambda event: None)["cases"][0]["accuracy"] > 0.6
+    assert train_on_task(job, lambda event: None)["cases"][0]["accuracy"] > 0.6

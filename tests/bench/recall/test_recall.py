@@ -18,8 +18,8 @@ from holo_cli.bench.recall import train as recall_run
 from holo_cli.bench.recall.page import findings, write_page
 from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, named_plan, read_plan, resolve_run
 from holo_cli.bench.recall.run import FIRST_SEED, Recall, open_recall
-from holo_cli.bench.recall.train import TaskBatches, evaluate, fresh_rows, run
-from holo_cli.bench.tasks import TASKS, Case
+from holo_cli.bench.recall.train import TaskBatches, fresh_rows, score_case, train_on_task
+from holo_cli.bench.tasks import TASKS, TaskCase
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
@@ -104,7 +104,7 @@ def test_the_plan_small_tests_no_row_that_it_trained(task: str) -> None:
 
 def test_with_few_possible_rows_some_are_met_again() -> None:
     """So nothing says that they are not: 3 keys by 3 values by 3 places are 27 rows."""
-    few = TaskSpec("mqar", 7, (Case(5, 1),))
+    few = TaskSpec("mqar", 7, (TaskCase(5, 1),))
     assert shared_rows(few, 64, 4, 16) > 32
 
 
@@ -138,7 +138,7 @@ class TestCounting:
 
         model.hidden = hidden  # type: ignore[method-assign]
         model.head = Head()  # type: ignore[assignment]
-        return evaluate(model, plan.tasks[0], Case(20, 2), 64, 1, torch.float32)
+        return score_case(model, plan.tasks[0], TaskCase(20, 2), 64, 1, torch.float32)
 
     def test_an_oracle_is_always_right(self, plan: RecallPlan) -> None:
         def oracle(row: Tensor) -> Tensor:
@@ -161,7 +161,7 @@ def test_a_model_learns_and_its_state_is_told(plan: RecallPlan) -> None:
     """60 steps are enough for one pair of sixteen tokens, and not by luck: chance is 1/7."""
     resolved, settings = job(plan, **{"training.steps": 150, "training.eval_every": 150})
     told: list[dict[str, Any]] = []
-    result = run(settings, told.append)
+    result = train_on_task(settings, told.append)
     easy = result["cases"][0]
     assert easy["accuracy"] > 0.6
     assert result["losses"][-1][1] < 0.5 * result["losses"][0][1]
@@ -174,7 +174,7 @@ def test_a_model_learns_and_its_state_is_told(plan: RecallPlan) -> None:
 
 def test_a_solved_task_ends_early(plan: RecallPlan) -> None:
     _, settings = job(plan)
-    result = run(settings | {"solved": 100.0}, lambda event: None)
+    result = train_on_task(settings | {"solved": 100.0}, lambda event: None)
     assert (result["steps"], result["stopped_by"]) == (20, "solved")
 
 
@@ -202,7 +202,9 @@ def test_what_changes_while_a_model_learns_changes_here_too(
     monkeypatch.setattr(Trainer, "_micro_step", watched)
     asked = {"sequences": 8, "solved": 100.0}
     monkeypatch.setattr(recall_run, "WINDOW", 1)
-    result = run({"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}, lambda e: None)
+    result = train_on_task(
+        {"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}, lambda e: None
+    )
     assert fired == [[160], [80], [40, 40], [40, 40]]
     assert result["parameters"] == build_model("brain-v1", resolved.model).describe().parameters
     assert (result["steps"], result["stopped_by"]) == (4, "steps")  # solved half-way is not solved
@@ -211,7 +213,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
 def test_a_length_that_a_model_cannot_read_is_no_score(plan: RecallPlan) -> None:
     """Learned positions end at the trained context: no accuracy, but the reason."""
     _, settings = job(plan, entry=1, **{"training.steps": 5, "training.warmup": 0})
-    result = run(settings, lambda event: None)
+    result = train_on_task(settings, lambda event: None)
     assert [c["accuracy"] is None for c in result["cases"]] == [False, False, True]
     assert "positions" in result["cases"][2]["error"]
 

@@ -12,8 +12,8 @@ from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
-from holo_cli.bench.recall.run import Recall, RecallRun, estimate, open_recall
-from holo_cli.bench.tasks import TASKS, Case
+from holo_cli.bench.recall.run import Recall, RecallRun, open_recall, time_left
+from holo_cli.bench.tasks import TASKS, TaskCase
 
 PLAN = """
 widths = [32, 64]
@@ -70,12 +70,12 @@ def test_sizes_of_a_family_stand_together(recall: Recall, tmp_path: Path) -> Non
             add(recall, run, 0.25 if run.resolved.model.width == 32 else 0.75, 1.0)
     scores = [s for s in recall.scores() if s.spec.name == "mqar"]
     assert [s.to_dict()["width"] for s in scores[:6]] == [32] * 3 + [64] * 3
-    assert cases_shown(recall.plan.tasks[0]) == [Case(20, 2), Case(32, 2)]
-    assert cases_shown(recall.plan.tasks[1]) == [Case(16, 2)]
-    lines = by_size(recall, scores, Case(20, 2))
+    assert cases_shown(recall.plan.tasks[0]) == [TaskCase(20, 2), TaskCase(32, 2)]
+    assert cases_shown(recall.plan.tasks[1]) == [TaskCase(16, 2)]
+    lines = by_size(recall, scores, TaskCase(20, 2))
     assert lines["attention"] == [(32, 320, 0.25), (64, 640, 0.75)]
     assert lines["gravity"] == [(32, 320, 0.25), (64, None, None)]
-    assert size_table(recall, scores, Case(20, 2), lambda n: f"{n} B") == (
+    assert size_table(recall, scores, TaskCase(20, 2), lambda n: f"{n} B") == (
         ["model", "width 32", "width 64"],
         [["attention", "25 % at 320 B", "75 % at 640 B"], ["gravity", "25 % at 320 B", "–"]],
     )
@@ -97,14 +97,14 @@ def test_a_plan_without_widths_has_no_sizes(tmp_path: Path) -> None:
 
 
 def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:
-    nothing = estimate(recall)
+    nothing = time_left(recall)
     assert [(e.task, e.runs, e.done, e.left, e.seconds) for e in nothing] == [
         ("mqar", 4, 0, 4, None), ("copying", 4, 0, 4, None), ("all", 8, 0, 8, None),
     ]  # fmt: skip
     mqar = [run for run in recall.runs if run.spec.name == "mqar"]
     add(recall, mqar[0], 1.0, 5.0, seconds=10.0)
     add(recall, mqar[1], 1.0, 30.0)  # an older row, without the time of the whole run
-    found = {e.task: e for e in estimate(recall)}
+    found = {e.task: e for e in time_left(recall)}
     # two of mqar at the task's mean; four of copying, of which nothing is known, at that of all
     assert (found["mqar"].left, found["mqar"].seconds) == (2, 40.0)
     assert (found["copying"].left, found["copying"].seconds) == (4, 80.0)
@@ -113,7 +113,7 @@ def test_what_is_left_is_told_by_what_is_done(recall: Recall) -> None:
     }  # fmt: skip
     for run in mqar[2:]:
         add(recall, run, 1.0, 1.0)
-    assert {e.task: e.seconds for e in estimate(recall)}["mqar"] == 0.0
+    assert {e.task: e.seconds for e in time_left(recall)}["mqar"] == 0.0
 
 
 def test_a_page_has_one_number_format(recall: Recall, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.automata import EDGES, LONGEST, SHORTEST, Automata
-from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks.base import TokenArray
 from holo_cli.data.batches import IGNORE
 
 TASK = Automata(13)
@@ -17,7 +17,7 @@ def test_a_row_is_a_walk_through_its_automaton() -> None:
     """The same generator draws the automaton first: the row follows its edges, from state 0."""
     for seed in range(20):
         symbols, targets = TASK.draw(np.random.default_rng(seed), 5)
-        x, y, allowed = TASK.graded(np.random.default_rng(seed), 1, Case(120, 5))
+        x, y, allowed = TASK.graded(np.random.default_rng(seed), 1, TaskCase(120, 5))
         assert allowed is not None
         state = 0
         for t, token in enumerate(x[0].tolist()):
@@ -36,7 +36,7 @@ def test_a_row_is_a_walk_through_its_automaton() -> None:
 
 
 def test_the_strings() -> None:
-    x, y, allowed = TASK.graded(np.random.default_rng(0), 400, Case(200, 4))
+    x, y, allowed = TASK.graded(np.random.default_rng(0), 400, TaskCase(200, 4))
     assert allowed is not None
     whole = [len(part) for row in x for part in "".join(map(chr, row)).split("\0")[1:-1]]
     assert {min(whole), max(whole)} == {SHORTEST, LONGEST}
@@ -46,11 +46,11 @@ def test_the_strings() -> None:
     right = np.take_along_axis(allowed, guess[..., None], axis=2)[y != IGNORE]
     assert right.mean() == pytest.approx(TASK.chance, rel=0.03)
     assert TASK.chance == EDGES / 12
-    twice, _ = TASK.sample(np.random.default_rng(0), 400, Case(200, 4))
+    twice, _ = TASK.sample(np.random.default_rng(0), 400, TaskCase(200, 4))
     assert (twice == x).all()  # trained and tested rows are made alike
 
 
-def longest_match(x: Tokens, t: int) -> int:
+def longest_match(x: TokenArray, t: int) -> int:
     """What came after the longest piece of this string that was read before; -1 for none."""
     row = x[: t + 1].tolist()
     begin = t - row[::-1].index(0)
@@ -67,7 +67,7 @@ def test_what_is_allowed_can_be_learned_from_the_row() -> None:
 
     At the beginning it cannot be: nothing is known of the automaton.
     """
-    x, y, allowed = TASK.graded(np.random.default_rng(3), 20, Case(200, 3))
+    x, y, allowed = TASK.graded(np.random.default_rng(3), 20, TaskCase(200, 3))
     assert allowed is not None
     shares = []
     for part in (range(12), range(150, 200)):

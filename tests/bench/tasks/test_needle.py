@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from holo_cli.bench.tasks import Case
+from holo_cli.bench.tasks import TaskCase
 from holo_cli.bench.tasks.needle import EnglishNeedle, KoreanNeedle, Needle
 from holo_cli.bench.tasks.needle_words import WORDINGS, fixed_words, pool
 from holo_cli.errors import UsageError
@@ -17,7 +17,7 @@ V = 384
 @pytest.mark.parametrize("needle", NEEDLES)
 @pytest.mark.parametrize("items", [1, 3])
 def test_an_answer_stands_in_one_place_only(needle: type[Needle], items: int) -> None:
-    x, y = needle(V).sample(np.random.default_rng(0), 300, Case(160, items))
+    x, y = needle(V).sample(np.random.default_rng(0), 300, TaskCase(160, items))
     words = pool(needle.language, V).words
     secrets = [words.index(word) for word in WORDINGS[needle.language].secrets]
     assert (np.isin(x, secrets).sum(axis=1) == items).all()
@@ -30,7 +30,7 @@ def test_neither_the_name_nor_the_story_tells_the_answer(needle: type[Needle]) -
     """Guessing the commonest answer by the name asked for, or by the words of the story, fitted on
     half of the rows, is right by chance on the other half."""
     task, language = needle(V), needle.language
-    x, y = task.sample(np.random.default_rng(0), 6000, Case(80, 1))
+    x, y = task.sample(np.random.default_rng(0), 6000, TaskCase(80, 1))
     words = pool(language, V).words
     names = [words.index(name) for name in WORDINGS[language].names]
     asked = x[:, -len(WORDINGS[language].question.split()) :]
@@ -46,7 +46,7 @@ def test_neither_the_name_nor_the_story_tells_the_answer(needle: type[Needle]) -
 
 @pytest.mark.parametrize("needle", NEEDLES)
 def test_the_fact_lies_at_the_depth_asked_for(needle: type[Needle]) -> None:
-    case = Case(240, 1)
+    case = TaskCase(240, 1)
     ends = []
     for depth in (0.0, 0.5, 1.0):
         x, y = needle(V, depth).sample(np.random.default_rng(0), 50, case)

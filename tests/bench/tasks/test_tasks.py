@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from holo_cli.bench.tasks import TASKS, Case, Task
-from holo_cli.bench.tasks.base import Tokens
+from holo_cli.bench.tasks import TASKS, Task, TaskCase
+from holo_cli.bench.tasks.base import TokenArray
 from holo_cli.bench.tasks.fuzzy import FuzzyRecall
 from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.needle_words import pool
@@ -18,34 +18,34 @@ from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
 
 VOCAB = 24
-CASES = [Case(20, 3), Case(40, 3), Case(31, 2)]
+CASES = [TaskCase(20, 3), TaskCase(40, 3), TaskCase(31, 2)]
 OTHER_CASES = {
-    "fuzzy-recall": [Case(24, 3), Case(40, 3), Case(31, 2)],
-    "multi-hop": [Case(34, 3), Case(40, 3), Case(37, 2)],
-    "needle-en": [Case(40, 3), Case(80, 3), Case(51, 2)],
-    "needle-ko": [Case(60, 3), Case(90, 3), Case(61, 2)],
+    "fuzzy-recall": [TaskCase(24, 3), TaskCase(40, 3), TaskCase(31, 2)],
+    "multi-hop": [TaskCase(34, 3), TaskCase(40, 3), TaskCase(37, 2)],
+    "needle-en": [TaskCase(40, 3), TaskCase(80, 3), TaskCase(51, 2)],
+    "needle-ko": [TaskCase(60, 3), TaskCase(90, 3), TaskCase(61, 2)],
 }
 OTHER_VOCAB = {"needle-en": 200, "needle-ko": 200}
 
 
-def mqar(x: Tokens, t: int) -> int:
+def mqar(x: TokenArray, t: int) -> int:
     """The token after the first time this one was read."""
     return int(x[list(x[:t]).index(x[t]) + 1])
 
 
-def copying(x: Tokens, t: int) -> int:
+def copying(x: TokenArray, t: int) -> int:
     """Since the mark, so many tokens: as many into the string, filler left out."""
     mark = list(x).index(1)
     string = [v for v in x[:mark] if v != 0]
     return int(string[t - mark])
 
 
-def name_recall(x: Tokens, t: int) -> int:
+def name_recall(x: TokenArray, t: int) -> int:
     """The name after the first time that the person asked for was told."""
     return int(x[list(x[:t]).index(x[t]) + 1])
 
 
-def names(x: Tokens, t: int) -> int:
+def names(x: TokenArray, t: int) -> int:
     """The person asked for, seven tokens of persons below; the name follows where it was told."""
     third, persons = VOCAB // 3, VOCAB // 6
     ask = next(i for i, v in enumerate(x) if third + persons <= v < third + 2 * persons)
@@ -53,7 +53,7 @@ def names(x: Tokens, t: int) -> int:
     return int(x[told + 1 + t - ask])
 
 
-def fuzzy(x: Tokens, t: int) -> int:
+def fuzzy(x: TokenArray, t: int) -> int:
     """The row as keys and values: the value of the same key before, at the place that comes."""
     split = 1 + (VOCAB - 1) // 2
     pairs: list[tuple[list[int], list[int]]] = []
@@ -66,11 +66,11 @@ def fuzzy(x: Tokens, t: int) -> int:
     return next(w for k, w in pairs[:-1] if k == key)[len(value)]
 
 
-def memorisation(x: Tokens, t: int) -> int:
+def memorisation(x: TokenArray, t: int) -> int:
     return int(Memorisation(VOCAB).facts()[x[t - 1] - 1])
 
 
-def multi_hop(x: Tokens, t: int) -> int:
+def multi_hop(x: TokenArray, t: int) -> int:
     """Edges are pairs of nodes from the beginning on; hops are tokens 1 to 8."""
     nodes = VOCAB - 9
     edges = dict(zip(x[0 : 2 * nodes : 2].tolist(), x[1 : 2 * nodes : 2].tolist(), strict=True))
@@ -80,7 +80,7 @@ def multi_hop(x: Tokens, t: int) -> int:
     return node
 
 
-def needle(language: str) -> Callable[[Tokens, int], int]:
+def needle(language: str) -> Callable[[TokenArray, int], int]:
     """Read as words: who is asked for, and what is told of them."""
     words = pool(language, OTHER_VOCAB[f"needle-{language}"]).words
     told, asked = {
@@ -91,7 +91,7 @@ def needle(language: str) -> Callable[[Tokens, int], int]:
         ),
     }[language]
 
-    def rule(x: Tokens, t: int) -> int:
+    def rule(x: TokenArray, t: int) -> int:
         text = " ".join(words[v] for v in x[: t + 1])
         who = re.search(asked, text)
         assert who is not None
@@ -100,7 +100,7 @@ def needle(language: str) -> Callable[[Tokens, int], int]:
     return rule
 
 
-RULES: dict[str, Callable[[Tokens, int], int]] = {
+RULES: dict[str, Callable[[TokenArray, int], int]] = {
     "mqar": mqar,
     "induction": mqar,
     "copying": copying,
@@ -117,7 +117,7 @@ RULES: dict[str, Callable[[Tokens, int], int]] = {
     "needle-ko": needle("ko"),
 }
 # scored positions of a row, at least; for other tasks as many as there are items
-ANSWERS: dict[str, Callable[[Case], int]] = {
+ANSWERS: dict[str, Callable[[TaskCase], int]] = {
     "names": lambda case: 2,
     "name-recall": lambda case: 1,
     "in-context-recall": lambda case: (case.length + 1) // 2 - case.items,
@@ -130,11 +130,13 @@ ANSWERS: dict[str, Callable[[Case], int]] = {
 OPEN = {"automata"}  # more than one answer is right: test_automata.py
 
 
-def cases(name: str) -> list[Case]:
+def cases(name: str) -> list[TaskCase]:
     return OTHER_CASES.get(name, CASES)
 
 
-def made(name: str, case: Case, rows: int = 40, seed: int = 0) -> tuple[Task, Tokens, Tokens]:
+def made(
+    name: str, case: TaskCase, rows: int = 40, seed: int = 0
+) -> tuple[Task, TokenArray, TokenArray]:
     task = TASKS[name](OTHER_VOCAB.get(name, VOCAB))
     task.check(case)
     return task, *task.sample(np.random.default_rng(seed), rows, case)
@@ -187,11 +189,11 @@ def test_guessing_has_the_chance_that_is_told(name: str) -> None:
 def test_cases_that_cannot_be_made_are_refused(name: str) -> None:
     task = TASKS[name](OTHER_VOCAB.get(name, VOCAB))
     with pytest.raises(UsageError, match="at least"):
-        task.check(Case(task.least_length(3) - 1, 3))
+        task.check(TaskCase(task.least_length(3) - 1, 3))
     with pytest.raises(UsageError, match="items"):
-        task.check(Case(4, 0))
-    task.check(Case(task.least_length(3), 3))
-    task.sample(np.random.default_rng(0), 50, Case(task.least_length(3), 3))
+        task.check(TaskCase(4, 0))
+    task.check(TaskCase(task.least_length(3), 3))
+    task.sample(np.random.default_rng(0), 50, TaskCase(task.least_length(3), 3))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -200,7 +202,7 @@ def test_a_vocabulary_that_is_too_small_is_refused(name: str) -> None:
     shortest = TASKS[name](least).least_length(1)
     # the least there is works, at any length
     for length in {*range(4, 12), *range(shortest, shortest + 4)}:
-        task, case = TASKS[name](least), Case(length, 1)
+        task, case = TASKS[name](least), TaskCase(length, 1)
         if length >= task.least_length(1):
             task.check(case)
             x, y = task.sample(np.random.default_rng(0), 20, case)
@@ -208,14 +210,14 @@ def test_a_vocabulary_that_is_too_small_is_refused(name: str) -> None:
             assert task.chance <= 1
     for fewer in (least - 1, 1, 0):
         with pytest.raises(UsageError, match=f"at least {least} tokens of vocabulary"):
-            TASKS[name](fewer).check(Case(20, 1))
+            TASKS[name](fewer).check(TaskCase(20, 1))
 
 
 def test_places_of_selective_copying_and_queries_differ_from_row_to_row() -> None:
-    _, x, _ = made("selective-copying", Case(40, 3))
+    _, x, _ = made("selective-copying", TaskCase(40, 3))
     places = {tuple(np.flatnonzero(row[:37])) for row in x}
     assert len(places) > 30
-    _, _, y = made("mqar", Case(40, 3))
+    _, _, y = made("mqar", TaskCase(40, 3))
     assert len({tuple(np.flatnonzero(row != IGNORE)) for row in y}) > 30
 
 
@@ -223,7 +225,7 @@ def test_places_of_selective_copying_and_queries_differ_from_row_to_row() -> Non
 
 
 def test_a_known_key_is_asked_for_each_time() -> None:
-    _, x, y = made("in-context-recall", Case(41, 5))
+    _, x, y = made("in-context-recall", TaskCase(41, 5))
     for row, answers in zip(x, y, strict=True):
         keys = row[0::2].tolist()
         assert len(set(keys)) == 5
@@ -233,7 +235,7 @@ def test_a_known_key_is_asked_for_each_time() -> None:
 
 
 def test_a_fifth_is_noise_and_none_is_inside_a_pair() -> None:
-    task, x, _ = made("noisy-recall", Case(100, 4), rows=200)
+    task, x, _ = made("noisy-recall", TaskCase(100, 4), rows=200)
     noise = x < VOCAB // 4
     assert (noise.sum(axis=1) == 20).all()
     half = task.most_items()
@@ -262,12 +264,12 @@ def test_facts_are_the_same_everywhere_and_each_value_is_one_keys() -> None:
     assert sorted(facts) == list(range(12, 23))
     assert (facts == Memorisation(VOCAB).facts()).all()
     assert not (facts == np.sort(facts)).all()
-    _, x, _ = made("memorisation", Case(40, 3))
+    _, x, _ = made("memorisation", TaskCase(40, 3))
     assert not np.isin(x, facts).any()  # no row shows a value
 
 
 def test_the_graph_is_one_cycle_and_starts_are_even() -> None:
-    _, x, y = made("multi-hop", Case(60, 4), rows=400)
+    _, x, y = made("multi-hop", TaskCase(60, 4), rows=400)
     for row in x[:40]:
         edges = dict(zip(row[0:30:2].tolist(), row[1:30:2].tolist(), strict=True))
         node, visited = int(row[0]), set()
@@ -283,16 +285,18 @@ def test_the_graph_is_one_cycle_and_starts_are_even() -> None:
 @pytest.mark.parametrize(
     ("name", "vocab", "case", "says"),
     [
-        ("in-context-recall", 8, Case(64, 5), "8 tokens has from 1 to 4 items, not 5"),
-        ("noisy-recall", 24, Case(8, 3), "with 3 items needs at least 9 positions, not 8"),
-        ("fuzzy-recall", 24, Case(23, 3), "needs at least 24 positions, not 23"),
-        ("multi-hop", 24, Case(20, 1), "needs at least 32 positions, not 20"),
-        ("multi-hop", 24, Case(64, 9), "from 1 to 8 items, not 9"),
-        ("automata", 4, Case(64, 3), "at least 5 tokens of vocabulary, not 4"),
-        ("needle-en", 40, Case(64, 1), "tokens of vocabulary, not 40"),
-        ("needle-ko", 384, Case(24, 1), "needs at least 25 positions, not 24"),
+        ("in-context-recall", 8, TaskCase(64, 5), "8 tokens has from 1 to 4 items, not 5"),
+        ("noisy-recall", 24, TaskCase(8, 3), "with 3 items needs at least 9 positions, not 8"),
+        ("fuzzy-recall", 24, TaskCase(23, 3), "needs at least 24 positions, not 23"),
+        ("multi-hop", 24, TaskCase(20, 1), "needs at least 32 positions, not 20"),
+        ("multi-hop", 24, TaskCase(64, 9), "from 1 to 8 items, not 9"),
+        ("automata", 4, TaskCase(64, 3), "at least 5 tokens of vocabulary, not 4"),
+        ("needle-en", 40, TaskCase(64, 1), "tokens of vocabulary, not 40"),
+        ("needle-ko", 384, TaskCase(24, 1), "needs at least 25 positions, not 24"),
     ],
 )
-def test_what_cannot_be_is_said_in_a_sentence(name: str, vocab: int, case: Case, says: str) -> None:
+def test_what_cannot_be_is_said_in_a_sentence(
+    name: str, vocab: int, case: TaskCase, says: str
+) -> None:
     with pytest.raises(UsageError, match=says):
         TASKS[name](vocab).check(case)

@@ -8,9 +8,9 @@ from pathlib import Path
 from benchmarks import synthetic_junk
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
-STORIES = [Document(tell(n, ("en", "ko")[n % 2]).text, source="s") for n in range(20)]
+STORIES = [Document(tell_story(n, ("en", "ko")[n % 2]).text, source="s") for n in range(20)]
 
 
 def test_none_changes_nothing_and_writes_nothing(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_state_is_plain_data_and_restores_the_counts(tmp_path: Path) -> None:
     again.restore(state)
     assert again.counts == cleaner.counts
     assert again.check(STORIES[3]) is None
-    assert again.check(Document(tell(99, "en").text)) is not None
+    assert again.check(Document(tell_story(99, "en").text)) is not None
 
 
 def test_a_score_of_the_dataset_decides_before_the_heuristic(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from benchmarks.near_duplicates import altered
 from holo_cli.data.cleaning import Cleaner, CleaningSettings
 from holo_cli.data.cleaning import deduplicator as module
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 from holo_cli.errors import DataError
 
 ONLY = CleaningSettings.parse("rules=off")
@@ -23,7 +23,7 @@ ONLY = CleaningSettings.parse("rules=off")
 def made(count: int, seed: int = 0) -> list[str]:
     """Texts that are long enough to be altered finely and share no paragraphs."""
     return [
-        " ".join(tell(5 * n + k, ("en", "ko")[n % 2], seed).text for k in range(5))
+        " ".join(tell_story(5 * n + k, ("en", "ko")[n % 2], seed).text for k in range(5))
         for n in range(count)
     ]
 

@@ -17,9 +17,9 @@ from holo_cli.data.cleaning.fingerprint import (
     shingles,
     signatures,
 )
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
-STORY = tell(1, "ko").text
+STORY = tell_story(1, "ko").text
 
 
 def slow_jaccard(a: str, b: str) -> float:
@@ -36,7 +36,7 @@ def test_spaces_and_capitals_make_no_difference() -> None:
 
 
 def test_similarity_is_that_of_the_sets_of_shingles() -> None:
-    a, b = folded(STORY), folded(tell(2, "ko").text + STORY[:200])
+    a, b = folded(STORY), folded(tell_story(2, "ko").text + STORY[:200])
     assert jaccard(a, b) == pytest.approx(slow_jaccard(a, b))
     assert jaccard(STORY, STORY.replace(" ", "\n")) == 1
 
@@ -53,7 +53,8 @@ def test_short_texts_differ() -> None:
 
 def test_signatures_estimate_the_similarity() -> None:
     texts = [
-        folded(" ".join(tell(n, "en").text for n in range(3 * k, 3 * k + 3))) for k in range(9)
+        folded(" ".join(tell_story(n, "en").text for n in range(3 * k, 3 * k + 3)))
+        for k in range(9)
     ]
     rows = signatures(texts)
     assert rows.shape == (9, VALUES)
@@ -68,8 +69,8 @@ def test_signatures_estimate_the_similarity() -> None:
 
 @pytest.mark.parametrize("similarity", [0.5, 0.8])
 def test_planted_copies_are_as_similar_as_they_should_be(similarity: float) -> None:
-    text = " ".join(tell(n, "en").text for n in range(4))
-    others = tell(9, "en").text.split()
+    text = " ".join(tell_story(n, "en").text for n in range(4))
+    others = tell_story(9, "en").text.split()
     copy = altered(text, others, similarity, random.Random(2))
     assert abs(jaccard(text, copy) - similarity) <= TOLERANCE
     assert copy == altered(text, others, similarity, random.Random(2))

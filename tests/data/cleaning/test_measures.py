@@ -12,7 +12,7 @@ from holo_cli.data.cleaning import measures, words
 from holo_cli.data.cleaning.measures import Measures
 from holo_cli.data.cleaning.thresholds import thresholds_of
 from holo_cli.data.cleaning.words import WordTable
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
 TABLE = WordTable(thresholds_of("en"))
 
@@ -24,7 +24,7 @@ def of(text: str) -> Measures:
 def texts() -> list[str]:
     """Short texts, long texts (computed with numpy), and repetitive ones."""
     rng = random.Random(1)
-    made = [tell(n, "en").text for n in range(4)]
+    made = [tell_story(n, "en").text for n in range(4)]
     made += [" ".join(rng.choices("abcde", k=k)) for k in (1, 2, 5, 6, 30, 299, 300, 700)]
     made += [" ".join(rng.choices("abc", k=900)) + " " + " ".join(map(str, range(900)))]
     return made + [synthetic_junk.make("repeated", n) for n in range(6)] + ["word " * 50, "", " \n"]

@@ -13,7 +13,7 @@ from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.cleaning.ngram import ORDER, CharacterModel, Reference, load_reference
 from holo_cli.data.document import Document
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 from holo_cli.errors import DataError
 
 
@@ -37,25 +37,28 @@ def slow_bits(learnt: list[str], text: str) -> float:
 
 
 def test_as_counted_by_hand() -> None:
-    learnt = [tell(n, ("en", "ko")[n % 2]).text for n in range(6)]
+    learnt = [tell_story(n, ("en", "ko")[n % 2]).text for n in range(6)]
     model = CharacterModel(learnt)
     for text in ("the boat", "zzz", "q", "🧑‍🚀 나무"):
         assert model.bits_per_character(text) == pytest.approx(slow_bits(learnt, text), rel=1e-9)
-    for text in (tell(8, "en").text, tell(9, "ko").text):  # long enough for a few collisions
+    for text in (
+        tell_story(8, "en").text,
+        tell_story(9, "ko").text,
+    ):  # long enough for a few collisions
         assert model.bits_per_character(text) == pytest.approx(slow_bits(learnt, text), rel=0.01)
     assert model.bits_per_character("") == 0
 
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return Reference(tell(n, language).text for n in range(250) for language in ("en", "ko"))
+    return Reference(tell_story(n, language).text for n in range(250) for language in ("en", "ko"))
 
 
 def test_a_ratio_is_about_one_for_the_like_and_large_for_junk(reference: Reference) -> None:
     assert set(reference.bits) == {"en", "ko"}
     for language in ("en", "ko"):
         for n in range(900, 910):
-            assert 0.3 < reference.ratio(tell(n, language).text) < 2
+            assert 0.3 < reference.ratio(tell_story(n, language).text) < 2
     noise = "".join(chr(0xAC00 + 37 * n % 11172) for n in range(400))
     assert reference.ratio(noise, "ko") > 5
     assert reference.ratio("xq zvk wjjp qqx " * 20, "en") > 5
@@ -68,9 +71,9 @@ def test_nothing_is_said_about_a_language_the_reference_lacks(reference: Referen
 
 def test_the_filter_drops_what_the_reference_finds_strange(tmp_path: Path) -> None:
     path = tmp_path / "좋은 글.txt"
-    path.write_text("\n\n\n".join(tell(n, "ko").text for n in range(300)), encoding="utf-8")
+    path.write_text("\n\n\n".join(tell_story(n, "ko").text for n in range(300)), encoding="utf-8")
     screen = DocumentFilter(CleaningSettings.parse(f"none,reference={path}"))
-    assert screen.judge(Document(tell(900, "ko").text)) == ""
+    assert screen.judge(Document(tell_story(900, "ko").text)) == ""
     assert screen.judge(Document(synthetic_junk.make("random", 5), "ko")) == "perplexity"
     lax = DocumentFilter(CleaningSettings.parse(f"none,reference={path},perplexity=1000"))
     assert lax.judge(Document(synthetic_junk.make("random", 5), "ko")) == ""

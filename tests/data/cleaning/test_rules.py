@@ -12,10 +12,10 @@ from holo_cli.data.cleaning import CleaningSettings, rules
 from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.document import Document
 from holo_cli.data.normalize import normalize
-from holo_cli.data.sources.stories.grammar import generate, tell
+from holo_cli.data.sources.stories.grammar import generate, tell_story
 
-ENGLISH = [tell(n, "en").text for n in range(40)]
-KOREAN = [tell(n, "ko").text for n in range(40)]
+ENGLISH = [tell_story(n, "en").text for n in range(40)]
+KOREAN = [tell_story(n, "ko").text for n in range(40)]
 
 
 def judge(text: str, language: str = "", filters: str = "default") -> str:

@@ -14,7 +14,7 @@ from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.cleaning.thresholds import limits
 from holo_cli.data.document import Document
 from holo_cli.data.normalize import normalize
-from holo_cli.data.sources.stories.grammar import tell
+from holo_cli.data.sources.stories.grammar import tell_story
 
 LANGUAGES = ("en", "ko", "de", "", "ja", "fr")
 PIECES = [
@@ -114,7 +114,7 @@ def test_runs_at_the_end_of_a_block() -> None:
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_good_text_passes_without_being_measured(language: str) -> None:
     judges = DocumentFilter(CleaningSettings())
-    texts = [tell(number, language).text for number in range(40)]
+    texts = [tell_story(number, language).text for number in range(40)]
     assert sum(judges._screen(language).passes(texts)) >= 38
 
 

@@ -58,7 +58,7 @@ def test_an_interrupted_preparation_resumes_between_sources(
     prepare(["mine"], source=places, out=tmp_path / "whole", tokenizer="char")
     write, calls = build._write, 0
 
-    def dies(state: build._Build, batch: build._Batch) -> None:
+    def dies(state: build._Build, batch: build._BatchInFlight) -> None:
         nonlocal calls
         calls += 1
         if calls == 7:

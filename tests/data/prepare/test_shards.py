@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from holo_cli.data.meta import RECORD
-from holo_cli.data.prepare.shards import ShardWriter, languages_of
+from holo_cli.data.prepare.shards import ShardWriter, language_totals
 from holo_cli.errors import DataError
 
 
@@ -38,7 +38,7 @@ def test_the_layout_is_the_one_written_down(tmp_path: Path) -> None:
     assert np.isnan(records["perplexity"][0])
     assert records["perplexity"][1] == 250.5
     assert not list(tmp_path.glob("*.part"))
-    assert languages_of(tmp_path, shards[:1]) == {
+    assert language_totals(tmp_path, shards[:1]) == {
         "en": {"documents": 1, "bytes": 7, "tokens": 2},
         "ko": {"documents": 1, "bytes": 10, "tokens": 3},
     }

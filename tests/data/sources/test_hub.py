@@ -17,7 +17,7 @@ from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import open_source
 from holo_cli.data.sources.base import Request
 from holo_cli.data.sources.hub.articles import articles, is_title
-from holo_cli.data.sources.hub.subsets import PARTS, Part
+from holo_cli.data.sources.hub.subsets import PARTS, HubFiles
 from holo_cli.errors import DataError, UsageError
 from tests.data.sources import hub_layouts as layouts
 from tests.data.sources.hub_server import Hub
@@ -93,7 +93,7 @@ def test_the_hub_and_a_copy_in_a_folder_give_the_same(
 def test_every_row_of_the_table_has_its_files(name: str) -> None:
     assert PARTS[name]
     for part in PARTS[name]:
-        assert isinstance(part, Part)
+        assert isinstance(part, HubFiles)
         assert part.repository.count("/") == 1
         assert part.texts
         assert part.files

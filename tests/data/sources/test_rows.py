@@ -13,13 +13,13 @@ import pytest
 import zstandard
 
 from holo_cli.data.sources import table_rows
-from holo_cli.data.sources.json_rows import read_json
+from holo_cli.data.sources.json_rows import read_json_rows
 from holo_cli.data.sources.parquet_rows import read_parquet
-from holo_cli.data.sources.rows import Row, field_names, field_of, lines_of
+from holo_cli.data.sources.rows import TextRow, field_names, field_of, lines_of
 from holo_cli.data.sources.table_rows import UNCLOSED, read_table
 from holo_cli.errors import DataError, UsageError
 
-Reader = Callable[[Path, str, str, "Counter[str]"], Iterator[Row]]
+Reader = Callable[[Path, str, str, "Counter[str]"], Iterator[TextRow]]
 TALES = [f"Tale {i} of the mill." for i in range(50)]
 
 
@@ -82,7 +82,7 @@ def test_lines_end_as_in_texts(end: str, tmp_path: Path) -> None:
     assert read(read_table, tmp_path / "a.csv", table) == (TALES, Counter())
     assert read(read_table, tmp_path / "a.tsv", table.replace(",", "\t"))[0] == TALES
     lines = end.join(json.dumps({"text": tale}) for tale in TALES)
-    assert read(read_json, tmp_path / "a.jsonl", lines) == (TALES, Counter())
+    assert read(read_json_rows, tmp_path / "a.jsonl", lines) == (TALES, Counter())
 
 
 def test_a_carriage_return_within_a_row_ends_it(tmp_path: Path) -> None:
@@ -121,13 +121,13 @@ def test_lines_and_arrays(
 ) -> None:
     monkeypatch.setattr("holo_cli.data.sources.decoding.BLOCK", block)
     path = tmp_path / "a.json"
-    assert read(read_json, path, content) == (TALES, Counter())
-    assert read(read_json, path, content, "meta.deep.text")[0] == [str(i) for i in range(50)]
+    assert read(read_json_rows, path, content) == (TALES, Counter())
+    assert read(read_json_rows, path, content, "meta.deep.text")[0] == [str(i) for i in range(50)]
 
 
 def test_bad_elements_of_an_array_are_counted(tmp_path: Path) -> None:
     content = '[{"text": "good"}, 3, null, [1], {"text": 5}, {"text": "\\ud83d half"}, 12345]'
-    found, counts = read(read_json, tmp_path / "a.json", content)
+    found, counts = read(read_json_rows, tmp_path / "a.json", content)
     assert found == ["good", "\ud83d half"]
     assert counts == {"bad lines": 5}
 
@@ -150,7 +150,7 @@ def test_bad_elements_of_an_array_are_counted(tmp_path: Path) -> None:
 )
 def test_what_is_no_file_of_rows(content: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=says) as caught:
-        read(read_json, tmp_path / "a.json", content)
+        read(read_json_rows, tmp_path / "a.json", content)
     assert "\n" not in str(caught.value)
 
 
@@ -158,7 +158,7 @@ def test_an_endless_element_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr("holo_cli.parsing.MAX_ELEMENT", 1000)
     monkeypatch.setattr("holo_cli.data.sources.decoding.BLOCK", 100)
     with pytest.raises(DataError, match="is neither valid JSON nor JSON lines"):
-        read(read_json, tmp_path / "a.json", '[{"text": "' + "x" * 5000 + '"}]')
+        read(read_json_rows, tmp_path / "a.json", '[{"text": "' + "x" * 5000 + '"}]')
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_an_endless_element_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 )
 def test_a_field_without_text_is_named(row: object, says: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=says):
-        read(read_json, tmp_path / "a.jsonl", "\n".join([json.dumps(row)] * 3))
+        read(read_json_rows, tmp_path / "a.jsonl", "\n".join([json.dumps(row)] * 3))
 
 
 def test_a_dotted_name_may_be_a_name_itself() -> None:
@@ -185,8 +185,8 @@ def test_a_dotted_name_may_be_a_name_itself() -> None:
 
 def test_a_number_of_many_digits_costs_no_row(tmp_path: Path) -> None:
     row = '{"text": "good", "n": ' + "9" * 6000 + "}"
-    assert read(read_json, tmp_path / "a.jsonl", row) == (["good"], Counter())
-    assert read(read_json, tmp_path / "a.json", f"[{row}]") == (["good"], Counter())
+    assert read(read_json_rows, tmp_path / "a.jsonl", row) == (["good"], Counter())
+    assert read(read_json_rows, tmp_path / "a.json", f"[{row}]") == (["good"], Counter())
 
 
 @pytest.mark.parametrize("block", [5, 1 << 20])
@@ -207,7 +207,7 @@ def test_a_line_of_very_many_values_is_refused(
 ) -> None:
     monkeypatch.setattr("holo_cli.parsing.MAX_PARTS", 1000)
     content = '{"text": "good"}\n{"text": "bad", "n": [' + "[]," * 1000 + "[]]}"
-    assert read(read_json, tmp_path / "a.jsonl", content) == (["good"], {"bad lines": 1})
+    assert read(read_json_rows, tmp_path / "a.jsonl", content) == (["good"], {"bad lines": 1})
 
 
 # -- parquet --------------------------------------------------------------------------------------
@@ -295,5 +295,7 @@ def test_zstd_with_a_large_window(log: int, tmp_path: Path) -> None:
     )
     packer = zstandard.ZstdCompressor(compression_params=settings).compressobj()
     lines = "".join(json.dumps({"text": tale}) + "\n" for tale in TALES).encode()
-    found, _ = read(read_json, tmp_path / "a.jsonl.zst", packer.compress(lines) + packer.flush())
+    found, _ = read(
+        read_json_rows, tmp_path / "a.jsonl.zst", packer.compress(lines) + packer.flush()
+    )
     assert found == TALES

@@ -14,7 +14,14 @@ from pathlib import Path
 import pytest
 
 from holo_cli.data.sources.stories import english, korean
-from holo_cli.data.sources.stories.grammar import LANGUAGES, Story, generate, plots, stories, tell
+from holo_cli.data.sources.stories.grammar import (
+    LANGUAGES,
+    Story,
+    generate,
+    plots,
+    stories,
+    tell_story,
+)
 from holo_cli.data.sources.stories.josa import PARTICLES, attach, familiar, final, particle
 
 SAMPLE = 1000
@@ -29,7 +36,7 @@ NARRATOR = (
 
 @pytest.fixture(scope="module")
 def sample() -> dict[str, list[Story]]:
-    return {language: [tell(n, language) for n in range(SAMPLE)] for language in LANGUAGES}
+    return {language: [tell_story(n, language) for n in range(SAMPLE)] for language in LANGUAGES}
 
 
 def digest(count: int) -> str:
@@ -101,15 +108,15 @@ def test_at_least_two_thousand_sentence_shapes(language: str) -> None:
     """Every filler masked, facts of the case and narrator's endings included: wording alone."""
     shapes: set[str] = set()
     for number in range(5000):
-        shapes.update(tell(number, language, with_shapes=True).shapes)
+        shapes.update(tell_story(number, language, with_shapes=True).shapes)
     assert len(shapes) >= 2000
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_shape_has_no_filler_in_it(language: str) -> None:
     for number in range(200):
-        plain = tell(number, language)
-        masked = tell(number, language, with_shapes=True)
+        plain = tell_story(number, language)
+        masked = tell_story(number, language, with_shapes=True)
         assert plain.text == masked.text
         assert len(masked.shapes) == sum(len(p) for p in masked.paragraphs)
         assert not any(plain.words["hero"] in shape for shape in masked.shapes)
@@ -123,7 +130,7 @@ def test_every_plot_occurs(language: str, sample: dict[str, list[Story]]) -> Non
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_exact_duplicates_are_rare(language: str) -> None:
-    texts = {tell(number, language).text for number in range(3000)}
+    texts = {tell_story(number, language).text for number in range(3000)}
     assert len(texts) >= 3000 - 3
 
 

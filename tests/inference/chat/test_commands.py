@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holo_cli.errors import UsageError
-from holo_cli.inference.chat.commands import COMMANDS, Outcome, parse_command, plain_text
+from holo_cli.inference.chat.commands import COMMANDS, CommandOutcome, parse_command, plain_text
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.sampling import SamplingConfig
 from tests.inference.inference_fakes import Attentive, Chain, make_loaded
@@ -19,7 +19,7 @@ def session() -> ChatSession:
     return ChatSession(make_loaded(Chain()), SamplingConfig(max_new_tokens=5, seed=1))
 
 
-def run(session: ChatSession, line: str) -> Outcome:
+def run(session: ChatSession, line: str) -> CommandOutcome:
     parsed = parse_command(line)
     assert parsed is not None
     command, argument = parsed

@@ -14,7 +14,7 @@ import pytest
 
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.inference.chat import terminal
-from holo_cli.inference.chat.terminal import add_line, read_texts, run_chat, summary
+from holo_cli.inference.chat.terminal import add_line, answer_statistics, read_texts, run_chat
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.streams import LastingStream
 from tests.inference.inference_fakes import Chain, Scripted, make_loaded
@@ -317,7 +317,7 @@ def test_summary_says_what_was_left_out() -> None:
 
     session = ChatSession(make_loaded(Chain()))
     session.statistics = Statistics(9, 12.345, "end", 3, 60, 64, 2, DraftCounts(5, 8, 4), True)
-    assert summary(session) == (
+    assert answer_statistics(session) == (
         "[9 tokens, 12.3 tokens/s, context 60 of 64, finish: end]\n"
         "[Drafts: 4 of 8 guessed tokens accepted, in 5 passes of all layers.]\n"
         "[Turns that no longer fit in the context: 2]\n"

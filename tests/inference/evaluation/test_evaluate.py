@@ -16,9 +16,9 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.tokenizers import load_tokenizer
 from holo_cli.errors import DataError, UsageError
-from holo_cli.inference.evaluation.eval_corpus import count_words, given_texts, prepared_texts
+from holo_cli.inference.evaluation.eval_corpus import given_texts, prepared_texts, wikitext_words
 from holo_cli.inference.evaluation.evaluate import Score, evaluate_texts
-from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
+from holo_cli.inference.evaluation.likelihood import continuations, generate_until, rolling
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
@@ -69,7 +69,7 @@ def test_the_loss_is_that_computed_by_hand(context: int, stride: int) -> None:
         total += sum(by_hand(model, ids[begin:end], end - at))
         at = end
     tokens, size = len(ids) - 1, sum(len(t.encode()) for t in TEXTS)
-    words = sum(map(count_words, TEXTS))
+    words = sum(map(wikitext_words, TEXTS))
     assert found.total.tokens == tokens
     assert found.total.loss == pytest.approx(total / tokens, abs=1e-6)
     assert found.total.bpb == pytest.approx(total / math.log(2) / size, abs=1e-6)
@@ -169,8 +169,8 @@ def test_languages_belong_to_their_texts_whatever_is_empty() -> None:
 def test_words_are_counted_as_papers_on_wikitext_do() -> None:
     lines = [" \n", " = Robert Boulter = \n", " \n", " Robert @-@ Boulter , an actor .\n"]
     # what a word-level model is scored on: the words of each line, and <eos> at its end
-    assert count_words("".join(lines)) == sum(len(line.split()) + 1 for line in lines)
-    assert count_words("a b\nc") == 5
+    assert wikitext_words("".join(lines)) == sum(len(line.split()) + 1 for line in lines)
+    assert wikitext_words("a b\nc") == 5
     assert Score(10.0, 5, 0, 0, 1).bpb != Score(10.0, 5, 0, 0, 1).bpb  # no bytes: not a number
     assert Score(1e6, 5, 4, 2, 1).word_perplexity == math.inf
 
@@ -266,7 +266,7 @@ def test_one_language_of_a_prepared_set(data: PreparedData, code: str) -> None:
     assert list(found.per_language) == [code]
     assert found.total.documents == len(own) > 0
     assert found.total.bytes == sum(len(text.encode()) for text in own)
-    assert found.total.words == sum(map(count_words, own))
+    assert found.total.words == sum(map(wikitext_words, own))
     # the same documents given as texts are the same tokens
     again = evaluate_texts(loaded, given_texts(loaded, own, lang=code))
     assert again.total.nats == pytest.approx(found.total.nats, rel=1e-6)
@@ -352,10 +352,10 @@ def test_rolling_scores_every_token_once_with_a_full_last_window() -> None:
 
 def test_text_until_a_stop() -> None:
     said = make_loaded(Scripted([*b"yes.\nno"], prompt=2))
-    assert until(said, "hi", ["\n"], {"max_gen_toks": 20}) == "yes."
-    assert until(said, "hi", [], {"max_gen_toks": 3, "do_sample": False}) == "yes"
+    assert generate_until(said, "hi", ["\n"], {"max_gen_toks": 20}) == "yes."
+    assert generate_until(said, "hi", [], {"max_gen_toks": 3, "do_sample": False}) == "yes"
     with pytest.raises(UsageError, match="num_beams"):
-        until(said, "hi", [], {"num_beams": 4})
+        generate_until(said, "hi", [], {"num_beams": 4})
 
 
 @pytest.mark.parametrize(

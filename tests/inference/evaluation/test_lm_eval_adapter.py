@@ -13,7 +13,7 @@ import pytest
 from holo_cli import inference
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import DataError, UsageError
-from holo_cli.inference.evaluation.likelihood import continuations, rolling, until
+from holo_cli.inference.evaluation.likelihood import continuations, generate_until, rolling
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.evaluation.stand_in_lm_eval import PAGE, QUESTIONS, Evaluation, modules
 from tests.inference.inference_fakes import Chain, make_loaded
@@ -59,7 +59,9 @@ def test_every_kind_of_question_is_answered(
     assert [one for one, _ in answers["choosing"]] == pytest.approx([e.logprob for e in expected])
     assert [greedy for _, greedy in answers["choosing"]] == [e.greedy for e in expected]
     assert answers["paging"] == pytest.approx(rolling(loaded, [PAGE]))
-    written = [until(loaded, question, ["\n"], {"max_gen_toks": 3}) for question, _ in QUESTIONS]
+    written = [
+        generate_until(loaded, question, ["\n"], {"max_gen_toks": 3}) for question, _ in QUESTIONS
+    ]
     assert answers["writing"][:3] == written
     assert "a" not in answers["writing"][3]  # a stop may come bare, without a list
     assert found["lm_eval"] == "of lm_eval"

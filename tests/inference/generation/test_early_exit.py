@@ -13,7 +13,7 @@ from holo_cli.checkpoint.header import DataInfo
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.generation.early_exit import (
     NEVER,
-    calibrate,
+    calibrate_threshold,
     choose_threshold,
     set_threshold,
 )
@@ -69,11 +69,11 @@ def test_a_threshold_is_a_number_or_auto(tmp_path: Any) -> None:
 
 def test_calibration_measures_what_it_promises() -> None:
     model = make_model(columns=10, activity=0.2)
-    free = calibrate(model, some_data(), tolerance=100.0)
+    free = calibrate_threshold(model, some_data(), tolerance=100.0)
     assert free.threshold < 0.01
     assert free.mean_depth == 1.0
-    strict = calibrate(model, some_data(), tolerance=0.0)
-    middle = calibrate(model, some_data(), tolerance=0.02)
+    strict = calibrate_threshold(model, some_data(), tolerance=0.0)
+    middle = calibrate_threshold(model, some_data(), tolerance=0.02)
     assert middle.loss <= middle.full_loss + 0.02
     assert strict.loss <= strict.full_loss == middle.full_loss == free.full_loss
     assert free.mean_depth <= middle.mean_depth <= strict.mean_depth <= 3

@@ -9,7 +9,7 @@ import torch
 
 from holo_cli.data.tokenizers import Tokenizer, make_tokenizer
 from holo_cli.inference.generation.logits import BANNED
-from holo_cli.inference.generation.whole_characters import WholeCharacters, begun, missing
+from holo_cli.inference.generation.whole_characters import WholeCharacters, begun, missing_bytes
 
 TEXTS = ["여우가 숲에서 살았어요. The fox \U0001f98a said é.", "나무와 강과 하늘"]
 
@@ -42,9 +42,9 @@ def test_bytes_begun_and_missing() -> None:
         data = character.encode()
         for cut in range(1, len(data)):
             assert begun(data[:cut]) == data[:cut]
-            assert missing(data[:cut]) == len(data) - cut
+            assert missing_bytes(data[:cut]) == len(data) - cut
         assert begun(data) == b""
-    assert missing(b"") == 0
+    assert missing_bytes(b"") == 0
     for wrong in (b"\x80", b"\xc0", b"\xff", b"\xed\xa0", b"\xe0\x80", b"\xf5", b"a\xea\x41"):
         assert begun(wrong) is None
 
@@ -59,7 +59,7 @@ def test_what_may_follow(start: bytes, left: int, tokenizer: Tokenizer) -> None:
     for token in range(tokenizer.vocab_size):
         piece = tokenizer.token_bytes(token)
         allowed = is_prefix(start + piece) and (bool(piece) or not start)
-        if allowed and missing(begun(start + piece) or b"") <= left:
+        if allowed and missing_bytes(begun(start + piece) or b"") <= left:
             fits.add(token)
     kept = {token for token in range(tokenizer.vocab_size) if row[token] != BANNED}
     assert kept == (fits or set(range(tokenizer.vocab_size)))
@@ -73,7 +73,7 @@ def test_every_prefix_of_a_character_can_be_finished(tokenizer: Tokenizer) -> No
         for start in (bytes([lead]), bytes([lead, second])):
             if begun(start) != start:
                 continue
-            left = missing(start) - 1
+            left = missing_bytes(start) - 1
             (row,) = guide.exclude(torch.zeros(1, tokenizer.vocab_size), [start], [left])
             fits = [t for t in range(tokenizer.vocab_size) if row[t] > BANNED]
             assert 0 < len(fits) < tokenizer.vocab_size, start

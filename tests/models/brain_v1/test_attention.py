@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from holo_cli.models.brain_v1.adapters import languages_of
+from holo_cli.models.brain_v1.adapters import token_languages
 from holo_cli.models.brain_v1.attention import BrainAttention, causal_weights, keep_largest
 from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
 
@@ -90,9 +90,9 @@ def test_training_sees_all_weights_and_evaluation_the_largest() -> None:
 
 def test_the_last_marker_says_the_language() -> None:
     tokens = torch.tensor([[5, 3, 5, 7, 7, 5, 3, 5], [5, 5, 5, 5, 7, 5, 5, 5]])
-    spoken = languages_of(tokens, torch.tensor([3, 7]), torch.tensor([1, 0]))
+    spoken = token_languages(tokens, torch.tensor([3, 7]), torch.tensor([1, 0]))
     assert spoken.tolist() == [[1, 0, 0, 1, 1, 1, 0, 0], [0, 0, 0, 0, 1, 1, 1, 1]]
-    missing = languages_of(tokens, torch.tensor([-1, 7]), torch.tensor([0, 0]))
+    missing = token_languages(tokens, torch.tensor([-1, 7]), torch.tensor([0, 0]))
     assert missing[0].tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
 
 

@@ -18,8 +18,8 @@ from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"gate": "sigmoid", "columns_kept": 3, "shared_columns": 1},
-    {"inhibition": True, "activity": 0.375},
-    {"sparsity": "both", "columns_kept": 4, "inhibition": True},
+    {"activity": 0.375},
+    {"sparsity": "both", "columns_kept": 4},
     {"two_four": "mlp"},
     {"balance": 0.0},
     {"activity": 1.0},

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from holo_cli.models.brain_v1.config import third
-from holo_cli.models.brain_v1.growth import grow, kept_and_new
+from holo_cli.models.brain_v1.growth import deeper_model, kept_and_new
 from tests.models.brain_v1.conftest import make_model, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"sparsity": "kwta", "inhibition": True},
+    {"sparsity": "kwta"},
     {"dendrites": 2, "adapters": 4, "language_tokens": (3, 7), "conv": 4},
     {"depth_schedule": True, "sparsity": "both"},
 ]
@@ -26,7 +26,7 @@ def test_identity_growth_leaves_the_logits_as_they_are(
 ) -> None:
     model, tokens = make_model(layers=old, **given), make_tokens()
     before = {name: p.clone() for name, p in model.named_parameters()}
-    grown, origin = grow(model, new, "identity")
+    grown, origin = deeper_model(model, new, "identity")
     assert grown.config.layers == new == len(grown.blocks)
     assert torch.equal(grown(tokens), model(tokens))
     for name, p in model.named_parameters():
@@ -38,7 +38,7 @@ def test_identity_growth_leaves_the_logits_as_they_are(
 
 def test_new_layers_learn() -> None:
     """They write nothing at first, and their last matrices have a gradient."""
-    grown, origin = grow(make_model(layers=2), 4, "identity")
+    grown, origin = deeper_model(make_model(layers=2), 4, "identity")
     grown.hidden(make_tokens()).x.sin().sum().backward()
     new = [name for name, was in origin.items() if was is None]
     assert new
@@ -52,7 +52,7 @@ def test_new_layers_learn() -> None:
 
 def test_stacking_copies_layers_and_takes_their_moments_along() -> None:
     model = make_model(layers=2)
-    grown, origin = grow(model, 5, "copy")
+    grown, origin = deeper_model(model, 5, "copy")
     before = dict(model.named_parameters())
     for name, p in grown.named_parameters():
         was = origin[name]
@@ -76,9 +76,9 @@ def test_old_layers_keep_their_order_and_their_third() -> None:
 def test_growth_that_is_none_is_refused() -> None:
     model = make_model(layers=2)
     with pytest.raises(ValueError, match="cannot grow to 2"):
-        grow(model, 2, "identity")
+        deeper_model(model, 2, "identity")
     with pytest.raises(ValueError, match="identity or copy"):
-        grow(model, 3, "magic")
+        deeper_model(model, 3, "magic")
 
 
 def test_a_model_grows_as_its_config_says() -> None:

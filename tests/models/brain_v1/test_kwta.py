@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from holo_cli.models.brain_v1.inhibition import Inhibition
 from holo_cli.models.brain_v1.kwta import KWTA, _WinnersSquared, winners
 from holo_cli.models.brain_v1.sparsity_2_4 import Sparse24Linear, sparsify_2_4
-from tests.models.brain_v1.conftest import make_config, make_model, make_tokens
+from tests.models.brain_v1.conftest import make_config, make_model
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"inhibition": True},
     {"two_four": "mlp"},
     {"predictor": 4, "predictor_share": 0.5},
-    {"predictor": 4, "predictor_share": 0.5, "inhibition": True, "two_four": "mlp"},
+    {"predictor": 4, "predictor_share": 0.5, "two_four": "mlp"},
     {"balance": 0.0},
 ]
 
@@ -145,48 +143,6 @@ def test_the_dense_twin_is_the_backbones_mlp() -> None:
     part, x = make_kwta(sparsity="dense"), inputs()
     u = F.linear(x, part.up.weight).clamp_min(0) ** 2
     torch.testing.assert_close(part(x)[0], 0.5 * u @ part.down.weight)  # 0.5: sqrt(16 / 64)
-
-
-# -- inhibition -----------------------------------------------------------------------------------
-
-
-def test_inhibition_is_the_formula_and_never_excites() -> None:
-    part = Inhibition(5).double()
-    with torch.no_grad():
-        part.raw.add_(torch.randn(5, 5, dtype=torch.float64))
-    assert (part.weights() >= 0).all()
-    energy = torch.rand(7, 5, dtype=torch.float64)
-    factor = part(energy)
-    w, sigma = part.weights(), part.log_sigma.exp()
-    for n in range(7):
-        for c in range(5):
-            against = sum(w[c, o] * energy[n, o] for o in range(5))
-            expected = (energy[n, c] / (sigma + against)).sqrt()
-            torch.testing.assert_close(factor[n, c], expected, rtol=1e-4, atol=1e-4)
-    louder = energy.clone()
-    louder[:, 0] += 1.0
-    assert (part(louder)[:, 1:] < factor[:, 1:]).all()
-
-
-def test_inhibition_stays_within_the_token() -> None:
-    model, tokens = make_model(inhibition=True), make_tokens(1)
-    part = model.brain_blocks()[0].mlp
-    x = torch.randn(1, 9, 16, dtype=torch.float64)
-    changed = x.clone()
-    changed[:, 4] = torch.randn(16, dtype=torch.float64)
-    same = torch.isclose(part(x)[0], part(changed)[0]).all(-1)[0]
-    assert same.tolist() == [t != 4 for t in range(9)]
-    assert model(tokens).isfinite().all()
-
-
-def test_inhibition_among_the_kept_is_inhibition_among_all() -> None:
-    part = Inhibition(6).double()
-    with torch.no_grad():
-        part.raw.add_(torch.randn(6, 6, dtype=torch.float64))  # who holds whom is not mutual
-    chosen = torch.tensor([[4, 1], [0, 5]])
-    energy = torch.rand(2, 2, dtype=torch.float64)
-    every = torch.zeros(2, 6, dtype=torch.float64).scatter(1, chosen, energy)
-    torch.testing.assert_close(part(energy, chosen), part(every).gather(1, chosen))
 
 
 # -- two of four ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.key_transforms import SpectrumTransform
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.phasors import Pair, phasor
-from holo_cli.models.holographic.spectra import spectrum, unit
+from holo_cli.models.holographic.spectra import spectrum, unit_magnitude
 from tests.models.holographic.parts import randn
 
 SMALL: dict[str, Any] = {"vocab_size": 29, "layers": 1, "heads": 2, "width": 16, "plates": 2}
@@ -236,7 +236,7 @@ def test_the_gradient_of_spectral_lines_below_the_floor_is_right() -> None:
     raw.requires_grad_()
     angles = transform.angles(0, 2, raw)
     head, plates = (Pair(*randn(2, 1, 4, 2, seed=s)) for s in (1, 2))
-    key = unit(spectrum(raw.mT, shape))
+    key = unit_magnitude(spectrum(raw.mT, shape))
     rotated = Pair(key.re.mT, key.im.mT).times(phasor(angles))
     bound = rotated.times(head)
     (expected,) = torch.autograd.grad(

@@ -15,7 +15,7 @@ from tests.models.holographic.parts import awake, config, randn
 
 
 def make_experts(**overrides: Any) -> Experts:
-    part: Experts = awake(Experts(config(**overrides)))
+    part: Experts = awake(Experts(config(**{"experts": 3, **overrides})))
     return part
 
 

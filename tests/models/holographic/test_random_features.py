@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from holo_cli.models.holographic.memory import Memory
-from holo_cli.models.holographic.random_features import Kernel, frequencies
+from holo_cli.models.holographic.random_features import KernelName, frequencies
 from tests.models.holographic.parts import config, randn
 
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+KERNELS: tuple[KernelName, ...] = get_args(KernelName)
 
 
-def table(kernel: Kernel, plates: int, channels: int, coords: int = 8) -> Tensor:
+def table(kernel: KernelName, plates: int, channels: int, coords: int = 8) -> Tensor:
     return frequencies(kernel, plates, channels, coords, torch.float64, torch.device("cpu"))
 
 
 def test_frequencies_are_the_same_on_every_machine() -> None:
     """A checkpoint does not hold them: other numbers would be another model."""
-    expected: dict[Kernel, list[float]] = {
+    expected: dict[KernelName, list[float]] = {
         "gaussian": [-0.263415644910, 3.306834425071, -1.180420209602, -0.094029851758],
         "gravity": [-0.191495921005, 2.403977577174, -2.433727382370, -0.193865729443],
     }
@@ -33,7 +33,7 @@ def test_frequencies_are_the_same_on_every_machine() -> None:
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_plates_of_a_channel_are_orthogonal(kernel: Kernel) -> None:
+def test_plates_of_a_channel_are_orthogonal(kernel: KernelName) -> None:
     w = table(kernel, 8, 3).transpose(0, 1)  # (f, R, d)
     gram = w @ w.mT
     off = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))

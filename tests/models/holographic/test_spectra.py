@@ -11,7 +11,7 @@ from torch import Tensor
 from holo_cli.models.holographic.binding import HRR, PhasorBinding
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.phasors import Pair, phasor
-from holo_cli.models.holographic.spectra import spectral_rates, spectrum, unit
+from holo_cli.models.holographic.spectra import spectral_rates, spectrum, unit_magnitude
 from tests.models.holographic.parts import awake, config, randn
 
 
@@ -42,14 +42,14 @@ def test_without_the_projection_the_transform_is_absorbed_in_the_weights() -> No
     torch.testing.assert_close(absorbed @ x.to(absorbed.dtype), plain)
 
     def projected(t: Tensor) -> Tensor:
-        return torch.complex(*unit(spectrum(weight @ t, (8,))))
+        return torch.complex(*unit_magnitude(spectrum(weight @ t, (8,))))
 
     assert (projected(x + other) - projected(x) - projected(other)).abs().max() > 0.1
 
 
 def test_a_vanishing_spectral_line_gives_finite_gradients() -> None:
     z = torch.zeros(3, requires_grad=True)
-    pair = unit(Pair(z, z))
+    pair = unit_magnitude(Pair(z, z))
     (pair.re.sum() + pair.im.sum()).backward()
     assert z.grad is not None
     assert z.grad.isfinite().all()

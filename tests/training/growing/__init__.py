@@ -8,10 +8,10 @@ from __future__ import annotations
 import pytest
 
 from holo_cli import plugins
-from holo_cli.plugins import Origin
+from holo_cli.plugins import CodeLocation
 
 
 def register(patch: pytest.MonkeyPatch) -> None:
     """Make it a model that the registry knows, as "growing"."""
-    origin = Origin("growing", "tests.training.growing", package="tests")
+    origin = CodeLocation("growing", "tests.training.growing", package="tests")
     patch.setattr(plugins, "installed", lambda: {"growing": (origin,)})

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from holo_cli.data.network import hub_endpoint
 from holo_cli.data.sources.hub.errors import retry
-from holo_cli.data.sources.hub.subsets import Part
+from holo_cli.data.sources.hub.subsets import HubFiles
 from holo_cli.errors import DataError
 from holo_cli.wording import counted
 
@@ -46,7 +46,7 @@ class Listing:
     files: tuple[DataFile, ...]
 
 
-def list_hub(part: Part, code: str, pinned: str = "") -> Listing:
+def list_hub(part: HubFiles, code: str, pinned: str = "") -> Listing:
     """The files on the hub at the current commit of the branch, or at `pinned`."""
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
@@ -84,7 +84,7 @@ def list_hub(part: Part, code: str, pinned: str = "") -> Listing:
     return Listing(revision, _matching(part, code, files, hub_endpoint()))
 
 
-def list_web(part: Part, code: str) -> Listing:
+def list_web(part: HubFiles, code: str) -> Listing:
     """The files that a list on the web names (RedPajama-V2 is not on the hub)."""
     import requests
 
@@ -103,7 +103,7 @@ def list_web(part: Part, code: str) -> Listing:
     return Listing(revision, tuple(files))
 
 
-def list_folder(part: Part, code: str, folder: Path) -> Listing:
+def list_folder(part: HubFiles, code: str, folder: Path) -> Listing:
     """The files of a local copy of the repository: `folder`, or `folder`/REPOSITORY."""
     inside = folder / part.repository
     root = inside if inside.is_dir() else folder
@@ -119,7 +119,7 @@ def list_folder(part: Part, code: str, folder: Path) -> Listing:
     return Listing(hashlib.sha256(repr(state).encode()).hexdigest(), found)
 
 
-def list_cache(part: Part, code: str, pinned: str = "") -> Listing:
+def list_cache(part: HubFiles, code: str, pinned: str = "") -> Listing:
     """The files in the hub's cache, downloaded earlier by any program."""
     folder = _cached(part, pinned)
     if folder is None:
@@ -141,7 +141,7 @@ def list_cache(part: Part, code: str, pinned: str = "") -> Listing:
     return replace(listing, revision=folder.name)
 
 
-def _cached(part: Part, pinned: str) -> Path | None:
+def _cached(part: HubFiles, pinned: str) -> Path | None:
     """The folder of a repository in the hub's cache, at `pinned` or else the newest commit."""
     from huggingface_hub import constants, scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
@@ -161,7 +161,7 @@ def _cached(part: Part, pinned: str) -> Path | None:
     return newest.snapshot_path if newest is not None else None
 
 
-def download(part: Part, listing: Listing, workers: int) -> Listing:
+def download(part: HubFiles, listing: Listing, workers: int) -> Listing:
     """Download the files into the hub's cache, `workers` at a time, and check their hashes."""
     with ThreadPoolExecutor(max(1, min(workers, 8))) as pool:
         paths = pool.map(lambda file: _download_file(part, listing.revision, file), listing.files)
@@ -172,7 +172,7 @@ def download(part: Part, listing: Listing, workers: int) -> Listing:
     return replace(listing, files=tuple(files))
 
 
-def _download_file(part: Part, revision: str, file: DataFile) -> Path:
+def _download_file(part: HubFiles, revision: str, file: DataFile) -> Path:
     from huggingface_hub import hf_hub_download
 
     for again in (False, True):
@@ -212,7 +212,7 @@ def _hash_matches(path: Path, file: DataFile) -> bool:
     return True
 
 
-def _patterns(part: Part, code: str) -> dict[str, str]:
+def _patterns(part: HubFiles, code: str) -> dict[str, str]:
     return {split: pattern.format(code=code) for split, pattern in part.files.items()}
 
 
@@ -222,7 +222,9 @@ def _folder(pattern: str) -> str:
     return fixed.rpartition("/")[0]
 
 
-def _matching(part: Part, code: str, files: Iterable[DataFile], place: str) -> tuple[DataFile, ...]:
+def _matching(
+    part: HubFiles, code: str, files: Iterable[DataFile], place: str
+) -> tuple[DataFile, ...]:
     """The files of each split in order; DataError if a split has none in `place`."""
     known: Sequence[DataFile] = sorted(files, key=lambda file: file.path)
     found: list[DataFile] = []

@@ -25,7 +25,7 @@ from holo_cli.data.sources.hub.articles import articles
 from holo_cli.data.sources.hub.files import DataFile, Listing
 from holo_cli.data.sources.hub.prefetch import prefetch
 from holo_cli.data.sources.hub.rows import row_chunks
-from holo_cli.data.sources.hub.subsets import BALANCED, DEFAULT_LANGUAGES, PARTS, Part
+from holo_cli.data.sources.hub.subsets import BALANCED, DEFAULT_LANGUAGES, PARTS, HubFiles
 from holo_cli.errors import DataError, UsageError, nearest
 from holo_cli.names import existing
 
@@ -65,7 +65,7 @@ def open_hub(request: Request) -> Source:
 # -- which files ----------------------------------------------------------------------------------
 
 
-def _select(request: Request) -> list[tuple[Part, str]]:
+def _select(request: Request) -> list[tuple[HubFiles, str]]:
     """The parts to read, each with its language ("" if it has several)."""
     parts = tuple(_with_subset(part, request) for part in PARTS[request.name])
     if not any(part.by_language for part in parts):
@@ -87,7 +87,7 @@ def _select(request: Request) -> list[tuple[Part, str]]:
     return [(_part_for(parts, language, request), language) for language in languages]
 
 
-def _with_subset(part: Part, request: Request) -> Part:
+def _with_subset(part: HubFiles, request: Request) -> HubFiles:
     if request.subset is None:
         return part
     if request.subset not in part.subsets:
@@ -98,7 +98,7 @@ def _with_subset(part: Part, request: Request) -> Part:
     return replace(part, files={"": part.subsets[request.subset]})
 
 
-def _part_for(parts: tuple[Part, ...], language: str, request: Request) -> Part:
+def _part_for(parts: tuple[HubFiles, ...], language: str, request: Request) -> HubFiles:
     for part in parts:
         named = part.scripts and language in request.scripts
         if part.codes is None or language in part.codes or named:
@@ -112,14 +112,14 @@ def _part_for(parts: tuple[Part, ...], language: str, request: Request) -> Part:
     )
 
 
-def _code(part: Part, language: str, request: Request) -> str:
+def _code(part: HubFiles, language: str, request: Request) -> str:
     """The name of a language in the paths of a part."""
     if part.codes is not None and language in part.codes:
         return part.codes[language]
     return request.scripts.get(language, language) if part.scripts else language
 
 
-def _only(part: Part) -> str:
+def _only(part: HubFiles) -> str:
     languages = set(part.texts.values())
     return languages.pop() if len(languages) == 1 else ""
 
@@ -127,7 +127,7 @@ def _only(part: Part) -> str:
 # -- where the files are --------------------------------------------------------------------------
 
 
-def _lister(request: Request, parts: list[Part]) -> Any:
+def _lister(request: Request, parts: list[HubFiles]) -> Any:
     """The function that lists the files of a part: (part, code, known revision) -> Listing."""
     if request.source is not None:
         folder = existing(request.source)
@@ -146,7 +146,7 @@ def _lister(request: Request, parts: list[Part]) -> Any:
                 "(--source FOLDER), or the embedded text (holo prepare stories).",
             )
 
-    def list_remote(part: Part, code: str, revision: str) -> Listing:
+    def list_remote(part: HubFiles, code: str, revision: str) -> Listing:
         if part.listing:
             return hub_files.list_web(part, code)
         revision = revision or request.pinned.get(part.repository, "")
@@ -156,14 +156,14 @@ def _lister(request: Request, parts: list[Part]) -> Any:
     return list_remote
 
 
-def _host(part: Part) -> str:
+def _host(part: HubFiles) -> str:
     return "/".join(part.listing.split("/")[:3]) if part.listing else hub_endpoint()
 
 
 # -- streams --------------------------------------------------------------------------------------
 
 
-def _stream(part: Part, language: str, listing: Listing, name: str, request: Request) -> Stream:
+def _stream(part: HubFiles, language: str, listing: Listing, name: str, request: Request) -> Stream:
     texts = {
         column: known or language
         for column, known in part.texts.items()

@@ -1,7 +1,7 @@
 """The files and columns of the datasets of the Hugging Face hub.
 
-A new dataset of the hub needs a row in `table.py` and one `Part` per kind of file here. Paths are
-those of the data files in the repositories (parquet, json.gz, csv): no dataset script is run.
+A new dataset of the hub needs a row in `table.py` and one `HubFiles` per kind of file here. Paths
+are those of the data files in the repositories (parquet, json.gz, csv): no dataset script is run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ HUB_SPLITS = {"train": "train", "validation": "val"}
 
 
 @dataclass(frozen=True)
-class Part:
+class HubFiles:
     """Files of one repository with the same columns.
 
     `files`: path pattern per split ("" where a hash of the text decides the split). `{code}` in a
@@ -72,9 +72,9 @@ _REDPAJAMA = "https://data.together.xyz/redpajama-data-v2/v1.0.0"
 _REDPAJAMA_LANGUAGES = {code: code for code in ("en", "de", "fr", "es", "it")}
 
 
-def _wikitext(config: str) -> tuple[Part, ...]:
+def _wikitext(config: str) -> tuple[HubFiles, ...]:
     return (
-        Part(
+        HubFiles(
             "Salesforce/wikitext",
             {split: f"{config}/{name}-*.parquet" for name, split in HUB_SPLITS.items()},
             texts={"text": "en"},
@@ -84,8 +84,8 @@ def _wikitext(config: str) -> tuple[Part, ...]:
     )
 
 
-def _klue(folder: str, *columns: str) -> Part:
-    return Part(
+def _klue(folder: str, *columns: str) -> HubFiles:
+    return HubFiles(
         "klue/klue",
         {"": f"{folder}/train-*.parquet"},
         texts=dict.fromkeys(columns, "ko"),
@@ -95,9 +95,9 @@ def _klue(folder: str, *columns: str) -> Part:
     )
 
 
-_WIKIPEDIA = Part("wikimedia/wikipedia", {"": "20231101.{code}/train-*.parquet"})
+_WIKIPEDIA = HubFiles("wikimedia/wikipedia", {"": "20231101.{code}/train-*.parquet"})
 
-PARTS: Mapping[str, tuple[Part, ...]] = {
+PARTS: Mapping[str, tuple[HubFiles, ...]] = {
     "wikitext2": _wikitext("wikitext-2-raw-v1"),
     "wikitext103": _wikitext("wikitext-103-raw-v1"),
     "wikipedia": (_WIKIPEDIA,),
@@ -108,7 +108,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         _klue("ynat", "title"),
         _klue("nli", "premise", "hypothesis"),
         _klue("sts", "sentence1", "sentence2"),
-        Part(
+        HubFiles(
             "KorQuAD/squad_kor_v1",
             {"": "squad_kor_v1/train-*.parquet"},
             texts={"context": "ko"},
@@ -116,7 +116,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
             unique=True,
             licence="CC BY-ND 4.0: no distribution of derivatives",
         ),
-        Part(
+        HubFiles(
             "Moo/korean-parallel-corpora",
             {"": "train.csv"},
             texts={"ko": "ko", "en": "en"},
@@ -126,17 +126,19 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
     "openwebtext": (
-        Part("Skylion007/openwebtext", {"": "plain_text/train-*.parquet"}, texts={"text": "en"}),
+        HubFiles(
+            "Skylion007/openwebtext", {"": "plain_text/train-*.parquet"}, texts={"text": "en"}
+        ),
     ),
     "bookcorpusopen": (
-        Part("lucadiliello/bookcorpusopen", {"": "data/train-*.parquet"}, texts={"text": "en"}),
+        HubFiles("lucadiliello/bookcorpusopen", {"": "data/train-*.parquet"}, texts={"text": "en"}),
     ),
     "c4": (
-        Part("allenai/c4", {"": "{code}/c4-train.*.json.gz"}, codes={"en": "en"}),
-        Part("allenai/c4", {"": "multilingual/c4-{code}.tfrecord-*.json.gz"}),
+        HubFiles("allenai/c4", {"": "{code}/c4-train.*.json.gz"}, codes={"en": "en"}),
+        HubFiles("allenai/c4", {"": "multilingual/c4-{code}.tfrecord-*.json.gz"}),
     ),
     "fineweb": (
-        Part(
+        HubFiles(
             "HuggingFaceFW/fineweb",
             {"": _FINEWEB_SUBSETS["sample-10BT"]},
             texts={"text": "en"},
@@ -144,7 +146,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
     "fineweb-edu": (
-        Part(
+        HubFiles(
             "HuggingFaceFW/fineweb-edu",
             {"": _FINEWEB_SUBSETS["sample-10BT"]},
             texts={"text": "en"},
@@ -153,7 +155,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
     "fineweb2": (
-        Part(
+        HubFiles(
             "HuggingFaceFW/fineweb-2",
             {"": "data/{code}/train/*.parquet"},
             codes=FINEWEB2,
@@ -161,7 +163,7 @@ PARTS: Mapping[str, tuple[Part, ...]] = {
         ),
     ),
     "redpajama": (
-        Part(
+        HubFiles(
             "togethercomputer/RedPajama-Data-V2",
             {"": "documents/*/*/{code}_*.json.gz"},  # in a local copy, or in the repository
             texts={"raw_content": ""},

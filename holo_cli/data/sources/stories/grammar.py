@@ -286,7 +286,7 @@ def plots(language: str) -> tuple[str, ...]:
     return tuple(plot.name for plot in _grammar(language).plots)
 
 
-def tell(number: int, language: str, seed: int = 0, with_shapes: bool = False) -> Story:
+def tell_story(number: int, language: str, seed: int = 0, with_shapes: bool = False) -> Story:
     """Story `number` of a language, a function of the arguments alone."""
     grammar = _grammar(language)
     rng = random.Random(f"{seed}:{language}:{number}")
@@ -327,7 +327,7 @@ def generate(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Do
     number = 0
     while True:
         for language in languages:
-            yield Document(tell(number, language, seed).text, language, "stories")
+            yield Document(tell_story(number, language, seed).text, language, "stories")
         number += 1
 
 

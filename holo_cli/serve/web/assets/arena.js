@@ -74,9 +74,9 @@
   const load = async () => {
     try {
       const models = await holo.models();
-      sides.forEach((each, place) => holo.fillModels(each.select, models, models[place % models.length].id));
+      sides.forEach((each, place) => holo.fillModels(each.select, models, models[place % models.length]?.id));
       if (!models.some(model => model.holo.only_continues)) id("kind").value = "chat/completions";
-      if (models.length < COLUMNS) id("problem").textContent = holo.say("The server has one model. Start it with two: holo serve -c A -c B");
+      if (models.length < COLUMNS && models.length) id("problem").textContent = holo.say("The server has one model. Start it with two: holo serve -c A -c B");
     } catch (error) {
       if (!(error instanceof holo.Failure)) throw error;
       holo.problem(id("problem"), error);

@@ -4,9 +4,15 @@
   const id = holo.id;
   const saved = name => JSON.parse(holo.stored("sessionStorage", `holo.${name}`) || "null");
   const save = (name, value) => holo.stored("sessionStorage", `holo.${name}`, JSON.stringify(value));
+  const LOOK_MS = 2500;  // between two looks inside while an answer is written
   let models = [], talk = new holo.Conversation(saved("talk")), running = null, editing = null;
   const inside = holo.inside(id("inside"));
-  const keep = () => save("talk", talk);
+  // Where the tab's storage is full, the texts are kept without their probabilities.
+  const keep = () => {
+    if (save("talk", talk)) return;
+    for (const node of Object.values(talk.nodes)) node.pieces = [];
+    save("talk", talk);
+  };
 
   const model = () => models.find(each => each.id === id("model").value);
   const settings = () => {
@@ -75,7 +81,7 @@
       made.append(holo.element("p", { className: "tools" }, button(holo.say("Edit"), () => { if (!running) { editing = node.id; render(); id("messages").querySelector("textarea")?.focus(); } })));
       return made;
     }
-    const body = holo.tokenText(node.pieces);
+    const body = holo.tokenText(node.pieces.length || !node.text ? node.pieces : [{ text: node.text, tokens: [] }]);
     const facts = holo.element("span", { className: "speed", textContent: node.note });
     made.append(body.element, holo.element("p", { className: "tools" }, facts, button(holo.say("Answer again"), () => { if (!running) answer(talk.nodes[node.parent]); })));
     made.live = { add: body.add, facts };
@@ -100,9 +106,12 @@
     holo.problem(id("problem"), null);
     const node = talk.add(asked.id, "assistant", "");
     const writing = new holo.Writing(), control = new AbortController();
+    let looked = performance.now();
     node.model = model()?.id || "";
     running = control;
+    const atSend = document.activeElement === id("send");
     render();
+    if (atSend) id("stop").focus();
     toEnd();
     const shown = id("messages").lastElementChild;
     shown.setAttribute("aria-busy", "true");
@@ -118,6 +127,11 @@
         if (piece) shown.live.add(piece);
         shown.live.facts.textContent = writing.speed();
         if (follow) toEnd();
+        node.text = writing.text;
+        if (isLooking() && node.text && performance.now() - looked > LOOK_MS) {
+          looked = Infinity;  // one look at a time
+          look().then(() => { looked = performance.now(); });
+        }
       }
     } catch (error) {
       if (error.name !== "AbortError") {
@@ -137,7 +151,11 @@
         delete talk.nodes[node.id];
       }
       keep();
+      const atStop = document.activeElement === id("stop");
       render();
+      // a focus that is lost with its button goes on; on a phone the text would call the keyboard
+      if (atStop) id("send").focus();
+      else if (document.activeElement === document.body && matchMedia("(hover: hover)").matches) id("text").focus({ preventScroll: true });
     }
     look();
   };
@@ -153,14 +171,15 @@
 
   // -- inside --
 
-  const look = () => {
-    const open = id("look").getAttribute("aria-pressed") === "true";
+  const isLooking = () => id("look").getAttribute("aria-pressed") === "true";
+  const look = async () => {
+    const open = isLooking();
     id("inside").hidden = !open;
     document.body.classList.toggle("looking", open);
     const last = talk.path().at(-1);
     if (!open) return;
     const body = last && { model: id("model").value, messages: talk.messages(last, id("system").value.trim()), language: holo.lang };
-    inside.show(body);
+    await inside.show(body);
   };
 
   // -- keys --
@@ -189,7 +208,7 @@
     id("text").focus();
   });
   id("look").addEventListener("click", () => {
-    id("look").setAttribute("aria-pressed", String(id("look").getAttribute("aria-pressed") !== "true"));
+    id("look").setAttribute("aria-pressed", String(!isLooking()));
     look();
   });
   id("doubt").addEventListener("change", render);
@@ -202,6 +221,7 @@
       models = await holo.models();
       holo.fillModels(id("model"), models, saved("model"));
       about();
+      if (!models.length) id("about").textContent = holo.say("There is no checkpoint yet, only runs to watch. Start the server again when one is saved.");
     } catch (error) {
       if (!(error instanceof holo.Failure)) throw error;
       holo.problem(id("problem"), error);

@@ -52,7 +52,7 @@ holo.inside = panel => {
     const row = first < 0 ? [] : data.figures[first].variants[variants[first]].rows[token] || [];
     const strongest = Math.max(1e-9, ...row.map(value => Math.abs(value || 0)));
     [...strip.children].forEach((each, i) => {
-      const value = row[i] || 0, share = Math.round(75 * Math.sqrt(Math.abs(value) / strongest));
+      const value = row[i] || 0, share = Math.round(45 * Math.sqrt(Math.abs(value) / strongest));
       each.setAttribute("aria-pressed", String(i === token));
       each.tabIndex = i === token ? 0 : -1;
       each.style.background = `color-mix(in srgb, var(--${value < 0 ? "tint1" : "accent"}) ${share}%, transparent)`;
@@ -90,7 +90,7 @@ holo.inside = panel => {
 
   const build = () => {
     const strip = holo.element("p", { className: "tokens" }, ...data.faces.map((face, i) => {
-      const each = holo.element("button", { type: "button", textContent: face.replace(/\r/g, "").replace(/\n/g, "⏎\n") });
+      const each = holo.element("button", { type: "button", textContent: face.replace(/\r/g, "").replace(/\n/g, "⏎") });
       each.addEventListener("click", () => choose(i));
       return each;
     }));
@@ -120,7 +120,7 @@ holo.inside = panel => {
       if (call !== wanted) return undefined;
       const same = data && data.model === found.model && data.figures.length === found.figures.length;
       data = found;
-      token = data.tokens.length - 1;
+      token = data.tokens.length - 1;  // the newest
       // where several layers are shown the last one says most of what is written next
       variants = data.figures.map(({ variants: all }, f) => same ? Math.min(variants[f], all.length - 1) : all.length - 1);
       build();

@@ -68,7 +68,7 @@ holo.tokenText = pieces => {
     const span = holo.element("span", { textContent: end ? "■" : piece.text, className: end ? "end" : "" });
     if (end) span.setAttribute("aria-label", holo.say("end of the text"));
     const lowest = Math.min(0, ...piece.tokens.map(token => token.logprob ?? 0));
-    span.style.setProperty("--doubt", `${Math.round(Math.min(70, -lowest * 14))}%`);
+    span.style.setProperty("--doubt", `${Math.round(Math.min(45, -lowest * 9))  /* more would hide the text */}%`);
     shown.push(piece);
     text.append(span);
   };

@@ -2,15 +2,17 @@
 // Texts of models and names of runs are only ever inserted as text.
 "use strict";
 
-// sessionStorage is of this tab alone; localStorage keeps the language. Both may be switched off.
+// sessionStorage is of this tab alone; localStorage keeps the language. Both may be switched off or
+// full: then a value is not kept, and the answer to a new one is false.
 holo.stored = (area, name, value) => {
   try {
     if (value === undefined) return window[area].getItem(name);
     window[area].setItem(name, value);
+    return true;
   } catch (error) {
     if (!(error instanceof DOMException)) throw error;
   }
-  return null;
+  return value === undefined ? null : false;
 };
 
 holo.lang = holo.stored("localStorage", "holo.lang") || document.documentElement.lang;
