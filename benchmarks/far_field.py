@@ -1,6 +1,7 @@
 """What ngt's far field by blocks costs in loss and saves in time.
 
     python -m benchmarks.far_field loss --checkpoint NAME --data SET --lengths 2048 16384
+    python -m benchmarks.far_field loss --checkpoint NAME --data SET --lengths 2048 --spread 0.3
     python -m benchmarks.far_field speed --lengths 2048 4096 8192 16384 --rounds 3
     python -m benchmarks.far_field decode --lengths 2048 16384
 
@@ -22,9 +23,10 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,11 +37,12 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.layers.cross_entropy import chunked_cross_entropy
 from holo_cli.layers.head import Head
 from holo_cli.models.base import LanguageModel, State
+from holo_cli.models.ngt import far_field
 from holo_cli.models.ngt.blocks import FarBlocks
 from holo_cli.models.ngt.diagnostics import gravity_mixers
 from holo_cli.models.ngt.model import Model
 
-SHAPE = {"vocab_size": 2048, "layers": 4, "heads": 4, "width": 128}
+SHAPE: dict[str, Any] = {"vocab_size": 2048, "layers": 4, "heads": 4, "width": 128}
 
 
 def loss(args: argparse.Namespace) -> None:
@@ -63,6 +66,7 @@ def loss(args: argparse.Namespace) -> None:
                 "length": length,
                 "rows": count,
                 "exact_blocks": number,
+                "spread": args.spread,
                 "loss": round(torch.stack(found).mean().item(), 4),
                 "off": round(off.mean().item(), 5),
                 "off_by_row": [round(x, 5) for x in by_row.tolist()],
@@ -84,10 +88,12 @@ def losses(model: Model, tokens: Tensor) -> Tensor:
 
 def models(context: int, exact_blocks: list[int]) -> dict[str, LanguageModel]:
     """Vanilla, exact ngt and ngt with blocks, of the same width."""
-    given = {"vanilla": ("vanilla", {}), "exact": ("ngt", {})}
+    given: dict[str, tuple[str, dict[str, Any]]] = {
+        "vanilla": ("vanilla", {}),
+        "exact": ("ngt", {}),
+    }
     for number in exact_blocks:
-        own = {"far_field": "blocks", "exact_blocks": number}
-        given[f"blocks-{number}"] = ("ngt", own)
+        given[f"blocks-{number}"] = ("ngt", {"far_field": "blocks", "exact_blocks": number})
     out = {}
     for name, (model, own) in given.items():
         torch.manual_seed(0)
@@ -113,7 +119,7 @@ def step(model: LanguageModel, tokens: Tensor) -> None:
     model.zero_grad()
 
 
-def rounds(ways: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+def rounds(ways: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
     """Seconds of processor time of each, in turn; a first round warms up."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(count + 1):
@@ -176,10 +182,12 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 16384])
     parser.add_argument("--exact-blocks", type=int, nargs="+", default=[0, 4, 8, 16])
     parser.add_argument("--block", type=int, default=64, help="tokens per block, for `loss`")
+    parser.add_argument("--spread", type=float, default=far_field.SPREAD, help="for `loss`")
     parser.add_argument("--rows", type=int, default=4, help="rows of text, for `loss`")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    far_field.SPREAD = args.spread
     {"loss": loss, "speed": speed, "decode": decode}[args.what](args)
 
 

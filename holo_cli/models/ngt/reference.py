@@ -167,11 +167,10 @@ def mix(mixer: GravityMixer, inputs: Inputs) -> Vectors:
         means = []
         for i in range(len(inputs)):
             whole, sums = torch.zeros(()), torch.zeros(e)
-            tokens = range(i + 1)
+            tokens = list(range(i + 1))
             if config.far_field == "blocks":
-                sent = [x[h * e : (h + 1) * e] for x in value]
-                m = [x[h] for x in mass]
-                far = _bodies(config, mixer, h, q[i], k, m, sent, i)
+                of_head = [x[h * e : (h + 1) * e] for x in value]
+                far = _bodies(config, mixer, h, q[i], k, [x[h] for x in mass], of_head, i)
                 for w, mean in far.left:
                     sums, whole = sums + w * mean, whole + w
                 tokens = far.tokens

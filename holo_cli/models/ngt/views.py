@@ -23,6 +23,14 @@ PAGES = {
     "gravity": "attraction between tokens, their masses, and how weight falls with distance",
 }
 LIVE = {"attention": (), "gravity": ("Masses",)}
+BY_TOKENS = (
+    "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
+    "their masses and their distances, and takes that mixture of their values."
+)
+BY_BLOCKS = (
+    "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
+    "their masses and their distances; tokens of a far block share the weight of its body."
+)
 CURVE = 60  # points of the curve of weight against distance
 
 
@@ -44,8 +52,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     return Weights(
         layers=[layer.weights[0] for layer in layers],
         names=layer_names(len(layers))[1:],
-        what="Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
-        "their masses and their distances, and takes that mixture of their values.",
+        what=BY_BLOCKS if getattr(model.config, "far_field", "exact") == "blocks" else BY_TOKENS,
     )
 
 
