@@ -180,7 +180,7 @@ class Header(BaseModel):
     data: DataInfo = Field(default_factory=DataInfo)
     run: str = ""
     processes: Count = Field(
-        0, description="processes that trained together when this was written; 0: not known"
+        default=0, description="processes that trained together when this was written; 0: not known"
     )
     kind: Kind = "weights"
     history: list[dict[str, Any]] = Field(default_factory=list)
