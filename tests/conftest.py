@@ -31,6 +31,13 @@ def same_random_numbers() -> None:
 
 
 @pytest.fixture(autouse=True)
+def own_model_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Model files that a test names are named in that test alone."""
+    if plugins := sys.modules.get("holo_cli.plugins"):
+        monkeypatch.setattr(plugins, "_named", dict(plugins._named))
+
+
+@pytest.fixture(autouse=True)
 def own_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--offline` sets these for the process: undone after each test."""
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):

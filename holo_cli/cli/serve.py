@@ -113,7 +113,9 @@ def serve(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Serve models over HTTP, in the form of OpenAI's API, with web pages.
+    """Serve models over HTTP, with web pages.
+
+    The API is in the form of OpenAI's.
 
     The address without /v1, opened in a browser, is a chat page.
 

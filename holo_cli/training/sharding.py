@@ -4,7 +4,7 @@ Each block and the rest of the model are sharded along the first dimension of th
 (`fully_shard`): a process keeps a part of every parameter, gradient and optimizer state, and has a
 block whole only while it computes it. Training calls `hidden` alone, so nothing else of a model has
 to know. Whoever needs the model as it is (evaluation, samples, growth, checkpoints) gets a plain
-copy with all weights from `Shards.whole`.
+copy with all weights from `ShardedModel.whole`.
 
 Numbers (tensors without a dimension) cannot be sharded: every process holds them, and the trainer
 averages their gradients.
@@ -43,7 +43,7 @@ def make_mesh(config: TrainingConfig, world: int, device: torch.device) -> Devic
     return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
 
 
-class Shards:
+class ShardedModel:
     """A sharded model. Making it consumes `model`, which becomes `self.model`.
 
     All processes must make it, and call each of its methods, together.

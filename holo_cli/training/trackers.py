@@ -1,8 +1,8 @@
 """Trackers of other projects beside TensorBoard: a run's curves, samples and settings go there too.
 
 `training.tracker` names one. Its package is an extra, imported when a run starts. Both packages
-have the same three calls, `init`, `log` and `finish`, so one class serves them; `KINDS` has what is
-different. A resumed run continues the tracker's run, by the id in `runs/RUN/tracker.json`.
+have the same three calls, `init`, `log` and `finish`, so one class serves them; `PACKAGES` has what
+is different. A resumed run continues the tracker's run, by the id in `runs/RUN/tracker.json`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from holo_cli.parsing import ParseError, parse_object, read_bytes
 FILE = "tracker.json"  # in the run's folder
 
 
-class Kind(NamedTuple):
+class TrackerPackage(NamedTuple):
     """How a package is called where it differs from the others."""
 
     by_id: bool  # a run is continued by an id; else by its name
@@ -37,9 +37,9 @@ def _quiet(wandb: ModuleType) -> dict[str, Any]:
     return {"settings": wandb.Settings(silent=True, console="off")}
 
 
-KINDS = {
-    "trackio": Kind(False, lambda module: {"embed": False}, "training.tracker_project"),
-    "wandb": Kind(True, _quiet, "`wandb login`, or WANDB_MODE=offline"),
+PACKAGES = {
+    "trackio": TrackerPackage(False, lambda module: {"embed": False}, "training.tracker_project"),
+    "wandb": TrackerPackage(True, _quiet, "`wandb login`, or WANDB_MODE=offline"),
 }
 
 
@@ -60,7 +60,7 @@ class Tracker:
     ) -> None:
         """`folder` is the run's. Raises TrainingError for a package that is not installed or does
         not start."""
-        self.name, self.kind, self.warn = name, KINDS[name], warn
+        self.name, self.package, self.warn = name, PACKAGES[name], warn
         try:
             self.module = importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -69,7 +69,7 @@ class Tracker:
                 next_step=f"Install it with: pip install 'holo-cli[{name}]'",
             ) from error
         self._errors = _errors(self.module)
-        identity = {"id": _identity(folder / FILE, resumed)} if self.kind.by_id else {}
+        identity = {"id": _identity(folder / FILE, resumed)} if self.package.by_id else {}
         try:
             with _own_lines_to_stderr():
                 self.module.init(
@@ -78,12 +78,12 @@ class Tracker:
                     config=dict(settings),
                     resume="allow" if resumed else "never",
                     **identity,
-                    **self.kind.options(self.module),
+                    **self.package.options(self.module),
                 )
         except self._errors as error:
             raise TrainingError(
                 f"{name} did not start: {str(error) or type(error).__name__}.",
-                next_step=f"Check {self.kind.login}, or train with --track none.",
+                next_step=f"Check {self.package.login}, or train with --track none.",
             ) from error
         self._open = True
 
@@ -105,7 +105,7 @@ class Tracker:
             self._open = False
             self.warn(
                 f"{self.name} is given nothing more: {str(error) or type(error).__name__}. "
-                "The log in the run's folder goes on."
+                "The log in the run's folder continues."
             )
 
 

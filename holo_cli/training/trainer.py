@@ -41,7 +41,7 @@ from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
 
 if TYPE_CHECKING:
-    from holo_cli.training.sharding import Shards
+    from holo_cli.training.sharding import ShardedModel
 
 EARLY_SAMPLE = 20.0  # seconds of training after which a first sample is due, evaluated or not
 
@@ -96,7 +96,7 @@ class Trainer:
         self.saved = progress.step or None  # the step of the last complete save
         self._sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
-        self.shards: Shards | None = None
+        self.shards: ShardedModel | None = None
         self._fraction = 1.0  # of the schedule, as the model was last told
         self._logged_at = (progress.train_seconds, progress.tokens)
         self._set_model(model, optimizer)
@@ -116,9 +116,9 @@ class Trainer:
 
         All processes must call this together.
         """
-        from holo_cli.training.sharding import Shards
+        from holo_cli.training.sharding import ShardedModel
 
-        self.shards = Shards(self.model, self.config, self.dtype, self.world)
+        self.shards = ShardedModel(self.model, self.config, self.dtype, self.world)
         model = self.shards.model
         self._set_model(model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16))
 

@@ -27,7 +27,7 @@ BASE = SMALL | {
 # its gradient, statistics over the rows of all processes, a tied and an untied head.
 SPECIAL: dict[str, dict[str, Any]] = {
     "brain-v1": {
-        "model.sparsity": "kwta", "model.inhibition": True, "model.growth": (1,),
+        "model.sparsity": "kwta", "model.growth": (1,),
         "model.growth_at": (0.5,), "model.columns": 4,
     },
     "holographic": {"model.experts": 3, "model.balance": 1.0, "model.tied": False},

@@ -117,7 +117,7 @@ def test_a_failing_tracker_is_left_with_one_warning(stand_in: StandIn, tmp_path:
     log.close()
     assert warnings == [
         f"{stand_in.__name__} is given nothing more: no route to host. "
-        "The log in the run's folder goes on."
+        "The log in the run's folder continues."
     ]
     assert [name for name, _ in stand_in.calls] == ["init"]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

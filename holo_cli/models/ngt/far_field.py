@@ -38,7 +38,7 @@ from torch.autograd.function import once_differentiable
 from holo_cli.models.ngt.gravity_attention import powers, squared_plus_eps
 
 QUERIES = 256  # that meet bodies at a time
-SPREAD = 0.5  # share of s^2 that is left out; 0.3 and 0.6 gave larger errors in trained models
+SPREAD = 0.5  # share of s^2 that is left out; 0 to 0.6 cannot be told apart, see far-field.md
 
 
 class Bodies(NamedTuple):

@@ -16,7 +16,6 @@ Legend: B rows, C width, L layers, H heads, d = C / H.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -24,16 +23,12 @@ from torch import Tensor, nn
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import EPS, rms_norm
-from holo_cli.models.backbone import Block
+from holo_cli.models.backbone import Backbone, BackboneState, Block
 from holo_cli.models.base import State
 from holo_cli.models.vanilla.attention import Attention
 
-if TYPE_CHECKING:
-    from holo_cli.models.backbone import BackboneState
-    from holo_cli.models.vanilla.model import Modern
 
-
-def fits(model: Modern, tokens: Tensor, state: State) -> bool:
+def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
     """Whether this step can be made here: one token of each row, at one position, without
     gradients, on a CPU in float32, in blocks that have attention and MLP alone."""
     config = model.config
@@ -50,7 +45,7 @@ def fits(model: Modern, tokens: Tensor, state: State) -> bool:
 
 
 def step_hidden(
-    model: Modern, tokens: Tensor, state: BackboneState
+    model: Backbone, tokens: Tensor, state: BackboneState
 ) -> tuple[Tensor, BackboneState]:
     """`LanguageModel.step_hidden` of a step that `fits`."""
     x = rms_norm(model.embedding(tokens, state.last))[:, 0]  # (B, C)
