@@ -13,7 +13,7 @@ demo: $(READY)  ## the whole tour on the embedded stories
 	$(BIN)/holo demo
 
 test: $(READY)  ## all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: lint types test  ## what must hold before a commit
 
