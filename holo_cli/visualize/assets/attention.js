@@ -31,7 +31,7 @@ holo.kinds.attention = (data, drawing, controls) => {
     buttons.forEach((button, i) => {
       const w = i < row.length ? row[i] : 0;
       button.setAttribute("aria-pressed", String(i === state.token));
-      button.title = i < row.length ? say(w) : "comes later";
+      button.title = i < row.length ? say(w) : holo.say("comes later");
       button.style.background = `color-mix(in srgb, var(--accent) ${Math.round(75 * Math.sqrt(w / strongest))}%, transparent)`;
       button.style.opacity = i <= state.token ? "1" : "0.45";
     });

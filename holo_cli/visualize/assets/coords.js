@@ -41,6 +41,8 @@ holo.kinds.coords = (data, drawing, controls) => {
     return { type: state.flat ? "scatter" : "scatter3d", ...trace };
   };
 
+  const called = language => language === "special" ? holo.say("special") : language || holo.say("unknown");
+
   const dots = (chosen, name, marker) => place({
     mode: state.labels ? "markers+text" : "markers", name: name || "tokens", showlegend: Boolean(name),
     text: chosen.map(i => written(tokens[i])), textposition: "top center",
@@ -48,7 +50,7 @@ holo.kinds.coords = (data, drawing, controls) => {
     hoverinfo: "text",
     hovertext: chosen.map(i => {
       const weight = mass ? `<br>${words.mass} ` + mass[state.layer][i] : "";
-      const language = languages[i] ? "<br>" + holo.plain(languages[i]) : "";
+      const language = languages[i] ? "<br>" + holo.plain(called(languages[i])) : "";
       return hover[i] + `<br>${words.position} ` + i + language + weight;
     }),
     marker: { size: sizes(chosen), opacity: 0.95, line: { width: 1, color: holo.colour("card") }, ...marker },
@@ -64,7 +66,7 @@ holo.kinds.coords = (data, drawing, controls) => {
     if (state.colour === "language") {
       return first.concat(known.map((language, k) => {
         const chosen = all.filter(i => languages[i] === language);
-        return dots(chosen, language || "unknown", { color: holo.tint(k), symbol: symbols[k % symbols.length] });
+        return dots(chosen, called(language), { color: holo.tint(k), symbol: symbols[k % symbols.length] });
       }));
     }
     const narrow = plot.clientWidth < 600;
