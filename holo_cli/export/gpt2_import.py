@@ -93,7 +93,7 @@ def _config(folder: Path) -> dict[str, Any]:
     if kind != "gpt2":
         raise NotImportable(
             folder, f"its model_type is {kind!r}, and only 'gpt2' has the form of a model here",
-            "Export of holo's models: holo export --to hf.",
+            "To export a model of holo: holo export --to hf.",
         )  # fmt: skip
     if found.get("activation_function", "gelu_new") not in GELUS:
         name = found["activation_function"]

@@ -69,7 +69,7 @@ class Tracker:
                 next_step=f"Install it with: pip install 'holo-cli[{name}]'",
             ) from error
         self._errors = _errors(self.module)
-        identity = {"id": _identity(folder / FILE, resumed)} if self.package.by_id else {}
+        identity = {"id": _identity(folder / FILE, resumed, warn)} if self.package.by_id else {}
         try:
             with _own_lines_to_stderr():
                 self.module.init(
@@ -115,13 +115,13 @@ def _errors(module: ModuleType) -> tuple[type[Exception], ...]:
     return (OSError, RuntimeError, ValueError, *([own] if isinstance(own, type) else []))
 
 
-def _identity(path: Path, resumed: bool) -> str:
+def _identity(path: Path, resumed: bool, warn: Callable[[str], None]) -> str:
     """The id of this run in the tracker: the stored one of a resumed run, else a new one."""
-    if resumed:
+    if resumed and path.exists():  # else it was trained without a tracker so far
         try:
             return str(parse_object(read_bytes(path))["id"])
         except (OSError, ParseError, KeyError):
-            pass  # started without a tracker, or the folder was moved: a run of its own from here
+            warn(f"{path} cannot be read: the tracker gets a new run from here on.")
     fresh = uuid.uuid4().hex[:12]
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_bytes(path, (json.dumps({"id": fresh}) + "\n").encode())

@@ -104,7 +104,11 @@ def test_a_damaged_identity_begins_a_run_of_its_own(
     module = StandIn("wandb")
     monkeypatch.setitem(sys.modules, "wandb", module)
     (tmp_path / "tracker.json").write_text(damage)
-    tracker("wandb", tmp_path, [], resumed=True)
+    warnings: list[str] = []
+    tracker("wandb", tmp_path, warnings, resumed=True)
+    assert warnings == [
+        f"{tmp_path / 'tracker.json'} cannot be read: the tracker gets a new run from here on."
+    ]
     assert json.loads((tmp_path / "tracker.json").read_text()) == {"id": module.calls[0][1]["id"]}
 
 

@@ -101,7 +101,7 @@ def _rotations(
 
 
 def _plain(block: Block) -> bool:
-    """Whether a block has nothing to it but what is computed here, and nobody watches its parts."""
+    """Whether a block is attention and MLP alone, as computed here, without hooks on its MLP."""
     mixer, mlp = block.mixer, block.mlp
     if type(mixer) is not Attention or type(mlp) is not MLP:
         return False
