@@ -148,14 +148,18 @@ def _documents(batch: pyarrow.RecordBatch) -> Iterator[Document]:
         *columns, strict=True
     ):
         yield Document(
-            *(
-                packed.decode("utf-8", "surrogatepass")
-                for packed in (text, language, source, split)
-            ),
+            text=_unpacked(text),
+            language=_unpacked(language),
+            source=_unpacked(source),
+            split=_unpacked(split),
             score=score,
             perplexity=perplexity,
-            judged=None if rule is None else Judgement(rule.decode("utf-8"), exact, near),
+            judged=None if rule is None else Judgement(_unpacked(rule), exact, near),
         )
+
+
+def _unpacked(packed: bytes) -> str:
+    return packed.decode("utf-8", "surrogatepass")
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
