@@ -14,7 +14,10 @@ import pytest
 SCRIPTS = {
     "sbatch": """
 for a in "$@"; do
-  case "$a" in --array=0-*) last=${a#--array=0-};; --partition=none) echo "sbatch: error: invalid partition specified: none" >&2; exit 1;; esac
+  case "$a" in
+    --array=0-*) last=${a#--array=0-};;
+    --partition=none) echo "sbatch: error: invalid partition specified: none" >&2; exit 1;;
+  esac
   script=$a
 done
 n=$(cat "$S/next" 2>/dev/null || echo 41); echo $((n + 1)) > "$S/next"
