@@ -27,6 +27,9 @@ COMMON = {
 }
 
 
+FEW_NAMES = 2  # runs in a title; more of them would push the figure down
+
+
 def views_of(model: str) -> ModuleType | None:
     """The `views.py` of a model; None for a model without one."""
     from holo_cli.registry import part
@@ -92,7 +95,8 @@ def make_page(
 
 def _training(checkpoint: str | Path | None, runs: Sequence[str]) -> tuple[str, Page]:
     from holo_cli.checkpoint import find_checkpoint, read_header
-    from holo_cli.visualize.page import story
+    from holo_cli.models.views import Table
+    from holo_cli.visualize.page import Section, story
     from holo_cli.visualize.runs import read_run
     from holo_cli.visualize.training import training_sections
 
@@ -101,8 +105,16 @@ def _training(checkpoint: str | Path | None, runs: Sequence[str]) -> tuple[str, 
         path = find_checkpoint(checkpoint)
         names = [read_header(path).run or path.stem]
     read = [read_run(name) for name in names]
-    facts = [*((f"Run {run.name}", run.summary()) for run in read), *_drawn()]
-    page = story(f"Training of {', '.join(names)}", facts, training_sections(read))
+    sections = training_sections(read)
+    summaries = [(run.name, run.summary()) for run in read]
+    if len(names) <= FEW_NAMES:
+        title = f"Training of {', '.join(names)}"
+        facts = [(f"Run {name}", summary) for name, summary in summaries]
+    else:
+        title, facts = f"Training of {len(names)} runs", []
+        table = Table("", ["Run", "Model, data and best loss"], summaries)
+        sections.append(Section("What the runs are", "", tables=[table], folded=True))
+    page = story(title, [*facts, *_drawn()], sections)
     return _file_name("-".join(names[:3])), page
 
 

@@ -43,7 +43,7 @@ def training_sections(runs: Sequence[RunCurves]) -> list[Section]:
     )
     sections = [picture_section(p) for p in (losses, others) if p is not None]
     sampled = [run for run in runs if any(map(_sample, run.evaluations))]
-    return [*sections, *([_samples(sampled)] if sampled else [])]
+    return [*sections, *(_samples(sampled) if sampled else [])]
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ def _sample(row: dict[str, Any]) -> str:
     return str(row.get("sample") or "")
 
 
-def _samples(runs: Sequence[RunCurves]) -> Section:
+def _samples(runs: Sequence[RunCurves]) -> list[Section]:
     """The last sample of each run, and its earlier ones folded."""
     note = "Text sampled at evaluations, always with the same random seed."
     rows = {run.name: [row for row in run.evaluations if _sample(row)] for run in runs}
@@ -182,7 +182,7 @@ def _samples(runs: Sequence[RunCurves]) -> Section:
     )
     earlier = [
         Table(
-            f"Earlier samples of {name}",
+            name,
             ["Step", "Validation loss", "Text"],
             [
                 [row["step"], rounded(float(row["val_loss"])), _sample(row)]
@@ -192,4 +192,7 @@ def _samples(runs: Sequence[RunCurves]) -> Section:
         for name, found in rows.items()
         if len(found) > 1
     ]
-    return Section("Samples", note, tables=[last, *earlier])
+    sections = [Section("Samples", note, tables=[last])]
+    if earlier:
+        sections.append(Section("Earlier samples", "", tables=earlier, folded=True))
+    return sections

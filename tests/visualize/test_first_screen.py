@@ -23,8 +23,8 @@ pytestmark = [
 ]
 DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length > 2"
 MEASURED = """(() => {
-  const at = name => { const r = document.querySelector(name).getBoundingClientRect();
-    return [r.top, r.bottom]; };
+  const at = name => { const r = document.querySelector(name)?.getBoundingClientRect();
+    return r && [r.top, r.bottom]; };
   return { plot: at('.js-plotly-plot'), see: at('.see'), legend: at('.legend'),
     height: document.documentElement.scrollHeight, wide: document.documentElement.scrollWidth };
 })()"""
