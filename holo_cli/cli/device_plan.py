@@ -11,7 +11,7 @@ from holo_cli.names import quoted
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
-    from holo_cli.training.device_plan import DevicePlan, Layout
+    from holo_cli.training.device_plan import Layout
 
 PREFERRED = "25m"
 COLUMNS = (
