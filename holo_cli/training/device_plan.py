@@ -115,11 +115,16 @@ def plan_devices(
     full = shapes_only(resolved.model_name, config)
     described = full.describe()
     layouts: list[Layout] = []
+    whole_row = 0  # without recomputing
     for checkpointed in (False, True):
         changed = resolved.replace(
             {"training.grad_checkpoint": checkpointed, "training.dtype": "bfloat16"}, source="plan"
         )
         row = row_bytes(changed, config, full)
+        if checkpointed:  # and those of one block, while it is computed again
+            row += whole_row // config.layers
+        else:
+            whole_row = row
         for shard in (False, True) if gpus > 1 else (False,):
             share, usable = step_rows // gpus, USABLE * memory
             layouts.append(_layout(changed, full, row, gpus, usable, share, shard))

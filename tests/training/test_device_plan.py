@@ -40,6 +40,8 @@ def test_sizes_are_those_of_the_weights() -> None:
     assert plain.traffic == round(2 * size * 3 / 4)
     assert sharded.traffic == round(3 * size * 3 / 4)
     assert plain.batch_size == 16  # 64 rows on four GPUs
+    layers = resolved().model.layers
+    assert (plain.row, both.row) == (ROW, ROW // 10 + ROW // layers)
     assert plan.best() == plain
 
 
