@@ -22,7 +22,7 @@ FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
     "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
-    + SHARED,
+    "--shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,
