@@ -172,7 +172,7 @@ class Config(BackboneConfig):
         """The ids of the languages' markers, where there are adapters to choose by them."""
         ids = tuple(specials.get(f"<|{language}|>", NO_MARKER) for language in self.languages)
         known = self.adapters and any(i != NO_MARKER for i in ids)
-        return {"language_tokens": ids} if known else {}
+        return super().from_specials(specials) | ({"language_tokens": ids} if known else {})
 
     def stages(self) -> tuple[Stage, ...]:
         """The depths of growth, the whole model last; () without growth.

@@ -106,6 +106,10 @@ class SelectiveAttention(Mixer):
         margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
         size = capacity(most(end), self.share)
+        # most tokens are not selected: of one, that is known before anything is packed
+        single = u.shape[1] == 1 and isinstance(end, int)
+        if single and not bool(((margin[:, 0] > 0) & (before < size)).any()):
+            return torch.zeros_like(u), state.passed(end, size)
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)
         state = state.append(chosen, k, v, end, size)

@@ -3,13 +3,18 @@
     out = ssm(u) + memory(u) + attention(u)
 
 In parallel, all reading the same u. The output of each is zero at first.
+
+The matrices that read u, of state space and memory, lie one after another in one tensor, so that
+decoding multiplies by all of them at once; each is still a parameter of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
@@ -18,7 +23,7 @@ from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
 from holo_cli.models.brain_v2.selection import PackedCache
-from holo_cli.models.brain_v2.ssm import SSMState, make_state_space
+from holo_cli.models.brain_v2.ssm import Scalar, SSMState, make_state_space
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,72 @@ class BrainMixerState(DataState):
     attention: PackedCache | None
 
 
+class Joined(NamedTuple):
+    """The matrices that read u as one, and their biases: z, x, b and c, dt of the state space;
+    keys, gate, forget and write of the memory. The parameters are views of it."""
+
+    weight: Tensor  # (sum of sizes, C)
+    bias: Tensor
+    sizes: list[int]
+
+    def holds(self, mixer: BrainMixer) -> bool:
+        """Whether the parameters are still views, not replaced since (by int8 weights, say)."""
+        first = mixer.ssm.in_proj.weight
+        return type(mixer.ssm.in_proj) is nn.Linear and first.data_ptr() == self.weight.data_ptr()
+
+
 class BrainMixer(Mixer):
     """The parts of layer 0, 1, ..."""
 
     takes_extras: ClassVar[bool] = True
+    joined: Joined | None
 
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         self.ssm = make_state_space(config)
         self.memory = EpisodicMemory(config) if config.has_memory(layer) else None
         self.attention = SelectiveAttention(config) if config.has_attention(layer) else None
+        self.joined = self._join()
+
+    @torch.no_grad()
+    def _join(self, *, by_columns: bool = False) -> Joined | None:
+        """Move the parameters that read u into one tensor; nothing for a selective state space,
+        which has no quick steps. `by_columns`: as the transpose of a matrix."""
+        ssm, memory = self.ssm, self.memory
+        if not isinstance(ssm, Scalar):
+            return None
+        layers = [ssm.in_proj, ssm.bc_proj, ssm.dt_proj]
+        biases = {2: ssm.dt_bias}
+        if memory is not None:
+            layers += [memory.qkv, memory.gate, memory.gates_proj]
+            biases[5] = memory.gates_bias
+        if not all(type(layer) is nn.Linear for layer in layers):
+            return None
+        weights = [layer.weight for layer in layers]
+        rows = [len(weight) for weight in weights]
+        whole = torch.cat([weight.data for weight in weights])
+        if by_columns:
+            whole = whole.t().contiguous().t()
+        bias = whole.new_zeros(sum(rows))
+        for n, (weight, part, of_bias) in enumerate(
+            zip(weights, whole.split(rows), bias.split(rows), strict=True)
+        ):
+            weight.data = part
+            if n in biases:
+                of_bias.copy_(biases[n].data)
+                biases[n].data = of_bias
+        half = rows[0] // 2
+        return Joined(whole, bias, [half, half, *rows[1:]])
+
+    def store_by_columns(self) -> None:
+        if self.joined is not None and self.joined.weight.dtype is torch.float32:
+            self.joined = self._join(by_columns=True)
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        """Moved or cast, each parameter has a tensor of its own: join them again."""
+        super()._apply(fn, recurse)
+        self.joined = self._join()
+        return self
 
     def finish_initialisation(self) -> None:
         """Each part is a mixer of its own and initialises itself."""
