@@ -52,8 +52,8 @@ holo.kinds.picture = (data, drawing, controls) => {
       xaxis: holo.axis({ showgrid, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...title }),
       yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110) }), hovermode: "closest",
       showlegend: data.variants[chosen].some(trace => trace.name && trace.showlegend !== false),
-      legend: { orientation: "h", x: 0, ...(narrow ? { y: -0.22, yanchor: "top" } : { y: 1.02, yanchor: "bottom" }) },
-      margin: { l: 60, r: 15, t: 40, b: 50 }, ...rest,
+      legend: { orientation: "h", x: 0, ...(narrow ? { yref: "container", y: 0, yanchor: "bottom" } : { y: 1.02, yanchor: "bottom" }) },
+      margin: { l: 60, r: 15, t: 40, b: narrow ? 60 : 50 }, ...rest,
     });
     Plotly.react(plot, data.variants[chosen].map(trace => styled(trace, narrow)), layout, holo.config("zoom2d", "pan2d", "resetScale2d"));
     tell();
