@@ -335,24 +335,39 @@ def _method(experiment: Experiment) -> str:
         else "a short convolution in some entries only"
     )
     last = plan.first_seed + plan.seeds - 1
-    return f"""{sizes} Equal for all entries: {batches}, {short}, the same \
-tokenizer ({experiment.vocab:,} tokens), and for equal seeds the same batches in the same order.
-
-{_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not \
-used for any choice. Choices are made by the loss on one half of the validation text, and the loss \
-on the other half is reported.
-
-Reported is the loss after the last step, never the best on the way. Windows of {context} \
-tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
-x {data.byte_count("val"):,} bytes of text), so they can be compared across tokenizers.
-
-Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
-t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
-correction for the number of comparisons. With two or three seeds the interval is wide and its \
-width itself uncertain: "no difference seen" does not mean that there is none. The results hold \
-for this text, this size and this length of training.
-
-Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
+    paragraphs = [
+        [
+            sizes,
+            f"Equal for all entries: {batches}, {short}, the same tokenizer "
+            f"({experiment.vocab:,} tokens), and for equal seeds the same batches in the same "
+            "order.",
+        ],
+        [_choice(experiment)],
+        [
+            f"The reported runs have seeds {plan.first_seed} to {last}, which were not used for "
+            "any choice.",
+            "Choices are made by the loss on one half of the validation text, and the loss on the "
+            "other half is reported.",
+        ],
+        [
+            "Reported is the loss after the last step, never the best on the way.",
+            f"Windows of {context} tokens do not overlap.",
+            "Bits per byte = nats x validation tokens / (ln 2 x "
+            f"{data.byte_count('val'):,} bytes of text), so they can be compared across "
+            "tokenizers.",
+        ],
+        [
+            "Differences are taken seed by seed, since a seed gives all models the same batches, "
+            "with a paired t interval at 95 %.",
+            '"Perhaps" marks a difference that is significant alone but not after Holm\'s '
+            "correction for the number of comparisons.",
+            "With two or three seeds the interval is wide and its width itself uncertain: "
+            '"no difference seen" does not mean that there is none.',
+            "The results hold for this text, this size and this length of training.",
+        ],
+        [f"Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."],
+    ]
+    return "\n\n".join(" ".join(sentences) for sentences in paragraphs)
 
 
 def _choice(experiment: Experiment) -> str:

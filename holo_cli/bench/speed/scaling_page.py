@@ -89,7 +89,8 @@ def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
     ratio = growth.speed_up(base, sure[-1])
     return [
         f"{growth.name} is {'faster' if faster else 'slower'} than {base.name} at "
-        f"{where}. At {sure[-1]:,} tokens it is {ratio.median:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})."
+        f"{where}. At {sure[-1]:,} tokens it is {ratio.median:.2f} times as fast "
+        f"({ratio.low:.2f} to {ratio.high:.2f})."
     ]
 
 

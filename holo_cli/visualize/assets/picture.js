@@ -42,18 +42,29 @@ holo.kinds.picture = (data, drawing, controls) => {
     return { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext).map(short) };
   };
 
+  // In pixels, about: names side by side in columns as wide as the longest one.
+  const legendHeight = width => {
+    const names = [...new Set(data.variants[chosen].filter(trace => trace.showlegend !== false).map(trace => trace.name || ""))];
+    const columns = Math.max(1, Math.floor(width / (60 + 7 * Math.max(...names.map(name => name.length)))));
+    return 19 * Math.ceil(names.length / columns);
+  };
+
   const draw = () => {
     const { xaxis, yaxis, ...rest } = data.layout;
     const title = xaxis && xaxis.title && xaxis.title.text === "variant" ? { title: { text: chosen } } : {};
     const narrow = plot.clientWidth < 600;
+    const showlegend = data.variants[chosen].some(trace => trace.name && trace.showlegend !== false);
+    // a legend below the figure has a height of its own, which the figure gets in addition
+    const below = narrow && showlegend ? legendHeight(plot.clientWidth - 75) : 0;
+    plot.style.height = below > 60 ? `calc(26rem + ${below - 60}px)` : "";
     const showgrid = data.variants[chosen].every(trace => trace.type !== "heatmap");
     const turned = xaxis && xaxis.ticktext ? { tickangle: -60 } : {};
     const layout = holo.layout({
       xaxis: holo.axis({ showgrid, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...title }),
       yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110) }), hovermode: "closest",
-      showlegend: data.variants[chosen].some(trace => trace.name && trace.showlegend !== false),
+      showlegend,
       legend: { orientation: "h", x: 0, ...(narrow ? { yref: "container", y: 0, yanchor: "bottom" } : { y: 1.02, yanchor: "bottom" }) },
-      margin: { l: 60, r: 15, t: 40, b: narrow ? 60 : 50 }, ...rest,
+      margin: { l: 60, r: 15, t: 40, b: 50 + (below && below + 10) }, ...rest,
     });
     Plotly.react(plot, data.variants[chosen].map(trace => styled(trace, narrow)), layout, holo.config("zoom2d", "pan2d", "resetScale2d"));
     tell();
