@@ -301,8 +301,8 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
     )  # fmt: skip
     report.table(
         "Planted changes",
-        ("entry", "known to be", "effect, nats", "sd", "pairs", "seeds", "found", "opposite verdict",
-         "power by theory"),
+        ("entry", "known to be", "effect, nats", "sd", "pairs", "seeds", "found",
+         "opposite verdict", "power by theory"),
         [
             (
                 c.entry, "better" if c.helps else "worse", c.effect, c.sd, c.pairs, f.seeds,
