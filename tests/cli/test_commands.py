@@ -33,7 +33,7 @@ FLAGS = {
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
     "serve": "--checkpoint --host --port --api-key --batch-size --queue --max-tokens "
     "--memory-budget --prefix-cache --grace --device --dtype --verbose --quiet --debug",
-    "models": SHARED,
+    "models": "--plan --gpus --memory --preset --set --tokens-per-second " + SHARED,
     "check": "--case --markdown " + SHARED,
     "new-model": "--out " + SHARED,
     "datasets": SHARED,

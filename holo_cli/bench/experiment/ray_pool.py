@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from holo_cli.bench.experiment import shared_folder
 from holo_cli.bench.experiment.shared_folder import SharedFolderPool
 from holo_cli.bench.experiment.worker_pool import worker_environment
 from holo_cli.errors import UsageError
@@ -42,13 +43,11 @@ def resources(arguments: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _run(folder: str, environment: dict[str, str]) -> int:
+def _run(command: list[str], environment: dict[str, str]) -> int:
     """One task, in a process of Ray: `task.py` in a process of its own, which is asked to save when
     the task is cancelled."""
     import subprocess
-    import sys
 
-    command = [sys.executable, "-m", "holo_cli.bench.experiment.task", folder]
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
@@ -81,7 +80,9 @@ class RayPool(SharedFolderPool):
         task = ray.remote(_run).options(**options)
         names = []
         for key in keys:
-            ref = task.remote(str(self.folder / key), worker_environment(None))
+            ref = task.remote(
+                [*shared_folder.TASK_COMMAND, str(self.folder / key)], worker_environment(None)
+            )
             self._refs[ref.hex()] = ref
             names.append(ref.hex())
         return names

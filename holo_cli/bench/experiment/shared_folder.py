@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import platform
 import shutil
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -35,6 +36,7 @@ from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_json, file_lock
 from holo_cli.parsing import ParseError, parse_object, read_object
 
+TASK_COMMAND = [sys.executable, "-m", "holo_cli.bench.experiment.task"]
 TASK = "task.json"  # which task of the cluster a folder's job is
 LOST_SECONDS = 30.0  # until a task that the cluster no longer knows, and that left no end, is lost
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import secrets
 import shlex
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from holo_cli.bench.experiment import shared_folder
 from holo_cli.bench.experiment.shared_folder import SharedFolderPool
 from holo_cli.bench.experiment.worker_pool import worker_environment
 from holo_cli.errors import DataError
 
-TASK_COMMAND = [sys.executable, "-m", "holo_cli.bench.experiment.task"]
 ARRAY = 1000  # tasks in an array: Slurm's own limit (MaxArraySize) is 1001 unless it was raised
 QUEUE_SECONDS = 5.0  # between looks at the queue
 SAVE_SECONDS = 120  # before the time limit a task is asked to save
@@ -48,7 +47,7 @@ class SlurmPool(SharedFolderPool):
         names.write_text("".join(f"{key}\n" for key in keys), encoding="utf-8")
         script = name.with_suffix(".sh")
         # exec: Slurm's signals then go to Python itself
-        command = shlex.join([*TASK_COMMAND, str(names)])
+        command = shlex.join([*shared_folder.TASK_COMMAND, str(names)])
         script.write_text(f"#!/bin/sh\nexec {command}\n", encoding="utf-8")
         answer = _call(
             "sbatch", "--parsable", "--requeue", f"--array=0-{len(keys) - 1}",

@@ -61,7 +61,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSlurm:
         "import sys; from holo_cli.bench.experiment import task, worker_pool; "
         f"worker_pool.WORKER = [sys.executable, '-S', {str(worker)!r}]; sys.exit(task.main())"
     )
-    monkeypatch.setattr(slurm, "TASK_COMMAND", [sys.executable, "-c", task])
+    monkeypatch.setattr(shared_folder, "TASK_COMMAND", [sys.executable, "-c", task])
     monkeypatch.setattr(slurm, "QUEUE_SECONDS", 0.1)
     monkeypatch.setattr(shared_folder, "POLL_SECONDS", 0.05)
     monkeypatch.setattr(shared_folder, "LOST_SECONDS", 1.0)
@@ -137,7 +137,7 @@ def test_a_task_that_leaves_nothing_is_a_failed_run(
     plan: Plan, tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = [sys.executable, "-c", "import sys; sys.exit('no holo on this machine')"]
-    monkeypatch.setattr(slurm, "TASK_COMMAND", broken)
+    monkeypatch.setattr(shared_folder, "TASK_COMMAND", broken)
     few = replace(plan, rates=(1.0,), seeds=1)
     rows = list(go(few, tmp_path / "page.html", "slurm").rows)
     assert [row["status"] for row in rows] == ["failed", "failed"]
@@ -176,7 +176,7 @@ def test_resources_of_ray() -> None:
             resources([wrong])
 
 
-def test_ray_gives_the_table_of_one_machine(plan: Plan, tmp_path: Path) -> None:
+def test_ray_gives_the_table_of_one_machine(plan: Plan, tmp_path: Path, fake: FakeSlurm) -> None:
     pytest.importorskip("ray", reason="the extra 'ray' is not installed")
     if not os.environ.get("PROCESS_TESTS"):
         pytest.skip("starts a Ray cluster: set PROCESS_TESTS=1")
