@@ -44,7 +44,7 @@ SENTENCES = (
     "bench/report.py",
     "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
     "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
-    "models/**/*_views.py", "serve/web/inside.py",
+    "models/**/*_view.py", "models/**/*_views.py", "serve/web/inside.py",
 )  # fmt: skip
 SCRIPT_WORD = re.compile(
     r'holo\.say\("([^"]+)"\)|\bdata-say>([^<{]+)<|\bdata-(?:label|hint)="([^"]+)"'

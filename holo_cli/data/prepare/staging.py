@@ -17,6 +17,7 @@ from holo_cli.data.prepare.shards import PROGRESS, read_progress
 from holo_cli.data.tokenizers import FILE
 from holo_cli.errors import DataError
 from holo_cli.files import fsync_folder
+from holo_cli.parsing import read_object
 
 BUILDING = ".building"
 LOCK = ".lock"
@@ -97,6 +98,16 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
 def interrupted(out: Path) -> dict[str, Any]:
     """The progress file of an interrupted preparation; {} where there is none."""
     return read_progress(staging_folder(out)) or {}
+
+
+def read_stored(path: Path, next_step: str) -> dict[str, Any] | None:
+    """A JSON object of a preparation, None without the file. DataError for a damaged one."""
+    try:
+        return read_object(path, any_integer=True)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged.", next_step=next_step) from error
 
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> ChangedSetting | None:

@@ -90,14 +90,14 @@ def open_local(request: Request) -> Source:
         if pieces > 1 and len(cut) < MOST_CUT and readers.is_cut(path, kind, encoding):
             cut[name] = pieces
 
-    def read(language: str, position: Position) -> Iterator[Chunk]:
-        """All documents (""), or those of one language."""
+    def read(language: str, position: Position, end: int = len(files)) -> Iterator[Chunk]:
+        """All documents (""), or those of one language, of the files before `end`."""
         file, row = position or (0, 0)
         # with several streams over the same files only the first counts what reading drops
         counting = language in ("", *request.languages[:1])
         if position is None and unreadable and counting:
             yield Chunk([], (0, 0), dict(unreadable))
-        for number in range(file, len(files)):
+        for number in range(file, end):
             stream = partial(documents, number)
             selected = partial(_select_language, language, request.languages, stream)
             for chunk in numbered_chunks(selected if language else stream)(row):
@@ -108,7 +108,7 @@ def open_local(request: Request) -> Source:
     total_bytes = _size([path for path, _, _ in files], request.max_bytes)
     return Source(
         name=request.name,
-        streams=_streams(request, read, total_bytes),
+        streams=_streams(request, read, [path.stat().st_size for path, _, _ in files], total_bytes),
         identity={"files": _digest(found, [path for path, _, _ in files])},
         description=description,
         total_bytes=total_bytes,
@@ -132,7 +132,7 @@ def _untaken(request: Request, found: Found) -> list[Path]:
 
 
 def _streams(
-    request: Request, read: Callable[[str, Position], Iterator[Chunk]], size: int | None
+    request: Request, read: Callable[..., Iterator[Chunk]], sizes: Sequence[int], total: int | None
 ) -> tuple[Stream, ...]:
     """One stream, or one per language for a mixture by language.
 
@@ -145,9 +145,16 @@ def _streams(
             f"--mix weights languages, but the languages of {request.source} are unknown.",
             next_step="Name them, for example --lang ko,en.",
         )
+
+    def stream(select: str, name: str, language: str, size: int | None) -> Stream:
+        def part(number: int) -> Iterator[Chunk]:
+            return read(select, (number, 0) if number else None, number + 1)
+
+        return Stream(partial(read, select), name, language, size, tuple(sizes), part)
+
     if not request.by_language or len(languages) == 1:
-        return (Stream(partial(read, ""), request.name, _one(languages), size),)
-    return tuple(Stream(partial(read, code), f"{request.name} {code}", code) for code in languages)
+        return (stream("", request.name, _one(languages), total),)
+    return tuple(stream(code, f"{request.name} {code}", code, None) for code in languages)
 
 
 def _select_language(
