@@ -62,7 +62,7 @@ class Model(Backbone):
         return BrainAttention(self.config)
 
     def make_mlp(self, layer: int) -> FeedForward:
-        form = Columns if self.config.sparsity in ("columns", "both") else KWTA
+        form = KWTA if self.config.sparsity in ("kwta", "dense") else Columns
         return form(self.config, layer)
 
     def make_block(self, layer: int) -> BrainBlock:
