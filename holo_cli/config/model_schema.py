@@ -174,6 +174,20 @@ class BackboneConfig(ModelConfig):
         False, description="each token has an embedding that is added to the values of all layers"
     )
 
+    suffix: bool = Field(
+        False,
+        description="what followed the longest earlier match of the last tokens is proposed; a "
+        "learned gate says how much that counts",
+    )
+    end_token: int = Field(
+        -1, ge=-1, description="id of the token that begins a document; set from the tokenizer"
+    )
+
+    def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
+        """The mark between documents, across which nothing is matched."""
+        known = self.suffix and "<|end|>" in specials
+        return {"end_token": specials["<|end|>"]} if known else {}
+
     @model_validator(mode="after")
     def _heads_are_even(self) -> BackboneConfig:
         if self.width // self.heads % 2:

@@ -22,7 +22,7 @@ FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
     "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
-    + SHARED,
+    "--shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,
@@ -33,7 +33,7 @@ FLAGS = {
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
     "serve": "--checkpoint --host --port --api-key --batch-size --queue --max-tokens "
     "--memory-budget --prefix-cache --grace --device --dtype --verbose --quiet --debug",
-    "models": SHARED,
+    "models": "--plan --gpus --memory --preset --set --tokens-per-second " + SHARED,
     "check": "--case --markdown " + SHARED,
     "new-model": "--out " + SHARED,
     "datasets": SHARED,

@@ -108,13 +108,14 @@ class Config(BackboneConfig):
 
     def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
         """The languages that the tokenizer has markers for, where thresholds are calibrated."""
+        end = super().from_specials(specials)
         if not (self.attention_calibrated and self._attends()):
-            return {}
+            return end
         marks = [(MARKER.fullmatch(name), at) for name, at in specials.items()]
         found = {mark[1]: at for mark, at in marks if mark}
         if not found:
-            return {}
-        return {"languages": tuple(found), "language_tokens": tuple(found.values())}
+            return end
+        return end | {"languages": tuple(found), "language_tokens": tuple(found.values())}
 
     def _attends(self) -> bool:
         return any(self.has_attention(layer) for layer in range(self.layers))

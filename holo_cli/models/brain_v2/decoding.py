@@ -1,6 +1,6 @@
 """One token of each row through state space, memory and attention, with few operations.
 
-Between its products a step of `Backbone.step_hidden` makes some hundred small operations in a
+Between its products a step of `Backbone.step_stream` makes some hundred small operations in a
 layer. Here the same function has half as many:
 
 - all projections of a layer's input, and their biases, are one product (`BrainMixer.joined`);
@@ -8,7 +8,7 @@ layer. Here the same function has half as many:
 - the state is decayed into a new tensor, to which the token is added in place. (A state is a value
   that may be continued twice, so the old one is never written to.)
 
-It differs from `Backbone.step_hidden`, the oracle of its tests, by rounding alone. Legend: B rows,
+It differs from `Backbone.step_stream`, the oracle of its tests, by rounding alone. Legend: B rows,
 C width, H heads, P = C / H, N numbers of state per channel, d width of a head of the memory.
 """
 
@@ -57,7 +57,7 @@ class _Tables(NamedTuple):
 def step_hidden(
     model: Backbone, tokens: Tensor, state: BackboneState, x: Tensor, slots: Tensor | None
 ) -> tuple[Tensor, BackboneState]:
-    """`LanguageModel.step_hidden` of a step that `fits`; x (B, 1, C) the stream at its start,
+    """`Backbone.step_stream` of a step that `fits`; x (B, 1, C) the stream at its start,
     `slots` the side stream."""
     assert isinstance(state.position, int)
     x = x[:, 0]

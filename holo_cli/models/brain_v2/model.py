@@ -21,7 +21,6 @@ from torch import Tensor
 from holo_cli.layers.interfaces import FeedForward
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState
-from holo_cli.models.base import State
 from holo_cli.models.brain_v1.adapters import token_languages
 from holo_cli.models.brain_v2 import decoding
 from holo_cli.models.brain_v2.attention import SelectiveAttention
@@ -88,12 +87,11 @@ class Model(Backbone):
         none = torch.zeros(batch, dtype=torch.int64, device=self.device)
         return LanguageState(**vars(plain), slot=none)
 
-    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
-        assert isinstance(state, BackboneState)
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
         if self.quick_steps and decoding.fits(self, tokens, state):
             x = rms_norm(self.embedding(tokens, state.last))
             return decoding.step_hidden(self, tokens, state, x, self.slots(tokens, state))
-        return super().step_hidden(tokens, state)
+        return super().step_stream(tokens, state)
 
     def advanced(
         self,
