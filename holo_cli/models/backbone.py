@@ -40,7 +40,13 @@ from holo_cli.layers.interfaces import (
 )
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
-from holo_cli.layers.suffix import STATE_BYTES, SuffixMemory, SuffixState, longest_matches
+from holo_cli.layers.suffix import (
+    STATE_BYTES,
+    Matches,
+    SuffixMemory,
+    SuffixState,
+    longest_matches,
+)
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
 
@@ -237,8 +243,12 @@ class Backbone(LanguageModel):
         its state after them; as they are without one."""
         if self.suffix is None:
             return x, None
-        matches = longest_matches(tokens, before, self.config.end_token)
+        matches = self.matches(tokens, before)
         return self.suffix(x, matches, self.head.rows(matches.proposed)), matches.state
+
+    def matches(self, tokens: Tensor, before: SuffixState | None) -> Matches:
+        """What a suffix memory finds at tokens (B, S), after what came before them."""
+        return longest_matches(tokens, before, self.config.end_token)
 
     def stream(self, tokens: Tensor) -> Hidden:
         """The normalised stream after the last block, and auxiliary losses."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from holo_cli.errors import UsageError
 from holo_cli.models.brain_v2.story_views import pondered, selected, taught
 from holo_cli.models.figures import axis, bar, caught, heat, line, short
+from holo_cli.models.suffix_views import proposals
 from holo_cli.models.views import Picture, Table, Tokens
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     from holo_cli.models.brain_v2.episodic import EpisodicMemory
 
     found = caught(model, tokens, EpisodicMemory)
+    brain = _brain(model)
+    exact = [proposals(brain, tokens)] if brain.suffix is not None else []
+    if not found and exact:
+        return exact
     if not found:
         raise UsageError(
             "This model was trained without an episodic memory (model.memory is none, or "
@@ -96,6 +101,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             opens=best,
             token_axes=("xaxis",),
         ),
+        *exact,
     ]
 
 
@@ -266,7 +272,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             },
             choice="Block",
             opens=best,
-            see=pondered(best, deepest.steps, deepest.mean),
+            see=pondered(best, deepest.mean),
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
             token_axes=("xaxis",),
         )
