@@ -27,8 +27,8 @@ def prepare(
         typer.Option(
             "--source",
             metavar="PATH",
-            help="Your text: a file, a folder, a glob pattern, or - for standard input; may be "
-            "repeated.",
+            help="Your text: a file, a folder, a glob pattern, an address such as "
+            "s3://bucket/texts, or - for standard input; may be repeated.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -107,7 +107,14 @@ def prepare(
         ),
     ] = None,
     seed: options.Seed = None,
-    out_folder: options.Out = None,
+    out_folder: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="Folder to write, or the address of one in an object store (default: data/NAME).",
+        ),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     workers: Annotated[
         int | None,

@@ -33,6 +33,13 @@ from holo_cli.data.prepare.arguments import (
     resolve_set,
 )
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
+from holo_cli.data.prepare.destination import (
+    local_folder,
+    name_of_address,
+    pull_portions,
+    push_portion,
+    push_set,
+)
 from holo_cli.data.prepare.merge import merge_options, read_manifests
 from holo_cli.data.prepare.opening import open_sources
 from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
@@ -45,8 +52,7 @@ from holo_cli.data.sources import (
 from holo_cli.data.sources.base import Request
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, make_tokenizer, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
-from holo_cli.names import composed, existing, quoted
-from holo_cli.paths import DATA
+from holo_cli.names import composed, quoted
 
 MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
 
@@ -191,7 +197,7 @@ def prepare(
         options = PrepareOptions(
             name=own_name,
             requests=requests,
-            out=existing(out if out is not None else DATA / own_name),
+            out=local_folder(out, own_name),
             tokenizer=tokenizer or default_tokenizer([] if several else names),
             vocab_size=vocab_size,
             val_fraction=val_fraction,
@@ -205,8 +211,14 @@ def prepare(
             processes=processes or _default_processes(os.cpu_count() or 1),
         )
         if portion is not None:
-            return _portion(options, portion, force)
-        return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
+            result = _portion(options, portion, force)
+            push_portion(options.out, out, portion)
+            return result
+        if tokenizer_only:
+            return _tokenizer_only(options, force)
+        result = _run(options, force)
+        push_set(options.out, out, set_files(options.out))
+        return result
 
 
 def merge(
@@ -231,7 +243,9 @@ def merge(
         raise UsageError(
             "--merge needs the name of the set.", next_step="For example: holo prepare NAME --merge"
         )
-    folder = existing(out if out is not None else DATA / "-".join(map(composed, names)))
+    named = "-".join(map(composed, names))
+    folder = local_folder(out, named or name_of_address(str(out)))
+    pull_portions(folder, out)
     manifests = read_manifests(folder)
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
         options = merge_options(
@@ -244,8 +258,15 @@ def merge(
             warn=warn or (lambda text: None),
         )  # fmt: skip
         result = _run(options, force, merging=True)
+    push_set(folder, out, set_files(folder))
     remove(folder)
     return result
+
+
+def set_files(folder: Path) -> list[str]:
+    """The names of the files of a complete set, but for meta.json."""
+    shards = staging.shard_files(staging.read_meta(folder))
+    return sorted(one.name for one in folder.glob("tokenizer.*")) + sorted(shards)
 
 
 def _set_workers(workers: int | None, processes: int | None) -> None:

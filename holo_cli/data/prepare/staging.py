@@ -42,7 +42,7 @@ def publish(out: Path) -> None:
     staged = staging_folder(out)
     meta = read_meta(staged)
     (out / META).unlink(missing_ok=True)
-    shards = {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
+    shards = shard_files(meta)
     for path in staged.iterdir():
         if path.name in shards or path.name.startswith("tokenizer."):
             path.replace(out / path.name)
@@ -55,6 +55,11 @@ def publish(out: Path) -> None:
     (staged / META).replace(out / META)
     fsync_folder(out)
     shutil.rmtree(staged)
+
+
+def shard_files(meta: Meta) -> set[str]:
+    """The names of the files of all token shards."""
+    return {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
 
 
 def recover(out: Path) -> None:
