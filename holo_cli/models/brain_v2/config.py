@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, added_key
+from holo_cli.config.model_schema import BackboneConfig, RemovedKey, added_key
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -20,6 +20,11 @@ class Config(BackboneConfig):
 
     mechanism: ClassVar[str] = "state space, episodic memory, attention for the tokens that matter"
     takes_values: ClassVar[bool] = True
+    removed: ClassVar[Mapping[str, RemovedKey]] = {
+        "memory_gates": RemovedKey(
+            "joint", "since separate erase and write gates of the memory did not lower the loss"
+        )
+    }
 
     conv: int = Field(
         4, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
