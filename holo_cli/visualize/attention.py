@@ -60,7 +60,7 @@ def selective_head(weights: Weights, reading: Reading) -> tuple[str, tuple[int, 
     count = len(reading.ids)
     ordinary = torch.tensor([at > 0 and code != SPECIAL for at, code in enumerate(languages)])
     allowed = torch.ones(count, count, dtype=torch.bool).tril(-1) & ordinary
-    rows = allowed.any(1).nonzero()[:, 0]
+    rows = (allowed.any(1) & ordinary).nonzero()[:, 0]
     heads = weights.layers[0].shape[0]
     if not len(rows):
         return "The text is too short for a token to take from earlier ones.", (0, -1, count - 1)

@@ -100,7 +100,7 @@ class Reading:
 
     def section(self) -> Section:
         """The text itself, and what of it the model does not see."""
-        notes = [f"{counted(len(self.ids), 'token')}."]
+        notes = [f"The model reads {counted(len(self.ids), 'token')}."]
         if self.whole > len(self.ids):
             whole = counted(self.whole, "token")
             notes = [

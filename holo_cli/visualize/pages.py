@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError, nearest
 from holo_cli.paths import PAGES
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -141,7 +142,9 @@ def _look(
     loaded.model.eval()
     sections = _sections(what, loaded, text)
     name = loaded.header.run or path.stem
-    return _file_name(name), story(f"{name}: {pages[what]}", _facts(loaded, path), sections)
+    return _file_name(name), story(
+        f"{name}: {translate(pages[what])}", _facts(loaded, path), sections
+    )
 
 
 def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]:

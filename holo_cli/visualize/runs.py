@@ -104,7 +104,7 @@ def runs_story(runs: Sequence[RunCurves]) -> str:
     first, *rest = sorted(lowest, key=lambda name: lowest[name][1])
     step, value = lowest[first]
     if rest:
-        reached = f"{value:.4f} nats per token" if same else f"{value:.4f} bits per byte"
+        reached = f"a loss of {value:.4f}" if same else f"{value:.4f} bits per byte"
         second, last = rest[0], rest[-1]
         lead = lowest[second][1] - value
         if len(rest) == 1:

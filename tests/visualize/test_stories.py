@@ -161,10 +161,8 @@ def test_the_sentence_is_korean_too(lab: Path, monkeypatch: pytest.MonkeyPatch) 
         text = Path(make_page(what, text=MIXED)["page"]).read_text(encoding="utf-8")
         (said,) = re.findall(r'class="see"><strong>관찰 포인트</strong> (.*?)</p>', text)
         assert not re.search(r"[A-Za-z]{4,}", re.sub(r"&#x27;.*?&#x27;", "", said)), said
-    one = "Run 'b' is lowest on the validation set, 1.5 nats per token at step 2: 0.5 below 'a'."
-    said = translate(one)
-    assert "nat" in said
-    assert said.endswith("'a'보다 0.5 낮습니다.")
+    one = "Run 'b' is lowest on the validation set, a loss of 1.5 at step 2: 0.5 below 'a'."
+    assert translate(one).endswith("스텝 2에서 손실 1.5로 'a'보다 0.5 낮습니다.")
 
 
 def test_two_checkpoints_say_different_things(lab: Path, tokenizer: Tokenizer) -> None:

@@ -134,10 +134,10 @@ def evaluated(name: str, losses: list[float], data: str = "tales", bpb: float = 
 
 
 def test_the_sentence_says_which_run_is_lowest_and_by_how_much() -> None:
-    a, b, c = (evaluated(n, x) for n, x in {"a": [3, 2], "b": [3, 1.5], "c": [4, 2.25]}.items())
+    a, b, c = evaluated("a", [3, 2]), evaluated("b", [3, 1.5]), evaluated("c", [4, 2.25])
     said = runs_story([a, b, c])
     assert said == (
-        "Run 'b' is lowest on the validation set, 1.5000 nats per token at step 20: 0.5000 below "
+        "Run 'b' is lowest on the validation set, a loss of 1.5000 at step 20: 0.5000 below "
         "'a' and 0.7500 below 'c'."
     )
     assert "'a' is lowest" in runs_story([a, c])

@@ -89,9 +89,9 @@ class Columns(FeedForward):
 
     # -- the choice -------------------------------------------------------------------------------
 
-    def route(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
-        """(N, C) -> the router's values of the kept columns, None without a router, and the
-        columns' indices, (N, c) each."""
+    def scores(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(N, C) -> the router's values, None without a router, and the scores that columns compete
+        by, without gradient, (N, G) each: values or loudness, with the balancing bias."""
         value: Tensor | None = None
         if self.router is None:
             score = self.loudness(tokens)
@@ -104,6 +104,12 @@ class Columns(FeedForward):
         if self.bias is not None:
             bias = self.bias.detach().to(score.dtype)
             score = torch.add(score, bias, alpha=self.balance)
+        return value, score
+
+    def route(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(N, C) -> the router's values of the kept columns, None without a router, and the
+        columns' indices, (N, c) each."""
+        value, score = self.scores(tokens)
         if self.shared:
             score = score.clone()
             score[:, : self.shared] += ALWAYS

@@ -124,14 +124,11 @@ def _see(name: str, energy: Tensor, fires: float) -> See:
 
 
 def selection(part: Columns, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The router's scores of (T, C) tokens: of the last column kept and the first one left out,
+    """The columns' scores for (T, C) tokens: of the last column kept and the first one left out,
     (T,) each, and the share of tokens that keep each column, (G,)."""
     import torch
 
-    score = part.router(x).float()
-    if part.bias is not None:
-        score = score + part.balance * part.bias.float()
-    _, chosen = part.route(x)
+    score, chosen = part.scores(x)[1].float(), part.route(x)[1]
     kept = torch.zeros_like(score, dtype=torch.bool).scatter(1, chosen, True)
     lowest = score.masked_fill(~kept, float("inf")).amin(1)
     highest = score.masked_fill(kept, float("-inf")).amax(1)
@@ -153,8 +150,9 @@ def _selection(routed: dict[str, tuple[Tensor, Tensor, Tensor]], best: str) -> P
     columns = ["Layer", "Mean gap", "Share of the busiest column", "of the idlest", "Never chosen"]
     return Picture(
         "How clear the choice of columns is",
-        "The router's score, with the balancing bias, of the last column that is kept for a token "
-        "and of the first one that is left out. Where the lines touch, the choice is arbitrary.",
+        "The score, with the balancing bias, of the last column that is kept for a token and of "
+        "the first one that is left out: how loud a column's own units are, or what a router says. "
+        "Where the lines touch, the choice is arbitrary.",
         traces,
         {"xaxis": axis("token"), "yaxis": axis("score")},
         choice="Layer",

@@ -19,10 +19,10 @@ def taught(name: str, before: Tensor, after: Tensor, end: Tensor, beta: Tensor) 
 
     def see(labels: Sequence[str]) -> str:
         return (
-            f"{name} learns the most from one example: a token's own key gives its value back with "
-            f"a cosine of {float(before.mean()):.2f} before it is written, "
-            f"{float(after.mean()):.2f} just after and {float(end.mean()):.2f} at the end; written "
-            f"most strongly are {named(labels, order)}."
+            f"{name}, which learns the most from one example, writes {named(labels, order)} most "
+            "strongly: a token's own key gives its value back with a cosine of "
+            f"{float(before.mean()):.2f} before it is written, {float(after.mean()):.2f} just "
+            f"after and {float(end.mean()):.2f} at the end."
         )
 
     return see
@@ -43,13 +43,13 @@ def selected(name: str, margin: Tensor, chosen: Tensor) -> See:
     return see
 
 
-def pondered(name: str, steps: Tensor, mean: Tensor) -> See:
-    """Steps taken and mean steps, (T,) each."""
+def pondered(name: str, mean: Tensor) -> See:
+    """Mean steps of each token, (T,)."""
     order = mean.argsort(descending=True).tolist()
 
     def see(labels: Sequence[str]) -> str:
         return (
-            f"Tokens differ the most in {name}, which takes {float(steps.double().mean()):.2f} "
+            f"Tokens differ the most in {name}, which takes {float(mean.mean()):.2f} "
             f"steps on average: {named(labels, order)} ponder longest, "
             f"{named(labels, order[::-1])} shortest."
         )

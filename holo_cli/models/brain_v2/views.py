@@ -272,7 +272,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             },
             choice="Block",
             opens=best,
-            see=pondered(best, deepest.steps, deepest.mean),
+            see=pondered(best, deepest.mean),
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
             token_axes=("xaxis",),
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holo_cli.models.holographic.experts import Experts
 
 TYPICAL = 12  # tokens named per category
-NAMED = 64  # tokens at most that have their names beside their points
+NAMED = 96  # tokens at most that have their names beside their points
 
 
 def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
@@ -120,6 +120,7 @@ def _plane(part: Experts, x: Tensor, chosen: Tensor) -> list[Trace]:
                 "type": "scatter",
                 "mode": "markers+text" if len(x) <= NAMED else "markers",
                 "textposition": "top center",
+                "textfont": {"size": 10},
                 "name": f"category {j + 1}",
                 "x": plain(dots[members, 0]),
                 "y": plain(dots[members, 1]),

@@ -56,13 +56,14 @@ def far(model: LanguageModel, tokens: Tensor) -> list[Picture]:
         shares[name] = fields(weight[0], of_body[0], block)  # (3, T)
         whole[name], opened[name] = by_block(weight[0], of_body[0], block)
     met = max(0, len(tokens) - block * (exact + 2))
+    count = -(-len(tokens) // block)
     best = max(names, key=lambda name: float(shares[name][2].mean()))
     return [
         Picture(
             "Near field, opened blocks and bodies",
             f"The share of each token's weight, mean over heads: from its own block of "
             f"{counted(block, 'token')} and the one before, token by token; from the "
-            f"{counted(exact, 'older block')} that weigh the most for it, token by token; and from "
+            f"heaviest older blocks, {exact} of them, token by token; and from "
             "all other blocks, one body each. Of a long text, means over neighbouring tokens.",
             {name: _bars(shares[name]) for name in names},
             {
@@ -81,7 +82,10 @@ def far(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "A row is a block whose tokens are attracted, a column one that attracts; weights are "
             "means over heads and the tokens of the row.",
             {name: [heat(whole[name], "row %{y}, column %{x}: %{z}")] for name in names},
-            {"xaxis": axis("block that attracts"), "yaxis": axis("block", reverse=True)},
+            {
+                "xaxis": _whole("block that attracts", count),
+                "yaxis": _whole("block", count, reverse=True),
+            },
             choice="Layer",
             opens=best,
         ),
@@ -90,7 +94,7 @@ def far(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "The share of the tokens and heads of a block (row) for which an older block (column) "
             "attracts token by token; the rest of them see its body.",
             {name: [heat(opened[name], "row %{y}, column %{x}: %{z}")] for name in names},
-            {"xaxis": axis("older block"), "yaxis": axis("block", reverse=True)},
+            {"xaxis": _whole("older block", count), "yaxis": _whole("block", count, reverse=True)},
             choice="Layer",
             opens=best,
         ),
@@ -156,6 +160,11 @@ def _see(name: str, shares: Tensor, met: int, block: int, exact: int, length: in
         )
 
     return see
+
+
+def _whole(title: str, count: int, *, reverse: bool = False) -> dict[str, object]:
+    """An axis of blocks, with at most a dozen whole numbers."""
+    return axis(title, reverse=reverse) | {"dtick": -(-count // 12), "zeroline": False}
 
 
 def _means(shares: dict[str, Tensor]) -> Table:

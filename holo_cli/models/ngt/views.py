@@ -66,7 +66,7 @@ def _what(model: LanguageModel) -> str:
     return BY_BLOCKS if getattr(model.config, "far_field", "exact") == "blocks" else BY_TOKENS
 
 
-def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+def gravity(model: LanguageModel, tokens: Tensor) -> list[Weights | Picture]:
     """(T,) int64 -> attraction, masses, and weight against distance in each layer."""
     from holo_cli.models.ngt.diagnostics import gravity_mixers
     from holo_cli.models.ngt.model import Model
@@ -83,9 +83,9 @@ def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
 
     def see(labels: Sequence[str]) -> str:
         return (
-            f"In {names[at]} {named(labels, [source])} attracts the tokens after it the most: they "
-            f"take {times:.1f} times an even share from it, and its mass is {share:.2f} times the "
-            "mean."
+            f"In {names[at]}, {named(labels, [source])} attracts the tokens after it the most: "
+            f"they take {times:.1f} times an even share from it, and its mass is {share:.2f} times "
+            "the mean."
         )
 
     pulls = Weights(

@@ -59,7 +59,7 @@ holo.kinds.picture = (data, drawing, controls) => {
     const layout = data.map
       ? holo.map(plot, labelled(xaxis), labelled(yaxis), [titled(xaxis, ""), titled(yaxis, "")])
       : holo.layout({
-        xaxis: holo.axis({ showgrid, automargin: true, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...called(xaxis, data.against[over] || chosen) }),
+        xaxis: holo.axis({ showgrid: showgrid && !(xaxis && xaxis.ticktext), automargin: true, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...called(xaxis, data.against[over] || chosen) }),
         yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110), ...called(yaxis, chosen) }),
         hovermode: "closest", showlegend: false, margin: { l: 60, r: 15, t: narrow ? 40 : 28, b: 50 }, ...rest,
       });
