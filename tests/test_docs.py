@@ -101,7 +101,7 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
     for line in code(page.read_text(encoding="utf-8")):
         for call in re.findall(r"(?:^|\| |&& |-m |-- )holo(?:_cli)? ((?!\|)[a-z][^|;#>]*)", line):
             try:
-                command, *words = shlex.split(call)
+                command, *words = shlex.split(call, posix=False)  # quotes stay: no option begins so
             except ValueError:  # an apostrophe of the sentence, or a quotation that a `|` cut
                 command, *words = call.split()
             assert command in known, f"{shown(page)}: {line}"
