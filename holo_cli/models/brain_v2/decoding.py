@@ -51,7 +51,7 @@ class _Tables(NamedTuple):
 
     cosine: Tensor  # (2, N): of b, and of c times its scale
     sine: Tensor
-    rate: Tensor  # -A of each layer, (L, H)
+    rates: list[Tensor | None]  # -A of each layer that has a state space, (H,)
 
 
 def step_hidden(
@@ -68,7 +68,7 @@ def step_hidden(
         assert isinstance(mixer, BrainMixer)
         assert isinstance(mlp, MLP)
         u, windows[n] = _read(block, x, windows[n])
-        y, mixers[n] = _mix(mixer, u, mixers[n], tables, tables.rate[n], extras)
+        y, mixers[n] = _mix(mixer, u, mixers[n], tables, tables.rates[n], extras)
         x = x + y
         hidden = mlp.up(x).relu_().square_()
         x = torch.addcmul(x, mlp.down(hidden), _mean_square(x).reciprocal_())
@@ -92,22 +92,27 @@ def _mix(
     u: Tensor,
     state: BrainMixerState,
     tables: _Tables,
-    rate: Tensor,
+    rate: Tensor | None,
     extras: Extras,
 ) -> tuple[Tensor, BrainMixerState]:
     """u (B, C), a layer's `rate` (H,) -> what to add, (B, C), and the state after the token."""
-    joined = mixer.joined
-    assert joined is not None
-    made = nn.functional.linear(u, joined.weight, joined.bias).split(joined.sizes, dim=1)
-    assert isinstance(mixer.ssm, Scalar)
-    out, ssm = _state_space(mixer.ssm, made, state.ssm, tables, rate)
-    memory, attention = state.memory, state.attention
+    ssm, memory, attention = state.ssm, state.memory, state.attention
+    made: Sequence[Tensor] = ()
+    if mixer.joined is not None:
+        joined = mixer.joined
+        made = nn.functional.linear(u, joined.weight, joined.bias).split(joined.sizes, dim=1)
+    out: Tensor | None = None
+    if rate is not None and ssm is not None:
+        assert isinstance(mixer.ssm, Scalar)
+        out, ssm = _state_space(mixer.ssm, made, ssm, tables, rate)
     if mixer.memory is not None and memory is not None:
-        read, memory = _recall(mixer.memory, made[4:], memory)
-        out = out + mixer.memory.out(read)
+        read, memory = _recall(mixer.memory, made[-3:], memory)
+        recalled = mixer.memory.out(read)
+        out = recalled if out is None else out + recalled
     if mixer.attention is not None and attention is not None:
         y, attention = mixer.attention.step(u[:, None], attention, extras)
-        out = out + y[:, 0]
+        out = y[:, 0] if out is None else out + y[:, 0]
+    assert out is not None
     return out, BrainMixerState(ssm, memory, attention)
 
 
@@ -160,20 +165,30 @@ def _mean_square(x: Tensor) -> Tensor:
 
 def _tables(blocks: Sequence[Block], position: int, x: Tensor) -> _Tables:
     mixers = [block.mixer for block in blocks if isinstance(block.mixer, BrainMixer)]
-    parts = [mixer.ssm for mixer in mixers if isinstance(mixer.ssm, Scalar)]
-    cosine, sine = (table[0] for table in parts[0].rope.tables(position, 1, x))  # (1, N)
-    scale = x.new_tensor((1.0, parts[0].config.state_size ** -0.5))[:, None]
-    rate = torch.stack([part.log_rate for part in parts]).exp_().neg_()
-    return _Tables(scale * cosine, scale * sine, rate)
+    parts = {n: m.ssm for n, m in enumerate(mixers) if isinstance(m.ssm, Scalar)}
+    if not parts:
+        return _Tables(x, x, [None] * len(mixers))
+    first = next(iter(parts.values()))
+    cosine, sine = (table[0] for table in first.rope.tables(position, 1, x))  # (1, N)
+    scale = x.new_tensor((1.0, first.config.state_size**-0.5))[:, None]
+    rates: list[Tensor | None] = [None] * len(mixers)
+    stacked = torch.stack([part.log_rate for part in parts.values()]).exp_().neg_()
+    for n, rate in zip(parts, stacked, strict=True):
+        rates[n] = rate
+    return _Tables(scale * cosine, scale * sine, rates)
 
 
 def _plain(block: Block) -> bool:
     """Whether a block has what is computed here, without hooks on its parts."""
     mixer, mlp = block.mixer, block.mlp
-    if type(mixer) is not BrainMixer or type(mlp) is not MLP or type(mixer.ssm) is not Scalar:
+    if type(mixer) is not BrainMixer or type(mlp) is not MLP:
+        return False
+    if mixer.ssm is not None and type(mixer.ssm) is not Scalar:
         return False
     joined = mixer.joined
-    if joined is None or joined.weight.dtype is not torch.float32 or not joined.holds(mixer):
+    if mixer.readers() and (
+        joined is None or joined.weight.dtype is not torch.float32 or not joined.holds(mixer)
+    ):
         return False
-    watched = (mlp, mixer, mixer.ssm, *([mixer.memory] if mixer.memory is not None else []))
+    watched = [part for part in (mlp, mixer, mixer.ssm, mixer.memory) if part is not None]
     return not any(part._forward_hooks or part._forward_pre_hooks for part in watched)

@@ -61,7 +61,7 @@ holo.kinds.picture = (data, drawing, controls) => {
       : holo.layout({
         xaxis: holo.axis({ showgrid: showgrid && !(xaxis && xaxis.ticktext), automargin: true, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...called(xaxis, data.against[over] || chosen) }),
         yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110), ...called(yaxis, chosen) }),
-        hovermode: "closest", showlegend: false, margin: { l: 60, r: 15, t: narrow && !showgrid ? 40 : 15, b: 50 }, ...rest,
+        hovermode: "closest", showlegend: false, margin: { l: 60, r: 15, t: narrow ? 40 : 28, b: 50 }, ...rest,
       });
     Plotly.react(plot, data.map ? traces.map(pointed) : traces, layout, holo.config("zoom2d", "pan2d", "resetScale2d"));
     legend.show(shown.map(trace => styled(trace, narrow)).map((made, i) => ({ ...made, name: shown[i].name, entry: shown[i].entry })));

@@ -41,6 +41,8 @@ def decoded(model: Model, ids: Tensor, quick: bool) -> Tensor:
         {"conv": 0, "memory_every": 1, "rope_fraction": 0.5},
         {"memory": "hebbian", "rope_fraction": 0.0, "attention_every": 1},
         {"memory": "none", "tied": False, "bigrams": 61},
+        {"layout": "interleaved", "layers": 3, "attention_every": 3},
+        {"layout": "interleaved", "memory_every": 1, "attention_every": 0},
         {"languages": ("en", "ko"), "language_tokens": (3, 4)},
     ],
 )
@@ -108,6 +110,7 @@ def test_what_does_not_fit() -> None:
         assert not decoding.fits(model, one, state)
     mixer = model.layers()[0].mixer
     assert isinstance(mixer, BrainMixer)
+    assert mixer.ssm is not None
     handle = mixer.ssm.register_forward_hook(lambda *given: None)
     assert not decoding.fits(model, one, state)
     handle.remove()
