@@ -1,17 +1,17 @@
 """An MLP of columns, a fine-grained mixture of experts: a few columns are kept per token, and only
 those are computed.
 
+    r = W_r x,   kept = the c columns of largest r_j + b_j              (b: for balance only)
+    y = sum over kept columns j of  W_out^j [ s h_j ],   h_j = u |u|,   u = W_in^j x + r_j
+
+The router's value is added to all units of its column, so it sets how strongly the column fires and
+learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
+column's output instead, which learns worse.) With `sparsity = "self"` there is no router,
+
     n_j = |W_in^j[:, :g] x[:g]| sqrt(C / (g m)),   kept = the c columns of largest n_j + b_j
-    y   = sum over kept columns j of  W_out^j [ s h_j ],   h_j = u |u|,   u = W_in^j x
 
-The columns choose themselves: the loudest are kept, judged by what their own units make of the
-first g inputs. b is for balance only. The choice has no gradient and no parameters of its own; what
-makes a column loud is what its units learn. With `sparsity = "columns"` a router chooses instead,
-
-    r = W_r x,   kept = the c columns of largest r_j + b_j,   u = W_in^j x + r_j
-
-and its value is added to all units of its column, so that it learns through them. (With
-`gate = "sigmoid"` it is a factor sigmoid(r_j) on the column's output instead.)
+and u = W_in^j x: the loudest columns are kept, judged by what their own units make of the first g
+inputs. That choice has no gradient and no parameters of its own.
 
 The square keeps its sign, so that every unit of a kept column fires; `activation = "relu"`,
 relu(u)^2, leaves a good part of them silent. s = sqrt(C / U) only sets the step size of W_out. If

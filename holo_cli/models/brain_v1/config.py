@@ -34,10 +34,10 @@ class Config(BackboneConfig):
 
     # -- sparse activity --------------------------------------------------------------------------
     sparsity: Sparsity = Field(
-        "self",
-        description="self: the loudest columns are kept; columns: those that a router chooses; "
-        "kwta: the largest units win; both: winners inside columns that a router chooses; dense: "
-        "all units, the twin to compare with",
+        "columns",
+        description="columns: a router keeps few; self: the loudest columns are kept; kwta: the "
+        "largest units win; both: winners inside columns that a router keeps; dense: all units, "
+        "the twin to compare with",
     )
     activity: float = Field(
         0.05, description="share of the hidden units that fire for a token, above 0 and at most 1"

@@ -24,13 +24,14 @@ from holo_cli.models.vanilla.reference import heads
 
 # 64 hidden units in 8 columns, of which 2 are kept
 SMALL: dict[str, Any] = {"columns": 8, "mlp_ratio": 4.0, "activity": 0.25}
-ROUTED: dict[str, Any] = {**SMALL, "sparsity": "columns"}
+SELF: dict[str, Any] = {**SMALL, "sparsity": "self"}
 CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
-    "columns-router": ROUTED,
+    "self": SELF,
+    "self-two-four": {**SELF, "activity": 0.375, "selection_inputs": 0.6, "two_four": "mlp"},
     "columns-relu": {**SMALL, "activation": "relu"},
-    "columns-sigmoid": {**ROUTED, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
-    "columns-more-kept": {**SMALL, "activity": 0.375, "conv": 4, "selection_inputs": 0.6},
+    "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
+    "columns-more-kept": {**SMALL, "activity": 0.375, "conv": 4},
     "columns-masked": {**SMALL, "masked": True, "layer_dropout": 0.2},
     "columns-two-four": {**SMALL, "two_four": "all", "bigrams": 61, "tied": False},
     "both": {

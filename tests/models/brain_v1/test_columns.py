@@ -17,9 +17,10 @@ from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},
-    {"sparsity": "columns"},
-    {"sparsity": "columns", "gate": "sigmoid", "columns_kept": 3, "shared_columns": 1},
-    {"activity": 0.375, "selection_inputs": 1.0},
+    {"sparsity": "self"},
+    {"gate": "sigmoid", "columns_kept": 3, "shared_columns": 1},
+    {"activity": 0.375},
+    {"sparsity": "self", "activity": 0.375, "selection_inputs": 1.0, "two_four": "mlp"},
     {"sparsity": "both", "columns_kept": 4},
     {"sparsity": "self", "columns_kept": 4},
     {"two_four": "mlp"},
@@ -91,20 +92,20 @@ def test_decoding_touches_kept_columns_only(sparsity: str) -> None:
 
 def test_the_loudest_columns_choose_themselves() -> None:
     """By the first inputs alone, and by what the units compute when they are all read."""
-    part, x = make_columns(balance=0.0), inputs(50)[0]
+    part, x = make_columns(sparsity="self", balance=0.0), inputs(50)[0]
     read = x[:, :4] @ part.up.weight[:, :4].T
     loud = read.unflatten(1, (8, -1)).square().sum(2)
     chosen = part.route(x)[1]
     assert torch.equal(chosen.sort(1).values, loud.topk(2, dim=1).indices.sort(1).values)
     other = torch.cat([x[:, :4], torch.randn_like(x[:, 4:])], 1)
     assert torch.equal(part.route(other)[1], chosen)
-    whole = make_columns(balance=0.0, selection_inputs=1.0)
+    whole = make_columns(sparsity="self", balance=0.0, selection_inputs=1.0)
     everything = F.linear(x, whole.up.weight).unflatten(1, (8, -1)).square().mean(2).sqrt()
     torch.testing.assert_close(whole.loudness(x), everything)
 
 
 def test_a_choice_of_its_own_has_no_parameters_and_no_gradient() -> None:
-    part, x = make_columns(), inputs(1)
+    part, x = make_columns(sparsity="self"), inputs(1)
     assert {name for name, _ in part.named_parameters()} == {"up.weight", "down.weight", "bias"}
     part(x.requires_grad_())[0].sum().backward()
     assert part.up.weight.grad is not None

@@ -79,8 +79,7 @@ def test_columns_page(given: dict[str, Any]) -> None:
 
 
 def test_depth_page() -> None:
-    # a form whose layers disagree about the next token
-    model, tokens = make_model(sparsity="columns"), make_tokens(1, 11)[0]
+    model, tokens = make_model(), make_tokens(1, 11)[0]
     model.exit_threshold = 0.08
     with torch.inference_mode():
         where, how_sure, cost = views.depth(model, tokens)
