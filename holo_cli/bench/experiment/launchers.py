@@ -1,7 +1,7 @@
 """Where the runs of an experiment are carried out: on this machine, by Slurm, or by Ray.
 
-A launcher makes a `JobPool`: it starts jobs and gives their events. `worker_pool.run_jobs` drives any
-of them, and the experiment does not know which.
+A launcher makes a `JobPool`: it starts jobs and gives their events. `worker_pool.run_jobs` drives
+any of them, and the experiment does not know which.
 """
 
 from __future__ import annotations
