@@ -226,12 +226,16 @@ def compare_campaign(data: Path, count: int, chance: random.Random) -> list[dict
         lines = map(json.loads, Path(page).with_suffix(".jsonl").read_text("utf-8").splitlines())
         return {row["key"]: row["val_loss"] for row in lines if "key" in row}
 
+    def log_bytes() -> int:
+        logs = Path("killed.work").glob("*/runs/bench/metrics.jsonl")
+        return sum(path.stat().st_size for path in logs)
+
     subprocess.run(command("whole.html"), check=True, stdout=subprocess.DEVNULL)
     rows: list[dict[str, Any]] = []
     for _ in range(count):
+        before = log_bytes()
         process = subprocess.Popen(command("killed.html"), stdout=subprocess.DEVNULL)
-        logs = Path("killed.work").glob
-        while process.poll() is None and not any(logs("*/runs/bench/metrics.jsonl")):
+        while process.poll() is None and log_bytes() == before:  # until a run has made progress
             time.sleep(0.05)
         time.sleep(chance.uniform(0, 1.5))
         process.kill()
