@@ -33,6 +33,8 @@ from holo_cli.training.precision import autocast, pick_dtype
 TWIN = "dense"
 FORMS: dict[str, dict[str, Any]] = {
     TWIN: {"sparsity": "dense"},
+    "self": {"sparsity": "self"},
+    "self-all-inputs": {"sparsity": "self", "selection_inputs": 1.0},
     "columns": {"sparsity": "columns"},
     "both": {"sparsity": "both", "columns": 8, "columns_kept": 2},
     "kwta": {"sparsity": "kwta"},
@@ -47,7 +49,7 @@ def make(form: str, width: int, activity: float) -> Columns | KWTA:
     """The MLP of one layer, with no parameter at zero."""
     torch.manual_seed(0)
     config = Config(width=width, heads=max(1, width // 64), activity=activity, **FORMS[form])
-    part = Columns(config, 0) if config.sparsity in ("columns", "both") else KWTA(config, 0)
+    part = KWTA(config, 0) if config.sparsity in ("kwta", "dense") else Columns(config, 0)
     with torch.no_grad():
         for p in part.parameters():
             p.copy_(torch.randn_like(p) * (p.shape[-1] ** -0.5 if p.ndim > 1 else 0.0))

@@ -98,7 +98,7 @@ def without(state: BackboneState, part: str) -> BackboneState:
         if part == "memory" and mixer.memory is not None:
             zero = torch.zeros_like(mixer.memory.memory)
             mixer = replace(mixer, memory=replace(mixer.memory, memory=zero))
-        if part == "ssm":
+        if part == "ssm" and mixer.ssm is not None:
             zero = torch.zeros_like(mixer.ssm.state)
             mixer = replace(mixer, ssm=replace(mixer.ssm, state=zero))
         mixers.append(mixer)

@@ -13,7 +13,7 @@ import holo_cli
 from holo_cli import plugins, registry
 from holo_cli.__main__ import main
 from holo_cli.data.prepare.prepare import prepare
-from tests.test_plugins import SMALL
+from tests.plugins.plugin_lab import SMALL
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from holo_cli.check.cases import cases_of
 from holo_cli.check.contract import CHECKS, PASSED, run_check
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.models.base import LanguageModel
-from tests.test_plugins import SMALL
+from tests.plugins.plugin_lab import SMALL
 
 README = Path(registry.__file__).parent / "models" / "README.md"
 
@@ -46,7 +46,7 @@ def test_it_trains_and_writes(mixer: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_defaults_are_those_that_the_page_lists() -> None:
     text = README.read_text(encoding="utf-8")
-    section = text.partition("What a mixer has by default")[2].partition("\n\nA state is")[0]
+    section = text.partition("Everything else has a default")[2].partition("\n\nA state is")[0]
     from holo_cli.layers.interfaces import Mixer
 
     listed = re.findall(r"^\| `(\w+)\(", section, re.M)

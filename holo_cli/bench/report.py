@@ -90,9 +90,7 @@ class Report:
         facts = [(known[k], _fact(v)) for k, v in self.machine.items() if v is not None]
         rest = [fact for fact in facts if fact[0] != NAMES["date"]]
         measured = [
-            (name, value.replace("T", " ").replace("+00:00", " UTC"))
-            for name, value in facts
-            if name == NAMES["date"]
+            (name, f"{moment(value)} UTC") for name, value in facts if name == NAMES["date"]
         ]
         sections = list(self._sections)
         if rest:
@@ -112,6 +110,11 @@ class Report:
             symbol = SYMBOLS[number % len(SYMBOLS)]
             made["marker"] = {"size": 8, "symbol": symbol, **made.get("marker", {})}
         return made
+
+
+def moment(date: str) -> str:
+    """An ISO date in UTC, as a person reads it."""
+    return date.replace("T", " ").replace("+00:00", "")
 
 
 def _finite(value: Any) -> Any:

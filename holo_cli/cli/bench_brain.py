@@ -43,7 +43,7 @@ def brain(
             help="Rounds of the speed measurement (default: 5; tiny: 2).",
         ),
     ] = None,
-    jobs: bench_options.Jobs = 1,
+    jobs: bench_options.Jobs = None,
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
@@ -84,7 +84,7 @@ def brain(
     page = out_path or BENCH / f"brain-{preset}-{Path(plan.data).name}.html"
     rounds = SpeedOptions(2, 0.2) if preset == "tiny" else SpeedOptions()
     rounds = rounds if repeats is None else replace(rounds, repeats=repeats)
-    bench = open_bench(plan, recall, page, rounds, jobs=jobs, retry=retry_failed)
+    bench = open_bench(plan, recall, page, rounds, jobs=jobs or 1, retry=retry_failed)
     left = bench.left()
     out.note(
         f"To do: {left['speed']} of speed, {left['loss']} of training, {left['recall']} of recall."

@@ -104,7 +104,9 @@ def compare(
             "--time-limit", metavar="SECONDS", help="Seconds of training per run, for --match time."
         ),
     ] = None,
-    jobs: bench_options.Jobs = 1,
+    jobs: bench_options.Jobs = None,
+    launcher: bench_options.LauncherName = "local",
+    launcher_args: bench_options.LauncherArgs = "",
     retry_failed: bench_options.RetryFailed = False,
     redo: bench_options.Redo = None,
     report_only: bench_options.ReportOnly = False,
@@ -143,6 +145,7 @@ def compare(
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import run as bench
+    from holo_cli.bench.experiment.launchers import Launcher
     from holo_cli.bench.experiment.plan import named_plan, parse_variant
     from holo_cli.bench.experiment.plan import read_plan as read
     from holo_cli.bench.experiment.runner import RunOptions
@@ -180,11 +183,13 @@ def compare(
     if power is not None or power_from is not None:
         _power(power, power_from, page, plan, out)
         return
-    chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
+    where = Launcher.of(launcher, launcher_args)
+    side_by_side = bench_options.jobs_of(jobs, where)
+    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), launcher=where)
     experiment = bench.open_experiment(plan, chosen)
     _announce(experiment, out)
     if dry_run:
-        _dry_run(experiment, jobs, out)
+        _dry_run(experiment, side_by_side, out)
         return
     if not report_only:
         progress = bench_options.ProgressPrinter(out)

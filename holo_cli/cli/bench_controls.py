@@ -34,7 +34,9 @@ def controls(
             "--seeds", metavar="N", help="Seeds of each placebo campaign (default: the plan's)."
         ),
     ] = None,
-    jobs: bench_options.Jobs = 1,
+    jobs: bench_options.Jobs = None,
+    launcher: bench_options.LauncherName = "local",
+    launcher_args: bench_options.LauncherArgs = "",
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
@@ -54,6 +56,7 @@ def controls(
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import controls as bench
+    from holo_cli.bench.experiment.launchers import Launcher
     from holo_cli.bench.experiment.runner import RunOptions, execute
 
     plan, name = bench_options.read_plan(
@@ -63,7 +66,9 @@ def controls(
     plan = plan.changed(options.given(data=data), own, sets or ())
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
     page = out_path or BENCH / f"controls-{name}-{Path(plan.shared.data).name}.html"
-    chosen = RunOptions(page, jobs, retry_failed)
+    where = Launcher.of(launcher, launcher_args)
+    side_by_side = bench_options.jobs_of(jobs, where)
+    chosen = RunOptions(page, side_by_side, retry_failed, launcher=where)
     opened = bench.open_controls(plan, chosen)
     _announce(opened, out)
     if dry_run:

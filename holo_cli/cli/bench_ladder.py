@@ -56,7 +56,9 @@ def ladder(
         float | None,
         typer.Option("--ahead", metavar="X", help="Extrapolate to X times the largest compute."),
     ] = None,
-    jobs: bench_options.Jobs = 1,
+    jobs: bench_options.Jobs = None,
+    launcher: bench_options.LauncherName = "local",
+    launcher_args: bench_options.LauncherArgs = "",
     retry_failed: bench_options.RetryFailed = False,
     redo: bench_options.Redo = None,
     report_only: bench_options.ReportOnly = False,
@@ -78,6 +80,7 @@ def ladder(
     same command resumes. Raw rows are in the .jsonl file beside the page.
     """
     out = bench_options.sink(json, markdown, verbosity)
+    from holo_cli.bench.experiment.launchers import Launcher
     from holo_cli.bench.experiment.runner import RunOptions, execute
     from holo_cli.bench.ladder import plan as bench
 
@@ -94,7 +97,9 @@ def ladder(
     chosen_axis = _axis(axis)
     plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
     page = out_path or BENCH / f"ladder-{name}-{Path(plan.shared.data).name}.html"
-    chosen = RunOptions(page, jobs, retry_failed, tuple(redo or ()))
+    where = Launcher.of(launcher, launcher_args)
+    side_by_side = bench_options.jobs_of(jobs, where)
+    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), launcher=where)
     opened = bench.open_ladder(plan, chosen)
     if dry_run:
         _sizes(opened, out)

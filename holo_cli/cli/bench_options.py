@@ -19,6 +19,7 @@ from holo_cli.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holo_cli.bench.experiment.launchers import Launcher
     from holo_cli.bench.experiment.plan import Entry
     from holo_cli.bench.experiment.result_log import ResultLog
 
@@ -62,7 +63,30 @@ Rates = Annotated[
     typer.Option("--rates", metavar="X,Y,...", help="Factors on the learning rates to sweep."),
 ]
 Jobs = Annotated[
-    int, typer.Option("--jobs", metavar="N", help="Runs side by side, sharing the cores.")
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="N",
+        help="Runs side by side, sharing the cores; on a cluster, runs that it is given at once "
+        "(default: 1, on a cluster 64).",
+    ),
+]
+LauncherName = Annotated[
+    str,
+    typer.Option(
+        "--launcher",
+        metavar="NAME",
+        help="Where the runs are carried out: local, slurm (tasks of a job array) or ray.",
+    ),
+]
+LauncherArgs = Annotated[
+    str,
+    typer.Option(
+        "--launcher-args",
+        metavar="TEXT",
+        help="Options of sbatch, such as '--partition=gpu --gpus=1', or resources of a Ray task, "
+        "such as 'num_gpus=0.25'.",
+    ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Run failed runs again.")]
 Redo = Annotated[
@@ -109,6 +133,13 @@ def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         raise UsageError(
             f"{flag} {text}: not numbers.", next_step=f"For example: {flag} 0.5,1,2"
         ) from None
+
+
+def jobs_of(jobs: int | None, launcher: Launcher) -> int:
+    """--jobs, or its default for this launcher."""
+    from holo_cli.bench.experiment.launchers import CLUSTER_JOBS, LOCAL
+
+    return jobs or (1 if launcher.name == LOCAL else CLUSTER_JOBS)
 
 
 P = TypeVar("P")

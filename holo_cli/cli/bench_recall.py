@@ -42,7 +42,9 @@ def recall(
         int | None, typer.Option("--seeds", metavar="N", help="Runs per entry, task and rate.")
     ] = None,
     steps: options.Steps = None,
-    jobs: bench_options.Jobs = 1,
+    jobs: bench_options.Jobs = None,
+    launcher: bench_options.LauncherName = "local",
+    launcher_args: bench_options.LauncherArgs = "",
     retry_failed: bench_options.RetryFailed = False,
     report_only: bench_options.ReportOnly = False,
     dry_run: Annotated[
@@ -63,6 +65,7 @@ def recall(
     also at lengths never trained on. Interrupt it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
+    from holo_cli.bench.experiment.launchers import Launcher
     from holo_cli.bench.experiment.runner import RunOptions, execute
     from holo_cli.bench.recall.plan import named_plan
     from holo_cli.bench.recall.plan import read_plan as read
@@ -75,7 +78,9 @@ def recall(
     if tasks is not None:
         plan = plan.select_tasks(bench_options.names(tasks))
     page = out_path or BENCH / f"recall-{name}.html"
-    chosen = RunOptions(page, jobs, retry_failed)
+    where = Launcher.of(launcher, launcher_args)
+    side_by_side = bench_options.jobs_of(jobs, where)
+    chosen = RunOptions(page, side_by_side, retry_failed, launcher=where)
     opened = open_recall(plan, chosen)
     if dry_run:
         _show_estimate(opened, out)

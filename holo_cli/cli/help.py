@@ -52,7 +52,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo serve -c my-run",
         "holo serve -c my-run -c other-run --port 8080 --memory-budget 2000",
     ),
-    "models": ("holo models", "holo models ngt --vocab-size 32000"),
+    "models": (
+        "holo models",
+        "holo models ngt --vocab-size 32000",
+        "holo models ngt --plan --gpus 8 --memory 80 --set model.layers=24",
+    ),
     "check": (
         "holo check gla",
         "holo check ideas/mixer.py:MovingAverage",

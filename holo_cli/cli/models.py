@@ -9,7 +9,7 @@ import typer
 from holo_cli import registry
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output, count, size
-from holo_cli.errors import ModelError
+from holo_cli.errors import ModelError, UsageError
 from holo_cli.imports import no_collections
 from holo_cli.names import quoted
 from holo_cli.plugins import is_file
@@ -54,6 +54,31 @@ def models(
             "earlier figures.",
         ),
     ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="What a run of one preset takes on each of several GPUs."),
+    ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset", metavar="NAME", help="Preset for --plan (default: 25m, or the first)."
+        ),
+    ] = None,
+    sets: options.Sets = None,
+    gpus: Annotated[
+        int, typer.Option("--gpus", metavar="N", help="Number of GPUs for --plan.")
+    ] = 1,
+    memory: Annotated[
+        float, typer.Option("--memory", metavar="GB", help="Memory of one GPU for --plan, in GB.")
+    ] = 24.0,
+    tokens_per_second: Annotated[
+        float | None,
+        typer.Option(
+            "--tokens-per-second",
+            metavar="X",
+            help="Measured speed of one such GPU, from which --plan computes the time of a run.",
+        ),
+    ] = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -63,6 +88,17 @@ def models(
     For one model: parameters, FLOPs, state size and memory of each of its presets.
     """
     out = Output(json=json, verbosity=verbosity)
+    if plan:
+        from holo_cli.cli.device_plan import show_plan
+
+        settings = {"preset": preset, "recipe": recipe, "sets": sets or ()}
+        show_plan(name, vocab_size, settings, gpus, memory, tokens_per_second, out)
+        return
+    if sets or preset:
+        raise UsageError(
+            "--preset and --set are for --plan.",
+            next_step="For example: holo models vanilla --plan --preset 25m --gpus 8 --memory 80",
+        )
     if name is None:
         rows = overview(out)
         out.document({"models": rows})

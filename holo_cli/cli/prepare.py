@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from holo_cli.cli import complete, options, prepare_all
 from holo_cli.cli.output import Output, count, duration, size
+from holo_cli.errors import UsageError
 from holo_cli.names import quoted
 
 
@@ -26,8 +27,8 @@ def prepare(
         typer.Option(
             "--source",
             metavar="PATH",
-            help="Your text: a file, a folder, a glob pattern, or - for standard input; may be "
-            "repeated.",
+            help="Your text: a file, a folder, a glob pattern, an address such as "
+            "s3://bucket/texts, or - for standard input; may be repeated.",
         ),
     ] = None,
     tokenizer: Annotated[
@@ -106,7 +107,14 @@ def prepare(
         ),
     ] = None,
     seed: options.Seed = None,
-    out_folder: options.Out = None,
+    out_folder: Annotated[
+        str | None,
+        typer.Option(
+            "--out",
+            metavar="PATH",
+            help="Folder to write, or the address of one in an object store (default: data/NAME).",
+        ),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     workers: Annotated[
         int | None,
@@ -124,6 +132,21 @@ def prepare(
     ] = None,
     tokenizer_only: Annotated[
         bool, typer.Option("--tokenizer-only", help="Train the tokenizer only, without shards.")
+    ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Read and clean only shard I of N, on as many machines; --merge makes them one "
+            "set.",
+        ),
+    ] = None,
+    merge: Annotated[
+        bool,
+        typer.Option(
+            "--merge", help="Make the set from its shards; all other settings are theirs."
+        ),
     ] = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -156,12 +179,15 @@ def prepare(
         seed=seed,
         workers=workers,
         processes=processes,
+        shard=shard,
     )
+    if merge:
+        _check_merge(given)
     if prepare_all.asked(names, source):
         prepare_all.prepare_all(out, given, offline=offline, force=force)
         return
     with Preparing(out) as progress:
-        prepared = library.prepare(
+        prepared = (library.merge if merge else library.prepare)(
             names or [],
             offline=offline,
             force=force,
@@ -180,6 +206,9 @@ def prepare(
         out.warn(warning)
     result = prepared.to_dict()
     out.document(result)
+    if shard is not None:
+        _report_shard(result, out)
+        return
     if tokenizer_only:
         made = f"{result['tokenizer']} of {result['vocab_size']:,} tokens"
         out.facts([("tokenizer", made), ("path", result["data"])])
@@ -198,3 +227,28 @@ def prepare(
         ]
     )
     out.end("", f"holo train --model vanilla --data {quoted(result['data'])}")
+
+
+def _check_merge(given: dict[str, Any]) -> None:
+    """Raises UsageError for options that --merge has no use for."""
+    for option in given:
+        if option not in ("out", "workers", "processes"):
+            raise UsageError(
+                f"--merge takes its settings from the shards, so "
+                f"--{option.replace('_', '-')} cannot be combined with it.",
+                next_step="For example: holo prepare NAME --merge",
+            )
+
+
+def _report_shard(result: dict[str, Any], out: Output) -> None:
+    made = result["shard"]
+    out.facts(
+        [
+            ("shard", made["shard"]),
+            ("files", f"{made['files']:,}"),
+            ("documents", f"{made['documents']:,}"),
+            ("bytes", size(made["bytes"])),
+            ("time", duration(result["seconds"])),
+        ]
+    )
+    out.end("", f"holo prepare --out {quoted(result['data'])} --merge")

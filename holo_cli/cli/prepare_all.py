@@ -39,7 +39,7 @@ def prepare_all(out: Output, given: dict[str, Any], *, offline: bool, force: boo
     from holo_cli.data.prepare import prepare as library
     from holo_cli.data.sources.table import ROWS
 
-    for option in ("subset", "mix"):
+    for option in ("subset", "mix", "shard"):
         if option in given:
             raise UsageError(
                 f"--{option} cannot be combined with 'all'.",

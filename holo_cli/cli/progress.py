@@ -253,6 +253,7 @@ STAGES = {
     "reading": "Reading",
     "tokenizer": "Training the tokenizer",
     "packing": "Tokenizing",
+    "shard": "Reading and cleaning",
 }
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from holo_cli.data.files import sha256_of
 from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
+from holo_cli.data.remote import is_remote, local_copy
 from holo_cli.data.sources import source_names
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
 from holo_cli.errors import DataError, UsageError, nearest
@@ -182,6 +183,8 @@ def find_prepared(root: Path = DATA) -> list[Path]:
 
 
 def _locate(path_or_name: str | Path) -> Path:
+    if isinstance(path_or_name, str) and is_remote(path_or_name):
+        return local_copy(path_or_name)
     path = existing(path_or_name)
     named = existing(DATA / Path(path_or_name))
     if (named / META).is_file() and not (path / META).is_file():

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 _BLOCK = 100_000  # characters split into words at once
+
+
+class Judgement(NamedTuple):
+    """What cleaning found out about a document alone: the rule that it breaks, or "" and its
+    fingerprints (see `cleaning.fingerprint`; empty where duplicates are not looked for)."""
+
+    rule: str
+    exact: bytes = b""  # 16 bytes
+    near: bytes = b""  # the signature, little-endian uint16
 
 
 @dataclass(slots=True)
@@ -15,7 +25,8 @@ class Document:
     dataset or a file; `split` is "train" or "val" where the source defines a split, else "" (a hash
     of the text decides). `score` is the educational value that the source gives (FineWeb-Edu: 0 to
     5), `perplexity` the perplexity that the source gives (RedPajama: under a 5-gram model of
-    Wikipedia); None where the source gives none.
+    Wikipedia); None where the source gives none. `judged` is there where another process has
+    cleaned the document already.
     """
 
     text: str
@@ -24,6 +35,7 @@ class Document:
     split: str = ""
     score: float | None = None
     perplexity: float | None = None
+    judged: Judgement | None = field(default=None, repr=False, compare=False)
     _size: int = field(default=-1, init=False, repr=False, compare=False)
 
     @property

@@ -28,3 +28,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits = nn.functional.linear(x, self.weight)
         return soft_cap(logits.to(wide(logits.dtype)), self.cap)
+
+    def rows(self, tokens: Tensor) -> Tensor:
+        """The rows (..., C) of some tokens (...)."""
+        return nn.functional.embedding(tokens, self.weight)

@@ -104,6 +104,9 @@ class Int8Head(Head):
         logits = self.matrix.product(x)
         return soft_cap(logits.to(wide(logits.dtype)), self.cap)
 
+    def rows(self, tokens: Tensor) -> Tensor:
+        return self.matrix.rows(tokens)
+
 
 def _rounded_up(scale: Tensor) -> Tensor:
     """The next bfloat16 that is not below, so that no quotient exceeds the largest integer."""

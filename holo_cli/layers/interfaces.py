@@ -157,6 +157,11 @@ class Mixer(Part):
                 state = self.step(zeros(self.out, length), state)[1]
         return state_nbytes(state)
 
+    def store_by_columns(self) -> None:
+        """Lay out matrices that the mixer has joined for products of one row on a CPU, for
+        decoding; other layers are seen to by `inference/generation/weights.py`. Default none."""
+        return
+
     def disable(self) -> None:
         """Switch the mixing of tokens off, for good: `out` is zero and stays so."""
         nn.init.zeros_(self.out.weight)

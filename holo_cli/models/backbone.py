@@ -7,10 +7,10 @@ that a comparison varies the mechanism and nothing else:
     x = x + mixer(norm(x));  x = x + mlp(norm(x))      # `layers` times
     logits = soft_cap(norm(x) W^T)
 
-Options of the config, where a model's parts allow them: Canon convolutions, and the first layer's
-values or value embeddings added to a layer's values. Unlike most transformers, norms have
-no gains (a matrix always follows that can learn them), output projections start at zero so that
-every block starts as the identity, and nothing has a bias.
+Options of the config, where a model's parts allow them: Canon convolutions, the first layer's
+values or value embeddings added to a layer's values, and a suffix memory before the head. Unlike
+most transformers, norms have no gains (a matrix always follows that can learn them), output
+projections start at zero so that every block starts as the identity, and nothing has a bias.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ from holo_cli.layers.interfaces import (
 )
 from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.suffix import (
+    STATE_BYTES,
+    Matches,
+    SuffixMemory,
+    SuffixState,
+    longest_matches,
+)
 from holo_cli.models.base import Description, Hidden, LanguageModel, State
 
 
@@ -50,6 +57,7 @@ class BackboneState(State):
     mixers: tuple[Any, ...]
     windows: tuple[tuple[Tensor, ...], ...]  # of each block's convolutions, each (B, K - 1, C)
     last: Tensor  # (B,) int64, -1 before the first token
+    suffix: SuffixState | None  # of the suffix memory, where the model has one
 
 
 class Block(nn.Module):
@@ -155,6 +163,7 @@ class Backbone(LanguageModel):
         if not config.tied:
             weight = nn.Parameter(torch.empty(config.vocab_size, config.width))
         self.head = Head(weight, config.soft_cap)
+        self.suffix = SuffixMemory(config.width) if config.suffix else None
         self.initialise()
 
     @abstractmethod
@@ -191,6 +200,8 @@ class Backbone(LanguageModel):
             nn.init.zeros_(self.values.weight)
         if not config.tied:
             nn.init.zeros_(self.head.weight)
+        if self.suffix is not None:
+            self.suffix.initialise()
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -222,6 +233,25 @@ class Backbone(LanguageModel):
         return {}
 
     def hidden(self, tokens: Tensor) -> Hidden:
+        x, losses = self.stream(tokens)
+        return Hidden(self.remembered(x, tokens, None)[0], losses)
+
+    def remembered(
+        self, x: Tensor, tokens: Tensor, before: SuffixState | None
+    ) -> tuple[Tensor, SuffixState | None]:
+        """Final hidden states (B, S, C) of tokens (B, S) with what the suffix memory proposes, and
+        its state after them; as they are without one."""
+        if self.suffix is None:
+            return x, None
+        matches = self.matches(tokens, before)
+        return self.suffix(x, matches, self.head.rows(matches.proposed)), matches.state
+
+    def matches(self, tokens: Tensor, before: SuffixState | None) -> Matches:
+        """What a suffix memory finds at tokens (B, S), after what came before them."""
+        return longest_matches(tokens, before, self.config.end_token)
+
+    def stream(self, tokens: Tensor) -> Hidden:
+        """The normalised stream after the last block, and auxiliary losses."""
         x = self.embed(tokens)
         stream = self.value_stream(tokens, x)
         side = self.side_stream(tokens, x, None)
@@ -248,10 +278,17 @@ class Backbone(LanguageModel):
             mixers=tuple(b.mixer.init_state(batch) for b in blocks),
             windows=tuple(tuple(c.init_state(batch) for c in b.convolutions()) for b in blocks),
             last=torch.full((batch,), -1, dtype=torch.int64, device=self.device),
+            suffix=SuffixState.start(batch, self.device) if self.suffix is not None else None,
         )
 
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
         assert isinstance(state, BackboneState)
+        x, after = self.step_stream(tokens, state)
+        x, suffix = self.remembered(x, tokens, state.suffix)
+        return x, replace(after, suffix=suffix)
+
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
+        """As `stream` for the tokens after `state`; the state after them, but for the suffix."""
         x = rms_norm(self.embedding(tokens, state.last))
         stream = self.value_stream(tokens, x)
         side = self.side_stream(tokens, x, state)
@@ -280,7 +317,8 @@ class Backbone(LanguageModel):
         size = self.head.weight.element_size()
         convs = [c.weight for b in self.layers() for c in b.convolutions()]
         windows = sum((w.shape[0] - 1) * w.shape[1] * size for w in convs)
-        return sum(b.mixer.state_bytes(length) for b in self.layers()) + windows + 8
+        suffix = STATE_BYTES * length if self.suffix is not None else 0
+        return sum(b.mixer.state_bytes(length) for b in self.layers()) + windows + 8 + suffix
 
     # -- what it is -------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ after the models.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from holo_cli.models.views import watched
@@ -34,12 +34,18 @@ def caught(model: LanguageModel, tokens: Tensor, kind: type[P]) -> list[tuple[st
     return [(name, part, x) for (name, part), (x, _) in zip(parts, calls, strict=True)]
 
 
-def heat(values: Tensor, hover: str = "", *, signed: bool = False) -> Trace:
-    """A heatmap of (R, K) values, NaN left blank: from 0 up, or `signed` from -1 to 1."""
+SCALES: dict[str, Trace] = {
+    "amount": {"zmin": 0},
+    "signed": {"zmin": -1, "zmax": 1},
+    "weight": {"zmin": 0, "zmax": 1},
+}
+
+
+def heat(values: Tensor, hover: str = "", *, scale: str = "amount") -> Trace:
+    """A heatmap of (R, K) values, NaN left blank. The scale "amount" is from 0 up, "signed" from
+    -1 to 1, "weight" from 0 to 1 with colours that follow the square root."""
     rows = [[None if v != v else short(v) for v in row] for row in values.tolist()]
-    bounds = (
-        {"zmin": -1, "zmax": 1, "scale": "signed"} if signed else {"zmin": 0, "scale": "amount"}
-    )
+    bounds = {**SCALES[scale], "scale": scale}
     shown = {"hovertemplate": f"{hover}<extra></extra>"} if hover else {}
     return {"type": "heatmap", "z": rows, **bounds, **shown}
 
@@ -69,3 +75,15 @@ def plain(values: Tensor) -> list[float]:
 def short(value: float) -> float:
     """Four significant digits."""
     return float(f"{value:.4g}")
+
+
+def named(labels: Sequence[str], positions: Iterable[int], most: int = 3) -> str:
+    """Up to `most` different tokens at these positions, in quotes; special ones only where there is
+    no other.
+
+    >>> named(["<|en|>", "a", "b", "a"], [0, 1, 3, 2])
+    "'a', 'b'"
+    """
+    found = list(dict.fromkeys(labels[position] for position in positions))
+    words = [label for label in found if not label.startswith("<|")] or found
+    return ", ".join(f"'{label}'" for label in words[:most])

@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.mlp import MLP
+from holo_cli.layers.suffix import LONGEST
 from holo_cli.models.backbone import Backbone, Block
 from holo_cli.models.base import LanguageModel
 
@@ -134,7 +135,42 @@ def _logits_of_row(reference: Any, model: Backbone, tokens: Tensor) -> Tensor:
         if hasattr(reference, "finish"):
             after = reference.finish(Inputs(read, row, layer, block), stream, after)
         stream = after
-    return torch.stack([head(model, x) for x in stream])
+    final = [norm(x) for x in stream]
+    if model.suffix is not None:
+        final = _remembered(model, final, tokens.tolist())
+    return torch.stack([_logits(model, x) for x in final])
+
+
+def _remembered(model: Backbone, final: Vectors, tokens: list[int]) -> Vectors:
+    """The final hidden states with what followed the longest earlier match."""
+    memory, end = model.suffix, model.config.end_token
+    assert memory is not None
+    weights = memory.weight.view(-1, memory.width)
+    out = []
+    for t, x in enumerate(final):
+        length, proposed = longest_match(tokens[: t + 1], end)
+        if length:
+            level = sum(length > longest for longest in LONGEST)
+            gate = weights[level] @ x + memory.bias[level]
+            row = model.head.weight[proposed]
+            x = x + gate * norm(row)
+        out.append(x)
+    return out
+
+
+def longest_match(tokens: Sequence[int], end: int) -> tuple[int, int]:
+    """How many of the last tokens stood together before, in their document, and what followed them
+    the last time; (0, 0) where not even the last token did. `end` begins a document."""
+    start = max((i for i, token in enumerate(tokens) if token == end), default=0)
+    text = tokens[start:]
+    found = (0, 0)
+    for j in range(len(text) - 1):
+        length = 0
+        while length <= j and text[j - length] == text[len(text) - 1 - length]:
+            length += 1
+        if length and length >= found[0]:
+            found = (length, text[j + 1])
+    return found
 
 
 def _embed(model: Backbone, tokens: Tensor) -> Vectors:
@@ -153,7 +189,11 @@ def _embed(model: Backbone, tokens: Tensor) -> Vectors:
 
 def head(model: Backbone, x: Tensor) -> Tensor:
     """The stream (C,) at a position -> logits (V,)."""
-    out, cap = model.head.weight @ norm(x), model.config.soft_cap
+    return _logits(model, norm(x))
+
+
+def _logits(model: Backbone, hidden: Tensor) -> Tensor:
+    out, cap = model.head.weight @ hidden, model.config.soft_cap
     return cap * torch.tanh(out / cap) if cap else out
 
 

@@ -10,14 +10,17 @@ registry, with
 
 where `tokens` is (T,) int64 on the model's device, under `torch.inference_mode()`. `PAGES` and LIVE
 are read without a model, so a `views.py` imports torch inside its functions. A page that a config
-has switched off raises UsageError. `holo serve` shows what LIVE names: of each page its weights,
+has switched off raises UsageError. The first figure of a page says by `see` what there is to see;
+`opens` is the layer, block or head where it is seen best. An optional function
+`length(page, config)` returns the tokens that a page reads, where it needs more than a map of
+tokens by tokens has room for, else 0. `holo serve` shows what LIVE names: of each page its weights,
 and its pictures of these titles (none named: all) that are drawn by token.
 Legend: T tokens, C width, d coordinates, H heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from holo_cli.models.base import LanguageModel
+
+
+See = Callable[[Sequence[str]], str]  # the tokens, one a position -> one sentence of what to see
 
 
 @dataclass(frozen=True)
@@ -40,11 +46,18 @@ class Coordinates:
 
 @dataclass(frozen=True)
 class Weights:
-    """Weight of each earlier token for each token, per layer and head."""
+    """Weight of each earlier token for each token, per layer and head.
+
+    `opens` is (layer, head, token) from 0, the head -1 for the mean of all. Without `see` and
+    `opens` a page finds the head whose weights are the most selective.
+    """
 
     layers: Sequence[Tensor]  # each (H, T, T); row t holds what t takes from 0..t
     names: Sequence[str]
     what: str
+    title: str = "Attention weights"
+    see: See | None = None
+    opens: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,8 +86,13 @@ class Picture:
     follows the reader's light or dark theme; a heatmap may carry "scale": "amount" (from nothing
     to much) or "signed" (zero in the middle), whose colours follow it too. Strings are plain text,
     never markup. With layout {"xaxis": {"title": {"text": "variant"}}} the axis is called what the
-    variant is called. `token_axes` names the axes ("xaxis", "yaxis") that count positions of the
-    text, of which the page writes the tokens.
+    variant is called, and so with "yaxis". `token_axes` names the axes ("xaxis", "yaxis") that
+    count positions of the text, of which the page writes the tokens. A heatmap of both is drawn as
+    the weights are; its "scale" may be "weight", from 0 to 1, whose colours follow the square root.
+
+    `opens` names the variant that is shown first. `against` are names for the horizontal axis, a
+    second selector; then each trace has "xs", a list of x for each. Traces of one "entry" share an
+    entry of the legend. A `folded` figure is behind a line that opens it.
     """
 
     title: str
@@ -84,6 +102,10 @@ class Picture:
     choice: str = "Show"
     tables: Sequence[Table] = ()
     token_axes: Sequence[str] = ()
+    see: See | None = None
+    opens: str = ""
+    against: Sequence[str] = ()
+    folded: bool = False
 
 
 @contextmanager

@@ -7,7 +7,7 @@ to know. Whoever needs the model as it is (evaluation, samples, growth, checkpoi
 copy with all weights from `ShardedModel.whole`.
 
 Numbers (tensors without a dimension) cannot be sharded: every process holds them, and the trainer
-averages their gradients.
+averages their gradients. Those of sharded parameters are averaged by each backward pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
@@ -26,12 +26,15 @@ from torch.distributed.fsdp import (
     register_fsdp_forward_method,
 )
 
+from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.distributed import World
-from holo_cli.training.sharded_tensors import whole_tensor
+from holo_cli.training.optim import Optimizer
+from holo_cli.training.placement import Placement
+from holo_cli.training.sharded_tensors import gathered, whole_tensor
 
-MARKS = ("splits", "no_muon")  # what a parameter tells Muon, as attributes
+MARKS = ("splits", "heads", "no_muon")  # what a parameter tells Muon, as attributes
 
 
 def make_mesh(config: TrainingConfig, world: int, device: torch.device) -> DeviceMesh:
@@ -43,17 +46,19 @@ def make_mesh(config: TrainingConfig, world: int, device: torch.device) -> Devic
     return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
 
 
-class ShardedModel:
+class ShardedModel(Placement):
     """A sharded model. Making it consumes `model`, which becomes `self.model`.
 
     All processes must make it, and call each of its methods, together.
     """
 
+    spread = True
+
     def __init__(
         self, model: LanguageModel, config: TrainingConfig, dtype: torch.dtype, world: World
     ) -> None:
-        self.world = world
-        self.device = model.device
+        super().__init__(model)
+        self.config, self.world = config, world
         self.mesh = make_mesh(config, world.size, model.device)
         self.plain = _without_weights(model)
         marks = {
@@ -81,12 +86,14 @@ class ShardedModel:
         for name, p in model.named_parameters():
             for mark, value in marks[name].items():
                 setattr(p, mark, value)
-        self.model = model
         self.numbers = [p for p in model.parameters() if p.ndim == 0]
         self.tied = _tied(model)  # (further name, first name) of parameters that have several
 
+    @property
+    def averaged(self) -> list[nn.Parameter]:
+        return self.numbers
+
     def share(self, parts: Mapping[str, int]) -> dict[str, int]:
-        """Bytes of memory by part, of the whole model -> of one process."""
         size = self.mesh.size(self.mesh.ndim - 1)
         spread = ("weights", "gradients", "optimizer")
         return {name: n // size if name in spread else n for name, n in parts.items()}
@@ -113,13 +120,24 @@ class ShardedModel:
             buffer.copy_(buffers[name])
         return model.train(self.model.training)
 
+    def whole_state(self, optimizer: Optimizer) -> tuple[LanguageModel, Optimizer]:
+        model = self.whole(everywhere=True)
+        assert model is not None
+        state = {name: whole_tensor(t) for name, t in optimizer.state_tensors().items()}
+        whole = type(optimizer)(model, self.config, optimizer.fast_bf16)
+        whole.load_state_tensors(state)
+        return model, whole
+
     def take_buffers(self, model: LanguageModel | None) -> None:
-        """Set the buffers of all processes to those of `model`, which the first one has."""
         theirs = {} if model is None else dict(model.named_buffers())
         for name, buffer in self.model.named_buffers():
             if name in theirs:
                 buffer.copy_(theirs[name])
             dist.broadcast(buffer, src=0)
+
+    def to_save(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        same = {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.tied}
+        return gathered(tensors, same, keep=self.world.is_main)
 
 
 def _blocks(model: LanguageModel) -> list[nn.Module]:

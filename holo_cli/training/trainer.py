@@ -3,8 +3,9 @@
 A step is `grad_accum` micro-steps (forward, backward) and one update. The loop can stop between
 any two micro-steps and resumes from its saved state to the same bits. Non-finite losses and
 gradients are caught before they reach the weights. Between steps the model may grow (`growth.py`),
-so callers read model and optimizer from the trainer. It emits events (plain dicts) and saves
-through `Saver`; it knows no files and no terminal.
+so callers read model and optimizer from the trainer. It emits events (plain dicts, `reports.py`)
+and saves through `Saver`; it knows no files and no terminal. What differs where the model is spread
+over several processes is in `placement.py`.
 """
 
 from __future__ import annotations
@@ -12,38 +13,32 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from holo_cli.checkpoint import model_tensors
-from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.config.model_schema import Stage
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
 from holo_cli.layers.unlikelihood import Unlikelihood
 from holo_cli.models.base import LanguageModel
+from holo_cli.training import reports
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
-from holo_cli.training.evaluate import calibrate, evaluate_sets, model_measures
 from holo_cli.training.failures import divergence_error, out_of_memory
-from holo_cli.training.growth import grow, layers_due, sample_loss, stage_at, steps_left
+from holo_cli.training.growth import grow, layers_due, sample_loss
 from holo_cli.training.loss import cross_entropy, penalized_loss
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
+from holo_cli.training.placement import Placement
 from holo_cli.training.precision import autocast
 from holo_cli.training.schedule import context_at, lr_multiplier
-from holo_cli.training.sharded_tensors import gathered, whole_tensor
 from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
-
-if TYPE_CHECKING:
-    from holo_cli.training.sharding import ShardedModel
-
-EARLY_SAMPLE = 20.0  # seconds of training after which a first sample is due, evaluated or not
 
 Event = dict[str, Any]
 Events = Callable[[dict[str, Any]], None]
@@ -94,20 +89,16 @@ class Trainer:
         self.batches.position = progress.windows
         self._in_step = (-1, 0)  # a step, and the scored targets in all its rows
         self.saved = progress.step or None  # the step of the last complete save
-        self._sampled = progress.step > 0  # a resumed run has shown one
+        self.sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
-        self.shards: ShardedModel | None = None
         self._fraction = 1.0  # of the schedule, as the model was last told
-        self._logged_at = (progress.train_seconds, progress.tokens)
+        self.logged_at = (progress.train_seconds, progress.tokens)
+        self.norm = math.nan  # of the last step's gradients
         self._set_model(model, optimizer)
-
-    @property
-    def _text(self) -> PreparedData:
-        assert self.data is not None, "without a prepared set there is nothing to evaluate on"
-        return self.data
 
     def _set_model(self, model: LanguageModel, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
+        self.placement = Placement(model)
         self.parameters = list(model.parameters())
         self.hidden: Forward = model.hidden
 
@@ -116,15 +107,12 @@ class Trainer:
 
         All processes must call this together.
         """
-        from holo_cli.training.sharding import ShardedModel
+        from holo_cli.training.sharding import ShardedModel  # FSDP takes a while to import
 
-        self.shards = ShardedModel(self.model, self.config, self.dtype, self.world)
-        model = self.shards.model
+        sharded = ShardedModel(self.model, self.config, self.dtype, self.world)
+        model = sharded.model
         self._set_model(model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16))
-
-    def share(self, parts: dict[str, int]) -> dict[str, int]:
-        """Bytes of memory by part, of the whole model -> of one process."""
-        return parts if self.shards is None else self.shards.share(parts)
+        self.placement = sharded
 
     @property
     def parameter_count(self) -> int:
@@ -161,7 +149,7 @@ class Trainer:
         if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
             ended = "time-limit"
         if step % config.log_every == 0:
-            self._log()
+            reports.train_line(self)
         last = step == config.steps
         if step % config.eval_every == 0 or last or ended:
             self.evaluate()
@@ -171,8 +159,8 @@ class Trainer:
                 self._save_last()
         elif config.save_every and step % config.save_every == 0:
             self._save_last()
-        if not self._sampled and progress.train_seconds >= EARLY_SAMPLE:
-            self._early_sample()
+        if not self.sampled and progress.train_seconds >= reports.EARLY_SAMPLE:
+            reports.early_sample(self)
         if not ended and step == self.stop_at and not last:
             self._save_last()
             ended = "stop-at"
@@ -181,7 +169,7 @@ class Trainer:
     # -- the model that is trained ----------------------------------------------------------------
 
     def _compile(self) -> None:
-        if not self.config.compile or self.shards is not None:  # its blocks are compiled
+        if not self.config.compile or self.placement.spread:  # then its blocks are compiled
             return
         self.hidden, problem = compile_hidden(self.model)
         if problem:
@@ -195,54 +183,28 @@ class Trainer:
         """
         progress, model = self.progress, self.model
         if self.stages and not progress.stages:
-            self._begin_stage({})
+            reports.stage(self, {})
         due = layers_due(self.stages, progress.step, self.config.steps)
         if progress.micro or due <= model.config.layers:
             return
-        model, optimizer = self._whole_state()
+        spread = self.placement.spread
+        model, optimizer = self.placement.whole_state(self.optimizer)
         before = self._sample_loss(model)
         self._set_model(*grow(model, optimizer, due, self.config.weights_seed))
         after = self._sample_loss(self.model)
         figures = memory_figures(self.model, self.config, self.dtype)
-        if self.shards is not None:
+        if spread:
             state = self.optimizer.state_tensors()
             self.shard()
             self.optimizer.load_state_tensors(state)
         self._compile()
         losses = {} if self.data is None else {"loss_before": before, "loss_after": after}
-        self._begin_stage(losses | figures)
-
-    def _whole_state(self) -> tuple[LanguageModel, Optimizer]:
-        """Model and optimizer as one process has them, in every process."""
-        if self.shards is None:
-            return self.model, self.optimizer
-        model = self.shards.whole(everywhere=True)
-        assert model is not None
-        state = {name: whole_tensor(t) for name, t in self.optimizer.state_tensors().items()}
-        optimizer = type(self.optimizer)(model, self.config, self.optimizer.fast_bf16)
-        optimizer.load_state_tensors(state)
-        return model, optimizer
+        reports.stage(self, losses | figures)
 
     def _sample_loss(self, model: LanguageModel) -> float:
         if self.data is None or not self.world.is_main:
             return 0.0
         return sample_loss(model, self.data, self.dtype)
-
-    def _begin_stage(self, more: Event) -> None:
-        """Record the stage that begins now; `more` goes into the event alone."""
-        progress = self.progress
-        row = {
-            "stage": stage_at(self.stages, progress.step, self.config.steps) + 1,
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "layers": self.model.config.layers,
-            "parameters": sum(p.numel() for p in self.parameters),
-            "train_seconds": round(progress.train_seconds, 3),
-        }
-        progress.stages.append(row)
-        self.events(
-            {"event": "stage", "steps": self.config.steps, "stages": len(self.stages)} | row | more
-        )
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -278,14 +240,13 @@ class Trainer:
         progress.step_loss = 0.0
         progress.logged_loss += loss
         progress.logged_steps += 1
-        self._norm = norm
+        self.norm = norm
         return True
 
     def _all_reduce(self) -> float:
         """All-reduce (mean) the accumulated gradients and loss; returns the loss."""
         if self.world.size > 1:
-            # the gradients of sharded parameters are averaged by each backward pass
-            parameters = self.parameters if self.shards is None else self.shards.numbers
+            parameters = self.placement.averaged
             for p in parameters:  # unused in one process, maybe used in another
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
             self.world.average([p.grad for p in parameters if p.grad is not None])
@@ -337,118 +298,16 @@ class Trainer:
 
     # -- events and checkpoints -------------------------------------------------------------------
 
-    def _log(self) -> None:
-        progress, config = self.progress, self.config
-        seconds, tokens = self._logged_at
-        self._logged_at = (progress.train_seconds, progress.tokens)
-        elapsed = max(progress.train_seconds - seconds, 1e-9)
-        speed = (progress.tokens - tokens) / elapsed
-        progress.train_loss = progress.logged_loss / progress.logged_steps
-        per_step = elapsed / progress.logged_steps
-        depth = self.model.config.layers
-        left = steps_left(self.stages, progress.step, config.steps, depth) * per_step
-        if config.time_limit:
-            left = min(left, config.time_limit - progress.train_seconds)
-        aux = {
-            name: self.world.mean(value) / progress.logged_steps
-            for name, value in sorted(progress.aux.items())  # the same order in all processes
-        }
-        progress.logged_loss, progress.logged_steps, progress.aux = 0.0, 0, {}
-        self.events(
-            {
-                "event": "train",
-                "step": progress.step,
-                "steps": config.steps,
-                "tokens": progress.tokens,
-                "epoch": round(self.batches.epoch, 4),
-                "loss": progress.train_loss,
-                "lr": config.lr * lr_multiplier(progress.step - 1, config),
-                "grad_norm": self._norm,
-                "tokens_per_second": round(speed, 1),
-                "seconds": round(progress.train_seconds, 3),
-                "eta_seconds": round(max(left, 0.0), 1),
-            }
-            | ({"aux": aux} if aux else {})
-        )
-
-    def _early_sample(self) -> None:
-        """A sample without an evaluation, unless one comes soon: on a slow machine the first one is
-        minutes away. Like those of evaluations it changes nothing about training."""
-        progress, config = self.progress, self.config
-        self._sampled = True
-        left = config.eval_every - progress.step % config.eval_every
-        soon = left * progress.train_seconds / progress.step < EARLY_SAMPLE
-        if soon or not (self.sample and config.sample_tokens and self.world.is_main):
-            return
-        if self.shards is not None:  # a whole model takes all processes, whose clocks differ
-            return
-        started = time.perf_counter()
-        text = self.sample(self.model)
-        self.model.train()
-        progress.eval_seconds += time.perf_counter() - started
-        self.events(
-            {"event": "sample", "step": progress.step, "steps": config.steps, "sample": text}
-        )
-
     def evaluate(self) -> None:
         """Loss on the whole validation set, a sample text, and a checkpoint if it is the best."""
-        model: LanguageModel | None = self.model
-        if self.shards is not None:
-            model = self.shards.whole()
-            if model is not None:
-                model.on_progress(self._fraction)
+        model = self.placement.whole()
         # only the first process evaluates; the others wait for the result
         if model is not None and self.world.is_main:
-            self._evaluate(model)
+            if self.placement.spread:  # then it is a copy, which has not been told yet
+                model.on_progress(self._fraction)
+            reports.evaluation(self, model)
         self.progress.val_loss = self.world.broadcast(self.progress.val_loss)
-        if self.shards is not None:
-            self.shards.take_buffers(model)
-
-    def _evaluate(self, model: LanguageModel) -> None:
-        progress = self.progress
-        self._sampled = True
-        started = time.perf_counter()
-        calibrate(model, self._text, self.dtype)
-        rows = self.config.eval_batch_size
-        result, by_set = evaluate_sets(model, self._text, self.dtype, rows=rows)
-        if not math.isfinite(result.loss):
-            raise divergence_error(progress, self.config, result.loss, math.nan)
-        best = progress.best_val is None or result.loss < progress.best_val
-        progress.val_loss, progress.bpb = result.loss, result.bpb
-        if best:
-            progress.best_val, progress.best_step = result.loss, progress.step
-        measures = model_measures(model, self._text, self.dtype) | result.measures
-        text = self.sample(model) if self.sample and self.config.sample_tokens else ""
-        model.train()
-        seconds = time.perf_counter() - started
-        progress.eval_seconds += seconds
-        row: dict[str, Any] = {
-            "step": progress.step,
-            "tokens": progress.tokens,
-            "val_loss": result.loss,
-            "bpb": result.bpb,
-            "train_seconds": round(progress.train_seconds, 3),
-        }
-        if self.stages:
-            row["layers"] = self.model.config.layers
-        if by_set:
-            row["sets"] = {
-                name: {"val_loss": one.loss, "bpb": one.bpb} for name, one in by_set.items()
-            }
-        progress.history.append(row)
-        self.events(
-            {
-                "event": "eval",
-                "steps": self.config.steps,
-                "best": best,
-                "seconds": round(seconds, 3),
-            }
-            | row
-            | ({"measures": measures} if measures else {})
-            | ({"sample": text} if text else {})
-        )
-        if best:
-            self.save("best", self, model_tensors(model))
+        self.placement.take_buffers(model)
 
     def _save_last(self) -> None:
         """Write everything from the first process; all processes contribute their state."""
@@ -459,9 +318,7 @@ class Trainer:
         self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
         tensors = model_tensors(self.model)
         tensors |= training_tensors(self.model, self.optimizer, self.random)
-        if self.shards is not None:
-            same = {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.shards.tied}
-            tensors = gathered(tensors, same, keep=self.world.is_main)
+        tensors = self.placement.to_save(tensors)
         if self.world.is_main:
             self.save("last", self, tensors)
         self.world.barrier()

@@ -125,7 +125,7 @@ class TrainingRun:
             needed = memory_parts(trainer.model, self.config, trainer.dtype)
             if self.config.shard and self.world.size > 1:
                 trainer.shard()
-            needed, whole = trainer.share(needed), needed
+            needed, whole = trainer.placement.share(needed), needed
             check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             # before the rest: it is left last, and torchrun ends the processes of a lost one by
             # SIGTERM, which must not come before this one's message
@@ -195,7 +195,9 @@ class TrainingRun:
                     for stage in trainer.stages
                 ],
                 "full_memory_bytes": sum(
-                    trainer.share(at_full_depth(whole, trainer.model, full, config)).values()
+                    trainer.placement.share(
+                        at_full_depth(whole, trainer.model, full, config)
+                    ).values()
                 ),
             }
         filled, expected = trainer.batches.filled, self.expected_seconds

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import holo_cli
 from holo_cli.parsing import read_toml
+from holo_cli.registry import configs_folder
 from holo_cli.translation import FOLDER, PLACEHOLDER
 from holo_cli.wording import plural
 
@@ -37,12 +38,13 @@ VARIABLES = {"message", "wrote", "reason", "why", "hint"}  # that hold a message
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/compare/controls*.py", "bench/compare/power.py", "bench/experiment/time_estimate.py",
+    "bench/compare/controls*.py", "bench/compare/power.py", "bench/experiment/significance.py",
+    "bench/experiment/time_estimate.py",
     "bench/speed/*.py", "bench/tasks/*[!s].py", "bench/tasks/names.py", "bench/recall/plan.py",
     "bench/report.py",
     "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
     "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
-    "models/**/*_views.py", "serve/web/inside.py",
+    "models/**/*_view.py", "models/**/*_views.py", "serve/web/inside.py",
 )  # fmt: skip
 SCRIPT_WORD = re.compile(
     r'holo\.say\("([^"]+)"\)|\bdata-say>([^<{]+)<|\bdata-(?:label|hint)="([^"]+)"'
@@ -67,6 +69,8 @@ def of_code() -> dict[str, str]:
         for line, key in _messages(tree, all_strings=path in sentences):
             if WORDS.search(PLACEHOLDER.sub(" ", key)) and not CODE.search(key):
                 found.setdefault(key, f"{place}:{line}")
+    for path in sorted((configs_folder() / "bench").rglob("*.toml")):  # the plans' titles
+        found.setdefault(read_toml(path)["title"], path.name)
     web = PACKAGE / "serve" / "web"
     pages = [*(PACKAGE / "visualize" / "assets").glob("*.js"), web / "shell.py"]
     for path in sorted([*pages, *(web / "assets").glob("*.[hj]*")]):

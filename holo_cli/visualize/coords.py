@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holo_cli.models.figures import named
 from holo_cli.models.views import Coordinates, Table
-from holo_cli.visualize.model_reading import Reading
+from holo_cli.visualize.model_reading import SPECIAL, Reading
 from holo_cli.visualize.page import Section, rounded
 
 if TYPE_CHECKING:
@@ -22,6 +23,19 @@ if TYPE_CHECKING:
 AXES = 3
 NUMBERS = 30_000  # on one page, which keeps it well below 6 MB beside plotly.js
 MOST_TOKENS = 512
+APART = 1.0  # below it a token is mostly nearer to its own centre than the centres to each other
+LANGUAGE_NAMES = {
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "zh": "Chinese",
+}
 
 
 def most_tokens(layers: int) -> int:
@@ -75,8 +89,10 @@ def coords_section(coordinates: Coordinates, reading: Reading) -> Section:
         f"what moves has moved. The three axes show {shares} = {kept:.1%} of the variance of "
         f"{dimensions} dimensions."
     )
+    sentence, opens = striking_layer(projection.points, coordinates, reading)
     data = {
         "layers": list(coordinates.names),
+        "opens": opens,
         **reading.data(),
         "points": points,
         "mass": mass,
@@ -85,7 +101,56 @@ def coords_section(coordinates: Coordinates, reading: Reading) -> Section:
     tables = [
         _layer_table(name, at, reading, points, mass) for at, name in enumerate(coordinates.names)
     ]
-    return Section("Tokens in space, layer by layer", note, "coords", data, tables)
+    return Section("Tokens in space, layer by layer", note, "coords", data, tables, see=sentence)
+
+
+def striking_layer(points: Tensor, coordinates: Coordinates, reading: Reading) -> tuple[str, int]:
+    """A sentence on what there is to see in the points (L, T, 3), and the layer that shows it.
+
+    With two languages it is the layer in which they are farthest apart, as the distance of their
+    centres over the mean distance of a token from its centre; else the layer into which tokens
+    move farthest.
+    """
+    import torch
+
+    names, labels = list(coordinates.names), reading.labels
+    codes = [code for code in dict.fromkeys(reading.languages) if code not in ("", SPECIAL)]
+    members = {
+        code: torch.tensor([at for at, own in enumerate(reading.languages) if own == code])
+        for code in codes
+    }
+    members = {code: at for code, at in members.items() if len(at) > 1}
+    if len(members) > 1:
+        first, second = sorted(members, key=lambda code: -len(members[code]))[:2]
+        apart = [_separation(layer[members[first]], layer[members[second]]) for layer in points]
+        best = max(range(len(apart)), key=apart.__getitem__)
+        degree = "farthest apart" if apart[best] >= APART else "farthest apart, yet mixed"
+        sentence = (
+            f"{names[best]} is where {LANGUAGE_NAMES.get(first, first)} and "
+            f"{LANGUAGE_NAMES.get(second, second)} are {degree}: their centres are "
+            f"{apart[best]:.1f} times as far from each other as a token is from its own."
+        )
+        return sentence, best
+    if len(points) == 1:
+        far = points[0].norm(dim=1).argmax().item()
+        return f"{named(labels, [int(far)])} is farthest from the centre of all tokens.", 0
+    moved = (points[1:] - points[:-1]).norm(dim=2)  # (L - 1, T)
+    best = int(moved.mean(1).argmax()) + 1
+    farthest = int(moved[best - 1].argmax())
+    sentence = (
+        f"Tokens move farthest from {names[best - 1]} to {names[best]}, and "
+        f"{named(labels, [farthest])} most of all: "
+        f"{moved[best - 1, farthest] / moved[best - 1].mean().clamp_min(1e-12):.1f} times as far "
+        "as the mean."
+    )
+    return sentence, best
+
+
+def _separation(a: Tensor, b: Tensor) -> float:
+    """Points (N, 3) and (M, 3): the distance of their centres, relative to their spread."""
+    centres = a.mean(0), b.mean(0)
+    spread = ((a - centres[0]).norm(dim=1).mean() + (b - centres[1]).norm(dim=1).mean()) / 2
+    return float((centres[0] - centres[1]).norm() / spread.clamp_min(1e-12))
 
 
 def _layer_table(

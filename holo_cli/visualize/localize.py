@@ -18,6 +18,10 @@ CAPTIONS = {
     "name",
     "choice",
     "layers",
+    "opens",
+    "against",
+    "entry",
+    "what",
 }  # keys of a figure's data whose strings are captions
 
 

@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 SENTENCES = {
     "en": "The hungry cat found a small fish by the river and gave half of it to her brother.",
     "ko": "배고픈 고양이가 강가에서 작은 물고기를 찾아 동생에게 반을 주었다.",
+    "de": "Die hungrige Katze fand am Fluss einen kleinen Fisch und gab ihrem Bruder die Hälfte.",
+    "es": "La gata hambrienta encontró un pez pequeño en el río y le dio la mitad a su hermano.",
+    "fr": "Le chat affamé trouva un petit poisson près du fleuve et en donna la moitié à sa sœur.",
+    "it": "La gatta affamata trovò un piccolo pesce nel fiume e ne diede metà a suo fratello.",
+    "ja": "お腹を空かせた猫が川辺で小さな魚を見つけ、弟に半分あげました。",
+    "pt": "A gata faminta encontrou um peixe pequeno no rio e deu metade dele ao seu irmão.",
+    "ru": "Голодная кошка нашла у реки маленькую рыбку и отдала половину своему брату.",
+    "zh": "饥饿的猫在河边找到了一条小鱼，把一半分给了弟弟。",
 }
+OWN_LETTERS = ("ko", "ja", "zh")  # languages that their script gives away, however short the text
 SPECIAL = "special"  # the language of tokens that are no text
 CONTEXT = 24  # characters shown before and after a token
 BLANKS = {"\n": "⏎", "\t": "⇥"}
@@ -51,6 +60,8 @@ class Reading:
     languages: list[str]  # per token: "en", "ko", ..., "" where unknown, SPECIAL for specials
     whole: int  # tokens of the whole text; more than len(ids) where it was cut
     unknown: list[str]  # characters of the text that the tokenizer cannot write
+    notes: tuple[str, ...] = ()  # sentences on the choice of the text
+    texts: int = 1
 
     @cached_property
     def labels(self) -> list[str]:
@@ -82,40 +93,51 @@ class Reading:
         return {
             "tokens": self.labels,
             "faces": faces,  # running text, one piece a token
+            "parts": [k for group in self.groups for k in range(len(group.pieces))],
             "contexts": self.contexts,
             "languages": self.languages,
         }
 
     def section(self) -> Section:
         """The text itself, and what of it the model does not see."""
-        notes = [f"{counted(len(self.ids), 'token')}."]
+        notes = [f"The model reads {counted(len(self.ids), 'token')}."]
         if self.whole > len(self.ids):
-            notes = [f"The first {len(self.ids)} of {counted(self.whole, 'token')}."]
+            whole = counted(self.whole, "token")
+            notes = [
+                f"The first {len(self.ids)} of {whole}."
+                if self.texts == 1
+                else f"{len(self.ids)} of {whole}, the beginning of each text."
+            ]
         if any(len(group.pieces) > 1 for group in self.groups):
-            notes.append("Characters that take several tokens are shown whole.")
+            notes.append("A character that takes several tokens has a line under it for each.")
         if self.unknown:
             notes.append(f"This tokenizer cannot write: {' '.join(self.unknown[:20])}")
-        pieces = [group.text for group in self.groups]
-        return Section("What the model reads", " ".join(notes), pieces=pieces)
+        pieces = [(group.text, len(group.pieces)) for group in self.groups]
+        return Section("What the model reads", " ".join([*notes, *self.notes]), pieces=pieces)
 
 
-def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
+def read_text(loaded: LoadedModel, text: str | None, most: int, least: int = 0) -> Reading:
     """Encode a text the way the model's documents begin, cut to `most` tokens and its context.
 
-    Without a text: a sentence in each language of the training data. Raises UsageError for an
-    empty text.
+    Without a text: a sentence in each language of the training data, each cut to its share of the
+    room, and repeated until there are `least` tokens. Raises UsageError for an empty text.
     """
     if text is not None and not text.strip():
         raise UsageError("There is no text to read.", next_step='Give one: --text "..."')
     known = tuple(sorted(code for code in loaded.header.data.languages if code))
+    tokenizer = loaded.tokenizer
+    limit = min(most, loaded.model.context_limit or most)
     if text is None:
-        texts = [SENTENCES[code] for code in known if code in SENTENCES] or [SENTENCES["en"]]
+        codes = [code for code in known if code in SENTENCES] or ["en"]
+        texts = [SENTENCES[code] for code in codes]
+        notes = _sample_notes(known)
     else:
         texts = [to_nfc(text)]
-    tokenizer = loaded.tokenizer
-    ids = [i for part in texts for i in loaded.prompts.encode(part)]
-    whole, limit = len(ids), min(most, loaded.model.context_limit or most)
-    ids = ids[:limit]
+        notes = _text_notes(texts[0], known)
+    parts = [loaded.prompts.encode(part) for part in texts]
+    if text is None and least:
+        parts *= max(1, -(-min(least, limit) // sum(map(len, parts))))
+    ids = [i for part in _fitted(parts, limit) for i in part]
     special = set(tokenizer.specials.values())
     return Reading(
         ids=ids,
@@ -123,9 +145,37 @@ def read_text(loaded: LoadedModel, text: str | None, most: int) -> Reading:
         languages=token_languages(
             [tokenizer.token_bytes(i) for i in ids], [i in special for i in ids], known
         ),
-        whole=whole,
+        whole=sum(map(len, parts)),
         unknown=[c for part in texts for c in tokenizer.unknown(part)],
+        notes=notes,
+        texts=len(parts),
     )
+
+
+def _fitted(parts: Sequence[list[int]], limit: int) -> list[list[int]]:
+    """Token ids of texts, at most `limit` in all: what short texts leave of their share of the room
+    goes to the longer ones."""
+    room, kept = limit, dict.fromkeys(range(len(parts)), 0)
+    for left, at in enumerate(sorted(kept, key=lambda i: len(parts[i]))):
+        kept[at] = min(len(parts[at]), room // (len(parts) - left))
+        room -= kept[at]
+    return [part[: kept[at]] for at, part in enumerate(parts)]
+
+
+def _sample_notes(known: Sequence[str]) -> tuple[str, ...]:
+    """Where the sample does not speak all languages of the data."""
+    silent = [code for code in known if code not in SENTENCES]
+    if not silent:
+        return ()
+    return (f"There is no sample sentence for {', '.join(silent)}: give a text with --text.",)
+
+
+def _text_notes(text: str, known: Sequence[str]) -> tuple[str, ...]:
+    """Where a text is in a language that the data did not have."""
+    found = detect(text)
+    if not known or found in known or found not in OWN_LETTERS:
+        return ()
+    return (f"The model was trained on {', '.join(known)}, and this text is in {found}.",)
 
 
 def token_groups(tokenizer: Tokenizer, ids: Iterable[int]) -> list[TokenGroup]:

@@ -46,18 +46,25 @@ class Section:
     kind: str = ""  # the script in `assets/` that draws `data`: coords, attention, picture
     data: Mapping[str, Any] = field(default_factory=dict)
     tables: Sequence[Table] = ()  # folded away beside a figure, open without one
-    pieces: Sequence[str] = ()  # tokens, shown as the text they make with their bounds
+    pieces: Sequence[tuple[str, int]] = ()  # whole characters, and the tokens that each takes
     prose: str = ""  # paragraphs between empty lines; lines that all begin with "- " are a list
+    see: str = ""  # what there is to see, in a sentence
+    folded: bool = False  # behind a line that opens it
 
 
 @dataclass(frozen=True)
 class Page:
-    """A title, facts as (name, value), and sections. All strings are plain text."""
+    """A title, facts as (name, value), and sections. All strings are plain text.
+
+    A page that says what there is to see opens with that sentence and its first figure; facts and
+    explanations come after the figures.
+    """
 
     title: str
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section] = field(default_factory=tuple)
     intro: str = ""  # prose under the title
+    see: str = ""  # one sentence
 
 
 def rounded(values: Any) -> Any:
@@ -67,16 +74,33 @@ def rounded(values: Any) -> Any:
     return float(f"{values:.{DIGITS}g}") if isinstance(values, float) else values
 
 
-def picture_section(picture: Picture, numbers: bool = False) -> Section:
+def picture_section(picture: Picture, numbers: bool = False, labels: Sequence[str] = ()) -> Section:
     """A model's own picture as a section; with `numbers` the page also writes all drawn values as
-    text, for pictures whose tables hold something else."""
+    text, for pictures whose tables hold something else. `labels` are the tokens, for `see`."""
     data = {
         "numbers": numbers,
         "choice": picture.choice,
+        "opens": picture.opens or next(iter(picture.variants), ""),
+        "against": list(picture.against),
+        "map": set(picture.token_axes) >= {"xaxis", "yaxis"},
         "variants": {name: list(traces) for name, traces in picture.variants.items()},
         "layout": dict(picture.layout),
     }
-    return Section(picture.title, picture.note, "picture", data, picture.tables)
+    return Section(
+        picture.title,
+        picture.note,
+        "picture",
+        data,
+        picture.tables,
+        see=picture.see(labels) if picture.see else "",
+        folded=picture.folded,
+    )
+
+
+def story(title: str, facts: Sequence[tuple[str, str]], sections: Sequence[Section]) -> Page:
+    """A page that opens with what its first section has to show, said once."""
+    first, *rest = sections
+    return Page(title, facts, [replace(first, see=""), *rest], see=first.see)
 
 
 def write_page(page: Page, path: Path) -> int:
@@ -96,7 +120,8 @@ def render(page: Page) -> str:
         scripts.insert(1, f"Object.assign(holo.words, {to_json(words)});")
     if kinds:
         scripts.insert(0, plotly_js())
-    body = "\n".join(_section(section) for section in page.sections)
+    body = "\n".join(_section(section, bool(page.see)) for section in page.sections)
+    facts = f'<dl class="facts">\n{_facts(page.facts)}</dl>'
     code = "\n".join(f"<script>{script}</script>" for script in scripts)
     return f"""<!DOCTYPE html>
 <html lang="{language()}">
@@ -110,15 +135,15 @@ def render(page: Page) -> str:
 <style>
 {asset("page.css")}</style>
 </head>
-<body>
+<body{' class="story"' if page.see else ""}>
 <header>
 <h1>{escape(page.title)}</h1>
-{_prose(page.intro)}<dl class="facts">
-{_facts(page.facts)}</dl>
+{_see(page.see)}{_prose(page.intro)}{"" if page.see else facts}
 </header>
 <main>
 {body}
 </main>
+{f"<footer>{facts}</footer>" if page.see else ""}
 <noscript><p>{escape(translate(NO_SCRIPT))}</p></noscript>
 {code}
 </body>
@@ -135,6 +160,7 @@ def _localized(page: Page) -> Page:
             section,
             title=translate(section.title),
             note=translate(section.note),
+            see=translate(section.see),
             prose=localize.prose(section.prose),
             tables=[localize.table(table) for table in section.tables],
             data=localize.captions(section.data),
@@ -143,7 +169,8 @@ def _localized(page: Page) -> Page:
     ]
     facts = [(translate(name), translate(value)) for name, value in page.facts]
     intro = localize.prose(page.intro)
-    return replace(page, title=translate(page.title), intro=intro, facts=facts, sections=sections)
+    said = {"title": translate(page.title), "see": translate(page.see)}
+    return replace(page, **said, intro=intro, facts=facts, sections=sections)
 
 
 @cache
@@ -186,20 +213,24 @@ def to_json(value: Any) -> str:
     return text
 
 
-def _section(section: Section) -> str:
+def _section(section: Section, story: bool) -> str:
+    """As HTML; on a page that tells a story the note follows the figure it explains."""
+    note = f'<p class="note">{escape(section.note)}</p>' if section.note else ""
     parts = []
-    if section.title:
+    if section.title and not section.folded:
         parts.append(f"<h2>{escape(section.title)}</h2>")
-    if section.note:
-        parts.append(f'<p class="note">{escape(section.note)}</p>')
+    parts.append(_see(section.see))
+    if not (story and section.kind):
+        parts.append(note)
     if section.prose:
         parts.append(_prose(section.prose))
     if section.pieces:
-        spans = "".join(f"<span>{escape(visible(piece))}</span>" for piece in section.pieces)
-        parts.append(f'<p class="tokens">{spans}</p>')
+        parts.append(f'<p class="tokens">{"".join(_piece(*piece) for piece in section.pieces)}</p>')
     if section.kind:
         data = f'<script type="application/json">{to_json(section.data)}</script>'
         parts += ['<div class="controls"></div>', '<div class="drawing"></div>', data]
+        if story:
+            parts.append(note)
     tables = [_table(table, opened=not section.kind) for table in section.tables]
     if tables and section.kind:
         if len(tables) > FEW_TABLES:
@@ -207,7 +238,27 @@ def _section(section: Section) -> str:
             tables = ["<details>", summary, *tables, "</details>"]
         tables = [f"<h3>{escape(translate('The numbers'))}</h3>", *tables]
     kind = f' data-kind="{escape(section.kind)}"' if section.kind else ""
-    return "\n".join([f"<section{kind}>", *parts, *tables, "</section>"])
+    inside = "\n".join(filter(None, [*parts, *tables]))
+    if section.folded:
+        summary = f"<summary><h2>{escape(section.title)}</h2></summary>"
+        return f'<details class="folded">{summary}\n<section{kind}>\n{inside}\n</section></details>'
+    return f"<section{kind}>\n{inside}\n</section>"
+
+
+def _see(sentence: str) -> str:
+    if not sentence:
+        return ""
+    lead = escape(translate("What to see"))
+    return f'<p class="see"><strong>{lead}</strong> {escape(sentence)}</p>\n'
+
+
+def _piece(text: str, count: int) -> str:
+    """Whole characters of running text; a line under them for each token that they take."""
+    shown = escape(visible(text))
+    if count == 1:
+        return f"<span>{shown}</span>"
+    hint = escape(translate(counted(count, "token")))
+    return f'<span class="parts" style="--parts: {count}" title="{hint}">{shown}</span>'
 
 
 def _prose(text: str) -> str:

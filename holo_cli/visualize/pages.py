@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from holo_cli.errors import UsageError, nearest
 from holo_cli.paths import PAGES
+from holo_cli.translation import translate
 
 if TYPE_CHECKING:
     from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -25,6 +26,9 @@ COMMON = {
     "coords": "where each layer puts each token, in three dimensions",
     "training": "curves and samples of one or several runs",
 }
+
+
+FEW_NAMES = 2  # runs in a title; more of them would push the figure down
 
 
 def views_of(model: str) -> ModuleType | None:
@@ -92,16 +96,26 @@ def make_page(
 
 def _training(checkpoint: str | Path | None, runs: Sequence[str]) -> tuple[str, Page]:
     from holo_cli.checkpoint import find_checkpoint, read_header
-    from holo_cli.visualize.page import Page
-    from holo_cli.visualize.training import read_run, training_sections
+    from holo_cli.models.views import Table
+    from holo_cli.visualize.page import Section, story
+    from holo_cli.visualize.runs import read_run
+    from holo_cli.visualize.training import training_sections
 
     names = list(dict.fromkeys(runs))
     if not names:
         path = find_checkpoint(checkpoint)
         names = [read_header(path).run or path.stem]
     read = [read_run(name) for name in names]
-    facts = [*((f"Run {run.name}", run.summary()) for run in read), *_drawn()]
-    page = Page(f"Training of {', '.join(names)}", facts, training_sections(read))
+    sections = training_sections(read)
+    summaries = [(run.name, run.summary()) for run in read]
+    if len(names) <= FEW_NAMES:
+        title = f"Training of {', '.join(names)}"
+        facts = [(f"Run {name}", summary) for name, summary in summaries]
+    else:
+        title, facts = f"Training of {len(names)} runs", []
+        table = Table("", ["Run", "Model, data and best loss"], summaries)
+        sections.append(Section("What the runs are", "", tables=[table], folded=True))
+    page = story(title, [*facts, *_drawn()], sections)
     return _file_name("-".join(names[:3])), page
 
 
@@ -110,7 +124,7 @@ def _look(
 ) -> tuple[str, Page]:
     from holo_cli.checkpoint import find_checkpoint, read_header
     from holo_cli.checkpoint.rebuild import need_model
-    from holo_cli.visualize.page import Page
+    from holo_cli.visualize.page import story
 
     path = find_checkpoint(checkpoint)
     header = read_header(path)
@@ -128,7 +142,9 @@ def _look(
     loaded.model.eval()
     sections = _sections(what, loaded, text)
     name = loaded.header.run or path.stem
-    return _file_name(name), Page(f"{name}: {pages[what]}", _facts(loaded, path), sections)
+    return _file_name(name), story(
+        f"{name}: {translate(pages[what])}", _facts(loaded, path), sections
+    )
 
 
 def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]:
@@ -144,21 +160,27 @@ def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]
     if what == "coords":
         reading = read_text(loaded, text, coords.most_tokens(layers + 1))
     else:
-        reading = read_text(loaded, text, attention.most_tokens(layers * loaded.config.heads))
+        wanted = getattr(views, "length", _no_length)(what, loaded.config)
+        most = wanted or attention.most_tokens(layers * loaded.config.heads)
+        reading = read_text(loaded, text, most, least=wanted)
     tokens = torch.tensor(reading.ids, device=model.device)
     with torch.inference_mode():
         if what == "coords":
             coordinates = getattr(views, "coordinates", residual_stream)
-            return [reading.section(), coords.coords_section(coordinates(model, tokens), reading)]
+            return [coords.coords_section(coordinates(model, tokens), reading), reading.section()]
         shown = getattr(views, what)(model, tokens)
     parts = [shown] if isinstance(shown, Weights) else shown
-    sections = [
+    first, *rest = (
         attention.attention_section(part, reading)
         if isinstance(part, Weights)
-        else picture_section(with_tokens(part, reading.labels), numbers=True)
+        else picture_section(with_tokens(part, reading.labels), True, reading.labels)
         for part in parts
-    ]
-    return [reading.section(), *sections]
+    )
+    return [first, reading.section(), *rest]
+
+
+def _no_length(what: str, config: Any) -> int:
+    return 0
 
 
 def _facts(loaded: LoadedModel, path: Path) -> list[tuple[str, str]]:

@@ -1,23 +1,18 @@
-"""Curves and samples of runs, from what `holo train` logged in runs/RUN/metrics.jsonl."""
+"""Curves and samples of runs."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
-from holo_cli.checkpoint.find import check_run_name
-from holo_cli.errors import DataError, nearest
-from holo_cli.models.views import Picture, Table
-from holo_cli.names import existing
-from holo_cli.parsing import ParseError, parse_object, read_bytes
-from holo_cli.paths import RUNS
+from holo_cli.models.figures import axis
+from holo_cli.models.views import Picture, See, Table
 from holo_cli.visualize.page import Section, picture_section, rounded
+from holo_cli.visualize.runs import RunCurves, runs_story
 
-LOG = "metrics.jsonl"
 MOST_POINTS = 1000  # of one curve; longer ones are thinned evenly, the last point kept
 MOST_SAMPLES = 12  # of one run, evenly over its evaluations, the last one kept
 AGAINST = {"steps": "step", "tokens": "tokens", "seconds of training": "seconds"}
@@ -26,88 +21,29 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 SYMBOLS = ("circle", "square", "diamond", "cross", "x", "triangle-up")
 
 
-@dataclass(frozen=True)
-class RunCurves:
-    """The rows of a run's log that are drawn, each with "step", "tokens" and "seconds"."""
-
-    name: str
-    train: list[dict[str, Any]]  # "loss"
-    evaluations: list[dict[str, Any]]  # "val_loss", "bpb", perhaps "sample" and "measures"
-    start: dict[str, Any] = field(default_factory=dict)  # the log's first row, as far as it goes
-
-    def summary(self) -> str:
-        """The model, its data, its last step and its best loss, in one line."""
-        step = max(row["step"] for row in (*self.train, *self.evaluations))
-        parts = [self.start.get("model"), self.start.get("preset")]
-        what = " ".join(str(part) for part in parts if part)
-        data = f"on {self.start['data']}" if self.start.get("data") else ""
-        best = [value for _, value in _values(self.evaluations, "val_loss")]
-        loss = f"best validation loss {min(best):.4f}" if best else ""
-        return ", ".join(part for part in (what, data, f"step {step:,}", loss) if part)
-
-
-def read_run(name: str, root: Path = RUNS) -> RunCurves:
-    """Read a run's log. Raises DataError for a run without one, or a log that is damaged."""
-    path = existing(root / check_run_name(name)) / LOG
-    try:
-        content = read_bytes(path)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        there = [found.parent.name for found in root.glob(f"*/{LOG}")]
-        raise DataError(
-            f"The run '{name}' has no log at {path.as_posix()}.",
-            next_step=nearest(name, there) or "Name a run with --run, from the folder it ran in.",
-        ) from error
-    except ParseError as error:
-        raise DataError(f"The log {path.as_posix()} cannot be read: it is {error}.") from error
-    run = RunCurves(name, [], [])
-    # a last line without an end is being written, or was cut off by a crash
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            event = parse_object(line, nan=True) if line else {}
-            if event.get("event") == "start":
-                run.start.update(event)
-            elif event.get("event") == "train":
-                run.train.append(_row(event, event["seconds"]))
-            elif event.get("event") == "eval":
-                run.evaluations.append(_row(event, event["train_seconds"]))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"Line {number} of {path.as_posix()} is damaged.",
-                next_step="Delete that line, or train the run again.",
-            ) from error
-    if not run.train and not run.evaluations:
-        raise DataError(
-            f"The log {path.as_posix()} has no figures yet.",
-            next_step="Wait for the run's first steps.",
-        )
-    return run
-
-
-def _row(event: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """The event with the three things that curves are drawn against."""
-    against = {"step": int(event["step"]), "tokens": int(event["tokens"])}
-    return event | against | {"seconds": round(float(seconds), 1)}
-
-
 def training_sections(runs: Sequence[RunCurves]) -> list[Section]:
-    """Loss, bits per byte and every measure that models logged, then the samples."""
+    """The losses; bits per byte and every measure that models logged in one figure; the samples."""
     losses = _picture(
         "Loss",
         "Nats per token: thin lines are training batches, marked lines the full validation set.",
-        [c for i, run in enumerate(runs) for c in _losses(i, run)],
+        {"Loss": [c for i, run in enumerate(runs) for c in _losses(i, run)]},
+        see=lambda _: runs_story(runs),
     )
-    bits = _picture(
-        "Bits per byte",
-        "Of the validation set; unlike the loss, comparable between tokenizers.",
-        [_marked(i, run, "bpb", run.name) for i, run in enumerate(runs)],
+    logged = sorted({m for run in runs for e in run.evaluations for m in e.get("measures", {})})
+    measures = {
+        "Bits per byte": [_marked(i, run, "bpb", run.name) for i, run in enumerate(runs)],
+        **{name: _measure(by_layer, runs) for name, by_layer in layered(logged).items()},
+    }
+    others = _picture(
+        "What was measured at evaluations",
+        "Bits per byte of the validation set are comparable between tokenizers, unlike the loss. "
+        "The other measures are the model's own; where it has one of each layer, a line is a "
+        "layer's.",
+        measures,
     )
-    measures = sorted({m for run in runs for e in run.evaluations for m in e.get("measures", {})})
-    others = [
-        _picture(name, _measured(by_layer), _measure(by_layer, runs))
-        for name, by_layer in layered(measures).items()
-    ]
-    sections = [picture_section(p) for p in (losses, bits, *others) if p is not None]
-    return [*sections, *(_samples(run) for run in runs if any(map(_sample, run.evaluations)))]
+    sections = [picture_section(p) for p in (losses, others) if p is not None]
+    sampled = [run for run in runs if any(map(_sample, run.evaluations))]
+    return [*sections, *(_samples(sampled) if sampled else [])]
 
 
 @dataclass(frozen=True)
@@ -115,12 +51,14 @@ class _Curve:
     name: str
     rows: list[tuple[dict[str, Any], float]]  # its row, and the value
     style: dict[str, Any]
+    entry: str = ""  # of the legend, where several curves share one
 
 
 def _losses(i: int, run: RunCurves) -> list[_Curve]:
     thin = {"mode": "lines", "line": {"width": 1, "dash": DASHES[i % len(DASHES)]}, "opacity": 0.6}
     train = _Curve(f"{run.name}, training", _values(run.train, "loss"), {**thin, "tint": i})
-    return [train, _marked(i, run, "val_loss", f"{run.name}, validation")]
+    marked = _marked(i, run, "val_loss", f"{run.name}, validation")
+    return [replace(curve, entry=run.name) for curve in (train, marked)]
 
 
 def _marked(i: int, run: RunCurves, key: str, name: str) -> _Curve:
@@ -150,11 +88,6 @@ def layered(measures: Sequence[str]) -> dict[str, dict[str, str]]:
         what: dict(sorted(by_layer.items(), key=lambda item: int(item[0] or 0)))
         for what, by_layer in found.items()
     }
-
-
-def _measured(by_layer: dict[str, str]) -> str:
-    lines = ", one line per layer" if len(by_layer) > 1 else ""
-    return f"Logged by the model at each evaluation{lines}."
 
 
 def _measure(by_layer: dict[str, str], runs: Sequence[RunCurves]) -> list[_Curve]:
@@ -188,46 +121,78 @@ def thinned(rows: list[Any], most: int) -> list[Any]:
     return [rows[(i + 1) * len(rows) // most - 1] for i in range(most)]
 
 
-def _picture(title: str, note: str, curves: list[_Curve]) -> Picture | None:
-    curves = [curve for curve in curves if curve.rows]
-    if not curves:
+def _picture(
+    title: str, note: str, measures: dict[str, list[_Curve]], see: See | None = None
+) -> Picture | None:
+    """One figure of all measures that have curves, each against steps, tokens and seconds."""
+    kept = {name: [c for c in curves if c.rows] for name, curves in measures.items()}
+    kept = {name: curves for name, curves in kept.items() if curves}
+    if not kept:
         return None
     variants = {
-        against: [
+        name: [
             {
                 "type": "scatter",
                 "name": curve.name,
-                "x": [row[key] for row, _ in curve.rows],
+                **({"entry": curve.entry} if curve.entry else {}),
+                "xs": [[row[key] for row, _ in curve.rows] for key in AGAINST.values()],
                 "y": [rounded(value) for _, value in curve.rows],
                 **curve.style,
             }
             for curve in curves
         ]
-        for against, key in AGAINST.items()
+        for name, curves in kept.items()
     }
-    columns = ["Step", "Tokens", "Seconds of training", title]
     tables = [
         Table(
-            curve.name,
-            columns,
+            curve.name if len(kept) == 1 else f"{name}: {curve.name}",
+            ["Step", "Tokens", "Seconds of training", name],
             [[row["step"], row["tokens"], row["seconds"], rounded(v)] for row, v in curve.rows],
         )
+        for name, curves in kept.items()
         for curve in curves
     ]
-    layout = {"xaxis": {"title": {"text": "variant"}}, "yaxis": {"title": {"text": title}}}
-    return Picture(title, note, variants, layout, "Against", tables)
+    return Picture(
+        title,
+        note,
+        variants,
+        {"xaxis": axis("variant"), "yaxis": axis("variant")},
+        "Measure",
+        tables,
+        see=see,
+        against=tuple(AGAINST),
+    )
 
 
 def _sample(row: dict[str, Any]) -> str:
     return str(row.get("sample") or "")
 
 
-def _samples(run: RunCurves) -> Section:
-    rows = thinned([row for row in run.evaluations if _sample(row)], MOST_SAMPLES)
+def _samples(runs: Sequence[RunCurves]) -> list[Section]:
+    """The last sample of each run, and its earlier ones folded."""
     note = "Text sampled at evaluations, always with the same random seed."
-    table = Table(
-        "Samples",
-        ["Step", "Validation loss", "Text"],
-        [[row["step"], rounded(float(row["val_loss"])), _sample(row)] for row in rows],
+    rows = {run.name: [row for row in run.evaluations if _sample(row)] for run in runs}
+    last = Table(
+        "",
+        ["Run", "Step", "Validation loss", "Text"],
+        [
+            [name, row["step"], rounded(float(row["val_loss"])), _sample(row)]
+            for name, (*_, row) in rows.items()
+        ],
     )
-    return Section(f"Samples of {run.name}", note, tables=[table])
+    earlier = [
+        Table(
+            name,
+            ["Step", "Validation loss", "Text"],
+            [
+                [row["step"], rounded(float(row["val_loss"])), _sample(row)]
+                for row in thinned(found[:-1], MOST_SAMPLES - 1)
+            ],
+        )
+        for name, found in rows.items()
+        if len(found) > 1
+    ]
+    sections = [Section("Samples", note, tables=[last])]
+    if earlier:
+        sections.append(Section("Earlier samples", "", tables=earlier, folded=True))
+    return sections

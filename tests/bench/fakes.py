@@ -16,6 +16,11 @@ from holo_cli.config.resolve import Resolved
 Seconds = Callable[[str, int], float]  # of a token, by name and context or position
 
 
+def microseconds(name: str, at: int) -> float:
+    """vanilla: as T; holographic: flat, as vanilla at 512."""
+    return {"vanilla": at, "holographic": 512}.get(name, 256) * 1e-6
+
+
 class Pretence:
     """What the fakes answer, and what they were asked. `broken` fail when first measured, or at
     that length."""

@@ -22,7 +22,7 @@ FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
     "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
-    + SHARED,
+    "--shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,
@@ -33,7 +33,7 @@ FLAGS = {
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
     "serve": "--checkpoint --host --port --api-key --batch-size --queue --max-tokens "
     "--memory-budget --prefix-cache --grace --device --dtype --verbose --quiet --debug",
-    "models": SHARED,
+    "models": "--plan --gpus --memory --preset --set --tokens-per-second " + SHARED,
     "check": "--case --markdown " + SHARED,
     "new-model": "--out " + SHARED,
     "datasets": SHARED,
@@ -250,6 +250,40 @@ def test_prepare_on_a_real_small_file(holo: Holo) -> None:
     again = holo("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char")
     assert "is already prepared" in again.err
     assert "tokenizer" in again.out
+
+
+def test_shards_and_their_merge(holo: Holo) -> None:
+    text = "\n\n\n".join(f"Fox {n} said hello to hen {n}." for n in range(40))
+    Path("mine.txt").write_text(text, encoding="utf-8")
+    given = ("prepare", "mine", "--source", "mine.txt", "--tokenizer", "char")
+    ran = holo(*given, "--shard", "1/1", "--json")
+    assert ran.code == 0, ran.err
+    made = json.loads(ran.out)["shard"]
+    assert (made["shard"], made["files"]) == ("1/1", 1)
+    wrong = holo("prepare", "mine", "--merge", "--tokenizer", "char")
+    assert wrong.code == 2
+    assert "--merge takes its settings from the shards" in wrong.err
+    ran = holo("prepare", "mine", "--merge")
+    assert ran.code == 0, ran.err
+    assert "train tokens" in ran.out
+    assert holo("prepare", "mine", "--merge").code == 1  # nothing is left to merge
+    assert holo(*given, "--shard", "2/1").code == 2
+
+
+def test_a_plan_for_several_gpus(holo: Holo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("holo_cli.training.device_plan.row_bytes", lambda *_: 1_000_000)
+    plan = ("models", "vanilla", "--plan", "--preset", "tiny", "--gpus", "2", "--memory", "1")
+    ran = holo(*plan, "--tokens-per-second", "1000", "--json")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert document["plan"]["best"] == "plain"
+    assert document["plan"]["seconds"] > 0
+    shown = holo(*plan)
+    assert "--shard --grad-checkpoint" in shown.out
+    assert "torchrun --nproc-per-node 2" in shown.err
+    assert holo("models", "--plan").code == 2
+    assert holo("models", "vanilla", "--preset", "tiny").code == 2
+    assert holo("models", "vanilla", "--plan", "--gpus", "0").code == 2
 
 
 def test_prepare_hands_on_only_what_was_given(holo: Holo, fake: Fake) -> None:

@@ -21,7 +21,7 @@ MORE = {
     "holographic": {"hrr-2d", "fftconv", "classic"},
     "mamba": {"mamba-3"},
     "ngt": {"lorentz-hard", "gravity-learned"},
-    "vanilla": {"classic"},
+    "vanilla": {"modern-suffix", "classic"},
 }
 
 

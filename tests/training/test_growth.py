@@ -20,7 +20,7 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, Stopped
 from holo_cli.export import export
-from holo_cli.training import trainer as loop_module
+from holo_cli.training import reports
 from holo_cli.training.build import build_trainer, train_batches
 from holo_cli.training.calibrate import steps_within
 from holo_cli.training.growth import first_step, grow, layers_due, steps_left
@@ -326,13 +326,13 @@ def test_the_best_is_comparable_across_stages(
     growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = iter([3.0, 1.0, 2.0, 4.0])  # found with 1, 2, 4 and 4 blocks
-    real = loop_module.evaluate_sets
+    real = reports.evaluate_sets
 
     def evaluate(*args: Any, **kwargs: Any) -> Any:
         found, by_set = real(*args, **kwargs)
         return replace(found, loss=next(losses)), by_set
 
-    monkeypatch.setattr(loop_module, "evaluate_sets", evaluate)
+    monkeypatch.setattr(reports, "evaluate_sets", evaluate)
     done = train(growing(**{"training.eval_every": 3}), run="a", events=ignore)
     assert [row["layers"] for row in header_of("a").history] == [1, 2, 4, 4]
     assert done["best_val_loss"] == 1.0

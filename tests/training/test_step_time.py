@@ -10,7 +10,7 @@ import torch
 
 from holo_cli.config.resolve import resolve
 from holo_cli.registry import build_model
-from holo_cli.training import step_time, trainer
+from holo_cli.training import reports, step_time
 from holo_cli.training.build import build_trainer
 from holo_cli.training.step_time import measure_step, random_rows
 from holo_cli.training.trainer import Trainer
@@ -46,7 +46,7 @@ def test_the_batch_scales_the_passes_and_not_the_update(monkeypatch: pytest.Monk
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, early: float) -> tuple[Trainer, list[Any]]:
-    monkeypatch.setattr(trainer, "EARLY_SAMPLE", early)
+    monkeypatch.setattr(reports, "EARLY_SAMPLE", early)
     events: list[Any] = []
     config = resolve("vanilla", "tiny", flags=SMALL, env={})
     torch.manual_seed(0)
@@ -76,8 +76,8 @@ def test_a_first_sample_comes_long_before_the_first_evaluation(
 def test_no_sample_when_an_evaluation_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SMALL, "training.eval_every", 2)
     made, samples = trained(monkeypatch, early=1e-9)
-    made.progress.step, made._sampled = 7, False
-    monkeypatch.setattr(trainer, "EARLY_SAMPLE", 1e9)
-    made._early_sample()
-    assert made._sampled
+    made.progress.step, made.sampled = 7, False
+    monkeypatch.setattr(reports, "EARLY_SAMPLE", 1e9)
+    reports.early_sample(made)
+    assert made.sampled
     assert len(samples) == 1

@@ -24,7 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "brain-v2": {"ponder": 3, "memory_every": 1, "attention_every": 2, "attention_share": 0.4},
 }
 PAGES = [  # with the figures of each
-    ("brain-v1", "columns", 2),
+    ("brain-v1", "columns", 3),
     ("brain-v1", "depth", 3),
     ("brain-v2", "memory", 3),
     ("brain-v2", "attention", 2),
@@ -118,7 +118,7 @@ class TestInBrowser:
         assert any("고" in tick for tick in ticks)
         told = set(map(float, NUMBER.findall(dom)))
         for figure in pictures(page.read_text(encoding="utf-8")):
-            for trace in next(iter(figure["variants"].values())):
+            for trace in figure["variants"][figure["opens"]]:
                 rows = trace["z"] if "z" in trace else [trace["y"]]
                 values = [v for row in rows for v in row if v is not None]
                 assert {float(v) for v in values} <= told

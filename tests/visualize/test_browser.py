@@ -65,7 +65,7 @@ class TestInBrowser:
         dom = drawn(seen.dom)
         assert "고양이가 걸었다." in words(seen.dom)
         assert 'class="plot js-plotly-plot"' in dom
-        assert "looks most at" in words(seen.dom)
+        assert "takes most from" in words(seen.dom)
         assert pixels(picture).most_common(1)[0][0] in ((0x14, 0x16, 0x1A), (0x1C, 0x1F, 0x25))
 
     def test_training(self, lab: Path) -> None:
@@ -75,7 +75,7 @@ class TestInBrowser:
         assert complaints(seen.console) == []
         dom = drawn(seen.dom)
         assert "옛날 옛적" in dom
-        assert dom.count("js-plotly-plot") == 3
+        assert dom.count("js-plotly-plot") == 2
         assert "R&amp;amp;D, validation" in dom
 
     def test_a_page_that_complains_is_heard(self, tmp_path: Path) -> None:

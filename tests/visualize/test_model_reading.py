@@ -79,7 +79,9 @@ def test_contexts_show_the_words_around(tokenizer: Tokenizer) -> None:
 
 def test_default_text_speaks_every_language_of_the_data(tokenizer: Tokenizer) -> None:
     both = read_text(loaded(tokenizer), None, 1000)
-    assert "".join(g.text for g in both.groups if not g.special) == "".join(SENTENCES.values())
+    assert (
+        "".join(g.text for g in both.groups if not g.special) == SENTENCES["en"] + SENTENCES["ko"]
+    )
     assert set(both.languages) == {SPECIAL, "en", "ko"}
     korean = read_text(loaded(tokenizer, ("ko",)), None, 1000)
     assert set(korean.languages) == {SPECIAL, "ko"}
@@ -98,3 +100,29 @@ def test_what_is_not_shown_is_said(tokenizer: Tokenizer) -> None:
 def test_an_empty_text_is_refused(tokenizer: Tokenizer) -> None:
     with pytest.raises(UsageError, match="no text"):
         read_text(loaded(tokenizer), " \n", 50)
+
+
+def test_a_short_room_is_shared_by_the_languages(tokenizer: Tokenizer) -> None:
+    """As where a token is a letter: the sample must not end before the second language begins."""
+    for room in (20, 31, 64):
+        cut = read_text(loaded(tokenizer), None, room)
+        assert len(cut.ids) == room
+        counts = [cut.languages.count(code) for code in ("en", "ko")]
+        assert abs(counts[0] - counts[1]) <= 1
+        assert "the beginning of each text" in cut.section().note
+
+
+def test_languages_without_a_sample_and_texts_in_others_are_said(tokenizer: Tokenizer) -> None:
+    assert set(SENTENCES) >= {"en", "ko", "ja", "zh", "de", "es", "fr"}
+    silent = read_text(loaded(tokenizer, ("en", "tlh")), None, 100)
+    assert "no sample sentence for tlh" in silent.section().note
+    foreign = read_text(loaded(tokenizer, ("en", "de")), "고양이가 걸었다.", 100)
+    assert "trained on de, en, and this text is in ko" in foreign.section().note
+    assert "trained on" not in read_text(loaded(tokenizer), "고양이가 걸었다.", 100).section().note
+
+
+def test_a_sample_is_repeated_where_a_page_needs_a_long_text(tokenizer: Tokenizer) -> None:
+    short = read_text(loaded(tokenizer), None, 200)
+    assert len(read_text(loaded(tokenizer), None, 200, least=200).ids) == 200
+    assert len(short.ids) < 200
+    assert len(read_text(loaded(tokenizer), "the cat", 200, least=200).ids) < 20

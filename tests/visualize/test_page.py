@@ -68,7 +68,7 @@ def example() -> Page:
         {"one": [{"type": "scatter", "x": [1], "y": [2], "name": NASTY}]},
         tables=[table],
     )
-    tokens = Section("Text", NASTY, pieces=["a", NASTY, "\n"])
+    tokens = Section("Text", NASTY, pieces=[("a", 1), (NASTY, 3), ("\n", 1)])
     return Page(NASTY, [("Run", NASTY)], [tokens, picture_section(picture)])
 
 

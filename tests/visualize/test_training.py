@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from holo_cli.errors import DataError
-from holo_cli.visualize.training import RunCurves, layered, read_run, thinned, training_sections
+from holo_cli.visualize.runs import RunCurves, read_run, runs_story
+from holo_cli.visualize.training import layered, thinned, training_sections
 
 
 def log(root: Path, run: str, rows: list[dict[str, Any]], rest: str = "") -> None:
@@ -37,22 +38,23 @@ def test_curves_against_steps_tokens_and_seconds(tmp_path: Path) -> None:
     log(tmp_path, "b", rows(10))
     sections = training_sections([read_run("a", tmp_path), read_run("b", tmp_path)])
     titles = [s.title for s in sections]
-    assert titles == ["Loss", "Bits per byte", "radius", "Samples of a", "Samples of b"]
-    loss = sections[0]
-    assert list(loss.data["variants"]) == ["steps", "tokens", "seconds of training"]
-    for against, factor in {"steps": 1, "tokens": 100, "seconds of training": 0.25}.items():
-        traces = loss.data["variants"][against]
-        assert [t["name"] for t in traces] == [
-            "a, training", "a, validation", "b, training", "b, validation",
-        ]  # fmt: skip
-        assert traces[0]["x"] == pytest.approx([factor * s for s in range(1, 21)], abs=0.051)
-        assert traces[1]["y"] == [3.21]
-        assert [t["tint"] for t in traces] == [0, 0, 1, 1]
-        assert traces[1]["marker"]["symbol"] != traces[3]["marker"]["symbol"]
-    table = loss.tables[0]
-    assert [row[3] for row in table.rows] == loss.data["variants"]["steps"][0]["y"]
-    assert sections[2].data["variants"]["steps"][0]["y"] == [0.7]
-    assert sections[3].tables[0].rows == [[20, 3.21, "옛날 옛적"]]
+    assert titles == ["Loss", "What was measured at evaluations", "Samples"]
+    loss, measured, samples = sections
+    assert loss.data["against"] == ["steps", "tokens", "seconds of training"]
+    traces = loss.data["variants"]["Loss"]
+    assert [t["name"] for t in traces] == [
+        "a, training", "a, validation", "b, training", "b, validation",
+    ]  # fmt: skip
+    assert [t["entry"] for t in traces] == ["a", "a", "b", "b"]  # of the legend
+    for x, factor in zip(traces[0]["xs"], (1, 100, 0.25), strict=True):
+        assert x == pytest.approx([factor * s for s in range(1, 21)], abs=0.051)
+    assert traces[1]["y"] == [3.21]
+    assert [t["tint"] for t in traces] == [0, 0, 1, 1]
+    assert traces[1]["marker"]["symbol"] != traces[3]["marker"]["symbol"]
+    assert [row[3] for row in loss.tables[0].rows] == traces[0]["y"]
+    assert list(measured.data["variants"]) == ["Bits per byte", "radius"]
+    assert measured.data["variants"]["radius"][0]["y"] == [0.7]
+    assert samples.tables[0].rows == [["a", 20, 3.21, "옛날 옛적"], ["b", 10, 3.21, "옛날 옛적"]]
 
 
 def test_measures_of_layers_share_a_figure(tmp_path: Path) -> None:
@@ -66,12 +68,12 @@ def test_measures_of_layers_share_a_figure(tmp_path: Path) -> None:
         logged[-2]["measures"] = {"layer1/silent": 0.5, "layer2/silent": 0.25, "radius": 0.7}
         log(tmp_path, run, logged)
     sections = training_sections([read_run("a", tmp_path), read_run("b", tmp_path)])
-    (silent,) = [s for s in sections if s.title == "silent"]
-    traces = silent.data["variants"]["steps"]
+    variants = sections[1].data["variants"]
+    traces = variants["silent"]
     assert [t["name"] for t in traces] == ["a, layer 1", "a, layer 2", "b, layer 1", "b, layer 2"]
     assert [t["y"] for t in traces] == [[0.5], [0.25], [0.5], [0.25]]
     assert [t["tint"] for t in traces] == [0, 1, 0, 1]
-    assert [s.title for s in sections].count("radius") == 1
+    assert list(variants) == ["Bits per byte", "silent", "radius"]
 
 
 def test_a_run_in_a_line(tmp_path: Path) -> None:
@@ -98,8 +100,8 @@ def test_values_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
     broken[4]["bpb"] = None
     log(tmp_path, "a", broken)
     sections = training_sections([read_run("a", tmp_path)])
-    assert sections[0].data["variants"]["steps"][0]["x"] == [1, 3]
-    assert [s.title for s in sections] == ["Loss", "radius", "Samples of a"]
+    assert sections[0].data["variants"]["Loss"][0]["xs"][0] == [1, 3]
+    assert list(sections[1].data["variants"]) == ["radius"]
 
 
 def test_a_line_that_is_being_written_is_not_read(tmp_path: Path) -> None:
@@ -121,3 +123,36 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path) -> None:
     log(tmp_path, "new", rows(0)[:1])
     with pytest.raises(DataError, match="no figures yet"):
         read_run("new", tmp_path)
+
+
+def evaluated(name: str, losses: list[float], data: str = "tales", bpb: float = 1.0) -> RunCurves:
+    rows = [
+        {"step": 10 * i, "tokens": 10, "seconds": 1, "val_loss": loss, "bpb": bpb}
+        for i, loss in enumerate(losses, start=1)
+    ]
+    return RunCurves(name, [], rows, {"data": data})
+
+
+def test_the_sentence_says_which_run_is_lowest_and_by_how_much() -> None:
+    a, b, c = evaluated("a", [3, 2]), evaluated("b", [3, 1.5]), evaluated("c", [4, 2.25])
+    said = runs_story([a, b, c])
+    assert said == (
+        "Run 'b' is lowest on the validation set, a loss of 1.5000 at step 20: 0.5000 below "
+        "'a' and 0.7500 below 'c'."
+    )
+    assert "'a' is lowest" in runs_story([a, c])
+    # losses of different data cannot be compared
+    other = evaluated("d", [0.5], data="letters", bpb=2.0)
+    assert "'a' is lowest on the validation set, 1.0000 bits per byte" in runs_story([a, other])
+
+
+def test_the_sentence_of_one_run_says_whether_it_still_falls() -> None:
+    falls = runs_story([evaluated("a", [3, 2, 1.75])])
+    assert falls == (
+        "The validation loss falls from 3.0000 to 1.7500 in 30 steps, 0.2500 of it in the last 10 "
+        "steps."
+    )
+    rose = runs_story([evaluated("a", [3, 2, 2.5])])
+    assert "was lowest at step 20, 2.0000, and has risen by 0.5000" in rose
+    assert "only evaluation" in runs_story([evaluated("a", [3])])
+    assert "evaluated yet" in runs_story([RunCurves("a", [{"step": 1}], [])])

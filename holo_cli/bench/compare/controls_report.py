@@ -226,9 +226,8 @@ def findings(summary: ControlsSummary) -> list[str]:
             f"verdict{around}."
         )
     for change in summary.planted:
-        known = "help" if change.helps else "hurt"
         if change.effect is None or change.sd is None:
-            lines.append(f"{change.entry}, known to {known}: not run.")
+            lines.append(f"{change.entry}, known to {'help' if change.helps else 'hurt'}: not run.")
             continue
         shares = ", ".join(
             f"{f.right:.0%} with {counted(f.seeds, 'seed')} (theory {f.predicted:.0%})"
@@ -237,7 +236,8 @@ def findings(summary: ControlsSummary) -> list[str]:
         wrong = max((f.wrong for f in change.found), default=0.0)
         unlike = "" if (change.effect < 0) == change.helps else ", the opposite of what is known"
         lines.append(
-            f"{change.entry}, known to {known}: {change.effect:+.4f} nats per token{unlike} "
+            f"{change.entry}, known to {'help' if change.helps else 'hurt'}: "
+            f"{change.effect:+.4f} nats per token{unlike} "
             f"(sd {change.sd:.4f}, {counted(change.pairs, 'pair')}); found in {shares}; the "
             "opposite verdict "
             f"in at most {wrong:.0%}."
@@ -301,11 +301,11 @@ def write_page(controls: Controls, summary: ControlsSummary, path: Path) -> int:
     )  # fmt: skip
     report.table(
         "Planted changes",
-        ("entry", "known to", "effect, nats", "sd", "pairs", "seeds", "found", "opposite verdict",
-         "power by theory"),
+        ("entry", "known to be", "effect, nats", "sd", "pairs", "seeds", "found",
+         "opposite verdict", "power by theory"),
         [
             (
-                c.entry, "help" if c.helps else "hurt", c.effect, c.sd, c.pairs, f.seeds,
+                c.entry, "better" if c.helps else "worse", c.effect, c.sd, c.pairs, f.seeds,
                 _share(f.right), _share(f.wrong), _share(f.predicted),
             )
             for c in summary.planted for f in c.found

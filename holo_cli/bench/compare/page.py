@@ -11,7 +11,7 @@ from holo_cli.bench.compare.summary import EntryResult, Summary, bits_per_nat, v
 from holo_cli.bench.experiment.experiment import SWEEP_SEED, Experiment
 from holo_cli.bench.experiment.result_log import test_bpb, test_loss
 from holo_cli.bench.experiment.significance import t_quantile
-from holo_cli.bench.report import Report
+from holo_cli.bench.report import Report, moment
 from holo_cli.visualize.page import MISSING
 from holo_cli.wording import counted
 
@@ -290,11 +290,11 @@ def _runs(report: Report, experiment: Experiment) -> None:
             row["status"] if row["status"] == "done" else row["error"],
             *losses, row.get("steps"), row.get("tokens"),
             row.get("train_seconds"), row.get("cpu_seconds"),
-            None if peak is None else peak / 1e6, row["code"], row["date"],
+            None if peak is None else peak / 1e6, row["code"], moment(row["date"]),
         ))  # fmt: skip
     columns = (
         "entry", "role", "rate", "seed", "status", "bits per byte", "nats per token", "steps",
-        "tokens", "training s", "CPU s", "peak memory, MB", "code", "finished",
+        "tokens", "training s", "CPU s", "peak memory, MB", "code", "finished, UTC",
     )  # fmt: skip
     report.table(
         "Every run",
@@ -322,8 +322,10 @@ def _method(experiment: Experiment) -> str:
     exempt = [name for name in experiment.configs if experiment.is_matched(name) is False]
     if exempt:
         sizes += f" Exceptions, with their own sizes: {', '.join(exempt)}."
-    tokens = training.batch_size * training.grad_accum * context
-    steps = "" if plan.match == "time" else f"{counted(training.steps, 'step')} of "
+    rows = training.batch_size * training.grad_accum
+    batches = f"{rows} x {context} tokens ({rows * context:,})"
+    if plan.match != "time":
+        batches = f"{counted(training.steps, 'step')} of {batches}"
     convs = {getattr(r.model, "conv", 0) for r in experiment.configs.values()}
     short = (
         f"a short convolution of width {convs.pop()} in all"
@@ -333,41 +335,54 @@ def _method(experiment: Experiment) -> str:
         else "a short convolution in some entries only"
     )
     last = plan.first_seed + plan.seeds - 1
-    return f"""{sizes} Equal for all entries: {steps}{training.batch_size * training.grad_accum} x \
-{context} tokens ({tokens:,}), {short}, the same tokenizer ({experiment.vocab:,} tokens), and for \
-equal seeds the same batches in the same order.
-
-{_choice(experiment)} The reported runs have seeds {plan.first_seed} to {last}, which were not \
-used for any choice. Choices are made by the loss on one half of the validation text, and the loss \
-on the other half is reported.
-
-Reported is the loss after the last step, never the best on the way. Windows of {context} \
-tokens do not overlap. Bits per byte = nats x validation tokens / (ln 2 \
-x {data.byte_count("val"):,} bytes of text), so they can be compared across tokenizers.
-
-Differences are taken seed by seed, since a seed gives all models the same batches, with a paired \
-t interval at 95 %. "Perhaps" marks a difference that is significant alone but not after Holm's \
-correction for the number of comparisons. With two or three seeds the interval is wide and its \
-width itself uncertain: "no difference seen" does not mean that there is none. The results hold \
-for this text, this size and this length of training.
-
-Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."""
+    paragraphs = [
+        [
+            sizes,
+            f"Equal for all entries: {batches}, {short}, the same tokenizer "
+            f"({experiment.vocab:,} tokens), and for equal seeds the same batches in the same "
+            "order.",
+        ],
+        [_choice(experiment)],
+        [
+            f"The reported runs have seeds {plan.first_seed} to {last}, which were not used for "
+            "any choice.",
+            "Choices are made by the loss on one half of the validation text, and the loss on the "
+            "other half is reported.",
+        ],
+        [
+            "Reported is the loss after the last step, never the best on the way.",
+            f"Windows of {context} tokens do not overlap.",
+            "Bits per byte = nats x validation tokens / (ln 2 x "
+            f"{data.byte_count('val'):,} bytes of text), so they can be compared across "
+            "tokenizers.",
+        ],
+        [
+            "Differences are taken seed by seed, since a seed gives all models the same batches, "
+            "with a paired t interval at 95 %.",
+            '"Perhaps" marks a difference that is significant alone but not after Holm\'s '
+            "correction for the number of comparisons.",
+            "With two or three seeds the interval is wide and its width itself uncertain: "
+            '"no difference seen" does not mean that there is none.',
+            "The results hold for this text, this size and this length of training.",
+        ],
+        [f"Prepared set: {data.name}, fingerprint {data.fingerprint[:16]}."],
+    ]
+    return "\n\n".join(" ".join(sentences) for sentences in paragraphs)
 
 
 def _choice(experiment: Experiment) -> str:
     """How the settings of the reported runs were chosen."""
     plan = experiment.plan
     if experiment.tuning is None:
-        return (
+        tried = (
             "Learning rates: factors on both peak rates (Muon's and AdamW's), tried with seed "
-            f"{SWEEP_SEED}"
-            + (
-                f"; a sweep whose lowest or highest rate is best is extended, {plan.extend} times "
-                "at most."
-                if plan.extend
-                else "."
-            )
+            f"{SWEEP_SEED}."
         )
+        extended = (
+            "A sweep whose lowest or highest rate is best is extended, "
+            f"{plan.extend} times at most."
+        )
+        return f"{tried} {extended}" if plan.extend else tried
     return (
         f"Tuning: {counted(plan.tune, 'trial')} for each entry, with seed {SWEEP_SEED} and "
         f"{plan.sweep_share:.0%} of the steps. The first are the plan's learning rates (factors on "

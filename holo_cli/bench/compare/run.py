@@ -16,6 +16,7 @@ from holo_cli.bench.experiment.plan import Plan
 from holo_cli.bench.experiment.result_log import ResultLog, beside, rows_path
 from holo_cli.bench.experiment.runner import Notify, OnEvent, RunOptions, execute
 from holo_cli.bench.experiment.time_estimate import TimeEstimate
+from holo_cli.bench.experiment.worker_pool import LOCAL_LAUNCHER
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
 from holo_cli.training.stopping import StopRequest
@@ -48,7 +49,8 @@ def run(
     expected = TimeEstimate(experiment, options.jobs)
     if estimate and experiment.todo():
         folder = beside(options.page, ".work")
-        expected.announce(lambda: expected.measure(folder, stop), notify)
+        here = options.launcher == LOCAL_LAUNCHER  # else a speed here would say nothing
+        expected.announce((lambda: expected.measure(folder, stop)) if here else None, notify)
     execute(
         experiment,
         options,

@@ -14,9 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from holo_cli.bench.experiment.launchers import Launcher
 from holo_cli.bench.experiment.result_log import ResultLog, beside
 from holo_cli.bench.experiment.runs import AnyRun
-from holo_cli.bench.experiment.worker_pool import DONE, FAILED, Event, Job, WorkerEvent, run_jobs
+from holo_cli.bench.experiment.worker_pool import (
+    DONE,
+    FAILED,
+    LOCAL_LAUNCHER,
+    Event,
+    Job,
+    WorkerEvent,
+    run_jobs,
+)
 from holo_cli.bench.machine import describe_machine
 from holo_cli.errors import Stopped
 from holo_cli.training.stopping import StopRequest
@@ -35,6 +44,7 @@ class RunOptions:
     jobs: int = 1
     retry_failed: bool = False
     redo: tuple[str, ...] = ()
+    launcher: Launcher = LOCAL_LAUNCHER
 
 
 class Runnable(Protocol[R]):
@@ -87,8 +97,9 @@ def execute(
     folder = beside(options.page, ".work")
     with stop.on_signals():
         done = run_jobs(
-            scheduler.todo, scheduler.on_worker_event, folder, options.jobs, lambda: bool(stop)
-        )
+            scheduler.todo, scheduler.on_worker_event, folder, options.jobs, lambda: bool(stop),
+            options.launcher,
+        )  # fmt: skip
     if not done:
         raise Stopped(
             f"Stopped with about {counted(experiment.left(), 'run')} to do; finished runs are in "
@@ -166,9 +177,14 @@ class _Scheduler(Generic[R]):
     def _finish(self, run: R, event: Event) -> None:
         if self.on_event is not None:
             self.on_event(run.label(), event)
-        wall = None
-        if run.key in self.started and not event.get("resumed"):  # it had its own process
+        wall = event.pop("wall_seconds", None)  # as a task of a cluster tells it, without waiting
+        if (
+            wall is None and run.key in self.started and not event.get("resumed")
+        ):  # it had its own process
             wall = round(time.monotonic() - self.started[run.key], 2)
-        line = self.experiment.store(run, event, self.machine, wall)
+        if event.get("resumed"):
+            wall = None  # only the last part is known
+        machine = event.pop("machine", self.machine)
+        line = self.experiment.store(run, event, machine, wall)
         left = self.experiment.left()
         self.notify(f"{line}  ({counted(left, 'run')} left{self.time_left()})")

@@ -26,6 +26,7 @@ from filelock import Timeout
 
 import holo_cli
 from holo_cli import plugins
+from holo_cli.bench.experiment.launchers import Launcher
 from holo_cli.errors import DataError
 from holo_cli.files import file_lock
 from holo_cli.parsing import ParseError, parse_object
@@ -36,6 +37,7 @@ STOPPED_CODE = 3  # a worker's exit code after a requested stop
 STOP_SECONDS = 120.0  # time for stopped workers to save
 POLL_SECONDS = 0.2  # between looks at the request to stop
 LOCK = ".lock"
+LOCAL_LAUNCHER = Launcher()
 WORKER = [sys.executable, "-m", "holo_cli.bench.experiment.worker"]
 
 
@@ -52,7 +54,7 @@ class WorkerProcess:
         self.process = subprocess.Popen(
             WORKER,
             cwd=folder,
-            env=_environment(threads),
+            env=worker_environment(threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -115,7 +117,7 @@ class WorkerProcess:
         self._stderr.close()
 
 
-def _environment(threads: int | None) -> dict[str, str]:
+def worker_environment(threads: int | None) -> dict[str, str]:
     environment = {**os.environ, **plugins.environment()}
     # import the tree that this process runs from, whether it is installed or not
     tree = str(Path(holo_cli.__file__).resolve().parents[1])
@@ -252,13 +254,14 @@ def run_jobs(
     folder: Path,
     size: int,
     stop: Callable[[], bool],
+    launcher: Launcher = LOCAL_LAUNCHER,
 ) -> bool:
     """Run jobs, `size` at a time, until `todo` returns none; False if `stop` ended it before.
 
     `todo` returns all unfinished jobs, in order. It may be slow, so it is called only at the start
     and when a job has ended; `on_event` must see to it that such a job is not returned again.
     """
-    with WorkerPool(folder, size) as pool:
+    with launcher.pool(folder, size) as pool:
         ask = True
         while True:
             waiting = iter(todo() if ask else ())

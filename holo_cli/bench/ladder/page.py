@@ -14,7 +14,7 @@ from holo_cli.bench.experiment.experiment import SWEEP_SEED
 from holo_cli.bench.experiment.result_log import test_loss
 from holo_cli.bench.ladder.plan import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, Interval, LadderSummary, Track
-from holo_cli.bench.report import Report
+from holo_cli.bench.report import Report, moment
 from holo_cli.wording import counted
 
 TableRows = list[Sequence[str]]
@@ -42,13 +42,13 @@ def findings(summary: LadderSummary) -> list[str]:
             _gates(summary.track(entry, budget), summary) for budget in summary.budgets
         )
         head = {
-            "better": f"{entry} is better than {summary.base} at every rung and by extrapolation",
-            "worse": f"{entry} is worse than {summary.base} at every rung and by extrapolation",
+            "better": f"{entry} is better than {summary.base} at every rung and by extrapolation.",
+            "worse": f"{entry} is worse than {summary.base} at every rung and by extrapolation.",
             "not shown": f"{entry} is not shown to be better or worse than {summary.base} in both "
-            "gates",
-            "not known": f"{entry} against {summary.base}: not known",
+            "gates.",
+            "not known": f"{entry} against {summary.base}: not known.",
         }[overall]
-        lines.append(f"{head}. {gates}.")
+        lines.append(f"{head} {gates}.")
     notes: dict[str, list[str]] = {}
     several = len(summary.budgets) > 1
     for budget, tracks in summary.budgets.items():
@@ -345,7 +345,7 @@ def _runs(report: Report, ladder: Ladder) -> None:
             "not run" if row is None else row["status"] if row["status"] == "done"
             else row["error"],
             test_loss(row) if row and row["status"] == "done" else None, row and row.get("steps"),
-            row and row.get("train_seconds"), row and row["code"], row and row["date"],
+            row and row.get("train_seconds"), row and row["code"], row and moment(row["date"]),
         )
         for budget in ladder.plan.budgets
         for experiment in ladder.ordered(budget)
@@ -354,7 +354,7 @@ def _runs(report: Report, ladder: Ladder) -> None:
     ]  # fmt: skip
     columns = (
         "rung", "tokens per parameter", "entry", "role", "rate", "seed", "status", "nats per token",
-        "steps", "training s", "code", "finished",
+        "steps", "training s", "code", "finished, UTC",
     )  # fmt: skip
     report.table("Every run", columns, rows, "From the raw rows beside this page.")
 

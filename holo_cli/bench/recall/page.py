@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.recall.run import Recall, RecallScore, percent
-from holo_cli.bench.report import Report
+from holo_cli.bench.report import Report, moment
 from holo_cli.bench.tasks import TaskCase
 from holo_cli.wording import counted
 
@@ -161,13 +161,13 @@ def _runs(report: Report, recall: Recall) -> None:
             run.entry, run.spec.name, f"x{run.rate:g}", run.seed,
             row["stopped_by"] if done else row["error"],
             row["steps"] if done else None, row["losses"][-1][1] if done else None,
-            row["train_seconds"] if done else None, row["code"], row["date"],
+            row["train_seconds"] if done else None, row["code"], moment(row["date"]),
         ))  # fmt: skip
     report.table(
         "Every run",
         (
             "model", "task", "rate", "seed", "ended by", "steps", "last loss, nats", "training s",
-            "code", "finished",
+            "code", "finished, UTC",
         ),
         rows,
     )  # fmt: skip
@@ -177,31 +177,41 @@ def _method(recall: Recall) -> str:
     plan = recall.plan
     first = recall.runs[0].resolved
     training = first.training
-    ends = f"; it ends early once its loss stays under {plan.solved:g} nats" if plan.solved else ""
-    rates = f"Rate: x{plan.rates[0]:g}."
-    if len(plan.rates) > 1:
+    told = [
+        f"Each run makes {counted(training.steps, 'step')} of "
+        f"{counted(training.batch_size, 'newly generated row')}."
+    ]
+    if plan.solved:
+        told.append(f"A run ends early once its loss stays under {plan.solved:g} nats.")
+    formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})
+    if formats:
+        told.append(f"Number format: {' and '.join(formats)}.")
+    told += [
+        "The cases of a task alternate from batch to batch.",
+        "Only answers are scored, in training and in the test, which has "
+        f"{plan.sequences} rows for each case, from a random stream of its own.",
+    ]
+    if len(plan.rates) == 1:
+        told.append(f"Rate: x{plan.rates[0]:g}.")
+    else:
         tried = ", ".join(f"x{rate:g}" for rate in plan.rates)
         best = (
             f"{'better' if len(plan.rates) == 2 else 'best'} of {counted(len(plan.rates), 'rate')}"
         )
-        rates = (
+        told += [
             f"Rates tried: {tried}; figures are of the {best}, chosen on the same test rows by the "
-            "accuracy in the trained cases, where a failed seed counts as no correct answer. So "
-            "they are a little too good, most of all for models that are sensitive to the rate."
-        )
-    steps = (
-        f"{counted(training.steps, 'step')} of "
-        f"{counted(training.batch_size, 'newly generated row')}{ends}"
+            "accuracy in the trained cases, where a failed seed counts as no correct answer.",
+            "So they are a little too good, most of all for models that are sensitive to the rate.",
+        ]
+    told.append(
+        f"Seeds: {plan.seeds}; with several seeds, figures are means of those that did not fail."
     )
-    formats = sorted({row["dtype"] for row in recall.rows if "dtype" in row})
-    computed = f" Number format: {' and '.join(formats)}." if formats else ""
-    return f"""Each run makes {steps}.{computed} \
-The cases of a task alternate from batch to batch. Only answers are scored, in training and in the \
-test, which has {plan.sequences} rows for each case, from a random stream of its own. {rates} \
-Seeds: {plan.seeds}; with several seeds, figures are means of those that did not fail.
-
-A model that does not solve a task here is not shown to be unable to solve it: it had this size \
-and this much training, and the seed can decide whether it finds the solution in time."""
+    caution = (
+        "A model that does not solve a task here is not shown to be unable to solve it: it had "
+        "this size and this much training, and the seed can decide whether it finds the solution "
+        "in time."
+    )
+    return " ".join(told) + "\n\n" + caution
 
 
 # -- plans with widths: accuracy against bytes of state -------------------------------------------

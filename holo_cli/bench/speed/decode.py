@@ -275,14 +275,14 @@ def findings(results: DecodingResults) -> list[str]:
         grew = figures.prefill[last]["state_bytes"] / max(1, figures.prefill[first]["state_bytes"])
         held = "its state does not grow" if grew == 1 else f"its state grows {grew:,.1f}-fold"
         ratio = figures.ratio(results.baseline, last)
-        against = ""
+        sentence = (
+            f"{figures.name} decodes {speed.median:,.0f} tokens per second at position {last:,}; "
+            f"that is {_by_round(flat, '.0%')} of its speed at {first:,}, and {held}."
+        )
         if ratio is not None and figures.name != results.base:
             times = _by_round(ratio, ".2f")
-            against = f", {times} times as fast as {results.base}"
-        sentences.append(
-            f"{figures.name} decodes {speed.median:,.0f} tokens per second at position {last:,}"
-            f"{against}; that is {_by_round(flat, '.0%')} of its speed at {first:,}, and {held}."
-        )
+            sentence += f" It is {times} times as fast as {results.base} there."
+        sentences.append(sentence)
     return sentences
 
 

@@ -80,7 +80,7 @@ def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
         return []
     if not sure:
         return [f"{growth.name} and {base.name} are about as fast at every length measured."]
-    side = "faster" if sides[sure[-1]] > 0 else "slower"
+    faster = sides[sure[-1]] > 0
     where = (
         "every length"
         if sure == list(lengths)
@@ -88,8 +88,9 @@ def _against(growth: Growth, base: Growth, lengths: Sequence[int]) -> list[str]:
     )
     ratio = growth.speed_up(base, sure[-1])
     return [
-        f"{growth.name} is {side} than {base.name} at {where}. At {sure[-1]:,} tokens it is "
-        f"{ratio.median:.2f} times as fast ({ratio.low:.2f} to {ratio.high:.2f})."
+        f"{growth.name} is {'faster' if faster else 'slower'} than {base.name} at "
+        f"{where}. At {sure[-1]:,} tokens it is {ratio.median:.2f} times as fast "
+        f"({ratio.low:.2f} to {ratio.high:.2f})."
     ]
 
 

@@ -1,7 +1,7 @@
 """Synthetic tasks with known answers that depend on earlier tokens.
 
 A task generates sequences in which the answer at some positions follows only from earlier tokens;
-other positions are not scored. A new task is a file in this folder and a line in `TASKS`.
+other positions are not scored. A new task is a class in this folder and a line in `TASKS`.
 
 The six tasks of MAD (Poli et al. 2024, arXiv 2403.17844) are `in-context-recall`, `fuzzy-recall`,
 `noisy-recall`, `selective-copying`, `compression` and `memorisation`.
@@ -11,18 +11,14 @@ from __future__ import annotations
 
 from holo_cli.bench.tasks.automata import Automata
 from holo_cli.bench.tasks.base import Task, TaskCase
-from holo_cli.bench.tasks.compression import Compression
-from holo_cli.bench.tasks.copying import Copying
-from holo_cli.bench.tasks.fuzzy import FuzzyRecall
-from holo_cli.bench.tasks.in_context import InContextRecall
+from holo_cli.bench.tasks.copying import Compression, Copying, SelectiveCopying
+from holo_cli.bench.tasks.in_context import FuzzyRecall, InContextRecall, NoisyRecall
 from holo_cli.bench.tasks.induction import Induction
 from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.mqar import AssociativeRecall
 from holo_cli.bench.tasks.multihop import MultiHop
 from holo_cli.bench.tasks.names import NameBinding, NameRecall
 from holo_cli.bench.tasks.needle import EnglishNeedle, KoreanNeedle
-from holo_cli.bench.tasks.noisy import NoisyRecall
-from holo_cli.bench.tasks.selective import SelectiveCopying
 
 TASKS: dict[str, type[Task]] = {
     "mqar": AssociativeRecall,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.data.cleaning.deduplicator import Deduplicator
-from holo_cli.data.cleaning.judging import Judge, JudgingProcesses
+from holo_cli.data.cleaning.judging import Judge, JudgingProcesses, stored
 from holo_cli.data.cleaning.settings import CleaningSettings
 from holo_cli.data.document import Document
 
@@ -40,7 +40,7 @@ class Cleaner:
         """`check` of each, in order; faster than single calls, with the same results."""
         if not self.settings.active:
             return list(documents)
-        judged = self._judge.judge(documents)
+        judged = stored(documents) or self._judge.judge(documents)
         broken = judged.broken
         if self._deduplicator is not None:
             left = [i for i, rule in enumerate(broken) if not rule]

@@ -26,7 +26,7 @@ import holo_cli
 from holo_cli.data.cleaning import fingerprint
 from holo_cli.data.cleaning.document_filter import DocumentFilter
 from holo_cli.data.cleaning.settings import CleaningSettings
-from holo_cli.data.document import Document
+from holo_cli.data.document import Document, Judgement
 from holo_cli.errors import DataError
 
 WORKER = (sys.executable, "-m", "holo_cli.data.cleaning.worker")
@@ -42,6 +42,33 @@ class Judged:
     broken: list[str]
     exact: list[bytes]
     near: NDArray[np.uint16]
+
+    def each(self) -> list[Judgement]:
+        """One judgement for each document, in order."""
+        exact, near = iter(self.exact), iter(self.near)
+        found = []
+        for rule in self.broken:
+            if rule:
+                found.append(Judgement(rule))
+                continue
+            values = next(near, None)
+            signature = b"" if values is None else values.astype("<u2").tobytes()
+            found.append(Judgement("", next(exact, b""), signature))
+        return found
+
+
+def stored(documents: Sequence[Document]) -> Judged | None:
+    """The judgements that the documents carry; None unless all of them do."""
+    found = [document.judged for document in documents if document.judged is not None]
+    if not found or len(found) < len(documents):
+        return None
+    passed = [one for one in found if not one.rule]
+    near = [np.frombuffer(one.near, dtype="<u2") for one in passed if one.near]
+    return Judged(
+        [one.rule for one in found],
+        [one.exact for one in passed if one.exact],
+        np.stack(near).astype(np.uint16) if near else fingerprint.signatures([]),
+    )
 
 
 class Judge:

@@ -22,7 +22,7 @@ from holo_cli.data.tokenizers import spec_identity
 class PrepareProgress:
     """The progress of a preparation. `total_bytes` is an estimate, None if unknown."""
 
-    stage: str  # "tokenizer" or "packing"
+    stage: str  # "tokenizer", "packing" or "shard"
     documents: int
     bytes: int
     total_bytes: int | None
@@ -49,6 +49,7 @@ class PrepareOptions:
     scratch: Path  # a temporary folder, deleted at the end
     mix: str | dict[str, float] = SEQUENCE
     cleaning: CleaningSettings = field(default_factory=lambda: CleaningSettings.of("none"))
+    filter: str = "none"  # what `cleaning` was parsed from
     processes: int = 1  # that clean
     sources: list[Source] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)

@@ -132,7 +132,10 @@ class Pipeline:
         return batch
 
     def _process(self, batch: _Batch) -> list[Document]:
-        prepared = [self._normalised(source, document) for _, source, document in batch.entries]
+        prepared = [
+            normalised(document, self._requests[source].languages, self._counts)
+            for _, source, document in batch.entries
+        ]
         checked = iter(
             self._cleaner.check_batch([document for document in prepared if document is not None])
         )
@@ -152,19 +155,6 @@ class Pipeline:
         refunds = [list(pair) for pair in sorted(dropped.items())]
         self._feedback.append({"back": refunds, "ended": ended})
         return kept
-
-    def _normalised(self, source: int, document: Document) -> Document | None:
-        text = normalize(document.text, self._counts)
-        if not text or text.isspace():
-            self._counts["empty documents"] += 1
-            return None
-        language = _language(document.language, self._requests[source].languages)
-        if language is None:
-            self._counts["other languages"] += 1
-            return None
-        if text is document.text and language == document.language:
-            return document
-        return replace(document, text=text, language=language)
 
     def _count(self, source: int, document: Document) -> None:
         if document.split != "val":  # limits do not apply to a source's own validation split
@@ -197,6 +187,23 @@ class Pipeline:
             self._mixture.refund(stream, size)
         for source in feedback["ended"]:
             self._mixture.end(source)
+
+
+def normalised(
+    document: Document, languages: tuple[str, ...], counts: Counter[str]
+) -> Document | None:
+    """The document as it is cleaned; None if it is dropped before, which `counts` then tells."""
+    text = normalize(document.text, counts)
+    if not text or text.isspace():
+        counts["empty documents"] += 1
+        return None
+    language = _language(document.language, languages)
+    if language is None:
+        counts["other languages"] += 1
+        return None
+    if text is document.text and language == document.language:
+        return document
+    return replace(document, text=text, language=language)
 
 
 def _language(known: str, wanted: tuple[str, ...]) -> str | None:

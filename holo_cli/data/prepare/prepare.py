@@ -12,7 +12,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,23 +33,30 @@ from holo_cli.data.prepare.arguments import (
     resolve_set,
 )
 from holo_cli.data.prepare.build import build_set, trained_tokenizer
+from holo_cli.data.prepare.destination import (
+    local_folder,
+    name_of_address,
+    pull_portions,
+    push_portion,
+    push_set,
+)
+from holo_cli.data.prepare.merge import merge_options, read_manifests
+from holo_cli.data.prepare.opening import open_sources
 from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
+from holo_cli.data.prepare.portions import Portion, remove, write_portion
 from holo_cli.data.prepare.shards import SHARD_BYTES
 from holo_cli.data.sources import (
     default_filter,
     default_tokenizer,
-    licence_of,
-    open_source,
 )
 from holo_cli.data.sources.base import Request
 from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, make_tokenizer, needs_text
 from holo_cli.errors import DataError, HoloError, UsageError
-from holo_cli.names import composed, existing, quoted
-from holo_cli.paths import DATA
+from holo_cli.names import composed, quoted
 
 MAX_VOCAB = 2_000_000  # learning a vocabulary reserves memory for all of it
 
-__all__ = ["PrepareProgress", "PrepareResult", "prepare"]
+__all__ = ["PrepareProgress", "PrepareResult", "merge", "prepare"]
 
 MAX_WORKERS = 1024  # each is a thread
 MAX_PROCESSES = 256
@@ -76,6 +83,7 @@ class PrepareResult:
     notes: tuple[str, ...] = ()
     already: bool = False
     resumed: bool = False
+    shard: dict[str, Any] | None = None  # of --shard: which, and its files, documents and bytes
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `holo prepare --json`."""
@@ -89,6 +97,7 @@ class PrepareResult:
             "dropped": self.dropped,
             "passed_over": self.passed_over,
             "seconds": round(self.seconds, 3),
+            **({} if self.shard is None else {"shard": self.shard}),
         }
 
 
@@ -114,6 +123,7 @@ def prepare(
     processes: int | None = None,
     force: bool = False,
     tokenizer_only: bool = False,
+    shard: str | None = None,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[PrepareProgress], None] | None = None,
     notice: Callable[[str], None] | None = None,
@@ -129,18 +139,20 @@ def prepare(
     several names, sources or languages (default: one after another); `filter` is the value of
     `--filter`, and `processes` so many processes clean (default: half as many as cores, at most
     eight); the set does not depend on it. `tokenizer_only` trains the tokenizer and writes nothing
-    else. `notice` is called with the licence of each dataset before anything is downloaded, `warn`
+    else. `shard` ("2/8") reads and cleans one of several portions, which `merge` makes one set of.
+    `notice` is called with the licence of each dataset before anything is downloaded, `warn`
     if the tokenizer changes the text.
 
     An interrupted preparation is resumed when called with the same settings; a complete set is
     left as it is; for other settings, `force` replaces both. Raises UsageError and DataError.
     """
-    if workers is not None:
-        if not 1 <= workers <= MAX_WORKERS:
-            raise UsageError(f"--workers must be 1 to {MAX_WORKERS:,}, not {workers}.")
-        os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
-    if processes is not None and not 1 <= processes <= MAX_PROCESSES:
-        raise UsageError(f"--processes must be 1 to {MAX_PROCESSES:,}, not {processes}.")
+    _set_workers(workers, processes)
+    portion = None if shard is None else Portion.parse(shard)
+    if portion is not None and tokenizer_only:
+        raise UsageError(
+            "--shard and --tokenizer-only exclude each other: a tokenizer is trained on all text.",
+            next_step="Leave one out.",
+        )
     if not is_seed(seed):
         raise UsageError(f"--seed must be {SEED_RANGE}, not {seed}.")
     if not vocab_size <= MAX_VOCAB:
@@ -156,6 +168,7 @@ def prepare(
     own_name = "-".join(names) or joined_name(labels)
     if several:
         names = labels
+    filtering = filter or default_filter([] if several else names)
     with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
         common = Request(
             name="",
@@ -184,7 +197,7 @@ def prepare(
         options = PrepareOptions(
             name=own_name,
             requests=requests,
-            out=existing(out if out is not None else DATA / own_name),
+            out=local_folder(out, own_name),
             tokenizer=tokenizer or default_tokenizer([] if several else names),
             vocab_size=vocab_size,
             val_fraction=val_fraction,
@@ -193,10 +206,76 @@ def prepare(
             warn=warn or (lambda text: None),
             scratch=Path(scratch),
             mix=mixing,
-            cleaning=CleaningSettings.parse(filter or default_filter([] if several else names)),
+            cleaning=CleaningSettings.parse(filtering),
+            filter=filtering,
             processes=processes or _default_processes(os.cpu_count() or 1),
         )
-        return _tokenizer_only(options, force) if tokenizer_only else _run(options, force)
+        if portion is not None:
+            result = _portion(options, portion, force)
+            push_portion(options.out, out, portion)
+            return result
+        if tokenizer_only:
+            return _tokenizer_only(options, force)
+        result = _run(options, force)
+        push_set(options.out, out, set_files(options.out))
+        return result
+
+
+def merge(
+    names: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    offline: bool = False,
+    workers: int | None = None,
+    processes: int | None = None,
+    force: bool = False,
+    progress: Callable[[PrepareProgress], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> PrepareResult:
+    """Make one set of the shards in its folder (`prepare` with `shard`), and delete them.
+
+    The folder is `out` (default: `data/NAME`); all settings are those of the shards. Raises
+    UsageError, and DataError where a shard is missing or does not fit the others.
+    """
+    _set_workers(workers, processes)
+    if not names and out is None:
+        raise UsageError(
+            "--merge needs the name of the set.", next_step="For example: holo prepare NAME --merge"
+        )
+    named = "-".join(map(composed, names))
+    folder = local_folder(out, named or name_of_address(str(out)))
+    pull_portions(folder, out)
+    manifests = read_manifests(folder)
+    with tempfile.TemporaryDirectory(prefix="holo-") as scratch:
+        options = merge_options(
+            manifests, folder, Path(scratch),
+            offline=offline,
+            workers=workers or os.cpu_count() or 1,
+            processes=processes or _default_processes(os.cpu_count() or 1),
+            report=progress or (lambda progress: None),
+            notice=notice or (lambda text: None),
+            warn=warn or (lambda text: None),
+        )  # fmt: skip
+        result = _run(options, force, merging=True)
+    push_set(folder, out, set_files(folder))
+    remove(folder)
+    return result
+
+
+def set_files(folder: Path) -> list[str]:
+    """The names of the files of a complete set, but for meta.json."""
+    shards = staging.shard_files(staging.read_meta(folder))
+    return sorted(one.name for one in folder.glob("tokenizer.*")) + sorted(shards)
+
+
+def _set_workers(workers: int | None, processes: int | None) -> None:
+    if workers is not None:
+        if not 1 <= workers <= MAX_WORKERS:
+            raise UsageError(f"--workers must be 1 to {MAX_WORKERS:,}, not {workers}.")
+        os.environ["RAYON_NUM_THREADS"] = str(workers)  # read by `tokenizers` on first use
+    if processes is not None and not 1 <= processes <= MAX_PROCESSES:
+        raise UsageError(f"--processes must be 1 to {MAX_PROCESSES:,}, not {processes}.")
 
 
 def _default_processes(cores: int) -> int:
@@ -205,15 +284,17 @@ def _default_processes(cores: int) -> int:
     return max(1, min(cores // 2, 8))
 
 
-def _run(options: PrepareOptions, force: bool) -> PrepareResult:
-    local = options.requests[0].source is not None
+def _run(options: PrepareOptions, force: bool, merging: bool = False) -> PrepareResult:
+    """`merging`: the sources of `options` are open already."""
+    local = options.requests[0].source is not None or merging
     interrupted = staging.staging_folder(options.out).exists()
     existing = None if force or local or interrupted else staging.existing(options.out)
     if existing is not None:
         # without local files the settings identify the set, so that no network is needed
         return _already(options, existing, with_identity=False)
     progress = {} if force else staging.interrupted(options.out)
-    _open(options, progress)
+    if not merging:
+        open_sources(options, progress)
     plan = splitting.SplitPlan.of(progress["plan"]) if progress.get("plan") else _plan(options)
     entered = False
     try:
@@ -231,18 +312,6 @@ def _run(options: PrepareOptions, force: bool) -> PrepareResult:
         if entered:
             staging.abandon(options.out)
         raise
-
-
-def _open(options: PrepareOptions, progress: Mapping[str, Any]) -> None:
-    """Open the sources; those of the hub at the revision of the interrupted preparation."""
-    pinned: dict[str, str] = {}
-    for identity in progress.get("settings", {}).get("identity", []):
-        pinned.update(identity.get("revisions", {}))
-    options.requests = [replace(request, pinned=pinned) for request in options.requests]
-    for request in options.requests:
-        if not request.one_of_several and (licence := licence_of(request.name)):
-            request.notice(f"Licence of {request.name}: {licence}.")
-    options.sources = [open_source(request) for request in options.requests]
 
 
 def _all_dropped(source: str, counts: Counter[str]) -> DataError:
@@ -307,20 +376,31 @@ def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
             f"{options.out / FILE} exists already.",
             next_step=f"Use it with --tokenizer {quoted(options.out)}, or replace it with --force.",
         )
-    _open(options, {})
+    open_sources(options, {})
     languages = options.languages or _plan(options).languages
     with clear_disk_errors(options.out):
         trained = trained_tokenizer(options, languages if len(languages) > 1 else ())
         options.out.mkdir(parents=True, exist_ok=True)
         trained.save(options.out)
+    return _no_set(options, trained.vocab_size, trained.kind)
+
+
+def _portion(options: PrepareOptions, portion: Portion, force: bool) -> PrepareResult:
+    """Write a portion, and no set."""
+    totals = write_portion(options, portion, force)
+    return replace(_no_set(options, 0, options.tokenizer), shard={"shard": str(portion), **totals})
+
+
+def _no_set(options: PrepareOptions, vocab_size: int, tokenizer: str) -> PrepareResult:
+    """The result of a command that writes no set: without any documents."""
     zeros: dict[str, int] = dict.fromkeys(SPLITS, 0)
     return PrepareResult(
         data=options.out,
         tokens=dict(zeros),
         bytes=dict(zeros),
         docs=dict(zeros),
-        vocab_size=trained.vocab_size,
-        tokenizer=trained.kind,
+        vocab_size=vocab_size,
+        tokenizer=tokenizer,
         dropped={},
         seconds=time.monotonic() - options.started,
     )

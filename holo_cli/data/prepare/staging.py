@@ -17,6 +17,7 @@ from holo_cli.data.prepare.shards import PROGRESS, read_progress
 from holo_cli.data.tokenizers import FILE
 from holo_cli.errors import DataError
 from holo_cli.files import fsync_folder
+from holo_cli.parsing import read_object
 
 BUILDING = ".building"
 LOCK = ".lock"
@@ -41,7 +42,7 @@ def publish(out: Path) -> None:
     staged = staging_folder(out)
     meta = read_meta(staged)
     (out / META).unlink(missing_ok=True)
-    shards = {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
+    shards = shard_files(meta)
     for path in staged.iterdir():
         if path.name in shards or path.name.startswith("tokenizer."):
             path.replace(out / path.name)
@@ -54,6 +55,11 @@ def publish(out: Path) -> None:
     (staged / META).replace(out / META)
     fsync_folder(out)
     shutil.rmtree(staged)
+
+
+def shard_files(meta: Meta) -> set[str]:
+    """The names of the files of all token shards."""
+    return {f"{s.name}.{kind}" for s in meta.shards for kind in ("bin", "idx", "docs.npy")}
 
 
 def recover(out: Path) -> None:
@@ -97,6 +103,16 @@ def check_resumable(out: Path, settings: dict[str, Any]) -> bool:
 def interrupted(out: Path) -> dict[str, Any]:
     """The progress file of an interrupted preparation; {} where there is none."""
     return read_progress(staging_folder(out)) or {}
+
+
+def read_stored(path: Path, next_step: str) -> dict[str, Any] | None:
+    """A JSON object of a preparation, None without the file. DataError for a damaged one."""
+    try:
+        return read_object(path, any_integer=True)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{path} is damaged.", next_step=next_step) from error
 
 
 def first_difference(before: dict[str, Any], now: dict[str, Any]) -> ChangedSetting | None:

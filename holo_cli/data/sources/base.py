@@ -63,12 +63,22 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream of documents. `chunks(position)` reads from a position to the end."""
+    """A stream of documents. `chunks(position)` reads from a position to the end.
+
+    A stream of several files has `part`, which reads one of them, and `part_bytes`, their sizes (0
+    where unknown): all parts in order are `chunks(None)`. Other streams are one part.
+    """
 
     chunks: Callable[[Position], Iterator[Chunk]]
     name: str = ""
     language: str = ""  # of all documents, if known
     total_bytes: int | None = None  # approximate size of the text, for progress
+    part_bytes: tuple[int, ...] = (0,)
+    part: Callable[[int], Iterator[Chunk]] | None = None
+
+    def chunks_of(self, part: int) -> Iterator[Chunk]:
+        """The chunks of one part."""
+        return self.chunks(None) if self.part is None else self.part(part)
 
 
 @dataclass(frozen=True)

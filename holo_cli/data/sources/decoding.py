@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Iterator
-from pathlib import Path
 
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.formats import NotText, refuse_other_formats
 from holo_cli.data.sources.unpacking import open_bytes, readable
 from holo_cli.errors import DataError, UsageError
@@ -58,7 +58,7 @@ def _of_texts(codec: str) -> bool:
     return True
 
 
-def text_blocks(path: Path, encoding: str) -> Iterator[str]:
+def text_blocks(path: SourcePath, encoding: str) -> Iterator[str]:
     """The text of a file in blocks of about a megabyte; invalid bytes become U+FFFD."""
     decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
     with open_bytes(path) as file, readable(path):
@@ -67,7 +67,7 @@ def text_blocks(path: Path, encoding: str) -> Iterator[str]:
         yield decoder.decode(b"", final=True)
 
 
-def encoding_of(path: Path, given: str | None) -> str:
+def encoding_of(path: SourcePath, given: str | None) -> str:
     """The codec of a file. Raises NotText, or DataError with the `--encoding` to use."""
     with open_bytes(path) as file, readable(path):
         head = file.read(SNIFF)

@@ -18,10 +18,11 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import BinaryIO
 
 from holo_cli.data.meta import META
+from holo_cli.data.remote import SourcePath, find_remote, is_remote, passed_over
 from holo_cli.data.tokenizers.base import FILE
 from holo_cli.errors import DataError, nearest
 from holo_cli.names import composed, existing, listed, quoted, within
@@ -44,8 +45,8 @@ class Found:
     `passed_over`: files that are not read, by suffix or reason.
     """
 
-    root: Path
-    paths: list[Path]
+    root: Path | PurePosixPath
+    paths: Sequence[SourcePath]
     copied: bool = False
     passed_over: Counter[str] = field(default_factory=Counter)
 
@@ -69,6 +70,8 @@ def find_files(source: str, scratch: Path | None) -> Found:
     """The files of a `--source`. DataError if there are none; copies of pipes go to `scratch`."""
     if is_stdin(source):
         return _copied(sys.stdin.buffer, scratch, "stdin")
+    if is_remote(source):
+        return _in_store(source)
     path = existing(source)
     if path.is_file():
         return Found(path.parent, [path])
@@ -214,6 +217,21 @@ def _suffix(path: Path) -> str:
     return "".join(suffixes[-2:]) if suffixes[-1] in COMPRESSED else suffixes[-1]
 
 
+def _in_store(source: str) -> Found:
+    root, files = find_remote(source)
+    if len(files) == 1:
+        return Found(root, files)
+    kept = [
+        one
+        for one in files
+        if file_kind(PurePosixPath(one.path)) is not None
+        and not any(part.startswith(".") for part in one.relative_to(root).parts)
+    ]
+    if not kept:
+        raise DataError(f"There are no text files at {source}.", next_step=f"Files can be {KINDS}.")
+    return Found(root, kept, passed_over=passed_over(files, kept))
+
+
 # -- pipes and addresses --------------------------------------------------------------------------
 
 
@@ -238,14 +256,9 @@ def _copied(stream: BinaryIO, scratch: Path | None, name: str) -> Found:
 
 
 def _address(source: str) -> DataError:
-    if source.lower().startswith(("http://", "https://")):
-        name = PurePath(source.split("?")[0].split("#")[0].split("://")[1]).name or "text.html"
-        fetch = f"curl -L -o {quoted(name)} {quoted(source)}"
-        return DataError(
-            f"{source} is an address; holo reads files, so fetch it first.",
-            next_step=f"Type: {fetch}, then: holo prepare NAME --source {quoted(name)}",
-        )
+    name = PurePath(source.split("?")[0].split("#")[0].split("://")[1]).name or "text.html"
+    fetch = f"curl -L -o {quoted(name)} {quoted(source)}"
     return DataError(
         f"{source} is an address; holo reads files, so fetch it first.",
-        next_step="Copy it to this machine, then give the path of the copy with --source.",
+        next_step=f"Type: {fetch}, then: holo prepare NAME --source {quoted(name)}",
     )

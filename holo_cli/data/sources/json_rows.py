@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.decoding import text_blocks
 from holo_cli.data.sources.rows import (
     TextRow,
@@ -28,7 +28,7 @@ _BAD = object()  # stands for a row that is not JSON
 
 
 def read_json_rows(
-    path: Path, encoding: str, field: str, counts: Counter[str]
+    path: SourcePath, encoding: str, field: str, counts: Counter[str]
 ) -> Iterator[TextRow]:
     """Text in `field` (dotted for a nested one), language in "language" or "lang".
 
@@ -86,7 +86,7 @@ def _holds_rows(key: str, value: Any) -> bool:
     return listed and key.isidentifier() and len(key) < 40
 
 
-def _rows(path: Path, encoding: str) -> Iterator[Any]:
+def _rows(path: SourcePath, encoding: str) -> Iterator[Any]:
     """Every row, parsed; `_BAD` for a line that is not JSON."""
     blocks = text_blocks(path, encoding)
     head = next((block for block in blocks if block.strip()), "")
@@ -107,7 +107,7 @@ def _parsed(line: str) -> Any:
         return _BAD
 
 
-def _values(path: Path, blocks: Iterable[str]) -> Iterator[Any]:
+def _values(path: SourcePath, blocks: Iterable[str]) -> Iterator[Any]:
     try:
         yield from iterate_values(blocks)
     except ParseError as error:

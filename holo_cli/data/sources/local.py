@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 from holo_cli.data.document import Document
 from holo_cli.data.language import detect
+from holo_cli.data.remote import RemoteFile, SourcePath
 from holo_cli.data.sources import readers
 from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, numbered_chunks
 from holo_cli.data.sources.decoding import (
@@ -45,10 +46,10 @@ def open_local(request: Request) -> Source:
     several = len(paths) > 1
     paths = _untaken(request, found)
     prefix = f"{request.name}/" if request.one_of_several else ""
-    files: list[tuple[Path, str, str]] = []  # path, kind, encoding
+    files: list[tuple[SourcePath, str, str]] = []  # path, kind, encoding
     unreadable: Counter[str] = Counter()
     for path in paths:
-        kind = file_kind(path) or _kind_by_content(path)
+        kind = file_kind(PurePosixPath(path.name)) or _kind_by_content(path)
         try:
             encoding = "" if kind == "parquet" else encoding_of(path, request.encoding)
         except NotText:
@@ -90,14 +91,14 @@ def open_local(request: Request) -> Source:
         if pieces > 1 and len(cut) < MOST_CUT and readers.is_cut(path, kind, encoding):
             cut[name] = pieces
 
-    def read(language: str, position: Position) -> Iterator[Chunk]:
-        """All documents (""), or those of one language."""
+    def read(language: str, position: Position, end: int = len(files)) -> Iterator[Chunk]:
+        """All documents (""), or those of one language, of the files before `end`."""
         file, row = position or (0, 0)
         # with several streams over the same files only the first counts what reading drops
         counting = language in ("", *request.languages[:1])
         if position is None and unreadable and counting:
             yield Chunk([], (0, 0), dict(unreadable))
-        for number in range(file, len(files)):
+        for number in range(file, end):
             stream = partial(documents, number)
             selected = partial(_select_language, language, request.languages, stream)
             for chunk in numbered_chunks(selected if language else stream)(row):
@@ -108,18 +109,18 @@ def open_local(request: Request) -> Source:
     total_bytes = _size([path for path, _, _ in files], request.max_bytes)
     return Source(
         name=request.name,
-        streams=_streams(request, read, total_bytes),
+        streams=_streams(request, read, [path.stat().st_size for path, _, _ in files], total_bytes),
         identity={"files": _digest(found, [path for path, _, _ in files])},
         description=description,
         total_bytes=total_bytes,
     )
 
 
-def _untaken(request: Request, found: Found) -> list[Path]:
+def _untaken(request: Request, found: Found) -> Sequence[SourcePath]:
     """The files that no earlier --source of the set has; the rest is counted as passed over."""
     if not request.one_of_several:
         return found.paths
-    kept = [path for path in found.paths if os.path.realpath(path) not in request.taken]
+    kept = [path for path in found.paths if _real(path) not in request.taken]
     if lost := len(found.paths) - len(kept):
         found.passed_over["files that an earlier --source has"] += lost
     if not kept:
@@ -127,12 +128,17 @@ def _untaken(request: Request, found: Found) -> list[Path]:
             f"An earlier --source has every file of {request.source} already.",
             next_step="Name each text once.",
         )
-    request.taken.update(map(os.path.realpath, kept))
+    request.taken.update(map(_real, kept))
     return kept
 
 
+def _real(path: SourcePath) -> str:
+    """Equal for two names of one file."""
+    return path.address if isinstance(path, RemoteFile) else os.path.realpath(path)
+
+
 def _streams(
-    request: Request, read: Callable[[str, Position], Iterator[Chunk]], size: int | None
+    request: Request, read: Callable[..., Iterator[Chunk]], sizes: Sequence[int], total: int | None
 ) -> tuple[Stream, ...]:
     """One stream, or one per language for a mixture by language.
 
@@ -145,9 +151,16 @@ def _streams(
             f"--mix weights languages, but the languages of {request.source} are unknown.",
             next_step="Name them, for example --lang ko,en.",
         )
+
+    def stream(select: str, name: str, language: str, size: int | None) -> Stream:
+        def part(number: int) -> Iterator[Chunk]:
+            return read(select, (number, 0) if number else None, number + 1)
+
+        return Stream(partial(read, select), name, language, size, tuple(sizes), part)
+
     if not request.by_language or len(languages) == 1:
-        return (Stream(partial(read, ""), request.name, _one(languages), size),)
-    return tuple(Stream(partial(read, code), f"{request.name} {code}", code) for code in languages)
+        return (stream("", request.name, _one(languages), total),)
+    return tuple(stream(code, f"{request.name} {code}", code, None) for code in languages)
 
 
 def _select_language(
@@ -164,7 +177,7 @@ def _select_language(
             yield replace(document, language=code)
 
 
-def read_whole(path: Path, encoding: str | None) -> str:
+def read_whole(path: SourcePath, encoding: str | None) -> str:
     """The text of one file."""
     check_encoding(encoding)
     return "".join(text_blocks(path, encoding_of(path, encoding)))
@@ -174,7 +187,7 @@ def _one(languages: Sequence[str]) -> str:
     return languages[0] if len(languages) == 1 else ""
 
 
-def _size(paths: Sequence[Path], limit: int | None) -> int | None:
+def _size(paths: Sequence[SourcePath], limit: int | None) -> int | None:
     """Size of the text; None for compressed and parquet files without a limit."""
     if any({".parquet", *COMPRESSED} & set(path.suffixes) for path in paths):
         return limit
@@ -182,7 +195,7 @@ def _size(paths: Sequence[Path], limit: int | None) -> int | None:
     return size if limit is None else min(size, limit)
 
 
-def _kind_by_content(path: Path) -> str:
+def _kind_by_content(path: SourcePath) -> str:
     """The kind of a file with an unknown extension: parquet, JSON lines, or else text."""
     with open_bytes(path) as file, readable(path):
         head = file.read(512)
@@ -191,10 +204,14 @@ def _kind_by_content(path: Path) -> str:
     return "json" if _JSON.match(head.removeprefix(codecs.BOM_UTF8)) else "text"
 
 
-def _digest(found: Found, paths: Sequence[Path]) -> str:
+def _digest(found: Found, paths: Sequence[SourcePath]) -> str:
     """A digest that changes when a file is added, removed, renamed or modified."""
     digest = hashlib.sha256()
     for path in paths:
+        if isinstance(path, RemoteFile):
+            name = path.relative_to(found.root).as_posix()
+            digest.update(repr([name, path.size, path.version]).encode("utf-8"))
+            continue
         stat = path.stat()
         if found.copied:
             with path.open("rb") as file:

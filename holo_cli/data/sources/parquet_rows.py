@@ -7,9 +7,9 @@ import io
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.decoding import BLOCK, SNIFF
 from holo_cli.data.sources.formats import refuse_other_formats
 from holo_cli.data.sources.rows import LANGUAGE_FIELDS, TextRow, no_column
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[TextRow]:
+def read_parquet(path: SourcePath, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     """Text in the column `field` ("meta.text" for a field of a struct), language in "language" or
     "lang"; bytes that are not UTF-8 become U+FFFD. Rows without text are counted and skipped.
 
@@ -31,7 +31,7 @@ def read_parquet(path: Path, field: str, counts: Counter[str]) -> Iterator[TextR
         yield from _rows(path, raw, field, counts)
 
 
-def _rows(path: Path, raw: BinaryIO, field: str, counts: Counter[str]) -> Iterator[TextRow]:
+def _rows(path: SourcePath, raw: BinaryIO, field: str, counts: Counter[str]) -> Iterator[TextRow]:
     import pyarrow
     import pyarrow.parquet
 
@@ -71,7 +71,7 @@ def _refuse_others(raw: BinaryIO, name: str) -> None:
         refuse_other_formats(head, name)
 
 
-def _path_to(path: Path, field: str, schema: pyarrow.Schema) -> list[str]:
+def _path_to(path: SourcePath, field: str, schema: pyarrow.Schema) -> list[str]:
     """The names that lead to a text column: one, or those of nested structs."""
     import pyarrow
 
@@ -137,7 +137,7 @@ def _texts(column: Any, keys: list[str]) -> list[str | None]:
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
+def _whole(path: SourcePath) -> Iterator[BinaryIO]:
     """A seekable file: a compressed file is decompressed to a temporary file first."""
     with open_bytes(path) as file, tempfile.TemporaryFile() as unpacked:
         if isinstance(file, io.BufferedReader) and isinstance(file.raw, io.FileIO):

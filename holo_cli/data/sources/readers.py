@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 from holo_cli.data import segment
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.decoding import text_blocks
 from holo_cli.data.sources.json_rows import read_json_rows
 from holo_cli.data.sources.parquet_rows import read_parquet
@@ -16,14 +16,14 @@ from holo_cli.data.sources.table_rows import read_table
 __all__ = ["TextRow", "read_json_rows", "read_parquet", "read_table", "read_text"]
 
 
-def read_text(path: Path, encoding: str) -> Iterator[TextRow]:
+def read_text(path: SourcePath, encoding: str) -> Iterator[TextRow]:
     """txt and md: split at two empty lines, or into pieces (see `segment`)."""
     blocks = text_blocks(path, encoding)
     for text in segment.documents(blocks, whole=not is_cut(path, "text", encoding)):
         yield text, ""
 
 
-def is_cut(path: Path, kind: str, encoding: str) -> bool:
+def is_cut(path: SourcePath, kind: str, encoding: str) -> bool:
     """Whether a file of a kind is one text, which is read in pieces."""
     if kind != "text":
         return False
@@ -31,7 +31,7 @@ def is_cut(path: Path, kind: str, encoding: str) -> bool:
 
 
 def read_rows(
-    path: Path, kind: str, encoding: str, field: str, counts: Counter[str]
+    path: SourcePath, kind: str, encoding: str, field: str, counts: Counter[str]
 ) -> Iterator[TextRow]:
     """The rows of a file of a `kind`: text, json, table or parquet."""
     if kind == "parquet":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.segment import unix_lines
 from holo_cli.data.sources.decoding import text_blocks
 from holo_cli.errors import DataError, UsageError
@@ -16,7 +16,7 @@ LANGUAGE_FIELDS = ("language", "lang")
 _SHOWN = 8  # columns named in an error
 
 
-def lines_of(path: Path, encoding: str, limit: int = MAX_ELEMENT) -> Iterator[str]:
+def lines_of(path: SourcePath, encoding: str, limit: int = MAX_ELEMENT) -> Iterator[str]:
     """The lines of a file, each with "\\n" for a line end of CR, LF or both.
 
     Raises DataError for a line of more than `limit` characters: a small archive may hold a line
@@ -67,7 +67,7 @@ def language_of(row: Mapping[str, Any]) -> str:
     return next((row[f] for f in LANGUAGE_FIELDS if isinstance(row.get(f), str)), "")
 
 
-def no_column(path: Path, field: str, columns: Sequence[str]) -> UsageError:
+def no_column(path: SourcePath, field: str, columns: Sequence[str]) -> UsageError:
     """The error for a text field that a file does not have."""
     return UsageError(
         f"{path} has no text column '{field}'; it has: {shown(columns)}.",

@@ -11,8 +11,8 @@ import csv
 import sys
 from collections import Counter, deque
 from collections.abc import Iterator
-from pathlib import Path
 
+from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.rows import LANGUAGE_FIELDS, TextRow, lines_of, no_column
 from holo_cli.errors import DataError, UsageError
 
@@ -20,7 +20,9 @@ UNCLOSED = "unclosed quotes"
 MAX_ROW = 64 << 20  # characters of a row, which is held in memory
 
 
-def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> Iterator[TextRow]:
+def read_table(
+    path: SourcePath, encoding: str, field: str, counts: Counter[str]
+) -> Iterator[TextRow]:
     """`field` is a column name, or a number from 1 in a file without a header.
 
     Rows of another number of columns than the first one are counted in `counts` and skipped.
@@ -58,7 +60,7 @@ def read_table(path: Path, encoding: str, field: str, counts: Counter[str]) -> I
 class _RewindableLines:
     """Lines that can be put back. `taken` are those since the last `mark`."""
 
-    def __init__(self, path: Path, encoding: str) -> None:
+    def __init__(self, path: SourcePath, encoding: str) -> None:
         self.path, self.lines, self.taken = path, lines_of(path, encoding, MAX_ROW), list[str]()
         self._again: deque[str] = deque()
         self._number, self._held = 0, 0  # lines before those taken; characters of those
@@ -89,7 +91,7 @@ class _RewindableLines:
         del self.taken[1:]
 
 
-def _rows(path: Path, encoding: str, counts: Counter[str], tsv: bool) -> Iterator[list[str]]:
+def _rows(path: SourcePath, encoding: str, counts: Counter[str], tsv: bool) -> Iterator[list[str]]:
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     lines = _RewindableLines(path, encoding)
     if tsv:

@@ -7,11 +7,11 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, cast
 
 import zstandard
 
+from holo_cli.data.remote import SourcePath, store_errors
 from holo_cli.errors import DataError
 
 MAX_WINDOW = 1 << 31  # bytes: zstd --long=31, the largest there is
@@ -19,7 +19,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 _SKIPPABLE = b"\x2a\x4d\x18"  # after a byte from 0x50 to 0x5f
 
 
-def open_bytes(path: Path) -> BinaryIO:
+def open_bytes(path: SourcePath) -> BinaryIO:
     """Open a file for reading; gzip and zstd (by their magic numbers) are decompressed."""
     try:
         raw = path.open("rb")
@@ -38,11 +38,11 @@ def open_bytes(path: Path) -> BinaryIO:
 
 
 @contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
+def readable(path: SourcePath) -> Iterator[None]:
     """Raise errors from reading a damaged file as DataError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, zstandard.ZstdError, *store_errors()) as error:  # type: ignore[misc]
         if isinstance(error, gzip.BadGzipFile) and str(error).startswith("Not a gzipped file"):
             raise DataError(
                 f"{path} has other bytes after its packed text.",

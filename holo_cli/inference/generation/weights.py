@@ -17,6 +17,7 @@ from torch import nn
 
 from holo_cli.layers.head import Head
 from holo_cli.layers.int8 import Int8Embedding, Int8Head, Int8Linear, Int8Weight
+from holo_cli.layers.interfaces import Mixer
 from holo_cli.layers.mlp import MLP
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.vanilla.attention import Attention
@@ -35,6 +36,9 @@ def relay(model: LanguageModel) -> None:
     weights = [layer.weight for layer in layers if type(layer) is nn.Linear]
     if type(model.head) is Head:
         weights.append(model.head.weight)
+    for module in model.modules():
+        if isinstance(module, Mixer):
+            module.store_by_columns()
     for weight in weights:
         outputs, inputs = weight.shape
         large = outputs > inputs and weight.numel() >= _LEAST

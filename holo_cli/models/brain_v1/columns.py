@@ -1,22 +1,29 @@
-"""An MLP of columns, a fine-grained mixture of experts: a router keeps a few columns per token, and
-only those are computed.
+"""An MLP of columns, a fine-grained mixture of experts: a few columns are kept per token, and only
+those are computed.
 
     r = W_r x,   kept = the c columns of largest r_j + b_j              (b: for balance only)
     y = sum over kept columns j of  W_out^j [ s h_j ],   h_j = u |u|,   u = W_in^j x + r_j
 
 The router's value is added to all units of its column, so it sets how strongly the column fires and
 learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
-column's output instead, which learns worse.) The square keeps its sign, so that every unit of a
-kept column fires; `activation = "relu"`, relu(u)^2, leaves a good part of them silent.
-s = sqrt(C / U) only sets the step size of W_out. If fewer units may fire than the kept columns
-have, the largest of them do.
+column's output instead, which learns worse.) With `sparsity = "self"` there is no router,
+
+    n_j = |W_in^j[:, :g] x[:g]| sqrt(C / (g m)),   kept = the c columns of largest n_j + b_j
+
+and u = W_in^j x: the loudest columns are kept, judged by what their own units make of the first g
+inputs. That choice has no gradient and no parameters of its own.
+
+The square keeps its sign, so that every unit of a kept column fires; `activation = "relu"`,
+relu(u)^2, leaves a good part of them silent. s = sqrt(C / U) only sets the step size of W_out. If
+fewer units may fire than the kept columns have, the largest of them do.
 
 Tokens are sorted by column, so training is a product per column over the tokens that chose it
 (`layers/grouped.py`); decoding one token is a few products of single columns with a vector. The
 choice depends on the token alone: there is no capacity limit, and the bias b moves only between
 steps, so a later token cannot change an earlier one's columns.
 
-Legend: N tokens, C width, U hidden units, G columns, m units of each, c kept, P = N c pairs.
+Legend: N tokens, C width, U hidden units, G columns, m units of each, c kept, P = N c pairs, g the
+inputs that a column's own choice reads.
 """
 
 from __future__ import annotations
@@ -45,15 +52,20 @@ class Columns(FeedForward):
         self.k = config.active_units(layer)
         self.shared, self.balance = config.shared_columns, config.balance
         self.signed = config.activation == "signed"
-        self.driven, self.masked = config.gate == "drive", config.masked
-        self.two_four = config.two_four != "none"
-        self.router = nn.Linear(width, self.columns, bias=False)
+        self.masked, self.two_four = config.masked, config.two_four != "none"
+        self.router: nn.Linear | None = None
+        self.driven, self.reads = False, config.selection_width
+        if config.sparsity != "self":
+            self.router = nn.Linear(width, self.columns, bias=False)
+            self.driven = config.gate == "drive"
         self.up = nn.Linear(width, config.hidden, bias=False)
         # W_out transposed, (G m, C): a column's part of it is one piece of memory
         self.down = nn.Linear(width, config.hidden, bias=False)
-        for stacked in (self.up, self.down):
-            # Muon orthogonalises each column by itself: together, busy columns would set the scale
-            stacked.weight.splits = self.columns  # type: ignore[attr-defined]
+        if self.router is not None:
+            for stacked in (self.up, self.down):
+                # Muon orthogonalises each column by itself: together, busy columns would set the
+                # scale; columns that choose themselves learn better together
+                stacked.weight.splits = self.columns  # type: ignore[attr-defined]
         # with it a step of Muon moves an entry of W_out as far as one of a dense (C, U) matrix
         self.scale = min(1.0, (width / config.hidden) ** 0.5)
         self.bias: nn.Parameter | None = None
@@ -65,39 +77,70 @@ class Columns(FeedForward):
         nn.init.zeros_(self.down.weight)
 
     def active_parameters(self) -> int:
-        """The router's, and of the columns those kept."""
+        """Those of the columns kept, and what the choice reads: the router, or the first inputs of
+        all other columns."""
         computed = self.columns if self.masked else self.kept
         size = self.units * (self.up.in_features + self.down.in_features)
+        choice = (self.columns - computed) * self.units * self.reads
+        if self.router is not None:
+            choice = self.router.weight.numel()
         bias = self.columns if self.bias is not None else 0
-        return self.router.weight.numel() + bias + computed * size
+        return choice + bias + computed * size
 
     # -- the choice -------------------------------------------------------------------------------
 
-    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C) -> the router's values of the kept columns and their indices, (N, c) each."""
-        if len(tokens) == 1:  # a product with a vector is several times faster than with one row
-            value = self.router.weight.to(tokens.dtype).mv(tokens[0])[None]
+    def scores(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(N, C) -> the router's values, None without a router, and the scores that columns compete
+        by, without gradient, (N, G) each: values or loudness, with the balancing bias."""
+        value: Tensor | None = None
+        if self.router is None:
+            score = self.loudness(tokens)
         else:
-            value = self.router(tokens)
-        value = value.to(wide(value.dtype))
-        score = value.detach()
+            # a product with a vector is several times faster than with one row
+            one, weight = len(tokens) == 1, self.router.weight
+            value = weight.to(tokens.dtype).mv(tokens[0])[None] if one else self.router(tokens)
+            value = value.to(wide(value.dtype))
+            score = value.detach()
         if self.bias is not None:
-            score = score + self.balance * self.bias.detach().to(score.dtype)
+            bias = self.bias.detach().to(score.dtype)
+            score = torch.add(score, bias, alpha=self.balance)
+        return value, score
+
+    def route(self, tokens: Tensor) -> tuple[Tensor | None, Tensor]:
+        """(N, C) -> the router's values of the kept columns, None without a router, and the
+        columns' indices, (N, c) each."""
+        value, score = self.scores(tokens)
         if self.shared:
             score = score.clone()
             score[:, : self.shared] += ALWAYS
         chosen = winners(score, self.kept)
-        return value.gather(1, chosen), chosen
+        return None if value is None else value.gather(1, chosen), chosen
+
+    @torch.no_grad()
+    def loudness(self, tokens: Tensor) -> Tensor:
+        """(N, C) -> (N, G) without gradient: of each column, the root mean square over its units of
+        what they compute from the first inputs, scaled to that of all inputs."""
+        read, weight = tokens[:, : self.reads], self.up.weight[:, : self.reads]
+        if self.two_four:
+            weight = sparsify_2_4(weight)
+        if len(tokens) == 1:
+            z = weight.to(read.dtype).mv(read[0])[None]
+        else:
+            z = nn.functional.linear(read, weight)
+        z = z.unflatten(1, (self.columns, -1))
+        size = torch.linalg.vector_norm(z, dim=2, dtype=wide(z.dtype))
+        return size * (self.up.in_features / (self.reads * self.units)) ** 0.5
 
     # -- the whole --------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
+        other = self.masked or self.training or torch.is_grad_enabled()
+        if x.shape[:2].numel() == 1 and not other:
+            return self._single_token(x[0, 0]).view(x.shape), {}
         tokens = x.flatten(0, 1)
         value, chosen = self.route(tokens)
         if self.masked:
             y = self._masked(tokens, value, chosen)
-        elif len(tokens) == 1 and not torch.is_grad_enabled():
-            y = self._single_token(tokens[0], value, chosen)[None]
         else:
             y = self._sorted(tokens, value, chosen)
         aux: Aux = {}
@@ -113,14 +156,18 @@ class Columns(FeedForward):
         shape = (self.columns, self.units, -1)
         return up.reshape(shape), down.reshape(shape)
 
-    def activate(self, u: Tensor, value: Tensor) -> Tensor:
+    def drive(self, u: Tensor, value: Tensor | None) -> Tensor:
+        """What units fire by: their pre-activations (N, c, m) with the router's values (N, c)."""
+        return u + value[..., None].to(u.dtype) if self.driven and value is not None else u
+
+    def activate(self, u: Tensor, value: Tensor | None) -> Tensor:
         """Pre-activations (N, c, m) of the kept columns -> outputs of their units, same shape."""
-        value = value[..., None].to(u.dtype)
-        h = u + value if self.driven else u
-        h = self._fire(h)
+        h = self._fire(self.drive(u, value))
         if self.k < self.kept * self.units:
             h = h * self._winners(h)
-        return h * self.scale if self.driven else h * (self.scale * torch.sigmoid(value))
+        if self.driven or value is None:
+            return h * self.scale
+        return h * (self.scale * torch.sigmoid(value[..., None].to(u.dtype)))
 
     def _fire(self, u: Tensor) -> Tensor:
         """What units send for their inputs, any shape."""
@@ -133,33 +180,41 @@ class Columns(FeedForward):
         flat = h.detach().flatten(1)
         return torch.zeros_like(flat).scatter_(1, winners(flat, self.k), 1.0).view(h.shape)
 
-    def _sorted(self, tokens: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+    def _sorted(self, tokens: Tensor, value: Tensor | None, chosen: Tensor) -> Tensor:
         """(N, C) -> (N, C), a product per column over the tokens that chose it."""
         pairs = SortedPairs(chosen, self.columns)
         up, down = (w.to(product_dtype(tokens)) for w in self.weights())
         u = grouped(pairs.spread(tokens.to(up.dtype)), up.mT, pairs.ends)
         if self.k == self.kept * self.units:
             # pairs are independent: no need to return to the order of tokens
-            h = self.activate(u[:, None], pairs.by_place(value[..., None]))[:, 0]
+            at = None if value is None else pairs.by_place(value[..., None])
+            h = self.activate(u[:, None], at)[:, 0]
         else:
             h = pairs.by_place(self.activate(pairs.by_token(u), value))
         return pairs.gather(grouped(h, down, pairs.ends))
 
-    def _single_token(self, x: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
-        """A single token, (C,) -> (C,), by views of the kept columns' weights."""
-        kept = [slice(n * self.units, (n + 1) * self.units) for n in chosen[0].tolist()]
-        ups, downs = [self.up.weight[at] for at in kept], [self.down.weight[at] for at in kept]
+    def _single_token(self, x: Tensor) -> Tensor:
+        """A single token, (C,) -> (C,), by views of the kept columns' weights.
+
+        Few operations, since for one token each costs as much as a good part of a product.
+        """
+        value, chosen = self.route(x[None])
+        size, dtype = self.units, product_dtype(x)
+        up, down = self.up.weight, self.down.weight
+        starts = [n * size for n in chosen[0].tolist()]
+        ups, downs = [up[at : at + size] for at in starts], [down[at : at + size] for at in starts]
         if self.two_four:
             ups, downs = [sparsify_2_4(w) for w in ups], [sparsify_2_4(w, dim=0) for w in downs]
-        x = x.to(product_dtype(x))
-        u = torch.stack([w.to(x.dtype).mv(x) for w in ups])[None]
-        h = self.activate(u, value)[0]
-        y = downs[0].to(x.dtype).T.mv(h[0])
+        if dtype != up.dtype:
+            x = x.to(dtype)
+            ups, downs = [w.to(dtype) for w in ups], [w.to(dtype) for w in downs]
+        h = self.activate(torch.stack([w.mv(x) for w in ups])[None], value)[0]
+        y = downs[0].T.mv(h[0])
         for w, output in zip(downs[1:], h[1:], strict=True):
-            y = y.addmv(w.to(x.dtype).T, output)
+            y.addmv_(w.T, output)
         return y
 
-    def _masked(self, tokens: Tensor, value: Tensor, chosen: Tensor) -> Tensor:
+    def _masked(self, tokens: Tensor, value: Tensor | None, chosen: Tensor) -> Tensor:
         """`_sorted` by computing every column and masking, for comparison only."""
         up, down = self.weights()
         u = nn.functional.linear(tokens, up.flatten(0, 1)).unflatten(1, (self.columns, -1))
@@ -179,8 +234,7 @@ class Columns(FeedForward):
         h = self.activate(kept, value)
         could = torch.ones_like(h)
         if self.k < self.kept * self.units:
-            driven = kept + value[..., None].to(u.dtype) if self.driven else kept
-            could = self._winners(self._fire(driven))
+            could = self._winners(self._fire(self.drive(kept, value)))
         blank = torch.zeros_like(u)
         return (
             blank.scatter(1, index, h).flatten(1),

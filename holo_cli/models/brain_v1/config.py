@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, RemovedKey, Stage, added_key
+from holo_cli.config.added import added_key
+from holo_cli.config.model_schema import BackboneConfig, RemovedKey, Stage
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
 NO_MARKER = -1  # in `language_tokens`: a language without a marker in this vocabulary
-Sparsity = Literal["columns", "kwta", "both", "dense"]
-_SPARSE = ["columns", "kwta", "both"]
+Sparsity = Literal["self", "columns", "kwta", "both", "dense"]
+_SPARSE = ["self", "columns", "kwta", "both"]
 
 
 class Config(BackboneConfig):
@@ -34,8 +35,9 @@ class Config(BackboneConfig):
     # -- sparse activity --------------------------------------------------------------------------
     sparsity: Sparsity = Field(
         "columns",
-        description="columns: a router keeps few; kwta: the largest units win; both: "
-        "winners inside kept columns; dense: all units, the twin to compare with",
+        description="columns: a router keeps few; self: the loudest columns are kept; kwta: the "
+        "largest units win; both: winners inside columns that a router keeps; dense: all units, "
+        "the twin to compare with",
     )
     activity: float = Field(
         0.05, description="share of the hidden units that fire for a token, above 0 and at most 1"
@@ -47,6 +49,9 @@ class Config(BackboneConfig):
         json_schema_extra=added_key(before="relu"),
     )
     columns: int = Field(40, ge=1, le=4096, description="columns of the MLP; they share its units")
+    selection_inputs: float = Field(
+        0.125, gt=0, le=1, description="self: share of the inputs by which columns are judged"
+    )
     columns_kept: int = Field(
         0, ge=0, description="columns computed for a token; 0: as few as hold the active units",
         json_schema_extra=tunable_choices(0, 4, 8, when={"sparsity": ["both"]}),
@@ -59,8 +64,8 @@ class Config(BackboneConfig):
     )
     gate: Literal["drive", "sigmoid"] = Field(
         "drive",
-        description="columns: how the router's value enters: added to the column's units before "
-        "they fire, or as a factor after",
+        description="columns, both: how the router's value enters: added to the column's units "
+        "before they fire, or as a factor after",
         json_schema_extra=tunable_choices("drive", "sigmoid", when={"sparsity": ["columns"]}),
     )
     balance: float = Field(
@@ -142,6 +147,13 @@ class Config(BackboneConfig):
     def column_units(self) -> int:
         return self.hidden // self.columns
 
+    @property
+    def selection_width(self) -> int:
+        """How many of the first inputs columns are judged by: their share, a multiple of 4 where
+        the width is one, as 2:4 weights need."""
+        wanted = -(-max(1, round(self.selection_inputs * self.width)) // 4) * 4
+        return min(self.width, wanted)
+
     def layer_activity(self, layer: int) -> float:
         """The share of units to fire in a layer, 0 .. layers - 1."""
         if not self.depth_schedule:
@@ -161,7 +173,7 @@ class Config(BackboneConfig):
         """The ids of the languages' markers, where there are adapters to choose by them."""
         ids = tuple(specials.get(f"<|{language}|>", NO_MARKER) for language in self.languages)
         known = self.adapters and any(i != NO_MARKER for i in ids)
-        return {"language_tokens": ids} if known else {}
+        return super().from_specials(specials) | ({"language_tokens": ids} if known else {})
 
     def stages(self) -> tuple[Stage, ...]:
         """The depths of growth, the whole model last; () without growth.
@@ -187,6 +199,11 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.dense_start ({self.dense_start:g}) is for model.sparsity kwta, not "
                 f"{self.sparsity}"
+            )
+        if self.gate != "drive" and self.sparsity == "self":
+            raise ValueError(
+                f"model.gate ({self.gate}) is for a router's value, and with model.sparsity self "
+                "there is no router: set model.sparsity to columns or both"
             )
         if self.hidden % self.columns:
             raise ValueError(

@@ -5,10 +5,11 @@ Legend: T tokens, C width, L layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from holo_cli.models.figures import Trace, axis, bar, heat, short
-from holo_cli.models.views import Picture, Table, layer_names, watched
+from holo_cli.models.figures import Trace, axis, bar, heat, named, short
+from holo_cli.models.views import Picture, See, Table, layer_names, watched
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
@@ -49,8 +50,9 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     pictures = [
         Picture(
             "Where each token exits",
-            f"{_state(brain, passed)} For comparison, the first layer from which every layer "
-            "predicts the same token as the last: where an ideal rule would exit.",
+            "The layers that each token passes. For comparison, the first layer from which every "
+            "layer predicts the same token as the last: where an ideal rule would exit."
+            f"{_state(brain)}",
             {
                 "all tokens": [
                     bar("layers passed", range(len(tokens)), passed.tolist(), 0),
@@ -60,6 +62,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             {"xaxis": axis("token"), "yaxis": axis("layer") | {"dtick": _whole(len(blocks))},
              "barmode": "group"},
             token_axes=("xaxis",),
+            see=_see(brain, passed, settled),
         ),
         Picture(
             "Confidence of each layer",
@@ -85,23 +88,36 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     return pictures
 
 
-def _state(brain: Model, passed: Tensor) -> str:
-    """Whether tokens exit, and if not, what makes them."""
-    threshold, layers = brain.exit_threshold, len(brain.blocks)
-    trained = "" if brain.config.exit_loss else (
+def _state(brain: Model) -> str:
+    """What keeps exits from working, and what would make them."""
+    return "" if brain.config.exit_loss else (
         " The layers below the last were not trained to predict (model.exit_loss is 0); train with "
         "--set model.exit_loss=1 --set model.exit_confidence=learned."
     )  # fmt: skip
-    if threshold <= 1:
+
+
+def _see(brain: Model, passed: Tensor, settled: Tensor) -> See:
+    """Whether tokens exit and where; if not, what it would save and how to turn it on."""
+    threshold, layers = brain.exit_threshold, len(brain.blocks)
+    early = float((settled < layers).double().mean())
+
+    def see(labels: Sequence[str]) -> str:
+        if threshold > 1:
+            return (
+                "Exits are off, so every token passes all "
+                f"{counted(layers, 'layer')}, though the prediction of {early:.0%} of them is "
+                "settled earlier: turn exits on with holo generate --exit-threshold auto, or train "
+                "with --set model.exit_threshold=0.9 to see them here."
+            )
+        mean = passed.double().mean().item()
+        first = passed.argsort(stable=True).tolist()
         return (
-            f"Tokens exit where their confidence reaches {threshold:g}: after "
-            f"{passed.double().mean().item():.2f} of {counted(layers, 'layer')} on average."
-            f"{trained}"
+            f"Tokens exit where their confidence reaches {threshold:g}, after {mean:.1f} of "
+            f"{counted(layers, 'layer')} on average: {named(labels, first)} after "
+            f"{counted(int(passed.min()), 'layer')}."
         )
-    return (
-        "Exits are off: the threshold is above 1, and all tokens pass through all layers. Turn "
-        f"them on with holo generate --exit-threshold auto.{trained}"
-    )
+
+    return see
 
 
 def _frontier(brain: Model, tokens: Tensor, sure: Tensor) -> Picture:

@@ -20,6 +20,7 @@ from torch import Tensor
 from holo_cli.layers.conv import ShortConv
 from holo_cli.layers.interfaces import ConvWindows, Extras, ValueStream
 from holo_cli.layers.norm import rms_norm
+from holo_cli.layers.suffix import SuffixState
 from holo_cli.models.brain_v1.attention import AttentionState
 from holo_cli.models.brain_v1.block import BrainBlock, Side
 from holo_cli.models.brain_v1.config import Config
@@ -75,6 +76,10 @@ class Drafts(Protocol):
 
     def languages_at(self, tokens: Tensor, before: Tensor | None) -> Tensor | None: ...
 
+    def remembered(
+        self, x: Tensor, tokens: Tensor, before: SuffixState | None
+    ) -> tuple[Tensor, SuffixState | None]: ...
+
     def advanced(
         self, state: Any, tokens: Tensor, mixers: Sequence[Any], windows: Sequence[Any]
     ) -> BrainState: ...
@@ -94,6 +99,7 @@ class LayerDraft:
         ]
         self._above: list[LayerPass] = []
         self._language = state.language
+        self._suffixes = [state.suffix]  # after no token, one, two, ...
 
     def read(self, token: Tensor) -> Tensor:
         """(B, 1) next token -> the hidden state (B, 1, C) of the first layers' own prediction."""
@@ -114,7 +120,9 @@ class LayerDraft:
         self._streams.append(x)
         if stream is not None and stream.first is not None:
             self._firsts.append(stream.first)
-        return rms_norm(x)
+        x, suffix = model.remembered(rms_norm(x), token, self._suffixes[-1])
+        self._suffixes.append(suffix)
+        return x
 
     def verify(self) -> Tensor:
         """The whole model's hidden states at the tokens read, (B, S, C); once, after the last."""
@@ -129,7 +137,7 @@ class LayerDraft:
             mixer, windows = self._start.mixers[n], self._start.windows[n]
             x, passed = _through(model.brain_blocks()[n], x, mixer, windows, stream, side)
             self._above.append(passed)
-        return rms_norm(x)
+        return model.remembered(rms_norm(x), tokens, self._start.suffix)[0]
 
     def state_after(self, count: int, *, reclaim: bool) -> BrainState:
         """The model's state after the first `count` >= 1 of the tokens, all layers passed.
@@ -148,7 +156,8 @@ class LayerDraft:
             windows.append(seen)
         tokens = torch.cat(self._tokens[:count], dim=1)
         after = self._model.advanced(self._start, tokens, mixers, windows)
-        return replace(after, passed=self._start.passed + self._model.config.layers * count)
+        passed_layers = self._start.passed + self._model.config.layers * count
+        return replace(after, passed=passed_layers, suffix=self._suffixes[count])
 
 
 def _through(

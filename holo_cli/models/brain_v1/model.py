@@ -62,7 +62,7 @@ class Model(Backbone):
         return BrainAttention(self.config)
 
     def make_mlp(self, layer: int) -> FeedForward:
-        form = Columns if self.config.sparsity in ("columns", "both") else KWTA
+        form = KWTA if self.config.sparsity in ("kwta", "dense") else Columns
         return form(self.config, layer)
 
     def make_block(self, layer: int) -> BrainBlock:
@@ -127,10 +127,10 @@ class Model(Backbone):
             losses["exit_gate"] = self.exit_gates.loss(number, drawn, x, self.head)
         return losses
 
-    def hidden(self, tokens: Tensor) -> Hidden:
+    def stream(self, tokens: Tensor) -> Hidden:
         if self._exits_enabled():
             return Hidden(rms_norm(self.with_exits(tokens)[0]), {})
-        return super().hidden(tokens)
+        return super().stream(tokens)
 
     # -- early exit -------------------------------------------------------------------------------
 
@@ -215,10 +215,10 @@ class Model(Backbone):
         nothing = torch.zeros(batch, dtype=torch.int64, device=self.device)
         return BrainState(**vars(plain), language=self._first_language(batch), passed=nothing)
 
-    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BrainState]:
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BrainState]:
         assert isinstance(state, BrainState)
         if not self._exits_enabled():
-            x, after = super().step_hidden(tokens, state)
+            x, after = super().step_stream(tokens, state)
             assert isinstance(after, BrainState)
             return x, replace(after, passed=state.passed + self.config.layers * tokens.shape[1])
         x = rms_norm(self.embedding(tokens, state.last))

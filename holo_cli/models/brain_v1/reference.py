@@ -24,8 +24,11 @@ from holo_cli.models.vanilla.reference import heads
 
 # 64 hidden units in 8 columns, of which 2 are kept
 SMALL: dict[str, Any] = {"columns": 8, "mlp_ratio": 4.0, "activity": 0.25}
+SELF: dict[str, Any] = {**SMALL, "sparsity": "self"}
 CASES: dict[str, dict[str, Any]] = {
     "columns": SMALL,
+    "self": SELF,
+    "self-two-four": {**SELF, "activity": 0.375, "selection_inputs": 0.6, "two_four": "mlp"},
     "columns-relu": {**SMALL, "activation": "relu"},
     "columns-sigmoid": {**SMALL, "gate": "sigmoid", "shared_columns": 1, "columns_kept": 4},
     "columns-more-kept": {**SMALL, "activity": 0.375, "conv": 4},
@@ -133,7 +136,7 @@ def _feed(
         sent = _by_columns(config, mlp, layer, up, x)
     else:
         sent = _by_winning(config, mlp, layer, up, x)
-    if isinstance(mlp, Columns) and config.gate == "sigmoid":
+    if isinstance(mlp, Columns) and mlp.router is not None and config.gate == "sigmoid":
         sent = sent * sigmoid(mlp.router.weight @ x).repeat_interleave(size)
     sent = sent * min(1.0, (config.width / config.hidden) ** 0.5)
     return total([s * row for s, row in zip(sent, down, strict=True)])
@@ -142,8 +145,14 @@ def _feed(
 def _by_columns(config: Config, mlp: Columns, layer: int, up: Tensor, x: Tensor) -> Tensor:
     """What each unit sends, (U,): zero outside the kept columns."""
     size = config.hidden // config.columns
-    value = mlp.router.weight @ x
-    score = value.detach().tolist()
+    drive = torch.zeros(config.columns, dtype=x.dtype)
+    if mlp.router is None:
+        score = [_loudness(config, up[g * size :][:size], x) for g in range(config.columns)]
+    else:
+        value = mlp.router.weight @ x
+        score = value.detach().tolist()
+        if config.gate == "drive":
+            drive = value
     if mlp.bias is not None:
         score = [s + config.balance * b for s, b in zip(score, mlp.bias.tolist(), strict=True)]
     for n in range(config.shared_columns):
@@ -154,11 +163,18 @@ def _by_columns(config: Config, mlp: Columns, layer: int, up: Tensor, x: Tensor)
         if n // size not in kept:
             units.append(torch.zeros((), dtype=x.dtype))
             continue
-        u = up[n] @ x + (value[n // size] if config.gate == "drive" else 0)
+        u = up[n] @ x + drive[n // size]
         units.append(u * abs(u) if config.activation == "signed" else u.clamp_min(0) ** 2)
     inside = [u.item() if n // size in kept else -math.inf for n, u in enumerate(units)]
     wins = _largest(inside, config.active_units(layer))
     return torch.stack([u if n in wins else u * 0 for n, u in enumerate(units)])
+
+
+def _loudness(config: Config, up: Tensor, x: Tensor) -> float:
+    """How loud a column is, by what its units, the rows of `up`, make of their first inputs."""
+    reads = config.selection_width
+    sizes = [(row[:reads] @ x[:reads]).item() ** 2 for row in up]
+    return math.sqrt(sum(sizes) / len(sizes) * config.width / reads)
 
 
 def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ class SelectiveAttention(Mixer):
         self.register_buffer("shift", shift)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
+        self.qkv.weight.heads = config.heads  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
         self.gain = QueryGain(config.heads) if config.query_gain else None
         self.rope = Rope(self.head_width, config.rope_base, config.rope_fraction)
@@ -106,6 +107,10 @@ class SelectiveAttention(Mixer):
         margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
         size = capacity(most(end), self.share)
+        # most tokens are not selected: of one, that is known before anything is packed
+        single = u.shape[1] == 1 and isinstance(end, int)
+        if single and not bool(((margin[:, 0] > 0) & (before < size)).any()):
+            return torch.zeros_like(u), state.passed(end, size)
         chosen = Selected.of(margin > 0, self.share, start, before)
         q, k, v = self.project(u, chosen)
         state = state.append(chosen, k, v, end, size)

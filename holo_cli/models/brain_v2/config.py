@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, added_key
+from holo_cli.config.added import added_key
+from holo_cli.config.model_schema import BackboneConfig, RemovedKey
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -20,6 +21,11 @@ class Config(BackboneConfig):
 
     mechanism: ClassVar[str] = "state space, episodic memory, attention for the tokens that matter"
     takes_values: ClassVar[bool] = True
+    removed: ClassVar[Mapping[str, RemovedKey]] = {
+        "memory_gates": RemovedKey(
+            "joint", "since separate erase and write gates of the memory did not lower the loss"
+        )
+    }
 
     conv: int = Field(
         4, ge=0, le=16, description="width of a short causal convolution before the mixer; 0 is off"
@@ -70,6 +76,11 @@ class Config(BackboneConfig):
         0, ge=0, description="heads of the memory, of the usual width; 0 is half of `heads`",
         json_schema_extra=tunable_choices(0, 1, 2, 4, when={"memory": ["delta", "hebbian"]}),
     )  # fmt: skip
+    layout: Literal["added", "interleaved"] = Field(
+        "added",
+        description="added: a layer's parts are added; interleaved: a layer has one part, "
+        "attention before memory before the state space",
+    )
     ponder: int = Field(
         1, ge=1, le=16, description="steps that a token's MLP may take; 1 is no pondering"
     )
@@ -98,8 +109,15 @@ class Config(BackboneConfig):
     def memory_head_count(self) -> int:
         return self.memory_heads or max(1, self.heads // 2)
 
+    def has_state_space(self, layer: int) -> bool:
+        """Whether layer 0, 1, ... has a state space."""
+        alone = self.layout == "interleaved"
+        return not (alone and (self.has_memory(layer) or self.has_attention(layer)))
+
     def has_memory(self, layer: int) -> bool:
         """Whether layer 0, 1, ... has an episodic memory."""
+        if self.layout == "interleaved" and self.has_attention(layer):
+            return False
         return self.memory != "none" and layer % self.memory_every == self.memory_every - 1
 
     def has_attention(self, layer: int) -> bool:
@@ -108,13 +126,14 @@ class Config(BackboneConfig):
 
     def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
         """The languages that the tokenizer has markers for, where thresholds are calibrated."""
+        end = super().from_specials(specials)
         if not (self.attention_calibrated and self._attends()):
-            return {}
+            return end
         marks = [(MARKER.fullmatch(name), at) for name, at in specials.items()]
         found = {mark[1]: at for mark, at in marks if mark}
         if not found:
-            return {}
-        return {"languages": tuple(found), "language_tokens": tuple(found.values())}
+            return end
+        return end | {"languages": tuple(found), "language_tokens": tuple(found.values())}
 
     def _attends(self) -> bool:
         return any(self.has_attention(layer) for layer in range(self.layers))
@@ -132,6 +151,11 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.language_tokens has {counted(len(self.language_tokens), 'id')} for "
                 f"{counted(len(self.languages), 'language')}"
+            )
+        if self.layout == "interleaved" and (self.value_residual or self.value_embedding):
+            raise ValueError(
+                "model.layout = interleaved does not go with model.value_residual or "
+                "model.value_embedding: only the state space has values to add to"
             )
         if self.state % 2:
             raise ValueError(

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward
+from holo_cli.layers.norm import rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState
 from holo_cli.models.brain_v1.adapters import token_languages
+from holo_cli.models.brain_v2 import decoding
 from holo_cli.models.brain_v2.attention import SelectiveAttention
 from holo_cli.models.brain_v2.calibration import Tally, calibrate_shifts, watching
 from holo_cli.models.brain_v2.config import Config
@@ -42,6 +44,7 @@ class Model(Backbone):
     """The modern backbone with the mixers and the MLP of this folder."""
 
     config: Config
+    quick_steps = True  # False: every step as `Backbone` makes it
 
     def make_mixer(self, layer: int) -> BrainMixer:
         return BrainMixer(self.config, layer)
@@ -83,6 +86,12 @@ class Model(Backbone):
             return plain
         none = torch.zeros(batch, dtype=torch.int64, device=self.device)
         return LanguageState(**vars(plain), slot=none)
+
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
+        if self.quick_steps and decoding.fits(self, tokens, state):
+            x = rms_norm(self.embedding(tokens, state.last))
+            return decoding.step_hidden(self, tokens, state, x, self.slots(tokens, state))
+        return super().step_stream(tokens, state)
 
     def advanced(
         self,

@@ -37,13 +37,22 @@ CASES: dict[str, dict[str, Any]] = {
     "attention": {"attention_every": 2, "attention_share": 0.3, "tied": False},
     "attention-everywhere": {"attention_every": 1, "attention_share": 0.8, "memory": "none"},
     "hebbian": {"memory": "hebbian", "memory_every": 1, "memory_heads": 2, "bigrams": 61},
+    "suffix": {"suffix": True, "end_token": 7, "tied": False, "attention_every": 0},
+    "interleaved": {
+        "layout": "interleaved",
+        "layers": 3,
+        "attention_every": 3,
+        "attention_share": 0.4,
+    },
     "ponder": {"ponder": 3, "attention_every": 2},
     "selective-ponder": {"ssm": "selective", "ponder": 4, "ponder_rest": 0.3},
 }
 
 
 def mix(mixer: BrainMixer, inputs: Inputs) -> Vectors:
-    out = _state_space(mixer.ssm, inputs)
+    out = [torch.zeros_like(u) for u in inputs]
+    if mixer.ssm is not None:
+        out = added(out, _state_space(mixer.ssm, inputs))
     if mixer.memory is not None:
         out = added(out, _remembered(mixer.memory, inputs))
     if mixer.attention is not None:

@@ -117,21 +117,35 @@ class PackedCache:
         self, new: Selected, k: Tensor, v: Tensor, position: Positions, size: int
     ) -> PackedCache:
         """A cache up to `position` with capacity `size` and the new keys and values, (N, H, d)."""
-        slots = self._buffers[0].shape[2]
-        if self._owner[0] is self._mark and slots >= size:
-            buffers, owner = self._buffers, self._owner
-        else:
-            slots = max(16, 1 << (size - 1).bit_length()) if size else 0
-            buffers, owner = [], []
-            for old in (self.keys, self.values):
-                grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
-                grown[:, :, : old.shape[2]] = old
-                buffers.append(grown)
-            owner = [self._mark]
+        buffers, owner = self._with_room(size)
         for buffer, piece in zip(buffers, (k, v), strict=True):
             # under autocast a piece may have fewer bits; unlike a slice, an index does not convert
             buffer[new.row, :, new.slot] = piece.to(buffer.dtype)
-        cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], new.count, position)
+        return self._continued(buffers, owner, new.count, position, size)
+
+    def passed(self, position: Positions, size: int) -> PackedCache:
+        """As `append`, where no row has selected anything."""
+        buffers, owner = self._with_room(size)
+        return self._continued(buffers, owner, self.count, position, size)
+
+    def _with_room(self, size: int) -> tuple[list[Tensor], list[object]]:
+        """Buffers of at least `size` slots that this cache may write to, and who owns them."""
+        slots = self._buffers[0].shape[2]
+        if self._owner[0] is self._mark and slots >= size:
+            return self._buffers, self._owner
+        slots = max(16, 1 << (size - 1).bit_length()) if size else 0
+        buffers = []
+        for old in (self.keys, self.values):
+            grown = old.new_zeros(*old.shape[:2], slots, old.shape[3])
+            grown[:, :, : old.shape[2]] = old
+            buffers.append(grown)
+        return buffers, [self._mark]
+
+    @staticmethod
+    def _continued(
+        buffers: list[Tensor], owner: list[object], count: Tensor, position: Positions, size: int
+    ) -> PackedCache:
+        cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], count, position)
         cache._buffers, cache._owner = buffers, owner
         owner[0] = cache._mark
         return cache

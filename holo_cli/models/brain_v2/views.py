@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError
+from holo_cli.models.brain_v2.story_views import pondered, selected_tokens, taught
 from holo_cli.models.figures import axis, bar, caught, heat, line, short
+from holo_cli.models.suffix_views import proposals
 from holo_cli.models.views import Picture, Table, Tokens
 
 if TYPE_CHECKING:
@@ -39,24 +41,30 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     from holo_cli.models.brain_v2.episodic import EpisodicMemory
 
     found = caught(model, tokens, EpisodicMemory)
+    brain = _brain(model)
+    exact = [proposals(brain, tokens)] if brain.suffix is not None else []
+    if not found and exact:
+        return exact
     if not found:
         raise UsageError(
             "This model was trained without an episodic memory (model.memory is none, or "
             "model.memory_every is above model.layers).",
             next_step="Train with --set model.memory=delta --set model.memory_every=2.",
         )
-    written, read, bound, tables = {}, {}, {}, []
+    written, read, bound, tables, tests = {}, {}, {}, [], {}
     for name, part, u in found:
         log_alpha, beta = part.gates(u)  # (1, H, T)
         positions = range(u.shape[1])
         written[name] = [line(f"head {h + 1}", positions, beta[0, h], h) for h in range(part.heads)]
         for h, weights in enumerate(reading(part, u), start=1):
-            read[f"{name}, head {h}"] = [heat(weights, signed=True)]
+            read[f"{name}, head {h}"] = [heat(weights, scale="signed")]
+        cosines = binding(part, u)
         bound[name] = [
-            line(label, positions, values, i)
-            for i, (label, values) in enumerate(binding(part, u).items())
+            line(label, positions, values, i) for i, (label, values) in enumerate(cosines.items())
         ]
+        tests[name] = (*cosines.values(), beta[0].mean(0))
         tables.append(_gates_table(name, log_alpha[0].mean(1), beta[0].mean(1)))
+    best = max(tests, key=lambda name: float((tests[name][1] - tests[name][0]).mean()))
     return [
         Picture(
             "What each token writes",
@@ -65,6 +73,8 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             written,
             {"xaxis": axis("token"), "yaxis": axis("beta")},
             choice="Block",
+            opens=best,
+            see=taught(best, *tests[best]),
             tables=tables,
             token_axes=("xaxis",),
         ),
@@ -76,6 +86,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             read,
             {"xaxis": axis("written at"), "yaxis": axis("read at", reverse=True)},
             choice="Head",
+            opens=f"{best}, head 1",
             token_axes=("xaxis", "yaxis"),
         ),
         Picture(
@@ -87,8 +98,10 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             bound,
             {"xaxis": axis("token"), "yaxis": axis("cosine")},
             choice="Block",
+            opens=best,
             token_axes=("xaxis",),
         ),
+        *exact,
     ]
 
 
@@ -156,11 +169,12 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "model.layers).",
             next_step="Train with --set model.attention_every=4.",
         )
-    scores, heats, tables = {}, {}, []
+    scores, heats, tables, margins = {}, {}, [], {}
     slots = _brain(model).slots(tokens[None])
     for name, part, u in found:
         margin = part.margin(u, slots)[0]
         chosen = part.selected(u, slots).flat
+        margins[name] = margin, chosen
         scores[name] = [
             line("score above the threshold", range(len(margin)), margin, 0),
             {
@@ -170,10 +184,11 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             },
         ]
         for h, weights in enumerate(selected_weights(part, u, slots), start=1):
-            heats[f"{name}, head {h}"] = [heat(weights)]
+            heats[f"{name}, head {h}"] = [heat(weights, scale="weight")]
         share = short(len(chosen) / len(margin))
         row = [share, Tokens(chosen.tolist())]
         tables.append(Table(f"{name}: selected", ["Share", "Tokens"], [row]))
+    best = max(margins, key=lambda name: float(margins[name][0].std(correction=0)))
     return [
         Picture(
             "Which tokens are selected",
@@ -182,6 +197,8 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             scores,
             {"xaxis": axis("token"), "yaxis": axis("score")},
             choice="Block",
+            opens=best,
+            see=selected_tokens(best, *margins[best]),
             tables=tables,
             token_axes=("xaxis",),
         ),
@@ -190,8 +207,9 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "Softmax weights of a selected token (row) on the selected ones before it (column). "
             "All other tokens take no part.",
             heats,
-            {"xaxis": axis("looked at"), "yaxis": axis("looking", reverse=True)},
+            {"xaxis": axis("earlier token"), "yaxis": axis("token", reverse=True)},
             choice="Head",
+            opens=f"{best}, head 1",
             token_axes=("xaxis", "yaxis"),
         ),
     ]
@@ -229,6 +247,7 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             next_step="Train with --set model.ponder=4.",
         )
     results = [(name, part.ponder(u[0])) for name, part, u in found]
+    best, deepest = max(results, key=lambda result: float(result[1].mean.std(correction=0)))
     positions = range(len(tokens))
     taken = {
         name: [
@@ -252,6 +271,8 @@ def depth(model: LanguageModel, tokens: Tensor) -> list[Picture]:
                 "yaxis": axis("steps") | {"dtick": 1, "rangemode": "tozero"},
             },
             choice="Block",
+            opens=best,
+            see=pondered(best, deepest.mean),
             tables=[Table("Means", ["Block", "Steps taken", "Steps by weight"], rows)],
             token_axes=("xaxis",),
         )

@@ -5,11 +5,12 @@ Legend: T tokens, C width, E categories.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError
-from holo_cli.models.figures import Trace, axis, bar, caught, plain, short
-from holo_cli.models.views import Picture, Table, Tokens
+from holo_cli.models.figures import Trace, axis, bar, caught, named, plain, short
+from holo_cli.models.views import Picture, See, Table, Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from holo_cli.models.holographic.experts import Experts
 
 TYPICAL = 12  # tokens named per category
+NAMED = 96  # tokens at most that have their names beside their points
 
 
 def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
@@ -30,15 +32,17 @@ def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             "This model has no category experts (model.experts is 1).",
             next_step="Train with --set model.experts=3.",
         )
-    affinity, plane, tables = {}, {}, []
+    affinity, plane, tables, clear = {}, {}, [], {}
     for name, part, x in found:
         shares, chosen = part.route(x[0])
+        clear[name] = shares, chosen[:, 0]
         affinity[name] = [
             bar(f"category {j + 1}", range(len(shares)), plain(shares[:, j]), j)
             for j in range(part.experts)
         ]
         plane[name] = _plane(part, x[0], chosen[:, 0])
         tables.append(_categories(name, part, shares, chosen))
+    best = max(clear, key=lambda name: float(clear[name][0].amax(1).mean()))
     return [
         Picture(
             "Which category each token falls into",
@@ -47,6 +51,8 @@ def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             affinity,
             {"barmode": "stack", "bargap": 0.1, "yaxis": axis("affinity")},
             choice="Block",
+            opens=best,
+            see=_see(best, *clear[best]),
             tables=tables,
             token_axes=("xaxis",),
         ),
@@ -57,8 +63,39 @@ def experts(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             plane,
             {"xaxis": axis("first direction"), "yaxis": axis("second direction")},
             choice="Block",
+            opens=best,
         ),
     ]
+
+
+def _see(name: str, shares: Tensor, chosen: Tensor) -> See:
+    """shares (T, E), the category of each token (T,): the largest categories by their tokens."""
+    count = shares.shape[1]
+    sizes = chosen.bincount(minlength=count).tolist()
+    largest = sorted(range(count), key=lambda j: -sizes[j])[:2]
+    typical = {
+        j: [t for t in shares[:, j].argsort(descending=True).tolist() if chosen[t] == j]
+        for j in largest
+        if sizes[j]
+    }
+
+    sure = float(shares.amax(1).mean())
+
+    def see(labels: Sequence[str]) -> str:
+        found = []
+        for j, tokens in typical.items():
+            number, share = j + 1, sizes[j] / len(chosen)
+            such = named(labels, tokens)
+            found.append(f"category {number} takes {share:.0%} of the tokens, such as {such}")
+        first, *rest = found
+        if not rest:
+            return f"In {name} all tokens fall into one category: {first}."
+        return (
+            f"{name} separates tokens the most, with a mean affinity of {sure:.2f}: {first}; "
+            f"{rest[0]}."
+        )
+
+    return see
 
 
 def _plane(part: Experts, x: Tensor, chosen: Tensor) -> list[Trace]:
@@ -81,7 +118,9 @@ def _plane(part: Experts, x: Tensor, chosen: Tensor) -> list[Trace]:
         traces.append(
             {
                 "type": "scatter",
-                "mode": "markers",
+                "mode": "markers+text" if len(x) <= NAMED else "markers",
+                "textposition": "top center",
+                "textfont": {"size": 10},
                 "name": f"category {j + 1}",
                 "x": plain(dots[members, 0]),
                 "y": plain(dots[members, 1]),

@@ -71,6 +71,12 @@ class FarBlocks:
 
         Tokens of a body share its weight by their masses, since its value is their mean by mass.
         """
+        return self.weights_and_bodies(kernel, q, k, m)[0]
+
+    def weights_and_bodies(
+        self, kernel: Gravity, q: Tensor, k: Tensor, m: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`weights`, and whether each is a share of the weight of its block's body."""
         length = k.shape[2]
         weight = _inverse_powers(kernel, kernel.squared(q, k)) * m.mT
         far = bodies(k, m, m, self.block)
@@ -86,7 +92,7 @@ class FarBlocks:
         spread = body.repeat_interleave(self.block, dim=3)
         spread = torch.nn.functional.pad(spread, (0, length - spread.shape[3]))
         weight = torch.where(spread > 0, spread * m.mT, weight).tril()
-        return weight / weight.sum(-1, keepdim=True)
+        return weight / weight.sum(-1, keepdim=True), spread > 0
 
     # -- decoding ---------------------------------------------------------------------------------
 

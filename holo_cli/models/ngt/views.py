@@ -6,9 +6,11 @@ Legend: T tokens, H heads, d coordinates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from holo_cli.models.figures import axis, short
+from holo_cli.models.figures import axis, named, short
+from holo_cli.models.ngt.far_view import far, length
 from holo_cli.models.views import Coordinates, Picture, Table, Weights, layer_names
 
 if TYPE_CHECKING:
@@ -18,11 +20,14 @@ if TYPE_CHECKING:
     from holo_cli.models.ngt.diagnostics import Snapshot
     from holo_cli.models.ngt.mixer import GravityMixer
 
+__all__ = ["PAGES", "attention", "coordinates", "far", "gravity", "length"]
+
 PAGES = {
     "attention": "which earlier tokens attract each token, head by head",
     "gravity": "attraction between tokens, their masses, and how weight falls with distance",
+    "far": "which tokens attract one by one, and which as the body of a block",
 }
-LIVE = {"attention": (), "gravity": ("Masses",)}
+LIVE = {"gravity": ("Masses",)}
 BY_TOKENS = (
     "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
     "their masses and their distances, and takes that mixture of their values."
@@ -31,6 +36,7 @@ BY_BLOCKS = (
     "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
     "their masses and their distances; tokens of a far block share the weight of its body."
 )
+LATER = 4  # tokens after one, before it is said to attract them
 CURVE = 60  # points of the curve of weight against distance
 
 
@@ -52,11 +58,15 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     return Weights(
         layers=[layer.weights[0] for layer in layers],
         names=layer_names(len(layers))[1:],
-        what=BY_BLOCKS if getattr(model.config, "far_field", "exact") == "blocks" else BY_TOKENS,
+        what=_what(model),
     )
 
 
-def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+def _what(model: LanguageModel) -> str:
+    return BY_BLOCKS if getattr(model.config, "far_field", "exact") == "blocks" else BY_TOKENS
+
+
+def gravity(model: LanguageModel, tokens: Tensor) -> list[Weights | Picture]:
     """(T,) int64 -> attraction, masses, and weight against distance in each layer."""
     from holo_cli.models.ngt.diagnostics import gravity_mixers
     from holo_cli.models.ngt.model import Model
@@ -64,7 +74,56 @@ def gravity(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     assert isinstance(model, Model)
     layers, mixers = _snapshots(model, tokens), gravity_mixers(model)
     names = layer_names(len(mixers))[1:]
-    return [_pulls(layers, names), _masses(layers, names), _laws(mixers, layers, names)]
+    weights = [layer.weights[0] for layer in layers]
+    at, source, times = strongest_source(weights)
+    later = weights[at].mean(0)[source + 1 :, source]
+    taker = source + 1 + int(later.argmax()) if len(later) else source
+    mass = layers[at].masses[0].mean(1)  # (T,)
+    share = float(mass[source] / mass.mean())
+
+    def see(labels: Sequence[str]) -> str:
+        return (
+            f"In {names[at]}, {named(labels, [source])} attracts the tokens after it the most: "
+            f"they take {times:.1f} times an even share from it, and its mass is {share:.2f} times "
+            "the mean."
+        )
+
+    pulls = Weights(
+        weights,
+        names,
+        _what(model),
+        title="Attraction between tokens",
+        see=see,
+        opens=(at, -1, taker),
+    )
+    masses = _masses(layers, names, names[at])
+    return [pulls, masses, _laws(mixers, layers, names, names[at])]
+
+
+def strongest_source(weights: Sequence[Tensor]) -> tuple[int, int, float]:
+    """Weights (H, T, T) per layer -> the layer and the token from which later tokens take the most,
+    as a multiple of an even share, mean over heads and over at least `LATER` later tokens.
+
+    The first token does not count: every softmax of a kind puts spare weight there.
+    """
+    import torch
+
+    best = (0, 0, 1.0)
+    found = 0.0
+    for at, layer in enumerate(weights):
+        mean = layer.double().mean(0)
+        count = len(mean)
+        even = torch.arange(1, count + 1, dtype=mean.dtype, device=mean.device)
+        times = (mean * even[:, None]).tril(-1).sum(0)
+        later = torch.arange(count - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        share = times / later.clamp_min(1)
+        share[later < min(LATER, max(1, count - 2))] = 0
+        share[: min(1, count - 2) if count > 2 else 0] = 0
+        top = int(share.argmax())
+        if float(share[top]) > found:
+            found = float(share[top])
+            best = (at, top, found)
+    return best
 
 
 def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
@@ -75,55 +134,7 @@ def _snapshots(model: LanguageModel, tokens: Tensor) -> list[Snapshot]:
     return snapshots(model, tokens[None])
 
 
-def _pulls(layers: list[Snapshot], names: list[str]) -> Picture:
-    """A map per layer of the weights, mean over heads, and the strongest one of each token."""
-    variants, tables = {}, []
-    for name, layer in zip(names, layers, strict=True):
-        mean = layer.weights[0].double().mean(0)
-        rows = [row[: t + 1] for t, row in enumerate(mean.tolist())]
-        variants[name] = [
-            {
-                "type": "heatmap",
-                "z": [[short(w**0.5) for w in row] + [None] * (len(mean) - len(row))
-                      for row in rows],
-                "text": [[f"token {t} is attracted by {s} with weight {w:.3g}"
-                          for s, w in enumerate(row)] for t, row in enumerate(rows)],
-                "hovertemplate": "%{text}<extra></extra>",
-                "showscale": False,
-                "colorscale": "Viridis",
-            }
-        ]  # fmt: skip
-        best = mean.tril(-1).max(1)
-        distances = layer.squared[0].double().sqrt().mean(0)
-        tables.append(
-            Table(
-                f"{name}: the strongest attraction of each token, other than by itself",
-                ["Token", "Attracted by", "Weight", "Distance", "Weight on itself"],
-                [
-                    [t, s, short(w), short(distances[t, s].item()), short(mean[t, t].item())]
-                    for t, (s, w) in enumerate(
-                        zip(best.indices.tolist(), best.values.tolist(), strict=True)
-                    )
-                    if t
-                ],
-            )
-        )
-    return Picture(
-        title="Attraction between tokens",
-        note="A row is a token that is attracted, a column one that attracts; weights are means "
-        "over heads, and colour follows their square root.",
-        variants=variants,
-        layout={
-            "xaxis": axis("token that attracts"),
-            "yaxis": axis("token that is attracted", reverse=True),
-        },
-        choice="Layer",
-        tables=tables,
-        token_axes=("xaxis", "yaxis"),
-    )
-
-
-def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
+def _masses(layers: list[Snapshot], names: list[str], opens: str) -> Picture:
     """The mass of each token, per layer: mean over heads with the lightest and the heaviest."""
     variants, tables = {}, []
     for name, layer in zip(names, layers, strict=True):
@@ -161,12 +172,15 @@ def _masses(layers: list[Snapshot], names: list[str]) -> Picture:
             "yaxis": axis("mass") | {"rangemode": "tozero"},
         },
         choice="Layer",
+        opens=opens,
         tables=tables,
         token_axes=("xaxis",),
     )
 
 
-def _laws(mixers: list[GravityMixer], layers: list[Snapshot], names: list[str]) -> Picture:
+def _laws(
+    mixers: list[GravityMixer], layers: list[Snapshot], names: list[str], opens: str
+) -> Picture:
     """Weight of a token of mass 1 against its distance, per head, as a share of that at zero."""
     import torch
 
@@ -218,5 +232,6 @@ def _laws(mixers: list[GravityMixer], layers: list[Snapshot], names: list[str]) 
             "yaxis": axis("weight") | {"rangemode": "tozero"},
         },
         choice="Layer",
+        opens=opens,
         tables=tables,
     )

@@ -1,6 +1,6 @@
 """One token of each row through the modern recipe, with as few operations as it needs.
 
-At 30M parameters a step of `Backbone.step_hidden` spends a third of its time between products, in
+At 30M parameters a step of `Backbone.step_stream` spends a third of its time between products, in
 some five hundred small operations (docs/results/speed-log.md). Here the same function has half as
 many:
 
@@ -8,7 +8,7 @@ many:
   W (r x) = r (W x), and W_down relu(r z)^2 = r^2 W_down relu(z)^2 needs no root either;
 - the gains of queries are part of the tables of the rotation, which are made once for all layers.
 
-It differs from `Backbone.step_hidden`, the oracle of its tests, by rounding alone.
+It differs from `Backbone.step_stream`, the oracle of its tests, by rounding alone.
 
 Legend: B rows, C width, L layers, H heads, d = C / H.
 """
@@ -47,7 +47,7 @@ def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
 def step_hidden(
     model: Backbone, tokens: Tensor, state: BackboneState
 ) -> tuple[Tensor, BackboneState]:
-    """`LanguageModel.step_hidden` of a step that `fits`."""
+    """`Backbone.step_stream` of a step that `fits`."""
     x = rms_norm(model.embedding(tokens, state.last))[:, 0]  # (B, C)
     blocks, mixers = model.layers(), list(state.mixers)
     assert isinstance(state.position, int)

@@ -15,7 +15,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from holo_cli.models.backbone import Backbone, BackboneState
-from holo_cli.models.base import State
 from holo_cli.models.vanilla import decoding
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic
@@ -31,11 +30,10 @@ class Modern(Backbone):
     def make_mixer(self, layer: int) -> Attention:
         return Attention(self.config)
 
-    def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
-        assert isinstance(state, BackboneState)
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
         if self.quick_steps and decoding.fits(self, tokens, state):
             return decoding.step_hidden(self, tokens, state)
-        return super().step_hidden(tokens, state)
+        return super().step_stream(tokens, state)
 
 
 def Model(config: Config) -> Modern | Classic:

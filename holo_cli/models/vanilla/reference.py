@@ -38,6 +38,7 @@ CASES: dict[str, dict[str, Any]] = {
         "query_gain": False,
         "soft_cap": 0,
     },
+    "modern-suffix": {"suffix": True, "end_token": 5, "soft_cap": 0},
     "classic": {"recipe": "classic"},
 }
 

@@ -10,8 +10,8 @@ holo.kinds.coords = (data, drawing, controls) => {
   const colours = ["position", ...(known.length > 1 ? ["language"] : []), ...(mass ? ["mass"] : [])];
   const last = layers.length - 1;
   const state = {
-    layer: last, colour: colours.includes("language") ? "language" : colours[0], flat: !webgl,
-    lines: false, labels: tokens.length <= 64 && plot.clientWidth >= 600, shown: points[last],
+    layer: data.opens, colour: colours.includes("language") ? "language" : colours[0], flat: !webgl,
+    lines: false, labels: tokens.length <= 64 && plot.clientWidth >= 600, shown: points[data.opens],
   };
   const hover = tokens.map((_, i) => holo.around(data, i));
   const symbols = ["circle", "diamond", "square", "cross", "x"];
@@ -128,8 +128,8 @@ holo.kinds.coords = (data, drawing, controls) => {
     gliding = requestAnimationFrame(frame);
   };
 
-  const name = holo.element("output", { textContent: layers[last] });
-  const slider = holo.element("input", { type: "range", min: 0, max: last, step: 1, value: last });
+  const name = holo.element("output", { textContent: layers[data.opens] });
+  const slider = holo.element("input", { type: "range", min: 0, max: last, step: 1, value: data.opens });
   slider.addEventListener("input", () => go(Number(slider.value)));
   controls.append(holo.element("label", {}, holo.say("Layer"), slider, name));
   const play = holo.element("button", { type: "button", textContent: holo.say("Play") });

@@ -3,59 +3,68 @@
 "use strict";
 holo.kinds.picture = (data, drawing, controls) => {
   const names = Object.keys(data.variants);
-  const plot = holo.plot(drawing, "A figure. The numbers are in the tables below.", "plot low");
-  let chosen = names[0];
+  const plot = holo.plot(drawing, holo.say("A figure. The numbers are in the tables below."), data.map ? "plot" : "plot low");
+  let chosen = names.includes(data.opens) ? data.opens : names[0], over = 0;
+  const legend = holo.legend(drawing, () => draw());
+  const titled = (axis, or) => axis && axis.title && axis.title.text || or;
+  const labelled = axis => axis && axis.ticktext && axis.ticktext.map(holo.unplain);
 
-  // From the ground of the figure: what is nothing is not seen.
-  const scales = {
-    amount: () => [[0, holo.colour("low")], [0.5, holo.colour("middle")], [1, holo.colour("high")]],
-    signed: () => [[0, holo.colour("tint0")], [0.5, holo.colour("low")], [1, holo.colour("tint1")]],
-  };
-
-  const styled = ({ tint, scale, ...trace }, narrow) => {
+  const styled = ({ tint, scale, xs, entry, ...trace }, narrow) => {
     const made = { ...trace };
+    if (xs) made.x = xs[over];
     for (const key of ["name", "text", "hovertext"]) {
       const plain = value => typeof value === "string" ? holo.plain(value) : value;
       if (key in made) made[key] = Array.isArray(made[key]) ? made[key].map(plain) : plain(made[key]);
     }
     if (made.type === "heatmap") {
-      if (scale) made.colorscale = scales[scale]();
+      if (scale === "weight") Object.assign(made, holo.weights(made.z, narrow, holo.say("weight")));
+      else if (scale) made.colorscale = holo.scales[scale]();
+      if (data.map) Object.assign(made, holo.gaps(made.z));
       made.hoverongaps = false;
-      const bar = { thickness: 12, outlinewidth: 0, tickfont: { size: 11 } };
-      made.colorbar = narrow ? { ...bar, orientation: "h", y: 1, yanchor: "bottom", len: 1 } : { ...bar, len: 0.9 };
+      made.colorbar ||= holo.bar(narrow && data.map, "", narrow && !data.map ? { orientation: "h", y: 1, yanchor: "bottom", len: 1 } : {});
     }
     if (tint === undefined) return made;
     const color = holo.tint(tint);
     return { ...made, line: { ...made.line, color }, marker: { ...made.marker, color } };
   };
 
+  // Each cell of a map by its two tokens.
+  const pointed = trace => {
+    const [columns, rows] = [labelled(data.layout.xaxis), labelled(data.layout.yaxis)];
+    const text = data.variants[chosen][0].z.map((row, t) => row.map((value, s) =>
+      value === null ? "" : `${holo.plain(rows[t])} (${t})<br>${holo.plain(columns[s])} (${s})<br><b>${value}</b>`));
+    return { ...trace, hoverinfo: "text", hovertext: text };
+  };
+
   // Axes that name every token name as many as there is room for, each short enough to leave some
   // for the figure; the numbers have them all.
   const thinned = (axis, room) => {
     if (!axis || !axis.ticktext) return axis;
-    const every = Math.ceil(axis.ticktext.length * 11 / room);
-    const kept = list => list.filter((_, i) => i % every === 0);
+    const [places, named] = holo.ticks(axis.ticktext, room, 11);
     const short = name => {
       const letters = [...holo.unplain(name)];
       return letters.length > 14 ? holo.plain(letters.slice(0, 13).join("")) + "…" : name;
     };
-    return { ...axis, tickvals: kept(axis.tickvals), ticktext: kept(axis.ticktext).map(short) };
+    return { ...axis, tickvals: places.map(i => axis.tickvals[i]), ticktext: named.map(short) };
   };
 
   const draw = () => {
     const { xaxis, yaxis, ...rest } = data.layout;
-    const title = xaxis && xaxis.title && xaxis.title.text === "variant" ? { title: { text: chosen } } : {};
+    const called = (axis, name) => titled(axis) === "variant" ? { title: { text: name } } : {};
     const narrow = plot.clientWidth < 600;
-    const showgrid = data.variants[chosen].every(trace => trace.type !== "heatmap");
+    const shown = data.variants[chosen];
+    const showgrid = shown.every(trace => trace.type !== "heatmap");
     const turned = xaxis && xaxis.ticktext ? { tickangle: -60 } : {};
-    const layout = holo.layout({
-      xaxis: holo.axis({ showgrid, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...title }),
-      yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110) }), hovermode: "closest",
-      showlegend: data.variants[chosen].some(trace => trace.name && trace.showlegend !== false),
-      legend: { orientation: "h", x: 0, ...(narrow ? { y: -0.22, yanchor: "top" } : { y: 1.02, yanchor: "bottom" }) },
-      margin: { l: 60, r: 15, t: 40, b: 50 }, ...rest,
-    });
-    Plotly.react(plot, data.variants[chosen].map(trace => styled(trace, narrow)), layout, holo.config("zoom2d", "pan2d", "resetScale2d"));
+    const traces = shown.map(trace => ({ ...styled(trace, narrow), visible: !legend.hides(trace) }));
+    const layout = data.map
+      ? holo.map(plot, labelled(xaxis), labelled(yaxis), [titled(xaxis, ""), titled(yaxis, "")])
+      : holo.layout({
+        xaxis: holo.axis({ showgrid: showgrid && !(xaxis && xaxis.ticktext), automargin: true, ...turned, ...thinned(xaxis, plot.clientWidth - 90), ...called(xaxis, data.against[over] || chosen) }),
+        yaxis: holo.axis({ showgrid, ...thinned(yaxis, plot.clientHeight - 110), ...called(yaxis, chosen) }),
+        hovermode: "closest", showlegend: false, margin: { l: 60, r: 15, t: narrow ? 40 : 28, b: 50 }, ...rest,
+      });
+    Plotly.react(plot, data.map ? traces.map(pointed) : traces, layout, holo.config("zoom2d", "pan2d", "resetScale2d"));
+    legend.show(shown.map(trace => styled(trace, narrow)).map((made, i) => ({ ...made, name: shown[i].name, entry: shown[i].entry })));
     tell();
   };
 
@@ -73,14 +82,12 @@ holo.kinds.picture = (data, drawing, controls) => {
     if (!data.numbers) return;
     summary.textContent = holo.say("All numbers of this figure") + (names.length > 1 ? `: ${chosen}` : "");
     const { xaxis, yaxis } = data.layout;
-    const title = (axis, or) => axis && axis.title && axis.title.text || or;
-    const labels = axis => axis && axis.ticktext && axis.ticktext.map(holo.unplain);
     const say = value => value === null || value === undefined ? "–" : String(value);
     const places = (count, axis, own) => Array.from({ length: count }, (_, i) => {
-      const at = own ? own[i] : i, name = (labels(axis) || [])[at];
+      const at = own ? own[i] : i, name = (labelled(axis) || [])[at];
       return name === undefined ? [at] : [at, name];
     });
-    const heads = (place, axis) => place.length > 1 ? [holo.say("Position"), holo.say("Token")] : [title(axis, holo.say("Place"))];
+    const heads = (place, axis) => place.length > 1 ? [holo.say("Position"), holo.say("Token")] : [titled(axis, holo.say("Place"))];
     const groups = new Map();
     const tables = [];
     for (const trace of data.variants[chosen]) {
@@ -90,7 +97,7 @@ holo.kinds.picture = (data, drawing, controls) => {
           const last = row.findLastIndex(value => value !== null && value !== undefined);
           return row.slice(0, last + 1).map(say).join(trace.text ? "; " : " ");
         });
-        tables.push([[...heads(rows[0], yaxis), `Values at ${title(xaxis, "place")} 0, 1, 2 and so on`],
+        tables.push([[...heads(rows[0], yaxis), holo.say("Values at {0} 0, 1, 2 and so on").replace("{0}", () => titled(xaxis, "place"))],
           rows.map((place, i) => [...place, values[i]])]);
         continue;
       }
@@ -101,13 +108,16 @@ holo.kinds.picture = (data, drawing, controls) => {
         tables.push(groups.get(over));
       }
       const [columns, rows] = groups.get(over);
-      columns.push(trace.name || title(yaxis, holo.say("Value")));
+      columns.push(trace.name || titled(yaxis, holo.say("Value")));
       rows.forEach((row, i) => row.push(say(trace.y[i])));
     }
     told.replaceChildren(...tables.map(([columns, rows]) => holo.table(columns, rows)));
   };
 
-  if (names.length > 1) holo.select(controls, data.choice, names, i => { chosen = names[i]; draw(); });
+  if (names.length > 1) {
+    holo.select(controls, data.choice, names, i => { chosen = names[i]; draw(); }).value = String(names.indexOf(chosen));
+  }
+  if (data.against.length > 1) holo.select(controls, holo.say("Against"), data.against, i => { over = i; draw(); });
   draw();
   return draw;
 };

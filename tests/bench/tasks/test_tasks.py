@@ -11,7 +11,7 @@ import pytest
 
 from holo_cli.bench.tasks import TASKS, Task, TaskCase
 from holo_cli.bench.tasks.base import TokenArray
-from holo_cli.bench.tasks.fuzzy import FuzzyRecall
+from holo_cli.bench.tasks.in_context import FuzzyRecall
 from holo_cli.bench.tasks.memorisation import Memorisation
 from holo_cli.bench.tasks.needle_words import pool
 from holo_cli.data.batches import IGNORE

@@ -16,7 +16,14 @@ from holo_cli.registry import build_model, config_class
 VOCAB, LAYERS = 29, 4
 FORMS: list[dict[str, Any]] = [
     {},
-    {"dendrites": 2, "conv": 4, "value_residual": True, "value_embedding": True, "bigrams": 31},
+    {
+        "dendrites": 2,
+        "conv": 4,
+        "value_residual": True,
+        "value_embedding": True,
+        "bigrams": 31,
+        "suffix": True,
+    },
     {"canon": "AB", "sparsity": "kwta"},
     {"adapters": 4, "language_tokens": (3, 7), "sparsity": "dense"},
 ]

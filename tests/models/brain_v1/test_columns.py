@@ -17,9 +17,12 @@ from tests.models.brain_v1.conftest import SHAPE, make_config, make_tokens
 
 OPTIONS: list[dict[str, Any]] = [
     {},
+    {"sparsity": "self"},
     {"gate": "sigmoid", "columns_kept": 3, "shared_columns": 1},
     {"activity": 0.375},
+    {"sparsity": "self", "activity": 0.375, "selection_inputs": 1.0, "two_four": "mlp"},
     {"sparsity": "both", "columns_kept": 4},
+    {"sparsity": "self", "columns_kept": 4},
     {"two_four": "mlp"},
     {"balance": 0.0},
     {"activity": 1.0},
@@ -71,16 +74,44 @@ def test_one_token_is_decoded_as_it_is_trained(given: dict[str, Any]) -> None:
     torch.testing.assert_close(alone, together)
 
 
-def test_decoding_touches_kept_columns_only() -> None:
-    """Weights of all other columns may be anything at all."""
-    part, x = make_columns(), inputs(1)
+@pytest.mark.parametrize("sparsity", ["self", "columns"])
+def test_decoding_touches_kept_columns_only(sparsity: str) -> None:
+    """All other columns' weights may be anything at all, but for what the choice reads."""
+    part, x = make_columns(sparsity=sparsity), inputs(1)
+    reads = part.reads if sparsity == "self" else 0
+    assert reads in (0, 4)
     with torch.no_grad():
         expected = part(x)[0]
         chosen = part.route(x[0])[1][0].tolist()
-        for weight in (part.up.weight, part.down.weight):
-            for n in set(range(part.columns)) - set(chosen):
-                weight[n * part.units : (n + 1) * part.units] = float("nan")
+        for n in set(range(part.columns)) - set(chosen):
+            column = slice(n * part.units, (n + 1) * part.units)
+            part.up.weight[column, reads:] = float("nan")
+            part.down.weight[column] = float("nan")
         assert torch.equal(part(x)[0], expected)
+
+
+def test_the_loudest_columns_choose_themselves() -> None:
+    """By the first inputs alone, and by what the units compute when they are all read."""
+    part, x = make_columns(sparsity="self", balance=0.0), inputs(50)[0]
+    read = x[:, :4] @ part.up.weight[:, :4].T
+    loud = read.unflatten(1, (8, -1)).square().sum(2)
+    chosen = part.route(x)[1]
+    assert torch.equal(chosen.sort(1).values, loud.topk(2, dim=1).indices.sort(1).values)
+    other = torch.cat([x[:, :4], torch.randn_like(x[:, 4:])], 1)
+    assert torch.equal(part.route(other)[1], chosen)
+    whole = make_columns(sparsity="self", balance=0.0, selection_inputs=1.0)
+    everything = F.linear(x, whole.up.weight).unflatten(1, (8, -1)).square().mean(2).sqrt()
+    torch.testing.assert_close(whole.loudness(x), everything)
+
+
+def test_a_choice_of_its_own_has_no_parameters_and_no_gradient() -> None:
+    part, x = make_columns(sparsity="self"), inputs(1)
+    assert {name for name, _ in part.named_parameters()} == {"up.weight", "down.weight", "bias"}
+    part(x.requires_grad_())[0].sum().backward()
+    assert part.up.weight.grad is not None
+    quiet = set(range(8)) - set(part.route(x[0])[1][0].tolist())
+    assert len(quiet) == 6
+    assert not part.up.weight.grad.view(8, 8, -1)[sorted(quiet)].any()
 
 
 @pytest.mark.parametrize("given", OPTIONS)
@@ -102,17 +133,19 @@ def test_measured_activity_is_the_configured_one(given: dict[str, Any]) -> None:
     torch.testing.assert_close(y, part(inputs(200))[0])
 
 
-def test_a_shared_column_is_kept_for_every_token() -> None:
-    part = make_columns(columns_kept=3, shared_columns=1)
+@pytest.mark.parametrize("sparsity", ["self", "columns"])
+def test_a_shared_column_is_kept_for_every_token(sparsity: str) -> None:
+    part = make_columns(columns_kept=3, shared_columns=1, sparsity=sparsity)
     chosen = part.route(inputs(100)[0])[1]
     assert (chosen == 0).any(1).all()
     assert len(chosen.unique()) > 3
 
 
 def test_the_bias_balances_the_choice_and_touches_nothing_else() -> None:
-    part = make_columns()
+    part = make_columns(sparsity="columns")
     part.train()
     x = inputs(400)
+    assert part.router is not None
     with torch.no_grad():
         part.router.weight[0] += 5 * x.mean((0, 1)) + 1.0  # one column much in favour
     optimizer = torch.optim.AdamW([part.bias], lr=0.05, weight_decay=0.0)
@@ -129,8 +162,9 @@ def test_the_bias_balances_the_choice_and_touches_nothing_else() -> None:
         aux["balance"].backward()
         optimizer.step()
     assert unevenness() < 0.3 * before
-    chosen = part.route(x[0])[1]
-    assert torch.equal(part.route(x[0])[0], part.router(x[0]).gather(1, chosen))
+    value, chosen = part.route(x[0])
+    assert value is not None
+    assert torch.equal(value, part.router(x[0]).gather(1, chosen))
     part.zero_grad()
     part(x)[0].sum().backward()
     assert part.bias is not None

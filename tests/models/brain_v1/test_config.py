@@ -103,3 +103,25 @@ def test_a_config_stored_before_units_kept_their_sign_computes_what_it_did() -> 
     del stored["activation"]
     assert Config.from_stored(stored).activation == "relu"
     assert make_config().activation == "signed"
+
+
+def test_a_config_stored_before_columns_could_choose_themselves_is_read() -> None:
+    stored = make_config().model_dump(mode="json")
+    del stored["selection_inputs"]
+    assert Config.from_stored(stored) == make_config()
+    assert make_config().sparsity == "columns"
+
+
+def test_the_inputs_of_the_choice_are_a_multiple_of_four() -> None:
+    assert make_config().selection_width == 4  # an eighth of 16 would be two
+    assert make_config(selection_inputs=0.5).selection_width == 8
+    assert make_config(selection_inputs=0.55).selection_width == 12
+    assert make_config(selection_inputs=1.0).selection_width == 16
+
+
+def test_a_gate_without_a_router_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.gate \(sigmoid\) is for a router's value"):
+        make_config(sparsity="self", gate="sigmoid")
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="selection_inputs"):
+            make_config(selection_inputs=share)

@@ -36,7 +36,12 @@ def test_measured_sparsity_is_the_configured_one(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"gate": "sigmoid"}, {"sparsity": "kwta"}, {"sparsity": "both", "columns_kept": 4}],
+    [
+        {},
+        {"sparsity": "columns", "gate": "sigmoid"},
+        {"sparsity": "kwta"},
+        {"sparsity": "both", "columns_kept": 4},
+    ],
 )
 def test_five_percent_fire_on_real_text(given: dict[str, Any]) -> None:
     text = (Path(__file__).parents[3] / "README_KO.md").read_bytes()[:2048]
@@ -53,7 +58,13 @@ def test_five_percent_fire_on_real_text(given: dict[str, Any]) -> None:
 def test_columns_page(given: dict[str, Any]) -> None:
     model, tokens = make_model(**given), make_tokens(1, 11)[0]
     with torch.inference_mode():
-        which, how_many = views.columns(model, tokens)
+        which, *choice, how_many = views.columns(model, tokens)
+    routed = given.get("sparsity") in (None, "columns", "both")
+    assert [picture.title for picture in choice] == ["How clear the choice of columns is"] * routed
+    for last, first in (picture.variants["Block 2"] for picture in choice):
+        assert all(a >= b for a, b in zip(last["y"], first["y"], strict=True))
+    assert which.see is not None
+    assert f"In {which.opens} tokens share" in which.see([f"w{i}" for i in range(11)])
     assert list(which.variants) == ["Block 1", "Block 2", "Block 3"]
     heat = torch.tensor(which.variants["Block 2"][0]["z"])
     assert heat.shape == (8, 11)
@@ -87,7 +98,8 @@ def test_depth_page() -> None:
         assert all(same[settled[t] - 1 :])
         assert settled[t] == 1 or not same[settled[t] - 2]
     assert min(settled) < max(settled)
-    assert f"{depths.double().mean():.2f} of 3 layers" in where.note
+    assert where.see is not None
+    assert f"{depths.double().mean():.1f} of 3 layers" in where.see(["a"] * 11)
     assert "not trained to predict" in where.note
     assert model.exit_threshold == 0.08
     assert torch.tensor(how_sure.variants["all layers"][0]["z"]).shape == (3, 11)
@@ -110,8 +122,12 @@ def test_depth_page_says_when_exits_are_off() -> None:
     tokens = make_tokens(1, 11)[0]
     with torch.inference_mode():
         where, _, _ = views.depth(make_model(), tokens)
-        assert "Exits are off" in where.note
-        assert "--exit-threshold auto" in where.note
+        assert where.see is not None
+        said = where.see(["a"] * 11)
+        assert said.startswith("Exits are off, so every token passes all 3 layers")
+        assert "--exit-threshold auto" in said
+        layers = where.variants["all tokens"][1]["y"]
+        assert f"the prediction of {sum(y < 3 for y in layers) / 11:.0%} of them" in said
         assert "--set model.exit_loss=1 --set model.exit_confidence=learned" in where.note
         gated = make_model(layers=5, exit_loss=0.3, exit_confidence="learned", exit_every=2)
         where, how_sure, _ = views.depth(gated, tokens)

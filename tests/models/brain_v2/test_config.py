@@ -42,6 +42,17 @@ def test_presets_have_their_size(preset: str) -> None:
     assert made.describe().parameters == found
 
 
+def test_an_interleaved_layer_has_one_part() -> None:
+    made = config(layers=8, layout="interleaved")
+    kinds = [(made.has_state_space(n), made.has_memory(n), made.has_attention(n)) for n in range(8)]
+    space, memory, attention = (True, False, False), (False, True, False), (False, False, True)
+    assert kinds == [space, memory, space, attention] * 2
+    assert all(config(layers=8).has_state_space(n) for n in range(8))
+    parts = [[type(p).__name__ for p in b.mixer.parts()] for b in Model(made).layers()]  # type: ignore[union-attr]
+    assert parts[:2] == [["Scalar"], ["EpisodicMemory"]]
+    assert parts[3] == ["SelectiveAttention"]
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -50,6 +61,8 @@ def test_presets_have_their_size(preset: str) -> None:
         ({"attention_share": 0.0}, "attention_share"),
         ({"attention_share": 1.5}, "attention_share"),
         ({"memory": "hopfield"}, "memory"),
+        ({"layout": "alternating"}, "layout"),
+        ({"layout": "interleaved", "value_residual": True}, "only the state space has values"),
         ({"ponder": 0}, "ponder"),
         ({"ponder_prior": 1.0}, "ponder_prior"),
     ],

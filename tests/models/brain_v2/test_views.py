@@ -111,3 +111,25 @@ def test_what_is_switched_off_is_said(page: str, given: dict[str, Any], key: str
     with pytest.raises(UsageError, match=key) as caught:
         pictures(page, **given)
     assert f"--set {key}" in caught.value.next_step
+
+
+@pytest.mark.parametrize("memory", ["delta", "none"])
+@torch.inference_mode()
+def test_what_the_suffix_memory_proposed(memory: str) -> None:
+    made = model(suffix=True, memory=memory)
+    ids = torch.tensor([3, 4, 5, 3, 4, 5, 9, 3, 7])
+    shown = views.memory(made, ids)[-1]
+    length, gate, hits = shown.variants["all"]
+    assert length["y"] == [0, 0, 0, 1, 2, 3, 0, 1]  # after the last token nothing is known to come
+    assert [at != 0 for at in gate["y"]] == [n > 0 for n in length["y"]]
+    assert hits["x"] == [3, 4]
+    assert [row[:3] for row in shown.tables[0].rows] == [
+        ["1", 2, 0.5],
+        ["2", 1, 1.0],
+        ["3 to 4", 1, 0.0],
+    ]
+    assert shown.see is not None
+    assert "at 4 of 8 tokens, and 50 %" in shown.see([str(n) for n in ids.tolist()])
+    fresh = views.memory(made, torch.tensor([1, 2, 3]))[-1]
+    assert fresh.see is not None
+    assert fresh.see(["a", "b", "c"]).startswith("No token")

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from holo_cli.errors import UsageError
 from holo_cli.models.ngt.mixer import MIN_MASS, GravityMixer
 from holo_cli.models.ngt.model import Model
 from holo_cli.models.ngt.reference import CASES
+from holo_cli.models.views import Picture, Weights
 from holo_cli.registry import config_class
 from tests.models.ngt.particles import config
 
@@ -78,16 +80,44 @@ def test_pages_hold_what_the_model_gives(label: str) -> None:
     for layer in shown.layers:
         torch.testing.assert_close(layer.sum(-1), torch.ones(2, 15))
         assert (layer.triu(1) == 0).all()
-    assert pictures[0].title == "Attraction between tokens"
-    for picture in pictures:
+    pulls, *others = pictures
+    assert isinstance(pulls, Weights)
+    assert pulls.title == "Attraction between tokens"
+    assert pulls.opens is not None
+    assert pulls.see is not None
+    assert pulls.names[pulls.opens[0]] in pulls.see([f"w{i}" for i in range(15)])
+    torch.testing.assert_close(pulls.layers[1], shown.layers[1])
+    for picture in others:
+        assert isinstance(picture, Picture)
+        assert picture.opens == pulls.names[pulls.opens[0]]
         assert len(picture.variants) == len(picture.tables) == 2
         json.dumps([picture.variants, picture.layout], allow_nan=False)
-    pulled = pictures[0].tables[0].rows
-    mean = shown.layers[0].double().mean(0)
-    for t, s, w, _, own in pulled:
-        assert s < t
-        assert w == pytest.approx(mean[t, s].item(), rel=1e-3)
-        assert own == pytest.approx(mean[t, t].item(), rel=1e-3)
+
+
+def test_the_far_field_is_shown_where_there_is_one() -> None:
+    from holo_cli.models.ngt import views
+
+    torch.manual_seed(0)
+    words = [f"w{i}" for i in range(15)]
+    far = config(**CASES["gravity"], far_field="blocks", far_block=2, exact_blocks=1)
+    assert views.length("far", far) == 16
+    assert views.length("gravity", far) == 0
+    model, tokens = Model(far).eval(), torch.randint(0, 29, (15,))
+    with torch.inference_mode():
+        shares, between, opened = views.far(model, tokens)
+        short = views.far(model, tokens[:5])[0]
+    near, open_blocks, bodies = shares.variants["Block 1"]
+    total = [sum(y) for y in zip(near["y"], open_blocks["y"], bodies["y"], strict=True)]
+    assert total == pytest.approx([1.0] * 15, abs=0.002)
+    assert max(bodies["y"][:6]) == 0 < min(bodies["y"][6:])
+    assert len(between.variants["Block 2"][0]["z"]) == len(opened.variants["Block 2"][0]["z"]) == 8
+    assert shares.see is not None
+    assert f"In {shares.opens} the last 9 tokens take" in shares.see(words)
+    assert short.see is not None
+    assert "No token of this text of 5 tokens meets a body: the first" in short.see(words)
+    with torch.inference_mode(), pytest.raises(UsageError, match="no far field") as error:
+        views.far(Model(config(**CASES["gravity"])).eval(), tokens)
+    assert error.value.next_step == "Train with --set model.far_field=blocks."
 
 
 # -- what can be set -------------------------------------------------------------------------------

@@ -188,9 +188,9 @@ def _stream(part: HubFiles, language: str, listing: Listing, name: str, request:
                     )
                 )
 
-    def read(position: Position) -> Iterator[Chunk]:
+    def read(position: Position, end: int = len(listing.files)) -> Iterator[Chunk]:
         first, row = position or (0, 0)
-        for number in range(first, len(listing.files)):
+        for number in range(first, end):
             file = listing.files[number]
             for rows, after in row_chunks(file, columns, part.repository, row):
                 found = list(documents_of(rows, file))
@@ -220,13 +220,22 @@ def _stream(part: HubFiles, language: str, listing: Listing, name: str, request:
                 seen.add(digest)
                 yield document
 
-    chunks = numbered_chunks(whole) if part.articles or part.unique else read
+    # articles and repeated texts reach over the ends of files: such a stream is one part
+    divided = not (part.articles or part.unique)
+    chunks = read if divided else numbered_chunks(whole)
     remote = not part.keep and request.source is None
+
+    def one_file(number: int) -> Iterator[Chunk]:
+        found = read((number, 0), number + 1)
+        return prefetch(found) if remote else found
+
     return Stream(
         chunks=(lambda position: prefetch(chunks(position))) if remote else chunks,
         name=" ".join(filter(None, (name, language))),
         language=language,
         total_bytes=_text_bytes(listing),
+        part_bytes=tuple(file.size or 0 for file in listing.files) if divided else (0,),
+        part=one_file if divided else None,
     )
 
 
