@@ -60,8 +60,8 @@ def trained(form: str, data: PreparedData, seed: int, rate: float, size: dict[st
     shape = {"layers": size["layers"], "width": size["width"], "heads": max(1, size["width"] // 32)}
     shape |= {"vocab_size": data.tokenizer.vocab_size, "context": context, "conv": 4}
     model = Model(Config(**{**shape, **FORMS[form]})).train()
-    recipe = TrainingConfig()
-    recipe = TrainingConfig(lr=recipe.lr * rate, adam_lr=recipe.adam_lr * rate)
+    rates = TrainingConfig.model_validate({})
+    recipe = rates.model_copy(update={"lr": rates.lr * rate, "adam_lr": rates.adam_lr * rate})
     optimizer = Optimizer(model, recipe, fast_bf16=False)
     draw = torch.Generator().manual_seed(seed)
     for step in range(steps):
