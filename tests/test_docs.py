@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,10 @@ def test_commands_and_their_flags_exist(page: Path) -> None:
     known = commands()
     for line in code(page.read_text(encoding="utf-8")):
         for call in re.findall(r"(?:^|\| |&& |-m |-- )holo(?:_cli)? ((?!\|)[a-z][^|;#>]*)", line):
-            command, *words = call.split()
+            try:
+                command, *words = shlex.split(call, posix=False)  # quotes stay: no option begins so
+            except ValueError:  # an apostrophe of the sentence, or a quotation that a `|` cut
+                command, *words = call.split()
             assert command in known, f"{shown(page)}: {line}"
             path = (command,)
             if command in GROUPS and words and not words[0].startswith("-"):

@@ -7,19 +7,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from holo_cli.config.added import added_key, completed, value_before
 from holo_cli.config.tunable import tunable, tunable_choices
 
-# Under `json_schema_extra`: the value that a key stands for where a stored config lacks it, because
-# the config was written before the key existed. Without it a missing key means today's default.
-BEFORE = "before"
-
-
 MAX_SIZE = 10**9  # of every whole number here: products of three of them are still whole numbers
-
-
-def added_key(before: Any) -> dict[str, Any]:
-    """For `Field(json_schema_extra=...)` of a key whose default changes what a model computes."""
-    return {BEFORE: before}
 
 
 class RemovedKey(NamedTuple):
@@ -84,12 +75,7 @@ class ModelConfig(BaseModel):
     @classmethod
     def before(cls, name: str) -> Any:
         """What a key stands for in a config that was stored without it, as JSON has it."""
-        field = cls.model_fields[name]
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and BEFORE in extra:
-            return extra[BEFORE]
-        default = field.get_default(call_default_factory=True)
-        return list(default) if isinstance(default, tuple) else default
+        return value_before(cls, name)
 
     @classmethod
     def from_stored(cls, stored: Mapping[str, Any]) -> Self:
@@ -102,12 +88,12 @@ class ModelConfig(BaseModel):
     @classmethod
     def completed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored config with what later keys stand for, without removed ones that were off."""
-        missing = {name: cls.before(name) for name in cls.model_fields if name not in stored}
-        return missing | {
+        kept = {
             key: value
             for key, value in stored.items()
             if key not in cls.removed or value != cls.removed[key].off
         }
+        return completed(cls, kept)
 
     def without_effect(self) -> frozenset[str]:
         """Keys that nothing reads in a model of this config: runs that differ in them are equal."""

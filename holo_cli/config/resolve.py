@@ -17,6 +17,7 @@ from typing import Any
 
 from holo_cli import registry
 from holo_cli.config import messages as check
+from holo_cli.config.added import completed
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.config.sources import (
     ConfigFile,
@@ -78,6 +79,7 @@ class Resolved:
         kind = registry.config_class(name)
         tables = dict(stored["config"])
         tables["model"] = kind.completed(tables["model"])
+        tables["training"] = completed(TrainingConfig, tables["training"])
         values = {
             f"{section}.{key}": Given(f"{section}.{key}", value, "checkpoint")
             for section, table in tables.items()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from holo_cli.config.added import added_key
 from holo_cli.config.tunable import tunable
 
 MAX_SEED = 2**63 - 1  # of every command; what a 64-bit generator of torch and of numpy takes
@@ -53,6 +54,16 @@ class TrainingConfig(BaseModel):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     momentum: float = Field(0.95, ge=0, lt=1, description="momentum of Muon")
+    muon_steps: Literal[3, 5] = Field(
+        3,
+        description="Muon's products: 5 as published, or 3 with polynomials fitted to each",
+        json_schema_extra=added_key(before=5),
+    )
+    muon_heads: bool = Field(
+        True,
+        description="queries, keys and values of each head are matrices of their own for Muon",
+        json_schema_extra=added_key(before=False),
+    )
     weight_decay: float = Field(0.01, ge=0, json_schema_extra=tunable(0.001, 0.3, log=True))
     schedule: Literal["constant-cooldown", "cosine"] = "constant-cooldown"
     warmup: int = Field(

@@ -3,42 +3,48 @@
 Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) replaces a matrix's momentum
 by a nearly semi-orthogonal matrix, found with a few Newton-Schulz steps. Unlike `torch.optim.Muon`,
 all matrices of one shape are orthogonalised as one batch (a tall matrix is transposed first), which
-makes it cheap for small models, and fused projections are split into their matrices first.
-`torch.optim.Muon` is the reference that the tests compare with.
+makes it cheap for small models, and fused projections are split into their matrices first, by
+default down to those of each head. `training/orthogonal.py` has the arithmetic.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
+from holo_cli.training.orthogonal import orthogonalise
 from holo_cli.training.sharded_tensors import is_sharded, part_of, whole_tensor
 
-# x <- a x + b (x x^T) x + c (x x^T)^2 x, tuned for the steepest slope at zero (Jordan et al. 2024)
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MOMENTUM = "momentum_buffer"
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(N, r, c) with r <= c -> nearly semi-orthogonal matrices of the same shape, in `dtype`.
+class OrthogonalRule(NamedTuple):
+    """How updates are orthogonalised, the same for all matrices of a run."""
 
-    Singular values end in about [0.7, 1.2], which is all that Muon needs.
-    """
-    a, b, c = NEWTON_SCHULZ
-    x = matrices.to(dtype)
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, gram, x, beta=a)
-    return x
+    steps: int
+    by_head: bool
+    dtype: torch.dtype
+
+    def splits(self, p: nn.Parameter) -> int:
+        """Matrices stacked along the rows of a parameter."""
+        heads: int = getattr(p, "heads", 1) if self.by_head else 1
+        return getattr(p, "splits", 1) * heads
+
+    def shape(self, p: nn.Parameter) -> tuple[int, int]:
+        """(rows, columns) of each matrix of a parameter."""
+        return p.shape[0] // self.splits(p), p.shape[1]
+
+    def scale(self, p: nn.Parameter) -> float:
+        """Factor of a parameter's update: tall matrices move further (Jordan et al. 2024)."""
+        rows, columns = self.shape(p)
+        return max(1.0, rows / columns) ** 0.5
 
 
 class Muon(torch.optim.Optimizer):
@@ -49,9 +55,10 @@ class Muon(torch.optim.Optimizer):
         m <- momentum m + (1 - momentum) g;  u = orthogonalise(lerp(g, m, momentum))
         w <- w (1 - lr decay) - lr sqrt(max(1, rows / columns)) u
 
-    A parameter with an attribute `splits` is that many matrices, stacked along its rows.
-    Orthogonalisation computes in `dtype`. Parameter groups have `lr`, `momentum`, `weight_decay`;
-    the state of a parameter is its `momentum_buffer`.
+    A parameter with an attribute `splits` is that many matrices, stacked along its rows; with
+    `by_head` each of them is as many again as its attribute `heads` says. Orthogonalisation takes
+    `steps` products (3 or 5, see `orthogonalise`) and computes in `dtype`. Parameter groups have
+    `lr`, `momentum`, `weight_decay`; the state of a parameter is its `momentum_buffer`.
     """
 
     def __init__(
@@ -61,9 +68,11 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        steps: int = 5,
+        by_head: bool = False,
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.rule = OrthogonalRule(steps, by_head, dtype)
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p][MOMENTUM] = torch.zeros_like(p)
@@ -76,7 +85,7 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameters in _by_shape(group["params"]):
+            for parameters in _by_shape(group["params"], self.rule):
                 self._update(parameters, group)
         return loss
 
@@ -86,74 +95,63 @@ class Muon(torch.optim.Optimizer):
         moments = [self.state[p][MOMENTUM] for p in parameters]
         torch._foreach_lerp_(moments, grads, 1 - momentum)
         nesterov = torch._foreach_lerp(grads, moments, momentum)
-        updates = _orthogonal(nesterov, parameters, self.dtype)
+        updates = _orthogonal(nesterov, parameters, self.rule)
         for p, update in zip(parameters, updates, strict=True):
-            apply_update(p, p, update, group)
+            apply_update(p, p, update, group, self.rule)
 
 
 def _orthogonal(
-    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], dtype: torch.dtype
+    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], rule: OrthogonalRule
 ) -> list[Tensor]:
     """Updates, shaped like their parameters, whose matrices have one shape up to transposition."""
-    batch = torch.cat([_as_batch(u, p) for u, p in zip(matrices, parameters, strict=True)])
-    parts = orthogonalise(batch, dtype=dtype).split([_splits(p) for p in parameters])
+    splits = [rule.splits(p) for p in parameters]
+    batch = torch.cat([_as_batch(u, n) for u, n in zip(matrices, splits, strict=True)])
+    parts = orthogonalise(batch, rule.steps, rule.dtype).split(splits)
     found = []
     for p, update in zip(parameters, parts, strict=True):
-        rows, columns = _matrix_shape(p)
+        rows, columns = rule.shape(p)
         found.append((update.mT if rows > columns else update).reshape(p.shape))
     return found
 
 
 def orthogonal_updates(
-    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], dtype: torch.dtype
+    matrices: Sequence[Tensor], parameters: Sequence[nn.Parameter], rule: OrthogonalRule
 ) -> list[Tensor]:
     """The same for matrices of any shapes, which are those of their parameters."""
     place = {id(p): n for n, p in enumerate(parameters)}
     found: dict[int, Tensor] = {}
-    for same in _by_shape(parameters):
+    for same in _by_shape(parameters, rule):
         numbers = [place[id(p)] for p in same]
-        done = _orthogonal([matrices[n] for n in numbers], same, dtype)
+        done = _orthogonal([matrices[n] for n in numbers], same, rule)
         found |= dict(zip(numbers, done, strict=True))
     return [found[n] for n in range(len(parameters))]
 
 
-def apply_update(p: nn.Parameter, held: Tensor, update: Tensor, group: Mapping[str, Any]) -> None:
+def apply_update(
+    p: nn.Parameter, held: Tensor, update: Tensor, group: Mapping[str, Any], rule: OrthogonalRule
+) -> None:
     """Decay and Muon's update of a parameter, in place in `held`: it, or the rows of it that this
     process has."""
     lr, decay = group["lr"], group["weight_decay"]
     if decay:
         held.mul_(1 - lr * decay)
-    held.add_(update.to(held.dtype), alpha=-lr * _scale(p))
+    held.add_(update.to(held.dtype), alpha=-lr * rule.scale(p))
 
 
-def _splits(p: nn.Parameter) -> int:
-    return getattr(p, "splits", 1)
-
-
-def _matrix_shape(p: nn.Parameter) -> tuple[int, int]:
-    """(rows, columns) of each matrix of a parameter."""
-    return p.shape[0] // _splits(p), p.shape[1]
-
-
-def _scale(p: nn.Parameter) -> float:
-    rows, columns = _matrix_shape(p)
-    return max(1.0, rows / columns) ** 0.5
-
-
-def _by_shape(parameters: Iterable[nn.Parameter]) -> list[list[nn.Parameter]]:
+def _by_shape(parameters: Iterable[nn.Parameter], rule: OrthogonalRule) -> list[list[nn.Parameter]]:
     """The parameters whose matrices have one shape, up to transposition, together."""
     # sorted by scale inside a shape, in order of appearance: the order of a batch decides its bits
     groups: dict[tuple[int, int], dict[float, list[nn.Parameter]]] = defaultdict(dict)
     for p in parameters:
-        rows, columns = _matrix_shape(p)
+        rows, columns = rule.shape(p)
         scales = groups[min(rows, columns), max(rows, columns)]
-        scales.setdefault(_scale(p), []).append(p)
+        scales.setdefault(rule.scale(p), []).append(p)
     return [[p for same in scales.values() for p in same] for scales in groups.values()]
 
 
-def _as_batch(update: Tensor, p: nn.Parameter) -> Tensor:
+def _as_batch(update: Tensor, splits: int) -> Tensor:
     """(splits * r, c) -> (splits, min(r, c), max(r, c))."""
-    batch = update.view(_splits(p), -1, update.shape[1])
+    batch = update.view(splits, -1, update.shape[1])
     return batch.mT if batch.shape[1] > batch.shape[2] else batch
 
 
@@ -194,7 +192,10 @@ class Optimizer:
         if matrices:
             dtype = torch.bfloat16 if fast_bf16 else torch.float32
             kind = _muon_for(next(iter(matrices.values())))
-            muon = kind(matrices.items(), config.lr, config.momentum, config.weight_decay, dtype)
+            muon = kind(
+                matrices.items(), config.lr, config.momentum, config.weight_decay, dtype,
+                config.muon_steps, config.muon_heads,
+            )  # fmt: skip
             self.parts = {"muon": muon, "adam": self.adam}
         for part in self.parts.values():
             for group in part.param_groups:

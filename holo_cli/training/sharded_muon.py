@@ -57,14 +57,14 @@ class ShardedMuon(Muon):
             mine = exchange.to_owners(nesterov)
             done = orthogonal_updates(
                 [mine[n] for n in exchange.owned], [parameters[n] for n in exchange.owned],
-                self.dtype,
+                self.rule,
             )  # fmt: skip
             like = nesterov[0]
             updates = [update.to(like.dtype) for update in done]
             for p, local, update in zip(
                 parameters, _local(parameters), exchange.to_holders(updates, like), strict=True
             ):
-                apply_update(p, local, update, group)
+                apply_update(p, local, update, group, self.rule)
 
 
 def _local(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -34,7 +34,7 @@ from holo_cli.training.optim import Optimizer
 from holo_cli.training.placement import Placement
 from holo_cli.training.sharded_tensors import gathered, whole_tensor
 
-MARKS = ("splits", "no_muon")  # what a parameter tells Muon, as attributes
+MARKS = ("splits", "heads", "no_muon")  # what a parameter tells Muon, as attributes
 
 
 def make_mesh(config: TrainingConfig, world: int, device: torch.device) -> DeviceMesh:

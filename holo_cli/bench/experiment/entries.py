@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.bench.experiment.plan import Entry, Plan
+from holo_cli.config.added import value_before
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.data.batches import TrainBatches
 from holo_cli.data.dataset import PreparedData
@@ -121,9 +122,7 @@ def agrees(row: Mapping[str, Any], resolved: Resolved) -> bool:
 def _value_if_missing(resolved: Resolved, key: str) -> Any:
     """What a dotted key means in a config without it, as JSON stores it."""
     section, _, leaf = key.partition(".")
-    if section == "model":
-        return type(resolved.model).before(leaf)
-    return default_of(getattr(resolved, section), leaf)
+    return value_before(type(getattr(resolved, section)), leaf)
 
 
 def default_of(config: BaseModel, name: str) -> Any:

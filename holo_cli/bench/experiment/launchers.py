@@ -1,7 +1,7 @@
 """Where the runs of an experiment are carried out: on this machine, by Slurm, or by Ray.
 
-A launcher makes a `Pool`: it starts jobs and gives their events. `worker_pool.run_jobs` drives any
-of them, and the experiment does not know which.
+A launcher makes a `JobPool`: it starts jobs and gives their events. `worker_pool.run_jobs` drives
+any of them, and the experiment does not know which.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LAUNCHERS = (LOCAL, SLURM, RAY)
 CLUSTER_JOBS = 64  # that a cluster is given at once, unless --jobs says otherwise
 
 
-class Pool(Protocol):
+class JobPool(Protocol):
     """Jobs under way, each in a folder named after its key, where a stopped job finds its files
     again. A context manager: leaving it stops the jobs still running."""
 
@@ -57,7 +57,7 @@ class Pool(Protocol):
         """Ask every job to save and exit, and wait for them."""
         ...
 
-    def __enter__(self) -> Pool: ...
+    def __enter__(self) -> JobPool: ...
 
     def __exit__(
         self,
@@ -104,7 +104,7 @@ class Launcher:
                 next_step="For example: --launcher-args '--partition=gpu --gpus=1'",
             ) from error
 
-    def pool(self, folder: Path, size: int) -> Pool:
+    def pool(self, folder: Path, size: int) -> JobPool:
         """At most `size` jobs at a time, with their files in `folder`."""
         if self.name == SLURM:
             from holo_cli.bench.experiment.slurm import SlurmPool

@@ -50,7 +50,7 @@ class _Running:
 
 
 class SharedFolderPool(ABC):
-    """What Slurm and Ray share; see `launchers.Pool`."""
+    """What Slurm and Ray share; see `launchers.JobPool`."""
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = folder.resolve(), size

@@ -50,9 +50,9 @@ class BrainAttention(Attention):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         if config.two_four == "all":
-            splits = self.qkv.weight.splits  # type: ignore[attr-defined]
             self.qkv = Sparse24Linear(config.width, 3 * config.width)
-            self.qkv.weight.splits = splits  # type: ignore[attr-defined]
+            self.qkv.weight.splits = 3  # type: ignore[attr-defined]
+            self.qkv.weight.heads = config.heads  # type: ignore[attr-defined]
             self.out = Sparse24Linear(config.width, config.width)
         self.width, self.top, self.per_head = config.width, config.attention_top, config.dendrites
         self.dendrites: nn.Linear | None = None

@@ -56,6 +56,7 @@ class SelectiveAttention(Mixer):
         self.register_buffer("shift", shift)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]
+        self.qkv.weight.heads = config.heads  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
         self.gain = QueryGain(config.heads) if config.query_gain else None
         self.rope = Rope(self.head_width, config.rope_base, config.rope_fraction)

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig, RemovedKey, added_key
+from holo_cli.config.added import added_key
+from holo_cli.config.model_schema import BackboneConfig, RemovedKey
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 

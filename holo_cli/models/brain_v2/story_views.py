@@ -28,7 +28,7 @@ def taught(name: str, before: Tensor, after: Tensor, end: Tensor, beta: Tensor) 
     return see
 
 
-def selected(name: str, margin: Tensor, chosen: Tensor) -> See:
+def selected_tokens(name: str, margin: Tensor, chosen: Tensor) -> See:
     """Scores above the threshold (T,), and the positions that are selected."""
     order = chosen[margin[chosen].argsort(descending=True)].tolist()
 

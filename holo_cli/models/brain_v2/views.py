@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holo_cli.errors import UsageError
-from holo_cli.models.brain_v2.story_views import pondered, selected, taught
+from holo_cli.models.brain_v2.story_views import pondered, selected_tokens, taught
 from holo_cli.models.figures import axis, bar, caught, heat, line, short
 from holo_cli.models.suffix_views import proposals
 from holo_cli.models.views import Picture, Table, Tokens
@@ -198,7 +198,7 @@ def attention(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             {"xaxis": axis("token"), "yaxis": axis("score")},
             choice="Block",
             opens=best,
-            see=selected(best, *margins[best]),
+            see=selected_tokens(best, *margins[best]),
             tables=tables,
             token_axes=("xaxis",),
         ),

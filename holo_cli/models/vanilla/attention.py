@@ -40,6 +40,7 @@ class Attention(Mixer):
         self.heads = config.heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.qkv.weight.splits = 3  # type: ignore[attr-defined]  # three matrices for Muon
+        self.qkv.weight.heads = config.heads  # type: ignore[attr-defined]
         self.canon = ShortConv(3 * width, CANON_TAPS, linear=True) if "B" in config.canon else None
         self.gain = QueryGain(config.heads) if config.query_gain else None
         self.out = nn.Linear(width, width, bias=False)
