@@ -26,6 +26,7 @@ from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.dataset import PreparedData
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.model import Model
+from holo_cli.parsing import parse_json
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.precision import autocast, pick_dtype
 
@@ -108,7 +109,7 @@ def main() -> None:
     data = PreparedData.open(asked.data)
     size = {key: getattr(asked, key) for key in SHAPE}
     made = asked.out.read_text(encoding="utf-8").splitlines() if asked.out.exists() else []
-    done = {tuple(row.get(key) for key in SAME) for row in map(json.loads, made)}
+    done = {tuple(row.get(key) for key in SAME) for row in map(parse_json, made)}
     for seed in asked.seeds:
         for form in asked.form:
             row = {"form": form, "seed": seed, "data": Path(asked.data).name, "rate": asked.rate}

@@ -45,6 +45,7 @@ from safetensors.torch import load_file
 from holo_cli.config.resolve import resolve
 from holo_cli.data.prepare.prepare import prepare
 from holo_cli.errors import HoloError, Stopped
+from holo_cli.parsing import parse_json
 from holo_cli.training.run import resume, train
 
 STEPS, SAVE_EVERY = 400, 10
@@ -131,7 +132,7 @@ def logged() -> list[int]:
     if not LOG.exists():
         return []
     lines = LOG.read_bytes().split(b"\n")[:-1]
-    return [e["step"] for e in map(json.loads, lines) if e["event"] == "train"]
+    return [e["step"] for e in map(parse_json, lines) if e["event"] == "train"]
 
 
 def train_attempt(data: Path, world: int, limited: bool) -> list[int]:
@@ -223,7 +224,7 @@ def compare_campaign(data: Path, count: int, chance: random.Random) -> list[dict
         ]  # fmt: skip
 
     def losses(page: str) -> dict[str, float]:
-        lines = map(json.loads, Path(page).with_suffix(".jsonl").read_text("utf-8").splitlines())
+        lines = map(parse_json, Path(page).with_suffix(".jsonl").read_text("utf-8").splitlines())
         return {row["key"]: row["val_loss"] for row in lines if "key" in row}
 
     def log_bytes() -> int:

@@ -114,10 +114,11 @@ def test_a_whole_preset_works_from_its_checkpoint_alone(
     monkeypatch.chdir(alone)
     it = ["-c", "it.safetensors"]
     for prompt in ("The small", "작은 새"):
-        answer = json.loads(
+        (sample,) = json.loads(
             holo("generate", *it, "--prompt", prompt, "--max-new-tokens", "4", "--json")
-        )
-        assert 1 <= answer["samples"][0]["tokens"] <= 4
+        )["samples"]
+        # a model that has hardly learned may begin with the end
+        assert 1 <= sample["tokens"] + (sample["finish"] == "end") <= 4
     monkeypatch.setattr("sys.stdin", io.StringIO("The bird\n"))
     holo("chat", *it, "--max-new-tokens", "4", "--quiet")
     Path("text.txt").write_text("The small birds sing.", encoding="utf-8")
@@ -127,5 +128,9 @@ def test_a_whole_preset_works_from_its_checkpoint_alone(
     views = registry.part(model, "views")
     assert views is not None
     for view in dict.fromkeys(["coords", *views.PAGES]):
+        if view == "far":  # the preset has a radius in place of a far field
+            assert main(["visualize", view, *it, "--out", "far.html"]) == 2
+            assert "--set model.far_field=blocks" in capsys.readouterr().err
+            continue
         holo("visualize", view, *it, "--out", f"{view}.html", "--device", "cpu")
         assert Path(f"{view}.html").stat().st_size > 1000

@@ -151,8 +151,8 @@ def _selection(routed: dict[str, tuple[Tensor, Tensor, Tensor]], best: str) -> P
     return Picture(
         "How clear the choice of columns is",
         "The score, with the balancing bias, of the last column that is kept for a token and of "
-        "the first one that is left out: how loud a column's own units are, or what a router says. "
-        "Where the lines touch, the choice is arbitrary.",
+        "the first one that is not. It is how loud a column's own units are, or what a router "
+        "says. Where the lines touch, the choice is arbitrary.",
         traces,
         {"xaxis": axis("token"), "yaxis": axis("score")},
         choice="Layer",
