@@ -55,7 +55,10 @@ def _three_steps(x: Tensor) -> Tensor:
     fourth = square @ square
     # |S^2|^(1/4) is at least the largest singular value and hardly larger; the Frobenius norm is so
     # much larger that making up for it takes a step
-    bound = fourth.float().norm(dim=(1, 2), keepdim=True).clamp_min(1e-30).sqrt() * SLACK**2
+    least = (
+        x.shape[1] ** -1.5
+    )  # of |S^2| at norm 1; a matrix of almost nothing has less, and stays so
+    bound = fourth.float().norm(dim=(1, 2), keepdim=True).clamp_min(least).sqrt() * SLACK**2
     square, fourth = square / bound.to(x.dtype), fourth / bound.square().to(x.dtype)
     x = x / bound.sqrt().to(x.dtype)
     factor: Tensor | None = None

@@ -58,6 +58,21 @@ def test_nothing_and_one_direction() -> None:
     assert torch.linalg.matrix_norm(y, 2).item() == pytest.approx(0.9, abs=0.3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("columns", [8, 32])
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e-16, 1e-15, 1e-14, 1e-12, 1e-9, 1e-6, 1e20])
+def test_no_size_of_a_gradient_is_too_small_or_too_large(
+    size: float, columns: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    one = torch.randn(3, 8, 1) * torch.randn(3, 1, columns)  # of rank 1: nothing else to measure by
+    y = orthogonalise(size * torch.cat((one, torch.randn(3, 8, columns))), 3, dtype)
+    assert y.isfinite().all()
+    assert torch.linalg.matrix_norm(y.float(), 2).max() < 1.3
+    mixed = torch.cat((size * torch.randn(1, 8, columns), torch.randn(1, 8, columns)))
+    assert orthogonalise(mixed, 3, dtype)[1].norm() > 1
+
+
 def test_the_polynomials_are_the_computed_ones() -> None:
     for stored, computed in zip(THREE_STEPS, polynomials(), strict=True):
         assert stored == pytest.approx(computed, abs=1e-5)
