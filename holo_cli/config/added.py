@@ -19,11 +19,15 @@ def added_key(before: Any) -> dict[str, Any]:
 
 def value_before(kind: type[BaseModel], name: str) -> Any:
     """What a key stands for in a config that was stored without it, as JSON has it."""
-    field = kind.model_fields[name]
-    extra = field.json_schema_extra
+    extra = kind.model_fields[name].json_schema_extra
     if isinstance(extra, dict) and BEFORE in extra:
         return extra[BEFORE]
-    default = field.get_default(call_default_factory=True)
+    return default_of(kind, name)
+
+
+def default_of(kind: type[BaseModel], name: str) -> Any:
+    """A key's default, as JSON stores it."""
+    default = kind.model_fields[name].get_default(call_default_factory=True)
     return list(default) if isinstance(default, tuple) else default
 
 

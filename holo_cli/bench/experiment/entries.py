@@ -19,7 +19,7 @@ from holo_cli.data.halves import halves
 from holo_cli.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    pass
 
 # settings of where and how a run is made, which do not change its result
 NOT_PART_OF_IDENTITY = {
@@ -123,12 +123,6 @@ def _value_if_missing(resolved: Resolved, key: str) -> Any:
     """What a dotted key means in a config without it, as JSON stores it."""
     section, _, leaf = key.partition(".")
     return value_before(type(getattr(resolved, section)), leaf)
-
-
-def default_of(config: BaseModel, name: str) -> Any:
-    """A field's default, as JSON stores it."""
-    default = type(config).model_fields[name].get_default(call_default_factory=True)
-    return list(default) if isinstance(default, tuple) else default
 
 
 # -- before a comparison --------------------------------------------------------------------------

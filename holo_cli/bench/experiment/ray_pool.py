@@ -51,10 +51,10 @@ def _run(command: list[str], environment: dict[str, str]) -> int:
     process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
-    except BaseException:  # Ray cancels with KeyboardInterrupt
-        process.terminate()
-        process.wait()
-        raise
+    finally:  # Ray cancels with KeyboardInterrupt
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
 
 
 class RayPool(SharedFolderPool):

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from filelock import Timeout
-
 from holo_cli.bench.experiment.task import CANCEL, END, EVENTS, JOB
 from holo_cli.bench.experiment.worker_pool import (
     FAILED,
@@ -31,8 +29,8 @@ from holo_cli.bench.experiment.worker_pool import (
     Event,
     Job,
     WorkerEvent,
+    occupy,
 )
-from holo_cli.errors import DataError
 from holo_cli.files import atomic_write_json, file_lock
 from holo_cli.parsing import ParseError, parse_object, read_object
 
@@ -77,14 +75,7 @@ class SharedFolderPool(ABC):
 
     def __enter__(self) -> SharedFolderPool:
         """Raises DataError when another process uses this folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise DataError(
-                f"Another process is at work in {self.folder}.",
-                next_step="Wait for it, or name another page with --out.",
-            ) from None
+        occupy(self.folder, self._lock)
         return self
 
     def __exit__(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from filelock import Timeout
+from filelock import BaseFileLock, Timeout
 
 import holo_cli
 from holo_cli import plugins
@@ -151,6 +151,18 @@ class WorkerEvent:
         return self.event["event"] in (DONE, FAILED, STOPPED)
 
 
+def occupy(folder: Path, lock: BaseFileLock) -> None:
+    """Create the folder of a pool and lock it. Raises DataError when another process uses it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise DataError(
+            f"Another process is at work in {folder}.",
+            next_step="Wait for it, or name another page with --out.",
+        ) from None
+
+
 class WorkerPool:
     """At most `size` workers. Use as a context manager: leaving it stops those still running.
 
@@ -167,14 +179,7 @@ class WorkerPool:
 
     def __enter__(self) -> WorkerPool:
         """Raises DataError when another process uses this folder."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise DataError(
-                f"Another process is at work in {self.folder}.",
-                next_step="Wait for it, or name another page with --out.",
-            ) from None
+        occupy(self.folder, self._lock)
         return self
 
     def __exit__(self, *error: object) -> None:

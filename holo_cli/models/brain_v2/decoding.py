@@ -28,6 +28,7 @@ from holo_cli.models.base import State
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
 from holo_cli.models.brain_v2.mixer import BrainMixer, BrainMixerState
 from holo_cli.models.brain_v2.ssm import Scalar, SSMState
+from holo_cli.models.vanilla.decoding import is_one_token_on_cpu
 
 
 def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
@@ -35,12 +36,7 @@ def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
     gradients, on a CPU in float32, in blocks with a scalar state space and a plain MLP."""
     config = model.config
     return (
-        tokens.shape[1] == 1
-        and isinstance(state.position, int)
-        and not torch.is_grad_enabled()
-        and not model.training
-        and tokens.device.type == "cpu"
-        and not torch.is_autocast_enabled("cpu")
+        is_one_token_on_cpu(model, tokens, state)
         and not (config.canon or config.value_residual or config.value_embedding)
         and all(_plain(block) for block in model.layers())
     )

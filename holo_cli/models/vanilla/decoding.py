@@ -28,10 +28,9 @@ from holo_cli.models.base import State
 from holo_cli.models.vanilla.attention import Attention
 
 
-def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
-    """Whether this step can be made here: one token of each row, at one position, without
-    gradients, on a CPU in float32, in blocks that have attention and MLP alone."""
-    config = model.config
+def is_one_token_on_cpu(model: Backbone, tokens: Tensor, state: State) -> bool:
+    """Whether a step reads one token of each row, at one position, without gradients, on a CPU and
+    without autocast: what every quick step needs."""
     return (
         tokens.shape[1] == 1
         and isinstance(state.position, int)
@@ -39,6 +38,15 @@ def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
         and not model.training
         and tokens.device.type == "cpu"
         and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
+    """Whether this step can be made here: one token of each row, at one position, without
+    gradients, on a CPU in float32, in blocks that have attention and MLP alone."""
+    config = model.config
+    return (
+        is_one_token_on_cpu(model, tokens, state)
         and not (config.conv or config.canon or config.value_residual or config.value_embedding)
         and all(_plain(block) for block in model.layers())
     )

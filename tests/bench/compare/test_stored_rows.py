@@ -76,6 +76,15 @@ def test_the_settings_of_every_row_can_be_read(path: Path) -> None:
             assert identity_of_row(row, "") is not None, row["key"]
 
 
+@pytest.mark.parametrize("path", COMPARED, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_no_row_hides_that_of_another_entry(path: Path) -> None:
+    """The newest row of a key stands for all of them: right for a run that was repeated, and not
+    where a default changed in between and two entries came to share a key."""
+    entries: dict[str, str] = {}
+    for row in rows_of(path):
+        assert entries.setdefault(row["key"], row["entry"]) == row["entry"]
+
+
 def uses_removed_key(row: dict[str, Any]) -> bool:
     """Whether a row is of a form that was removed since: a result to keep, not one to repeat."""
     stored = row["config"]["model"]
