@@ -97,7 +97,7 @@ def _weights(file: TensorFile, path: Path) -> ExportResult:
             f"{path} is a folder, and --to weights writes a file.",
             next_step=f"Write --out {path / f'NAME{SUFFIX}'}, or --to dir.",
         )
-    tensors = {name: t for name, t in file.read_all().items() if name.startswith(MODEL_PREFIX)}
+    tensors = file.read_all(MODEL_PREFIX)
     return ExportResult(path, save(path, file.header.weights_only(), tensors))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
     MixedPrecisionPolicy,
@@ -32,7 +32,7 @@ from holo_cli.models.base import LanguageModel
 from holo_cli.training.distributed import World
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.placement import Placement
-from holo_cli.training.sharded_tensors import gathered, whole_tensor
+from holo_cli.training.sharded_tensors import whole_tensor
 
 MARKS = ("splits", "heads", "no_muon")  # what a parameter tells Muon, as attributes
 
@@ -135,9 +135,9 @@ class ShardedModel(Placement):
                 buffer.copy_(theirs[name])
             dist.broadcast(buffer, src=0)
 
-    def to_save(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        same = {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.tied}
-        return gathered(tensors, same, keep=self.world.is_main)
+    @property
+    def shared(self) -> dict[str, str]:
+        return {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.tied}
 
 
 def _blocks(model: LanguageModel) -> list[nn.Module]:

@@ -10,10 +10,11 @@ over several processes is in `placement.py`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from holo_cli.config.model_schema import Stage
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import HoloError
 from holo_cli.layers.unlikelihood import Unlikelihood
 from holo_cli.models.base import LanguageModel
 from holo_cli.training import reports
@@ -39,6 +41,9 @@ from holo_cli.training.precision import autocast
 from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from holo_cli.training.sharded_saving import BackgroundSaves
 
 Event = dict[str, Any]
 Events = Callable[[dict[str, Any]], None]
@@ -81,6 +86,7 @@ class Trainer:
         self.data, self.progress = data, progress
         self.events, self.save, self.sample = events, save, sample
         self.stop = StopRequest()
+        self.background: BackgroundSaves | None = None  # how a sharded run saves `last`
         self.stop_at: int | None = None
         self.world = World()
         self.context = model.config.context
@@ -121,22 +127,33 @@ class Trainer:
     # -- the whole run ----------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Returns what ended it: steps, target-loss, time-limit, stop-at or signal."""
-        progress, config = self.progress, self.config
+        """Returns what ended it: steps, target-loss, time-limit, stop-at or signal. All that is
+        saved is on the disk then."""
         self.model.train()
         self._compile()
         try:
-            while progress.step < config.steps:
-                if not self.step():
-                    self._save_last()
-                    return self.stop.reason
-                ended = self._after_step()
-                if ended:
-                    return ended
+            ended = self._steps()
+            if self.background is not None:
+                self.background.finish()
+        except HoloError:
+            if self.background is not None:  # a good checkpoint may be under way
+                with contextlib.suppress(HoloError):
+                    self.background.finish()
+            raise
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise out_of_memory(progress, config, self.context) from error
+                raise out_of_memory(self.progress, self.config, self.context) from error
             raise
+        return ended
+
+    def _steps(self) -> str:
+        while self.progress.step < self.config.steps:
+            if not self.step():
+                self._save_last()
+                return self.stop.reason
+            ended = self._after_step()
+            if ended:
+                return ended
         self._save_last()
         return "steps"
 
@@ -145,6 +162,8 @@ class Trainer:
         progress, config = self.progress, self.config
         step = progress.step
         ended = ""
+        if self.background is not None:
+            self.background.poll()
         # clocks differ between processes, and all must end at the same step
         if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
             ended = "time-limit"
@@ -219,7 +238,10 @@ class Trainer:
         self._fraction = fraction if self.fixed_progress is None else self.fixed_progress
         self.model.on_progress(self._fraction)
         while progress.micro < config.grad_accum:
-            if self.world.any(bool(self.stop)):
+            # where a save in the background failed, the run ends like one that is stopped: the
+            # next save raises what went wrong
+            failed = self.background is not None and self.background.failed
+            if self.world.any(failed or bool(self.stop)):
                 self.stop.ask("signal")
                 return False
             started = time.perf_counter()
@@ -310,7 +332,7 @@ class Trainer:
         self.placement.take_buffers(model)
 
     def _save_last(self) -> None:
-        """Write everything from the first process; all processes contribute their state."""
+        """Write everything: from the first process, or of a sharded model from each its part."""
         if self.progress.micro:
             self._all_reduce()
         mean = self.world.mean
@@ -318,7 +340,9 @@ class Trainer:
         self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
         tensors = model_tensors(self.model)
         tensors |= training_tensors(self.model, self.optimizer, self.random)
-        tensors = self.placement.to_save(tensors)
+        if self.background is not None:
+            self.background.start(tensors)
+            return
         if self.world.is_main:
             self.save("last", self, tensors)
         self.world.barrier()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
@@ -124,7 +125,7 @@ class TrainingRun:
             # a large model takes a while.
             needed = memory_parts(trainer.model, self.config, trainer.dtype)
             if self.config.shard and self.world.size > 1:
-                trainer.shard()
+                self._shard()
             needed, whole = trainer.placement.share(needed), needed
             check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             # before the rest: it is left last, and torchrun ends the processes of a lost one by
@@ -153,6 +154,25 @@ class TrainingRun:
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def _shard(self) -> None:
+        from holo_cli.training.sharded_saving import BackgroundSaves, Snapshot
+
+        trainer, progress = self.trainer, self.progress
+        trainer.shard()
+
+        def snapshot() -> Snapshot:
+            path = run_path(CHECKPOINTS, self.name, "last")
+            header = self.writer.header("last", progress)
+            return Snapshot(path, header, trainer.placement.shared, progress.step)
+
+        def on_saved(done: Snapshot) -> None:
+            trainer.saved = done.step
+            if self.world.is_main:
+                self.writer.end_older("last")
+                self._saved("last", done.path, done.step)
+
+        trainer.background = BackgroundSaves(snapshot, on_saved)
 
     def _tracker(self) -> Tracker | None:
         config = self.config
@@ -275,7 +295,9 @@ class TrainingRun:
 
     def _save(self, kind: Kind, trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
         path = self.writer.save(kind, trainer.progress, tensors)
-        step = self.progress.step
+        self._saved(kind, path, self.progress.step)
+
+    def _saved(self, kind: Kind, path: Path, step: int) -> None:
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
 
     def _sample(self, model: LanguageModel) -> str:

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 
-from holo_cli.checkpoint import read_header
+from holo_cli.checkpoint import TensorFile, read_header
 from holo_cli.config.resolve import resolve
 from holo_cli.data.batches import TrainBatches
 from holo_cli.errors import UsageError
@@ -48,7 +47,8 @@ def run_stages(stages: list[dict[str, Any]], timeout: float = 600) -> None:
 
 
 def last(run: str) -> dict[str, torch.Tensor]:
-    return load_file(f"checkpoints/{run}_last.safetensors")
+    with TensorFile(Path(f"checkpoints/{run}_last.safetensors")) as file:
+        return file.read_all()
 
 
 def same_but_for_rounding(a: str, b: str, prefix: str = "model/", atol: float = 1e-4) -> None:
