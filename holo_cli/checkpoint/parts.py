@@ -158,7 +158,12 @@ class PartsContainer:
         try:
             size = (self.folder / part.name).stat().st_size
         except FileNotFoundError as error:
-            raise MissingPart(self.path, part.name, len(self.index.parts)) from error
+            raise MissingPartError(
+                f"The checkpoint {self.path} has its tensors in {len(self.index.parts)} files of "
+                f"{self.folder}, and {part.name} is missing there.",
+                next_step="Copy the folder together with the file, or use the run's other file "
+                "(_best).",
+            ) from error
         if size != part.bytes:
             raise damaged(
                 self.path, f"its part {part.name} has {size} bytes in place of {part.bytes}"
@@ -230,33 +235,25 @@ class PartsContainer:
         self._index_file.check_header(True)
 
 
-class MissingPart(CheckpointError):
+class MissingPartError(CheckpointError):
     """A part that the index names is not in the folder."""
-
-    def __init__(self, path: Path, part: str, count: int) -> None:
-        super().__init__(
-            f"The checkpoint {path} has its tensors in {count} files of {parts_folder(path)}, and "
-            f"{part} is missing there.",
-            next_step="Copy the folder together with the file, or use the run's other file "
-            "(_best).",
-        )
 
 
 def open_container(path: Path, framework: Literal["pt", "np"]) -> Container | PartsContainer:
     """The file at `path`, with its parts if it is an index. Raises OSError and CheckpointError."""
-    for attempt in range(_TRIES):
+    tries = 0
+    while True:
         container = Container(path, framework)
         if PARTS_KEY not in container.metadata:
             return container
+        index = Index.from_metadata(container.metadata, path)
         try:
-            return PartsContainer(
-                container, Index.from_metadata(container.metadata, path), framework
-            )
-        except (MissingPart, FileNotFoundError):
+            return PartsContainer(container, index, framework)
+        except (MissingPartError, FileNotFoundError):
             # a trainer may have replaced index and parts since the index was read
-            if attempt == _TRIES - 1:
+            tries += 1
+            if tries == _TRIES:
                 raise
-    raise AssertionError("the last try returns or raises")
 
 
 def files_of(path: Path) -> Iterator[Path]:

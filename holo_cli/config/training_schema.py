@@ -99,6 +99,11 @@ class TrainingConfig(BaseModel):
         False,
         description="spread weights, gradients and optimizer over the processes of torchrun (FSDP)",
     )
+    world_invariant: bool = Field(
+        False,
+        description="the same bits for any number of processes: gradients of whole batches, summed "
+        "in float64",
+    )
     shard_group: int = Field(
         0, ge=0, le=MAX_ROWS,
         description="processes that share one copy of the model, with copies between such groups; "

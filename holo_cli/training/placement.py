@@ -26,6 +26,12 @@ class Placement:
         """Parameters whose gradients are averaged over the processes after the backward pass."""
         return list(self.model.parameters())
 
+    def before_backward(self) -> None:
+        """Called before each backward pass of a world-invariant run."""
+
+    def after_step(self) -> None:
+        """Called when the gradients of a world-invariant step are used, or dropped."""
+
     def share(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes of memory by part, of the whole model -> of one process."""
         return dict(parts)

@@ -29,7 +29,7 @@ from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.capacity import check_run
 from holo_cli.training.distributed import processes
-from holo_cli.training.elastic import check_group, divided, redivide, stored_processes
+from holo_cli.training.elastic import check_group, divided, redivide, start_over, stored_processes
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
@@ -140,9 +140,10 @@ def resume(
     shape = header.at_depth(resolved.model)
     model = registry.build_model(resolved.model_name, shape).to(device)
     _copy_weights(model, stored_tensors, path)
-    if not redivide(
-        progress, _shape(stored, before), _shape(resolved, now), train_batches(resolved, data)
-    ):
+    shapes, batches = (_shape(stored, before), _shape(resolved, now)), train_batches(resolved, data)
+    if resolved.training.world_invariant and progress.micro:
+        start_over(progress, shapes[0], batches)
+    if not redivide(progress, *shapes, batches) or not progress.micro:
         stored_tensors = stored_tensors.leaving_out("grad/")
     # a process of a sharded run reads its own rows alone, and later; else the file is closed here
     spread = resolved.training.shard and now > 1

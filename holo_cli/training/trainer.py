@@ -31,8 +31,10 @@ from holo_cli.training import reports
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
+from holo_cli.training.elastic import start_over
 from holo_cli.training.failures import divergence_error, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss
+from holo_cli.training.invariant import GradientSums, batch_seed, clip_exactly
 from holo_cli.training.loss import cross_entropy, penalized_loss
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
@@ -102,10 +104,15 @@ class Trainer:
         self.norm = math.nan  # of the last step's gradients
         self._set_model(model, optimizer)
 
-    def _set_model(self, model: LanguageModel, optimizer: Optimizer) -> None:
+    def _set_model(
+        self, model: LanguageModel, optimizer: Optimizer, placement: Placement | None = None
+    ) -> None:
         self.model, self.optimizer = model, optimizer
-        self.placement = Placement(model)
+        self.placement = placement or Placement(model)
         self.parameters = list(model.parameters())
+        self.sums: GradientSums | None = None
+        if self.config.world_invariant:
+            self.sums = GradientSums(self.placement.averaged)
         self.hidden: Forward = model.hidden
 
     def shard(self) -> None:
@@ -117,8 +124,9 @@ class Trainer:
 
         sharded = ShardedModel(self.model, self.config, self.dtype, self.world)
         model = sharded.model
-        self._set_model(model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16))
-        self.placement = sharded
+        self._set_model(
+            model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16), sharded
+        )
 
     @property
     def parameter_count(self) -> int:
@@ -249,13 +257,15 @@ class Trainer:
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
         loss = self._all_reduce()
-        norm = clip_grad_norm(self.parameters, config.clip).item()
+        if config.world_invariant:
+            norm = clip_exactly(self.parameters, config.clip)
+        else:
+            norm = clip_grad_norm(self.parameters, config.clip).item()
         if not (math.isfinite(norm) and math.isfinite(loss)):
             raise divergence_error(progress, config, loss, norm)
         self.optimizer.set_lr(lr_multiplier(progress.step, config))
         self.optimizer.step()
-        for p in self.parameters:
-            p.grad = None
+        self._drop_gradients()
         progress.train_seconds += time.perf_counter() - started
         progress.step += 1
         progress.micro = 0
@@ -266,8 +276,10 @@ class Trainer:
         return True
 
     def _all_reduce(self) -> float:
-        """All-reduce (mean) the accumulated gradients and loss; returns the loss."""
-        if self.world.size > 1:
+        """All-reduce the accumulated gradients and loss; returns the loss."""
+        if self.sums is not None:
+            self.sums.to_gradients(self.world)
+        elif self.world.size > 1:
             parameters = self.placement.averaged
             for p in parameters:  # unused in one process, maybe used in another
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -287,11 +299,17 @@ class Trainer:
         if self._in_step[0] != progress.step:
             first = begin - progress.micro * rows
             self._in_step = progress.step, self.batches.scored(first, config.grad_accum * rows)
-        x, y = self.batches.take(config.batch_size, world.rank, world.size)
+        invariant = config.world_invariant
+        x, y = self.batches.take(config.batch_size, world.rank, world.size, together=invariant)
+        if invariant:
+            torch.manual_seed(batch_seed(config.seed, begin // config.batch_size + world.rank))
         context = context_at(progress.step, self.context, config)
         if context != self.context:
             x, y = shorten(x, y, context)
-        parts = self._in_step[1] / (int((y != IGNORE).sum()) * world.size)
+        # a process's gradients are averaged with the others', or of whole batches added to them
+        averaged = 1 if invariant else world.size
+        parts = self._in_step[1] / (int((y != IGNORE).sum()) * averaged)
+        shares = config.grad_accum * (world.size if invariant else 1)
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)
@@ -301,16 +319,19 @@ class Trainer:
             objective, loss, repeats = penalized_loss(
                 hidden, self.model.head, y, penalty, self.dtype
             )
-            self._add_aux("unlikelihood", repeats / parts)
+            self._add_aux("unlikelihood", repeats / parts * world.size / averaged)
         else:
             objective = loss = cross_entropy(hidden, self.model.head, y, self.dtype)
         total: Tensor = objective / parts
         for name, extra in aux.items():
-            extra = extra / config.grad_accum
-            total = total + extra
-            self._add_aux(name, extra)
+            total = total + extra / shares
+            self._add_aux(name, extra / config.grad_accum)
+        if self.sums is not None:
+            self.placement.before_backward()
         total.backward()
-        progress.step_loss += loss.item() / parts
+        if self.sums is not None:
+            self.sums.add()
+        progress.step_loss += loss.item() / parts * world.size / averaged
         progress.micro += 1
         progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
@@ -333,7 +354,13 @@ class Trainer:
 
     def _save_last(self) -> None:
         """Write everything: from the first process, or of a sharded model from each its part."""
-        if self.progress.micro:
+        if self.progress.micro and self.sums is not None:
+            # sums in float64 are not saved: the step is made again, whole
+            shape = self.config.batch_size * self.world.size, self.config.grad_accum
+            start_over(self.progress, shape, self.batches)
+            self.batches.position = self.progress.windows
+            self._drop_gradients()
+        elif self.progress.micro:
             self._all_reduce()
         mean = self.world.mean
         self.progress.aux = {name: mean(v) for name, v in sorted(self.progress.aux.items())}
@@ -347,6 +374,13 @@ class Trainer:
             self.save("last", self, tensors)
         self.world.barrier()
         self.saved = self.progress.step
+
+    def _drop_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+        if self.sums is not None:
+            self.sums.drop()
+            self.placement.after_step()
 
     def warn(self, message: str) -> None:
         self.events({"event": "warning", "step": self.progress.step, "message": message})

@@ -19,6 +19,7 @@ from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.weighted import WeightedBatches
 from holo_cli.errors import Stopped
+from holo_cli.layers.whole_batch import each_batch_alone
 from holo_cli.models.base import LanguageModel
 from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
@@ -150,7 +151,8 @@ class TrainingRun:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
             elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
-            reason = trainer.run()
+            with each_batch_alone(self.config.world_invariant):
+                reason = trainer.run()
             done = self._done(reason)
             self._event(done)
         return reason, done
