@@ -112,7 +112,7 @@ class TrainingConfig(BaseModel):
     shard_gather: Literal["float32", "bfloat16"] = Field(
         "float32", description="format in which processes send each other the weights of a block"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     seed: Seed = 0
     init_seed: Seed | None = Field(

@@ -38,6 +38,8 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
     rows = config.batch_size * config.grad_accum * before
     if before == now:
         return resolved
+    if config.world_invariant:
+        return _whole_batches(resolved, run, before, now)
     if rows % now:
         fewer = max(n for n in range(1, now) if rows % n == 0)
         raise UsageError(
@@ -46,8 +48,6 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
             next_step=f"Start {counted(fewer, 'process')}, or another number that divides {rows}: "
             f"holo resume {quoted(run)}",
         )
-    if config.world_invariant:
-        return _whole_batches(resolved, run, before, now)
     each = rows // now
     batch = max(n for n in range(1, min(config.batch_size, each) + 1) if each % n == 0)
     changes = {"training.batch_size": batch, "training.grad_accum": each // batch}

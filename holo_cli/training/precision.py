@@ -69,14 +69,16 @@ def bfloat16_over_float32(rounds: int = 25, size: int = 384) -> float:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: as named, or bfloat16 where `auto` finds it fast."""
+    """The dtype of matrix products: as named, or for `auto` bfloat16 where it is fast, on other CUDA
+    devices float16 (the loss is then scaled, see loss_scale.py), and else float32."""
     if name == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = device.type == "cpu" and cpu_is_fast_at_bfloat16()
+        if device.type == "cuda":  # GPUs that only emulate bfloat16 are fast at float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
+        fast = device.type == "cpu" and cpu_is_fast_at_bfloat16()
         return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    found: torch.dtype = getattr(torch, name)
+    return found
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

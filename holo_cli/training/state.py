@@ -41,6 +41,8 @@ class Progress:
     step_loss: float = 0.0  # of the accumulation under way
     logged_loss: float = 0.0  # sum over the updates since the last line of metrics
     logged_steps: int = 0
+    loss_scale: float | None = None  # of float16, see loss_scale.py
+    scale_steps: int = 0  # since it changed
     aux: dict[str, float] = field(default_factory=dict)  # like logged_loss, by name
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per evaluation
     stages: list[dict[str, Any]] = field(default_factory=list)  # one row per stage of growth begun
@@ -96,6 +98,8 @@ class StoredProgress(BaseModel):
     step_loss: Sum = 0.0
     logged_loss: Sum = 0.0
     logged_steps: Count = 0
+    loss_scale: float | None = Field(default=None, ge=2.0**-40, le=2.0**40)
+    scale_steps: Count = 0
     aux: dict[Name, Sum] = {}
     history: list[dict[str, Any]] = []  # checked as the header's, which is the same
     stages: list[dict[str, Any]] = []

@@ -36,6 +36,7 @@ from holo_cli.training.failures import divergence_error, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss
 from holo_cli.training.invariant import GradientSums, batch_seed, clip_exactly
 from holo_cli.training.loss import cross_entropy, penalized_loss
+from holo_cli.training.loss_scale import LossScale
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.placement import Placement
@@ -86,6 +87,7 @@ class Trainer:
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
+        self.scale = LossScale(progress, dtype)
         self.events, self.save, self.sample = events, save, sample
         self.stop = StopRequest()
         self.background: BackgroundSaves | None = None  # how a sharded run saves `last`
@@ -257,14 +259,17 @@ class Trainer:
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
         loss = self._all_reduce()
+        self.scale.unscale(self.parameters)
         if config.world_invariant:
             norm = clip_exactly(self.parameters, config.clip)
         else:
             norm = clip_grad_norm(self.parameters, config.clip).item()
-        if not (math.isfinite(norm) and math.isfinite(loss)):
+        left_out = math.isfinite(loss) and self.scale.overflowed(math.isfinite(norm))
+        if not (left_out or (math.isfinite(norm) and math.isfinite(loss))):
             raise divergence_error(progress, config, loss, norm)
         self.optimizer.set_lr(lr_multiplier(progress.step, config))
-        self.optimizer.step()
+        if not left_out:
+            self.optimizer.step()
         self._drop_gradients()
         progress.train_seconds += time.perf_counter() - started
         progress.step += 1
@@ -328,7 +333,7 @@ class Trainer:
             self._add_aux(name, extra / config.grad_accum)
         if self.sums is not None:
             self.placement.before_backward()
-        total.backward()
+        (total * self.scale.factor if self.scale.active else total).backward()
         if self.sums is not None:
             self.sums.add()
         progress.step_loss += loss.item() / parts * world.size / averaged
