@@ -69,8 +69,9 @@ def bfloat16_over_float32(rounds: int = 25, size: int = 384) -> float:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: as named, or for `auto` bfloat16 where it is fast, on other CUDA
-    devices float16 (the loss is then scaled, see loss_scale.py), and else float32."""
+    """The dtype of matrix products: as named; for `auto` bfloat16 where it is fast, on other CUDA
+    devices float16 (the loss is then scaled, see loss_scale.py), and else float32.
+    """
     if name == "auto":
         if device.type == "cuda":  # GPUs that only emulate bfloat16 are fast at float16
             native = torch.cuda.is_bf16_supported(including_emulation=False)
