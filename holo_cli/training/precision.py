@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 
@@ -79,6 +80,17 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
         fast = device.type == "cpu" and cpu_is_fast_at_bfloat16()
         return torch.bfloat16 if fast else torch.float32
     found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def read_scalars(values: Sequence[torch.Tensor]) -> list[float]:
+    """The values of tensors of one element on one device, which is waited for once."""
+    if not values:
+        return []
+    exact = any(value.dtype == torch.float64 for value in values)
+    dtype = torch.float64 if exact else torch.float32
+    together = torch.stack([value.detach().to(dtype).reshape(()) for value in values])
+    found: list[float] = together.tolist()
     return found
 
 

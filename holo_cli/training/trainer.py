@@ -40,7 +40,7 @@ from holo_cli.training.loss_scale import LossScale
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.placement import Placement
-from holo_cli.training.precision import autocast
+from holo_cli.training.precision import autocast, read_scalars
 from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
@@ -101,6 +101,7 @@ class Trainer:
         self.saved = progress.step or None  # the step of the last complete save
         self.sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
+        self._figures: list[tuple[str, Tensor, float]] = []  # "" or an aux loss, value, its share
         self._fraction = 1.0  # of the schedule, as the model was last told
         self.logged_at = (progress.train_seconds, progress.tokens)
         self.norm = math.nan  # of the last step's gradients
@@ -258,6 +259,7 @@ class Trainer:
             self._micro_step()
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
+        self._read_figures()
         loss = self._all_reduce()
         self.scale.unscale(self.parameters)
         if config.world_invariant:
@@ -324,25 +326,33 @@ class Trainer:
             objective, loss, repeats = penalized_loss(
                 hidden, self.model.head, y, penalty, self.dtype
             )
-            self._add_aux("unlikelihood", repeats / parts * world.size / averaged)
+            self._figures.append(("unlikelihood", repeats, world.size / averaged / parts))
         else:
             objective = loss = cross_entropy(hidden, self.model.head, y, self.dtype)
         total: Tensor = objective / parts
         for name, extra in aux.items():
             total = total + extra / shares
-            self._add_aux(name, extra / config.grad_accum)
+            self._figures.append((name, extra.detach(), 1 / config.grad_accum))
         if self.sums is not None:
             self.placement.before_backward()
         (total * self.scale.factor if self.scale.active else total).backward()
         if self.sums is not None:
             self.sums.add()
-        progress.step_loss += loss.item() / parts * world.size / averaged
+        self._figures.append(("", loss.detach(), world.size / averaged / parts))
         progress.micro += 1
         progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
 
-    def _add_aux(self, name: str, value: Tensor) -> None:
-        self.progress.aux[name] = self.progress.aux.get(name, 0.0) + value.item()
+    def _read_figures(self) -> None:
+        """Add losses to their sums. Once a step: reading one waits for the device."""
+        values = read_scalars([value for _, value, _ in self._figures])
+        progress = self.progress
+        for (name, _, share), value in zip(self._figures, values, strict=True):
+            if name:
+                progress.aux[name] = progress.aux.get(name, 0.0) + value * share
+            else:
+                progress.step_loss += value * share
+        self._figures = []
 
     # -- events and checkpoints -------------------------------------------------------------------
 
@@ -359,6 +369,7 @@ class Trainer:
 
     def _save_last(self) -> None:
         """Write everything: from the first process, or of a sharded model from each its part."""
+        self._read_figures()
         if self.progress.micro and self.sums is not None:
             # sums in float64 are not saved: the step is made again, whole
             shape = self.config.batch_size * self.world.size, self.config.grad_accum
