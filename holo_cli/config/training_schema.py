@@ -89,6 +89,11 @@ class TrainingConfig(BaseModel):
     time_limit: float | None = Field(None, gt=0, description="stop after this many train seconds")
     grad_checkpoint: bool = Field(False, description="recompute activations in the backward pass")
     compile: bool = Field(False, description="torch.compile where it works")
+    mirror: str = Field(
+        "", max_length=1000,
+        description="address in an object store to which each checkpoint is copied, such as "
+        "s3://bucket/runs",
+    )  # fmt: skip
     tracker: Literal["none", "trackio", "wandb"] = Field(
         "none", description="where the curves go beside TensorBoard; each is an extra of its name"
     )

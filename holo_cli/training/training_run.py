@@ -13,6 +13,7 @@ import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, Origin, RunLock, run_path
+from holo_cli.checkpoint.mirror import Mirror
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
@@ -68,6 +69,7 @@ class TrainingRun:
         self.progress, self.emit, self.sampler = progress, events, sampler
         self.config = resolved.training
         self.log: MetricsLog | None = None
+        self.mirror: Mirror | None = None
         self.origins = origins
         self._notes: list[str] = []
         self.writer = CheckpointWriter(
@@ -138,6 +140,9 @@ class TrainingRun:
                 tracker = self._tracker()
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers, tracker)
                 stack.callback(self.log.close)
+                if self.config.mirror:
+                    self.mirror = Mirror(self.config.mirror, CHECKPOINTS, self.name, trainer.warn)
+                    stack.callback(self.mirror.finish)
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start(needed, whole)
@@ -301,6 +306,8 @@ class TrainingRun:
 
     def _saved(self, kind: Kind, path: Path, step: int) -> None:
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
+        if self.mirror is not None:
+            self.mirror.add(path)
 
     def _sample(self, model: LanguageModel) -> str:
         assert self.sampler is not None
