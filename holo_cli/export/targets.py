@@ -3,7 +3,7 @@
 weights   the same file without its training state: small, and all that generating needs
 dir       config.json, model.safetensors with plain names, the tokenizer's own file; for reading
           elsewhere, and `load_model` reads it back
-hf        a folder that `transformers` loads, for models it has an architecture for
+hf        a folder that `transformers` loads (hf_folder.py)
 
 Each target appears whole under its name or not at all, and replaces nothing unless forced.
 """
@@ -21,7 +21,7 @@ from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.checkpoint.rebuild import checked_config
 from holo_cli.checkpoint.write import save, write_tensors
 from holo_cli.errors import CheckpointError, UsageError, nearest
-from holo_cli.export.gpt2 import write_gpt2
+from holo_cli.export.hf_folder import write_hf
 from holo_cli.files import atomic_folder, atomic_write_json
 
 Target = Literal["weights", "dir", "hf"]
@@ -60,7 +60,7 @@ def export(
         if to == "weights":
             return _weights(file, path)
         if to == "hf":
-            return _folder(path, force, partial(write_gpt2, file, config))
+            return _folder(path, force, partial(write_hf, file, config))
         return _folder(path, force, partial(_dir, file))
 
 
