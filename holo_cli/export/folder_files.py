@@ -73,8 +73,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             "Save it there: model.save_pretrained(FOLDER). Pickled weights are not read.",
         )  # fmt: skip
     names = index.get("weight_map")
-    if not isinstance(names, dict) or not names or not all(
-        isinstance(shard, str) for shard in names.values()
+    if (
+        not isinstance(names, dict)
+        or not names
+        or not all(isinstance(shard, str) for shard in names.values())
     ):
         raise NotImportable(folder, f"its {INDEX_FILE} has no table of files", AGAIN)
     shards: dict[str, list[str]] = {}
@@ -96,7 +98,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def _is_plain_name(name: str) -> bool:
     """Whether a name is of a safetensors file of the folder itself, on every system."""
-    return name.endswith(".safetensors") and not any(mark in name for mark in '/\\:\0')
+    return name.endswith(".safetensors") and not any(mark in name for mark in "/\\:\0")
 
 
 def _tensors(folder: Path, name: str, wanted: list[str] | None) -> dict[str, Tensor]:

@@ -41,10 +41,11 @@ def write_hf(file: TensorFile, config: ModelConfig, folder: Path) -> tuple[str, 
         stored = _own_config(file, config)
         tensors = _own_tensors(file)
         atomic_write_text(folder / CODE.name, CODE.read_text(encoding="utf-8"))
-        notes = (
-            "Its modelling file needs holo-cli where it is loaded, and trust_remote_code=True, "
-            "which runs that file.",
+        message = (
+            "It is loaded with trust_remote_code=True, which runs its modelling file; that needs "
+            "holo-cli to be installed."
         )
+        notes = (message,)
     else:
         stored = FORMS[form].written(config)
         tensors = their_tensors(file, FORMS[form])
@@ -59,10 +60,11 @@ def write_hf(file: TensorFile, config: ModelConfig, folder: Path) -> tuple[str, 
 
 def _write_tokenizer(tokenizer: Tokenizer, config: ModelConfig, folder: Path) -> tuple[str, ...]:
     if not write_tokenizer(tokenizer, folder):
-        return (
+        message = (
             f"No tokenizer was written: a {tokenizer.kind} tokenizer has no tokenizer.json; "
-            "encode the text yourself.",
+            "encode the text yourself."
         )
+        return (message,)
     end = next(name for name, i in tokenizer.specials.items() if i == tokenizer.end)
     atomic_write_json(
         folder / "tokenizer_config.json",

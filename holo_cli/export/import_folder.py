@@ -144,10 +144,11 @@ def _fit_vocabulary(tensors: dict[str, Tensor], vocabulary: int) -> tuple[str, .
         tensors[name] = made[table.data_ptr()]
     if rows <= {vocabulary}:
         return ()
-    return (
+    message = (
         f"The embedding has {min(rows)} rows and the tokenizer {vocabulary} tokens: rows without a "
-        "token were left out, tokens without a row begin at the mean of the others.",
+        "token were left out, tokens without a row begin at the mean of the others."
     )
+    return (message,)
 
 
 def _check(folder: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]) -> None:

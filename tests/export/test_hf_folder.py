@@ -127,9 +127,7 @@ def test_rows_with_padding_are_computed_without_it(
             ids[:, :1], attention_mask=torch.cat([mask, mask[:, :1]], 1), past_key_values=cache
         )
         whole = torch.cat([ids[:1, :9], ids[:1, :1]], dim=1)
-        torch.testing.assert_close(
-            more.logits[0, 0], run.model(whole)[0, -1], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(more.logits[0, 0], run.model(whole)[0, -1], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="rows, positions"):
         model(ids, attention_mask=mask[:, None, None])
 
@@ -226,7 +224,7 @@ def test_the_export_says_that_loading_it_runs_code(
     tmp_path: Path, make: Callable[..., Run]
 ) -> None:
     result = export(make("gla").save(tmp_path / "run_best.safetensors"), "hf")
-    assert "trust_remote_code=True, which runs that file" in result.notes[0]
+    assert "trust_remote_code=True, which runs its modelling file" in result.notes[0]
     names = {path.name for path in result.path.iterdir()}
     assert names == {
         "config.json", "generation_config.json", "model.safetensors", "modeling_holo.py",

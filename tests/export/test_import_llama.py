@@ -165,7 +165,7 @@ def index(**weight_map: Any) -> Callable[[Path], None]:
         tensors = load_file(folder / "model.safetensors")
         (folder / "model.safetensors").rename(folder / "all.safetensors")
         names = dict.fromkeys(tensors, "all.safetensors") | weight_map
-        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+        (folder / INDEX).write_text(json.dumps({"weight_map": names}))
 
     return damage
 
@@ -181,9 +181,32 @@ def tensors(edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
 
 
 def as_text(name: str, text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).write_text(text) and None
+    def damage(folder: Path) -> None:
+        (folder / name).write_text(text)
+
+    return damage
 
 
+def as_tensor(name: str) -> Callable[[Path], None]:
+    """One more tensor, of that name."""
+    return tensors(lambda found: found.update({name: torch.ones(2)}))
+
+
+def not_finite(found: dict[str, Any]) -> None:
+    found["model.norm.weight"][3] = float("inf")
+
+
+def with_index(name: str, text: str) -> Callable[[Path], None]:
+    """An index and its shard, then this text in one of them."""
+
+    def damage(folder: Path) -> None:
+        index()(folder)
+        (folder / name).write_text(text)
+
+    return damage
+
+
+INDEX = "model.safetensors.index.json"
 NO_SHARD = "which is no file of this folder"
 
 
@@ -214,11 +237,9 @@ NO_SHARD = "which is no file of this folder"
         (as_text("config.json", "[1]"), "its config.json is not a JSON object"),
         (as_text("tokenizer.json", "{}"), "its tokenizer.json is none"),
         (tensors(lambda t: t.pop("lm_head.weight")), "lacks the tensor for 'head.weight'"),
-        (tensors(lambda t: t.update({"model.layers.0.self_attn.q_norm.weight": t["lm_head.weight"]})),
-         "that its architecture does not have"),
-        (tensors(lambda t: t.update({"model.layers.x.mlp.up_proj.weight": t["lm_head.weight"]})),
-         "that its architecture does not have"),
-        (tensors(lambda t: t.update({"model.norm.weight": t["model.norm.weight"] / 0})), "NaN|finite"),
+        (as_tensor("model.layers.0.self_attn.q_norm.weight"), "its architecture does not have"),
+        (as_tensor("model.layers.x.mlp.up_proj.weight"), "its architecture does not have"),
+        (tensors(not_finite), "NaN or infinite|not finite"),
         (index(**{"model.norm.weight": "b.safetensors"}), "it lacks 'b.safetensors'"),
         (index(**{"model.norm.weight": "../all.safetensors"}), NO_SHARD),
         (index(**{"model.norm.weight": "/etc/all.safetensors"}), NO_SHARD),
@@ -227,9 +248,9 @@ NO_SHARD = "which is no file of this folder"
         (index(**{"model.norm.weight": "a\0.safetensors"}), NO_SHARD),
         (index(**{"model.norm.weight": 3}), "has no table of files"),
         (index(**{"model.extra.weight": "all.safetensors"}), "lacks the tensor 'model.extra"),
-        (lambda f: (index()(f), as_text("model.safetensors.index.json", "[]")(f)), "not a JSON"),
-        (lambda f: (index()(f), as_text("model.safetensors.index.json", "{}")(f)), "no table"),
-        (lambda f: (index()(f), as_text("all.safetensors", "no tensors")(f)), "its all.safetensors is"),
+        (with_index(INDEX, "[]"), "not a JSON object"),
+        (with_index(INDEX, "{}"), "has no table of files"),
+        (with_index("all.safetensors", "no tensors"), "its all.safetensors is"),
         (lambda f: (f / "model.safetensors").unlink(), "Pickled weights are not read"),
     ],
 )  # fmt: skip

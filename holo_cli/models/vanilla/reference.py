@@ -45,7 +45,11 @@ CASES: dict[str, dict[str, Any]] = {
     "classic": {"recipe": "classic"},
     "llama": {"recipe": "llama"},
     "llama-options": {
-        "recipe": "llama", "kv_heads": 1, "tied": False, "qkv_bias": True, "norm_eps": 0.01,
+        "recipe": "llama",
+        "kv_heads": 1,
+        "tied": False,
+        "qkv_bias": True,
+        "norm_eps": 0.01,
     },
 }
 
