@@ -118,7 +118,7 @@ def _renamed(folder: Path, form: Form, found: Mapping[str, Tensor]) -> dict[str,
 
 
 def _tie(folder: Path, tensors: dict[str, Tensor], *, tied: bool) -> None:
-    """Let the head be the embedding where it is. Raises NotImportable where it should and is not."""
+    """Let the head be the embedding where `tied`. Raises NotImportable where the two differ."""
     if not tied or "token.weight" not in tensors:
         return
     head = tensors.get("head.weight")

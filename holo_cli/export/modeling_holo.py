@@ -76,7 +76,7 @@ class HoloCache:
 
 
 class HoloForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
-    """One of holo's models, `self.model`, with logits, loss and cache as `transformers` has them."""
+    """One of holo's models, `self.model`; logits, loss and cache are in the form of the library."""
 
     config_class = HoloConfig
     _is_stateful = True  # a state cannot be cut back to fewer tokens, as assisted decoding needs
