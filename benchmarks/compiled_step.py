@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.decoding_weights import POSITION, TOKENS, built, formed, reader, stepper
 from holo_cli.experiment.machine import describe_machine
+from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import rms_norm
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.model import Modern
@@ -37,13 +38,19 @@ def static_step(model: Modern) -> tuple[StaticStep, Callable[[], list[Tensor]]]:
     config = model.config
     heads, width, room = config.heads, config.width, config.context
     layers: list[Layer] = []
-    for block in model.blocks:
+    tables: tuple[Tensor, Tensor] | None = None
+    for block in model.layers():
         mixer, mlp = block.mixer, block.mlp
         assert isinstance(mixer, Attention)
+        assert isinstance(mlp, MLP)
         gains = torch.ones(heads) if mixer.gain is None else mixer.gain.gains().detach()
-        matrices = (mixer.qkv, mixer.out, mlp.up, mlp.down)
-        layers.append((*(linear.weight.detach() for linear in matrices), gains[:, None]))  # type: ignore[arg-type]
-    cosines, sines = model.blocks[0].mixer.rope.tables(0, room, torch.zeros(1))
+        qkv, out, up, down = (
+            linear.weight.detach() for linear in (mixer.qkv, mixer.out, mlp.up, mlp.down)
+        )
+        layers.append((qkv, out, up, down, gains[:, None]))
+        tables = mixer.rope.tables(0, room, torch.zeros(1))
+    assert tables is not None
+    cosines, sines = tables
     head, cap = model.head.weight.detach(), config.soft_cap
     places = torch.arange(room)
 
