@@ -86,6 +86,7 @@ class Reading:
             if inner and word and (word[0], word[1]) != (first, first + len(inner)):
                 before, after = word[2][: first - word[0]], word[2][first + len(inner) - word[0] :]
                 labels = [f"{before}[{label}]{after}" for label in labels]
+            labels = [label.replace(" ", "\u00a0") for label in labels]  # "배 1/3" on one line
             found += labels
         return found
 

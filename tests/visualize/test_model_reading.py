@@ -52,9 +52,9 @@ def test_sentences_name_a_part_of_a_word_inside_its_word() -> None:
         "<|en|>", "The", "[hu]ngry", "hu[ngry]", "cat", ",", "[f]ish", "f[ish]", ".", "⏎", "ish",
     ]  # fmt: skip
     korean = reading(" 동", ["생", "a", "b", "c"], "에게", "<|end|>", "에게", " 물", "고기")
+    parts = [f"동[생 {k}/3]에게".replace(" ", "\u00a0") for k in (1, 2, 3)]
     assert korean.in_words == [
-        "[동]생에게", "동[생 1/3]에게", "동[생 2/3]에게", "동[생 3/3]에게", "동생[에게]", "<|end|>",
-        "에게", "[물]고기", "물[고기]",
+        "[동]생에게", *parts, "동생[에게]", "<|end|>", "에게", "[물]고기", "물[고기]",
     ]  # fmt: skip
     assert reading("饥饿", "的猫").in_words == ["饥饿", "的猫"]  # no spaces: no words to be in
 
