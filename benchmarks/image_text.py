@@ -6,11 +6,11 @@ help where the data has two?
     holo prepare patterns --source images/patterns.jsonl --tokenizer char
     holo bench compare --preset images --data patterns --out bench/images-patterns.html
 
-`patterns`: a tile of 3 to 5 by 3 to 5 pixels in four colours repeats over 12 x 12 pixels, shifted at
-random, one pixel in fifty replaced by a random one. What comes next can be read a few pixels to the
-left and a few rows of 12 above, at distances that differ from image to image. `digits`: the 1,797
-handwritten digits of scikit-learn (8 x 8 pixels, 17 levels; Alpaydin and Kaynak, 1998). Every image
-is a document; rows follow one another without a mark between them.
+`patterns`: a tile of 3 to 5 by 3 to 5 pixels in four colours repeats over 12 x 12 pixels, shifted
+at random, one pixel in fifty replaced by a random one. What comes next can be read a few pixels to
+the left and a few rows of 12 above, at distances that differ from image to image. `digits`: the
+1,797 handwritten digits of scikit-learn (8 x 8 pixels, 17 levels; Alpaydin and Kaynak, 1998). Every
+image is a document; rows follow one another without a mark between them.
 """
 
 from __future__ import annotations
