@@ -1,4 +1,4 @@
-"""The pictures of the documentation: the first screens of `holo visualize` pages, with fewer colours.
+"""The pictures of the documentation: first screens of `holo visualize` pages, with fewer colours.
 
     holo prepare stories --max-bytes 6000000 --vocab-size 2048
     python -m benchmarks.page_pictures --commands       # the commands that train the runs
