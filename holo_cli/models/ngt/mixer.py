@@ -148,7 +148,8 @@ class GravityMixer(Mixer):
         v = extras.values(self.value(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.mass_in_value:
             v, m = v * m.to(v.dtype), torch.ones_like(m)
-        return Particles(rotated[:, : self.heads], rotated[:, -self.heads :], m, v)
+        sets = rotated.split(self.heads, dim=1)
+        return Particles(sets[0], sets[-1], m, v)
 
     def weights(self, p: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""
