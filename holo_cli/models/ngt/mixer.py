@@ -115,7 +115,7 @@ class GravityMixer(Mixer):
     # -- training ---------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
-        """x (B, S, C), normalised -> output and repulsion."""
+        """x (B, S, C), normalized -> output and repulsion."""
         z = extras.side = self.move_points(x, extras.side)
         m = self.masses(x)
         p = self.particles(x, z, m, 0, extras)
