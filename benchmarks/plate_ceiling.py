@@ -13,9 +13,9 @@ reading counts. Values are normal vectors over two heads of 16 complex channels.
     routed-1, routed-2   free, but a pair is written to one or two of the plates alone, and read
               from the same, which its key chooses (perfectly: equal keys, equal plates)
 
-and turn with position over the first `share` of the channels: plate by plate as in the model, but of
-each plate for routed keys, since a pair whose plates all turn could not be found. With `quiet` the
-reader leaves out what turns, which a magnitude per channel of the query would allow.
+and turn with position over the first `share` of the channels: plate by plate as in the model, but
+of each plate for routed keys, since a pair whose plates all turn could not be found. With `quiet`
+the reader leaves out what turns, which a magnitude per channel of the query would allow.
 """
 
 from __future__ import annotations
