@@ -144,7 +144,7 @@ class BackboneConfig(ModelConfig):
     )
     query_gain: bool = Field(
         True,
-        description="attention learns a gain per head on its normalised queries",
+        description="attention learns a gain per head on its normalized queries",
         json_schema_extra=added_key(before=False),
     )
     canon: str = Field(
