@@ -1,4 +1,4 @@
-"""Root-mean-square normalisation (Zhang & Sennrich 2019), without a gain.
+"""Root-mean-square normalization (Zhang & Sennrich 2019), without a gain.
 
 On CPUs PyTorch composes it, and above all its backward, of many kernels (4.0 ms against 0.7 ms for
 the form below, 32 x 64 x 128 in float32, two cores), so the hand-written form is used there.

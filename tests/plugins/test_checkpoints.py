@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 import holo_cli as holo
 from holo_cli import plugins
-from holo_cli.bench.experiment.entries import identity_of_row
-from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.checkpoint.digest import DIGEST_KEY, text_digest
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, UsageError
+from holo_cli.experiment.entries import identity_of_row
+from holo_cli.experiment.plan import read_plan
 from tests.plugins.plugin_lab import EVIL, run, write
 
 
@@ -49,6 +49,9 @@ def test_a_run_of_a_file_is_used_by_every_command(
         assert code == 0, said
     code, said = run(capsys, "inspect", trained)
     assert "ideas/mixer.py" in said
+    code, said = run(capsys, "export", trained, "--to", "hf", *named)
+    assert code == 2
+    assert "is a class in a file, which transformers cannot find again" in said
 
 
 def test_a_checkpoint_says_what_it_needs(

@@ -74,7 +74,7 @@ def step_hidden(
 def _read(
     block: Block, x: Tensor, windows: tuple[Tensor, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x (B, C) normalised, through the block's short convolution."""
+    """x (B, C) normalized, through the block's short convolution."""
     u = x * _mean_square(x).rsqrt_()
     if block.conv is None:
         return u, windows

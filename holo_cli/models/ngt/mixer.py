@@ -115,7 +115,7 @@ class GravityMixer(Mixer):
     # -- training ---------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
-        """x (B, S, C), normalised -> output and repulsion."""
+        """x (B, S, C), normalized -> output and repulsion."""
         z = extras.side = self.move_points(x, extras.side)
         m = self.masses(x)
         p = self.particles(x, z, m, 0, extras)
@@ -148,7 +148,8 @@ class GravityMixer(Mixer):
         v = extras.values(self.value(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.mass_in_value:
             v, m = v * m.to(v.dtype), torch.ones_like(m)
-        return Particles(rotated[:, : self.heads], rotated[:, -self.heads :], m, v)
+        sets = rotated.split(self.heads, dim=1)
+        return Particles(sets[0], sets[-1], m, v)
 
     def weights(self, p: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""

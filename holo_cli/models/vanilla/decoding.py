@@ -74,7 +74,7 @@ def step_hidden(
 def _attention(
     mixer: Attention, x: Tensor, cache: KVCache, cosine: Tensor, sine: Tensor
 ) -> tuple[Tensor, KVCache]:
-    """x (B, C) not normalised, tables (2H, d) -> (B, C), and the cache after this token."""
+    """x (B, C) not normalized, tables (2H, d) -> (B, C), and the cache after this token."""
     heads = mixer.heads
     qkv: Tensor = mixer.qkv(x).mul_(_inverse_mean_square(x).sqrt_())
     qkv = qkv.view(x.shape[0], 3 * heads, -1)
