@@ -24,7 +24,7 @@ from holo_cli.checkpoint.header import Count, Name, complaint, damaged
 from holo_cli.errors import CheckpointError
 from holo_cli.parsing import ParseError, parse_object
 
-PARTS_KEY = "holo_parts"  # of the index's metadata: the JSON of an `Index`
+PARTS_KEY = "holo_parts"  # of the index's metadata: the JSON of an `PartsIndex`
 PARTS_DIGEST_KEY = "holo_parts_crc32"
 FOLDER_SUFFIX = ".parts"
 MAX_PARTS = 65536
@@ -42,7 +42,7 @@ def part_name(step: int, token: str, rank: int) -> str:
     return f"{step:09d}-{token}-{rank:05d}.safetensors"
 
 
-class Piece(BaseModel):
+class TensorPiece(BaseModel):
     """`rows` rows of a tensor from row `first` on, in the part of that number; a tensor without a
     dimension counts as one row."""
 
@@ -61,7 +61,7 @@ class StoredTensor(BaseModel):
 
     dtype: str
     shape: list[Count] = Field(max_length=MAX_DIMENSIONS)
-    pieces: list[Piece] = Field(max_length=MAX_PARTS)
+    pieces: list[TensorPiece] = Field(max_length=MAX_PARTS)
 
     @property
     def rows(self) -> int:
@@ -96,7 +96,7 @@ class PartFile(BaseModel):
         return self
 
 
-class Index(BaseModel):
+class PartsIndex(BaseModel):
     """What is where. `from_metadata` reads it from a file that anybody may have made."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,7 +105,7 @@ class Index(BaseModel):
     tensors: dict[Name, StoredTensor]
 
     @model_validator(mode="after")
-    def _parts_exist(self) -> Index:
+    def _parts_exist(self) -> PartsIndex:
         for name, tensor in self.tensors.items():
             if any(piece.part >= len(self.parts) for piece in tensor.pieces):
                 raise ValueError(f"tensor {name!r} is in a part that is not listed")
@@ -117,7 +117,7 @@ class Index(BaseModel):
         return {PARTS_KEY: text, PARTS_DIGEST_KEY: text_digest(text)}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> Index:
+    def from_metadata(cls, metadata: Mapping[str, str], path: Path) -> PartsIndex:
         """Raises CheckpointError."""
         text = metadata[PARTS_KEY]
         if metadata.get(PARTS_DIGEST_KEY) != text_digest(text):
@@ -134,7 +134,9 @@ class PartsContainer:
     """An index and its parts, used like a `Container`. All parts are opened at once with "pt", so
     that a save that replaces them meanwhile does no harm."""
 
-    def __init__(self, index_file: Container, index: Index, framework: Literal["pt", "np"]) -> None:
+    def __init__(
+        self, index_file: Container, index: PartsIndex, framework: Literal["pt", "np"]
+    ) -> None:
         self.path, self.metadata, self.index = index_file.path, index_file.metadata, index
         self._index_file = index_file
         self.folder = parts_folder(self.path)
@@ -198,7 +200,7 @@ class PartsContainer:
 
         return next(dtype for dtype, name in FORMAT_NAMES.items() if name == stored.dtype)
 
-    def _piece(self, name: str, stored: StoredTensor, piece: Piece) -> Any:
+    def _piece(self, name: str, stored: StoredTensor, piece: TensorPiece) -> Any:
         part, listed = self._parts[piece.part], self.index.parts[piece.part].name
         info = part.tensors.get(name)
         shape = (piece.rows, *stored.shape[1:]) if stored.shape else ()
@@ -246,7 +248,7 @@ def open_container(path: Path, framework: Literal["pt", "np"]) -> Container | Pa
         container = Container(path, framework)
         if PARTS_KEY not in container.metadata:
             return container
-        index = Index.from_metadata(container.metadata, path)
+        index = PartsIndex.from_metadata(container.metadata, path)
         try:
             return PartsContainer(container, index, framework)
         except (MissingPartError, FileNotFoundError):
@@ -287,6 +289,6 @@ def parts_of(path: Path) -> list[str]:
         container = Container(path, "np")
         if PARTS_KEY not in container.metadata:
             return []
-        return [part.name for part in Index.from_metadata(container.metadata, path).parts]
+        return [part.name for part in PartsIndex.from_metadata(container.metadata, path).parts]
     except (OSError, CheckpointError):
         return []

@@ -15,10 +15,10 @@ from torch import Tensor
 from holo_cli.checkpoint.digest import DIGEST_KEY, METADATA_KEY, text_digest
 from holo_cli.checkpoint.header import PARTS_FORMAT, Header
 from holo_cli.checkpoint.parts import (
-    Index,
     PartFile,
-    Piece,
+    PartsIndex,
     StoredTensor,
+    TensorPiece,
     clear_parts,
     parts_folder,
 )
@@ -49,14 +49,14 @@ def write_index(
     path: Path,
     header: Header,
     parts: Sequence[PartFile],
-    tensors: Mapping[str, tuple[str, Sequence[int], Sequence[Piece]]],
+    tensors: Mapping[str, tuple[str, Sequence[int], Sequence[TensorPiece]]],
     shared: Mapping[str, str],
 ) -> None:
     """Make the parts, which are all on the disk, the checkpoint at `path`; delete those before.
 
     `tensors`: dtype, shape and pieces of each; `shared`: further names of tensors.
     """
-    index = Index(
+    index = PartsIndex(
         parts=list(parts),
         tensors={
             name: StoredTensor(

@@ -47,7 +47,7 @@ class GradientSums:
                 p.grad = None
 
     def to_gradients(self, world: World) -> None:
-        """Give the parameters the sums over all processes as gradients, and begin anew."""
+        """Give the parameters the sums over all processes as gradients, and start at zero."""
         if world.size > 1 and self._sums:
             flat = torch.cat([total.reshape(-1) for total in self._sums])
             dist.all_reduce(flat)

@@ -31,7 +31,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from holo_cli.checkpoint.header import Header
 from holo_cli.checkpoint.parts import (
     PartFile,
-    Piece,
+    TensorPiece,
     clear_parts,
     part_name,
     parts_folder,
@@ -44,7 +44,7 @@ from holo_cli.training.distributed import PATIENCE
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class PendingSave:
     """What a save is of: where it goes, its header as of that moment, further names of tensors."""
 
     path: Path
@@ -66,15 +66,15 @@ class Stored(NamedTuple):
     part: PartFile
     dtype: str
     shape: list[int]  # of the whole tensor
-    piece: Piece
+    piece: TensorPiece
 
 
 class PartsWriter(StorageWriter):
     """DCP's view of a save: `write_part` in every process, `write_index` in the first one."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, pending: PendingSave) -> None:
         super().__init__()
-        self.snapshot = snapshot
+        self.pending = pending
 
     def reset(self, checkpoint_id: Any = None) -> None:
         """One writer makes one checkpoint: there is nothing to reset."""
@@ -85,17 +85,17 @@ class PartsWriter(StorageWriter):
 
     def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
         if is_coordinator:  # what a killed save has left takes room
-            clear_parts(self.snapshot.path, keep=parts_of(self.snapshot.path))
+            clear_parts(self.pending.path, keep=parts_of(self.pending.path))
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         return plan
 
     def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
         needed = sum(item.tensor_storage_size() or 0 for plan in plans for item in plan.items)
-        check_room(self.snapshot.path, needed)
+        check_room(self.pending.path, needed)
         token = secrets.token_hex(4)
         return [
-            replace(plan, storage_data=Share(part_name(self.snapshot.step, token, rank), rank))
+            replace(plan, storage_data=Share(part_name(self.pending.step, token, rank), rank))
             for rank, plan in enumerate(plans)
         ]
 
@@ -122,12 +122,14 @@ class PartsWriter(StorageWriter):
             items.append(item)
         results = []
         if tensors:
-            size, digests = write_part(self.snapshot.path, share.part, tensors, first)
+            size, digests = write_part(self.pending.path, share.part, tensors, first)
             part = PartFile(name=share.part, bytes=size)
             for item in items:
                 name = item.index.fqn
                 rows = len(tensors[name]) if tensors[name].ndim else 1
-                piece = Piece(part=share.number, first=first[name], rows=rows, crc32=digests[name])
+                piece = TensorPiece(
+                    part=share.number, first=first[name], rows=rows, crc32=digests[name]
+                )
                 stored = Stored(part, FORMAT_NAMES[tensors[name].dtype], whole[name], piece)
                 results.append(WriteResult(item.index, tensors[name].nbytes, stored))
         done: torch.futures.Future[list[WriteResult]] = torch.futures.Future()
@@ -136,7 +138,7 @@ class PartsWriter(StorageWriter):
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         parts: list[PartFile] = []
-        tensors: dict[str, tuple[str, list[int], list[Piece]]] = {}
+        tensors: dict[str, tuple[str, list[int], list[TensorPiece]]] = {}
         for written in results:
             if not written:
                 continue
@@ -149,11 +151,11 @@ class PartsWriter(StorageWriter):
                 tensors.setdefault(result.index.fqn, (stored.dtype, stored.shape, []))[2].append(
                     piece
                 )
-        snapshot = self.snapshot
-        write_index(snapshot.path, snapshot.header, parts, tensors, snapshot.shared)
+        pending = self.pending
+        write_index(pending.path, pending.header, parts, tensors, pending.shared)
 
     def _check_there(self, part: PartFile) -> None:
-        folder = parts_folder(self.snapshot.path)
+        folder = parts_folder(self.pending.path)
         if not (folder / part.name).exists():
             raise CheckpointError(
                 f"A part that another process has written, {part.name}, is not in {folder} here.",
@@ -166,16 +168,16 @@ class BackgroundSaves:
     """The saves of a sharded run, one at a time. All processes must call each method together, but
     for `poll` and `failed`.
 
-    `snapshot` describes the moment of a save; `on_saved` is called in the thread that trains, once
+    `pending` describes the moment of a save; `on_saved` is called in the thread that trains, once
     it is on the disk.
     """
 
     def __init__(
-        self, snapshot: Callable[[], Snapshot], on_saved: Callable[[Snapshot], None]
+        self, pending: Callable[[], PendingSave], on_saved: Callable[[PendingSave], None]
     ) -> None:
-        self.snapshot, self.on_saved = snapshot, on_saved
+        self.pending, self.on_saved = pending, on_saved
         self._group = dist.new_group(backend="gloo", timeout=PATIENCE)
-        self._under_way: tuple[Future[Any], Snapshot] | None = None
+        self._under_way: tuple[Future[Any], PendingSave] | None = None
 
     @property
     def failed(self) -> bool:
@@ -190,10 +192,10 @@ class BackgroundSaves:
         Raises what `finish` raises.
         """
         self.finish()
-        snapshot = self.snapshot()
+        pending = self.pending()
         future = dcp.async_save(
-            {name: t for name, t in tensors.items() if name not in snapshot.shared},
-            storage_writer=PartsWriter(snapshot),
+            {name: t for name, t in tensors.items() if name not in pending.shared},
+            storage_writer=PartsWriter(pending),
             # what differs between processes unnoticed (a buffer, say) is the first one's
             planner=DefaultSavePlanner(
                 flatten_state_dict=False,
@@ -203,7 +205,7 @@ class BackgroundSaves:
             process_group=self._group,
         )
         assert isinstance(future, Future)
-        self._under_way = future, snapshot
+        self._under_way = future, pending
 
     def poll(self) -> None:
         """Report a save that is complete."""
@@ -218,13 +220,13 @@ class BackgroundSaves:
         """
         if self._under_way is None:
             return
-        future, snapshot = self._under_way
+        future, pending = self._under_way
         self._under_way = None
         try:
             future.result()
         except CheckpointException as error:
             raise _first(error) from error
-        self.on_saved(snapshot)
+        self.on_saved(pending)
 
 
 def _first(error: CheckpointException) -> BaseException:

@@ -163,23 +163,23 @@ class TrainingRun:
         return reason, done
 
     def _shard(self) -> None:
-        from holo_cli.training.sharded_saving import BackgroundSaves, Snapshot
+        from holo_cli.training.sharded_saving import BackgroundSaves, PendingSave
 
         trainer, progress = self.trainer, self.progress
         trainer.shard()
 
-        def snapshot() -> Snapshot:
+        def pending() -> PendingSave:
             path = run_path(CHECKPOINTS, self.name, "last")
             header = self.writer.header("last", progress)
-            return Snapshot(path, header, trainer.placement.shared, progress.step)
+            return PendingSave(path, header, trainer.placement.shared, progress.step)
 
-        def on_saved(done: Snapshot) -> None:
+        def on_saved(done: PendingSave) -> None:
             trainer.saved = done.step
             if self.world.is_main:
                 self.writer.end_older("last")
                 self._saved("last", done.path, done.step)
 
-        trainer.background = BackgroundSaves(snapshot, on_saved)
+        trainer.background = BackgroundSaves(pending, on_saved)
 
     def _tracker(self) -> Tracker | None:
         config = self.config

@@ -28,7 +28,7 @@ from holo_cli.checkpoint.parts import (
     PARTS_DIGEST_KEY,
     PARTS_KEY,
     PartFile,
-    Piece,
+    TensorPiece,
     part_name,
     parts_folder,
 )
@@ -50,7 +50,7 @@ def save_in_parts(
 ) -> Path:
     """What `count` processes write that hold the rows of every tensor in turn."""
     stored, shared = share(tensors)
-    pieces: dict[str, list[Piece]] = {name: [] for name in stored}
+    pieces: dict[str, list[TensorPiece]] = {name: [] for name in stored}
     parts = []
     for rank in range(count):
         mine, first = {}, {}
@@ -65,7 +65,7 @@ def save_in_parts(
         parts.append(PartFile(name=part, bytes=size))
         for name, rows in mine.items():
             many = len(rows) if rows.ndim else 1
-            piece = Piece(part=rank, first=first[name], rows=many, crc32=digests[name])
+            piece = TensorPiece(part=rank, first=first[name], rows=many, crc32=digests[name])
             pieces[name].append(piece)
     listed = {
         name: (FORMAT_NAMES[t.dtype], list(t.shape), pieces[name]) for name, t in stored.items()

@@ -22,7 +22,7 @@ from holo_cli.checkpoint.parts import parts_folder
 from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.errors import CheckpointError
 from holo_cli.training import sharded_saving
-from holo_cli.training.sharded_saving import BackgroundSaves, Snapshot
+from holo_cli.training.sharded_saving import BackgroundSaves, PendingSave
 from holo_cli.training.sharded_tensors import part_from
 from tests.training.several import LOOPBACK, end_of, free_ports
 
@@ -56,9 +56,9 @@ class Run:
         self.saved: list[int] = []
         self.saves = BackgroundSaves(self._snapshot, lambda done: self.saved.append(done.step))
 
-    def _snapshot(self) -> Snapshot:
+    def _snapshot(self) -> PendingSave:
         self.step += 1
-        return Snapshot(PATH, header(self.step), {"model/tied": "model/odd"}, self.step)
+        return PendingSave(PATH, header(self.step), {"model/tied": "model/odd"}, self.step)
 
     def change(self) -> None:
         for tensor in self.tensors.values():
