@@ -197,7 +197,7 @@ class BackboneConfig(ModelConfig):
         return self
 
 
-Recipe = Literal["modern", "classic"]
+Recipe = Literal["modern", "classic", "llama"]
 
 
 class UnrotatedConfig(BackboneConfig):

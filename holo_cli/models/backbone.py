@@ -1,7 +1,7 @@
 """The modern transformer backbone: everything of a model except its mixer.
 
-All models but vanilla's classic recipe are this backbone with their own mixer in each block, so
-that a comparison varies the mechanism and nothing else:
+All models but vanilla's recipes classic and llama are this backbone with their own mixer in each
+block, so that a comparison varies the mechanism and nothing else:
 
     x = norm(embedding(tokens))                        # (B, T, C), no positions added
     x = x + mixer(norm(x));  x = x + mlp(norm(x))      # `layers` times
