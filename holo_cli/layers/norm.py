@@ -31,6 +31,12 @@ def inverse_rms(x: Tensor) -> Tensor:
     return norm.square_().mul_(1.0 / x.shape[-1]).add_(EPS).rsqrt_().to(x.dtype)
 
 
+def mean_square(x: Tensor) -> Tensor:
+    """mean(x^2) + eps of the last dimension, (..., 1), in few operations: for decoding."""
+    square = torch.linalg.vecdot(x, x).unsqueeze(-1)
+    return square.mul_(1.0 / x.shape[-1]).add_(EPS)
+
+
 class _RMSNorm(torch.autograd.Function):
     """With r = 1/sqrt(mean(x^2) + eps) and y = r x:  dx = r (dy - y mean(dy y))."""
 
