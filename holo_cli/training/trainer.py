@@ -269,7 +269,9 @@ class Trainer:
         context = context_at(progress.step, self.context, config)
         if context != self.context:
             x, y = shorten(x, y, context)
-        parts = self._in_step[1] / (int((y != IGNORE).sum()) * world.size)
+        # a batch within a long question has no target, and then no share of the loss
+        scored = int((y != IGNORE).sum())
+        parts = self._in_step[1] / (scored * world.size) if scored else math.inf
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)

@@ -63,9 +63,9 @@ class LoadedModel:
 
     @property
     def only_continues(self) -> bool:
-        """Whether this is a base model, which continues text: true unless `data.chat` is set in the
-        checkpoint's header."""
-        return not getattr(self.header.data, "chat", False)
+        """Whether this is a base model, which continues text: it was trained on no conversations,
+        so that the checkpoint's header has no chat format."""
+        return self.header.data.chat is None
 
     def write(
         self,
@@ -111,6 +111,16 @@ class LoadedModel:
             pass
         texts = [sample.text for sample in writing.samples]
         return texts if config.num_samples > 1 else texts[0]
+
+    def answer(self, text: str, *, system: str = "", lang: str | None = None, **sampling: Any) -> str:
+        """The answer to a text, as the first of a conversation: what `holo chat` shows.
+
+        A base model continues the text instead. Raises UsageError as `generate` does.
+        """
+        from holo_cli.inference.chat.session import ChatSession
+
+        session = ChatSession(self, SamplingConfig.from_options(sampling), system, lang)
+        return "".join(session.reply(text))
 
     def generate_full(
         self, prompt: str = "", *, lang: str | None = None, **sampling: Any
