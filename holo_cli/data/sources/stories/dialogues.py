@@ -1,6 +1,7 @@
 """`dialogues`: conversations about the embedded stories, in English and Korean.
 
-A user greets, asks for a story or gives one, and asks about it; the assistant tells and answers.
+A user greets, asks for a story or gives the beginning of one, and asks about it; the assistant
+tells and answers.
 What is said is in `english_talk.txt` and `korean_talk.txt`, in the form of the story grammar
 (`grammar.py`): rules are phrases of both sides, and a plot has the questions about its stories, as
 `question :: answer`. A question is asked only of a story whose text holds every word that the
@@ -39,8 +40,9 @@ _MODULES: dict[str, tuple[Language, str]] = {
 FREE = frozenset(
     "hero they them their themself hand fthey fthem ftheir rthey rthem rtheir call fcall".split()
 )
-SMALL_TALK, GIVEN, SECOND = 0.12, 0.4, 0.15  # shares of conversations
+SMALL_TALK, GIVEN, SECOND = 0.1, 0.6, 0.1  # shares of conversations
 MOST_QUESTIONS = 4
+SHORTEST, LONGEST = 2, 7  # sentences of a story that the user gives
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,13 @@ def _talk(language: str) -> Grammar:
     return Grammar(module, Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-def exchanges(story: Story, rng: random.Random, most: int | None = None) -> list[Exchange]:
-    """The questions that the story answers, at most so many, in a random order and wording."""
+def exchanges(
+    story: Story, rng: random.Random, most: int | None = None, text: str = ""
+) -> list[Exchange]:
+    """The questions that the story answers, at most so many, in a random order and wording; with
+    `text`, the beginning of the story, those that it answers."""
     talk = _talk(story.language)
-    text = story.text.casefold()
+    text = (text or story.text).casefold()
     asked = [
         (nodes, slots)
         for plot in ("every", story.plot)
@@ -93,6 +98,13 @@ def exchanges(story: Story, rng: random.Random, most: int | None = None) -> list
 def _told(story: Story, slot: str, text: str) -> bool:
     """Whether the story's text has the filler of a slot."""
     return slot in story.words and story.words[slot].casefold() in text
+
+
+def beginning(story: Story, rng: random.Random) -> str:
+    """The first sentences of a story, which hold its people and its trouble."""
+    sentences = [one for paragraph in story.paragraphs for one in paragraph]
+    count = SHORTEST + int(rng.random() * (LONGEST - SHORTEST + 1))
+    return " ".join(sentences[:count])
 
 
 def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
@@ -118,12 +130,12 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
         if rng.random() < 0.5:
             pair("chat")
     else:
-        given = kind < SMALL_TALK + GIVEN
-        questions = exchanges(story, rng, 1 + int(rng.random() * MOST_QUESTIONS))
-        if given and questions:
+        text = beginning(story, rng) if kind < SMALL_TALK + GIVEN else ""
+        questions = exchanges(story, rng, 1 + int(rng.random() * MOST_QUESTIONS), text)
+        if text and questions:
             first = questions.pop(0)
             asked.append(first)
-            opening = f"{talk.phrase('given', rng, story)}\n\n{story.text}"
+            opening = f"{talk.phrase('given', rng, story)}\n\n{text}"
             add(f"{opening}\n\n{first.question}", first.answer)
         else:
             add(talk.phrase("ask", rng, story), story.text)
