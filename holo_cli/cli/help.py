@@ -30,6 +30,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "prepare": (
         "holo prepare stories",
         "holo prepare mine --source texts/ --tokenizer bpe --vocab-size 8192",
+        "holo prepare talks --chat conversations.jsonl",
         "holo prepare korean fineweb --max-bytes 500000000 --mix ko=0.4,en=0.6",
     ),
     "train": (

@@ -35,10 +35,10 @@ class Utterance(NamedTuple):
     text: str
 
 
-class NoConversation(ValueError):
+class NoConversationError(ValueError):
     """A row is no conversation to learn from; `rule` is why, `detail` what is wrong in it."""
 
-    def __init__(self, rule: str, detail: str) -> None:
+    def __init__(self, detail: str, rule: str) -> None:
         super().__init__(detail)
         self.rule, self.detail = rule, detail
 
@@ -55,24 +55,24 @@ MARK_NAMES = tuple(mark_name(role) for role in ROLES)
 
 
 def read_messages(value: Any, field: str = "messages") -> tuple[Utterance, ...]:
-    """The conversation in a `field` of a row, in the form of OpenAI. Raises NoConversation."""
+    """The conversation in a `field` of a row, in the form of OpenAI. Raises NoConversationError."""
     if not isinstance(value, list):
-        raise NoConversation(BAD_LINES, f"it has no list '{field}'")
+        raise NoConversationError(f"it has no list '{field}'", BAD_LINES)
     said: list[Utterance] = []
     for number, message in enumerate(value, start=1):
         if not isinstance(message, dict):
-            raise NoConversation(BAD_LINES, f"message {number} is not an object")
+            raise NoConversationError(f"message {number} is not an object", BAD_LINES)
         role = message.get("role")
         role = ALIASES.get(role, role) if isinstance(role, str) else role
         if role not in ROLES:
-            raise NoConversation(
-                UNKNOWN_ROLES, f"the role of message {number} is not one of {', '.join(ROLES)}"
+            raise NoConversationError(
+                f"the role of message {number} is not one of {', '.join(ROLES)}", UNKNOWN_ROLES
             )
         text = _content(message.get("content"))
         if text is None:
-            raise NoConversation(BAD_LINES, f"the content of message {number} is no text")
+            raise NoConversationError(f"the content of message {number} is no text", BAD_LINES)
         if not text.strip():
-            raise NoConversation(NO_TEXT, f"message {number} is empty")
+            raise NoConversationError(f"message {number} is empty", NO_TEXT)
         said.append(Utterance(role, text))
     return arranged(said)
 
@@ -95,7 +95,7 @@ def _content(value: Any) -> str | None:
 
 def arranged(said: Sequence[Utterance]) -> tuple[Utterance, ...]:
     """A conversation as it is learnt: the system texts first, as one; texts of one role that follow
-    each other as one; nothing after the last answer. Raises NoConversation without an answer."""
+    each other as one; nothing after the last answer. Raises NoConversationError without an answer."""
     system = "\n".join(one.text for one in said if one.role == SYSTEM)
     found: list[Utterance] = [Utterance(SYSTEM, system)] if system else []
     for role, text in said:
@@ -108,7 +108,7 @@ def arranged(said: Sequence[Utterance]) -> tuple[Utterance, ...]:
     while found and found[-1].role != ASSISTANT:
         found.pop()
     if not found:
-        raise NoConversation(NO_ANSWER, "no message is the assistant's")
+        raise NoConversationError("no message is the assistant's", NO_ANSWER)
     return tuple(found)
 
 

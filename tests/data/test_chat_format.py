@@ -16,7 +16,7 @@ from holo_cli.data.chat_format import (
     NO_TEXT,
     UNKNOWN_ROLES,
     ChatMarks,
-    NoConversation,
+    NoConversationError,
     Utterance,
     arranged,
     read_messages,
@@ -87,7 +87,7 @@ def test_messages_of_openai_are_read() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_conversation_says_why(value: Any, rule: str, detail: str) -> None:
-    with pytest.raises(NoConversation, match=detail) as caught:
+    with pytest.raises(NoConversationError, match=detail) as caught:
         read_messages(value)
     assert caught.value.rule == rule
 

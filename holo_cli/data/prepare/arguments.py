@@ -43,8 +43,10 @@ def check_arguments(
             next_step="Name it once.",
         )
     if twice := next((one for n, one in enumerate(sources) if one in sources[:n]), None):
-        flag = "--chat" if twice in talks else "--source"
-        raise UsageError(f"{flag} names {twice} twice.", next_step="Name it once.")
+        raise UsageError(
+            f"--chat names {twice} twice." if twice in talks else f"--source names {twice} twice.",
+            next_step="Name it once.",
+        )
     if talks and names and names[0] in source_names():
         raise UsageError(
             f"'{names[0]}' is the name of a dataset, and --chat names your own conversations.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from holo_cli.data.chat_format import BAD_LINES, NoConversation, Utterance, read_messages
+from holo_cli.data.chat_format import BAD_LINES, NoConversationError, Utterance, read_messages
 from holo_cli.data.remote import SourcePath
 from holo_cli.data.sources.json_rows import json_rows
 from holo_cli.data.sources.rows import field_of, language_of
@@ -23,30 +23,32 @@ def read_conversations(
     encoding: str,
     field: str,
     counts: Counter[str],
-    first_problem: Callable[[str], None] = lambda text: None,
+    first_problem: Callable[[int, str], None] = lambda row, detail: None,
 ) -> Iterator[tuple[tuple[Utterance, ...], str]]:
     """The conversations in `field` of each row, with the language that the row names.
 
     Rows that are none are counted by rule and skipped; `first_problem` is told of the first. Raises
     DataError if no row is one.
     """
-    found, problem, number = 0, "", 0
+    found, number = 0, 0
+    problem = (0, "")  # the first row that is no conversation, and why
     for number, row in enumerate(json_rows(path, encoding), start=1):
         try:
             if not isinstance(row, dict):
-                raise NoConversation(BAD_LINES, "it is not a JSON object")
+                raise NoConversationError("it is not a JSON object", BAD_LINES)
             messages = read_messages(field_of(row, field), field)
-        except NoConversation as error:
+        except NoConversationError as error:
             counts[error.rule] += 1
-            if not problem:
-                problem = f"row {number:,}: {error.detail}"
-                first_problem(problem)
+            if not problem[0]:
+                problem = (number, error.detail)
+                first_problem(*problem)
             continue
         found += 1
         yield messages, language_of(row)
     if found or not number:
         return
+    row, detail = problem
     raise DataError(
-        f"{path} has no conversation to learn from. In {problem}.",
+        f"{path} has no conversation to learn from: row {row}: {detail}.",
         next_step=FORM,
     )

@@ -94,10 +94,10 @@ def open_local(request: Request) -> Source:
 
     told: set[str] = set()  # files are read several times
 
-    def tell(name: str, problem: str) -> None:
+    def tell(name: str, row: int, detail: str) -> None:
         if name not in told:
             told.add(name)
-            request.notice(f"In {name}, {problem}. Such rows are dropped.")
+            request.notice(f"In {name}, row {row}: {detail}. Such rows are dropped.")
 
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]

@@ -120,8 +120,8 @@ def test_what_is_no_conversation_is_counted_and_told_once(tmp_path: Path, talks:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
-        ("{broken\n", "In row 1: it is not a JSON object"),
-        ('{"text": "hi"}\n', "In row 1: it has no list 'messages'"),
+        ("{broken\n", "row 1: it is not a JSON object"),
+        ('{"text": "hi"}\n', "row 1: it has no list 'messages'"),
         (row(("user", "a"), ("wizard", "b")), "the role of message 2 is not one of system, user"),
         (row(("user", "a"), ("assistant", " ")), "message 2 is empty"),
         (row(("user", "a")), "no message is the assistant's"),
