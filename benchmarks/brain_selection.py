@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from holo_cli.bench.machine import describe_machine
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.dataset import PreparedData
+from holo_cli.experiment.machine import describe_machine
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.model import Model
 from holo_cli.parsing import parse_json

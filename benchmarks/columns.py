@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from holo_cli.bench.machine import describe_machine
+from holo_cli.experiment.machine import describe_machine
 from holo_cli.models.brain_v1.columns import Columns
 from holo_cli.models.brain_v1.config import Config
 from holo_cli.models.brain_v1.kwta import KWTA

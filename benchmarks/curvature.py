@@ -32,9 +32,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from holo_cli.bench.experiment.significance import t_quantile
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
+from holo_cli.experiment.significance import t_quantile
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.model import Model
 from holo_cli.parsing import parse_json

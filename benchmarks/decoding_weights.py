@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from holo_cli import registry
-from holo_cli.bench.machine import describe_machine
 from holo_cli.config.resolve import resolve
+from holo_cli.experiment.machine import describe_machine
 from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.weights import quantise, relay
 from holo_cli.models.base import LanguageModel

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from holo_cli.bench.machine import machine_line
 from holo_cli.checkpoint import Header, TensorFile, save
 from holo_cli.checkpoint.digest import digest, verify
 from holo_cli.checkpoint.tensor_bytes import not_finite, raw_bytes
+from holo_cli.experiment.machine import machine_line
 
 TENSORS = 24
 ROUNDS = 3

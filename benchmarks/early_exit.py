@@ -125,7 +125,7 @@ def main() -> None:
     )
     parser.add_argument("--repeats", type=int, default=5, help="turns (default: %(default)s)")
     asked = parser.parse_args()
-    from holo_cli.bench.machine import describe_machine
+    from holo_cli.experiment.machine import describe_machine
 
     try:
         loaded = load(asked.checkpoint)

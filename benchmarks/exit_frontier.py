@@ -277,7 +277,7 @@ def main() -> None:
     parser.add_argument("--fit", type=int, default=400, help="steps of the gates (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="timed turns (%(default)s)")
     asked = parser.parse_args()
-    from holo_cli.bench.machine import describe_machine
+    from holo_cli.experiment.machine import describe_machine
 
     try:
         if asked.checkpoint:

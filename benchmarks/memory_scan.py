@@ -19,8 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from holo_cli.bench.machine import describe_machine
 from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.experiment.machine import describe_machine
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.mixer import Holographic

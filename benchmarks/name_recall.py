@@ -26,15 +26,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from holo_cli.bench.recall.train import TEST, TRAIN
-from holo_cli.bench.tasks import TaskCase
-from holo_cli.bench.tasks.names import NameRecall
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.models.backbone import BackboneState
 from holo_cli.models.brain_v2.config import Config
 from holo_cli.models.brain_v2.mixer import BrainMixerState
 from holo_cli.models.brain_v2.model import Model
+from holo_cli.tasks import TaskCase
+from holo_cli.tasks.names import NameRecall
+from holo_cli.tasks.train import TEST, TRAIN
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 
@@ -154,7 +154,7 @@ def main() -> None:
         help="tokens of filler in training, at most (default: %(default)s)",
     )  # fmt: skip
     asked = parser.parse_args()
-    from holo_cli.bench.machine import machine_line
+    from holo_cli.experiment.machine import machine_line
 
     for seed in range(asked.seeds):
         for row in run(seed, steps=asked.steps, longest=asked.longest):

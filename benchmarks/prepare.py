@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows = throughput(texts, options.mb, options.seed, filters, processes, options.rounds)
     for row in rows:
         emit(json.dumps(row, ensure_ascii=False))
-    from holo_cli.bench.machine import describe_machine
+    from holo_cli.experiment.machine import describe_machine
 
     emit(json.dumps({"row": "machine", **describe_machine()}, ensure_ascii=False))
 

@@ -318,7 +318,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--summary", action="store_true", help="print the tables and end")
     asked = parser.parse_args()
-    from holo_cli.bench.machine import describe_machine
+    from holo_cli.experiment.machine import describe_machine
 
     lines = asked.out.read_text(encoding="utf-8").splitlines() if asked.out.exists() else []
     rows = [parse_json(line) for line in lines if line.strip()]

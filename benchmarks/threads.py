@@ -76,7 +76,7 @@ def main() -> None:
             middle, low, high = statistics.median(values), min(values), max(values)
             cells.append(f"{middle:.2f} ({low:.2f} to {high:.2f})")
         print(f"| {name} | {cells[0]} | {cells[1]} |")
-    from holo_cli.bench.machine import machine_line
+    from holo_cli.experiment.machine import machine_line
 
     print(f"\nMedian of {asked.repeats}, lowest and highest. {machine_line()}")
 

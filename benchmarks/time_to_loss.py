@@ -104,7 +104,7 @@ def main() -> None:
     asked = parser.parse_args()
     data = asked.data if asked.data.is_dir() else DATA / asked.data
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from holo_cli.bench.machine import machine_line
+    from holo_cli.experiment.machine import machine_line
 
     rows = []
     if asked.rows.exists():

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import typer.main
 
-from holo_cli.bench.experiment.plan import plan_names
 from holo_cli.cli.app import app
 from holo_cli.config.resolve import resolve
+from holo_cli.experiment.plan import plan_names
 
 yaml = pytest.importorskip("yaml", reason="PyYAML comes with huggingface_hub")
 

@@ -38,7 +38,21 @@ MAY = {
     "export": {"data", "layers", "models", "checkpoint"},
     "visualize": {"data", "layers", "models", "checkpoint", "training", "inference"},
     "serve": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
-    "bench": {"data", "layers", "models", "checkpoint", "training", "inference", "visualize"},
+    "tasks": {"data", "models", "training"},
+    "experiment": {"data", "models", "checkpoint", "training", "tasks"},
+    "speed": {"data", "models", "checkpoint", "training", "inference", "visualize", "experiment"},
+    "bench": {
+        "data",
+        "layers",
+        "models",
+        "checkpoint",
+        "training",
+        "inference",
+        "visualize",
+        "tasks",
+        "experiment",
+        "speed",
+    },
 }
 
 

@@ -46,7 +46,7 @@ def test_it_trains_and_writes(mixer: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_defaults_are_those_that_the_page_lists() -> None:
     text = README.read_text(encoding="utf-8")
-    section = text.partition("Everything else has a default")[2].partition("\n\nA state is")[0]
+    section = text.partition("All other methods have a default")[2].partition("\n\nA state is")[0]
     from holo_cli.layers.interfaces import Mixer
 
     listed = re.findall(r"^\| `(\w+)\(", section, re.M)

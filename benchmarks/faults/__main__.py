@@ -108,7 +108,7 @@ def code_tested() -> str:
 
 def about(rows: CaseRows) -> Iterator[str]:
     """The lines above the tables: when, with what, on what."""
-    from holo_cli.bench.machine import machine_line
+    from holo_cli.experiment.machine import machine_line
 
     commit, seed = rows.about["commit"] or "unknown", rows.about["seed"]
     yield f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {commit}, seed {seed}."

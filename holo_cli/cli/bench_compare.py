@@ -14,9 +14,9 @@ from holo_cli.paths import BENCH
 from holo_cli.wording import counted
 
 if TYPE_CHECKING:
-    from holo_cli.bench.experiment.experiment import Experiment
-    from holo_cli.bench.experiment.plan import Plan
     from holo_cli.cli.output import Output
+    from holo_cli.experiment.experiment import Experiment
+    from holo_cli.experiment.plan import Plan
 
 DEFAULT_PLAN = "1m"
 
@@ -145,10 +145,10 @@ def compare(
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import run as bench
-    from holo_cli.bench.experiment.launchers import Launcher
-    from holo_cli.bench.experiment.plan import named_plan, parse_variant
-    from holo_cli.bench.experiment.plan import read_plan as read
-    from holo_cli.bench.experiment.runner import RunOptions
+    from holo_cli.experiment.launchers import Launcher
+    from holo_cli.experiment.plan import named_plan, parse_variant
+    from holo_cli.experiment.plan import read_plan as read
+    from holo_cli.experiment.runner import RunOptions
 
     if tune is not None:
         _check_tune(tune, rates_from)
@@ -199,7 +199,7 @@ def compare(
 
 def _dry_run(experiment: Experiment, jobs: int, out: Output) -> None:
     from holo_cli.bench.compare.summary import summarise
-    from holo_cli.bench.experiment.time_estimate import TimeEstimate
+    from holo_cli.experiment.time_estimate import TimeEstimate
 
     expected = TimeEstimate(experiment, jobs)
     expected.announce(None, out.note)

@@ -56,8 +56,8 @@ def controls(
     """
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.compare import controls as bench
-    from holo_cli.bench.experiment.launchers import Launcher
-    from holo_cli.bench.experiment.runner import RunOptions, execute
+    from holo_cli.experiment.launchers import Launcher
+    from holo_cli.experiment.runner import RunOptions, execute
 
     plan, name = bench_options.read_plan(
         preset, plan_file, DEFAULT_PLAN, bench.named_plan, bench.read_plan

@@ -14,7 +14,7 @@ from holo_cli.cli.output import duration
 from holo_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from holo_cli.bench.speed.guard import GuardedRatio
+    from holo_cli.speed.guard import GuardedRatio
 
 COLUMNS = ("ratio", "baseline", "now", "tolerance", "verdict")
 
@@ -52,8 +52,8 @@ def guard(
     out = sink(json, markdown, verbosity)
     if seconds <= 0:
         raise UsageError(f"--seconds must be above 0, not {seconds:g}.")
-    from holo_cli.bench.machine import describe_machine
-    from holo_cli.bench.speed import guard as library
+    from holo_cli.experiment.machine import describe_machine
+    from holo_cli.speed import guard as library
 
     path = baseline or library.BASELINE
     stored = {} if update else library.read_baseline(path)

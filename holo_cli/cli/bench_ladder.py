@@ -80,9 +80,9 @@ def ladder(
     same command resumes. Raw rows are in the .jsonl file beside the page.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.experiment.launchers import Launcher
-    from holo_cli.bench.experiment.runner import RunOptions, execute
     from holo_cli.bench.ladder import plan as bench
+    from holo_cli.experiment.launchers import Launcher
+    from holo_cli.experiment.runner import RunOptions, execute
 
     plan, name = bench_options.read_plan(
         preset, plan_file, DEFAULT_PLAN, bench.named_plan, bench.read_plan

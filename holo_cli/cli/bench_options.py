@@ -19,9 +19,9 @@ from holo_cli.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holo_cli.bench.experiment.launchers import Launcher
-    from holo_cli.bench.experiment.plan import Entry
-    from holo_cli.bench.experiment.result_log import ResultLog
+    from holo_cli.experiment.launchers import Launcher
+    from holo_cli.experiment.plan import Entry
+    from holo_cli.experiment.result_log import ResultLog
 
 LINE_SECONDS = 30.0  # between progress lines of the runs under way
 
@@ -137,7 +137,7 @@ def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 def jobs_of(jobs: int | None, launcher: Launcher) -> int:
     """--jobs, or its default for this launcher."""
-    from holo_cli.bench.experiment.launchers import CLUSTER_JOBS, LOCAL
+    from holo_cli.experiment.launchers import CLUSTER_JOBS, LOCAL
 
     return jobs or (1 if launcher.name == LOCAL else CLUSTER_JOBS)
 
@@ -166,7 +166,7 @@ class _HasEntries(Protocol):
 
 def with_variants(plan: _HasEntries, asked: str | None, variants: list[str] | None) -> Any:
     """The plan with the variants, and only the entries of --models beside them."""
-    from holo_cli.bench.experiment.plan import parse_variant
+    from holo_cli.experiment.plan import parse_variant
 
     more = [parse_variant(text) for text in variants or ()]
     plan = plan.with_entries(more)
@@ -210,7 +210,7 @@ def note_left(left: int, done: int, out: Output) -> None:
 def machine_of(machine: Mapping[str, Any], out: Output) -> None:
     """Under --markdown, the machine of the figures above."""
     if out.markdown and machine:
-        from holo_cli.bench.machine import machine_line
+        from holo_cli.experiment.machine import machine_line
 
         out.text(f"\n{machine_line(machine)}")
 

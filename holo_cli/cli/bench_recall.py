@@ -65,11 +65,11 @@ def recall(
     also at lengths never trained on. Interrupt it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.experiment.launchers import Launcher
-    from holo_cli.bench.experiment.runner import RunOptions, execute
     from holo_cli.bench.recall.plan import named_plan
     from holo_cli.bench.recall.plan import read_plan as read
     from holo_cli.bench.recall.run import open_recall
+    from holo_cli.experiment.launchers import Launcher
+    from holo_cli.experiment.runner import RunOptions, execute
 
     plan, name = bench_options.read_plan(preset, plan_file, DEFAULT_PLAN, named_plan, read)
     plan = bench_options.with_variants(plan, models, variants)
@@ -94,7 +94,7 @@ def recall(
 def _changed(
     plan: RecallPlan, shared: dict[str, object], sets: list[str], seeds: int | None
 ) -> RecallPlan:
-    from holo_cli.bench.experiment.plan import shared_settings
+    from holo_cli.experiment.plan import shared_settings
 
     base = shared_settings(plan.base, shared, sets)
     return replace(plan, base=base, seeds=plan.seeds if seeds is None else seeds)

@@ -23,9 +23,9 @@ from holo_cli.errors import HoloError, UsageError
 from holo_cli.paths import BENCH
 
 if TYPE_CHECKING:
-    from holo_cli.bench.report import Report
-    from holo_cli.bench.speed.measurements import MeasurementLog, ResolvedEntry
     from holo_cli.cli.output import Output
+    from holo_cli.speed.measurements import MeasurementLog, ResolvedEntry
+    from holo_cli.visualize.report import Report
 
 LENGTHS = {"tiny": "128,512,2048"}
 POSITIONS = {"tiny": "16,64,256,1024"}
@@ -98,7 +98,7 @@ def speed(
     bench = _Bench("speed", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--context", context),
                   ("--batch-size", batch_size), ("--vocab-size", vocab_size))  # fmt: skip
-    from holo_cli.bench.speed import speed as library
+    from holo_cli.speed import speed as library
 
     entries = _entries(
         models, variants, preset, sets, vocab_size, device, dtype,
@@ -152,8 +152,8 @@ def scaling(
     bench = _Bench("scaling", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--lengths", lengths or LENGTHS.get(preset, DEFAULT_LENGTHS))
-    from holo_cli.bench.speed import scaling as library
-    from holo_cli.bench.speed import scaling_page as page
+    from holo_cli.speed import scaling as library
+    from holo_cli.speed import scaling_page as page
 
     reserved = {"model.context": "--lengths", "training.batch_size": "--tokens"}
     entries = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
@@ -201,7 +201,7 @@ def decode(
     bench = _Bench("decode", preset, out_path, open_page, sink(json, markdown, verbosity))
     _at_least_one(("--repeats", repeats), ("--tokens", tokens), ("--vocab-size", vocab_size))
     asked = _numbers("--positions", positions or POSITIONS.get(preset, DEFAULT_POSITIONS))
-    from holo_cli.bench.speed import decode as library
+    from holo_cli.speed import decode as library
 
     reserved = {"model.context": "--positions"}
     entries = _entries(models, variants, preset, sets, vocab_size, device, dtype, reserved)
@@ -236,8 +236,8 @@ class _Bench:
     def log(self) -> MeasurementLog:
         from datetime import UTC, datetime
 
-        from holo_cli.bench.experiment.result_log import rows_path
-        from holo_cli.bench.speed.measurements import MeasurementLog
+        from holo_cli.experiment.result_log import rows_path
+        from holo_cli.speed.measurements import MeasurementLog
 
         self.raw = rows_path(self.page)
         return MeasurementLog.open(
@@ -278,7 +278,7 @@ def _entries(
     reserved: Mapping[str, str] = {},
     **shape: int | None,
 ) -> list[ResolvedEntry]:
-    from holo_cli.bench.speed.measurements import resolve_entries
+    from holo_cli.speed.measurements import resolve_entries
 
     return resolve_entries(
         bench_options.models(models), variants or (), preset=preset, sets=sets or (),

@@ -95,7 +95,7 @@ def _content(value: Any) -> str | None:
 
 def arranged(said: Sequence[Utterance]) -> tuple[Utterance, ...]:
     """A conversation as it is learnt: the system texts first, as one; texts of one role that follow
-    each other as one; nothing after the last answer. Raises NoConversationError without an answer."""
+    each other as one; nothing after the last answer. Raises NoConversationError where none is."""
     system = "\n".join(one.text for one in said if one.role == SYSTEM)
     found: list[Utterance] = [Utterance(SYSTEM, system)] if system else []
     for role, text in said:

@@ -49,9 +49,7 @@ def _masked(blocks: list[NDArray[Any]], masks: list[NDArray[Any]]) -> TokenStrea
     return TokenStream(blocks, lambda start, count: together[start : start + count])
 
 
-def _blocks(
-    data: PreparedData, context: int, parts: Sequence[NDArray[Any]]
-) -> list[NDArray[Any]]:
+def _blocks(data: PreparedData, context: int, parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
     """The validation split, or something of each of its tokens, in blocks."""
     tokens = np.concatenate(parts) if data.token_count("val") else np.empty(0)
     windows = min(BLOCK // context, len(tokens) // (LEAST_BLOCKS * context)) or 1

@@ -51,7 +51,6 @@ class TokenStream:
             shard += 1
         return out
 
-
     def unmasked(self) -> TokenStream:
         """The same tokens, all of them scored."""
         return self if self.learnt is None else TokenStream(self.shards)

@@ -48,8 +48,8 @@ def evaluate(
     """Score every token of a split once, in windows of the model's context that do not overlap; of
     conversations, the answers.
 
-    Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text that is scored). `rows` windows go through the
-    model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
+    Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text that is scored). `rows` windows go
+    through the model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
     """
     started = time.perf_counter()
     context = model.config.context

@@ -38,10 +38,10 @@ VARIABLES = {"message", "wrote", "reason", "why", "hint"}  # that hold a message
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
-    "bench/compare/controls*.py", "bench/compare/power.py", "bench/experiment/significance.py",
-    "bench/experiment/time_estimate.py",
-    "bench/speed/*.py", "bench/tasks/*[!s].py", "bench/tasks/names.py", "bench/recall/plan.py",
-    "bench/report.py",
+    "bench/compare/controls*.py", "bench/compare/power.py", "experiment/significance.py",
+    "experiment/time_estimate.py",
+    "speed/*.py", "tasks/*[!s].py", "tasks/names.py", "bench/recall/plan.py",
+    "visualize/report.py",
     "config/messages.py", "data/prepare/advice.py", "inference/chat/commands.py",
     "inference/chat/terminal.py", "cli/expectations.py", "visualize/*.py", "models/**/views.py",
     "models/**/*_view.py", "models/**/*_views.py", "serve/web/inside.py",

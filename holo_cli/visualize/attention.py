@@ -43,7 +43,7 @@ def attention_section(weights: Weights, reading: Reading) -> Section:
         "token, a column a key token. Colour follows the square root of the weight, so that small "
         f"weights show. Weights are rounded to {DECIMALS} decimals."
     )
-    see = weights.see(reading.labels) if weights.see else sentence
+    see = weights.see(reading.in_words) if weights.see else sentence
     return Section(weights.title, note, "attention", data, tables, see=see)
 
 
@@ -84,8 +84,8 @@ def selective_head(weights: Weights, reading: Reading) -> tuple[str, tuple[int, 
     where = f"Head {number} of {name}" if heads > 1 else name
     sentence = (
         f"{where} is the most selective: it takes {share:.0%} on average from one earlier token, "
-        f"the one just before in {before:.0%} of cases; {named(reading.labels, [taker])} takes "
-        f"{weight:.0%} from {named(reading.labels, [source])}."
+        f"the one just before in {before:.0%} of cases; {named(reading.in_words, [taker])} takes "
+        f"{weight:.0%} from {named(reading.in_words, [source])}."
     )
     return sentence, (layer, head, taker)
 

@@ -113,7 +113,7 @@ def striking_layer(points: Tensor, coordinates: Coordinates, reading: Reading) -
     """
     import torch
 
-    names, labels = list(coordinates.names), reading.labels
+    names, labels = list(coordinates.names), reading.in_words
     codes = [code for code in dict.fromkeys(reading.languages) if code not in ("", SPECIAL)]
     members = {
         code: torch.tensor([at for at, own in enumerate(reading.languages) if own == code])

@@ -23,6 +23,7 @@ CAPTIONS = {
     "entry",
     "what",
 }  # keys of a figure's data whose strings are captions
+PLACE = re.compile(r"Embedding|(Block|Layer|Head) \d+")  # what an axis of layers counts
 
 
 def script_words(scripts: Iterable[str]) -> dict[str, str]:
@@ -59,6 +60,11 @@ def captions(data: Any, caption: bool = False) -> Any:
             else:
                 # Plotly writes {"title": {"text": "..."}}
                 found[key] = captions(value, key in CAPTIONS or (caption and key == "text"))
+                if key in ("x", "y", "ticktext") and isinstance(value, list | tuple):
+                    found[key] = [
+                        translate(at) if isinstance(at, str) and PLACE.fullmatch(at) else at
+                        for at in value
+                    ]
         return found
     if isinstance(data, list | tuple):
         return [captions(item, caption) for item in data]

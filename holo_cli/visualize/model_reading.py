@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
@@ -40,6 +41,8 @@ OWN_LETTERS = ("ko", "ja", "zh")  # languages that their script gives away, howe
 SPECIAL = "special"  # the language of tokens that are no text
 CONTEXT = 24  # characters shown before and after a token
 BLANKS = {"\n": "⏎", "\t": "⇥"}
+WORD = re.compile(r"\w+")
+UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]")  # kana and Han: words are not told apart
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,25 @@ class Reading:
     def labels(self) -> list[str]:
         """Each token in a word: without the spaces around it, blank ones by a sign."""
         return [label for group in self.groups for label in _labels(group)]
+
+    @cached_property
+    def in_words(self) -> list[str]:
+        """The labels for sentences: a part of a word in brackets inside its word, as "hu[ngry]"."""
+        texts = ["" if group.special else group.text for group in self.groups]
+        words = _words(texts)
+        found, end = [], 0
+        for group, own in zip(self.groups, texts, strict=True):
+            begin, end = end, end + len(own)
+            labels = _labels(group)
+            inner = own.strip()
+            first = begin + own.find(inner) if inner else begin
+            word = next((w for w in words if w[0] <= first and first + len(inner) <= w[1]), None)
+            if inner and word and (word[0], word[1]) != (first, first + len(inner)):
+                before, after = word[2][: first - word[0]], word[2][first + len(inner) - word[0] :]
+                labels = [f"{before}[{label}]{after}" for label in labels]
+            labels = [label.replace(" ", "\u00a0") for label in labels]  # "배 1/3" on one line
+            found += labels
+        return found
 
     @cached_property
     def contexts(self) -> list[tuple[str, str]]:
@@ -209,6 +231,22 @@ def _labels(group: TokenGroup) -> list[str]:
     text = group.text.strip() or next((BLANKS[c] for c in group.text if c in BLANKS), "␣")
     count = len(group.pieces)
     return [text] if count == 1 else [f"{text} {k}/{count}" for k in range(1, count + 1)]
+
+
+def _words(texts: Sequence[str]) -> list[tuple[int, int, str]]:
+    """(begin, end, text) of each word of several tokens' text, where words are told apart. A token
+    without a text, such as one between two documents, ends a word."""
+    found: list[tuple[int, int, str]] = []
+    begin = 0
+    for _, group in groupby(texts, key=bool):
+        text = "".join(group)
+        found += [
+            (begin + match.start(), begin + match.end(), match[0])
+            for match in WORD.finditer(text)
+            if not UNSPACED.search(match[0])
+        ]
+        begin += len(text)
+    return found
 
 
 def _one_line(text: str) -> str:

@@ -76,7 +76,8 @@ def rounded(values: Any) -> Any:
 
 def picture_section(picture: Picture, numbers: bool = False, labels: Sequence[str] = ()) -> Section:
     """A model's own picture as a section; with `numbers` the page also writes all drawn values as
-    text, for pictures whose tables hold something else. `labels` are the tokens, for `see`."""
+    text, for pictures whose tables hold something else. `labels` are the tokens as
+    `see` names them."""
     data = {
         "numbers": numbers,
         "choice": picture.choice,

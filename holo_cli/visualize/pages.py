@@ -173,7 +173,7 @@ def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]
     first, *rest = (
         attention.attention_section(part, reading)
         if isinstance(part, Weights)
-        else picture_section(with_tokens(part, reading.labels), True, reading.labels)
+        else picture_section(with_tokens(part, reading.labels), True, reading.in_words)
         for part in parts
     )
     return [first, reading.section(), *rest]

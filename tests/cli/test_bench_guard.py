@@ -18,8 +18,8 @@ def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[float]]:
     def measure(**_: Any) -> tuple[dict[str, list[float]], dict[str, str]]:
         return values, {"b": "left out"}
 
-    monkeypatch.setattr("holo_cli.bench.speed.guard.measure", measure)
-    monkeypatch.setattr("holo_cli.bench.machine.product_rate", lambda dtype: 100.0)
+    monkeypatch.setattr("holo_cli.speed.guard.measure", measure)
+    monkeypatch.setattr("holo_cli.experiment.machine.product_rate", lambda dtype: 100.0)
     return values
 
 

@@ -20,8 +20,8 @@ from tests.cli.conftest import Fake, Holo
 SHARED = "--json --verbose --quiet --debug"
 FLAGS = {
     "demo": SHARED,
-    "prepare": "--tokenizer --vocab-size --source --chat --lang --max-docs --max-bytes --val-fraction "
-    "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
+    "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
+    "--chat --out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
     "--shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "

@@ -9,12 +9,12 @@ import pytest
 
 from holo_cli.bench.compare import summary as compare_summary
 from holo_cli.bench.compare.summary import EntryResult, Summary
-from holo_cli.bench.experiment.significance import Difference
-from holo_cli.bench.speed import decode, scaling, scaling_page, speed
-from holo_cli.bench.speed.measurements import MeasurementLog, resolve_entries
 from holo_cli.cli.output import Output, count, size
 from holo_cli.cli.table_layout import WIDTH, lines, parts, shown
-from tests.bench.fakes import pretend
+from holo_cli.experiment.significance import Difference
+from holo_cli.speed import decode, scaling, scaling_page, speed
+from holo_cli.speed.measurements import MeasurementLog, resolve_entries
+from tests.speed.fakes import pretend
 
 Table = tuple[list[str], list[list[str]]]
 NUMBER = re.compile(r"[-+x]?\d[\d,.]*%?")

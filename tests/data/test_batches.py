@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from holo_cli.data.batches import IGNORE, TokenStream, TrainBatches, shorten, val_batches
+from holo_cli.data.batches import IGNORE, TrainBatches, shorten, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.meta import RECORD
 from holo_cli.data.windows import DocumentSubset, TokenStream

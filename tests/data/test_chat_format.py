@@ -176,7 +176,7 @@ def test_training_windows_score_answers_alone(kind: type) -> None:
     allowed = {*b"yo", *b"plain", *"네".encode(), END, KO}
     total = 0
     for number in range(windows.per_epoch):
-        x, y = windows.window(number)
+        _, y = windows.window(number)
         scored = y[y != IGNORE].tolist()
         assert set(scored) <= allowed
         assert windows.scored(number) == len(scored)

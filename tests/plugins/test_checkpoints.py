@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 
 import holo_cli as holo
 from holo_cli import plugins
-from holo_cli.bench.experiment.entries import identity_of_row
-from holo_cli.bench.experiment.plan import read_plan
 from holo_cli.checkpoint.digest import DIGEST_KEY, text_digest
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import CheckpointError, UsageError
+from holo_cli.experiment.entries import identity_of_row
+from holo_cli.experiment.plan import read_plan
 from tests.plugins.plugin_lab import EVIL, run, write
 
 

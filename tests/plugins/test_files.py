@@ -7,9 +7,9 @@ import torch
 
 import holo_cli as holo
 from holo_cli import registry
-from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
 from holo_cli.config.resolve import resolve
 from holo_cli.errors import UsageError
+from holo_cli.experiment.code_fingerprint import code_fingerprint
 from tests.plugins.plugin_lab import MIXER, run, write
 
 

@@ -1,4 +1,4 @@
-"""Training on conversations: the loss, its gradients and the evaluation are those of the answers."""
+"""Training on conversations: loss, gradients and evaluation are those of the answers."""
 
 from __future__ import annotations
 

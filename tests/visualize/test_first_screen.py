@@ -21,6 +21,8 @@ pytestmark = [
         os.name == "nt" or not shutil.which("bash"), reason="the browser is driven over a pipe"
     ),
 ]
+FITS = """() => [...document.querySelectorAll('.js-plotly-plot')].every(plot =>
+  Math.abs(plot.clientHeight - plot.querySelector('.main-svg').clientHeight) < 2)"""
 DRAWN = "document.querySelectorAll('.js-plotly-plot .main-svg').length > 2"
 MEASURED = """(() => {
   const at = name => { const r = document.querySelector(name)?.getBoundingClientRect();
@@ -49,6 +51,8 @@ def test_the_first_figure_is_on_the_first_screen_and_six_runs_on_three(
             address = Path(page).resolve().as_uri()
             with browser.tab(address, size=size, phone=phone, ready=DRAWN) as tab:
                 found = tab.js(MEASURED)
+                tab.look(size=(size[0], 600), dark=False, phone=phone)
+                tab.until(f"({FITS})()")  # laid out again for another height
                 assert tab.complaints == []
             where = f"{what} at {size}: {found}"
             assert 0 < found["see"][0] < found["see"][1] < found["plot"][0], where

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from holo_cli.checkpoint import Header
@@ -12,6 +14,8 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.visualize.model_reading import (
     SENTENCES,
     SPECIAL,
+    Reading,
+    TokenGroup,
     read_text,
     token_groups,
     token_languages,
@@ -32,6 +36,27 @@ def test_parts_of_a_character_are_named_by_it(tokenizer: Tokenizer) -> None:
     assert reading.labels[-count:] == [f"배 {k}/{count}" for k in range(1, count + 1)]
     everything = "".join(reading.labels) + "".join(reading.data()["faces"])
     assert not any(sign in everything for sign in ("\\x", "Ġ", "▁", "�"))
+
+
+def test_sentences_name_a_part_of_a_word_inside_its_word() -> None:
+    def reading(*pieces: str | list[str]) -> Reading:
+        groups = [
+            TokenGroup(p if isinstance(p, str) else p[0], [p] if isinstance(p, str) else p[1:])
+            for p in pieces
+        ]
+        special = [replace(g, special=g.text.startswith("<|")) for g in groups]
+        return Reading(ids=[], groups=special, languages=[], whole=0, unknown=[])
+
+    english = reading("<|en|>", "The", " hu", "ngry", " cat", ",", " f", "ish", ".", "\n", "ish")
+    assert english.in_words == [
+        "<|en|>", "The", "[hu]ngry", "hu[ngry]", "cat", ",", "[f]ish", "f[ish]", ".", "⏎", "ish",
+    ]  # fmt: skip
+    korean = reading(" 동", ["생", "a", "b", "c"], "에게", "<|end|>", "에게", " 물", "고기")
+    parts = [f"동[생 {k}/3]에게".replace(" ", "\u00a0") for k in (1, 2, 3)]
+    assert korean.in_words == [
+        "[동]생에게", *parts, "동생[에게]", "<|end|>", "에게", "[물]고기", "물[고기]",
+    ]  # fmt: skip
+    assert reading("饥饿", "的猫").in_words == ["饥饿", "的猫"]  # no spaces: no words to be in
 
 
 def test_groups_give_the_text_back(tokenizer: Tokenizer) -> None:

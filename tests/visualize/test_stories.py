@@ -26,7 +26,10 @@ WORDS = ["<|en|>", "the", "cat", "saw", "the", "fish", "and", "ran"]
 
 
 def reading(languages: list[str] | None = None) -> Reading:
-    groups = [TokenGroup(word, [word], word.startswith("<|")) for word in WORDS]
+    groups = [
+        TokenGroup(word, [word], True) if word.startswith("<|") else TokenGroup(f" {word}", [word])
+        for word in WORDS
+    ]
     codes = languages or [SPECIAL, *["en"] * (len(WORDS) - 1)]
     return Reading(list(range(len(WORDS))), groups, codes, len(WORDS), [])
 

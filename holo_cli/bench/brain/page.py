@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holo_cli.bench.brain.run import V1, V2, BrainBench
 from holo_cli.bench.brain.summary import AimLine
-from holo_cli.bench.report import Report
+from holo_cli.visualize.report import Report
 from holo_cli.wording import counted
 
 COLUMNS = ("brain-v2 over brain-v1", "stated aim", "measured", "verdict")

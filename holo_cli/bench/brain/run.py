@@ -17,19 +17,19 @@ from typing import Any
 from holo_cli.bench.compare import page as compare_page
 from holo_cli.bench.compare import run as compare_run
 from holo_cli.bench.compare.summary import Summary, summarise
-from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
-from holo_cli.bench.experiment.entries import identity
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import Plan, plan_path, read_plan
-from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of, rows_path
-from holo_cli.bench.experiment.runner import Notify, OnEvent, RunOptions, execute
-from holo_cli.bench.machine import describe_machine
 from holo_cli.bench.recall import page as recall_page
 from holo_cli.bench.recall.plan import RecallPlan
 from holo_cli.bench.recall.plan import named_plan as named_recall
 from holo_cli.bench.recall.run import Recall, RecallScore, open_recall
-from holo_cli.bench.speed import speed
-from holo_cli.bench.speed.measurements import MeasurementLog, ResolvedEntry
+from holo_cli.experiment.code_fingerprint import code_fingerprint
+from holo_cli.experiment.entries import identity
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.machine import describe_machine
+from holo_cli.experiment.plan import Plan, plan_path, read_plan
+from holo_cli.experiment.result_log import ResultLog, Row, key_of, rows_path
+from holo_cli.experiment.runner import Notify, OnEvent, RunOptions, execute
+from holo_cli.speed import speed
+from holo_cli.speed.measurements import MeasurementLog, ResolvedEntry
 
 KIND = "brain"
 V1, V2 = "brain-v1", "brain-v2"

@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from holo_cli.bench.brain.run import V1, V2, BrainBench
 from holo_cli.bench.compare.summary import UNIT
-from holo_cli.bench.experiment.result_log import Row
 from holo_cli.bench.recall.run import RecallScore, percent
-from holo_cli.bench.speed.measurements import megabytes, spread_text
+from holo_cli.experiment.result_log import Row
+from holo_cli.speed.measurements import megabytes, spread_text
 
 TRAINING_AIM, DECODING_AIM = 3.0, 4.0  # times as fast as brain-v1
 MEMORY_AIM = 0.5  # of brain-v1's

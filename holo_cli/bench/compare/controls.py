@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.experiment.entries import scaled
-from holo_cli.bench.experiment.experiment import Experiment, Run
-from holo_cli.bench.experiment.plan import Entry, Plan, check_types, load_plan, plan_path
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path, test_loss
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
+from holo_cli.experiment.entries import scaled
+from holo_cli.experiment.experiment import Experiment, Run
+from holo_cli.experiment.plan import Entry, Plan, check_types, load_plan, plan_path
+from holo_cli.experiment.result_log import ResultLog, rows_path, test_loss
+from holo_cli.experiment.runner import RunOptions
 
 KIND = "controls"
 PLACEBO = "placebo"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from holo_cli.bench.compare.controls import INIT_SEED_OFFSET, PLACEBO, Controls
 from holo_cli.bench.compare.power import power
-from holo_cli.bench.experiment.significance import LEVEL, compare, t_quantile
-from holo_cli.bench.report import Report
+from holo_cli.experiment.significance import LEVEL, compare, t_quantile
 from holo_cli.inference.evaluation.proportion import binomial_interval
+from holo_cli.visualize.report import Report
 from holo_cli.wording import counted
 
 Array = NDArray[np.float64]

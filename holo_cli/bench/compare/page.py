@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.bench.compare.summary import EntryResult, Summary, bits_per_nat, verdict
-from holo_cli.bench.experiment.experiment import SWEEP_SEED, Experiment
-from holo_cli.bench.experiment.result_log import test_bpb, test_loss
-from holo_cli.bench.experiment.significance import t_quantile
-from holo_cli.bench.report import Report, moment
+from holo_cli.experiment.experiment import SWEEP_SEED, Experiment
+from holo_cli.experiment.result_log import test_bpb, test_loss
+from holo_cli.experiment.significance import t_quantile
 from holo_cli.visualize.page import MISSING
+from holo_cli.visualize.report import Report, moment
 from holo_cli.wording import counted
 
 Trace = dict[str, Any]

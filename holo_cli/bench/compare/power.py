@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import NormalDist, stdev
 from typing import Any
 
-from holo_cli.bench.experiment.result_log import ResultLog, Row, rows_path, test_loss
-from holo_cli.bench.experiment.significance import LEVEL, t_quantile
 from holo_cli.errors import DataError, UsageError
+from holo_cli.experiment.result_log import ResultLog, Row, rows_path, test_loss
+from holo_cli.experiment.significance import LEVEL, t_quantile
 from holo_cli.wording import counted
 
 POWER = 0.8

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import Plan
-from holo_cli.bench.experiment.result_log import ResultLog, beside, rows_path
-from holo_cli.bench.experiment.runner import Notify, OnEvent, RunOptions, execute
-from holo_cli.bench.experiment.time_estimate import TimeEstimate
-from holo_cli.bench.experiment.worker_pool import LOCAL_LAUNCHER
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.plan import Plan
+from holo_cli.experiment.result_log import ResultLog, beside, rows_path
+from holo_cli.experiment.runner import Notify, OnEvent, RunOptions, execute
+from holo_cli.experiment.time_estimate import TimeEstimate
+from holo_cli.experiment.worker_pool import LOCAL_LAUNCHER
 from holo_cli.training.stopping import StopRequest
 
 KIND = "compare"

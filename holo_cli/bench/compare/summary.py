@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import Entry
-from holo_cli.bench.experiment.result_log import Row, is_split, test_bpb, test_loss
-from holo_cli.bench.experiment.significance import Difference, against
 from holo_cli.config.added import default_of
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.plan import Entry
+from holo_cli.experiment.result_log import Row, is_split, test_bpb, test_loss
+from holo_cli.experiment.significance import Difference, against
 from holo_cli.wording import counted
 
 UNIT = "nats per token"

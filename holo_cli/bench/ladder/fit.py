@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.bench.experiment.significance import t_quantile
+from holo_cli.experiment.significance import t_quantile
 
 Array = NDArray[np.float64]
 ALPHAS = (0.01, 3.0)  # range of exponents that is searched

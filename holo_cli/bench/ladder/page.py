@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from holo_cli.bench.compare.summary import signed
-from holo_cli.bench.experiment.experiment import SWEEP_SEED
-from holo_cli.bench.experiment.result_log import test_loss
 from holo_cli.bench.ladder.plan import Ladder, sizes
 from holo_cli.bench.ladder.summary import AXES, Interval, LadderSummary, Track
-from holo_cli.bench.report import Report, moment
+from holo_cli.experiment.experiment import SWEEP_SEED
+from holo_cli.experiment.result_log import test_loss
+from holo_cli.visualize.report import Report, moment
 from holo_cli.wording import counted
 
 TableRows = list[Sequence[str]]

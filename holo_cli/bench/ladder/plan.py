@@ -15,9 +15,11 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.experiment.entries import resolve_entry
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import (
+from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import UsageError, nearest
+from holo_cli.experiment.entries import resolve_entry
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.plan import (
     RESERVED,
     Entry,
     Plan,
@@ -27,12 +29,10 @@ from holo_cli.bench.experiment.plan import (
     plan_path,
     shared_settings,
 )
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.runner import RunOptions
-from holo_cli.bench.experiment.runs import Run, Sweep
-from holo_cli.bench.experiment.worker_pool import Event, Job
-from holo_cli.data.dataset import PreparedData
-from holo_cli.errors import UsageError, nearest
+from holo_cli.experiment.result_log import ResultLog, rows_path
+from holo_cli.experiment.runner import RunOptions
+from holo_cli.experiment.runs import Run, Sweep
+from holo_cli.experiment.worker_pool import Event, Job
 
 MIN_RUNGS = 3  # E, A and alpha are three unknowns
 KIND = "ladder"

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 
 from holo_cli.bench.compare.summary import EntryResult, Summary, summarise
-from holo_cli.bench.experiment.significance import LEVEL, Difference, t_quantile
 from holo_cli.bench.ladder.fit import Fitted, fit_together
 from holo_cli.bench.ladder.plan import Ladder, RungExperiment
+from holo_cli.experiment.significance import LEVEL, Difference, t_quantile
 
 Axis = Literal["compute", "tokens", "parameters"]
 AXES: dict[Axis, str] = {

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holo_cli.bench.recall.plan import TaskSpec
 from holo_cli.bench.recall.run import Recall, RecallScore, percent
-from holo_cli.bench.report import Report, moment
-from holo_cli.bench.tasks import TaskCase
+from holo_cli.tasks import TaskCase
+from holo_cli.tasks.spec import TaskSpec
+from holo_cli.visualize.report import Report, moment
 from holo_cli.wording import counted
 
 SOLVED = 0.9  # accuracy from which a case counts as solved

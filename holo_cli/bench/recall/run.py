@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-from holo_cli.bench.experiment.entries import agrees, identity
-from holo_cli.bench.experiment.param_matching import describe
-from holo_cli.bench.experiment.plan import Entry
-from holo_cli.bench.experiment.result_log import ResultLog, Row, key_of, rows_path
-from holo_cli.bench.experiment.runner import RunOptions
-from holo_cli.bench.experiment.runs import results, row_head, row_origin
-from holo_cli.bench.experiment.worker_pool import Event, Job
-from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, resolve_run
-from holo_cli.bench.tasks import TaskCase
+from holo_cli.bench.recall.plan import RecallPlan, resolve_run
 from holo_cli.config.resolve import Resolved
+from holo_cli.experiment.entries import agrees, identity
+from holo_cli.experiment.param_matching import describe
+from holo_cli.experiment.plan import Entry
+from holo_cli.experiment.result_log import ResultLog, Row, key_of, rows_path
+from holo_cli.experiment.runner import RunOptions
+from holo_cli.experiment.runs import results, row_head, row_origin
+from holo_cli.experiment.worker_pool import Event, Job
+from holo_cli.tasks import TaskCase
+from holo_cli.tasks.spec import TaskSpec
 from holo_cli.training.precision import pick_device, pick_dtype
 
 KIND = "recall"

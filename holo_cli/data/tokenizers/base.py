@@ -103,7 +103,9 @@ class Tokenizer(ABC):
         marker = self.marker(lang)
         if marker is None:
             others = (END, *MARK_NAMES)
-            found = [m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] not in others]
+            found = [
+                m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] not in others
+            ]
             raise UsageError(
                 f"This tokenizer has no marker for the language '{lang}'.",
                 next_step=f"Its markers are: {', '.join(sorted(found))}."

@@ -112,7 +112,9 @@ class LoadedModel:
         texts = [sample.text for sample in writing.samples]
         return texts if config.num_samples > 1 else texts[0]
 
-    def answer(self, text: str, *, system: str = "", lang: str | None = None, **sampling: Any) -> str:
+    def answer(
+        self, text: str, *, system: str = "", lang: str | None = None, **sampling: Any
+    ) -> str:
         """The answer to a text, as the first of a conversation: what `holo chat` shows.
 
         A base model continues the text instead. Raises UsageError as `generate` does.

@@ -1,6 +1,6 @@
 // What every figure shares: colours from the style sheet, labels of tokens, controls, redrawing.
 // A figure's own script puts a function(data, drawing, controls) into holo.kinds; it draws once and
-// returns a function that draws again, called when the reader's theme or the figure's width changes.
+// returns a function that draws again, called when the reader's theme or the figure's size changes.
 "use strict";
 const holo = { kinds: {}, words: {} };
 
@@ -192,11 +192,12 @@ holo.start = () => {
     const data = JSON.parse(section.querySelector("script").textContent);
     const [drawing, controls] = [".drawing", ".controls"].map(name => section.querySelector(name));
     const draw = holo.kinds[section.dataset.kind](data, drawing, controls);
-    let width = drawing.clientWidth;
-    // a figure is laid out for its width: labels and legends move where there is little room
+    // a figure is laid out for its size: labels and legends move where there is little room
+    const sized = () => `${drawing.clientWidth} ${drawing.querySelector(".plot")?.clientHeight}`;
+    let size = sized();
     new ResizeObserver(() => {
-      if (drawing.clientWidth !== width && drawing.clientWidth) {
-        width = drawing.clientWidth;
+      if (sized() !== size && drawing.clientWidth) {
+        size = sized();
         draw();
       }
     }).observe(drawing);

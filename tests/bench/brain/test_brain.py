@@ -6,7 +6,7 @@ import pytest
 
 from holo_cli.bench.brain.run import RECALL_PLANS, TASK, V1, V2, named_plans
 from holo_cli.bench.brain.summary import at_least, recalls_better
-from holo_cli.bench.experiment.plan import plan_names
+from holo_cli.experiment.plan import plan_names
 
 
 def test_a_speed_aim_is_met_by_the_whole_range_or_undecided() -> None:

@@ -13,17 +13,17 @@ from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
 from holo_cli.bench.compare.run import best_rates, open_experiment
 from holo_cli.bench.compare.summary import summarise, table
-from holo_cli.bench.experiment import runner, worker, worker_pool
-from holo_cli.bench.experiment.code_fingerprint import code_fingerprint
-from holo_cli.bench.experiment.entries import resolve_entry
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import Entry, Plan, read_plan
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.errors import DataError, Stopped, UsageError
+from holo_cli.experiment import runner, worker, worker_pool
+from holo_cli.experiment.code_fingerprint import code_fingerprint
+from holo_cli.experiment.entries import resolve_entry
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.plan import Entry, Plan, read_plan
+from holo_cli.experiment.result_log import ResultLog, rows_path
+from holo_cli.experiment.runner import RunOptions
 from holo_cli.training.run import train
 from holo_cli.training.stopping import StopRequest
-from tests.bench.bench_lab import COMMAND, PLAN, write_set
+from tests.experiment.experiment_lab import COMMAND, PLAN, write_set
 
 
 @pytest.fixture(scope="module")

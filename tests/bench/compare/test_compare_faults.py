@@ -12,11 +12,11 @@ from holo_cli.bench.compare import run as compare
 from holo_cli.bench.compare.page import write_page
 from holo_cli.bench.compare.run import best_rates, open_experiment
 from holo_cli.bench.compare.summary import costs, summarise, table
-from holo_cli.bench.experiment import runs
-from holo_cli.bench.experiment.plan import Entry, Plan
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.errors import DataError, Stopped, UsageError
+from holo_cli.experiment import runs
+from holo_cli.experiment.plan import Entry, Plan
+from holo_cli.experiment.result_log import ResultLog, rows_path
+from holo_cli.experiment.runner import RunOptions
 from holo_cli.training import precision
 from holo_cli.training.stopping import StopRequest
 from tests.bench.compare.test_compare import data, go, plan, pretended, runs_of

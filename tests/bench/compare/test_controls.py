@@ -23,11 +23,11 @@ from holo_cli.bench.compare.controls_report import (
     table,
     write_page,
 )
-from holo_cli.bench.experiment import runner, worker_pool
-from holo_cli.bench.experiment.plan import plan_names
-from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.errors import DataError, UsageError
-from tests.bench.bench_lab import COMMAND, write_set
+from holo_cli.experiment import runner, worker_pool
+from holo_cli.experiment.plan import plan_names
+from holo_cli.experiment.runner import RunOptions, execute
+from tests.experiment.experiment_lab import COMMAND, write_set
 
 PLAN = """
 rates = [1.0]

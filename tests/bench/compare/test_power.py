@@ -17,9 +17,9 @@ from holo_cli.bench.compare.power import (
     spread_in,
     upper_spread,
 )
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.significance import paired, t_quantile
 from holo_cli.errors import DataError, UsageError
+from holo_cli.experiment.result_log import ResultLog, rows_path
+from holo_cli.experiment.significance import paired, t_quantile
 
 
 @pytest.mark.parametrize(

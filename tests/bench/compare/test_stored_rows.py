@@ -13,11 +13,11 @@ import pytest
 
 from holo_cli import registry
 from holo_cli.bench.compare.summary import summarise, table
-from holo_cli.bench.experiment.entries import identity_of_row
-from holo_cli.bench.experiment.experiment import Experiment
-from holo_cli.bench.experiment.plan import Plan, named_plan
-from holo_cli.bench.experiment.result_log import ResultLog
 from holo_cli.data.dataset import PreparedData
+from holo_cli.experiment.entries import identity_of_row
+from holo_cli.experiment.experiment import Experiment
+from holo_cli.experiment.plan import Plan, named_plan
+from holo_cli.experiment.result_log import ResultLog
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 FILES = sorted((RESULTS / "rows").rglob("*.jsonl"))

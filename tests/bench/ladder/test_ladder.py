@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from holo_cli.bench.experiment import runner, worker_pool
-from holo_cli.bench.experiment.result_log import ResultLog, rows_path
-from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.bench.ladder.page import (
     curves_table,
     findings,
@@ -22,9 +19,12 @@ from holo_cli.bench.ladder.page import (
 from holo_cli.bench.ladder.plan import Ladder, LadderPlan, open_ladder, read_plan, sizes
 from holo_cli.bench.ladder.summary import summarise_ladder
 from holo_cli.errors import DataError, Stopped, UsageError
+from holo_cli.experiment import runner, worker_pool
+from holo_cli.experiment.result_log import ResultLog, rows_path
+from holo_cli.experiment.runner import RunOptions, execute
 from holo_cli.training.stopping import StopRequest
-from tests.bench.bench_lab import COMMAND, write_set
 from tests.bench.ladder.test_plan import LADDER, write
+from tests.experiment.experiment_lab import COMMAND, write_set
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.experiment.plan import plan_names
 from holo_cli.bench.ladder.plan import LadderPlan, Rung, named_plan, read_plan
 from holo_cli.errors import UsageError
+from holo_cli.experiment.plan import plan_names
 
 LADDER = """
 rates = [0.5, 1.0]

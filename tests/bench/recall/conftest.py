@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.experiment import runner, worker_pool
-from holo_cli.bench.experiment.runner import RunOptions, execute
 from holo_cli.bench.recall.plan import RecallPlan, read_plan
 from holo_cli.bench.recall.run import Recall, open_recall
+from holo_cli.experiment import runner, worker_pool
+from holo_cli.experiment.runner import RunOptions, execute
 from tests.bench.recall.recall_lab import PLAN
 
 WORKER = """

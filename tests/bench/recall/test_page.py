@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall.page import findings, write_page
 from holo_cli.bench.recall.plan import RecallPlan
 from holo_cli.bench.recall.run import Recall, open_recall
+from holo_cli.experiment.runner import RunOptions
 
 
 def test_the_page_says_what_the_rate_was_chosen_on(three_seeds: Recall, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.bench.recall.plan import RecallPlan, TaskSpec, read_plan
+from holo_cli.bench.recall.plan import RecallPlan, read_plan
 from holo_cli.errors import UsageError
+from holo_cli.tasks.spec import TaskSpec
 from tests.bench.recall.recall_lab import PLAN
 
 

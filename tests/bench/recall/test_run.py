@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall.page import findings
 from holo_cli.bench.recall.run import Recall, open_recall
+from holo_cli.experiment.runner import RunOptions
 
 
 def test_the_best_rate_counts_and_failures_are_told(finished: Recall, tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from holo_cli.bench.experiment.runner import RunOptions
 from holo_cli.bench.recall import run as bench
 from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_page
 from holo_cli.bench.recall.plan import named_plan, read_plan
 from holo_cli.bench.recall.run import Recall, RecallRun, open_recall, time_left
-from holo_cli.bench.tasks import TASKS, TaskCase
+from holo_cli.experiment.runner import RunOptions
+from holo_cli.tasks import TASKS, TaskCase
 
 PLAN = """
 widths = [32, 64]

@@ -100,9 +100,7 @@ def test_what_is_no_conversation_is_counted_and_told_once(tmp_path: Path, talks:
         row(("user", "hi"), ("assistant", None)),
         row(("user", "is anybody there?")),
     ]
-    talks.write_text(
-        "\n".join([*bad, *map(talk, range(60))]), encoding="utf-8"
-    )
+    talks.write_text("\n".join([*bad, *map(talk, range(60))]), encoding="utf-8")
     told: list[str] = []
     data = made(tmp_path, chat=str(talks), notice=told.append)
     assert sum(map(data.document_count, ("train", "val"))) == 60
@@ -112,9 +110,7 @@ def test_what_is_no_conversation_is_counted_and_told_once(tmp_path: Path, talks:
         "conversations with an empty message": 1,
         "conversations without an answer": 1,
     }
-    assert told == [
-        "In talks.jsonl, row 1: it is not a JSON object. Such rows are dropped."
-    ]
+    assert told == ["In talks.jsonl, row 1: it is not a JSON object. Such rows are dropped."]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +124,7 @@ def test_what_is_no_conversation_is_counted_and_told_once(tmp_path: Path, talks:
         ("", "is empty"),
     ],
 )
-def test_a_file_without_any_conversation_is_refused(
-    tmp_path: Path, text: str, match: str
-) -> None:
+def test_a_file_without_any_conversation_is_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=match):
@@ -143,7 +137,7 @@ def test_other_files_are_refused(tmp_path: Path, talks: Path) -> None:
     with pytest.raises(DataError, match="--chat reads JSON lines") as caught:
         made(tmp_path, chat=str(path))
     assert '"messages"' in caught.value.next_step
-    with pytest.raises(UsageError, match="--chat names .* twice"):
+    with pytest.raises(UsageError, match=r"--chat names .* twice"):
         made(tmp_path, chat=[str(talks), str(talks)])
     with pytest.raises(UsageError, match="'stories' is the name of a dataset"):
         made(tmp_path, names=["stories"], chat=str(talks))

@@ -23,9 +23,7 @@ LEFTOVER = re.compile(r"[{}\[\]|<>~/]|::|\b_\b")
 
 @pytest.fixture(scope="module")
 def sample() -> dict[str, list[Dialogue]]:
-    return {
-        language: [tell_dialogue(n, language) for n in range(SAMPLE)] for language in LANGUAGES
-    }
+    return {language: [tell_dialogue(n, language) for n in range(SAMPLE)] for language in LANGUAGES}
 
 
 def test_a_smaller_request_is_a_prefix_of_a_larger_one() -> None:

@@ -38,7 +38,8 @@ _MODULES: dict[str, tuple[Language, str]] = {
 }
 # words that need no place in the story's text
 FREE = frozenset(
-    "hero they them their themself hand fthey fthem ftheir rthey rthem rtheir call fcall".split()
+    ["hero", "they", "them", "their", "themself", "hand", "fthey", "fthem", "ftheir"]
+    + ["rthey", "rthem", "rtheir", "call", "fcall"]
 )
 SMALL_TALK, GIVEN, SECOND = 0.1, 0.6, 0.1  # shares of conversations
 MOST_QUESTIONS = 4
@@ -150,9 +151,7 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
     return Dialogue(language, tuple(said), tuple(asked))
 
 
-def generate_dialogues(
-    seed: int = 0, languages: Sequence[str] = LANGUAGES
-) -> Iterator[Document]:
+def generate_dialogues(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:
     """An endless sequence of conversations, the languages alternating."""
     for language in languages:
         _talk(language)  # an unknown language raises before the first conversation
