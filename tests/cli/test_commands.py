@@ -21,8 +21,8 @@ SHARED = "--json --verbose --quiet --debug"
 FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
-    "--chat --out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
-    "--shard --merge " + SHARED,
+    "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
+    "--chat --shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,

@@ -38,9 +38,11 @@ _MODULES: dict[str, tuple[Language, str]] = {
 }
 # words that need no place in the story's text
 FREE = frozenset(
-    ["hero", "they", "them", "their", "themself", "hand", "fthey", "fthem", "ftheir"]
-    + ["rthey", "rthem", "rtheir", "call", "fcall"]
-)
+    {
+        "hero", "they", "them", "their", "themself", "hand", "call", "fcall",
+        "fthey", "fthem", "ftheir", "rthey", "rthem", "rtheir",
+    }
+)  # fmt: skip
 SMALL_TALK, GIVEN, SECOND = 0.1, 0.6, 0.1  # shares of conversations
 MOST_QUESTIONS = 4
 SHORTEST, LONGEST = 2, 7  # sentences of a story that the user gives
