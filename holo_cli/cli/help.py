@@ -38,6 +38,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo train --model ngt --preset tiny --steps 2000 --run my-run",
         "holo train --from my-run --data other-text --steps 500 --lr 0.005",
     ),
+    "pull": ("holo pull", "holo pull vanilla", "holo chat -c ready-vanilla"),
     "resume": (
         "holo resume",
         "holo resume my-run",

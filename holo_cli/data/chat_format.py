@@ -12,13 +12,11 @@ so that nothing else has to be stored: see `answers.py`. Documents without marks
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from holo_cli.data.tokenizers import Tokenizer
-
+END = "<|end|>"
 SYSTEM, USER, ASSISTANT = ROLES = ("system", "user", "assistant")
 ALIASES = {"developer": SYSTEM}
 TEXT_PARTS = ("text", "input_text", "output_text")
@@ -125,13 +123,10 @@ class ChatMarks:
     end: int
 
     @classmethod
-    def of(cls, tokenizer: Tokenizer) -> ChatMarks | None:
-        """Those of a tokenizer; None if it lacks one."""
-        found = [tokenizer.specials.get(name) for name in MARK_NAMES]
-        if None in found:
-            return None
-        system, user, assistant = (int(i) for i in found if i is not None)
-        return cls(system, user, assistant, tokenizer.end)
+    def of(cls, specials: Mapping[str, int]) -> ChatMarks | None:
+        """Those among the special tokens of a tokenizer; None if one is missing."""
+        names = (*MARK_NAMES, END)
+        return cls(*(specials[name] for name in names)) if specials.keys() >= set(names) else None
 
     @property
     def roles(self) -> dict[int, str]:

@@ -126,7 +126,7 @@ class PreparedData:
     @cached_property
     def chat(self) -> ChatMarks | None:
         """The marks of the chat format; None for a set without conversations."""
-        return ChatMarks.of(self.tokenizer) if self.has_chat else None
+        return ChatMarks.of(self.tokenizer.specials) if self.has_chat else None
 
     # -- the content ------------------------------------------------------------------------------
 

@@ -59,7 +59,7 @@ def encode_documents(
     if not any(document.messages for document in documents):
         texts = [document.text for document in documents]
         return encode(tokenizer, texts, dtype=dtype, prefixes=prefixes, suffix=tokenizer.end)
-    marks = ChatMarks.of(tokenizer)
+    marks = ChatMarks.of(tokenizer.specials)
     assert marks is not None, "a set with conversations has the marks"
     said = [[one.text for one in document.messages] or [document.text] for document in documents]
     encoded = iter(encode(tokenizer, [text for texts in said for text in texts], dtype=dtype))
@@ -80,7 +80,7 @@ def text_size(tokenizer: Tokenizer, document: Document, ids: AnyIds) -> int:
     """UTF-8 bytes of the text that `ids`, the encoded document, stand for."""
     if not document.messages:
         return tokenizer.text_bytes(document.text, ids)
-    marks = ChatMarks.of(tokenizer)
+    marks = ChatMarks.of(tokenizer.specials)
     assert marks is not None
     parts = marks.split(ids.tolist())
     return sum(

@@ -39,6 +39,7 @@ FLAGS = {
     "datasets": SHARED,
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
+    "pull": "--table --base-url --offline --force " + SHARED,
     "import": "--run --force " + SHARED,
     "compare": "--data --file --max-docs --prompt --max-new-tokens --temperature --seed --out "
     "--device " + SHARED,

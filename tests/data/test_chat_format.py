@@ -32,7 +32,7 @@ SYSTEM, USER, ASSISTANT = (TOKENIZER.specials[name] for name in MARK_NAMES)
 
 
 def marks() -> ChatMarks:
-    found = ChatMarks.of(TOKENIZER)
+    found = ChatMarks.of(TOKENIZER.specials)
     assert found is not None
     return found
 

@@ -20,13 +20,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from holo_cli.data.chat_format import MARK_NAMES, ROLES
+from holo_cli.data.chat_format import END, MARK_NAMES, ROLES
 from holo_cli.data.document import utf8_length
 from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, StreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 
-END = "<|end|>"
 # the special tokens of holo: the end, the marks of the chat format, the markers of languages
 SPECIAL = re.compile(rf"<\|(end|{'|'.join(ROLES)}|[a-z]{{2,3}})\|>")
 FILE = "tokenizer.json"
