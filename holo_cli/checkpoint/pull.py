@@ -243,6 +243,8 @@ def _blocks(answer: requests.Response, url: str) -> Iterator[bytes]:
     """The content in blocks; an answer that breaks off ends early, as one that is too short."""
     import requests
 
+    # else the last bytes before an early end would be dropped; the caller counts them
+    answer.raw.enforce_content_length = False
     try:
         yield from answer.iter_content(_BLOCK)
     except requests.exceptions.ChunkedEncodingError:
