@@ -142,7 +142,7 @@ def ask(checkpoint: Path, language: str, count: int) -> list[dict[str, Any]]:
                     }
                 )
                 session.turns = before
-            # the conversation goes on with the true answer, so that each question stands alone
+            # continued with the true answer, so that each question stands alone
             known = session.turns[-1].language if session.turns else None
             turn = Turn(user.text, answer.text)
             session.turns.append(encode_turn(loaded.prompts, turn, known, language))

@@ -91,7 +91,7 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
     return found
 
 
-Text = TokenStream | Sequence[NDArray[Any]]
+ScoredText = TokenStream | Sequence[NDArray[Any]]
 
 
 @torch.inference_mode()
@@ -102,7 +102,7 @@ def calibrate_threshold(
     tolerance: float = 0.01,
     tokens: int = TOKENS,
     dtype: torch.dtype | None = None,
-    text: Text | None = None,
+    text: ScoredText | None = None,
 ) -> Calibration:
     """The lowest threshold found whose loss is at most `tolerance` nats above that of all layers.
 
@@ -112,7 +112,7 @@ def calibrate_threshold(
     validation split). The model's threshold and mode are restored. Raises UsageError like
     `set_threshold`.
     """
-    chosen: Text = data.stream("val") if text is None else text
+    chosen: ScoredText = data.stream("val") if text is None else text
     end = data.tokenizer.end
 
     def measured(threshold: float) -> tuple[float, float, int]:
@@ -141,7 +141,7 @@ def calibrate_threshold(
 @torch.inference_mode()
 def loss_at(
     model: LanguageModel,
-    text: Text,
+    text: ScoredText,
     end: int,
     threshold: float,
     *,

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
+from holo_cli.inference.chat.conversation import Turn, encode_turn, encode_turns
 from holo_cli.inference.generation.engine import Engine, LogitsMixer
 from holo_cli.inference.generation.prompt import PromptFormat, span_breakers, unsampled_ids
 from holo_cli.inference.generation.sampling import SamplingConfig
@@ -119,10 +121,11 @@ class LoadedModel:
 
         A base model continues the text instead. Raises UsageError as `generate` does.
         """
-        from holo_cli.inference.chat.session import ChatSession
-
-        session = ChatSession(self, SamplingConfig.from_options(sampling), system, lang)
-        return "".join(session.reply(text))
+        config = replace(SamplingConfig.from_options(sampling), num_samples=1)
+        turn = encode_turn(self.prompts, Turn(text), None, lang)
+        ids = encode_turns(self.prompts, to_nfc(system), [turn])
+        decoding = self.engine.generate(ids, config)
+        return "".join(p.text for p in TextGeneration(decoding, self.tokenizer, config.stop))
 
     def generate_full(
         self, prompt: str = "", *, lang: str | None = None, **sampling: Any
