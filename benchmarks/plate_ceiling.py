@@ -10,9 +10,12 @@ reading counts. Values are normal vectors over two heads of 16 complex channels.
     gaussian, gravity   points of 8 normal coordinates a head, of standard deviation --spread, read
               at the fixed frequencies of `model.phases`
     shared    gaussian, all channels of a plate at one frequency: random features in the usual form
+    routed-1, routed-2   free, but a pair is written to one or two of the plates alone, and read
+              from the same, which its key chooses (perfectly: equal keys, equal plates)
 
-and turn with position over the first `share` of the channels, plate by plate, as in the model. With
-`quiet` the reader leaves out what turns, which a magnitude per channel of the query would allow.
+and turn with position over the first `share` of the channels: plate by plate as in the model, but
+of each plate for routed keys, since a pair whose plates all turn could not be found. With `quiet`
+the reader leaves out what turns, which a magnitude per channel of the query would allow.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ HEADS, CHANNELS, VALUES, COORDS = 2, 16, 32, 8
 
 def phases(kind: str, plates: int, items: int, spread: float, make: torch.Generator) -> Tensor:
     """(N, H, R, f)"""
-    if kind == "free":
+    if kind == "free" or kind.startswith("routed"):
         shape = (items, HEADS, plates, CHANNELS)
         return 2 * math.pi * torch.rand(shape, generator=make)
     kernel: KernelName = "gravity" if kind == "gravity" else "gaussian"
@@ -49,6 +52,9 @@ def right(
     """Share of the trials in which the right value is chosen."""
     make = torch.Generator().manual_seed(0)
     rate = torch.tensor(phase_rates(plates * CHANNELS, share)).view(plates, CHANNELS)
+    routes = int(kind.rpartition("-")[2]) if kind.startswith("routed") else plates
+    if routes < plates:
+        rate = torch.tensor(phase_rates(CHANNELS, share)).expand(plates, CHANNELS)
     heard = (rate == 0).float() if quiet else torch.ones_like(rate)
     found = 0
     for _ in range(trials):
@@ -56,12 +62,17 @@ def right(
         value = torch.randint(VALUES, (items,), generator=make)
         at = torch.randperm(length // 2, generator=make)[:items] * 2
         key = phases(kind, plates, items, spread, make)
+        scores = torch.rand(items, HEADS, plates, generator=make)
+        chosen = scores >= scores.topk(min(routes, plates), dim=-1).values[..., -1:]  # (N, H, R)
         stored = key + at[:, None, None, None] * rate
         query = key[0] + length * rate  # of the first pair
         plate = torch.einsum(
-            "nhrf,nhf->hrf", torch.polar(torch.ones_like(stored), stored), code[value]
+            "nhrf,nhf->hrf",
+            torch.polar(chosen[..., None].expand_as(stored).float(), stored),
+            code[value],
         )
-        read = (torch.polar(torch.ones_like(query), -query) * plate * heard).sum(1)  # (H, f)
+        read = torch.polar(chosen[0, ..., None].expand_as(query).float(), -query) * plate * heard
+        read = read.sum(1)  # (H, f)
         score = (code.conj() * read).real.sum((1, 2))
         found += int(score.argmax() == value[0])
     return found / trials

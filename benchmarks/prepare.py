@@ -52,7 +52,7 @@ TOKENIZER_BYTES = 10_000_000  # training text of the tokenizer
 
 
 def documents_of(path: Path) -> list[str]:
-    """The documents of a text file, normalised."""
+    """The documents of a text file, normalized."""
     text = path.read_text(encoding="utf-8")
     whole = segment.count_separators([text]) >= segment.ENOUGH
     return [normalize(one, Counter()) for one in segment.documents([text], whole=whole)]
@@ -156,7 +156,7 @@ def speed(texts: Sequence[str], name: str) -> Iterator[Row]:
     codes = [detect(text) for text in texts]
     pairs = list(zip(texts, codes, strict=True))
     steps: dict[str, Callable[[], object]] = {
-        "normalise": lambda: [normalize(text, Counter()) for text in texts],
+        "normalize": lambda: [normalize(text, Counter()) for text in texts],
         "language": lambda: [detect(text) for text in texts],
         "rules": lambda: [checks.judge(Document(text, code)) for text, code in pairs],
         "perplexity": lambda: [reference.ratio(text, code) for text, code in pairs],

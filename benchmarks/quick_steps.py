@@ -1,4 +1,4 @@
-"""Decoding steps of brain-v2 as they are and as the backbone makes them, beside vanilla's.
+"""Decoding steps of brain-v2 and ngt as they are and as the backbone makes them, beside vanilla's.
 
     python -m benchmarks.quick_steps --rounds 5
     python -m benchmarks.quick_steps --layers 4 --width 128 --heads 4 --vocab 2048 --rounds 7
@@ -26,6 +26,8 @@ from holo_cli.models.base import LanguageModel, State
 
 FORMS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "vanilla": ("vanilla", {}, True),
+    "ngt, before": ("ngt", {}, False),
+    "ngt": ("ngt", {}, True),
     "brain-v2, before": ("brain-v2", {}, False),
     "brain-v2": ("brain-v2", {}, True),
     "brain-v2, no attention": ("brain-v2", {"attention_every": 0}, True),

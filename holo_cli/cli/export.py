@@ -20,7 +20,8 @@ def export(
             "--to",
             metavar="FORMAT",
             help="Output format: weights (a checkpoint without training state), hf (a folder for "
-            "transformers), or dir (config.json, model.safetensors, tokenizer.json).",
+            "transformers), gguf (a file for llama.cpp), or dir (config.json, model.safetensors, "
+            "tokenizer.json).",
         ),
     ] = "weights",
     out_path: options.Out = None,
@@ -41,5 +42,9 @@ def export(
         out.note(note)
     then = f"holo inspect {quoted(result.path)}"
     if to == "hf":
-        then = f'transformers.AutoModelForCausalLM.from_pretrained("{result.path}")'
+        runs_code = (result.path / "modeling_holo.py").exists()
+        trusted = ", trust_remote_code=True" if runs_code else ""
+        then = f'transformers.AutoModelForCausalLM.from_pretrained("{result.path}"{trusted})'
+    elif to == "gguf":
+        then = f"llama-cli -m {quoted(result.path)}"
     out.end(f"Wrote {result.path} ({size(result.bytes)}).", then)

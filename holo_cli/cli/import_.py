@@ -29,7 +29,7 @@ def import_(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Import a GPT-2 of transformers as vanilla, classic recipe.
+    """Import a GPT-2, Llama, Mistral or Qwen2 of transformers as vanilla.
 
     The checkpoint generates, chats and serves, and `holo train --from` continues its training.
     """
@@ -37,7 +37,7 @@ def import_(
     from holo_cli.checkpoint import run_path
     from holo_cli.checkpoint.run_files import check_run_name
     from holo_cli.errors import CheckpointError
-    from holo_cli.export.gpt2_import import import_gpt2
+    from holo_cli.export.import_folder import import_folder
     from holo_cli.paths import CHECKPOINTS
 
     name = check_run_name(run or folder.resolve().name)
@@ -48,7 +48,7 @@ def import_(
             next_step="Name another one with --run, or replace it with --force.",
         )
     CHECKPOINTS.mkdir(exist_ok=True)
-    found = import_gpt2(folder, path, name)
+    found = import_folder(folder, path, name)
     shown = path.as_posix()
     out.document({"path": shown, "bytes": found.bytes, "parameters": found.parameters})
     out.text(shown)

@@ -149,7 +149,7 @@ MaxDocs = Annotated[
         "--max-docs", metavar="N", help="Maximum number of documents (default: unlimited)."
     ),
 ]
-RECIPE_HELP = "Training recipe: modern or classic (default: modern)."
+RECIPE_HELP = "Training recipe: modern, classic or llama (default: modern)."
 Recipe = Annotated[
     str | None,
     typer.Option("--recipe", metavar="NAME", help=RECIPE_HELP, autocompletion=complete.recipes),

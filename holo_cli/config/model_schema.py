@@ -144,7 +144,7 @@ class BackboneConfig(ModelConfig):
     )
     query_gain: bool = Field(
         True,
-        description="attention learns a gain per head on its normalised queries",
+        description="attention learns a gain per head on its normalized queries",
         json_schema_extra=added_key(before=False),
     )
     canon: str = Field(
@@ -197,7 +197,7 @@ class BackboneConfig(ModelConfig):
         return self
 
 
-Recipe = Literal["modern", "classic"]
+Recipe = Literal["modern", "classic", "llama"]
 
 
 class UnrotatedConfig(BackboneConfig):

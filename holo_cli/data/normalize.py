@@ -1,4 +1,4 @@
-"""Normalises text before it enters a set: NFC, "\\n" line ends, no control characters.
+"""Normalizes text before it enters a set: NFC, "\\n" line ends, no control characters.
 
 Every removal is counted by rule. A text that needs no change is returned as it is.
 """

@@ -1,9 +1,10 @@
-"""What a checkpoint can be exported to: weights, dir, hf.
+"""What a checkpoint can be exported to: weights, dir, hf, gguf.
 
 weights   the same file without its training state: small, and all that generating needs
 dir       config.json, model.safetensors with plain names, the tokenizer's own file; for reading
           elsewhere, and `load_model` reads it back
-hf        a folder that `transformers` loads, for models it has an architecture for
+hf        a folder that `transformers` loads (hf_folder.py)
+gguf      one file for llama.cpp, of the models that it has (gguf.py)
 
 Each target appears whole under its name or not at all, and replaces nothing unless forced.
 """
@@ -20,11 +21,13 @@ from holo_cli.checkpoint.find import CONFIG_FILE, SUFFIX, WEIGHTS_FILE, is_expor
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 from holo_cli.checkpoint.rebuild import checked_config
 from holo_cli.checkpoint.write import save, write_tensors
+from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, UsageError, nearest
-from holo_cli.export.gpt2 import write_gpt2
+from holo_cli.export.gguf import check_architecture, write_gguf
+from holo_cli.export.hf_folder import write_hf
 from holo_cli.files import atomic_folder, atomic_write_json
 
-Target = Literal["weights", "dir", "hf"]
+Target = Literal["weights", "dir", "hf", "gguf"]
 TARGETS: tuple[str, ...] = get_args(Target)
 
 
@@ -59,8 +62,10 @@ def export(
         _refuse_existing(file.path, path, force)
         if to == "weights":
             return _weights(file, path)
+        if to == "gguf":
+            return _gguf(file, config, path)
         if to == "hf":
-            return _folder(path, force, partial(write_gpt2, file, config))
+            return _folder(path, force, partial(write_hf, file, config))
         return _folder(path, force, partial(_dir, file))
 
 
@@ -68,6 +73,8 @@ def _beside(file: TensorFile, to: str) -> Path:
     stem = file.path.name if file.path.is_dir() else file.path.stem
     if to == "weights":
         return file.path.with_name(f"{file.header.run or stem}_weights{SUFFIX}")
+    if to == "gguf":
+        return file.path.with_name(f"{stem}.gguf")
     if to == "hf" or file.path.is_dir():
         return file.path.with_name(f"{stem}-{to}")
     return file.path.with_name(stem)
@@ -91,12 +98,33 @@ def _refuse_existing(source: Path, path: Path, force: bool) -> None:
         )
 
 
-def _weights(file: TensorFile, path: Path) -> ExportResult:
+def _refuse_folder(path: Path, to: str, suffix: str) -> None:
     if path.is_dir():
         raise UsageError(
-            f"{path} is a folder, and --to weights writes a file.",
-            next_step=f"Write --out {path / f'NAME{SUFFIX}'}, or --to dir.",
+            f"{path} is a folder, and --to {to} writes a file.",
+            next_step=f"Write --out {path / f'NAME{suffix}'}, or --to dir.",
         )
+
+
+def _gguf(file: TensorFile, config: ModelConfig, path: Path) -> ExportResult:
+    check_architecture(file.header.model, config)
+    _refuse_folder(path, "gguf", ".gguf")
+    try:
+        notes = write_gguf(file, config, path)
+    except OSError as error:
+        raise _cannot(path, error) from error
+    return ExportResult(path, path.stat().st_size, notes)
+
+
+def _cannot(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"Cannot export to {path}: {error.strerror or error}.",
+        next_step="Name a place with more room, or that you can write to, with --out.",
+    )
+
+
+def _weights(file: TensorFile, path: Path) -> ExportResult:
+    _refuse_folder(path, "weights", SUFFIX)
     tensors = {name: t for name, t in file.read_all().items() if name.startswith(MODEL_PREFIX)}
     return ExportResult(path, save(path, file.header.weights_only(), tensors))
 
@@ -108,10 +136,7 @@ def _folder(path: Path, force: bool, write: Callable[[Path], tuple[str, ...]]) -
             notes = write(folder)
             size = sum(entry.stat().st_size for entry in folder.rglob("*") if entry.is_file())
     except OSError as error:
-        raise CheckpointError(
-            f"Cannot export to {path}: {error.strerror or error}.",
-            next_step="Name a place with more room, or that you can write to, with --out.",
-        ) from error
+        raise _cannot(path, error) from error
     return ExportResult(path, size, notes)
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from holo_cli.layers.precision import wide
 
-# Logits at a time: on CPUs few enough to stay in the cache for about ten passes.
+# Logits at a time: on CPUs few enough to stay in the cache for about ten passes, but of no fewer
+# tokens than a product needs to run at full speed.
 CHUNK = {"cpu": 1 << 19, "default": 1 << 24}
+LEAST_ROWS = 256
 # Gradients of logits collected for one product with the hidden states: adding each product to the
 # (V, C) sum costs more than the product itself for chunks of few tokens.
 GATHERED = 1 << 24
@@ -24,7 +26,7 @@ GATHERED = 1 << 24
 
 def chunk_rows(x: Tensor, vocab: int) -> int:
     """Tokens per chunk on the device of `x`."""
-    return max(1, CHUNK.get(x.device.type, CHUNK["default"]) // vocab)
+    return max(LEAST_ROWS, CHUNK.get(x.device.type, CHUNK["default"]) // vocab)
 
 
 class Penalty(Protocol):

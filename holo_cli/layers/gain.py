@@ -1,8 +1,8 @@
-"""A learned gain per head on normalised queries: the inverse temperature of attention.
+"""A learned gain per head on normalized queries: the inverse temperature of attention.
 
 With unit-RMS queries and keys and logits divided by sqrt(d), no logit exceeds sqrt(d): at d = 32
 one token among 128 can get at most 0.69 of the weight, whatever the model learns. Henry et al. 2020
-(arXiv 2010.04245), who introduced the normalisation, learn this scale for that reason.
+(arXiv 2010.04245), who introduced the normalization, learn this scale for that reason.
 """
 
 from __future__ import annotations

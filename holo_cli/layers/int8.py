@@ -31,7 +31,7 @@ class Int8Weight(nn.Module):
         with torch.no_grad():
             scale = _rounded_up(weight.float().abs().amax(dim=1).clamp_min(1e-12) / _LARGEST)
             rounded = (weight.float() / scale.float()[:, None]).round_()
-            self.q = nn.Parameter(rounded.to(torch.int8), requires_grad=False)
+            self.q = nn.Parameter(rounded.to(torch.int8).contiguous(), requires_grad=False)
             self.register_buffer("scale", scale, persistent=False)
         self.scale: Tensor
 

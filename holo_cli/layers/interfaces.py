@@ -91,7 +91,7 @@ class Part(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
-        """(B, T, C), normalised -> what to add, (B, T, C), and auxiliary losses by name."""
+        """(B, T, C), normalized -> what to add, (B, T, C), and auxiliary losses by name."""
 
     def active_parameters(self) -> int:
         """Parameters that take part in one token's output; all of them unless routed."""

@@ -1,7 +1,7 @@
 """The modern transformer backbone: everything of a model except its mixer.
 
-All models but vanilla's classic recipe are this backbone with their own mixer in each block, so
-that a comparison varies the mechanism and nothing else:
+All models but vanilla's recipes classic and llama are this backbone with their own mixer in each
+block, so that a comparison varies the mechanism and nothing else:
 
     x = norm(embedding(tokens))                        # (B, T, C), no positions added
     x = x + mixer(norm(x));  x = x + mlp(norm(x))      # `layers` times
@@ -120,7 +120,7 @@ class Block(nn.Module):
         return x, extras.side, state, tuple(seen.after)
 
     def read(self, x: Tensor, windows: ConvWindows | None = None) -> Tensor:
-        """The mixer's input: the normalised stream through the block's convolutions."""
+        """The mixer's input: the normalized stream through the block's convolutions."""
         u = convolve(self.conv, rms_norm(x), windows)
         return convolve(self.canon_a, u, windows)
 
@@ -251,7 +251,7 @@ class Backbone(LanguageModel):
         return longest_matches(tokens, before, self.config.end_token)
 
     def stream(self, tokens: Tensor) -> Hidden:
-        """The normalised stream after the last block, and auxiliary losses."""
+        """The normalized stream after the last block, and auxiliary losses."""
         x = self.embed(tokens)
         stream = self.value_stream(tokens, x)
         side = self.side_stream(tokens, x, None)

@@ -1,4 +1,4 @@
-"""Normalisation changes and counts what it must, and nothing else."""
+"""Normalization changes and counts what it must, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from holo_cli.data.normalize import normalize, to_nfc
 
 
-def test_a_normalised_text_is_unchanged() -> None:
+def test_a_normalized_text_is_unchanged() -> None:
     counts: Counter[str] = Counter()
     text = "한글 text,\n\n\ttabs  spaces \n👨‍👩‍👧 \u200b\u2028 ½"
     assert normalize(text, counts) == text

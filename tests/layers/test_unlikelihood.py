@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from holo_cli.data.batches import IGNORE
-from holo_cli.layers.cross_entropy import CHUNK
+from holo_cli.layers import cross_entropy as chunks
 from holo_cli.layers.head import Head
 from holo_cli.layers.unlikelihood import Unlikelihood, candidates
 from holo_cli.training.loss import cross_entropy, penalized_loss
@@ -73,8 +73,9 @@ def test_values_and_gradients_equal_the_slow_form(
     right = slow_loss(x, head, tokens, target, 0.7, span, END)
     expected = torch.autograd.grad(right, (x, head.weight))
     plain = cross_entropy(x, head, target)
-    for chunk in (14, 70, 10_000):  # one row at a time, five, all
-        monkeypatch.setitem(CHUNK, "cpu", chunk)
+    monkeypatch.setitem(chunks.CHUNK, "cpu", 14)
+    for rows in (1, 5, 1000):
+        monkeypatch.setattr(chunks, "LEAST_ROWS", rows)
         loss = penalized_loss(x, head, target, Unlikelihood(tokens, target, 0.7, span, END))
         torch.testing.assert_close(loss.objective, right)
         torch.testing.assert_close(loss.cross_entropy, plain.detach())

@@ -49,6 +49,9 @@ def test_a_run_of_a_file_is_used_by_every_command(
         assert code == 0, said
     code, said = run(capsys, "inspect", trained)
     assert "ideas/mixer.py" in said
+    code, said = run(capsys, "export", trained, "--to", "hf", *named)
+    assert code == 2
+    assert "is a class in a file, which transformers cannot find again" in said
 
 
 def test_a_checkpoint_says_what_it_needs(

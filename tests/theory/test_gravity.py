@@ -112,7 +112,7 @@ def test_bounded_points_bound_every_share(name: str) -> None:
         assert shares(kernel, squared).max().item() <= steepest / keys
 
 
-def test_the_gaussian_kernel_is_attention_with_normalised_keys_and_log_mass() -> None:
+def test_the_gaussian_kernel_is_attention_with_normalized_keys_and_log_mass() -> None:
     kernel = kernel_of("gaussian")
     q, k, m, _ = (x.detach() for x in particles())
     q, k = 3 * q / q.norm(dim=-1, keepdim=True), 3 * k / k.norm(dim=-1, keepdim=True)

@@ -16,7 +16,7 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE
 from holo_cli.errors import UsageError
-from holo_cli.layers.cross_entropy import CHUNK
+from holo_cli.layers import cross_entropy as chunks
 from holo_cli.layers.head import Head
 from holo_cli.models.base import LanguageModel
 from holo_cli.training import memory_estimate
@@ -113,8 +113,10 @@ def test_chunked_loss_and_gradients_equal_the_whole(monkeypatch: pytest.MonkeyPa
     x, head, target = make_loss()
     whole = nn.functional.cross_entropy(head(x).flatten(0, 1), target.flatten())
     expected = torch.autograd.grad(whole, (x, head.weight))
-    for chunk in (11, 44, 10_000):  # one row at a time, four, all
-        monkeypatch.setitem(CHUNK, "cpu", chunk)
+    monkeypatch.setitem(chunks.CHUNK, "cpu", 11)
+    for rows in (1, 4, 1000):
+        monkeypatch.setattr(chunks, "LEAST_ROWS", rows)
+        assert chunks.chunk_rows(x, 11) == rows
         loss = cross_entropy(x, head, target)
         torch.testing.assert_close(loss, whole)
         for got, right in zip(torch.autograd.grad(loss, (x, head.weight)), expected, strict=True):

@@ -13,7 +13,7 @@ from holo_cli.models.views import watched
 from tests.visualize.conftest import make_model
 
 
-@pytest.mark.parametrize("recipe", ["modern", "classic"])
+@pytest.mark.parametrize("recipe", ["modern", "classic", "llama"])
 def test_weights_are_causal_distributions(tokenizer: Tokenizer, recipe: str) -> None:
     tokens = torch.tensor(tokenizer.encode("the cat gave the dog a fish"))
     weights = attention(make_model(tokenizer.vocab_size, recipe), tokens)

@@ -26,7 +26,7 @@ class DocumentFilter:
         self._screens: dict[str, RuleScreen] = {}
 
     def judge(self, document: Document) -> str:
-        """The first rule that a normalised document breaks, or "". Exact and slow."""
+        """The first rule that a normalized document breaks, or "". Exact and slow."""
         language = self._language(document)
         return self._rule(document, language) or self._worth(document, language)
 

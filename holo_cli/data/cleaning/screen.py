@@ -59,7 +59,7 @@ class RuleScreen:
         self._stop = np.unique(np.array([_packed(form) for form in short], dtype=np.uint64))
 
     def passes(self, texts: Sequence[str]) -> list[bool]:
-        """For each normalised text whether it certainly breaks no rule."""
+        """For each normalized text whether it certainly breaks no rule."""
         passed = [False] * len(texts)
         if not self._limits.spaced:  # words are characters: the exact measures are needed
             return passed

@@ -1,6 +1,6 @@
-"""From sources to the documents that are tokenized: mixed, normalised, cleaned, limited.
+"""From sources to the documents that are tokenized: mixed, normalized, cleaned, limited.
 
-    mixture -> batch -> normalise -> language -> cleaning -> limits -> documents
+    mixture -> batch -> normalize -> language -> cleaning -> limits -> documents
 
 Documents are processed in batches whose borders depend on the text alone. `state()` between two
 batches is all that resuming needs: a Pipeline made with it yields the documents that this one would
@@ -133,7 +133,7 @@ class Pipeline:
 
     def _process(self, batch: _Batch) -> list[Document]:
         prepared = [
-            normalised(document, self._requests[source].languages, self._counts)
+            normalized(document, self._requests[source].languages, self._counts)
             for _, source, document in batch.entries
         ]
         checked = iter(
@@ -191,7 +191,7 @@ class Pipeline:
             self._mixture.end(source)
 
 
-def normalised(
+def normalized(
     document: Document, languages: tuple[str, ...], counts: Counter[str]
 ) -> Document | None:
     """The document as it is cleaned; None if it is dropped before, which `counts` then tells."""

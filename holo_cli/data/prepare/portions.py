@@ -1,7 +1,7 @@
 """`--shard I/N`: one of N equal portions of a preparation, for as many processes or machines.
 
 A portion has some files of the sources, chosen by their sizes. Its process does for each document
-what needs no other document: reading, unpacking, normalising, judging by the rules, fingerprints.
+what needs no other document: reading, unpacking, normalizing, judging by the rules, fingerprints.
 What is left depends on the order of the documents: `merge.py` does it, with the code of a
 preparation in one process, so that the set is the same to the byte.
 
@@ -25,7 +25,7 @@ from holo_cli.data.files import clear_disk_errors, locked
 from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.opening import open_sources
 from holo_cli.data.prepare.options import PrepareOptions
-from holo_cli.data.prepare.pipeline import normalised
+from holo_cli.data.prepare.pipeline import normalized
 from holo_cli.data.prepare.portion_files import PartFiles
 from holo_cli.data.sources.base import Request, Source
 from holo_cli.data.sources.found import is_stdin
@@ -158,7 +158,7 @@ def _write_parts(options: PrepareOptions, folder: Path, own: Sequence[Unit]) -> 
                 if not cleaning.active:
                     return [None] * len(documents)
                 # what is counted here is counted again when the portions are merged
-                ready = [normalised(one, languages, Counter()) for one in documents]
+                ready = [normalized(one, languages, Counter()) for one in documents]
                 judged = iter(judges.judge([one for one in ready if one is not None]).each())
                 return [None if one is None else next(judged) for one in ready]
 

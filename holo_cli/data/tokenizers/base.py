@@ -79,6 +79,12 @@ class Tokenizer(ABC):
         """The id of the marker of `language`; None if there is no such marker."""
         return self.specials.get(marker_name(language))
 
+    def unsampled(self, vocab_size: int) -> list[int]:
+        """Ids that a model of `vocab_size` rows must never sample: markers, and rows beyond this
+        vocabulary."""
+        special = [i for i in self.specials.values() if i != self.end]
+        return special + list(range(self.vocab_size, vocab_size))
+
     @cached_property
     def _special_ids(self) -> frozenset[int]:
         return frozenset(self.specials.values())

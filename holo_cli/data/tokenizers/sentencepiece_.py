@@ -1,7 +1,7 @@
 """A SentencePiece model file, such as LLaMA's `tokenizer.model`.
 
 By default SentencePiece adds a space before the first word when encoding and removes it when
-decoding, which breaks continuations of a prompt, and may normalise characters (NFKC). Both are
+decoding, which breaks continuations of a prompt, and may normalize characters (NFKC). Both are
 switched off in memory, so that every token has fixed bytes and `decode(encode(text)) == text`; the
 pieces and their ids are unchanged. A model without byte fallback cannot encode unknown characters:
 see `unknown`. (The module's name ends in _ because the library has the same name.)

@@ -61,7 +61,7 @@ class Neighbours:
 
     def mix(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """Logits (A, V) and hidden states (A, C) of the same tokens -> log p, (A, V)."""
-        cosine = normalised(hidden.float() - self.centre) @ self.keys.T  # (A, N)
+        cosine = normalized(hidden.float() - self.centre) @ self.keys.T  # (A, N)
         weights = (cosine / TAU).softmax(1)
         p_knn = torch.zeros_like(logits, dtype=weights.dtype)
         p_knn.index_add_(1, self.next_tokens, weights)
@@ -91,11 +91,11 @@ class KNNMemory:
         if query_segments and len(segments) > MAX_SEGMENTS:
             mean = torch.cat([segment.keys for segment in query_segments]).mean(0)
             means = torch.stack([segment.mean for segment in segments])
-            similarity = normalised(means - centre) @ normalised(mean - centre)
+            similarity = normalized(means - centre) @ normalized(mean - centre)
             nearest = similarity.topk(MAX_SEGMENTS).indices.sort().values.tolist()
             segments = [segments[i] for i in nearest]
         return Neighbours(
-            normalised(torch.cat([segment.keys for segment in segments]) - centre),
+            normalized(torch.cat([segment.keys for segment in segments]) - centre),
             torch.cat([segment.next_tokens for segment in segments]),
             centre,
         )
@@ -118,6 +118,6 @@ class KNNMemory:
         self._segments.clear()
 
 
-def normalised(x: Tensor) -> Tensor:
+def normalized(x: Tensor) -> Tensor:
     """Vectors of length 1 along the last dimension; zero stays zero."""
     return torch.nn.functional.normalize(x, dim=-1)

@@ -15,7 +15,7 @@ from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
 from holo_cli.inference.chat.conversation import Turn, encode_turn, encode_turns
 from holo_cli.inference.generation.engine import Engine, LogitsMixer
-from holo_cli.inference.generation.prompt import PromptFormat, span_breakers, unsampled_ids
+from holo_cli.inference.generation.prompt import PromptFormat, span_breakers
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.inference.generation.stream import TextGeneration
 from holo_cli.inference.generation.weights import INT8, STORED, quantise, relay
@@ -46,7 +46,7 @@ class LoadedModel:
 
     @cached_property
     def engine(self) -> Engine:
-        banned = unsampled_ids(self.tokenizer, self.model.config.vocab_size)
+        banned = self.tokenizer.unsampled(self.model.config.vocab_size)
         characters = WholeCharacters(self.tokenizer, self.model.config.vocab_size)
         relay(self.model)
         return Engine(

@@ -128,9 +128,3 @@ def span_breakers(tokenizer: Tokenizer) -> list[int]:
         for token in range(tokenizer.vocab_size)
         if b"\n" in (piece := tokenizer.token_bytes(token)) or not piece
     ]
-
-
-def unsampled_ids(tokenizer: Tokenizer, vocab_size: int) -> list[int]:
-    """Ids that must never be sampled: markers, and model rows beyond the tokenizer's vocabulary."""
-    special = [i for i in tokenizer.specials.values() if i != tokenizer.end]
-    return special + list(range(tokenizer.vocab_size, vocab_size))

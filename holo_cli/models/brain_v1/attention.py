@@ -9,7 +9,7 @@ so that context passes a head on or suppresses it. The factor 2 (which the outpu
 absorb) makes the gate start near 1.
 
 `attention_top`: in evaluation and decoding a token keeps its largest attention weights,
-ceil(share of the tokens it can see), normalised by their sum; training keeps all. All weights are
+ceil(share of the tokens it can see), normalized by their sum; training keeps all. All weights are
 computed to choose from, so it saves no time; it measures how few would be enough.
 
 Legend: B rows, T positions, S positions of a step, C width, H heads, d = C / H, D dendrites.

@@ -127,11 +127,11 @@ class SelectiveAttention(Mixer):
     def project(self, u: Tensor, chosen: Selected) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, C) -> q, k, v of the selected tokens, each (N, H, d)."""
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
-        qk = rms_norm(qkv[:, : 2 * self.heads])
-        q, k = self._rotate(qk, chosen).chunk(2, dim=1)
+        qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
+        q, k = self._rotate(rms_norm(qk), chosen).chunk(2, dim=1)
         if self.gain is not None:
             q = q * self.gain.gains()[:, None].to(q.dtype)
-        return q, k, qkv[:, 2 * self.heads :]
+        return q, k, v
 
     def _rotate(self, x: Tensor, chosen: Selected) -> Tensor:
         """x (N, K, d) rotated by each token's own position."""

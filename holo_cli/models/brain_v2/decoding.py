@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.interfaces import Extras
 from holo_cli.layers.mlp import MLP
-from holo_cli.layers.norm import EPS, rms_norm
+from holo_cli.layers.norm import mean_square, rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState, Block
 from holo_cli.models.base import State
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
@@ -67,15 +67,15 @@ def step_hidden(
         y, mixers[n] = _mix(mixer, u, mixers[n], tables, tables.rates[n], extras)
         x = x + y
         hidden = mlp.up(x).relu_().square_()
-        x = torch.addcmul(x, mlp.down(hidden), _mean_square(x).reciprocal_())
+        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, windows)
 
 
 def _read(
     block: Block, x: Tensor, windows: tuple[Tensor, ...]
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x (B, C) normalised, through the block's short convolution."""
-    u = x * _mean_square(x).rsqrt_()
+    """x (B, C) normalized, through the block's short convolution."""
+    u = x * mean_square(x).rsqrt_()
     if block.conv is None:
         return u, windows
     seen = torch.cat((windows[0], u[:, None]), dim=1)  # (B, K, C), the newest last
@@ -118,7 +118,7 @@ def _state_space(
     z, x, bc, raw = made[:4]
     rows, heads = x.shape[0], rate.shape[0]
     bc = bc.view(rows, 2, -1)
-    bc = bc * _mean_square(bc).rsqrt_()
+    bc = bc * mean_square(bc).rsqrt_()
     if part.rope.rotated:
         bc = torch.addcmul(bc * tables.cosine, bc.roll(part.rope.pairs, -1), tables.sine)
     else:
@@ -129,7 +129,7 @@ def _state_space(
     flat = now.flatten(2)
     flat.baddbmm_(bc[:, 0, :, None], values.view(rows, 1, -1))
     y = torch.bmm(bc[:, 1:], flat)[:, 0].addcmul_(x, part.skip).view(rows, heads, -1)
-    y = (y * _mean_square(y).rsqrt_()).view(x.shape)
+    y = (y * mean_square(y).rsqrt_()).view(x.shape)
     return part.out(y.mul_(nn.functional.silu(z))), SSMState(state.position + 1, now)
 
 
@@ -149,14 +149,8 @@ def _recall(
         new = new - k @ now
     now.addcmul_(k.mT, new * write)
     o = (q @ now)[:, :, 0]
-    o = (o * _mean_square(o).rsqrt_()).view(rows, -1)
+    o = (o * mean_square(o).rsqrt_()).view(rows, -1)
     return o.mul_(nn.functional.silu(gate)), EpisodicState(now)
-
-
-def _mean_square(x: Tensor) -> Tensor:
-    """mean(x^2) + eps over the last dimension, (..., 1)."""
-    square = torch.linalg.vecdot(x, x).unsqueeze(-1)
-    return square.mul_(1.0 / x.shape[-1]).add_(EPS)
 
 
 def _tables(blocks: Sequence[Block], position: int, x: Tensor) -> _Tables:

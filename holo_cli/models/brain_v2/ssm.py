@@ -6,7 +6,7 @@
 
 dt depends on the token: with a large one the state takes the token in and forgets the past, with a
 small one it ignores the token. Unlike Mamba (Gu & Dao 2023), b and c, the keys and queries of the
-state, are RMS-normalised and rotated by position, so that reading can depend on distance. Rotating
+state, are RMS-normalized and rotated by position, so that reading can depend on distance. Rotating
 pairs of b and c equals a state of complex numbers that rotate as they decay (S4D, Gu et al. 2022).
 The short convolution in front is the backbone's own (`conv`). Legend: B rows, T positions, C
 width, H heads, P = C / H, N numbers of state per channel.

@@ -12,7 +12,7 @@ is a (c, c) by (c, E) product, and the ends of the chunks obey the same recurren
 cut off before exp and nothing is divided by a cumulative product, so any decay is exact.
 
 `decayed_sum` is that recurrence for autograd (`torch.compile`, single positions, tests).
-`chunk_scan` is the whole of it, keys to normalised readout, a few chunks of a few rows at a time in
+`chunk_scan` is the whole of it, keys to normalized readout, a few chunks of a few rows at a time in
 buffers that stay in a core's cache. Only the plates before each span of chunks are kept; the
 backward pass visits the spans in reverse and computes the rest again. Three points:
 - Positions lie last in memory, so that every pass runs over long rows.
@@ -282,7 +282,7 @@ class Workspace:
     def vjp(
         self, dn: Tensor, dstate: Tensor
     ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """Gradients of the normalised readout (g, n, H, e, c) and of the plates that `fill`
+        """Gradients of the normalized readout (g, n, H, e, c) and of the plates that `fill`
         returned -> gradients of qk, v, log a and b, shaped as `span.of` gives them, and of the
         plates before. Needs a filled workspace and overwrites it."""
         y, scale = self.readout()

@@ -67,8 +67,8 @@ class Blend(nn.Module):
         """x (B, S, C), v (B, S, H, e) -> (B, S, H, e) and the cache with these positions."""
         start = cache.length if cache is not None else 0
         qk = self.qk(x).view(*x.shape[:2], 2 * self.heads, -1)
-        qk = self.rope(rms_norm(qk), start).transpose(1, 2)
-        q, k, v = qk[:, : self.heads], qk[:, self.heads :], v.transpose(1, 2)
+        q, k = self.rope(rms_norm(qk), start).transpose(1, 2).chunk(2, dim=1)
+        v = v.transpose(1, 2)
         q = q if self.gain is None else self.gain(q)
         if cache is not None:
             cache = cache.append(k, v)

@@ -87,7 +87,7 @@ def _memory_pictures(
             list(memories),
             "The memory has no pairwise weights. Shown is the magnitude of each earlier token in "
             "what a token reads: its input gate times the decay since, times the magnitude after "
-            "interference of the plates, mean over channels, normalised to sum to 1.",
+            "interference of the plates, mean over channels, normalized to sum to 1.",
             title="What each token reads",
         ),
         Picture(

@@ -48,7 +48,7 @@ class Mamba3State(DataState):
 
 
 class Mamba3(StateSpaceMixer):
-    """Rotating state, trapezoidal input, normalised B and C with biases."""
+    """Rotating state, trapezoidal input, normalized B and C with biases."""
 
     def __init__(self, config: Config) -> None:
         # step sizes, decays, trapezoid shares, angles

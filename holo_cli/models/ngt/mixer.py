@@ -16,7 +16,8 @@ and key are one point, else 2, queries first), d coordinates of a point.
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +86,7 @@ class GravityMixer(Mixer):
     """
 
     takes_extras: ClassVar[bool] = True
+    joined: Tensor | None = None  # (G H d + C + H, C): move, value and mass, for decoding
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -115,7 +117,7 @@ class GravityMixer(Mixer):
     # -- training ---------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, extras: Extras = NOTHING) -> tuple[Tensor, Aux]:
-        """x (B, S, C), normalised -> output and repulsion."""
+        """x (B, S, C), normalized -> output and repulsion."""
         z = extras.side = self.move_points(x, extras.side)
         m = self.masses(x)
         p = self.particles(x, z, m, 0, extras)
@@ -148,7 +150,8 @@ class GravityMixer(Mixer):
         v = extras.values(self.value(x)).unflatten(2, (self.heads, -1)).transpose(1, 2)
         if self.mass_in_value:
             v, m = v * m.to(v.dtype), torch.ones_like(m)
-        return Particles(rotated[:, : self.heads], rotated[:, -self.heads :], m, v)
+        sets = rotated.split(self.heads, dim=1)
+        return Particles(sets[0], sets[-1], m, v)
 
     def weights(self, p: Particles) -> Tensor:
         """Weights (B, H, T, T) for pictures, measures and tests; O(T^2) memory."""
@@ -186,6 +189,23 @@ class GravityMixer(Mixer):
         return out
 
     # -- decoding ---------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def store_by_columns(self) -> None:
+        """Make one matrix of those that read x, stored by columns; they become views of it."""
+        layers = (self.move, self.value, self.mass)
+        if not all(type(n) is nn.Linear and n.weight.dtype is torch.float32 for n in layers):
+            return
+        joined = torch.cat([layer.weight.data for layer in layers]).t().contiguous().t()
+        sizes = [layer.out_features for layer in layers]
+        for layer, part in zip(layers, joined.split(sizes), strict=True):
+            layer.weight.data = part
+        self.joined = joined
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        """Moved or cast, each parameter has a tensor of its own."""
+        self.joined = None
+        return super()._apply(fn, recurse)
 
     @property
     def mixed_lengths(self) -> bool:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from holo_cli.layers.norm import rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState
+from holo_cli.models.ngt import decoding
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.diagnostics import measures
 from holo_cli.models.ngt.mixer import GravityMixer, InitialCoordinates
@@ -18,6 +20,7 @@ class Model(Backbone):
     """Gravity in the modern backbone."""
 
     config: Config
+    quick_steps = True  # False: every step as `Backbone` makes it
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -31,6 +34,13 @@ class Model(Backbone):
         """The coordinates before the first layer."""
         z: Tensor = self.initial_coordinates(x)
         return z
+
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
+        if self.quick_steps and decoding.fits(self, tokens, state):
+            x = rms_norm(self.embedding(tokens, state.last))
+            z = self.side_stream(tokens, x, state)
+            return decoding.step_hidden(self, tokens, state, x, z)
+        return super().step_stream(tokens, state)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
         return measures(self, tokens)

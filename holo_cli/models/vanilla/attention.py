@@ -56,9 +56,10 @@ class Attention(Mixer):
         batch, length, _ = x.shape
         qkv = convolve(self.canon, self.qkv(x), extras.windows)
         qkv = qkv.view(batch, length, 3 * self.heads, -1)
-        qk = self.rope(rms_norm(qkv[:, :, : 2 * self.heads]), start).transpose(1, 2)
-        q, k = qk[:, : self.heads], qk[:, self.heads :]
-        v = extras.values(qkv[:, :, 2 * self.heads :]).transpose(1, 2)
+        # the gradient of a split is one copy, that of slices a tensor of zeros for each
+        qk, v = qkv.split((2 * self.heads, self.heads), dim=2)
+        q, k = self.rope(rms_norm(qk), start).transpose(1, 2).chunk(2, dim=1)
+        v = extras.values(v).transpose(1, 2)
         return q if self.gain is None else self.gain(q), k, v
 
     def _join(self, y: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.mlp import MLP
-from holo_cli.layers.norm import EPS, rms_norm
+from holo_cli.layers.norm import mean_square, rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState, Block
 from holo_cli.models.base import State
 from holo_cli.models.vanilla.attention import Attention
@@ -67,16 +67,16 @@ def step_hidden(
         y, mixers[n] = _attention(mixer, x, mixers[n], cosine, sine)
         x = x + y
         hidden = mlp.up(x).relu_().square_()
-        x = torch.addcmul(x, mlp.down(hidden), _inverse_mean_square(x))
+        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, state.windows)
 
 
 def _attention(
     mixer: Attention, x: Tensor, cache: KVCache, cosine: Tensor, sine: Tensor
 ) -> tuple[Tensor, KVCache]:
-    """x (B, C) not normalised, tables (2H, d) -> (B, C), and the cache after this token."""
+    """x (B, C) not normalized, tables (2H, d) -> (B, C), and the cache after this token."""
     heads = mixer.heads
-    qkv: Tensor = mixer.qkv(x).mul_(_inverse_mean_square(x).sqrt_())
+    qkv: Tensor = mixer.qkv(x).mul_(mean_square(x).rsqrt_())
     qkv = qkv.view(x.shape[0], 3 * heads, -1)
     qk = rms_norm(qkv[:, : 2 * heads])
     qk = torch.addcmul(qk * cosine, qk.roll(mixer.rope.pairs, -1), sine)[:, :, None]
@@ -85,12 +85,6 @@ def _attention(
     y = nn.functional.scaled_dot_product_attention(qk[:, :heads], k, v)  # (B, H, 1, d)
     out: Tensor = mixer.out(y.reshape(x.shape))
     return out, cache
-
-
-def _inverse_mean_square(x: Tensor) -> Tensor:
-    """1 / (mean(x^2) + eps) of each row, (B, 1)."""
-    square = torch.linalg.vecdot(x, x).unsqueeze(-1)
-    return square.mul_(1.0 / x.shape[-1]).add_(EPS).reciprocal_()
 
 
 def _rotations(

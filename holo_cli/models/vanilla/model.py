@@ -7,7 +7,8 @@ Its modern recipe, on tokens (B, T):
     x = x + W_down relu(W_up norm(x))^2               `layers/mlp.py`, once per block
     logits = soft_cap(norm(x) E^T)                    `layers/head.py`
 
-`recipe = "classic"` is the textbook GPT of `classic.py`, in one file.
+`recipe = "classic"` is the textbook GPT of `classic.py`, and `recipe = "llama"` the block of
+`llama.py`; neither is on the backbone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from holo_cli.models.vanilla import decoding
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic
 from holo_cli.models.vanilla.config import Config
+from holo_cli.models.vanilla.llama import Llama
 
 
 class Modern(Backbone):
@@ -36,6 +38,7 @@ class Modern(Backbone):
         return super().step_stream(tokens, state)
 
 
-def Model(config: Config) -> Modern | Classic:
+def Model(config: Config) -> Modern | Classic | Llama:
     """The model of a config, by its recipe."""
-    return Classic(config) if config.recipe == "classic" else Modern(config)
+    kinds = {"modern": Modern, "classic": Classic, "llama": Llama}
+    return kinds[config.recipe](config)

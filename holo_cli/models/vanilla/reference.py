@@ -1,6 +1,6 @@
 """vanilla's formulas, one position and one head at a time (see `models/oracle.py`).
 
-The classic recipe is not on the backbone and is written out whole.
+The recipes classic and llama are not on the backbone and are written out whole.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from holo_cli.models.base import LanguageModel
 from holo_cli.models.oracle import (
@@ -24,9 +24,12 @@ from holo_cli.models.oracle import (
     layer_norm,
     norm,
     past,
+    rotate,
+    silu,
 )
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
+from holo_cli.models.vanilla.llama import Llama, LlamaBlock
 
 CASES: dict[str, dict[str, Any]] = {
     "modern": {},
@@ -40,6 +43,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "modern-suffix": {"suffix": True, "end_token": 5, "soft_cap": 0},
     "classic": {"recipe": "classic"},
+    "llama": {"recipe": "llama"},
+    "llama-options": {
+        "recipe": "llama",
+        "kv_heads": 1,
+        "tied": False,
+        "qkv_bias": True,
+        "norm_eps": 0.01,
+    },
 }
 
 
@@ -67,9 +78,11 @@ def mix(mixer: Attention, inputs: Inputs) -> Vectors:
 
 
 def logits(model: LanguageModel, tokens: Tensor) -> Tensor:
-    """(B, T) int64 -> (B, T, V), of either recipe."""
+    """(B, T) int64 -> (B, T, V), of any recipe."""
     if isinstance(model, Classic):
         return torch.stack([_classic(model, row) for row in tokens])
+    if isinstance(model, Llama):
+        return torch.stack([_llama(model, row) for row in tokens])
     return backbone_logits(SimpleNamespace(mix=mix), model, tokens)
 
 
@@ -93,3 +106,35 @@ def _classic(model: Classic, tokens: Tensor) -> Tensor:
                 gelu = 0.5 * u * (1 + torch.erf(u / math.sqrt(2)))
             stream[t] = x + block.down.weight @ gelu + block.down.bias
     return torch.stack([model.token.weight @ layer_norm(x, model.norm) for x in stream])
+
+
+def _llama(model: Llama, tokens: Tensor) -> Tensor:
+    config = model.config
+    width = config.width // config.heads
+    rates = [config.rope_base ** (-2 * i / width) for i in range(width // 2)]
+    group = config.heads // (config.kv_heads or config.heads)
+    stream = [model.token.weight[token] for token in tokens]
+    for block in model.blocks:
+        assert isinstance(block, LlamaBlock)
+        read = [_gained(x, block.norm1) for x in stream]
+        q_all, k_all, v_all = (
+            [m.weight @ n + (0 if m.bias is None else m.bias) for n in read]
+            for m in (block.q, block.k, block.v)
+        )
+        found = []
+        for h in range(config.heads):
+            own = slice(h * width, (h + 1) * width)
+            shared = slice(h // group * width, (h // group + 1) * width)
+            q = [rotate(x[own], t, rates) for t, x in enumerate(q_all)]
+            k = [rotate(x[shared], t, rates) for t, x in enumerate(k_all)]
+            found.append(attend(q, k, [v[shared] for v in v_all], past))
+        for t, y in enumerate(joined(found)):
+            x = stream[t] + block.out.weight @ y
+            n = _gained(x, block.norm2)
+            hidden = silu(block.gate.weight @ n) * (block.up.weight @ n)
+            stream[t] = x + block.down.weight @ hidden
+    return torch.stack([model.head.weight @ _gained(x, model.norm) for x in stream])
+
+
+def _gained(x: Tensor, module: nn.RMSNorm) -> Tensor:
+    return x / (x.pow(2).mean() + module.eps).sqrt() * module.weight

@@ -17,7 +17,7 @@ from holo_cli.inference.chat.knn_memory import (
     SEGMENT_TOKENS,
     KNNMemory,
     Neighbours,
-    normalised,
+    normalized,
 )
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -76,7 +76,7 @@ def test_a_memory_without_close_keys_changes_nothing() -> None:
 
 def test_mixing_is_the_formula() -> None:
     torch.manual_seed(0)
-    keys, following = normalised(torch.randn(5, 6)), torch.tensor([1, 2, 1, 0, 3])
+    keys, following = normalized(torch.randn(5, 6)), torch.tensor([1, 2, 1, 0, 3])
     centre, hidden, logits = torch.randn(6), torch.randn(2, 6), torch.randn(2, 7)
     hidden[0] = keys[0] * 3 + 0.2 * torch.randn(6) + centre
     mixed = Neighbours(keys, following, centre).mix(logits, hidden).exp()

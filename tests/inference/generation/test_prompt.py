@@ -7,7 +7,7 @@ import pytest
 from holo_cli.checkpoint.header import DataInfo
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
-from holo_cli.inference.generation.prompt import PromptFormat, guess_language, unsampled_ids
+from holo_cli.inference.generation.prompt import PromptFormat, guess_language
 from tests.inference.inference_fakes import ByteTokenizer
 
 BOTH = ByteTokenizer(["<|en|>", "<|ko|>"])
@@ -83,4 +83,4 @@ def test_only_language_codes_are_languages() -> None:
 
 
 def test_ids_that_are_never_sampled() -> None:
-    assert unsampled_ids(BOTH, 261) == [EN, KO, 259, 260]
+    assert BOTH.unsampled(261) == [EN, KO, 259, 260]

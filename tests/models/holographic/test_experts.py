@@ -40,7 +40,7 @@ def test_an_expert_without_tokens_is_no_trouble() -> None:
 
 
 def test_the_gate_of_the_one_expert_chosen_teaches_the_router() -> None:
-    """Renormalised, a single gate would be 1 and the router would get no gradient."""
+    """Renormalized, a single gate would be 1 and the router would get no gradient."""
     part = make_experts(balance=0.0)
     part(randn(1, 8, 16))[0].square().sum().backward()
     assert part.category.weight.grad is not None

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from holo_cli.checkpoint import CheckpointError, load_model, read_header
 from holo_cli.data.tokenizers import make_tokenizer
 from holo_cli.export import export
-from holo_cli.export.gpt2_import import import_gpt2
+from holo_cli.export.import_folder import import_folder
 
 if TYPE_CHECKING:
-    from conftest import Run
+    from tests.export.conftest import Run
 
 TEXT = "the cat sat on the mat. 고양이가 매트에 앉았다. a cat, a mat, a 고양이! "
 
@@ -40,7 +40,7 @@ def change(folder: Path, **values: Any) -> None:
 
 def test_the_way_back_gives_the_same_model_and_tokenizer(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "back_best.safetensors"
-    found = import_gpt2(folder, path, "back")
+    found = import_folder(folder, path, "back")
     model, tokenizer, _ = load_model(path)
     first, before, _ = load_model(tmp_path / "c_best.safetensors")
     tokens = torch.tensor([tokenizer.encode(TEXT)[:20]])
@@ -62,7 +62,7 @@ def test_logits_are_those_of_transformers(folder: Path, tmp_path: Path, prefix: 
         plain = {k.removeprefix("transformer."): v for k, v in load_file(weights).items()}
         save_file(plain | {"h.0.attn.bias": torch.ones(1, 1, 24, 24)}, weights)
     path = tmp_path / "back_best.safetensors"
-    import_gpt2(folder, path, "back")
+    import_folder(folder, path, "back")
     model, tokenizer, _ = load_model(path)
     tokens = torch.randint(0, tokenizer.vocab_size, (3, 24))
     with torch.no_grad():
@@ -81,13 +81,14 @@ def test_the_vocabulary_becomes_the_tokenizer_s(folder: Path, tmp_path: Path, ro
     )
     save_file(tensors, weights)
     path = tmp_path / "back_best.safetensors"
-    found = import_gpt2(folder, path, "back")
+    found = import_folder(folder, path, "back")
     assert "rows without a token were left out" in found.notes[0]
     model, tokenizer, _ = load_model(path)
     kept = min(len(table), len(table) + rows)
     assert len(model.token.weight) == tokenizer.vocab_size == len(table)
     torch.testing.assert_close(model.token.weight[:kept], table[:kept])
-    assert not model.token.weight[kept:].any()
+    mean = table[:kept].mean(0).expand(len(table) - kept, -1)
+    torch.testing.assert_close(model.token.weight[kept:], mean)
 
 
 def broken(part: str) -> Callable[[Path], None]:
@@ -115,18 +116,24 @@ def broken(part: str) -> Callable[[Path], None]:
     [
         (lambda f: (f / "config.json").unlink(), "it has no config.json"),
         (lambda f: (f / "config.json").write_text("{"), "its config.json is"),
-        (lambda f: change(f, model_type="llama"), "its model_type is 'llama'"),
+        (lambda f: change(f, model_type="bloom"), "its model_type is 'bloom'"),
+        (lambda f: change(f, model_type=["gpt2"]), "its model_type is"),
+        (lambda f: change(f, model_type="holo"), "an export of holo itself"),
         (lambda f: change(f, activation_function="relu"), "its activation is 'relu'"),
         (lambda f: change(f, layer_norm_epsilon=1e-6), "its layer_norm_epsilon is 1e-06"),
         (lambda f: change(f, tie_word_embeddings=False), "its tie_word_embeddings is False"),
         (lambda f: change(f, n_embd=None), "no usable"),
+        (lambda f: change(f, n_embd="wide"), "no usable 'n_embd'"),
+        (lambda f: change(f, n_head=True), "no usable 'n_head'"),
+        (lambda f: change(f, n_head=5), "fits no model"),
+        (lambda f: change(f, n_layer=10**7), "fits no model"),
         (lambda f: change(f, n_layer=3), "lacks the tensor for 'blocks.2"),
         (lambda f: change(f, n_embd=64), "its config asks for"),
         (lambda f: (f / "tokenizer.json").unlink(), "it has no tokenizer.json"),
         (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer.json is none"),
         (lambda f: (f / "model.safetensors").unlink(), "Pickled weights are not read"),
         (broken("missing"), r"lacks the tensor for 'blocks\.1\.norm1\.bias'"),
-        (broken("foreign"), "that GPT-2 does not have"),
+        (broken("foreign"), "that its architecture does not have"),
         (broken("deeper"), "no such tensor"),
         (broken("not a number"), "not finite|NaN"),
         (broken("cut"), "its model.safetensors is"),
@@ -138,6 +145,6 @@ def test_what_is_no_gpt2_is_refused_and_nothing_written(
     damage(folder)
     path = tmp_path / "back_best.safetensors"
     with pytest.raises(CheckpointError) as refused:
-        import_gpt2(folder, path, "back")
+        import_folder(folder, path, "back")
     assert re.search(match, f"{refused.value.message} {refused.value.next_step}"), refused.value
     assert not path.exists()

@@ -28,7 +28,7 @@ from holo_cli.errors import UsageError
 from holo_cli.export import export
 
 if TYPE_CHECKING:
-    from conftest import Run
+    from tests.export.conftest import Run
 
 TEXT = "the cat sat on the mat. 고양이가 매트에 앉았다. a cat, a mat, a 고양이! "
 
@@ -140,13 +140,6 @@ def test_an_unknown_target_names_the_nearest(last: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_only_classic_has_an_architecture_there(last: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"vanilla \(modern\)") as caught:
-        export(last, "hf")
-    assert "--to dir" in caught.value.next_step
-    assert [entry.name for entry in tmp_path.iterdir()] == [last.name]
-
-
 # -- transformers ---------------------------------------------------------------------------------
 
 
@@ -206,13 +199,14 @@ def test_transformers_splits_text_the_same_way(
 def test_a_tokenizer_without_that_form_is_said(
     tmp_path: Path, make: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import holo_cli.export.gpt2 as module
+    import holo_cli.export.hf_folder as module
 
-    monkeypatch.setattr(module, "_write_tokenizer", lambda *args: False)
+    monkeypatch.setattr(module, "write_tokenizer", lambda *args: False)
     path = make(recipe="classic").save(tmp_path / "c_best.safetensors")
     result = export(path, "hf")
     assert "No tokenizer was written" in result.notes[0]
-    assert {entry.name for entry in result.path.iterdir()} == {"config.json", "model.safetensors"}
+    files = {"config.json", "generation_config.json", "model.safetensors"}
+    assert {entry.name for entry in result.path.iterdir()} == files
 
 
 def test_exporting_needs_no_transformers(

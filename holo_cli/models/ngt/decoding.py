@@ -1,0 +1,111 @@
+"""One token of each row through gravity, with few operations.
+
+Between its products a step of `Backbone.step_stream` makes some hundred operations in a layer, half
+of them views. Here the same function has fewer:
+
+- movement, value and mass are one product where their matrices are joined
+  (`GravityMixer.store_by_columns`);
+- the tables of the rotation are looked up once for all layers;
+- norms are sums of squares, applied in place.
+
+It differs from `Backbone.step_stream`, the oracle of its tests, by rounding alone.
+
+Legend: B rows, C width, H heads, e = C / H, G sets of points per token, d coordinates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from holo_cli.layers.cache import KVCache
+from holo_cli.layers.mlp import MLP
+from holo_cli.layers.norm import mean_square, rms_norm
+from holo_cli.models.backbone import Backbone, BackboneState, Block
+from holo_cli.models.base import State
+from holo_cli.models.ngt.kernels import Gravity, with_squares
+from holo_cli.models.ngt.mixer import MIN_MASS, GravityMixer
+from holo_cli.models.vanilla.decoding import is_one_token_on_cpu
+
+
+def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
+    """Whether this step can be made here: one token of each row, at one position, without
+    gradients, on a CPU in float32, in blocks that have gravity and MLP alone."""
+    config = model.config
+    return (
+        is_one_token_on_cpu(model, tokens, state)
+        and not (config.conv or config.canon or config.value_residual or config.value_embedding)
+        and all(_plain(block) for block in model.layers())
+    )
+
+
+def step_hidden(
+    model: Backbone, tokens: Tensor, state: BackboneState, x: Tensor, z: Tensor
+) -> tuple[Tensor, BackboneState]:
+    """`Backbone.step_stream` of a step that `fits`; x (B, 1, C) the stream at its start,
+    z (B, 1, G, H d) the coordinates before the first layer."""
+    assert isinstance(state.position, int)
+    x, z = x[:, 0], z[:, 0]
+    blocks, mixers = model.layers(), list(state.mixers)
+    cosine, sine = _rotation(blocks, state.position, x)
+    for n, block in enumerate(blocks):
+        mixer, mlp = block.mixer, block.mlp
+        assert isinstance(mixer, GravityMixer)
+        assert isinstance(mlp, MLP)
+        y, z, mixers[n] = _attract(mixer, x, z, mixers[n], cosine, sine)
+        x = x + y
+        hidden = mlp.up(x).relu_().square_()
+        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
+    return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, state.windows)
+
+
+def _attract(
+    mixer: GravityMixer, x: Tensor, z: Tensor, cache: KVCache, cosine: Tensor, sine: Tensor
+) -> tuple[Tensor, Tensor, KVCache]:
+    """x (B, C) not normalized, z (B, G, H d), tables (1, d) -> what to add, (B, C), the moved
+    coordinates and the cache after this token."""
+    heads, rows = mixer.heads, x.shape[0]
+    u = x * mean_square(x).rsqrt_()
+    joined = mixer.joined
+    # replaced since, by int8 weights for one, a layer computes for itself
+    if joined is None or mixer.move.weight.data_ptr() != joined.data_ptr():
+        moved, values, raw = mixer.move(u), mixer.value(u), mixer.mass(u)
+    else:
+        made = nn.functional.linear(u, joined)
+        moved, values, raw = made.split([z[0].numel(), x.shape[1], heads], dim=1)
+    z = z + moved.view(z.shape)
+    z.mul_(mean_square(z).rsqrt_())
+    points = z.view(rows, -1, mixer.coords)  # (B, G H, d)
+    if mixer.rope.rotated:
+        points = torch.addcmul(points * cosine, points.roll(mixer.rope.pairs, -1), sine)
+    q, k = points[:, :heads, None], points[:, -heads:, None]  # (B, H, 1, d)
+    log_m = nn.functional.softplus(raw).add_(MIN_MASS).log_()
+    cache = cache.append(
+        with_squares(k), log_m.view(rows, heads, 1, 1), values.view(rows, heads, 1, -1)
+    )
+    assert isinstance(mixer.kernel, Gravity)
+    y = mixer.kernel.of_one(q, *cache.views())  # (B, H, 1, e)
+    out: Tensor = mixer.out(y.reshape(x.shape))
+    return out, z, cache
+
+
+def _rotation(blocks: Sequence[Block], position: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and signed sines of a position, (1, d) each: layers share them."""
+    mixer = blocks[0].mixer
+    assert isinstance(mixer, GravityMixer)
+    cosine, sine = mixer.rope.tables(position, 1, x)
+    return cosine[0], sine[0]
+
+
+def _plain(block: Block) -> bool:
+    """Whether a block is gravity and MLP alone, as computed here, without hooks on its parts."""
+    mixer, mlp = block.mixer, block.mlp
+    if type(mixer) is not GravityMixer or type(mlp) is not MLP:
+        return False
+    if not mixer.keeps_squares or mixer.far is not None or mixer.mass_in_value:
+        return False
+    if type(mixer.out) is nn.Linear and mixer.out.weight.dtype is not torch.float32:
+        return False
+    return not any(part._forward_hooks or part._forward_pre_hooks for part in (mixer, mlp))
