@@ -94,7 +94,7 @@ class ChatFormat(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    version: int = Field(1, ge=1)
+    version: int = Field(default=1, ge=1)
     system: Name = MARK_NAMES[0]
     user: Name = MARK_NAMES[1]
     assistant: Name = MARK_NAMES[2]
@@ -127,7 +127,9 @@ class DataInfo(BaseModel):
     documents: Count | dict[Name, Count] = 0
     languages: dict[Name, Any] = Field(default_factory=dict)
     markers: bool = False
-    chat: ChatFormat | None = Field(None, description="None: a base model, which continues text")
+    chat: ChatFormat | None = Field(
+        default=None, description="None: a base model, which continues text"
+    )
     sets: list[SetInfo] = Field(default_factory=list)
 
     @property

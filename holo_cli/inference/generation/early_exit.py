@@ -91,7 +91,8 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
     return found
 
 
-ScoredText = TokenStream | Sequence[NDArray[Any]]
+Shards = Sequence[NDArray[Any]]
+ScoredText = TokenStream | Shards
 
 
 @torch.inference_mode()
