@@ -21,7 +21,15 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from holo_cli.checkpoint.digest import DIGEST_KEY, LENGTH_BYTES, METADATA_KEY, text_digest
+from holo_cli.checkpoint.digest import (
+    DIGEST_KEY,
+    LENGTH_BYTES,
+    METADATA_KEY,
+    Verified,
+    digest,
+    text_digest,
+    verify,
+)
 from holo_cli.checkpoint.header import damaged
 from holo_cli.errors import CheckpointError
 
@@ -118,6 +126,24 @@ class Container:
             return self._file.get_tensor(name)
         except SafetensorError as error:
             raise damaged(self.path, f"tensor '{name}' cannot be read ({error})") from error
+
+    def rows(self, name: str, first: int, count: int, crc32: str | None) -> Any:
+        """Some rows of a tensor, which is read whole and compared with its digest."""
+        tensor = self.checked(name, crc32)
+        return tensor[first : first + count].clone() if tensor.ndim else tensor
+
+    def checked(self, name: str, crc32: str | None) -> Any:
+        """A tensor; raises CheckpointError where it differs from the digest."""
+        from holo_cli.checkpoint.tensor_bytes import raw_bytes
+
+        tensor, info = self.read(name), self.tensors[name]
+        if crc32 is not None and digest(info.dtype, info.shape, raw_bytes(tensor)) != crc32:
+            raise damaged(self.path, f"the tensor '{name}' differs from its digest")
+        return tensor
+
+    def verify(self, digests: Mapping[str, str] | None = None) -> Verified:
+        """Every tensor against its digest, by default that of the header. Raises OSError."""
+        return verify(self.path, digests)
 
     def holo_metadata(self) -> str:
         """The header's JSON, or the error for a safetensors file of another program."""

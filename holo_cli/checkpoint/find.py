@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from holo_cli import registry
+from holo_cli.data.remote import is_remote
 from holo_cli.errors import CheckpointError, UsageError, nearest
 from holo_cli.names import existing, same_name
 from holo_cli.paths import CHECKPOINTS
@@ -81,8 +82,13 @@ def find_checkpoint(
     """The checkpoint a person means: a path, a run's name, or None for the newest run.
 
     Of a run's files the first kind in `prefer` that exists is taken, then any other. A name may
-    also be a file's name without its folder. Raises CheckpointError with the nearest name.
+    also be a file's name without its folder, or the address of a copy in an object store
+    (`training.mirror`), which is fetched. Raises CheckpointError with the nearest name.
     """
+    if is_remote(name):
+        from holo_cli.checkpoint.mirror import fetch
+
+        return fetch(str(name), root, (*prefer, *KINDS))
     try:
         return _find(name, root, (*prefer, *KINDS, ""))
     except OSError as error:  # a name too long for the disk, a folder one may not look into

@@ -34,6 +34,7 @@ from holo_cli.wording import counted
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
 CHAT_VERSION = 1
+PARTS_FORMAT = 3  # an index of a checkpoint in parts, see parts.py; the newest that is read
 MAX_COUNT = 2**62  # of steps, tokens and the like: their sums and products stay whole numbers
 
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
@@ -313,10 +314,10 @@ class Header(BaseModel):
         number = found.get("format") if isinstance(found, dict) else None
         if type(number) is not int:
             raise damaged(path, "its header names no format version")
-        if number > FORMAT_VERSION:
+        if number > PARTS_FORMAT:
             raise CheckpointError(
                 f"The checkpoint {path} was written by a newer holo (format {number}, "
-                f"this one reads up to {FORMAT_VERSION}).",
+                f"this one reads up to {PARTS_FORMAT}).",
                 next_step="Update holo: pip install --upgrade holo-cli",
             )
         if number < 1:

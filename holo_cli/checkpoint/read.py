@@ -11,8 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
-from holo_cli.checkpoint.container import Container
-from holo_cli.checkpoint.digest import Verified, digest, verify
+from holo_cli.checkpoint.digest import Verified
 from holo_cli.checkpoint.find import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -20,7 +19,8 @@ from holo_cli.checkpoint.find import (
     known_runs,
     split_run,
 )
-from holo_cli.checkpoint.header import Header, damaged, short_line
+from holo_cli.checkpoint.header import PARTS_FORMAT, Header, damaged, short_line
+from holo_cli.checkpoint.parts import PartsContainer, open_container
 from holo_cli.checkpoint.renames import current_name
 from holo_cli.errors import CheckpointError, HoloError, nearest
 from holo_cli.parsing import ParseError, read_json
@@ -52,7 +52,7 @@ class TensorFile:
                 next_step="Give a .safetensors file, a run's name, or a folder by `holo export`.",
             )
         try:
-            self.container = Container(source, framework)
+            self.container = open_container(source, framework)
         except FileNotFoundError as error:
             raise _missing(self.path) from error
         except OSError as error:
@@ -65,6 +65,8 @@ class TensorFile:
         else:
             self.header = Header.from_json(self.container.holo_metadata(), source)
         model, version = self.header.model, self.header.format
+        if (version == PARTS_FORMAT) != isinstance(self.container, PartsContainer):
+            raise damaged(source, f"its format {version} does not fit where its tensors are")
         self._stored = {
             current_name(MODEL_PREFIX + name if exported else name, model, version): info
             for name, info in self.container.tensors.items()
@@ -101,22 +103,25 @@ class TensorFile:
 
         Raises CheckpointError where it differs from its digest.
         """
-        from holo_cli.checkpoint.tensor_bytes import raw_bytes
-
         name = self.header.shared.get(name, name)
-        info = self._stored[name]
-        tensor: Tensor = self.container.read(info.name)
-        expected = self.header.digests.get(name)
-        if expected is not None and digest(info.dtype, info.shape, raw_bytes(tensor)) != expected:
-            raise damaged(self.path, f"the tensor '{name}' differs from its digest")
+        stored, expected = self._stored[name].name, self.header.digests.get(name)
+        tensor: Tensor = self.container.checked(stored, expected)
         return tensor
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """Some rows of a tensor, in memory of their own; of a checkpoint in parts no more is read
+        than the parts that have them. Raises CheckpointError."""
+        name = self.header.shared.get(name, name)
+        stored, expected = self._stored[name].name, self.header.digests.get(name)
+        found: Tensor = self.container.rows(stored, first, count, expected)
+        return found
 
     def verify(self) -> Verified:
         """Every tensor against its digest, and values that are no numbers. Needs no torch."""
         prefix = MODEL_PREFIX if self.path.is_dir() else ""
         own = {n.removeprefix(prefix): value for n, value in self.header.digests.items()}
         try:
-            found = verify(self.container.path, own if prefix else None)
+            found = self.container.verify(own if prefix else None)
         except OSError as error:
             raise damaged(self.path, f"it cannot be read to its end ({error})") from error
         return Verified(
@@ -125,10 +130,12 @@ class TensorFile:
             {prefix + name: count for name, count in found.not_finite.items()},
         )
 
-    def read_all(self) -> dict[str, Tensor]:
-        """Every tensor by name; shared names give the same tensor object."""
-        tensors = {name: self.read(name) for name in self._stored}
-        return tensors | {name: tensors[kept] for name, kept in self.header.shared.items()}
+    def read_all(self, prefix: str = "") -> dict[str, Tensor]:
+        """Every tensor by name, or those that begin so; shared names give the same tensor
+        object."""
+        tensors = {name: self.read(name) for name in self._stored if name.startswith(prefix)}
+        shared = {name: kept for name, kept in self.header.shared.items() if kept in tensors}
+        return tensors | {name: tensors[kept] for name, kept in shared.items()}
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that the header holds. Raises CheckpointError."""

@@ -20,6 +20,7 @@ from holo_cli import plugins, registry
 from holo_cli.checkpoint.find import find_checkpoint
 from holo_cli.checkpoint.header import Header, complaint, damaged, short_line
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
+from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.checkpoint.tensor_bytes import not_finite
 from holo_cli.config.model_schema import ModelConfig
 from holo_cli.errors import CheckpointError, HoloError, nearest
@@ -82,6 +83,13 @@ def load_training(path: str | Path) -> tuple[Header, dict[str, Tensor]]:
         counts = {n: not_finite(t) for n, t in tensors.items() if n.startswith(MODEL_PREFIX)}
         check_finite(file.path, {name: count for name, count in counts.items() if count})
         return file.header, tensors
+
+
+def open_training(path: str | Path) -> tuple[Header, StoredTensors]:
+    """The same with tensors that are read on demand; the weights are checked as they are read."""
+    file = TensorFile(Path(path))
+    checked_config(file)
+    return file.header, StoredTensors(file)
 
 
 def check_finite(path: Path, counts: Mapping[str, int]) -> None:

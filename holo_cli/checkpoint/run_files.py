@@ -14,6 +14,7 @@ from pathlib import Path
 from holo_cli.checkpoint.digest import DIGEST_KEY, LENGTH_BYTES, METADATA_KEY, text_digest
 from holo_cli.checkpoint.find import check_run_name, known_runs
 from holo_cli.checkpoint.lock import RunLock
+from holo_cli.checkpoint.parts import clear_parts, parts_folder, parts_of
 from holo_cli.checkpoint.read import read_header
 from holo_cli.checkpoint.runs import RunSummary
 from holo_cli.errors import CheckpointError, UsageError
@@ -34,6 +35,7 @@ def delete_run(found: RunSummary, root: Path = CHECKPOINTS) -> list[Path]:
         for path in found.files.values():
             remove_leftovers(path)
             path.unlink(missing_ok=True)
+            clear_parts(path)
             deleted.append(path)
         if found.log is not None:
             if found.log.is_symlink():
@@ -63,13 +65,30 @@ def rename_run(
         made = []
         for kind, path in found.files.items():
             new = path.with_name(f"{name}_{kind}{path.suffix}" if kind else name + path.suffix)
+            _copy_parts(path, new)
             _copy_renamed(path, new, name)
             made.append(new)
         if found.log is not None:
             made.append(found.log.rename(logs / name))
         for path in found.files.values():
             path.unlink()
+            clear_parts(path)
         return made
+
+
+def _copy_parts(old: Path, new: Path) -> None:
+    """The parts of a checkpoint for its new name: links to the same files where that works."""
+    folder = parts_folder(new)
+    try:
+        for part in parts_of(old):
+            folder.mkdir(exist_ok=True)
+            (folder / part).unlink(missing_ok=True)
+            try:
+                (folder / part).hardlink_to(parts_folder(old) / part)
+            except OSError:
+                shutil.copyfile(parts_folder(old) / part, folder / part)
+    except OSError as error:
+        raise _not_renamed(folder, old, error) from error
 
 
 def _copy_renamed(old: Path, new: Path, run: str) -> None:
@@ -90,7 +109,11 @@ def _copy_renamed(old: Path, new: Path, run: str) -> None:
                 target.write(len(head).to_bytes(LENGTH_BYTES, "little") + head)
                 shutil.copyfileobj(source, target, _COPY)
         except OSError as error:
-            raise CheckpointError(
-                f"Cannot write {new}: {error.strerror or error}.",
-                next_step=f"The run keeps its old name; {old} is unchanged.",
-            ) from error
+            raise _not_renamed(new, old, error) from error
+
+
+def _not_renamed(new: Path, old: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"Cannot write {new}: {error.strerror or error}.",
+        next_step=f"The run keeps its old name; {old} is unchanged.",
+    )

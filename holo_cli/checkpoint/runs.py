@@ -15,6 +15,7 @@ from typing import Any
 from holo_cli.checkpoint.find import known_runs
 from holo_cli.checkpoint.header import Header
 from holo_cli.checkpoint.lock import is_locked
+from holo_cli.checkpoint.parts import files_of
 from holo_cli.checkpoint.read import read_header
 from holo_cli.checkpoint.unfinished import has_ended, planned_steps
 from holo_cli.errors import CheckpointError, UsageError, nearest
@@ -140,7 +141,8 @@ def _summary(name: str, files: dict[str, Path], root: Path, logs: Path) -> RunSu
             state = DAMAGED
     if is_locked(root, name):
         state = RUNNING
-    stats = [s for s in map(_stat, [*files.values(), *_files(log)]) if s is not None]
+    checkpoints = [one for path in files.values() for one in files_of(path)]
+    stats = [s for s in map(_stat, [*checkpoints, *_files(log)]) if s is not None]
     updated = max((at for at, _ in stats), default=0.0)
     return RunSummary(name, state, updated, sum(n for _, n in stats), files, log, header, start)
 

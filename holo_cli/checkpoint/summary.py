@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from holo_cli.checkpoint.parts import parts_of
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile
 
 
@@ -14,6 +15,7 @@ def inspect_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, An
     With `verify` every tensor is read: `verified` has `digests` (how many tensors have one),
     `damaged` (names of those that differ from it) and `not_finite` (values by tensor); else None.
 
+    `parts`: files that hold the tensors beside this one, 0 for a checkpoint of one file.
     `parameters` counts the elements under "model/", a shared tensor once; `bytes` is the size of
     all tensors; the tokenizer is described and not built, since that may need files that are not
     here. Raises CheckpointError.
@@ -22,6 +24,7 @@ def inspect_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, An
         header, infos = file.header, list(file.container.tensors.values())
         found = file.verify() if verify else None
         exported = file.path.is_dir()
+        parts = len(parts_of(file.path)) if not exported else 0
     weights = [info for info in infos if exported or info.name.startswith(MODEL_PREFIX)]
     return {
         "path": str(path),
@@ -38,6 +41,7 @@ def inspect_checkpoint(path: str | Path, *, verify: bool = True) -> dict[str, An
         "losses": header.losses.model_dump(),
         "parameters": sum(info.numel for info in weights),
         "bytes": sum(info.nbytes for info in infos),
+        "parts": parts,
         "config": header.config,
         "tokenizer": {
             "kind": header.tokenizer.get("kind"),

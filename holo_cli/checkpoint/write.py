@@ -18,6 +18,7 @@ from holo_cli.checkpoint.container import plan
 from holo_cli.checkpoint.digest import DIGEST_KEY, METADATA_KEY, NONE, digest, text_digest
 from holo_cli.checkpoint.find import KINDS, run_path
 from holo_cli.checkpoint.header import Header
+from holo_cli.checkpoint.parts import clear_parts
 from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.checkpoint.tensor_bytes import is_finite, raw_bytes
 from holo_cli.errors import CheckpointError
@@ -49,7 +50,7 @@ def save(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> int
     writers of the same run left are removed.
     """
     path = Path(path)
-    _check_finite(path, tensors)
+    check_values(path, tensors)
     stored, shared = share(tensors)
     leftovers = [run_path(path.parent, header.run, kind) for kind in KINDS] if header.run else []
 
@@ -58,6 +59,7 @@ def save(path: str | Path, header: Header, tensors: Mapping[str, Tensor]) -> int
         return {METADATA_KEY: text, DIGEST_KEY: text_digest(text)}
 
     size, _ = write_tensors(path, stored, metadata, leftovers)
+    clear_parts(path)  # of an index that this file replaced
     return size
 
 
@@ -105,9 +107,7 @@ def write_tensors(
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in {path, *(leftovers or [])}:
             remove_leftovers(other)
-        free = shutil.disk_usage(path.parent).free
-        if free < total:
-            raise _no_room(path, total, free)
+        check_room(path, total)
         with atomic_file(path) as file:
             file.write(head)
             for info in infos:
@@ -120,7 +120,7 @@ def write_tensors(
             file.write(final)
     except OSError as error:
         if error.errno in _FULL:
-            raise _no_room(path, total, None) from error
+            raise no_room(path, total, None) from error
         raise CheckpointError(
             f"Cannot save {path}: {error.strerror or error}.",
             next_step="The previous checkpoint is untouched; check the folder's permissions "
@@ -129,7 +129,8 @@ def write_tensors(
     return total, digests
 
 
-def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_values(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises CheckpointError where a weight is not a finite number."""
     for name, tensor in tensors.items():
         if not name.startswith(MODEL_PREFIX) or not tensor.is_floating_point():
             continue
@@ -140,7 +141,15 @@ def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             )
 
 
-def _no_room(path: Path, needed: int, free: int | None) -> CheckpointError:
+def check_room(path: Path, needed: int) -> None:
+    """Raises CheckpointError where the disk has no room for a checkpoint of `needed` bytes."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise no_room(path, needed, free)
+
+
+def no_room(path: Path, needed: int, free: int | None) -> CheckpointError:
+    """The error for a disk that is full, or too full to begin."""
     left = f"{megabytes(free)} are free" if free is not None else "the disk filled up"
     missing = needed - free if free is not None else needed
     return CheckpointError(

@@ -117,7 +117,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("model", f"{found['model']}, preset {found['preset'] or 'none'}"),
         *(("needs", f"{key} {value}") for key, value in found["needs"].items()),
         ("parameters", count(found["parameters"])),
-        ("size", size(found["bytes"])),
+        ("size", size(found["bytes"]) + (f", in {found['parts']} parts" if found["parts"] else "")),
         ("run", f"{found['run'] or 'none'} ({found['kind']})"),
         ("step", f"{found['step']:,} ({count(found['tokens'])} tokens)"),
         *((LOSSES[name], f"{v:.4f}") for name, v in losses.items() if v is not None),

@@ -89,6 +89,11 @@ class TrainingConfig(BaseModel):
     time_limit: float | None = Field(None, gt=0, description="stop after this many train seconds")
     grad_checkpoint: bool = Field(False, description="recompute activations in the backward pass")
     compile: bool = Field(False, description="torch.compile where it works")
+    mirror: str = Field(
+        "", max_length=1000,
+        description="address in an object store to which each checkpoint is copied, such as "
+        "s3://bucket/runs",
+    )  # fmt: skip
     tracker: Literal["none", "trackio", "wandb"] = Field(
         "none", description="where the curves go beside TensorBoard; each is an extra of its name"
     )
@@ -99,6 +104,11 @@ class TrainingConfig(BaseModel):
         False,
         description="spread weights, gradients and optimizer over the processes of torchrun (FSDP)",
     )
+    world_invariant: bool = Field(
+        False,
+        description="the same bits for any number of processes: gradients of whole batches, summed "
+        "in float64",
+    )
     shard_group: int = Field(
         0, ge=0, le=MAX_ROWS,
         description="processes that share one copy of the model, with copies between such groups; "
@@ -107,7 +117,7 @@ class TrainingConfig(BaseModel):
     shard_gather: Literal["float32", "bfloat16"] = Field(
         "float32", description="format in which processes send each other the weights of a block"
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     seed: Seed = 0
     init_seed: Seed | None = Field(

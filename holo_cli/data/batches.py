@@ -95,13 +95,18 @@ class TrainBatches:
         """Passes over the training split so far; with balanced languages, their mean."""
         return self.position / self.per_epoch
 
-    def take(self, count: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
-        """The share of process `rank` in the next count x world windows, every world-th of them:
-        inputs and targets, each (count, context) int64.
+    def take(
+        self, count: int, rank: int = 0, world: int = 1, *, together: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The share of process `rank` in the next count x world windows, every world-th of them or,
+        `together`, count in a row: inputs and targets, each (count, context) int64.
 
         A target of IGNORE is not scored. The position passes all of the windows.
         """
         numbers = range(self.position + rank, self.position + count * world, world)
+        if together:
+            first = self.position + rank * count
+            numbers = range(first, first + count)
         windows = [part.window(n) for part, n in map(self._part_of, numbers)]
         self.position += count * world
         x, y = (np.stack(side) for side in zip(*windows, strict=True))

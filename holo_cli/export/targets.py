@@ -125,7 +125,7 @@ def _cannot(path: Path, error: OSError) -> CheckpointError:
 
 def _weights(file: TensorFile, path: Path) -> ExportResult:
     _refuse_folder(path, "weights", SUFFIX)
-    tensors = {name: t for name, t in file.read_all().items() if name.startswith(MODEL_PREFIX)}
+    tensors = file.read_all(MODEL_PREFIX)
     return ExportResult(path, save(path, file.header.weights_only(), tensors))
 
 

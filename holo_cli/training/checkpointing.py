@@ -11,6 +11,7 @@ from torch import Tensor
 from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, run_path, save
 from holo_cli.checkpoint.header import ChatFormat, Origin, SetInfo, StageRow
+from holo_cli.checkpoint.parts import clear_parts
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
@@ -80,11 +81,16 @@ class CheckpointWriter:
         """Write one of the run's files; the path."""
         path = run_path(CHECKPOINTS, self.name, kind)
         save(path, self.header(kind, progress), tensors)
+        self.end_older(kind)
+        return path
+
+    def end_older(self, kind: Kind) -> None:
+        """After the first save, of this kind: delete the other file of an older run of the name."""
         if self.replaces:
             other = run_path(CHECKPOINTS, self.name, "last" if kind == "best" else "best")
             other.unlink(missing_ok=True)
+            clear_parts(other)
             self.replaces = False
-        return path
 
 
 def _sets(data: PreparedData) -> list[SetInfo]:

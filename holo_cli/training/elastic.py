@@ -38,6 +38,8 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
     rows = config.batch_size * config.grad_accum * before
     if before == now:
         return resolved
+    if config.world_invariant:
+        return _whole_batches(resolved, run, before, now)
     if rows % now:
         fewer = max(n for n in range(1, now) if rows % n == 0)
         raise UsageError(
@@ -49,6 +51,21 @@ def divided(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
     each = rows // now
     batch = max(n for n in range(1, min(config.batch_size, each) + 1) if each % n == 0)
     changes = {"training.batch_size": batch, "training.grad_accum": each // batch}
+    return resolved.replace(changes, source=f"divided among {counted(now, 'process')}")
+
+
+def _whole_batches(resolved: Resolved, run: str, before: int, now: int) -> Resolved:
+    """The same where batches must stay as they are. Raises UsageError."""
+    batches = resolved.training.grad_accum * before
+    if batches % now:
+        fewer = max(n for n in range(1, now) if batches % n == 0)
+        raise UsageError(
+            f"A step of run '{run}' has {counted(batches, 'batch')}, which {now} processes cannot "
+            "share equally.",
+            next_step=f"Start {counted(fewer, 'process')}, or another number that divides "
+            f"{batches}: holo resume {quoted(run)}",
+        )
+    changes = {"training.grad_accum": batches // now}
     return resolved.replace(changes, source=f"divided among {counted(now, 'process')}")
 
 
@@ -75,6 +92,13 @@ def redivide(
     if done % now[0] == 0:
         progress.micro = done // now[0]
         return True
+    start_over(progress, before, batches)
+    return False
+
+
+def start_over(progress: Progress, before: tuple[int, int], batches: TrainBatches) -> None:
+    """Forget the part of a step that is done. `before`: as for `redivide`."""
+    done = progress.micro * before[0]
     first = progress.windows - done
     progress.tokens -= batches.scored(first, done)
     progress.windows = first
@@ -82,4 +106,3 @@ def redivide(
     share = progress.logged_steps / (progress.logged_steps + progress.micro / before[1])
     progress.aux = {name: value * share for name, value in progress.aux.items()}
     progress.micro, progress.step_loss = 0, 0.0
-    return False

@@ -134,7 +134,7 @@ def weight_parts(model: LanguageModel, config: TrainingConfig) -> dict[str, int]
     muon = sum(p.numel() * p.element_size() for p in matrices.values())
     return {
         "weights": weights,
-        "gradients": weights,
+        "gradients": weights * (3 if config.world_invariant else 1),  # and sums in float64
         "optimizer": muon + 2 * (weights - muon),
     }
 

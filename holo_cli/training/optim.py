@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.orthogonal import orthogonalise
-from holo_cli.training.sharded_tensors import is_sharded, part_of, whole_tensor
+from holo_cli.training.sharded_tensors import is_sharded, part_from, whole_tensor
 
 MOMENTUM = "momentum_buffer"
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
@@ -258,20 +258,20 @@ class Optimizer:
         for entry, p, part in self._entries():
             if isinstance(part, Muon):
                 moment = part.state[p][MOMENTUM]
-                moment.copy_(part_of(tensors[f"{entry}/{MOMENTUM}"], moment))
+                moment.copy_(part_from(tensors, f"{entry}/{MOMENTUM}", moment))
                 continue
-            found = {k: tensors[f"{entry}/{k}"] for k in ADAM_STATE if f"{entry}/{k}" in tensors}
-            if any(t.shape != p.shape for key, t in found.items() if key != "step"):
-                raise RuntimeError(f"the moments of {entry} have another shape than the parameter")
+            found = [key for key in ADAM_STATE if f"{entry}/{key}" in tensors]
             if found and len(found) < len(ADAM_STATE):
                 raise RuntimeError(f"a part of the moments of {entry} is missing")
             if found:
                 part.state[p] = {
-                    key: t.to(p.device, torch.float32).clone()
+                    key: tensors[f"{entry}/{key}"].to(p.device, torch.float32).clone()
                     if key == "step"
-                    else part_of(t, p).clone()
-                    for key, t in found.items()
+                    else part_from(tensors, f"{entry}/{key}", p).clone()
+                    for key in found
                 }
+            if any(part.state[p][key].shape != p.shape for key in found if key != "step"):
+                raise RuntimeError(f"the moments of {entry} have another shape than the parameter")
 
 
 def _apart(named: Mapping[str, nn.Parameter]) -> list[list[tuple[str, nn.Parameter]]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.optim import Optimizer
@@ -26,6 +26,12 @@ class Placement:
         """Parameters whose gradients are averaged over the processes after the backward pass."""
         return list(self.model.parameters())
 
+    def before_backward(self) -> None:
+        """Called before each backward pass of a world-invariant run."""
+
+    def after_step(self) -> None:
+        """Called when the gradients of a world-invariant step are used, or dropped."""
+
     def share(self, parts: Mapping[str, int]) -> dict[str, int]:
         """Bytes of memory by part, of the whole model -> of one process."""
         return dict(parts)
@@ -41,6 +47,8 @@ class Placement:
     def take_buffers(self, model: LanguageModel | None) -> None:
         """Set the buffers of all processes to those of `model`, which the first one has."""
 
-    def to_save(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors by name, complete in the first process."""
-        return dict(tensors)
+    @property
+    def shared(self) -> dict[str, str]:
+        """Further names in a checkpoint of tensors that each process holds a part of, with the
+        first name of each."""
+        return {}

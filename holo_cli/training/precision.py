@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 
@@ -69,14 +70,28 @@ def bfloat16_over_float32(rounds: int = 25, size: int = 384) -> float:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of matrix products: as named, or bfloat16 where `auto` finds it fast."""
+    """The dtype of matrix products: as named; for `auto` bfloat16 where it is fast, on other CUDA
+    devices float16 (the loss is then scaled, see loss_scale.py), and else float32.
+    """
     if name == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
-        else:
-            fast = device.type == "cpu" and cpu_is_fast_at_bfloat16()
+        if device.type == "cuda":  # GPUs that only emulate bfloat16 are fast at float16
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
+        fast = device.type == "cpu" and cpu_is_fast_at_bfloat16()
         return torch.bfloat16 if fast else torch.float32
-    return torch.bfloat16 if name == "bfloat16" else torch.float32
+    found: torch.dtype = getattr(torch, name)
+    return found
+
+
+def read_scalars(values: Sequence[torch.Tensor]) -> list[float]:
+    """The values of tensors of one element on one device, which is waited for once."""
+    if not values:
+        return []
+    exact = any(value.dtype == torch.float64 for value in values)
+    dtype = torch.float64 if exact else torch.float32
+    together = torch.stack([value.detach().to(dtype).reshape(()) for value in values])
+    found: list[float] = together.tolist()
+    return found
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

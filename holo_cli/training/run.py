@@ -11,20 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from holo_cli import registry
-from holo_cli.checkpoint import Header, find_checkpoint, known_runs, load_training, run_path
+from holo_cli.checkpoint import Header, find_checkpoint, known_runs, run_path
+from holo_cli.checkpoint.read import MODEL_PREFIX
+from holo_cli.checkpoint.rebuild import check_finite, open_training
+from holo_cli.checkpoint.tensor_bytes import not_finite
 from holo_cli.checkpoint.unfinished import Unfinished, unfinished_runs
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import open_data
 from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import CheckpointError, DataError, UsageError
+from holo_cli.models.base import LanguageModel
 from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS
 from holo_cli.training.build import new_model, train_batches
 from holo_cli.training.capacity import check_run
 from holo_cli.training.distributed import processes
-from holo_cli.training.elastic import check_group, divided, redivide, stored_processes
+from holo_cli.training.elastic import check_group, divided, redivide, start_over, stored_processes
 from holo_cli.training.precision import pick_device, pick_dtype
 from holo_cli.training.start_from import Start, check_tokenizer, load_weights
 from holo_cli.training.state import Progress
@@ -107,13 +112,13 @@ def resume(
     path = find_checkpoint(name, CHECKPOINTS, prefer=("last", "best"))
     if name is None:
         path = newest_unfinished(steps).path
-    header, tensors = load_training(path)
+    header, stored_tensors = open_training(path)
     name = _resumed_name(path, header, run)
     resolved = Resolved.from_dict(header.model_dump())
     changes = dict(overrides or {}) | ({"training.steps": steps} if steps is not None else {})
     if changes:
         resolved = resolved.replace(changes)
-    before, now = stored_processes(header, tensors), processes()
+    before, now = stored_processes(header, stored_tensors), processes()
     stored = resolved
     if not changes.keys() & {"training.batch_size", "training.grad_accum"}:
         resolved = divided(resolved, header.run, before, now)
@@ -134,13 +139,15 @@ def resume(
     device = pick_device(resolved.training.device)
     shape = header.at_depth(resolved.model)
     model = registry.build_model(resolved.model_name, shape).to(device)
-    with torch.no_grad():
-        for key, target in model.state_dict().items():
-            target.copy_(tensors[f"model/{key}"])
-    if not redivide(
-        progress, _shape(stored, before), _shape(resolved, now), train_batches(resolved, data)
-    ):
-        tensors = {key: t for key, t in tensors.items() if not key.startswith("grad/")}
+    _copy_weights(model, stored_tensors, path)
+    shapes, batches = (_shape(stored, before), _shape(resolved, now)), train_batches(resolved, data)
+    if resolved.training.world_invariant and progress.micro:
+        start_over(progress, shapes[0], batches)
+    if not redivide(progress, *shapes, batches) or not progress.micro:
+        stored_tensors = stored_tensors.leaving_out("grad/")
+    # a process of a sharded run reads its own rows alone, and later; else the file is closed here
+    spread = resolved.training.shard and now > 1
+    tensors = stored_tensors if spread or not exact else dict(stored_tensors)
     training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
     if before != now:
         config = resolved.training
@@ -158,6 +165,18 @@ def resume(
     return training.run(
         tensors=tensors if exact else None, stop=stop, stop_at=stop_at, force_memory=force_memory
     )
+
+
+def _copy_weights(model: LanguageModel, tensors: Mapping[str, Tensor], path: Path) -> None:
+    wrong: dict[str, int] = {}
+    with torch.no_grad():
+        for key, target in model.state_dict().items():
+            name = MODEL_PREFIX + key
+            tensor = tensors[name]
+            if count := not_finite(tensor):
+                wrong[name] = count
+            target.copy_(tensor)
+    check_finite(path, wrong)
 
 
 def _shape(resolved: Resolved, world: int) -> tuple[int, int]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch.distributed as dist
 from torch import Tensor
 
+from holo_cli.checkpoint.stored import StoredTensors
+
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is one of which each process holds a part."""
@@ -26,31 +28,24 @@ def whole_tensor(tensor: Tensor) -> Tensor:
     return full
 
 
-def gathered(
-    tensors: Mapping[str, Tensor], same: Mapping[str, str], *, keep: bool
-) -> dict[str, Tensor]:
-    """Whole tensors on the CPU, by name, one after another; where `keep` is false, none.
+def part_from(tensors: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
+    """A tensor, the same in all processes, in the form, dtype and device of `like`.
 
-    `same`: further names of a tensor, each with the first one. All processes must call this
-    together.
+    Of a checkpoint that is read on demand a process reads its own rows alone.
     """
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name in same:
-            continue
-        full = whole_tensor(tensor.detach())
-        if keep:
-            found[name] = full.cpu()
-    return found | {name: found[first] for name, first in same.items() if first in found}
-
-
-def part_of(full: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same in all processes, in the form, dtype and device of `like`."""
-    full = full.to(like.device, like.dtype)
     if not is_sharded(like):
-        return full
+        return tensors[name].to(like.device, like.dtype)
     from torch.distributed.tensor import DTensor, distribute_tensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
     assert isinstance(like, DTensor)
-    # each process takes its own part: nothing is sent
-    return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)
+    mesh, placements = like.device_mesh, like.placements
+    if not (isinstance(tensors, StoredTensors) and like.ndim):
+        full = tensors[name].to(like.device, like.dtype)
+        # each process takes its own part: nothing is sent
+        return distribute_tensor(full, mesh, placements, src_data_rank=None)
+    shape, offset = compute_local_shape_and_global_offset(like.shape, mesh, placements)
+    rows = tensors.rows(name, offset[0], shape[0]).to(like.device, like.dtype)
+    return DTensor.from_local(
+        rows, mesh, placements, run_check=False, shape=like.shape, stride=like.stride()
+    )

@@ -13,14 +13,15 @@ averages their gradients. Those of sharded parameters are averaged by each backw
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import (
+    FSDPModule,
     MixedPrecisionPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -30,9 +31,10 @@ from holo_cli.checkpoint.read import MODEL_PREFIX
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.distributed import World
+from holo_cli.training.invariant import RunningSum
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.placement import Placement
-from holo_cli.training.sharded_tensors import gathered, whole_tensor
+from holo_cli.training.sharded_tensors import whole_tensor
 
 MARKS = ("splits", "heads", "no_muon")  # what a parameter tells Muon, as attributes
 
@@ -71,7 +73,9 @@ class ShardedModel(Placement):
             "mesh": self.mesh,
             "ignored_params": numbers,
             "mp_policy": MixedPrecisionPolicy(
-                param_dtype=low, reduce_dtype=torch.float32, cast_forward_inputs=False
+                param_dtype=low,
+                reduce_dtype=torch.float64 if config.world_invariant else torch.float32,
+                cast_forward_inputs=False,
             ),
         }
         for block in _blocks(model):
@@ -83,11 +87,31 @@ class ShardedModel(Placement):
         self.root = root = fully_shard(model, reshard_after_forward=False, **options)
         register_fsdp_forward_method(model, "hidden")
         root.set_reduce_scatter_unused_params(True)  # unused in one process, maybe used in another
+        self._running: list[RunningSum] = []
+        if config.world_invariant:
+            self._sum_exactly([*_blocks(model), model])
         for name, p in model.named_parameters():
             for mark, value in marks[name].items():
                 setattr(p, mark, value)
         self.numbers = [p for p in model.parameters() if p.ndim == 0]
+        self._parts = [p for p in model.parameters() if p.ndim]  # later some may be whole ones
         self.tied = _tied(model)  # (further name, first name) of parameters that have several
+
+    def _sum_exactly(self, modules: Sequence[nn.Module]) -> None:
+        for module in modules:
+            assert isinstance(module, FSDPModule)
+            running = RunningSum()
+            module.set_gradient_divide_factor(1.0)  # sums over processes, not means
+            module.set_all_reduce_hook(running)
+            self._running.append(running)
+
+    def before_backward(self) -> None:
+        for p in self._parts:  # what the hooks give is the sum so far, not to be added to this
+            p.grad = None
+
+    def after_step(self) -> None:
+        for running in self._running:
+            running.total = None
 
     @property
     def averaged(self) -> list[nn.Parameter]:
@@ -135,9 +159,9 @@ class ShardedModel(Placement):
                 buffer.copy_(theirs[name])
             dist.broadcast(buffer, src=0)
 
-    def to_save(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        same = {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.tied}
-        return gathered(tensors, same, keep=self.world.is_main)
+    @property
+    def shared(self) -> dict[str, str]:
+        return {MODEL_PREFIX + name: MODEL_PREFIX + first for name, first in self.tied}
 
 
 def _blocks(model: LanguageModel) -> list[nn.Module]:

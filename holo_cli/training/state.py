@@ -17,9 +17,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch import Tensor, nn
 
 from holo_cli.checkpoint.header import Count, Header, Name, StageRow, complaint
+from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.errors import CheckpointError
 from holo_cli.training.optim import Optimizer
-from holo_cli.training.sharded_tensors import part_of
+from holo_cli.training.sharded_tensors import part_from
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Progress:
     step_loss: float = 0.0  # of the accumulation under way
     logged_loss: float = 0.0  # sum over the updates since the last line of metrics
     logged_steps: int = 0
+    loss_scale: float | None = None  # of float16, see loss_scale.py
+    scale_steps: int = 0  # since it changed
     aux: dict[str, float] = field(default_factory=dict)  # like logged_loss, by name
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per evaluation
     stages: list[dict[str, Any]] = field(default_factory=list)  # one row per stage of growth begun
@@ -95,6 +98,8 @@ class StoredProgress(BaseModel):
     step_loss: Sum = 0.0
     logged_loss: Sum = 0.0
     logged_steps: Count = 0
+    loss_scale: float | None = Field(default=None, ge=2.0**-40, le=2.0**40)
+    scale_steps: Count = 0
     aux: dict[Name, Sum] = {}
     history: list[dict[str, Any]] = []  # checked as the header's, which is the same
     stages: list[dict[str, Any]] = []
@@ -147,7 +152,9 @@ def restore_training_state(
     Raises CheckpointError for what is missing or misfits.
     """
 
-    def part(prefix: str) -> dict[str, Tensor]:
+    def part(prefix: str) -> Mapping[str, Tensor]:
+        if isinstance(tensors, StoredTensors):
+            return tensors.part(prefix)
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
     grads = part("grad/")
@@ -155,7 +162,7 @@ def restore_training_state(
     try:
         optimizer.load_state_tensors(part("optimizer/"))
         for name, p in model.named_parameters():
-            p.grad = part_of(grads[name], p).clone() if name in grads else None
+            p.grad = part_from(grads, name, p).clone() if name in grads else None
         known = _random("cpu", rank) in tensors
         mine = rank if known else 0
         torch.set_rng_state(tensors[_random("cpu", mine)])
@@ -176,16 +183,22 @@ def _check_tensors(
     """Raises CheckpointError for optimizer state or gradients of another form than the model's."""
     shapes = {name: p.shape for name, p in model.named_parameters()}
     expected = optimizer.state_shapes()
-    for name, tensor in state.items():
+    for name in state:
         if name not in expected:
             raise _misfit(f"the model has no place for 'optimizer/{name}'")
-        if tensor.shape != expected[name] or not tensor.is_floating_point():
+        if not _fits(state, name, expected[name]):
             raise _misfit(f"'optimizer/{name}' has another shape or kind than its parameter")
-    for name, tensor in grads.items():
+    for name in grads:
         if name not in shapes:
             raise _misfit(f"the model has no place for 'grad/{name}'")
-        if tensor.shape != shapes[name] or not tensor.is_floating_point():
+        if not _fits(grads, name, shapes[name]):
             raise _misfit(f"'grad/{name}' has another shape or kind than its parameter")
+
+
+def _fits(tensors: Mapping[str, Tensor], name: str, shape: torch.Size) -> bool:
+    if isinstance(tensors, StoredTensors):
+        return tensors.shape(name) == tuple(shape) and tensors.is_floating_point(name)
+    return tensors[name].shape == shape and tensors[name].is_floating_point()
 
 
 def _misfit(reason: str) -> CheckpointError:

@@ -10,10 +10,11 @@ over several processes is in `placement.py`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,22 +24,29 @@ from holo_cli.config.model_schema import Stage
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.batches import IGNORE, TrainBatches, shorten
 from holo_cli.data.dataset import PreparedData
+from holo_cli.errors import HoloError
 from holo_cli.layers.unlikelihood import Unlikelihood
 from holo_cli.models.base import LanguageModel
 from holo_cli.training import reports
 from holo_cli.training.allocator import keep_freed_memory
 from holo_cli.training.compile import Forward, compile_hidden
 from holo_cli.training.distributed import World
+from holo_cli.training.elastic import start_over
 from holo_cli.training.failures import divergence_error, out_of_memory
 from holo_cli.training.growth import grow, layers_due, sample_loss
+from holo_cli.training.invariant import GradientSums, batch_seed, clip_exactly
 from holo_cli.training.loss import cross_entropy, penalized_loss
+from holo_cli.training.loss_scale import LossScale
 from holo_cli.training.memory_estimate import is_out_of_memory, memory_figures
 from holo_cli.training.optim import Optimizer, clip_grad_norm
 from holo_cli.training.placement import Placement
-from holo_cli.training.precision import autocast
+from holo_cli.training.precision import autocast, read_scalars
 from holo_cli.training.schedule import context_at, lr_multiplier
 from holo_cli.training.state import Progress, rng_states, training_tensors
 from holo_cli.training.stopping import StopRequest
+
+if TYPE_CHECKING:
+    from holo_cli.training.sharded_saving import BackgroundSaves
 
 Event = dict[str, Any]
 Events = Callable[[dict[str, Any]], None]
@@ -79,8 +87,10 @@ class Trainer:
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
+        self.scale = LossScale(progress, dtype)
         self.events, self.save, self.sample = events, save, sample
         self.stop = StopRequest()
+        self.background: BackgroundSaves | None = None  # how a sharded run saves `last`
         self.stop_at: int | None = None
         self.world = World()
         self.context = model.config.context
@@ -91,15 +101,21 @@ class Trainer:
         self.saved = progress.step or None  # the step of the last complete save
         self.sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
+        self._figures: list[tuple[str, Tensor, float]] = []  # "" or an aux loss, value, its share
         self._fraction = 1.0  # of the schedule, as the model was last told
         self.logged_at = (progress.train_seconds, progress.tokens)
         self.norm = math.nan  # of the last step's gradients
         self._set_model(model, optimizer)
 
-    def _set_model(self, model: LanguageModel, optimizer: Optimizer) -> None:
+    def _set_model(
+        self, model: LanguageModel, optimizer: Optimizer, placement: Placement | None = None
+    ) -> None:
         self.model, self.optimizer = model, optimizer
-        self.placement = Placement(model)
+        self.placement = placement or Placement(model)
         self.parameters = list(model.parameters())
+        self.sums: GradientSums | None = None
+        if self.config.world_invariant:
+            self.sums = GradientSums(self.placement.averaged)
         self.hidden: Forward = model.hidden
 
     def shard(self) -> None:
@@ -111,8 +127,9 @@ class Trainer:
 
         sharded = ShardedModel(self.model, self.config, self.dtype, self.world)
         model = sharded.model
-        self._set_model(model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16))
-        self.placement = sharded
+        self._set_model(
+            model, type(self.optimizer)(model, self.config, self.optimizer.fast_bf16), sharded
+        )
 
     @property
     def parameter_count(self) -> int:
@@ -121,22 +138,33 @@ class Trainer:
     # -- the whole run ----------------------------------------------------------------------------
 
     def run(self) -> str:
-        """Returns what ended it: steps, target-loss, time-limit, stop-at or signal."""
-        progress, config = self.progress, self.config
+        """Returns what ended it: steps, target-loss, time-limit, stop-at or signal. All that is
+        saved is on the disk then."""
         self.model.train()
         self._compile()
         try:
-            while progress.step < config.steps:
-                if not self.step():
-                    self._save_last()
-                    return self.stop.reason
-                ended = self._after_step()
-                if ended:
-                    return ended
+            ended = self._steps()
+            if self.background is not None:
+                self.background.finish()
+        except HoloError:
+            if self.background is not None:  # a good checkpoint may be under way
+                with contextlib.suppress(HoloError):
+                    self.background.finish()
+            raise
         except (RuntimeError, MemoryError) as error:
             if is_out_of_memory(error):
-                raise out_of_memory(progress, config, self.context) from error
+                raise out_of_memory(self.progress, self.config, self.context) from error
             raise
+        return ended
+
+    def _steps(self) -> str:
+        while self.progress.step < self.config.steps:
+            if not self.step():
+                self._save_last()
+                return self.stop.reason
+            ended = self._after_step()
+            if ended:
+                return ended
         self._save_last()
         return "steps"
 
@@ -145,6 +173,8 @@ class Trainer:
         progress, config = self.progress, self.config
         step = progress.step
         ended = ""
+        if self.background is not None:
+            self.background.poll()
         # clocks differ between processes, and all must end at the same step
         if config.time_limit and self.world.any(progress.train_seconds >= config.time_limit):
             ended = "time-limit"
@@ -219,21 +249,30 @@ class Trainer:
         self._fraction = fraction if self.fixed_progress is None else self.fixed_progress
         self.model.on_progress(self._fraction)
         while progress.micro < config.grad_accum:
-            if self.world.any(bool(self.stop)):
+            # where a save in the background failed, the run ends like one that is stopped: the
+            # next save raises what went wrong
+            failed = self.background is not None and self.background.failed
+            if self.world.any(failed or bool(self.stop)):
                 self.stop.ask("signal")
                 return False
             started = time.perf_counter()
             self._micro_step()
             progress.train_seconds += time.perf_counter() - started
         started = time.perf_counter()
+        self._read_figures()
         loss = self._all_reduce()
-        norm = clip_grad_norm(self.parameters, config.clip).item()
-        if not (math.isfinite(norm) and math.isfinite(loss)):
+        self.scale.unscale(self.parameters)
+        if config.world_invariant:
+            norm = clip_exactly(self.parameters, config.clip)
+        else:
+            norm = clip_grad_norm(self.parameters, config.clip).item()
+        left_out = math.isfinite(loss) and self.scale.overflowed(math.isfinite(norm))
+        if not (left_out or (math.isfinite(norm) and math.isfinite(loss))):
             raise divergence_error(progress, config, loss, norm)
         self.optimizer.set_lr(lr_multiplier(progress.step, config))
-        self.optimizer.step()
-        for p in self.parameters:
-            p.grad = None
+        if not left_out:
+            self.optimizer.step()
+        self._drop_gradients()
         progress.train_seconds += time.perf_counter() - started
         progress.step += 1
         progress.micro = 0
@@ -244,8 +283,10 @@ class Trainer:
         return True
 
     def _all_reduce(self) -> float:
-        """All-reduce (mean) the accumulated gradients and loss; returns the loss."""
-        if self.world.size > 1:
+        """All-reduce the accumulated gradients and loss; returns the loss."""
+        if self.sums is not None:
+            self.sums.to_gradients(self.world)
+        elif self.world.size > 1:
             parameters = self.placement.averaged
             for p in parameters:  # unused in one process, maybe used in another
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
@@ -265,13 +306,19 @@ class Trainer:
         if self._in_step[0] != progress.step:
             first = begin - progress.micro * rows
             self._in_step = progress.step, self.batches.scored(first, config.grad_accum * rows)
-        x, y = self.batches.take(config.batch_size, world.rank, world.size)
+        invariant = config.world_invariant
+        x, y = self.batches.take(config.batch_size, world.rank, world.size, together=invariant)
+        if invariant:
+            torch.manual_seed(batch_seed(config.seed, begin // config.batch_size + world.rank))
         context = context_at(progress.step, self.context, config)
         if context != self.context:
             x, y = shorten(x, y, context)
+        # a process's gradients are averaged with the others', or of whole batches added to them
+        averaged = 1 if invariant else world.size
         # a batch within a long question has no target, and then no share of the loss
         scored = int((y != IGNORE).sum())
-        parts = self._in_step[1] / (scored * world.size) if scored else math.inf
+        parts = self._in_step[1] / (scored * averaged) if scored else math.inf
+        shares = config.grad_accum * (world.size if invariant else 1)
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):
             hidden, aux = self.hidden(x)
@@ -281,22 +328,33 @@ class Trainer:
             objective, loss, repeats = penalized_loss(
                 hidden, self.model.head, y, penalty, self.dtype
             )
-            self._add_aux("unlikelihood", repeats / parts)
+            self._figures.append(("unlikelihood", repeats, world.size / averaged / parts))
         else:
             objective = loss = cross_entropy(hidden, self.model.head, y, self.dtype)
         total: Tensor = objective / parts
         for name, extra in aux.items():
-            extra = extra / config.grad_accum
-            total = total + extra
-            self._add_aux(name, extra)
-        total.backward()
-        progress.step_loss += loss.item() / parts
+            total = total + extra / shares
+            self._figures.append((name, extra.detach(), 1 / config.grad_accum))
+        if self.sums is not None:
+            self.placement.before_backward()
+        (total * self.scale.factor if self.scale.active else total).backward()
+        if self.sums is not None:
+            self.sums.add()
+        self._figures.append(("", loss.detach(), world.size / averaged / parts))
         progress.micro += 1
         progress.tokens += self.batches.scored(begin, rows)
         progress.windows = self.batches.position
 
-    def _add_aux(self, name: str, value: Tensor) -> None:
-        self.progress.aux[name] = self.progress.aux.get(name, 0.0) + value.item()
+    def _read_figures(self) -> None:
+        """Add losses to their sums. Once a step: reading one waits for the device."""
+        values = read_scalars([value for _, value, _ in self._figures])
+        progress = self.progress
+        for (name, _, share), value in zip(self._figures, values, strict=True):
+            if name:
+                progress.aux[name] = progress.aux.get(name, 0.0) + value * share
+            else:
+                progress.step_loss += value * share
+        self._figures = []
 
     # -- events and checkpoints -------------------------------------------------------------------
 
@@ -312,19 +370,35 @@ class Trainer:
         self.placement.take_buffers(model)
 
     def _save_last(self) -> None:
-        """Write everything from the first process; all processes contribute their state."""
-        if self.progress.micro:
+        """Write everything: from the first process, or of a sharded model from each its part."""
+        self._read_figures()
+        if self.progress.micro and self.sums is not None:
+            # sums in float64 are not saved: the step is made again, whole
+            shape = self.config.batch_size * self.world.size, self.config.grad_accum
+            start_over(self.progress, shape, self.batches)
+            self.batches.position = self.progress.windows
+            self._drop_gradients()
+        elif self.progress.micro:
             self._all_reduce()
         mean = self.world.mean
         self.progress.aux = {name: mean(v) for name, v in sorted(self.progress.aux.items())}
         self.random = {name: self.world.all_gather(t) for name, t in rng_states().items()}
         tensors = model_tensors(self.model)
         tensors |= training_tensors(self.model, self.optimizer, self.random)
-        tensors = self.placement.to_save(tensors)
+        if self.background is not None:
+            self.background.start(tensors)
+            return
         if self.world.is_main:
             self.save("last", self, tensors)
         self.world.barrier()
         self.saved = self.progress.step
+
+    def _drop_gradients(self) -> None:
+        for p in self.parameters:
+            p.grad = None
+        if self.sums is not None:
+            self.sums.drop()
+            self.placement.after_step()
 
     def warn(self, message: str) -> None:
         self.events({"event": "warning", "step": self.progress.step, "message": message})

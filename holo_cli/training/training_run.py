@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 
 from holo_cli import registry
 from holo_cli.checkpoint import Header, Origin, RunLock, run_path
+from holo_cli.checkpoint.mirror import Mirror
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.weighted import WeightedBatches
 from holo_cli.errors import Stopped
+from holo_cli.layers.whole_batch import each_batch_alone
 from holo_cli.models.base import LanguageModel
 from holo_cli.names import quoted
 from holo_cli.paths import CHECKPOINTS, RUNS
@@ -66,6 +69,7 @@ class TrainingRun:
         self.progress, self.emit, self.sampler = progress, events, sampler
         self.config = resolved.training
         self.log: MetricsLog | None = None
+        self.mirror: Mirror | None = None
         self.origins = origins
         self._notes: list[str] = []
         self.writer = CheckpointWriter(
@@ -124,7 +128,7 @@ class TrainingRun:
             # a large model takes a while.
             needed = memory_parts(trainer.model, self.config, trainer.dtype)
             if self.config.shard and self.world.size > 1:
-                trainer.shard()
+                self._shard()
             needed, whole = trainer.placement.share(needed), needed
             check_measured(sum(needed.values()), trainer.model.device, force=force_memory)
             # before the rest: it is left last, and torchrun ends the processes of a lost one by
@@ -136,6 +140,9 @@ class TrainingRun:
                 tracker = self._tracker()
                 self.log = MetricsLog(RUNS / self.name, progress.step, layers, tracker)
                 stack.callback(self.log.close)
+                if self.config.mirror:
+                    self.mirror = Mirror(self.config.mirror, CHECKPOINTS, self.name, trainer.warn)
+                    stack.callback(self.mirror.finish)
             if self.world.size > 1 and tensors is None:
                 torch.manual_seed(self.config.seed + self.world.rank)  # dropout differs by process
             self._start(needed, whole)
@@ -149,10 +156,30 @@ class TrainingRun:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
             elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
-            reason = trainer.run()
+            with each_batch_alone(self.config.world_invariant):
+                reason = trainer.run()
             done = self._done(reason)
             self._event(done)
         return reason, done
+
+    def _shard(self) -> None:
+        from holo_cli.training.sharded_saving import BackgroundSaves, PendingSave
+
+        trainer, progress = self.trainer, self.progress
+        trainer.shard()
+
+        def pending() -> PendingSave:
+            path = run_path(CHECKPOINTS, self.name, "last")
+            header = self.writer.header("last", progress)
+            return PendingSave(path, header, trainer.placement.shared, progress.step)
+
+        def on_saved(done: PendingSave) -> None:
+            trainer.saved = done.step
+            if self.world.is_main:
+                self.writer.end_older("last")
+                self._saved("last", done.path, done.step)
+
+        trainer.background = BackgroundSaves(pending, on_saved)
 
     def _tracker(self) -> Tracker | None:
         config = self.config
@@ -275,8 +302,12 @@ class TrainingRun:
 
     def _save(self, kind: Kind, trainer: Trainer, tensors: dict[str, torch.Tensor]) -> None:
         path = self.writer.save(kind, trainer.progress, tensors)
-        step = self.progress.step
+        self._saved(kind, path, self.progress.step)
+
+    def _saved(self, kind: Kind, path: Path, step: int) -> None:
         self._event({"event": "save", "path": path.as_posix(), "step": step, "kind": kind})
+        if self.mirror is not None:
+            self.mirror.add(path)
 
     def _sample(self, model: LanguageModel) -> str:
         assert self.sampler is not None

@@ -157,7 +157,8 @@ def test_tensors_that_cannot_be(tmp_path: Path, entries: dict[str, Any], match: 
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"format": 3}, r"written by a newer holo \(format 3"),
+        ({"format": 3}, "format 3 does not fit where its tensors are"),
+        ({"format": 4}, r"written by a newer holo \(format 4"),
         ({"format": 0}, "there is no format 0"),
         ({"format": "1"}, "names no format version"),
         ({"model": None}, "'model'"),

@@ -39,8 +39,8 @@ FLAGS = {
     "datasets": SHARED,
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
-    "pull": "--table --base-url --offline --force " + SHARED,
     "import": "--run --force " + SHARED,
+    "pull": "--table --base-url --offline --force " + SHARED,
     "compare": "--data --file --max-docs --prompt --max-new-tokens --temperature --seed --out "
     "--device " + SHARED,
     "compress": "--checkpoint --out --force --context --carry --chunk-size --lang --device "

@@ -16,9 +16,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from holo_cli.checkpoint.parts import parts_folder, parts_of
 from holo_cli.config.resolve import resolve
 from holo_cli.errors import HoloError, Stopped
 from holo_cli.training.run import resume, train
+from holo_cli.training.stopping import StopRequest
 
 PATIENCE = 600.0  # seconds for one stage, on a machine that is busy otherwise
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
@@ -28,9 +30,25 @@ def ignore(event: dict[str, Any]) -> None:
     pass
 
 
+class StopAfter(StopRequest):
+    """Asks for a stop when a trainer has looked so often, once before each forward pass."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def __bool__(self) -> bool:
+        self.left -= 1
+        return self.left < 0 or super().__bool__()
+
+
 def act(stage: dict[str, Any]) -> None:
     """One stage in one process. A refusal that `refused` expects is written to the file it names;
     a stop is no failure."""
+    if stage["do"] == "check":  # whether the last checkpoint is in parts
+        last = Path(f"checkpoints/{stage['run']}_last.safetensors")
+        assert bool(parts_of(last)) == parts_folder(last).exists() == stage["parts"]
+        return
     known = {key: stage[key] for key in ("run", "stop_at") if key in stage}
     try:
         if stage["do"] == "train":
@@ -40,6 +58,7 @@ def act(stage: dict[str, Any]) -> None:
             resume(
                 stage["run"], events=ignore, stop_at=stage.get("stop_at"),
                 overrides=stage.get("overrides"),
+                stop=StopAfter(stage["stop_after"]) if "stop_after" in stage else None,
             )  # fmt: skip
     except Stopped:
         pass
