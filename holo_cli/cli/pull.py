@@ -39,7 +39,7 @@ def pull_ready(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Fetch a small checkpoint that is ready to talk, or list what there is.
+    """Fetch a small checkpoint that talks, or list them.
 
     An interrupted download continues when the same command is run again.
     """
