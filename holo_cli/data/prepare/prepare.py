@@ -108,6 +108,7 @@ def prepare(
     tokenizer: str | None = None,
     vocab_size: int = DEFAULT_VOCAB_SIZE,
     source: str | Sequence[str] | None = None,
+    chat: str | Sequence[str] | None = None,
     text_field: str = "text",
     encoding: str | None = None,
     lang: Sequence[str] = (),
@@ -133,7 +134,8 @@ def prepare(
 
     The set is written to `out` (default: `data/NAME`). `tokenizer` defaults to the source's (bpe;
     char for Shakespeare). With several codes in `lang`, the language of each document is detected
-    and marked. Several texts in `source` are one set, in their order. `subset` is a published
+    and marked. Several texts in `source` are one set, in their order; `chat` are files of
+    conversations, of which the answers are learnt (`data/chat_format.py`). `subset` is a published
     subset of a dataset, such as "sample-100BT". `max_docs` and `max_bytes` (of UTF-8) apply to each
     name, or to each of several sources. `mix` ("balanced", "proportional", "ko=0.4,en=0.6") mixes
     several names, sources or languages (default: one after another); `filter` is the value of
@@ -158,8 +160,10 @@ def prepare(
     if not vocab_size <= MAX_VOCAB:
         raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
     tokenizer = resolve_set(tokenizer)
-    sources = [source] if isinstance(source, str) else list(source or ())
-    check_arguments(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    plain = [source] if isinstance(source, str) else list(source or ())
+    talks = [chat] if isinstance(chat, str) else list(chat or ())
+    sources = [*plain, *talks]
+    check_arguments(names, plain, talks, tokenizer, lang, max_docs, max_bytes, val_fraction)
     languages = requested_languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
     several = len(sources) > 1
@@ -173,6 +177,7 @@ def prepare(
         common = Request(
             name="",
             source=sources[0] if len(sources) == 1 else None,
+            chat=len(sources) == 1 and bool(talks),
             text_field=text_field,
             encoding=encoding,
             languages=tuple(languages),
@@ -191,7 +196,12 @@ def prepare(
         requests = [replace(common, name=name) for name in names]
         if several:
             requests = [
-                replace(request, source=one, scratch=Path(scratch, str(number)))
+                replace(
+                    request,
+                    source=one,
+                    chat=number >= len(plain),
+                    scratch=Path(scratch, str(number)),
+                )
                 for number, (request, one) in enumerate(zip(requests, sources, strict=True))
             ]
         options = PrepareOptions(
