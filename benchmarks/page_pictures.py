@@ -22,7 +22,8 @@ from holo_cli.visualize.browser import visit
 SENTENCE = "One day, a fox ran to the river."  # of the tutorials
 MAX_BYTES = 60_000
 SIZE = (1000, 740)  # of the window in CSS pixels: a page's sentence and its first figure
-HEIGHTS = {"depth": 732}  # pixels kept of it, with the legend under the figure; else HEIGHT
+# pixels kept of it, with the legend under the figure; else HEIGHT
+HEIGHTS = {"depth": 732, "attention": 685}
 HEIGHT = 710
 SHAPE = "--context 64 --set model.layers=4 --set model.heads=4"
 RUNS = {  # how each was trained; `demo-vanilla` is the run of `holo demo`
