@@ -13,10 +13,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from holo_cli.checkpoint.find import Kind, check_run_name
 from holo_cli.config.model_schema import ModelConfig
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.errors import CheckpointError, UsageError
 from holo_cli.parsing import ParseError, parse_json
 from holo_cli.printable import one_line
@@ -24,6 +33,7 @@ from holo_cli.wording import counted
 
 C = TypeVar("C", bound=ModelConfig)
 FORMAT_VERSION = 2  # 2: parameters renamed, see renames.py
+CHAT_VERSION = 1
 PARTS_FORMAT = 3  # an index of a checkpoint in parts, see parts.py; the newest that is read
 MAX_COUNT = 2**62  # of steps, tokens and the like: their sums and products stay whole numbers
 
@@ -79,6 +89,19 @@ class Losses(BaseModel):
     best_val: float | None = None
 
 
+class ChatFormat(BaseModel):
+    """The special tokens of the chat format that a model was trained with: the marks before the
+    texts of each role, and the end of an answer (data/chat_format.py)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    version: int = Field(default=1, ge=1)
+    system: Name = MARK_NAMES[0]
+    user: Name = MARK_NAMES[1]
+    assistant: Name = MARK_NAMES[2]
+    end: Name = "<|end|>"
+
+
 class SetInfo(BaseModel):
     """One of several sets that were trained on together; the weights have the sum 1."""
 
@@ -105,6 +128,9 @@ class DataInfo(BaseModel):
     documents: Count | dict[Name, Count] = 0
     languages: dict[Name, Any] = Field(default_factory=dict)
     markers: bool = False
+    chat: ChatFormat | None = Field(
+        default=None, description="None: a base model, which continues text"
+    )
     sets: list[SetInfo] = Field(default_factory=list)
 
     @property
@@ -225,6 +251,19 @@ class Header(BaseModel):
         ):
             raise ValueError("the ids of its special tokens are not numbers")
         return tokenizer
+
+    @model_validator(mode="after")
+    def _chat_format_is_known(self) -> Header:
+        chat = self.data.chat
+        if chat is None:
+            return self
+        if chat.version > CHAT_VERSION:
+            raise ValueError(f"its chat format {chat.version} is of a newer version of holo")
+        specials = self.tokenizer.get("specials", {})
+        for name in (chat.system, chat.user, chat.assistant, chat.end):
+            if name not in specials:
+                raise ValueError(f"its chat format names {name!r}, which the tokenizer lacks")
+        return self
 
     @field_validator("history")
     @classmethod

@@ -161,7 +161,11 @@ class TensorFile:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        del self.container  # closes the file
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing can be read from it then."""
+        del self.container
 
 
 def read_header(path: str | Path) -> Header:

@@ -14,7 +14,7 @@ from holo_cli.checkpoint.read import TensorFile
 
 class StoredTensors(Mapping[str, Tensor]):
     """Tensors of an open file whose names begin with `prefix`, by the rest of their names, but for
-    those that `without` holds for. The file is open for as long as this is kept."""
+    those that `without` holds for. `close` closes the file for all made from this one."""
 
     def __init__(
         self, file: TensorFile, prefix: str = "", without: Callable[[str], bool] | None = None
@@ -25,6 +25,10 @@ class StoredTensors(Mapping[str, Tensor]):
             for name, shape in file.shapes.items()
             if name.startswith(prefix) and not (without and without(name))
         }
+
+    def close(self) -> None:
+        """Close the file: an open one cannot be replaced on every system."""
+        self._file.close()
 
     def part(self, prefix: str) -> StoredTensors:
         """Those whose names begin with `prefix`, without it."""

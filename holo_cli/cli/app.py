@@ -29,6 +29,7 @@ from holo_cli.cli import (
     models,
     new_model,
     prepare,
+    pull,
     resume,
     runs,
     serve,
@@ -82,6 +83,7 @@ app.command("datasets")(datasets.datasets)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("pull")(pull.pull_ready)
 app.command("compare")(compare.compare)
 app.command("compress")(compress.compress)
 app.command("decompress")(compress.decompress)

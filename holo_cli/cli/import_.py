@@ -29,7 +29,7 @@ def import_(
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
-    """Import a GPT-2, Llama, Mistral or Qwen2 of transformers as vanilla.
+    """Import a GPT-2, Llama or Qwen2 of transformers.
 
     The checkpoint generates, chats and serves, and `holo train --from` continues its training.
     """

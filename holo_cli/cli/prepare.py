@@ -31,6 +31,15 @@ def prepare(
             "s3://bucket/texts, or - for standard input; may be repeated.",
         ),
     ] = None,
+    chat: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--chat",
+            metavar="PATH",
+            help="Your conversations: JSON lines with messages in OpenAI's form, of which the "
+            "answers are learned; may be repeated.",
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -166,6 +175,7 @@ def prepare(
         tokenizer=tokenizer,
         vocab_size=vocab_size,
         source=source or None,
+        chat=chat or None,
         text_field=text_field,
         encoding=encoding,
         lang=[code.strip() for code in lang.split(",")] if lang else None,
@@ -183,7 +193,7 @@ def prepare(
     )
     if merge:
         _check_merge(given)
-    if prepare_all.asked(names, source):
+    if prepare_all.asked(names, [*(source or ()), *(chat or ())]):
         prepare_all.prepare_all(out, given, offline=offline, force=force)
         return
     with Preparing(out) as progress:

@@ -24,6 +24,7 @@ from holo_cli.data.windows import (
     StreamWindows,
     TokenStream,
     Windows,
+    is_masked,
 )
 from holo_cli.errors import UsageError
 
@@ -58,8 +59,7 @@ class TrainBatches:
         documents. `number`: which of several sets this is, so that equal ones are read in different
         orders. Raises DataError for too few tokens, UsageError for fewer than two languages.
         """
-        shards = data.split("train")
-        stream = TokenStream(shards)
+        stream = data.stream("train")
         base = [seed] if number is None else [seed, _OF_A_SET + number]
         if not balance and not document_mask:
             batches = cls.__new__(cls)
@@ -173,10 +173,14 @@ def shorten(x: Tensor, y: Tensor, context: int) -> tuple[Tensor, Tensor]:
 
 
 def val_batches(
-    shards: Sequence[NDArray[Any]], context: int, rows: int, first: int
+    text: TokenStream | Sequence[NDArray[Any]], context: int, rows: int, first: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """A whole split in windows that do not overlap: see `eval_windows`."""
-    yield from eval_windows(TokenStream(shards), context, rows, first)
+    """A whole split in windows that do not overlap: see `eval_windows`.
+
+    Arrays of tokens are scored whole; a stream of a set with conversations knows its answers.
+    """
+    stream = text if isinstance(text, TokenStream) else TokenStream(text)
+    yield from eval_windows(stream, context, rows, first)
 
 
 def eval_windows(
@@ -204,4 +208,9 @@ def eval_windows(
         targets = tokens[at + 1]
         again = (start + offsets[:, None] > 0) & (within < context - stride)
         targets[again | (start + at >= stream.length)] = IGNORE
+        if is_masked(stream):
+            own = tokens[1 : stop - start + 1].copy()
+            stream.mask(start, own)
+            unscored = np.concatenate([own == IGNORE, np.ones(len(tokens) - 1 - len(own), bool)])
+            targets[unscored[at]] = IGNORE
         yield torch.from_numpy(tokens[at]), torch.from_numpy(targets)

@@ -64,6 +64,10 @@ class CombinedData(PreparedData):
     def has_markers(self) -> bool:
         return any(part.has_markers for part in self.parts)
 
+    @property
+    def has_chat(self) -> bool:
+        return any(part.has_chat for part in self.parts)
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 (hex) over those of the parts, in order. Weights are settings, not text."""

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holo_cli.data.answers import AnswerIndex
+from holo_cli.data.chat_format import ChatMarks
 from holo_cli.data.files import sha256_of
 from holo_cli.data.meta import META, SPLITS, Meta, Shard, read_meta
 from holo_cli.data.remote import is_remote, local_copy
 from holo_cli.data.sources import source_names
 from holo_cli.data.tokenizers import Tokenizer, load_tokenizer
+from holo_cli.data.windows import TokenStream
 from holo_cli.errors import DataError, UsageError, nearest
 from holo_cli.names import existing, quoted
 from holo_cli.paths import DATA
@@ -115,6 +118,16 @@ class PreparedData:
     def document_count(self, split: str) -> int:
         return sum(shard.documents for shard in self._of(split))
 
+    @property
+    def has_chat(self) -> bool:
+        """Whether some documents are conversations, of which only the answers are learnt."""
+        return self.meta.chat
+
+    @cached_property
+    def chat(self) -> ChatMarks | None:
+        """The marks of the chat format; None for a set without conversations."""
+        return ChatMarks.of(self.tokenizer.specials) if self.has_chat else None
+
     # -- the content ------------------------------------------------------------------------------
 
     def split(self, split: str) -> list[np.memmap[Any, Any]]:
@@ -123,6 +136,11 @@ class PreparedData:
             np.memmap(self.path / f"{shard.name}.bin", dtype=self.dtype, mode="r")
             for shard in self._of(split)
         ]
+
+    def stream(self, split: str) -> TokenStream:
+        """The tokens of a split as one sequence, which knows those that are learnt."""
+        shards = self.split(split)
+        return TokenStream(shards, AnswerIndex(shards, self.chat).scored if self.chat else None)
 
     def document_ends(self, split: str) -> list[NDArray[np.uint64]]:
         """Per shard, (documents,): where each document ends, in tokens from the shard's start."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
+
+from holo_cli.data.chat_format import Utterance
 
 _BLOCK = 100_000  # characters split into words at once
 
@@ -26,7 +29,8 @@ class Document:
     of the text decides). `score` is the educational value that the source gives (FineWeb-Edu: 0 to
     5), `perplexity` the perplexity that the source gives (RedPajama: under a 5-gram model of
     Wikipedia); None where the source gives none. `judged` is there where another process has
-    cleaned the document already.
+    cleaned the document already. A conversation has `messages`, whose texts on lines of their own
+    are its `text`.
     """
 
     text: str
@@ -36,7 +40,16 @@ class Document:
     score: float | None = None
     perplexity: float | None = None
     judged: Judgement | None = field(default=None, repr=False, compare=False)
+    messages: tuple[Utterance, ...] = ()
     _size: int = field(default=-1, init=False, repr=False, compare=False)
+
+    @classmethod
+    def of_messages(
+        cls, messages: Sequence[Utterance], language: str = "", source: str = ""
+    ) -> Self:
+        """A conversation as a document."""
+        text = "\n".join(message.text for message in messages)
+        return cls(text, language, source, messages=tuple(messages))
 
     @property
     def size(self) -> int:

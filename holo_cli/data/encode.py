@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from holo_cli.data.chat_format import ChatMarks
+from holo_cli.data.document import Document, utf8_length
 from holo_cli.data.tokenizers import Tokenizer
 
 LONGEST = 200_000  # characters of a piece
@@ -43,6 +45,53 @@ def encode(
             parts.append(np.array([suffix], dtype))
         ids.append(parts[0] if len(parts) == 1 else np.concatenate(parts))
     return ids
+
+
+def encode_documents(
+    tokenizer: Tokenizer,
+    documents: Sequence[Document],
+    *,
+    dtype: DTypeLike = np.uint32,
+    prefixes: Sequence[int | None] | None = None,
+) -> list[AnyIds]:
+    """The ids of each document, after its id in `prefixes`, up to its end token. A conversation is
+    encoded in the chat format."""
+    if not any(document.messages for document in documents):
+        texts = [document.text for document in documents]
+        return encode(tokenizer, texts, dtype=dtype, prefixes=prefixes, suffix=tokenizer.end)
+    marks = ChatMarks.of(tokenizer.specials)
+    assert marks is not None, "a set with conversations has the marks"
+    said = [[one.text for one in document.messages] or [document.text] for document in documents]
+    encoded = iter(encode(tokenizer, [text for texts in said for text in texts], dtype=dtype))
+    found: list[AnyIds] = []
+    for number, document in enumerate(documents):
+        if document.messages:
+            parts = [(one.role, next(encoded).tolist()) for one in document.messages]
+            ids = np.asarray([*marks.join(parts), tokenizer.end], dtype)
+        else:
+            ids = np.concatenate([next(encoded), np.array([tokenizer.end], dtype)])
+        if prefixes is not None and (marker := prefixes[number]) is not None:
+            ids = np.concatenate([np.array([marker], dtype), ids])
+        found.append(ids)
+    return found
+
+
+def text_size(tokenizer: Tokenizer, document: Document, ids: AnyIds) -> int:
+    """UTF-8 bytes of the text that `ids`, the encoded document, stand for."""
+    if not document.messages:
+        return tokenizer.text_bytes(document.text, ids)
+    marks = ChatMarks.of(tokenizer.specials)
+    assert marks is not None
+    parts = marks.split(ids.tolist())
+    return sum(
+        tokenizer.text_bytes(one.text, own)
+        for one, (_, own) in zip(document.messages, parts, strict=True)
+    )
+
+
+def spoken_size(document: Document) -> int:
+    """UTF-8 bytes of the messages of a conversation."""
+    return sum(utf8_length(one.text) for one in document.messages)
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -78,6 +78,7 @@ class Meta(_Model):
     dtype: Literal["uint16", "uint32"]
     specials: dict[str, int]
     markers: bool
+    chat: bool = Field(default=False, description="some documents are conversations")
     shards: list[Shard]
     languages: dict[Split, dict[str, LanguageTotals]]
     source_names: list[str]

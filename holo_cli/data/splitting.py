@@ -54,6 +54,8 @@ class SplitPlan:
 
     def assign(self, document: Document) -> Iterator[tuple[Split, Document]]:
         """Yield (split, document); two parts where every document is divided."""
+        if self.cut and document.messages:
+            raise _too_few()
         if self.cut:
             head, tail = split_in_two(document.text, self.fraction)
             yield "train", replace(document, text=head)
@@ -64,6 +66,13 @@ class SplitPlan:
             yield ("val" if hash_fraction(document.text) <= self.threshold else "train"), document
 
 
+def _too_few() -> DataError:
+    return DataError(
+        "There are too few conversations to be split into training and validation.",
+        next_step="Use more of them: each is in one of the two, whole.",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentStats:
     """What `plan_split` needs to know about one of the first documents."""
@@ -72,6 +81,7 @@ class DocumentStats:
     characters: int
     language: str  # as the source says
     split: str
+    whole: bool = False  # a conversation, which is never divided
     detected: str = ""  # where the source says none, and languages are asked for
 
     @classmethod
@@ -81,7 +91,8 @@ class DocumentStats:
         detected = ""
         if languages and not known and sum(map(str.isalpha, text[:VOTE_SAMPLE])) >= VOTE_LETTERS:
             detected = detect(text)
-        return cls(fraction, len(text), known, document.split, detected)
+        whole = bool(document.messages)
+        return cls(fraction, len(text), known, document.split, whole, detected)
 
 
 def peek(
@@ -121,6 +132,7 @@ def plan_split(first: Sequence[DocumentStats], complete: bool, fraction: float) 
     one_text = complete and bool(free) and not declared
     if one_text:
         threshold, one_text = _fit_small(first, threshold, fraction)
+        one_text = one_text and (len(free) < 2 or not all(stats.whole for stats in first))
     one_side = complete and not free and len(declared) == 1
     if (one_text or one_side) and any(stats.characters < 2 for stats in first):
         raise DataError(

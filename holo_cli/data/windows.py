@@ -9,7 +9,7 @@ Legend: T context, D documents.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,19 @@ IGNORE = -100  # a target that is not scored
 
 Window = tuple[NDArray[np.int64], NDArray[np.int64]]  # inputs and targets, (T,) each
 Ints = NDArray[np.int64]
+Learnt = Callable[[int, int], NDArray[np.bool_]]  # (start, count) -> (count,)
 
 
 class TokenStream:
-    """The tokens of several shards as one sequence of `length` tokens."""
+    """The tokens of several shards as one sequence of `length` tokens.
 
-    def __init__(self, shards: Sequence[NDArray[Any]]) -> None:
+    With `learnt` not all of them are scored: it says which of `count` tokens from `start` on are,
+    as `AnswerIndex.scored` does.
+    """
+
+    def __init__(self, shards: Sequence[NDArray[Any]], learnt: Learnt | None = None) -> None:
         self.shards = [s for s in shards if len(s)]
+        self.learnt = learnt
         self.starts = np.cumsum([0, *(len(s) for s in self.shards)])
         self.length = int(self.starts[-1])
 
@@ -45,29 +51,57 @@ class TokenStream:
             shard += 1
         return out
 
+    def unmasked(self) -> TokenStream:
+        """The same tokens, all of them scored."""
+        return self if self.learnt is None else TokenStream(self.shards)
+
+    def mask(self, start: int, targets: Ints) -> None:
+        """Make those of `targets`, the tokens from `start` on, IGNORE that are not scored."""
+        if self.learnt is not None:
+            targets[~self.learnt(start, len(targets))] = IGNORE
+
 
 class DocumentSubset:
     """Some documents of a stream as one sequence, for example those of one language."""
 
     def __init__(self, stream: TokenStream, starts: Ints, lengths: Ints) -> None:
         """`starts`, `lengths`: (D,) each, the positions of the documents in the stream."""
-        self.stream, self.starts = stream, starts
+        self.stream, self.starts, self.lengths = stream, starts, lengths
         self.ends = np.cumsum(lengths)  # in this sequence
         self.length = int(self.ends[-1]) if len(self.ends) else 0
 
     def read(self, start: int, count: int) -> Ints:
         """Tokens start .. start + count - 1 of the sequence, as a new array."""
         out = np.empty(count, dtype=np.int64)
+        for filled, size, source in self._pieces(start, count):
+            out[filled : filled + size] = self.stream.read(source, size)
+        return out
+
+    def unmasked(self) -> DocumentSubset:
+        """As `TokenStream.unmasked`."""
+        return DocumentSubset(self.stream.unmasked(), self.starts, self.lengths)
+
+    def mask(self, start: int, targets: Ints) -> None:
+        """As `TokenStream.mask`."""
+        for filled, size, source in self._pieces(start, len(targets)):
+            self.stream.mask(source, targets[filled : filled + size])
+
+    def _pieces(self, start: int, count: int) -> Iterator[tuple[int, int, int]]:
+        """(place, size, place in the stream) of the pieces of documents in a stretch."""
         filled = 0
         number = int(np.searchsorted(self.ends, start, side="right"))
         while filled < count:
             begin = int(self.ends[number - 1]) if number else 0
             at = start + filled - begin
             size = min(int(self.ends[number]) - begin - at, count - filled)
-            out[filled : filled + size] = self.stream.read(int(self.starts[number]) + at, size)
+            yield filled, size, int(self.starts[number]) + at
             filled += size
             number += 1
-        return out
+
+
+def is_masked(stream: TokenStream | DocumentSubset) -> bool:
+    """Whether only some of the tokens are scored."""
+    return (stream.stream if isinstance(stream, DocumentSubset) else stream).learnt is not None
 
 
 class Windows(ABC):
@@ -129,6 +163,7 @@ class StreamWindows(Windows):
     ) -> None:
         super().__init__(seed)
         self.stream, self.context = stream, context
+        self.masked = is_masked(stream)
         if stream.length < context + 1:
             next_step = "Train with a smaller --context, or prepare more text."
             if language:
@@ -149,15 +184,22 @@ class StreamWindows(Windows):
         self._offset = 0
 
     def scored(self, number: int) -> int:
-        return self.context
+        if not self.masked:
+            return self.context
+        return int((self.window(number)[1] != IGNORE).sum())
 
     def _shift(self, rng: np.random.Generator) -> None:
         spare = self.stream.length - 1 - self.per_epoch * self.context
         self._offset = int(rng.integers(0, spare + 1))
 
     def _read(self, index: int) -> Window:
-        tokens = self.stream.read(self._offset + index * self.context, self.context + 1)
-        return tokens[:-1], tokens[1:]
+        start = self._offset + index * self.context
+        tokens = self.stream.read(start, self.context + 1)
+        if not self.masked:
+            return tokens[:-1], tokens[1:]
+        targets = tokens[1:].copy()
+        self.stream.mask(start + 1, targets)
+        return tokens[:-1], targets
 
 
 class DocumentWindows(Windows):
@@ -181,6 +223,7 @@ class DocumentWindows(Windows):
         """`starts`, `lengths`: (D,) each, the documents in the stream; none is empty."""
         super().__init__(seed)
         self.stream, self.context, self.first = stream, context, first
+        self.masked = is_masked(stream)
         self.starts, self.lengths = starts, lengths
         self.counts = -(-lengths // context)  # windows of each document
         self.ends = np.cumsum(self.counts)
@@ -192,6 +235,8 @@ class DocumentWindows(Windows):
         return float(self.lengths.sum()) / (self.per_epoch * self.context)
 
     def scored(self, number: int) -> int:
+        if self.masked:
+            return int((self.window(number)[1] != IGNORE).sum())
         begin, end, _ = self._span(self._index(number))
         return end - begin
 
@@ -215,4 +260,6 @@ class DocumentWindows(Windows):
         x[1:size] = y[: size - 1]
         if begin:
             x[0] = self.stream.read(start + begin - 1, 1)[0]
+        if self.masked:
+            self.stream.mask(start + begin, y[:size])
         return x, y

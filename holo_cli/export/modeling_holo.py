@@ -75,7 +75,7 @@ class HoloCache:
         return [state.select(place[None]) for place in places]
 
 
-class HoloForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class HoloForCausalLM(PreTrainedModel, GenerationMixin):
     """One of holo's models, `self.model`; logits, loss and cache are in the form of the library."""
 
     config_class = HoloConfig

@@ -54,7 +54,9 @@ class TaskBatches(TrainBatches):
         starts = range(first, first + count, self.batch)
         return sum(int((self._rows(n)[1] != IGNORE).sum()) for n in starts)
 
-    def take(self, count: int, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor]:
+    def take(
+        self, count: int, rank: int = 0, world: int = 1, *, together: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """x and y, each (count, T) int64, with T of the batch's case; of one process only."""
         assert count == self.batch
         assert (rank, world) == (0, 1)

@@ -69,7 +69,7 @@ def _evaluation(trainer: Trainer, data: PreparedData) -> float:
     model.eval()
     scored, started = 0, time.perf_counter()
     with torch.inference_mode(), autocast(model.device, trainer.dtype):
-        for x, y in val_batches(data.split("val"), context, rows, data.tokenizer.end):
+        for x, y in val_batches(data.stream("val"), context, rows, data.tokenizer.end):
             hidden = model.hidden(x.to(model.device)).x
             nats_per_token(hidden, model.head, y.to(model.device)).sum().item()
             scored += x.numel()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from holo_cli import registry
 from holo_cli.checkpoint import DataInfo, Header, Losses, run_path, save
-from holo_cli.checkpoint.header import Origin, SetInfo, StageRow
+from holo_cli.checkpoint.header import ChatFormat, Origin, SetInfo, StageRow
 from holo_cli.checkpoint.parts import clear_parts
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
@@ -65,6 +65,7 @@ class CheckpointWriter:
                 documents=self.data.document_count("train"),
                 languages=self.data.languages,
                 markers=self.data.has_markers,
+                chat=ChatFormat() if self.data.has_chat else None,
                 sets=_sets(self.data),
             ),
             run=self.name,

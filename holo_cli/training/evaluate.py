@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from holo_cli.data.answers import token_sizes
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
-from holo_cli.data.halves import halves
+from holo_cli.data.halves import half_streams, halves
+from holo_cli.data.windows import TokenStream
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -43,10 +45,11 @@ def evaluate(
     split: str = "val",
     rows: int = 0,
 ) -> Evaluation:
-    """Score every token of a split once, in windows of the model's context that do not overlap.
+    """Score every token of a split once, in windows of the model's context that do not overlap; of
+    conversations, the answers.
 
-    Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text). `rows` windows go through the
-    model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
+    Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text that is scored). `rows` windows go
+    through the model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
     """
     started = time.perf_counter()
     context = model.config.context
@@ -54,14 +57,18 @@ def evaluate(
     was_training = model.training
     model.eval()
     nats, tokens = 0.0, 0
+    # of conversations only the answers are text that is scored
+    sizes = token_sizes(data.tokenizer) if data.chat else None
+    size = 0 if data.chat else data.byte_count(split)
     with torch.inference_mode(), autocast(model.device, dtype), model.counting() as measures:
-        for x, y in val_batches(data.split(split), context, rows, data.tokenizer.end):
+        for x, y in val_batches(data.stream(split), context, rows, data.tokenizer.end):
+            if sizes is not None:
+                size += int(sizes[y[y != IGNORE].numpy()].sum())
             y = y.to(model.device)
             hidden = model.hidden(x.to(model.device)).x
             nats += nats_per_token(hidden, model.head, y).sum().item()
             tokens += int((y != IGNORE).sum())
     model.train(was_training)
-    size = data.byte_count(split)
     return Evaluation(
         loss=nats / tokens,
         bpb=nats / (math.log(2) * size),
@@ -136,26 +143,34 @@ def evaluate_halves(
 
     What chooses among runs (rates, settings) reads the first, what is reported is the second.
     """
-    tune, test = (_score(model, data, dtype, part) for part in halves(data, model.config.context))
+    halved = half_streams(data, model.config.context)
+    tune, test = (_score(model, data, dtype, part) for part in halved)
     return tune, test
 
 
 def _score(
-    model: LanguageModel, data: PreparedData, dtype: torch.dtype, parts: list[NDArray[Any]]
+    model: LanguageModel, data: PreparedData, dtype: torch.dtype, part: TokenStream
 ) -> HalfEvaluation:
     context = model.config.context
     rows = max(1, TOKENS_PER_BATCH // context)
     was_training = model.training
     model.eval()
     nats = 0.0
+    scored: list[NDArray[Any]] = []
     with torch.inference_mode(), autocast(model.device, dtype):
-        for x, y in val_batches(parts, context, rows, data.tokenizer.end):
+        for x, y in val_batches(part, context, rows, data.tokenizer.end):
+            scored.append(y[y != IGNORE].numpy())
             y = y.to(model.device)
             hidden = model.hidden(x.to(model.device)).x
             nats += nats_per_token(hidden, model.head, y).sum().item()
     model.train(was_training)
-    tokens = sum(len(part) for part in parts)
-    size = sum(len(data.tokenizer.decode(part.tolist()).encode("utf-8")) for part in parts)
+    tokens = sum(map(len, scored))
+    if data.chat:
+        size = int(token_sizes(data.tokenizer)[np.concatenate(scored)].sum())
+    else:
+        size = sum(
+            len(data.tokenizer.decode(block.tolist()).encode("utf-8")) for block in part.shards
+        )
     return HalfEvaluation(nats / tokens, nats / (math.log(2) * size), tokens)
 
 

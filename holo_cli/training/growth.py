@@ -81,7 +81,7 @@ def grow(
 def sample_loss(model: LanguageModel, data: PreparedData, dtype: torch.dtype) -> float:
     """Nats per token on the first validation windows: the same text before and after a growth."""
     x, y = next(
-        val_batches(data.split("val"), model.config.context, SAMPLE_ROWS, data.tokenizer.end)
+        val_batches(data.stream("val"), model.config.context, SAMPLE_ROWS, data.tokenizer.end)
     )
     was_training = model.training
     model.eval()

@@ -147,7 +147,10 @@ def resume(
         stored_tensors = stored_tensors.leaving_out("grad/")
     # a process of a sharded run reads its own rows alone, and later; else the file is closed here
     spread = resolved.training.shard and now > 1
-    tensors = stored_tensors if spread or not exact else dict(stored_tensors)
+    tensors: Mapping[str, Tensor] = stored_tensors
+    if not (spread and exact):
+        tensors = dict(stored_tensors) if exact else {}
+        stored_tensors.close()
     training = TrainingRun(resolved, data, name, model, progress, events, sampler, header.origins)
     if before != now:
         config = resolved.training

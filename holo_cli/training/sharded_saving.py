@@ -109,15 +109,15 @@ class PartsWriter(StorageWriter):
         items = []
         for item in plan.items:
             assert item.tensor_data is not None, "all that is saved is tensors"
-            rows = item.tensor_data.chunk.sizes
-            if rows and not rows[0] and item.tensor_data.size[0]:
+            sizes = item.tensor_data.chunk.sizes
+            if sizes and not sizes[0] and item.tensor_data.size[0]:
                 continue  # more processes than rows
             name = item.index.fqn
             found = planner.resolve_data(item)
             assert isinstance(found, Tensor)
             assert name not in tensors, "a process holds one piece of a tensor"
             tensors[name] = found.detach()
-            first[name] = item.tensor_data.chunk.offsets[0] if rows else 0
+            first[name] = item.tensor_data.chunk.offsets[0] if sizes else 0
             whole[name] = list(item.tensor_data.size)
             items.append(item)
         results = []

@@ -1,7 +1,9 @@
 """A new run that starts from the weights and the tokenizer of another one (`train --from`).
 
 The data, the schedule and the optimizer's state are new. The model's config is the other run's;
-only settings that leave the weights as they are can be changed (dropout, say).
+only settings that leave the weights as they are can be changed (dropout, say). The tokenizer may
+have further special tokens, as a set of conversations has: their rows begin as the mean of the
+others.
 """
 
 from __future__ import annotations
@@ -79,10 +81,24 @@ def open_start(name: str | Path, model: str | None = None) -> Start:
 
 
 def check_tokenizer(start: Start, data: PreparedData) -> None:
-    """Raises DataError where the data has another tokenizer: its ids would mean other tokens."""
+    """Raises DataError where the data has another tokenizer: its ids would mean other tokens.
+
+    One that differs in further special tokens alone is the same for all ids that the model knows;
+    UsageError for a model with a table of bigrams, whose rows depend on the number of tokens.
+    """
     own = tokenizer_from_dict(start.header.tokenizer, start.path.parent)
     if data.tokenizer.fingerprint == own.fingerprint:
         return
+    added = sorted(data.tokenizer.specials.keys() - own.specials.keys())
+    if own.with_specials(data.tokenizer.specials).fingerprint == data.tokenizer.fingerprint:
+        if not start.header.config["model"].get("bigrams"):
+            return
+        raise UsageError(
+            f"{data.shown} has special tokens that {start.path.as_posix()} was trained without "
+            f"({', '.join(added)}), and a model with model.bigrams cannot be given more tokens.",
+            next_step="Train the first run on a set that has them too: prepare it with --tokenizer "
+            f"{quoted(data.shown)}.",
+        )
     source, shown = start.header.data.path, start.path.as_posix()
     raise DataError(
         f"{data.shown} has another tokenizer than the checkpoint {shown}.",
@@ -99,8 +115,17 @@ def load_weights(model: LanguageModel, start: Start, resolved: Resolved) -> None
     Raises UsageError where a changed setting made tensors of other names or shapes.
     """
     targets = model.state_dict()
+    known, wanted = start.header.config["model"]["vocab_size"], resolved.model.vocab_size
+
+    def grown(before: Tensor, target: Tensor) -> bool:
+        """Whether the tensors differ in rows of further tokens alone."""
+        rows = (before.shape[:1], target.shape[:1])
+        return rows == ((known,), (wanted,)) and before.shape[1:] == target.shape[1:]
+
     fits = targets.keys() == start.tensors.keys() and all(
-        target.shape == start.tensors[name].shape for name, target in targets.items()
+        target.shape == start.tensors[name].shape
+        or (known < wanted and grown(start.tensors[name], target))
+        for name, target in targets.items()
     )
     if not fits:
         before = start.header.config["model"]
@@ -116,4 +141,9 @@ def load_weights(model: LanguageModel, start: Start, resolved: Resolved) -> None
         )
     with torch.no_grad():
         for name, target in targets.items():
-            target.copy_(start.tensors[name])
+            before = start.tensors[name]
+            if before.shape != target.shape:
+                target[known:] = before.mean(0)
+                target[:known] = before
+            else:
+                target.copy_(before)

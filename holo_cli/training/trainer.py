@@ -315,7 +315,9 @@ class Trainer:
             x, y = shorten(x, y, context)
         # a process's gradients are averaged with the others', or of whole batches added to them
         averaged = 1 if invariant else world.size
-        parts = self._in_step[1] / (int((y != IGNORE).sum()) * averaged)
+        # a batch within a long question has no target, and then no share of the loss
+        scored = int((y != IGNORE).sum())
+        parts = self._in_step[1] / (scored * averaged) if scored else math.inf
         shares = config.grad_accum * (world.size if invariant else 1)
         x, y = x.to(self.model.device), y.to(self.model.device)
         with autocast(self.model.device, self.dtype):

@@ -14,6 +14,7 @@ import torch
 from holo_cli import registry
 from holo_cli.checkpoint import Header, Origin, RunLock, run_path
 from holo_cli.checkpoint.mirror import Mirror
+from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
@@ -154,6 +155,8 @@ class TrainingRun:
                 trainer.warn(note)
             if tensors is not None:
                 restore_training_state(trainer.model, trainer.optimizer, tensors, self.world.rank)
+                if isinstance(tensors, StoredTensors):
+                    tensors.close()
             elif self.origins and self.progress.step == 0:
                 trainer.evaluate()  # the loss that the new run starts from
             with each_batch_alone(self.config.world_invariant):

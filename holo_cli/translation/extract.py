@@ -34,7 +34,7 @@ KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", 
 SOURCE = {"description", "size"}  # keywords of a source of text
 FUNCTIONS = {"sentence", "caution"}  # that return a message
 ATTRIBUTES = {"mechanism"}  # of classes, in one line
-VARIABLES = {"message", "wrote", "reason", "why", "hint"}  # that hold a message on its way
+VARIABLES = {"message", "wrote", "reason", "why", "hint", "AGAIN"}  # that hold a message on its way
 # Modules that build sentences and captions: every string with two words in them is a message.
 SENTENCES = (
     "bench/**/page.py", "bench/**/*_page.py", "bench/**/summary.py", "bench/**/words.py",
@@ -53,7 +53,7 @@ MAX_FORMS = 16  # that one f-string may expand to
 WORDS = re.compile(r"[A-Za-z]{2,}")
 CODE = re.compile(
     r"^--[a-z-]+$|^[a-z0-9]+(-[a-z0-9]+)+$|^\w+=[\w,=.]+$"
-    r"|^[\w.]*[_.]\w[\w.]*$|\(\?P<|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
+    r"|^[\w.]*[_.]\w[\w.]*$|\(\?P<|\\[du]|<[a-z]+[ >]|^[\d.]+ [kMGT]?B$"
 )  # names, patterns, markup and sizes
 
 

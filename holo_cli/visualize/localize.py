@@ -53,7 +53,7 @@ def prose(text: str) -> str:
 def captions(data: Any, caption: bool = False) -> Any:
     """Figure data with its titles, names of traces and selectors translated."""
     if isinstance(data, Mapping):
-        found = {}
+        found: dict[Any, Any] = {}
         for key, value in data.items():
             if key == "variants":  # their names are shown in a selector
                 found[key] = {translate(name): captions(item) for name, item in value.items()}

@@ -22,7 +22,7 @@ FLAGS = {
     "demo": SHARED,
     "prepare": "--tokenizer --vocab-size --source --lang --max-docs --max-bytes --val-fraction "
     "--out --offline --workers --force --encoding --text-field --mix --filter --tokenizer-only "
-    "--shard --merge " + SHARED,
+    "--chat --shard --merge " + SHARED,
     "train": "--model --data --preset --config --set --run --steps --batch-size --grad-accum "
     "--context --lr --recipe --eval-every --target-loss --time-limit --grad-checkpoint --compile "
     "--dry-run --stop-at --seed --device --dtype " + SHARED,
@@ -40,6 +40,7 @@ FLAGS = {
     "inspect": SHARED,
     "export": "--to --out --force " + SHARED,
     "import": "--run --force " + SHARED,
+    "pull": "--table --base-url --offline --force " + SHARED,
     "compare": "--data --file --max-docs --prompt --max-new-tokens --temperature --seed --out "
     "--device " + SHARED,
     "compress": "--checkpoint --out --force --context --carry --chunk-size --lang --device "

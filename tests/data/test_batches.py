@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from holo_cli.data.batches import IGNORE, TokenStream, TrainBatches, shorten, val_batches
+from holo_cli.data.batches import IGNORE, TrainBatches, shorten, val_batches
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.meta import RECORD
-from holo_cli.data.windows import DocumentSubset
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError, UsageError
 
 
@@ -115,6 +115,9 @@ class FakeData:
 
     def split(self, split: str) -> list[np.ndarray]:
         return shards(*(sum(size for _, size in shard) for shard in self.shards))
+
+    def stream(self, split: str) -> TokenStream:
+        return TokenStream(self.split(split))
 
     def document_ends(self, split: str) -> list[np.ndarray]:
         return [np.cumsum([size for _, size in s]).astype(np.uint64) for s in self.shards]

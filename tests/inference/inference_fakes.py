@@ -168,7 +168,7 @@ def make_loaded(
     model: LanguageModel, tokenizer: Tokenizer | None = None, **data: Any
 ) -> LoadedModel:
     """A `LoadedModel` around a fake, with a header that has only what inference reads."""
-    facts = {"documents": 0, "languages": {}, "markers": False} | data
+    facts = {"documents": 0, "languages": {}, "markers": False, "chat": None} | data
     header = SimpleNamespace(
         model="fake", run="run", step=7, data=SimpleNamespace(**facts), config={}
     )

@@ -12,6 +12,8 @@ from pathlib import Path
 import openai
 import pytest
 
+from holo_cli.checkpoint.header import ChatFormat
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.serve.server import Server
 from holo_cli.serve.settings import ServeSettings
@@ -37,7 +39,9 @@ FAKES: dict[str, Callable[[], LoadedModel]] = {
     "attentive": lambda: make_loaded(Attentive(limit=64)),
     "korean": lambda: make_loaded(Scripted([*KOREAN.encode(), 256], 3)),
     "slow": lambda: make_loaded(Slow()),
-    "chat": lambda: make_loaded(Attentive(limit=64), ByteTokenizer(), chat=True),
+    "chat": lambda: make_loaded(
+        Attentive(limit=64, vocab=260), ByteTokenizer(MARK_NAMES), chat=ChatFormat()
+    ),
 }
 
 

@@ -163,6 +163,36 @@ def test_errors_are_said_in_the_reader_s_language(chromium: Chromium, server: Se
         assert tab.js("document.documentElement.scrollWidth <= innerWidth")
 
 
+def test_fields_of_the_arena_line_up_on_a_phone(chromium: Chromium, server: Server) -> None:
+    boxes = """[...document.querySelectorAll('.bar > label:has([type="number"])')].map(label => {
+      const [name, field] = [...label.children].map(e => e.getBoundingClientRect());
+      return [name.bottom <= field.top + 1, Math.abs(name.left - field.left) < 2]; })"""
+    with chromium.tab(f"{server.address}/arena", size=(390, 844), phone=True) as tab:
+        for _ in ("English", "한국어"):
+            found = tab.js(boxes)
+            assert len(found) == 3
+            assert all(all(below) for below in found), found
+            assert tab.js("document.documentElement.scrollWidth <= innerWidth")
+            tab.js("document.getElementById('language').click()")
+            tab.until("document.body?.dataset.ready === 'yes'")
+
+
+def test_times_and_sizes_stay_on_one_line(
+    chromium: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages").mkdir()
+    long = "a-page-with-a-long-name-" * 6
+    (tmp_path / "pages" / f"{long}.html").write_text(f"<title>{long}</title>", encoding="utf-8")
+    with serving(tmp_path, "chain") as server, chromium.tab(f"{server.address}/pages") as tab:
+        tab.until("document.querySelectorAll('#list tbody td').length === 4")
+        lines = """[...document.querySelectorAll('#list tbody td')].slice(-2).map(cell => {
+          const range = document.createRange(); range.selectNodeContents(cell);
+          return new Set([...range.getClientRects()].map(r => Math.round(r.top))).size; })"""
+        assert tab.js(lines) == [1, 1]
+        check(tab, server)
+
+
 def test_hostile_names_and_texts_are_text(chromium: Chromium, tmp_path: Path) -> None:
     with serving(tmp_path, "chain") as server:
         entry = server.pool.entries.pop("chain")

@@ -21,14 +21,17 @@ _UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f]')
 
 def check_arguments(
     names: Sequence[str],
-    sources: Sequence[str],
+    plain: Sequence[str],
+    talks: Sequence[str],
     tokenizer: str | None,
     lang: Sequence[str],
     max_docs: int | None,
     max_bytes: int | None,
     val_fraction: float,
 ) -> None:
-    """Reject invalid arguments before any source is opened."""
+    """Reject invalid arguments before any source is opened: `plain` are the values of --source,
+    `talks` those of --chat."""
+    sources = [*plain, *talks]
     if not names and not sources:
         raise UsageError(
             "There is nothing to prepare: no dataset and no --source was given.",
@@ -40,7 +43,15 @@ def check_arguments(
             next_step="Name it once.",
         )
     if twice := next((one for n, one in enumerate(sources) if one in sources[:n]), None):
-        raise UsageError(f"--source names {twice} twice.", next_step="Name it once.")
+        raise UsageError(
+            f"--chat names {twice} twice." if twice in talks else f"--source names {twice} twice.",
+            next_step="Name it once.",
+        )
+    if talks and names and names[0] in source_names():
+        raise UsageError(
+            f"'{names[0]}' is the name of a dataset, and --chat names your own conversations.",
+            next_step="Give your conversations another name.",
+        )
     if len(sources) > 1 and names and names[0] in source_names():
         raise UsageError(
             f"'{names[0]}' is the name of a dataset, which takes one --source.",

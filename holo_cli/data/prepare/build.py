@@ -20,7 +20,7 @@ from typing import Any
 
 from holo_cli.data import splitting
 from holo_cli.data.document import Document, count_words
-from holo_cli.data.encode import AnyIds, encode, pieces
+from holo_cli.data.encode import AnyIds, encode_documents, pieces, spoken_size, text_size
 from holo_cli.data.language import detect
 from holo_cli.data.meta import META, SPLITS, LanguageTotals, Meta, Shard, Split, TokenizerMeta
 from holo_cli.data.mixture import ROUND_ROBIN, SEQUENCE
@@ -133,6 +133,7 @@ def trained_tokenizer(options: PrepareOptions, markers: tuple[str, ...]) -> Toke
         texts=texts,
         vocab_size=options.vocab_size,
         languages=markers,
+        chat=options.chat,
         offline=options.requests[0].offline,
     )
 
@@ -223,19 +224,18 @@ def _tokenize(build: _Build, assigned: Sequence[_Assigned]) -> list[AnyIds]:
                     next_step="Use --tokenizer bpe, or --tokenizer char made from this text.",
                 )
     marker = build.tokenizer.marker
-    return encode(
+    return encode_documents(
         build.tokenizer,
-        [part.text for _, part in assigned],
+        [part for _, part in assigned],
         dtype=build.writer.dtype,
         prefixes=[marker(part.language) for _, part in assigned] if build.markers else None,
-        suffix=build.tokenizer.end,
     )
 
 
 def _write(build: _Build, batch: _BatchInFlight) -> None:
     for (split, part), ids in zip(batch.assigned, batch.encoded.result(), strict=True):
-        size = build.tokenizer.text_bytes(part.text, ids)
-        if size != part.size and not build.warned:
+        size = text_size(build.tokenizer, part, ids)
+        if size != (spoken_size(part) if part.messages else part.size) and not build.warned:
             build.warned = True
             build.options.warn(
                 "The tokenizer does not give the text back as it was (letter case, spaces): "
@@ -281,6 +281,7 @@ def _meta(build: _Build, dtype: str, shards: list[Shard]) -> Meta:
         dtype="uint16" if dtype == "uint16" else "uint32",
         specials=tokenizer.specials,
         markers=bool(build.markers),
+        chat=options.chat,
         shards=shards,
         languages=languages,
         source_names=list(build.names),

@@ -166,6 +166,7 @@ def _sources(manifests: Sequence[Manifest], out: Path) -> list[Source]:
                 description=description,
                 total_bytes=stored["total_bytes"],
                 balanced=stored["balanced"],
+                chat=stored.get("chat", False),
             )
         )
     return found

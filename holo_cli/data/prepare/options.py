@@ -60,6 +60,11 @@ class PrepareOptions:
     def languages(self) -> tuple[str, ...]:
         return self.requests[0].languages
 
+    @property
+    def chat(self) -> bool:
+        """Whether a source has conversations."""
+        return any(source.chat for source in self.sources)
+
     def settings(self) -> dict[str, Any]:
         """The settings that determine the bytes of the shards, for meta.json and progress.json."""
         first = self.requests[0]
@@ -80,6 +85,8 @@ class PrepareOptions:
             "mix": self.mix,
             "filter": self.cleaning.to_dict(),
         }
+        if any(request.chat for request in self.requests):
+            settings["chat"] = [request.chat for request in self.requests]
         if self.sources:
             settings["identity"] = [source.identity for source in self.sources]
         return settings

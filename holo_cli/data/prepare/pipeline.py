@@ -173,6 +173,8 @@ class Pipeline:
             text = ""
         elif request.max_bytes is not None:
             text = _truncated(text, request.max_bytes - size)
+            if document.messages and text is not document.text:
+                text = ""  # a conversation is kept whole
         if text is document.text:
             return document
         if not text:
@@ -193,17 +195,22 @@ def normalized(
     document: Document, languages: tuple[str, ...], counts: Counter[str]
 ) -> Document | None:
     """The document as it is cleaned; None if it is dropped before, which `counts` then tells."""
-    text = normalize(document.text, counts)
-    if not text or text.isspace():
+    messages = document.messages
+    if messages:
+        messages = tuple(one._replace(text=normalize(one.text, counts)) for one in messages)
+        text = "\n".join(one.text for one in messages)
+    else:
+        text = normalize(document.text, counts)
+    if not text or text.isspace() or any(not one.text.strip() for one in messages):
         counts["empty documents"] += 1
         return None
     language = _language(document.language, languages)
     if language is None:
         counts["other languages"] += 1
         return None
-    if text is document.text and language == document.language:
+    if text == document.text and language == document.language:
         return document
-    return replace(document, text=text, language=language)
+    return replace(document, text=text, language=language, messages=messages)
 
 
 def _language(known: str, wanted: tuple[str, ...]) -> str | None:

@@ -14,17 +14,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.data.chat_format import Utterance
 from holo_cli.data.document import Document, Judgement
 from holo_cli.data.sources.base import Chunk, Position
 from holo_cli.errors import DataError
 from holo_cli.files import atomic_file, atomic_write_json
-from holo_cli.parsing import read_object
+from holo_cli.parsing import parse_json, read_object
 
 if TYPE_CHECKING:
     import pyarrow
 
 _TEXTS = ("text", "language", "source", "split")
 _NUMBERS = ("score", "perplexity")
+_MESSAGES = "messages"  # of a conversation, as JSON
 
 
 def _schema() -> pyarrow.Schema:
@@ -32,7 +34,8 @@ def _schema() -> pyarrow.Schema:
 
     # bytes: a text may hold half of a surrogate pair, which Arrow's strings cannot
     bytes_of = [(name, pyarrow.binary()) for name in (*_TEXTS, "rule", "exact", "near")]
-    return pyarrow.schema([*bytes_of, *((name, pyarrow.float64()) for name in _NUMBERS)])
+    numbers = ((name, pyarrow.float64()) for name in _NUMBERS)
+    return pyarrow.schema([*bytes_of, *numbers, (_MESSAGES, pyarrow.binary())])
 
 
 class PartFiles:
@@ -139,12 +142,19 @@ def _columns(
         pyarrow.array([getattr(one, name) for one in documents], pyarrow.float64())
         for name in _NUMBERS
     ]
-    return [*texts, rules, exact, near, *numbers]
+    said = binary([_packed_messages(one) for one in documents])
+    return [*texts, rules, exact, near, *numbers, said]
+
+
+def _packed_messages(document: Document) -> bytes | None:
+    return json.dumps(document.messages).encode("ascii") if document.messages else None
 
 
 def _documents(batch: pyarrow.RecordBatch) -> Iterator[Document]:
     columns = [batch.column(name).to_pylist() for name in batch.schema.names]
-    for text, language, source, split, rule, exact, near, score, perplexity in zip(
+    if _MESSAGES not in batch.schema.names:  # a portion of an older version
+        columns.append([None] * batch.num_rows)
+    for text, language, source, split, rule, exact, near, score, perplexity, said in zip(
         *columns, strict=True
     ):
         yield Document(
@@ -155,6 +165,7 @@ def _documents(batch: pyarrow.RecordBatch) -> Iterator[Document]:
             score=score,
             perplexity=perplexity,
             judged=None if rule is None else Judgement(_unpacked(rule), exact, near),
+            messages=() if said is None else tuple(Utterance(*one) for one in parse_json(said)),
         )
 
 

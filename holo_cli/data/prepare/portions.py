@@ -39,7 +39,7 @@ _NUMBERS = re.compile(r"(\d{1,6})/(\d{1,6})")
 # of a request, as the manifest stores it; the rest concerns the process alone
 REQUEST_FIELDS = (
     "name", "source", "text_field", "encoding", "languages", "scripts", "subset", "max_docs",
-    "max_bytes", "seed", "by_language", "one_of_several",
+    "max_bytes", "seed", "by_language", "one_of_several", "chat",
 )  # fmt: skip
 
 
@@ -197,6 +197,7 @@ def _manifest(
                 else source.description,
                 "total_bytes": source.total_bytes,
                 "balanced": source.balanced,
+                "chat": source.chat,
                 "streams": [
                     {
                         "name": stream.name,

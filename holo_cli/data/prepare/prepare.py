@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holo_cli.config.training_schema import SEED_RANGE, is_seed
 from holo_cli.data import splitting
 from holo_cli.data.cleaning import CleaningSettings
 from holo_cli.data.files import clear_disk_errors, locked
-from holo_cli.data.meta import META, SPLITS, Meta
+from holo_cli.data.meta import META
 from holo_cli.data.mixture import BALANCED, SEQUENCE, names_languages, parse_mix
-from holo_cli.data.prepare import advice, staging
+from holo_cli.data.prepare import staging
 from holo_cli.data.prepare.arguments import (
     check_arguments,
     joined_name,
@@ -44,13 +41,20 @@ from holo_cli.data.prepare.merge import merge_options, read_manifests
 from holo_cli.data.prepare.opening import open_sources
 from holo_cli.data.prepare.options import PrepareOptions, PrepareProgress
 from holo_cli.data.prepare.portions import Portion, remove, write_portion
+from holo_cli.data.prepare.result import (
+    PrepareResult,
+    existing_result,
+    result_of,
+    without_set,
+)
+from holo_cli.data.prepare.set_plan import plan_set
 from holo_cli.data.prepare.shards import SHARD_BYTES
 from holo_cli.data.sources import (
     default_filter,
     default_tokenizer,
 )
 from holo_cli.data.sources.base import Request
-from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE, make_tokenizer, needs_text
+from holo_cli.data.tokenizers import DEFAULT_VOCAB_SIZE, FILE
 from holo_cli.errors import DataError, HoloError, UsageError
 from holo_cli.names import composed, quoted
 
@@ -62,45 +66,6 @@ MAX_WORKERS = 1024  # each is a thread
 MAX_PROCESSES = 256
 
 
-@dataclass(frozen=True)
-class PrepareResult:
-    """A prepared set. `already`: it existed, with the same settings.
-
-    `passed_over`: files of the sources that were not read, by suffix or reason. `warnings` and
-    `notes`: sentences about the set that its user should know.
-    """
-
-    data: Path
-    tokens: dict[str, int]
-    bytes: dict[str, int]
-    docs: dict[str, int]
-    vocab_size: int
-    tokenizer: str
-    dropped: dict[str, int]
-    seconds: float
-    passed_over: dict[str, int] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    already: bool = False
-    resumed: bool = False
-    shard: dict[str, Any] | None = None  # of --shard: which, and its files, documents and bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """The keys of `holo prepare --json`."""
-        return {
-            "data": str(self.data),
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "docs": self.docs,
-            "vocab_size": self.vocab_size,
-            "tokenizer": self.tokenizer,
-            "dropped": self.dropped,
-            "passed_over": self.passed_over,
-            "seconds": round(self.seconds, 3),
-            **({} if self.shard is None else {"shard": self.shard}),
-        }
-
-
 def prepare(
     names: Sequence[str] = (),
     *,
@@ -108,6 +73,7 @@ def prepare(
     tokenizer: str | None = None,
     vocab_size: int = DEFAULT_VOCAB_SIZE,
     source: str | Sequence[str] | None = None,
+    chat: str | Sequence[str] | None = None,
     text_field: str = "text",
     encoding: str | None = None,
     lang: Sequence[str] = (),
@@ -133,7 +99,8 @@ def prepare(
 
     The set is written to `out` (default: `data/NAME`). `tokenizer` defaults to the source's (bpe;
     char for Shakespeare). With several codes in `lang`, the language of each document is detected
-    and marked. Several texts in `source` are one set, in their order. `subset` is a published
+    and marked. Several texts in `source` are one set, in their order; `chat` are files of
+    conversations, of which the answers are learnt (`data/chat_format.py`). `subset` is a published
     subset of a dataset, such as "sample-100BT". `max_docs` and `max_bytes` (of UTF-8) apply to each
     name, or to each of several sources. `mix` ("balanced", "proportional", "ko=0.4,en=0.6") mixes
     several names, sources or languages (default: one after another); `filter` is the value of
@@ -158,8 +125,10 @@ def prepare(
     if not vocab_size <= MAX_VOCAB:
         raise UsageError(f"--vocab-size must be at most {MAX_VOCAB:,}, not {vocab_size}.")
     tokenizer = resolve_set(tokenizer)
-    sources = [source] if isinstance(source, str) else list(source or ())
-    check_arguments(names, sources, tokenizer, lang, max_docs, max_bytes, val_fraction)
+    plain = [source] if isinstance(source, str) else list(source or ())
+    talks = [chat] if isinstance(chat, str) else list(chat or ())
+    sources = [*plain, *talks]
+    check_arguments(names, plain, talks, tokenizer, lang, max_docs, max_bytes, val_fraction)
     languages = requested_languages(lang)
     mixing = parse_mix(mix) if mix is not None else SEQUENCE
     several = len(sources) > 1
@@ -173,6 +142,7 @@ def prepare(
         common = Request(
             name="",
             source=sources[0] if len(sources) == 1 else None,
+            chat=len(sources) == 1 and bool(talks),
             text_field=text_field,
             encoding=encoding,
             languages=tuple(languages),
@@ -191,7 +161,12 @@ def prepare(
         requests = [replace(common, name=name) for name in names]
         if several:
             requests = [
-                replace(request, source=one, scratch=Path(scratch, str(number)))
+                replace(
+                    request,
+                    source=one,
+                    chat=number >= len(plain),
+                    scratch=Path(scratch, str(number)),
+                )
                 for number, (request, one) in enumerate(zip(requests, sources, strict=True))
             ]
         options = PrepareOptions(
@@ -291,11 +266,11 @@ def _run(options: PrepareOptions, force: bool, merging: bool = False) -> Prepare
     existing = None if force or local or interrupted else staging.existing(options.out)
     if existing is not None:
         # without local files the settings identify the set, so that no network is needed
-        return _already(options, existing, with_identity=False)
+        return existing_result(options, existing, with_identity=False)
     progress = {} if force else staging.interrupted(options.out)
     if not merging:
         open_sources(options, progress)
-    plan = splitting.SplitPlan.of(progress["plan"]) if progress.get("plan") else _plan(options)
+    plan = splitting.SplitPlan.of(progress["plan"]) if progress.get("plan") else plan_set(options)
     entered = False
     try:
         with clear_disk_errors(options.out), locked(options.out):
@@ -305,63 +280,13 @@ def _run(options: PrepareOptions, force: bool, merging: bool = False) -> Prepare
             staging.recover(options.out)
             meta = staging.existing(options.out)
             if meta is not None and not force:
-                return _already(options, meta, with_identity=True)
+                return existing_result(options, meta, with_identity=True)
             meta, resumed = build_set(options, plan)
-            return replace(_result(options.out, meta), resumed=resumed)
+            return replace(result_of(options.out, meta), resumed=resumed)
     except HoloError:
         if entered:
             staging.abandon(options.out)
         raise
-
-
-def _all_dropped(source: str, counts: Counter[str]) -> DataError:
-    dropped = ", ".join(f"{rule}: {count}" for rule, count in sorted(counts.items()))
-    return DataError(
-        f"All text of {source} was dropped ({dropped}).",
-        next_step="Rows need text in the column that --text-field names (default: text)."
-        if "bad lines" in counts
-        else "Close the quotes, or save the table as tsv."
-        if "unclosed quotes" in counts
-        else "Check --lang: the rows name other languages."
-        if "other languages" in counts
-        else "Use a source with text.",
-    )
-
-
-def _plan(options: PrepareOptions) -> splitting.SplitPlan:
-    """The train/validation split, from the first documents."""
-    counts: Counter[str] = Counter()
-    asked = options.languages
-    first, complete = splitting.peek(options.documents(counts), languages=not asked)
-    if not first:
-        source = ", ".join(r.source for r in options.requests if r.source) or options.name
-        if counts:
-            raise _all_dropped(source, counts)
-        raise DataError(f"There is no text in {source}.", next_step="Use a source with text.")
-    given = not asked and not needs_text(options.tokenizer)
-    if given:
-        first = _markable(options, first)
-    plan = splitting.plan_split(first, complete, options.val_fraction)
-    known = {stream.language for source in options.sources for stream in source.streams}
-    plan = replace(plan, languages=tuple(sorted({*plan.languages, *known} - {""})))
-    if given and not plan.languages and (single := splitting.languages_in(first, least=1)):
-        # a set of one language gets the marker that other sets of its tokenizer have
-        plan = replace(plan, languages=tuple(sorted(single)), marked=True)
-    return plan
-
-
-def _markable(
-    options: PrepareOptions, first: list[splitting.DocumentStats]
-) -> list[splitting.DocumentStats]:
-    """Only those detected languages that a given tokenizer has a marker for: it stays the same
-    tokenizer, so that its sets can be trained on together."""
-    if not any(stats.detected for stats in first):
-        return first
-    given = make_tokenizer(options.tokenizer, offline=options.requests[0].offline)
-    return [
-        stats if given.marker(stats.detected) is not None else replace(stats, detected="")
-        for stats in first
-    ]
 
 
 def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
@@ -377,70 +302,17 @@ def _tokenizer_only(options: PrepareOptions, force: bool) -> PrepareResult:
             next_step=f"Use it with --tokenizer {quoted(options.out)}, or replace it with --force.",
         )
     open_sources(options, {})
-    languages = options.languages or _plan(options).languages
+    languages = options.languages or plan_set(options).languages
     with clear_disk_errors(options.out):
         trained = trained_tokenizer(options, languages if len(languages) > 1 else ())
         options.out.mkdir(parents=True, exist_ok=True)
         trained.save(options.out)
-    return _no_set(options, trained.vocab_size, trained.kind)
+    return without_set(options, trained.vocab_size, trained.kind)
 
 
 def _portion(options: PrepareOptions, portion: Portion, force: bool) -> PrepareResult:
     """Write a portion, and no set."""
     totals = write_portion(options, portion, force)
-    return replace(_no_set(options, 0, options.tokenizer), shard={"shard": str(portion), **totals})
-
-
-def _no_set(options: PrepareOptions, vocab_size: int, tokenizer: str) -> PrepareResult:
-    """The result of a command that writes no set: without any documents."""
-    zeros: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    return PrepareResult(
-        data=options.out,
-        tokens=dict(zeros),
-        bytes=dict(zeros),
-        docs=dict(zeros),
-        vocab_size=vocab_size,
-        tokenizer=tokenizer,
-        dropped={},
-        seconds=time.monotonic() - options.started,
-    )
-
-
-def _already(options: PrepareOptions, meta: Meta, *, with_identity: bool) -> PrepareResult:
-    """The result for an existing set; DataError if its settings differ."""
-    before, now = dict(meta.settings), options.settings()
-    if not with_identity:
-        before.pop("identity", None)
-    if changed := staging.first_difference(before, now):
-        next_step = "Choose another --out, or replace it with --force."
-        if changed.name == staging.SOURCE:
-            raise DataError(
-                f"{options.out} holds a set whose source has changed since it was prepared.",
-                next_step=next_step,
-            )
-        raise DataError(
-            f"{options.out} holds a set with other settings: {changed.name} was "
-            f"{changed.before} and is {changed.now} now.",
-            next_step=next_step,
-        )
-    return _result(options.out, meta, already=True)
-
-
-def _result(out: Path, meta: Meta, *, already: bool = False) -> PrepareResult:
-    def total(what: str) -> dict[str, int]:
-        return {s: sum(getattr(shard, what) for shard in meta.of(s)) for s in SPLITS}
-
-    return PrepareResult(
-        data=out,
-        tokens=total("tokens"),
-        bytes=total("bytes"),
-        docs=total("documents"),
-        vocab_size=meta.tokenizer.vocab_size,
-        tokenizer=meta.tokenizer.kind,
-        dropped=meta.dropped,
-        seconds=meta.seconds,
-        passed_over=advice.passed_over(meta),
-        warnings=tuple(advice.warnings(meta)),
-        notes=tuple(advice.notes(meta)),
-        already=already,
+    return replace(
+        without_set(options, 0, options.tokenizer), shard={"shard": str(portion), **totals}
     )

@@ -42,6 +42,7 @@ class Request:
     seed: int = 0
     offline: bool = False
     workers: int = 1  # parallel downloads
+    chat: bool = False  # --chat: `source` has conversations
     by_language: bool = False  # one stream per language, if the source supports it
     pinned: Mapping[str, str] = field(default_factory=dict)  # repository -> revision to resume with
     notice: Callable[[str], None] = lambda text: None  # called with messages for the user
@@ -91,6 +92,7 @@ class Source:
     description: dict[str, Any] = field(default_factory=dict)  # licence, hub id ..., for meta.json
     total_bytes: int | None = None  # approximate size of the text within the limits
     balanced: bool = False
+    chat: bool = False  # has conversations
 
     def documents(self, counts: Counter[str]) -> Iterator[Document]:
         """All documents, stream by stream; adds what reading drops to `counts`, by rule."""

@@ -39,7 +39,7 @@ def read_json_rows(
     other = ""  # the type of a value in `field` that is no text
     found, objects, bad = False, 0, 0
     lists: list[str] = []  # fields of the first object that hold lists of objects
-    for row in _rows(path, encoding):
+    for row in json_rows(path, encoding):
         if not isinstance(row, dict):
             bad += 1
             counts["bad lines"] += 1
@@ -86,7 +86,7 @@ def _holds_rows(key: str, value: Any) -> bool:
     return listed and key.isidentifier() and len(key) < 40
 
 
-def _rows(path: SourcePath, encoding: str) -> Iterator[Any]:
+def json_rows(path: SourcePath, encoding: str) -> Iterator[Any]:
     """Every row, parsed; `_BAD` for a line that is not JSON."""
     blocks = text_blocks(path, encoding)
     head = next((block for block in blocks if block.strip()), "")

@@ -22,6 +22,7 @@ from holo_cli.data.language import detect
 from holo_cli.data.remote import RemoteFile, SourcePath
 from holo_cli.data.sources import readers
 from holo_cli.data.sources.base import Chunk, Position, Request, Source, Stream, numbered_chunks
+from holo_cli.data.sources.chat_rows import FORM, MESSAGES, read_conversations
 from holo_cli.data.sources.decoding import (
     check_encoding,
     encoding_of,
@@ -57,6 +58,15 @@ def open_local(request: Request) -> Source:
                 raise
             unreadable["files that are not text"] += 1
             continue
+        if request.chat and kind != "json":
+            kind = _kind_by_content(path)
+            if kind != "json" and not several:
+                raise DataError(
+                    f"{path} has no conversations: --chat reads JSON lines.", next_step=FORM
+                )
+            if kind != "json":
+                unreadable["files without conversations"] += 1
+                continue
         if kind == "text" and _kind_by_content(path) == "json":
             request.notice(
                 f"{path} looks like JSON, and is read as plain text. To use its rows, rename it so "
@@ -65,8 +75,10 @@ def open_local(request: Request) -> Source:
         files.append((path, kind, encoding))
     if not files:
         raise DataError(
-            f"None of the {len(paths)} files in {request.source} is text.",
-            next_step=f"Use a file or a folder with {KINDS}.",
+            f"None of the {len(paths)} files in {request.source} is text."
+            if not request.chat
+            else f"None of the {len(paths)} files in {request.source} has conversations.",
+            next_step=FORM if request.chat else f"Use a file or a folder with {KINDS}.",
         )
     if all(path.stat().st_size == 0 for path, _, _ in files):
         raise DataError(f"{request.source} is empty.", next_step="Use a source with text.")
@@ -80,9 +92,22 @@ def open_local(request: Request) -> Source:
         "cut": cut,  # filled in while the text is read
     }
 
+    told: set[str] = set()  # files are read several times
+
+    def tell(name: str, row: int, detail: str) -> None:
+        if name not in told:
+            told.add(name)
+            request.notice(f"In {name}, row {row}: {detail}. Such rows are dropped.")
+
     def documents(file: int, counts: Counter[str]) -> Iterator[Document]:
         path, kind, encoding = files[file]
         name = prefix + composed(path.relative_to(root).as_posix() if several else path.name)
+        if request.chat:
+            field = MESSAGES if request.text_field == "text" else request.text_field
+            conversations = read_conversations(path, encoding, field, counts, partial(tell, name))
+            for messages, language in conversations:
+                yield Document.of_messages(messages, language.lower(), name)
+            return
         pieces = 0
         rows = readers.read_rows(path, kind, encoding, request.text_field, counts)
         for text, language in rows:
@@ -113,6 +138,7 @@ def open_local(request: Request) -> Source:
         identity={"files": _digest(found, [path for path, _, _ in files])},
         description=description,
         total_bytes=total_bytes,
+        chat=request.chat,
     )
 
 

@@ -27,6 +27,23 @@ ROWS = (
         row={"text": "Mira wanted a kite. ...", "language": "en"},
     ),
     SourceRow(
+        name="dialogues",
+        description="conversations about such stories in English and Korean: questions and answers",
+        size="3 MB, or any size with --max-bytes or --max-docs",
+        licence="MIT, as this project",
+        languages=("en", "ko"),
+        access="generated on this machine; needs no network",
+        opener="holo_cli.data.sources.stories.embedded:open_dialogues",
+        example="--max-bytes 10000000",
+        row={
+            "messages": [
+                {"role": "user", "content": "Tell me a story about a fox."},
+                {"role": "assistant", "content": "Mira wanted a kite. ..."},
+            ],
+            "language": "en",
+        },
+    ),
+    SourceRow(
         name="shakespeare",
         description="tiny Shakespeare: scenes from the plays; one token per character",
         size="1.1 MB",

@@ -81,9 +81,11 @@ def make_tokenizer(
     texts: Callable[[], Iterable[str]] | None = None,
     vocab_size: int = DEFAULT_VOCAB_SIZE,
     languages: Sequence[str] = (),
+    chat: bool = False,
     offline: bool = False,
 ) -> Tokenizer:
-    """The tokenizer of `spec`, with the end token and markers for `languages`.
+    """The tokenizer of `spec`, with the end token, markers for `languages`, and with `chat` the
+    marks of the chat format.
 
     `spec`: `char`, `bpe` (both are trained on `texts()`, which is called once; `vocab_size` is for
     bpe and includes the special tokens), `tiktoken:gpt2|cl100k_base|o200k_base`, `llama:PATH` (a
@@ -91,7 +93,7 @@ def make_tokenizer(
     with one of them.
     """
     check_spec(spec)
-    names = special_names(languages)
+    names = special_names(languages, chat)
     if needs_text(spec):
         if texts is None:
             raise UsageError(

@@ -20,13 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from holo_cli.data.chat_format import END, MARK_NAMES, ROLES
 from holo_cli.data.document import utf8_length
 from holo_cli.data.tokenizers.streaming import ByteStreamDecoder, StreamDecoder
 from holo_cli.errors import DataError, UsageError
 from holo_cli.files import atomic_write_text
 
-END = "<|end|>"
-SPECIAL = re.compile(r"<\|(end|[a-z]{2,3})\|>")  # the special tokens of holo
+# the special tokens of holo: the end, the marks of the chat format, the markers of languages
+SPECIAL = re.compile(rf"<\|(end|{'|'.join(ROLES)}|[a-z]{{2,3}})\|>")
 FILE = "tokenizer.json"
 
 
@@ -35,9 +36,11 @@ def marker_name(language: str) -> str:
     return f"<|{language}|>"
 
 
-def special_names(languages: Sequence[str] = ()) -> list[str]:
-    """The special tokens of a set: the end token, and one marker per language in `languages`."""
-    return [END, *(marker_name(language) for language in sorted(set(languages)))]
+def special_names(languages: Sequence[str] = (), chat: bool = False) -> list[str]:
+    """The special tokens of a set: the end token, one marker per language in `languages`, and those
+    of the chat format if it has conversations."""
+    markers = [marker_name(language) for language in sorted(set(languages))]
+    return [END, *markers, *(MARK_NAMES if chat else ())]
 
 
 def append_specials(
@@ -104,7 +107,10 @@ class Tokenizer(ABC):
     def _marker_of(self, lang: str) -> int:
         marker = self.marker(lang)
         if marker is None:
-            found = [m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] != END]
+            others = (END, *MARK_NAMES)
+            found = [
+                m[1] for m in map(SPECIAL.fullmatch, self.specials) if m and m[0] not in others
+            ]
             raise UsageError(
                 f"This tokenizer has no marker for the language '{lang}'.",
                 next_step=f"Its markers are: {', '.join(sorted(found))}."

@@ -1,9 +1,11 @@
 """A conversation: its turns, their encoding as token ids, and its file format.
 
-The models are base models trained on plain text, so a turn has no roles and no special tokens: the
-model continues the user's text, and a newline separates turns. In token ids:
+A base model, trained on plain text, knows no roles and no special tokens: it continues the user's
+text, and a newline separates turns. A model that was trained on conversations has the chat format
+of its checkpoint's header (data/chat_format.py). In token ids:
 
     start system \\n  user answer \\n user answer \\n user          (the model continues here)
+    start <|system|> system <|user|> user <|assistant|> answer <|end|> <|user|> user <|assistant|>
 
 `start` is how documents begin in the training data (see prompt.py). Where the language changes
 between two turns, a new start with the new language's marker replaces the newline, as between two
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli import parsing
+from holo_cli.data.chat_format import ChatMarks
 from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import HoloError
 from holo_cli.files import atomic_write_json
@@ -68,6 +71,8 @@ def encode_turn(form: PromptFormat, turn: Turn, previous: str | None, lang: str 
 
 def encode_turns(form: PromptFormat, system: str, turns: Sequence[Turn]) -> list[int]:
     """The ids of a conversation, at least one, in the format described in the module docstring."""
+    if form.chat is not None:
+        return _in_chat_format(form, form.chat, system, turns)
     ids: list[int] = []
     language: str | None = None
     for number, turn in enumerate(turns):
@@ -81,6 +86,26 @@ def encode_turns(form: PromptFormat, system: str, turns: Sequence[Turn]) -> list
         ids += [*turn.user_ids, *turn.answer_ids]
         language = turn.language
     return form.at_least_one(ids)
+
+
+def _in_chat_format(
+    form: PromptFormat, marks: ChatMarks, system: str, turns: Sequence[Turn]
+) -> list[int]:
+    ids: list[int] = []
+    language: str | None = None
+    for number, turn in enumerate(turns):
+        if number:
+            ids.append(marks.end)
+        if number == 0 or turn.language != language:
+            # the `end` of the last answer is also the one before a new conversation
+            ids += (form.start(turn.language) or [marks.end])[min(number, 1) :]
+        if number == 0 and system:
+            ids += [marks.system, *form.tokenizer.encode(system)]
+        if turn.user:  # a client's conversation may begin with an answer
+            ids += [marks.user, *turn.user_ids]
+        ids += [marks.assistant, *turn.answer_ids]
+        language = turn.language
+    return ids or [marks.end]
 
 
 def save_conversation(

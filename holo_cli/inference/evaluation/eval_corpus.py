@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from holo_cli.data.answers import AnswerIndex, token_sizes
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.language import detect
 from holo_cli.data.normalize import to_nfc
 from holo_cli.data.tokenizers import Tokenizer
-from holo_cli.data.windows import DocumentSubset, TokenStream
+from holo_cli.data.windows import IGNORE, DocumentSubset, TokenStream
 from holo_cli.errors import DataError, nearest
 from holo_cli.inference.generation.loaded_model import LoadedModel
 
@@ -44,10 +45,12 @@ class Texts:
     words: Ints
     languages: NDArray[np.str_]
     first: int  # the token before the stream
+    answers: Ints | None = None  # of each document, the tokens that are scored; None: all of them
 
     @property
     def tokens(self) -> Ints:
-        return np.diff(self.ends, prepend=0)
+        """The tokens that are scored; of a conversation, those of the answers."""
+        return np.diff(self.ends, prepend=0) if self.answers is None else self.answers
 
 
 def prepared_texts(
@@ -76,14 +79,17 @@ def prepared_texts(
                 next_step=nearest(lang, known) or "The set has no languages. Omit --lang.",
             )
     chosen = chosen[:max_docs]
-    stream = TokenStream(data.split(split))
+    stream = data.stream(split)
     if data.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
-        texts = [
-            data.tokenizer.decode(stream.read(int(starts[i]), int(tokens[i])).tolist())
-            for i in chosen
-        ]
+        ids = [stream.read(int(starts[i]), int(tokens[i])).tolist() for i in chosen]
+        if data.chat is not None:
+            return _conversations_again(loaded, data, ids, languages[chosen].tolist()), True
+        texts = [data.tokenizer.decode(one) for one in ids]
         return given_texts(loaded, texts, languages=languages[chosen].tolist()), True
     own = DocumentSubset(stream, starts[chosen], tokens[chosen])
+    if data.chat is not None:
+        whole = stream if len(chosen) == len(records) else own
+        return _answers(whole, np.cumsum(tokens[chosen]), languages[chosen], data.tokenizer), False
     return (
         Texts(
             stream if len(chosen) == len(records) else own,
@@ -95,6 +101,56 @@ def prepared_texts(
         ),
         False,
     )
+
+
+def _conversations_again(
+    loaded: LoadedModel, data: PreparedData, documents: Sequence[list[int]], languages: list[str]
+) -> Texts:
+    """The documents of a set with conversations, encoded as the checkpoint was trained. Raises
+    DataError where it has no chat format."""
+    tokenizer, marks = loaded.tokenizer, loaded.prompts.chat
+    assert data.chat is not None
+    if marks is None:
+        raise DataError(
+            f"{data.shown} has conversations, and this checkpoint was trained on none and has "
+            "another tokenizer.",
+            next_step="Evaluate it on plain text, or a checkpoint that was trained on "
+            "conversations.",
+        )
+    decode, known = data.tokenizer.decode, loaded.prompts.languages
+    found: list[NDArray[Any]] = []
+    for ids, code in zip(documents, languages, strict=True):
+        parts = [(role, tokenizer.encode(decode(own))) for role, own in data.chat.split(ids)]
+        text = marks.join(parts) if parts else tokenizer.encode(decode(ids))
+        marker = tokenizer.marker(code) if code in known else None
+        start = [] if marker is None else [marker]
+        found.append(np.asarray([*start, *text, tokenizer.end], dtype=np.int64))
+    stream = TokenStream(found, AnswerIndex(found, marks).scored)
+    ends = np.cumsum([len(one) for one in found])
+    return _answers(stream, ends, np.asarray(languages, dtype=np.str_), tokenizer)
+
+
+def _answers(
+    stream: TokenStream | DocumentSubset,
+    ends: Ints,
+    languages: NDArray[np.str_],
+    tokenizer: Tokenizer,
+) -> Texts:
+    """Documents of which only what is learnt is scored, with its bytes and words."""
+    sizes = token_sizes(tokenizer)
+    counts: list[tuple[int, int, int]] = []
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        ids = stream.read(start, end - start)
+        targets = ids.copy()
+        stream.mask(start, targets)
+        # answers are counted one by one: words of two of them do not join
+        runs = np.split(targets, np.flatnonzero(np.diff(targets == IGNORE)) + 1)
+        spoken = [tokenizer.decode(run.tolist()) for run in runs if run[0] != IGNORE]
+        learnt = targets[targets != IGNORE]
+        words = sum(wikitext_words(text) for text in spoken)
+        counts.append((len(learnt), int(sizes[learnt].sum()), words))
+    tokens, size, words_of = (np.asarray(column) for column in zip(*counts, strict=True))
+    return Texts(stream, ends, size, words_of, languages, tokenizer.end, tokens)
 
 
 def given_texts(

@@ -188,8 +188,12 @@ def evaluate_texts(
             documents = np.searchsorted(
                 texts.ends, np.arange(done, done + len(values)), side="right"
             )
-            np.add.at(nats, documents, values)
+            if texts.answers is not None:
+                targets = texts.stream.read(done, len(values))
+                texts.stream.mask(done, targets)
+                values = np.where(targets == IGNORE, 0.0, values)
             special = np.isin(texts.stream.read(done, len(values)), specials)
+            np.add.at(nats, documents, values)
             np.add.at(special_nats, documents[special], values[special])
             done += len(values)
             progress(done, total)
@@ -237,7 +241,7 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
 def _windowed(
     model: LanguageModel, texts: Texts, context: int, stride: int, rows: int
 ) -> Iterator[NDArray[np.float64]]:
-    for x, y in eval_windows(texts.stream, context, rows, texts.first, stride):
+    for x, y in eval_windows(texts.stream.unmasked(), context, rows, texts.first, stride):
         y = y.to(model.device)
         nats = nats_per_token(model.hidden(x.to(model.device)).x, model.head, y)
         yield nats[y != IGNORE].double().cpu().numpy()
@@ -245,7 +249,7 @@ def _windowed(
 
 def _carried(model: LanguageModel, texts: Texts, chunk: int) -> Iterator[NDArray[np.float64]]:
     state = model.init_state(1)
-    for x, y in eval_windows(texts.stream, chunk, 1, texts.first):
+    for x, y in eval_windows(texts.stream.unmasked(), chunk, 1, texts.first):
         known = int((y != IGNORE).sum())
         x, y = x[:, :known].to(model.device), y[:, :known].to(model.device)
         hidden, state = model.step_hidden(x, state)

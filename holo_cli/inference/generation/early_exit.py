@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from holo_cli.data.batches import IGNORE, val_batches
 from holo_cli.data.dataset import PreparedData
+from holo_cli.data.windows import TokenStream
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.generation.exit_protocol import NEVER, SupportsEarlyExit
 from holo_cli.inference.trained_data import open_trained
@@ -91,6 +92,7 @@ def choose_threshold(loaded: LoadedModel, value: str) -> Calibration | None:
 
 
 Shards = Sequence[NDArray[Any]]
+ScoredText = TokenStream | Shards
 
 
 @torch.inference_mode()
@@ -101,7 +103,7 @@ def calibrate_threshold(
     tolerance: float = 0.01,
     tokens: int = TOKENS,
     dtype: torch.dtype | None = None,
-    text: Shards | None = None,
+    text: ScoredText | None = None,
 ) -> Calibration:
     """The lowest threshold found whose loss is at most `tolerance` nats above that of all layers.
 
@@ -111,11 +113,11 @@ def calibrate_threshold(
     validation split). The model's threshold and mode are restored. Raises UsageError like
     `set_threshold`.
     """
-    text = data.split("val") if text is None else text
+    chosen: ScoredText = data.stream("val") if text is None else text
     end = data.tokenizer.end
 
     def measured(threshold: float) -> tuple[float, float, int]:
-        return loss_at(model, text, end, threshold, tokens=tokens, dtype=dtype)
+        return loss_at(model, chosen, end, threshold, tokens=tokens, dtype=dtype)
 
     full, depth, count = measured(NEVER)
     best = (NEVER, full, depth)
@@ -140,7 +142,7 @@ def calibrate_threshold(
 @torch.inference_mode()
 def loss_at(
     model: LanguageModel,
-    text: Shards,
+    text: ScoredText,
     end: int,
     threshold: float,
     *,
@@ -159,7 +161,7 @@ def loss_at(
     with autocast(model.device, dtype or torch.float32):
         nats = nats_per_token(model.hidden(x).x, model.head, y)
         depth = model.depths(x)[y != IGNORE].double().mean()
-    count = int((y != IGNORE).sum())
+    count = max(1, int((y != IGNORE).sum()))
     set_threshold(model, before)
     model.train(training)
     return (nats.sum() / count).item(), depth.item(), count

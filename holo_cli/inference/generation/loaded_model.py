@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError
+from holo_cli.inference.chat.conversation import Turn, encode_turn, encode_turns
 from holo_cli.inference.generation.engine import Engine, LogitsMixer
 from holo_cli.inference.generation.prompt import PromptFormat, span_breakers
 from holo_cli.inference.generation.sampling import SamplingConfig
@@ -63,9 +65,9 @@ class LoadedModel:
 
     @property
     def only_continues(self) -> bool:
-        """Whether this is a base model, which continues text: true unless `data.chat` is set in the
-        checkpoint's header."""
-        return not getattr(self.header.data, "chat", False)
+        """Whether this is a base model, which continues text: it was trained on no conversations,
+        so that the checkpoint's header has no chat format."""
+        return self.header.data.chat is None
 
     def write(
         self,
@@ -111,6 +113,19 @@ class LoadedModel:
             pass
         texts = [sample.text for sample in writing.samples]
         return texts if config.num_samples > 1 else texts[0]
+
+    def answer(
+        self, text: str, *, system: str = "", lang: str | None = None, **sampling: Any
+    ) -> str:
+        """The answer to a text, as the first of a conversation: what `holo chat` shows.
+
+        A base model continues the text instead. Raises UsageError as `generate` does.
+        """
+        config = replace(SamplingConfig.from_options(sampling), num_samples=1)
+        turn = encode_turn(self.prompts, Turn(text), None, lang)
+        ids = encode_turns(self.prompts, to_nfc(system), [turn])
+        decoding = self.engine.generate(ids, config)
+        return "".join(p.text for p in TextGeneration(decoding, self.tokenizer, config.stop))
 
     def generate_full(
         self, prompt: str = "", *, lang: str | None = None, **sampling: Any

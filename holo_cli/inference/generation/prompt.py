@@ -3,6 +3,7 @@
     with language markers          <|end|> <|ko|> text
     many documents, no markers     <|end|> text
     one long text                  text
+    conversations                  chat/conversation.py
 
 so that the model starts at the beginning of a document, in the right language.
 """
@@ -14,12 +15,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holo_cli.data.chat_format import ChatMarks
 from holo_cli.data.language import HANGUL_SHARE, detect, hangul_share
 from holo_cli.data.normalize import to_nfc
 from holo_cli.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from holo_cli.checkpoint.header import DataInfo
+    from holo_cli.checkpoint.header import ChatFormat, DataInfo
     from holo_cli.data.tokenizers import Tokenizer
 
 MANY_DOCUMENTS = 32  # with fewer, a model has not learned what an end token means
@@ -35,6 +37,7 @@ class PromptFormat:
     languages: tuple[str, ...] = ()  # with a marker token
     data_languages: tuple[str, ...] = ()  # of the training data, with or without a marker
     documents: int = 0
+    chat: ChatMarks | None = None  # of a model that was trained on conversations
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, data: DataInfo) -> PromptFormat:
@@ -43,7 +46,8 @@ class PromptFormat:
         documents = sum(counts.values()) if isinstance(counts, dict) else counts
         marked = marked_languages(tokenizer) if data.markers else ()
         languages = tuple(sorted(code for code in data.languages if code))  # "" means unknown
-        return cls(tokenizer, marked, languages, documents)
+        chat = None if data.chat is None else chat_marks(tokenizer, data.chat)
+        return cls(tokenizer, marked, languages, documents, chat)
 
     def language(self, text: str, lang: str | None = None) -> str | None:
         """The language whose marker `text` gets: `lang`, or the detected one; None without markers.
@@ -84,6 +88,12 @@ class PromptFormat:
         vocabulary lacks it."""
         encoded = ((text, self.tokenizer.encode(text)) for text in ("\n", " "))
         return next((ids for text, ids in encoded if self.tokenizer.decode(ids) == text), [])
+
+
+def chat_marks(tokenizer: Tokenizer, form: ChatFormat) -> ChatMarks:
+    """The ids of the marks that a checkpoint's header names; the header was checked to fit."""
+    names = (form.system, form.user, form.assistant, form.end)
+    return ChatMarks(*(tokenizer.specials[name] for name in names))
 
 
 def marked_languages(tokenizer: Tokenizer) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from holo_cli.data.tokenizers import Tokenizer
     from holo_cli.models.base import LanguageModel
 
+REQUESTS = {"en": "Tell me a story.", "ko": "이야기 해 주세요."}
+
 
 def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, tokens: int) -> str:
-    """Text from an empty prompt, once per language with a marker.
+    """Text from an empty prompt, once per language with a marker; of a model that learns from
+    conversations, an answer.
 
     The seed is always the same, so that samples of a run can be compared. The global random state
     is not used, so that sampling does not change training."""
@@ -23,8 +26,12 @@ def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, toke
     model.eval()
     loaded = LoadedModel(model, tokenizer, header, dtype=torch.float32)
     languages = loaded.prompts.languages or (None,)
+    options: dict[str, Any] = {"max_new_tokens": tokens, "seed": 0}
     texts = [
-        str(loaded.generate("", lang=lang, max_new_tokens=tokens, seed=0)) for lang in languages
+        str(loaded.generate("", lang=lang, **options))
+        if loaded.only_continues
+        else loaded.answer(REQUESTS.get(lang or "", REQUESTS["en"]), lang=lang, **options)
+        for lang in languages
     ]
     model.train(was_training)
     return "\n\n".join(text.strip() for text in texts)

@@ -124,7 +124,7 @@ class GravityMixer(Mixer):
         aux: Aux = {}
         if self.repulsion_weight > 0 and x.shape[1] > 1:
             share = max(1, self.pairs // self.interval)
-            loss = repulsion(self.key_points(z), m, share)
+            loss = repulsion(self.key_points(z), m, share, training=self.training)
             aux["repulsion"] = loss * (self.repulsion_weight / self.interval)
         return self._join(self._attend(p, p.k, p.m, None, p.v)), aux
 

@@ -20,24 +20,35 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from holo_cli.layers.whole_batch import over_processes
+
 EPS = 1e-4  # added to squared distances: the root has no gradient at zero
 # inverse powers of the plastic number: an even additive sequence of points in the unit square
 STEPS = (0.7548776662466927, 0.5698402909980532)
 
 
-def repulsion(z: Tensor, m: Tensor, pairs: int) -> Tensor:
+def repulsion(z: Tensor, m: Tensor, pairs: int, *, training: bool = False) -> Tensor:
     """z (B, T, H, d), before rotation, m (B, T, H), T > 1 -> the loss above, a scalar; at most 0.
 
-    sigma is sqrt(d): the length of a vector whose coordinates have unit root mean square.
+    sigma is sqrt(d): the length of a vector whose coordinates have unit root mean square. The sums
+    are over the whole batch: in `training`, gradients are those of the rows of all processes.
     """
     later, earlier = pair_positions(z.shape[1], pairs, z.device)
     squared = (z[:, later] - z[:, earlier]).square().sum(-1)  # (B, P, H)
     distance = (squared + EPS).sqrt()
     with torch.no_grad():
         weight = m[:, later] * m[:, earlier]
-        weight = weight.log() - weight.sum((0, 1)).log()  # (B, P, H)
+        total = weight.sum((0, 1))  # (H,)
+        weight = weight.log() - total.log()  # (B, P, H)
     near = weight - distance * z.shape[3] ** -0.5
-    return near.flatten(0, 1).logsumexp(0).mean()
+    loss = near.flatten(0, 1).logsumexp(0)  # (H,)
+    if not training:
+        return loss.mean()
+    # the gradient of log(sum) divides by the sum: that of all processes; 1 in one process
+    own = loss.detach().exp() * total
+    mean = over_processes(own)
+    share = torch.where(mean > 0, own / mean.clamp_min(torch.finfo(mean.dtype).tiny), 1.0)
+    return (loss.detach() + share * (loss - loss.detach())).mean()
 
 
 @lru_cache(maxsize=32)

@@ -61,6 +61,8 @@ class ClassicBlock(nn.Module):
 class Classic(Textbook):
     """GPT-2 style model of at most `context` positions."""
 
+    norm: nn.LayerNorm
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.token = nn.Embedding(config.vocab_size, config.width)

@@ -79,6 +79,8 @@ class LlamaBlock(nn.Module):
 class Llama(Textbook):
     """A model of these blocks. Positions beyond `context` are computed, though never trained."""
 
+    norm: nn.RMSNorm
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.token = nn.Embedding(config.vocab_size, config.width)

@@ -40,5 +40,6 @@ class Modern(Backbone):
 
 def Model(config: Config) -> Modern | Classic | Llama:
     """The model of a config, by its recipe."""
-    kinds = {"modern": Modern, "classic": Classic, "llama": Llama}
-    return kinds[config.recipe](config)
+    if config.recipe == "classic":
+        return Classic(config)
+    return Llama(config) if config.recipe == "llama" else Modern(config)

@@ -116,7 +116,7 @@ def _llama(model: Llama, tokens: Tensor) -> Tensor:
     stream = [model.token.weight[token] for token in tokens]
     for block in model.blocks:
         assert isinstance(block, LlamaBlock)
-        read = [_gained(x, block.norm1) for x in stream]
+        read = [_gained(x, block.norm1, config.norm_eps) for x in stream]
         q_all, k_all, v_all = (
             [m.weight @ n + (0 if m.bias is None else m.bias) for n in read]
             for m in (block.q, block.k, block.v)
@@ -130,11 +130,12 @@ def _llama(model: Llama, tokens: Tensor) -> Tensor:
             found.append(attend(q, k, [v[shared] for v in v_all], past))
         for t, y in enumerate(joined(found)):
             x = stream[t] + block.out.weight @ y
-            n = _gained(x, block.norm2)
+            n = _gained(x, block.norm2, config.norm_eps)
             hidden = silu(block.gate.weight @ n) * (block.up.weight @ n)
             stream[t] = x + block.down.weight @ hidden
-    return torch.stack([model.head.weight @ _gained(x, model.norm) for x in stream])
+    final = [_gained(x, model.norm, config.norm_eps) for x in stream]
+    return torch.stack([model.head.weight @ x for x in final])
 
 
-def _gained(x: Tensor, module: nn.RMSNorm) -> Tensor:
-    return x / (x.pow(2).mean() + module.eps).sqrt() * module.weight
+def _gained(x: Tensor, module: nn.RMSNorm, eps: float) -> Tensor:
+    return x / (x.pow(2).mean() + eps).sqrt() * module.weight

@@ -45,7 +45,7 @@ def test_one_language_and_traces_of_another_are_not_marked(tmp_path: Path) -> No
 
 def test_the_share_is_of_the_characters() -> None:
     def stats(language: str, detected: str, characters: int) -> DocumentStats:
-        return DocumentStats(0.5, characters, language, "", detected)
+        return DocumentStats(0.5, characters, language, "", detected=detected)
 
     assert languages_in([stats("", "en", 980), stats("", "ko", 20)]) == {"en", "ko"}
     assert languages_in([stats("", "en", 990), stats("", "ko", 10)]) == set()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from holo_cli.checkpoint.header import DataInfo
+from holo_cli.data.windows import TokenStream
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.generation.early_exit import (
     NEVER,
@@ -37,7 +38,7 @@ def make_model(name: str = "brain-v1", **given: Any) -> LanguageModel:
 
 def some_data() -> Any:
     tokens = np.random.default_rng(0).integers(0, VOCAB, 200).astype("uint16")
-    return SimpleNamespace(split=lambda _: [tokens], tokenizer=SimpleNamespace(end=0))
+    return SimpleNamespace(stream=lambda _: TokenStream([tokens]), tokenizer=SimpleNamespace(end=0))
 
 
 def some_loaded(model: LanguageModel, path: str = "") -> LoadedModel:

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from holo_cli.checkpoint.header import ChatFormat
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.errors import UsageError
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from tests.inference.inference_fakes import ByteTokenizer, Chain, Scripted, make_loaded
 
+CHAT = ByteTokenizer(MARK_NAMES)
 MARKED = ByteTokenizer(["<|en|>", "<|ko|>"])
 
 
@@ -66,7 +69,7 @@ def test_wrong_options(loaded: LoadedModel) -> None:
 def test_config_is_the_models(loaded: LoadedModel) -> None:
     assert loaded.config is loaded.model.config
     assert loaded.only_continues
-    assert not make_loaded(Chain(), chat=True).only_continues
+    assert not make_loaded(Chain(vocab=260), CHAT, chat=ChatFormat()).only_continues
 
 
 def _greedy(**options: object):

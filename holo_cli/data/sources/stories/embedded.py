@@ -1,9 +1,9 @@
-"""The embedded stories as a source."""
+"""The embedded stories, and the conversations about them, as sources."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from holo_cli.data.document import Document
 from holo_cli.data.sources.base import Request, Source, Stream, numbered_chunks
@@ -12,25 +12,46 @@ from holo_cli.errors import UsageError
 LANGUAGES = ("en", "ko")
 DEFAULT_BYTES = 3_000_000
 
+# (count, max_bytes, seed, languages) -> documents
+Generator = Callable[[int | None, int | None, int, tuple[str, ...]], Iterator[Document]]
+
 
 def open_stories(request: Request) -> Source:
     """Open stories in the requested languages (default: both), 3 MB without a limit."""
+
+    def stories(*options: object) -> Iterator[Document]:
+        from holo_cli.data.sources.stories import grammar
+
+        return grammar.stories(*options)  # type: ignore[arg-type]
+
+    return _open(request, stories)
+
+
+def open_dialogues(request: Request) -> Source:
+    """Open conversations, as `open_stories` does stories."""
+
+    def dialogues(*options: object) -> Iterator[Document]:
+        from holo_cli.data.sources.stories.dialogues import dialogues
+
+        return dialogues(*options)  # type: ignore[arg-type]
+
+    return _open(request, dialogues, chat=True)
+
+
+def _open(request: Request, generator: Generator, chat: bool = False) -> Source:
     languages = request.languages or LANGUAGES
     for language in languages:
         if language not in LANGUAGES:
             raise UsageError(
-                f"There are no stories in '{language}'.", next_step="Use --lang en, ko or en,ko."
+                f"There are no {request.name} in '{language}'.",
+                next_step="Use --lang en, ko or en,ko.",
             )
     sized = request.max_docs is not None or request.max_bytes is not None
     max_bytes = request.max_bytes if sized else DEFAULT_BYTES
 
     def stream(group: tuple[str, ...]) -> Stream:
         def documents(counts: Counter[str]) -> Iterator[Document]:
-            from holo_cli.data.sources.stories.grammar import stories
-
-            return stories(
-                count=request.max_docs, max_bytes=max_bytes, seed=request.seed, languages=group
-            )
+            return generator(request.max_docs, max_bytes, request.seed, group)
 
         language = group[0] if len(group) == 1 else ""
         name = " ".join(filter(None, (request.name, language)))
@@ -43,4 +64,5 @@ def open_stories(request: Request) -> Source:
         identity={"languages": list(languages), "default_bytes": DEFAULT_BYTES},
         description={"name": request.name, "licence": "MIT", "made_by": "holo"},
         total_bytes=max_bytes,
+        chat=chat,
     )

@@ -100,6 +100,7 @@ _Nodes = tuple["str | _Slot | _Choice | _Style", ...]
 _Step = tuple[float, bool, tuple[_Nodes, ...]]
 
 _TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[\]|~]|[^\[\]|~{}<>]+")
+SIDES = " :: "  # between a question and its answer
 _SPEECH_LEVELS = ("다", "어요", "습니다")  # what `~` stands for after a past stem
 
 
@@ -117,16 +118,19 @@ def _logical_lines(text: str) -> Iterator[str]:
         yield line
 
 
-class _Grammar:
+class Grammar:
     """The plots of one language; scripts are compiled on first use per (plot, case, hero)."""
 
-    def __init__(self, language: Language) -> None:
+    def __init__(self, language: Language, text: str = "") -> None:
+        """`text`: a grammar about the stories of `language` (default: that of the stories)."""
         self.language = language
         self.rules: dict[str, list[_Variant]] = {}
         self.plots: list[_Plot] = []
         self._scripts: dict[tuple[str, str, str], list[_Step]] = {}
+        self._questions: dict[tuple[str, str, str], list[tuple[_Nodes, frozenset[str]]]] = {}
+        self._phrases: dict[tuple[str, str, str], tuple[_Nodes, ...]] = {}
         variants: list[_Variant] = []
-        for line in _logical_lines(language.GRAMMAR):
+        for line in _logical_lines(text or language.GRAMMAR):
             head, _, rest = line.partition(" ")
             if head.startswith("-"):
                 tags: frozenset[str] = frozenset()
@@ -151,6 +155,25 @@ class _Grammar:
                 variants = beat.variants
             else:
                 raise ValueError(f"story grammar: cannot read the line {line!r}")
+
+    def questions(self, plot: str, story: Story) -> list[tuple[_Nodes, frozenset[str]]]:
+        """The variants of one of the plots that fit a story, with the slots of each."""
+        key = (plot, story.case, story.hero)
+        if key not in self._questions:
+            found = next(one for one in self.plots if one.name == plot)
+            self._questions[key] = [
+                (nodes, frozenset(_slots(nodes)))
+                for _, _, variants in self.script(found, story.case, story.hero)
+                for nodes in variants
+            ]
+        return self._questions[key]
+
+    def phrase(self, rule: str, rng: random.Random, story: Story) -> str:
+        """One of a rule's phrases that fit a story."""
+        tags = frozenset((story.case, story.hero))
+        if (rule, story.case, story.hero) not in self._phrases:
+            self._phrases[rule, story.case, story.hero] = self._fitting(self.rules[rule], tags)
+        return say(_pick(rng, self._phrases[rule, story.case, story.hero]), rng, story)
 
     def script(self, plot: _Plot, case: str, hero: str) -> list[_Step]:
         """The beats of a plot with the variants for this case and this kind of hero."""
@@ -233,6 +256,31 @@ def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style
             chosen.append(node)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
 
 
+def _slots(nodes: _Nodes) -> Iterator[str]:
+    """The names of all slots of a variant, without capitals, articles and particles."""
+    for node in nodes:
+        if isinstance(node, _Choice):
+            for option in node.options:
+                yield from _slots(option)
+        elif isinstance(node, _Slot):
+            yield base_slot(node.name)
+
+
+def base_slot(name: str) -> str:
+    """The filler that an inflected slot names: "a:item", "Item" and "item:을" are "item"."""
+    bare = name.removeprefix("a:").partition(":")[0]
+    return bare[0].lower() + bare[1:]
+
+
+def say(nodes: _Nodes, rng: random.Random, story: Story) -> str:
+    """A variant about a story, its sentences begun as the language does."""
+    chosen: list[str | _Slot | _Style] = []
+    _choose(nodes, rng, chosen)
+    finish = _grammar(story.language).language.finish
+    parts = " / ".join(_spell(chosen, story.words, story.style)).split(SIDES)
+    return SIDES.join(" ".join(map(finish, part.split(" / "))) for part in parts)
+
+
 def _spell(chosen: list[str | _Slot | _Style], words: dict[str, str], style: int) -> list[str]:
     """The sentences of a variant; style -1 marks a sentence ending without choosing one."""
     out: list[str] = []
@@ -274,11 +322,11 @@ class Story:
 
 
 @lru_cache(maxsize=len(LANGUAGES))
-def _grammar(language: str) -> _Grammar:
+def _grammar(language: str) -> Grammar:
     if language not in _MODULES:
         known = ", ".join(LANGUAGES)
         raise ValueError(f"stories exist in {known}, not in {language!r}")
-    return _Grammar(_MODULES[language])
+    return Grammar(_MODULES[language])
 
 
 def plots(language: str) -> tuple[str, ...]:

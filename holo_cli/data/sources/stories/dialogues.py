@@ -1,0 +1,180 @@
+"""`dialogues`: conversations about the embedded stories, in English and Korean.
+
+A user greets, asks for a story or gives the beginning of one, and asks about it; the assistant
+tells and answers.
+What is said is in `english_talk.txt` and `korean_talk.txt`, in the form of the story grammar
+(`grammar.py`): rules are phrases of both sides, and a plot has the questions about its stories, as
+`question :: answer`. A question is asked only of a story whose text holds every word that the
+question and the answer name, so that each answer can be found in the conversation.
+
+Conversation n of a language depends on (seed, language, n) alone, so every set is a prefix of a
+larger one. It tells story n of the same seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from holo_cli.data.chat_format import ASSISTANT, USER, Utterance
+from holo_cli.data.document import Document
+from holo_cli.data.sources.stories import english, korean
+from holo_cli.data.sources.stories.grammar import (
+    LANGUAGES,
+    SIDES,
+    Grammar,
+    Language,
+    Story,
+    say,
+    tell_story,
+)
+
+_MODULES: dict[str, tuple[Language, str]] = {
+    "en": (english, "english_talk.txt"),
+    "ko": (korean, "korean_talk.txt"),
+}
+# words that need no place in the story's text
+FREE = frozenset(
+    {
+        "hero", "they", "them", "their", "themself", "hand", "call", "fcall",
+        "fthey", "fthem", "ftheir", "rthey", "rthem", "rtheir",
+    }
+)  # fmt: skip
+SMALL_TALK, GIVEN, SECOND = 0.1, 0.6, 0.1  # shares of conversations
+MOST_QUESTIONS = 4
+SHORTEST, LONGEST = 2, 7  # sentences of a story that the user gives
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A question about a story and its answer; `keys` are the words that the answer must have."""
+
+    question: str
+    answer: str
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One conversation. `exchanges` are the questions about its stories, in order."""
+
+    language: str
+    messages: tuple[Utterance, ...]
+    exchanges: tuple[Exchange, ...]
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def _talk(language: str) -> Grammar:
+    if language not in _MODULES:
+        known = ", ".join(LANGUAGES)
+        raise ValueError(f"dialogues exist in {known}, not in {language!r}")
+    module, name = _MODULES[language]
+    return Grammar(module, Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def exchanges(
+    story: Story, rng: random.Random, most: int | None = None, text: str = ""
+) -> list[Exchange]:
+    """The questions that the story answers, at most so many, in a random order and wording; with
+    `text`, the beginning of the story, those that it answers."""
+    talk = _talk(story.language)
+    text = (text or story.text).casefold()
+    asked = [
+        (nodes, slots)
+        for plot in ("every", story.plot)
+        for nodes, slots in talk.questions(plot, story)
+        if all(_told(story, slot, text) for slot in slots - FREE)
+    ]
+    rng.shuffle(asked)
+    found: list[Exchange] = []
+    for nodes, slots in asked[:most]:
+        question, answer = say(nodes, rng, story).split(SIDES)
+        words = (story.words[slot] for slot in sorted(slots - FREE))
+        keys = tuple(word for word in words if word.casefold() in answer.casefold())
+        found.append(Exchange(question, answer, keys))
+    return found
+
+
+def _told(story: Story, slot: str, text: str) -> bool:
+    """Whether the story's text has the filler of a slot."""
+    return slot in story.words and story.words[slot].casefold() in text
+
+
+def beginning(story: Story, rng: random.Random) -> str:
+    """The first sentences of a story, which hold its people and its trouble."""
+    sentences = [one for paragraph in story.paragraphs for one in paragraph]
+    count = SHORTEST + int(rng.random() * (LONGEST - SHORTEST + 1))
+    return " ".join(sentences[:count])
+
+
+def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
+    """Conversation `number` of a language, a function of the arguments alone."""
+    talk = _talk(language)
+    rng = random.Random(f"{seed}:dialogue:{language}:{number}")
+    story = tell_story(number, language, seed)
+    said: list[Utterance] = []
+    asked: list[Exchange] = []
+
+    def add(question: str, answer: str) -> None:
+        said.extend((Utterance(USER, question), Utterance(ASSISTANT, answer)))
+
+    def pair(rule: str) -> None:
+        question, answer = talk.phrase(rule, rng, story).split(SIDES)
+        add(question, answer)
+
+    kind = rng.random()
+    if rng.random() < 0.3:
+        pair("hello")
+    if kind < SMALL_TALK:
+        pair("chat")
+        if rng.random() < 0.5:
+            pair("chat")
+    else:
+        text = beginning(story, rng) if kind < SMALL_TALK + GIVEN else ""
+        questions = exchanges(story, rng, 1 + int(rng.random() * MOST_QUESTIONS), text)
+        if text and questions:
+            first = questions.pop(0)
+            asked.append(first)
+            opening = f"{talk.phrase('given', rng, story)}\n\n{text}"
+            add(f"{opening}\n\n{first.question}", first.answer)
+        else:
+            add(talk.phrase("ask", rng, story), story.text)
+        for one in questions:
+            asked.append(one)
+            add(one.question, one.answer)
+        if rng.random() < SECOND:
+            other = tell_story(number, language, seed + 1_000_003)
+            add(talk.phrase("more", rng, other), other.text)
+    if rng.random() < 0.2:
+        pair("thanks")
+    return Dialogue(language, tuple(said), tuple(asked))
+
+
+def generate_dialogues(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:
+    """An endless sequence of conversations, the languages alternating."""
+    for language in languages:
+        _talk(language)  # an unknown language raises before the first conversation
+    number = 0
+    while True:
+        for language in languages:
+            messages = tell_dialogue(number, language, seed).messages
+            yield Document.of_messages(messages, language=language, source="dialogues")
+        number += 1
+
+
+def dialogues(
+    count: int | None = None,
+    max_bytes: int | None = None,
+    seed: int = 0,
+    languages: Sequence[str] = LANGUAGES,
+) -> Iterator[Document]:
+    """The first `count` conversations, at most `max_bytes` of UTF-8; whole ones only."""
+    total = 0
+    for number, document in enumerate(generate_dialogues(seed, languages)):
+        total += document.size
+        if (count is not None and number >= count) or (max_bytes is not None and total > max_bytes):
+            return
+        yield document

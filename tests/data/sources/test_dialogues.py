@@ -1,0 +1,115 @@
+"""The embedded conversations: deterministic, in the chat's form, and answered by their stories."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from holo_cli.data.chat_format import ASSISTANT, ROLES, USER
+from holo_cli.data.sources.stories.dialogues import (
+    Dialogue,
+    dialogues,
+    exchanges,
+    generate_dialogues,
+    tell_dialogue,
+)
+from holo_cli.data.sources.stories.grammar import LANGUAGES, plots, tell_story
+
+SAMPLE = 400
+LEFTOVER = re.compile(r"[{}\[\]|<>~/]|::|\b_\b")
+
+
+@pytest.fixture(scope="module")
+def sample() -> dict[str, list[Dialogue]]:
+    return {language: [tell_dialogue(n, language) for n in range(SAMPLE)] for language in LANGUAGES}
+
+
+def test_a_smaller_request_is_a_prefix_of_a_larger_one() -> None:
+    large = list(dialogues(60))
+    assert list(dialogues(20)) == large[:20]
+    assert list(itertools.islice(generate_dialogues(), 60)) == large
+    sized = list(dialogues(max_bytes=6_000))
+    assert sized == large[: len(sized)]
+    total = sum(document.size for document in sized)
+    assert total <= 6_000 < total + large[len(sized)].size
+
+
+def test_those_of_a_language_do_not_depend_on_the_other_one() -> None:
+    assert list(dialogues(10, languages=["ko"])) == [d for d in dialogues(20) if d.language == "ko"]
+
+
+def test_another_seed_gives_other_conversations() -> None:
+    first, second = ([d.text for d in dialogues(60, seed=seed)] for seed in (0, 1))
+    assert first != second
+
+
+def test_no_other_language() -> None:
+    with pytest.raises(ValueError, match="not in 'de'"):
+        list(dialogues(1, languages=["de"]))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_user_and_the_assistant_take_turns(
+    sample: dict[str, list[Dialogue]], language: str
+) -> None:
+    for dialogue in sample[language]:
+        roles = [message.role for message in dialogue.messages]
+        assert roles == [USER, ASSISTANT] * (len(roles) // 2)
+        assert set(roles) <= set(ROLES)
+        for message in dialogue.messages:
+            assert message.text == message.text.strip()
+            assert not LEFTOVER.search(message.text), message.text
+            assert "  " not in message.text
+            korean = sum("가" <= c <= "힣" for c in message.text)
+            assert (korean > 0) == (language == "ko"), message.text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_an_answer_names_was_said_before(
+    sample: dict[str, list[Dialogue]], language: str
+) -> None:
+    asked = 0
+    for dialogue in sample[language]:
+        texts = [message.text for message in dialogue.messages]
+        for one in dialogue.exchanges:
+            at = next(n for n, text in enumerate(texts) if text.endswith(one.question))
+            assert texts[at + 1] == one.answer
+            asked += 1
+            before = "\n".join(texts[: at + 1]).casefold()
+            assert one.keys
+            for key in one.keys:
+                assert key.casefold() in before
+                assert key.casefold() in one.answer.casefold()
+    assert asked > SAMPLE
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_plot_has_questions_of_its_own(language: str) -> None:
+    found: dict[str, set[str]] = {plot: set() for plot in plots(language)}
+    for number in range(600):
+        story = tell_story(number, language)
+        found[story.plot].update(one.answer for one in exchanges(story, _rng()))
+    assert min(len(answers) for answers in found.values()) > 8, found
+
+
+def test_questions_of_a_beginning_are_answered_by_it() -> None:
+    story = tell_story(0, "en")
+    first = story.paragraphs[0][0]
+    some = exchanges(story, _rng(), text=first)
+    assert 0 < len(some) < len(exchanges(story, _rng()))
+    assert all(key.casefold() in first.casefold() for one in some for key in one.keys)
+
+
+def test_sentences_begin_with_a_capital_in_english(sample: dict[str, list[Dialogue]]) -> None:
+    for dialogue in sample["en"]:
+        for message in dialogue.messages:
+            first = message.text.lstrip('"')[0]
+            assert first.isupper(), message.text
+
+
+def _rng():  # type: ignore[no-untyped-def]
+    import random
+
+    return random.Random(1)
