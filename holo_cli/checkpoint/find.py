@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 from holo_cli import registry
-from holo_cli.data.remote import is_remote
 from holo_cli.errors import CheckpointError, UsageError, nearest
 from holo_cli.names import existing, same_name
 from holo_cli.paths import CHECKPOINTS
@@ -85,10 +84,12 @@ def find_checkpoint(
     also be a file's name without its folder, or the address of a copy in an object store
     (`training.mirror`), which is fetched. Raises CheckpointError with the nearest name.
     """
-    if is_remote(name):
+    if isinstance(name, str) and "://" in name:  # only then, so that finding a run imports little
         from holo_cli.checkpoint.mirror import fetch
+        from holo_cli.data.remote import is_remote
 
-        return fetch(str(name), root, (*prefer, *KINDS))
+        if is_remote(name):
+            return fetch(name, root, (*prefer, *KINDS))
     try:
         return _find(name, root, (*prefer, *KINDS, ""))
     except OSError as error:  # a name too long for the disk, a folder one may not look into

@@ -30,7 +30,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "prepare": (
         "holo prepare stories",
         "holo prepare mine --source texts/ --tokenizer bpe --vocab-size 8192",
-        "holo prepare talks --chat conversations.jsonl",
         "holo prepare korean fineweb --max-bytes 500000000 --mix ko=0.4,en=0.6",
     ),
     "train": (
@@ -38,7 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "holo train --model ngt --preset tiny --steps 2000 --run my-run",
         "holo train --from my-run --data other-text --steps 500 --lr 0.005",
     ),
-    "pull": ("holo pull", "holo pull vanilla", "holo chat -c ready-vanilla"),
+    "pull": ("holo pull", "holo pull vanilla"),
     "resume": (
         "holo resume",
         "holo resume my-run",

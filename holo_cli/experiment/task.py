@@ -40,7 +40,7 @@ def run_task(folder: Path) -> int:
     started = time.monotonic()
     worker = WorkerProcess(job["job"], folder, _threads())
     worker.close_stdin()
-    _forward_signals(worker)
+    asked = _forward_signals(worker)
     last: Event | None = None
     with (folder / EVENTS).open("a", encoding="utf-8") as log:
         while (event := worker.next_event()) is not None:
@@ -51,9 +51,10 @@ def run_task(folder: Path) -> int:
             log.flush()
     code = worker.process.wait()
     if last is None:
-        if code == STOPPED_CODE:
+        # one that had not begun to listen for the request had nothing to save
+        if code == STOPPED_CODE or (asked and code == -signal.SIGTERM):
             worker.close()
-            return code
+            return STOPPED_CODE
         last = worker.crash()
     worker.close()
     if event_machine := _machine(str(job["host"])):
@@ -69,16 +70,20 @@ def _threads() -> int | None:
     return int(given) if given.isdecimal() else None
 
 
-def _forward_signals(worker: WorkerProcess) -> None:
-    """A request to stop is for the worker, which saves; this process waits for it."""
+def _forward_signals(worker: WorkerProcess) -> list[int]:
+    """A request to stop is for the worker, which saves; this process waits for it. The list gets
+    the number of each request."""
+    asked: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
+        asked.append(number)
         with contextlib.suppress(OSError):
             worker.process.terminate()
 
     with contextlib.suppress(ValueError):  # not in the main thread, as Ray runs it
         signal.signal(signal.SIGTERM, forward)
         signal.signal(signal.SIGINT, forward)
+    return asked
 
 
 def _machine(host: str) -> dict[str, Any] | None:

@@ -128,7 +128,7 @@ def test_keys_that_nothing_reads_are_known() -> None:
     def unread(name: str, **keys: Any) -> frozenset[str]:
         return registry.config_class(name)(**SHAPE, **keys).without_effect()
 
-    assert unread("vanilla") == {"gelu"}
+    assert unread("vanilla") == {"gelu", "kv_heads", "norm_eps", "qkv_bias"}
     assert unread("ngt") == {"query_gain"}
     assert unread("holographic") == {"query_gain"}
     assert unread("holographic", blend=True) == frozenset()

@@ -8,7 +8,12 @@ import openai
 import pytest
 import torch
 
-from tests.inference.inference_fakes import Attentive, Chain, make_loaded
+from holo_cli.checkpoint.header import ChatFormat
+from holo_cli.data.chat_format import MARK_NAMES
+from holo_cli.inference.chat.conversation import Turn, encode_turn, encode_turns
+from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.inference.generation.stream import TextGeneration
+from tests.inference.inference_fakes import Attentive, ByteTokenizer, Chain, make_loaded
 from tests.serve.conftest import KOREAN
 
 
@@ -180,10 +185,14 @@ def test_the_next_turn_reads_only_what_is_new(client: openai.OpenAI) -> None:
     read = first.usage.prompt_tokens + first.usage.completion_tokens
     assert second.usage.prompt_tokens_details.cached_tokens >= read - 1
     # the answer is the one of a model that reads everything anew
-    fresh = make_loaded(Attentive(limit=64))
-    expected = fresh.generate(
-        f"s\nhi you{text}\ngo", max_new_tokens=10, temperature=0, span_penalty=0.0
+    fresh = make_loaded(
+        Attentive(limit=64, vocab=260), ByteTokenizer(MARK_NAMES), chat=ChatFormat()
     )
+    turns = [encode_turn(fresh.prompts, Turn("hi you", text or ""), None, None)]
+    turns.append(encode_turn(fresh.prompts, Turn("go"), None, None))
+    config = SamplingConfig(max_new_tokens=10, temperature=0, span_penalty=0.0)
+    decoding = fresh.engine.generate(encode_turns(fresh.prompts, "s", turns), config)
+    expected = "".join(piece.text for piece in TextGeneration(decoding, fresh.tokenizer, ()))
     assert second.choices[0].message.content == expected
 
 

@@ -90,7 +90,7 @@ def test_presets_have_the_sizes_they_say(name: str) -> None:
 
 
 def test_presets_there_are() -> None:
-    assert set(preset_names("brain-v1")) == {*SHAPES, "tiny", "quick", "cortex"}
+    assert set(preset_names("brain-v1")) == {*SHAPES, "tiny", "quick", "cortex", "talk"}
     for name in ("tiny", "quick"):
         text = preset_path("brain-v1", name).read_text(encoding="utf-8")
         model = Model(Config(**tomllib.loads(text)["model"], vocab_size=65))
