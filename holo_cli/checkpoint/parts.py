@@ -275,7 +275,7 @@ def clear_parts(path: Path, keep: Collection[str] = ()) -> None:
             with contextlib.suppress(OSError):
                 one.unlink()
     if not keep:
-        for one in folder.glob(".*.tmp"):  # of writers that were killed: nobody else writes here
+        for one in folder.glob(".*.tmp"):  # left by killed writers; no other process writes here
             with contextlib.suppress(OSError):
                 one.unlink()
         with contextlib.suppress(OSError):

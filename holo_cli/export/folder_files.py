@@ -59,7 +59,9 @@ def read_tokenizer(folder: Path, end: int | None) -> Tokenizer:
         JsonTokenizer(json.dumps(found))  # its faults are named before anything is changed
         return JsonTokenizer(json.dumps(with_own_end(found, end)))
     except DataError as error:
-        raise NotImportable(folder, f"its {FILE} is none: {error.message}", AGAIN) from error
+        raise NotImportable(
+            folder, f"its {FILE} is no tokenizer: {error.message}", AGAIN
+        ) from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

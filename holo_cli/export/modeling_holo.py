@@ -24,7 +24,7 @@ except ImportError as error:
 
 
 class HoloConfig(PretrainedConfig):
-    """`holo_model` names one of holo's models, `holo_config` has its settings."""
+    """`holo_model` is the name of a holo model, `holo_config` its settings."""
 
     model_type = "holo"
 
@@ -76,7 +76,7 @@ class HoloCache:
 
 
 class HoloForCausalLM(PreTrainedModel, GenerationMixin):
-    """One of holo's models, `self.model`; logits, loss and cache are in the form of the library."""
+    """A holo model, `self.model`, with logits, loss and cache in the form of transformers."""
 
     config_class = HoloConfig
     _is_stateful = True  # a state cannot be cut back to fewer tokens, as assisted decoding needs

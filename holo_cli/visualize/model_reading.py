@@ -234,8 +234,8 @@ def _labels(group: TokenGroup) -> list[str]:
 
 
 def _words(texts: Sequence[str]) -> list[tuple[int, int, str]]:
-    """(begin, end, text) of each word of several tokens' text, where words are told apart. A token
-    without a text, such as one between two documents, ends a word."""
+    """(begin, end, text) of each word in the joined text of several tokens. A token without a
+    text, such as one between two documents, ends a word."""
     found: list[tuple[int, int, str]] = []
     begin = 0
     for _, group in groupby(texts, key=bool):

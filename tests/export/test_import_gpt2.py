@@ -130,7 +130,7 @@ def broken(part: str) -> Callable[[Path], None]:
         (lambda f: change(f, n_layer=3), "lacks the tensor for 'blocks.2"),
         (lambda f: change(f, n_embd=64), "its config asks for"),
         (lambda f: (f / "tokenizer.json").unlink(), "it has no tokenizer.json"),
-        (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer.json is none"),
+        (lambda f: (f / "tokenizer.json").write_text("{}"), "its tokenizer.json is no tokenizer"),
         (lambda f: (f / "model.safetensors").unlink(), "Pickled weights are not read"),
         (broken("missing"), r"lacks the tensor for 'blocks\.1\.norm1\.bias'"),
         (broken("foreign"), "that its architecture does not have"),

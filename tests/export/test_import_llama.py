@@ -235,7 +235,7 @@ NO_SHARD = "which is no file of this folder"
         (change(hidden_size=None), "no usable 'hidden_size'"),
         (as_text("config.json", "{"), "its config.json is not JSON"),
         (as_text("config.json", "[1]"), "its config.json is not a JSON object"),
-        (as_text("tokenizer.json", "{}"), "its tokenizer.json is none"),
+        (as_text("tokenizer.json", "{}"), "its tokenizer.json is no tokenizer"),
         (tensors(lambda t: t.pop("lm_head.weight")), "lacks the tensor for 'head.weight'"),
         (as_tensor("model.layers.0.self_attn.q_norm.weight"), "its architecture does not have"),
         (as_tensor("model.layers.x.mlp.up_proj.weight"), "its architecture does not have"),

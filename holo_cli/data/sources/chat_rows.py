@@ -27,8 +27,8 @@ def read_conversations(
 ) -> Iterator[tuple[tuple[Utterance, ...], str]]:
     """The conversations in `field` of each row, with the language that the row names.
 
-    Rows that are none are counted by rule and skipped; `first_problem` is told of the first. Raises
-    DataError if no row is one.
+    Other rows are counted by rule and skipped; `first_problem` gets the number of the first and
+    what is wrong in it. Raises DataError if no row is a conversation.
     """
     found, number = 0, 0
     problem = (0, "")  # the first row that is no conversation, and why

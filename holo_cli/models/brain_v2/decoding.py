@@ -28,7 +28,7 @@ from holo_cli.models.base import State
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
 from holo_cli.models.brain_v2.mixer import BrainMixer, BrainMixerState
 from holo_cli.models.brain_v2.ssm import Scalar, SSMState
-from holo_cli.models.vanilla.decoding import is_one_token_on_cpu
+from holo_cli.models.vanilla.decoding import is_one_token_on_cpu, quick_feed
 
 
 def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
@@ -66,8 +66,7 @@ def step_hidden(
         u, windows[n] = _read(block, x, windows[n])
         y, mixers[n] = _mix(mixer, u, mixers[n], tables, tables.rates[n], extras)
         x = x + y
-        hidden = mlp.up(x).relu_().square_()
-        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
+        x = quick_feed(mlp, x)
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, windows)
 
 

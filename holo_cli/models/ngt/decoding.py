@@ -27,18 +27,13 @@ from holo_cli.models.backbone import Backbone, BackboneState, Block
 from holo_cli.models.base import State
 from holo_cli.models.ngt.kernels import Gravity, with_squares
 from holo_cli.models.ngt.mixer import MIN_MASS, GravityMixer
-from holo_cli.models.vanilla.decoding import is_one_token_on_cpu
+from holo_cli.models.vanilla.decoding import fits_plain, quick_feed
 
 
 def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
     """Whether this step can be made here: one token of each row, at one position, without
     gradients, on a CPU in float32, in blocks that have gravity and MLP alone."""
-    config = model.config
-    return (
-        is_one_token_on_cpu(model, tokens, state)
-        and not (config.conv or config.canon or config.value_residual or config.value_embedding)
-        and all(_plain(block) for block in model.layers())
-    )
+    return fits_plain(model, tokens, state, _plain)
 
 
 def step_hidden(
@@ -56,8 +51,7 @@ def step_hidden(
         assert isinstance(mlp, MLP)
         y, z, mixers[n] = _attract(mixer, x, z, mixers[n], cosine, sine)
         x = x + y
-        hidden = mlp.up(x).relu_().square_()
-        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
+        x = quick_feed(mlp, x)
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, state.windows)
 
 

@@ -15,7 +15,7 @@ Legend: B rows, C width, L layers, H heads, d = C / H.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +41,29 @@ def is_one_token_on_cpu(model: Backbone, tokens: Tensor, state: State) -> bool:
     )
 
 
-def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
-    """Whether this step can be made here: one token of each row, at one position, without
-    gradients, on a CPU in float32, in blocks that have attention and MLP alone."""
+def fits_plain(
+    model: Backbone, tokens: Tensor, state: State, plain: Callable[[Block], bool]
+) -> bool:
+    """Whether a step `is_one_token_on_cpu`, in blocks without convolutions or added values of which
+    each is `plain`."""
     config = model.config
     return (
         is_one_token_on_cpu(model, tokens, state)
         and not (config.conv or config.canon or config.value_residual or config.value_embedding)
-        and all(_plain(block) for block in model.layers())
+        and all(plain(block) for block in model.layers())
     )
+
+
+def quick_feed(mlp: MLP, x: Tensor) -> Tensor:
+    """x (B, C) + mlp(norm(x)): W_down relu(r z)^2 = r^2 W_down relu(z)^2, with r = 1 / rms(x)."""
+    hidden = mlp.up(x).relu_().square_()
+    return torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
+
+
+def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
+    """Whether this step can be made here: one token of each row, at one position, without
+    gradients, on a CPU in float32, in blocks that have attention and MLP alone."""
+    return fits_plain(model, tokens, state, _plain)
 
 
 def step_hidden(
@@ -66,8 +80,7 @@ def step_hidden(
         assert isinstance(mlp, MLP)
         y, mixers[n] = _attention(mixer, x, mixers[n], cosine, sine)
         x = x + y
-        hidden = mlp.up(x).relu_().square_()
-        x = torch.addcmul(x, mlp.down(hidden), mean_square(x).reciprocal_())
+        x = quick_feed(mlp, x)
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, state.windows)
 
 
