@@ -134,6 +134,11 @@ class Tab:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
+    def switch_language(self) -> None:
+        """Presses the language switch, and waits for the new page: the old one may stay a while."""
+        self.js("document.body.dataset.ready = ''; document.getElementById('language').click()")
+        self.until(READY)
+
     def until(self, condition: str) -> None:
         """Waits until an expression is true."""
         end = time.monotonic() + PATIENCE

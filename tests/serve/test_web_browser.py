@@ -151,7 +151,7 @@ def test_by_keyboard_alone(chromium: Chromium, server: Server) -> None:
 
 def test_errors_are_said_in_the_reader_s_language(chromium: Chromium, server: Server) -> None:
     with chromium.tab(server.address, size=(390, 800), phone=True) as tab:
-        tab.js("document.getElementById('language').click()")
+        tab.switch_language()
         tab.until(KOREAN)
         assert tab.js("document.getElementById('send').textContent") == "보내기"
         choose(tab, "attentive")
@@ -173,8 +173,7 @@ def test_fields_of_the_arena_line_up_on_a_phone(chromium: Chromium, server: Serv
             assert len(found) == 3
             assert all(all(below) for below in found), found
             assert tab.js("document.documentElement.scrollWidth <= innerWidth")
-            tab.js("document.getElementById('language').click()")
-            tab.until("document.body?.dataset.ready === 'yes'")
+            tab.switch_language()
 
 
 def test_times_and_sizes_stay_on_one_line(
