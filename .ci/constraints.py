@@ -44,7 +44,8 @@ def compiled(uv: str) -> str:
         command = [
             uv, "pip", "compile", "pyproject.toml", str(more), "--output-file", str(out),
             "--universal", "--python-version", "3.11", "--generate-hashes", "--extra", "dev",
-            "--extra", "hf", "--no-header", "--no-annotate", "--no-config", "--quiet",
+            "--extra", "hf", "--extra", "gguf", "--no-header", "--no-annotate", "--no-config",
+            "--quiet",
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, check=True)
         return out.read_text(encoding="utf-8")
@@ -56,7 +57,9 @@ def main() -> None:
     for package in packages:
         pin = package.split()[0]
         for digest in CPU_BUILDS.get(pin, []):
-            package += f" \\\n    --hash=sha256:{digest}"
+            hashed = f" \\\n    --hash=sha256:{digest}"
+            # uv keeps the hashes of a version that it keeps, with those that were added here
+            package = package.replace(hashed, "") + hashed
         parts[CUDA if OF_CUDA.match(pin) else MAIN].append(package)
     for path, made in parts.items():
         text = "\n".join([HEADS[path], "# Made by `make constraints`; do not edit.", *made])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import site
 import subprocess
 import sys
@@ -100,6 +101,25 @@ def test_the_sdist_holds_what_tests_and_documentation_need(built: Path) -> None:
     for name in ("README.md", "README_KO.md", "CHANGELOG.md", "LICENSE", "Makefile", "CITATION.cff",
                  "constraints.txt", "docs/README.md", "tests/test_package.py"):  # fmt: skip
         assert name in packed, name
+
+
+def test_what_holo_and_its_tests_need_is_pinned_with_hashes() -> None:
+    """The extras that `make test` installs, with the readers of files that `holo export` wrote."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = data["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*data["build-system"]["requires"], *project["dependencies"]]
+    wanted += [*extras["dev"], *extras["hf"], *extras["gguf"]]
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = {
+        re.sub(r"[-_.]+", "-", pin.partition("==")[0]).lower(): re.findall(r"sha256:\w{64}\b", pin)
+        for pin in re.split(r"\n(?=\w)", lines)[1:]
+    }
+    for requirement in wanted:
+        name = re.sub(r"[-_.]+", "-", re.split(r"[<>=;\[ ]", requirement)[0]).lower()
+        assert pins.get(name), requirement
+    for name, hashes in pins.items():
+        assert len(hashes) == len(set(hashes)), f"{name}: a hash is there twice"
 
 
 def test_the_citation_and_the_workflow_are_valid_and_of_this_version() -> None:
