@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from holo_cli.models.figures import named
 from holo_cli.models.views import Coordinates, Table
+from holo_cli.translation import translate
 from holo_cli.visualize.model_reading import SPECIAL, Reading
 from holo_cli.visualize.page import Section, rounded
 
@@ -94,6 +95,7 @@ def coords_section(coordinates: Coordinates, reading: Reading) -> Section:
         "layers": list(coordinates.names),
         "opens": opens,
         **reading.data(),
+        "called": {code: translate(name) for code, name in LANGUAGE_NAMES.items()},
         "points": points,
         "mass": mass,
         "explained": rounded(projection.explained),

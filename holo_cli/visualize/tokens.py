@@ -8,8 +8,6 @@ from typing import Any
 
 from holo_cli.models.views import Picture, Table, Tokens
 
-CROWDED = 48  # more tokens than this along an axis are written smaller
-
 
 def with_tokens(picture: Picture, labels: Sequence[str]) -> Picture:
     """The picture with `labels`, one a position, at its token axes and for every `Tokens`."""
@@ -33,7 +31,6 @@ def _ticks(labels: Sequence[str]) -> dict[str, Any]:
         "tickmode": "array",
         "tickvals": list(range(len(labels))),
         "ticktext": plain,
-        "tickfont": {"size": 8 if len(labels) > CROWDED else 10},
         "automargin": True,
     }
 

@@ -26,14 +26,17 @@ class Navigated(Exception):
 class Chromium:
     """A running browser. `open` makes a tab."""
 
-    def __init__(self, browser: str, profile: Path) -> None:
+    def __init__(self, browser: str, profile: Path, *, webgl: bool = False) -> None:
         to_read, to_write = os.pipe(), os.pipe()
         ends = {3: to_read[0], 4: to_write[1]}
         command = [
             browser, "--headless=new", "--remote-debugging-pipe", "--no-first-run", "--lang=en-US",
-            "--disable-extensions", "--disable-background-networking", "--disable-gpu",
+            "--disable-extensions", "--disable-background-networking",
             "--hide-scrollbars", "--force-prefers-reduced-motion", f"--user-data-dir={profile}",
         ]  # fmt: skip
+        # WebGL in software: a headless machine mostly has no graphics card
+        software = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        command += software if webgl else ["--disable-gpu"]
         if os.geteuid() == 0:
             command.append("--no-sandbox")
         os.set_inheritable(ends[3], True)

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from holo_cli.models.views import Picture, Tokens
 from holo_cli.visualize import make_page
 from holo_cli.visualize.browser import find_browser
+from holo_cli.visualize.page import picture_section, story, write_page
+from holo_cli.visualize.tokens import with_tokens
 from tests.serve.chromium import Chromium
 from tests.visualize.conftest import MIXED
 from tests.visualize.test_training import log, rows
@@ -63,3 +66,91 @@ def test_the_first_figure_is_on_the_first_screen_and_six_runs_on_three(
                 assert found["legend"][1] > found["legend"][0], where
                 assert found["height"] <= 3 * size[1], where
     browser.close()
+
+
+APART = """((all) => all.filter((a, i) => all.slice(i + 1).some(b =>
+  Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+  Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)).length)(
+  [...document.querySelectorAll('.textpoint text')].filter(t => t.style.visibility !== 'hidden')
+    .map(t => t.getBoundingClientRect()))"""
+
+
+def test_under_a_long_sentence_the_figure_and_its_legend_fit_and_its_names_are_readable(
+    tmp_path: Path,
+) -> None:
+    labels = [f"배 {at % 2 + 1}/2" if at > 28 else "word" for at in range(56)]
+    bars = [
+        {"type": "bar", "name": name, "x": list(range(56)), "y": [1.0] * 56, "tint": tint}
+        for tint, name in enumerate(("layers passed", "prediction settled"))
+    ]
+    points = {
+        "type": "scatter",
+        "mode": "markers+text",
+        "textposition": "top center",
+        "x": [at % 7 / 50 for at in range(56)],
+        "y": [at // 7 / 50 for at in range(56)],
+        "text": [Tokens([at]) for at in range(56)],
+    }
+    far = {"type": "scatter", "mode": "markers", "x": [3.0], "y": [3.0]}
+    long = "A sentence of what there is to see, which is as long as those of a model's memory. " * 3
+    first = Picture(
+        "Bars", "", {"a": bars}, {"yaxis": {}}, token_axes=("xaxis",), see=lambda _: long
+    )
+    second = Picture("Points", "", {"a": [points, far]})
+    sections = [
+        picture_section(with_tokens(part, labels), True, labels) for part in (first, second)
+    ]
+    page = tmp_path / "page.html"
+    write_page(story("a-run: a title that takes two lines on a desktop and four on a phone, "
+                     "what the memory writes and reads", [], sections), page)  # fmt: skip
+    browser = Chromium(find_browser() or "", tmp_path / "profile")
+    for size, phone in (((1200, 850), False), ((390, 844), True)):
+        with browser.tab(page.as_uri(), size=size, phone=phone, ready=DRAWN) as tab:
+            tab.until(f"({FITS})()")
+            found = tab.js(MEASURED)
+            assert found["plot"][1] <= found["legend"][0] <= found["legend"][1] <= size[1], found
+            font = "getComputedStyle(document.querySelector('.xtick text')).fontSize"
+            assert float(tab.js(font).removesuffix("px")) >= 10
+            assert tab.js("document.querySelectorAll('.textpoint text').length") == 56
+            tab.until(f"{APART} === 0")
+    browser.close()
+
+
+PLACED = """(() => {
+  const plot = document.querySelector('.js-plotly-plot');
+  const gl = plot._fullLayout.scene._scene, { model, view, projection } = gl.glplot.cameraParams;
+  const four = [0, 1, 2, 3];
+  const times = (m, v) => four.map(r => four.reduce((sum, c) => sum + m[4 * c + r] * v[c], 0));
+  const scale = gl.dataScale, names = [];
+  for (const trace of plot.data) (trace.text || []).forEach((text, i) => {
+    if (!text) return;
+    const place = [trace.x[i] * scale[0], trace.y[i] * scale[1], trace.z[i] * scale[2], 1];
+    const [x, y, , w] = times(projection, times(view, times(model, place)));
+    names.push([text, x / w * plot.clientWidth / 2, y / w * (plot.clientHeight - 30) / 2]);
+  });
+  return names;
+})()"""
+
+
+def test_names_of_tokens_in_space_leave_each_other_room(lab: Path, tmp_path: Path) -> None:
+    text = (
+        "the cat and the dog walked to the river. the river gave the cat a fish. 고양이가 걸었다."
+    )
+    page = Path(make_page("coords", text=text)["page"]).resolve().as_uri()
+    browser = Chromium(find_browser() or "", tmp_path / "profile", webgl=True)
+    drawn = "document.querySelector('.js-plotly-plot canvas')"
+    with browser.tab(page, ready=drawn) as tab:
+        if not tab.js("document.querySelector('.js-plotly-plot').data.some(t => t.z)"):
+            pytest.skip("this browser has no WebGL")
+        tab.until("document.querySelector('.js-plotly-plot')._fullLayout.scene._scene?.glplot")
+        names = tab.js(PLACED)
+        tokens = tab.js("document.querySelector('.js-plotly-plot').data.flatMap(t => t.x).length")
+        entries = tab.js("document.querySelector('.js-plotly-plot').data.map(t => t.name)")
+    browser.close()
+    assert 5 < len(names) < tokens
+    for at, (text, x, y) in enumerate(names):
+        for other, across, up in names[at + 1 :]:
+            # of Plotly's own projection, letters of 12 pixels with a margin for rounding
+            room = 2.5 * (len(text) + len(other))
+            assert abs(x - across) > room or abs(y - up) > 12, (text, other)
+    assert {"English", "Korean"} <= set(entries)

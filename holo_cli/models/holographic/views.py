@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["PAGES", "experts", "interference"]
 
 PAGES = {
-    "interference": "which tokens are in phase, what the plates retain, how fast it fades",
+    "interference": "what each token reads, what the plates retain, how fast it fades",
     "experts": "which category each token falls into",
 }
 LIVE = {"interference": ("What each plate retains",)}

@@ -12,13 +12,16 @@ holo.kinds.coords = (data, drawing, controls) => {
   const state = {
     layer: data.opens, colour: colours.includes("language") ? "language" : colours[0], flat: !webgl,
     lines: false, labels: tokens.length <= 64 && plot.clientWidth >= 600, shown: points[data.opens],
+    camera: null, // as the reader has turned the figure
   };
   const hover = tokens.map((_, i) => holo.around(data, i));
   const symbols = ["circle", "diamond", "square", "cross", "x"];
   const heaviest = mass && Math.max(...mass.flat());
 
-  const sizes = chosen => chosen.map(i =>
-    mass ? 5 + 19 * Math.sqrt(mass[state.layer][i] / heaviest) : state.flat ? 10 : 7);
+  const sizes = chosen => {
+    const [least, more] = plot.clientWidth < 600 ? [4, 10] : [5, 19];
+    return chosen.map(i => mass ? least + more * Math.sqrt(mass[state.layer][i] / heaviest) : state.flat ? 10 : 7);
+  };
 
   // half the largest extent over all layers, about the middle of each axis: equal scales, one cube
   const middle = [], extent = [];
@@ -41,11 +44,43 @@ holo.kinds.coords = (data, drawing, controls) => {
     return { type: state.flat ? "scatter" : "scatter3d", ...trace };
   };
 
-  const called = language => language === "special" ? holo.say("special") : language || holo.say("unknown");
+  const called = language => language === "special" ? holo.say("special") : data.called[language] || language || holo.say("unknown");
 
-  const dots = (chosen, name, marker) => place({
+  // Where each token of the layer is in the scene's picture, and how near: [x, y, depth] in pixels.
+  const projected = () => {
+    const at = points[state.layer], height = plot.clientHeight - 30;
+    const { eye, center } = state.camera || scene().camera, ratio = ratios();
+    const [from, to] = [eye, center].map(p => [p.x, p.y, p.z]);
+    const minus = (a, b) => a.map((v, k) => v - b[k]), dot = (a, b) => a.reduce((sum, v, k) => sum + v * b[k], 0);
+    const cross = (a, b) => [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]];
+    const unit = a => a.map(v => v / Math.max(1e-9, Math.hypot(...a)));
+    const ahead = unit(minus(to, from)), right = unit(cross(ahead, [0, 0, 1])), up = cross(right, ahead);
+    const zoom = height / 2 / Math.tan(Math.PI / 8); // of Plotly's camera, whose view is 45 degrees high
+    return at.map(p => {
+      const seen = minus(p.map((v, k) => ratio[k] * (v - middle[k]) / (2 * reach[k])), from);
+      const depth = Math.max(1e-3, dot(seen, ahead));
+      return [zoom * dot(seen, right) / depth, -zoom * dot(seen, up) / depth, depth];
+    });
+  };
+
+  // The tokens whose names are written: of names that would lie on each other the nearest one.
+  const ruler = document.createElement("canvas").getContext("2d");
+  const readable = () => {
+    if (state.flat) return new Set(tokens.keys()); // there Plotly's own letters are measured
+    if (!state.labels) return new Set();
+    ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
+    const at = projected(), kept = [];
+    const boxes = tokens.map((token, i) => ({ i, x: at[i][0], y: at[i][1], wide: ruler.measureText(token).width + 4 }));
+    for (const box of boxes.sort((a, b) => at[a.i][2] - at[b.i][2] || a.i - b.i)) {
+      const free = kept.every(other => Math.abs(box.x - other.x) > (box.wide + other.wide) / 2 || Math.abs(box.y - other.y) > 15);
+      if (free) kept.push(box);
+    }
+    return new Set(kept.map(box => box.i));
+  };
+
+  const dots = (named, chosen, name, marker) => place({
     mode: state.labels ? "markers+text" : "markers", name: name || "tokens", showlegend: Boolean(name),
-    text: chosen.map(i => written(tokens[i])), textposition: "top center",
+    text: chosen.map(i => named.has(i) ? written(tokens[i]) : ""), textposition: "top center",
     textfont: { size: 12, color: holo.colour("text") },
     hoverinfo: "text",
     hovertext: chosen.map(i => {
@@ -57,7 +92,7 @@ holo.kinds.coords = (data, drawing, controls) => {
   }, chosen);
 
   const traces = () => {
-    const all = tokens.map((_, i) => i);
+    const all = tokens.map((_, i) => i), named = readable();
     const path = place({
       mode: "lines", hoverinfo: "skip", showlegend: false, name: "order",
       line: { color: holo.colour("quiet"), width: state.flat ? 1 : 2 }, opacity: 0.35,
@@ -66,7 +101,7 @@ holo.kinds.coords = (data, drawing, controls) => {
     if (state.colour === "language") {
       return first.concat(known.map((language, k) => {
         const chosen = all.filter(i => languages[i] === language);
-        return dots(chosen, called(language), { color: holo.tint(k), symbol: symbols[k % symbols.length] });
+        return dots(named, chosen, called(language), { color: holo.tint(k), symbol: symbols[k % symbols.length] });
       }));
     }
     const narrow = plot.clientWidth < 600;
@@ -76,7 +111,7 @@ holo.kinds.coords = (data, drawing, controls) => {
     const values = state.colour === "mass" ? mass[state.layer] : all;
     const scale = holo.dark.matches ? "Viridis" : [[0, "#fba238"], [0.5, "#c43e7c"], [1, "#2d1160"]];
     const range = state.colour === "mass" ? { cmin: 0, cmax: heaviest } : {};
-    return first.concat([dots(all, "", { color: values, colorscale: scale, showscale: true, colorbar: bar, ...range })]);
+    return first.concat([dots(named, all, "", { color: values, colorscale: scale, showscale: true, colorbar: bar, ...range })]);
   };
 
   const axes = () => [0, 1, 2].map(i => holo.axis({
@@ -86,20 +121,24 @@ holo.kinds.coords = (data, drawing, controls) => {
     tickfont: { size: 11 }, nticks: 5,
   }));
 
+  const ratios = () => reach.map(r => 1.25 * r / Math.max(...reach));
+  const scene = () => {
+    const ratio = ratios();
+    // a phone's figure is narrower than high: from farther away the names of the axes are in it
+    const away = (plot.clientWidth < 600 ? 0.9 : 0.6) * Math.hypot(...ratio);
+    return {
+      aspectmode: "manual", aspectratio: { x: ratio[0], y: ratio[1], z: ratio[2] }, dragmode: "turntable",
+      camera: { eye: { x: 0.95 * away, y: -1.55 * away, z: 0.6 * away }, center: { x: 0, y: 0, z: -0.2 } },
+    };
+  };
+
   const layout = () => {
     const [x, y, z] = axes();
     const legend = { orientation: "h", x: 0, y: 1, yanchor: "bottom", itemsizing: "constant" };
     if (state.flat) {
       return holo.layout({ xaxis: x, yaxis: { ...y, scaleanchor: "x" }, legend, uirevision: "flat", margin: { l: 60, r: 10, t: 30, b: 50 } });
     }
-    const ratio = reach.map(r => 1.25 * r / Math.max(...reach));
-    const away = (plot.clientWidth < 600 ? 0.76 : 0.6) * Math.hypot(...ratio);
-    const scene = {
-      xaxis: x, yaxis: y, zaxis: z, aspectmode: "manual",
-      aspectratio: { x: ratio[0], y: ratio[1], z: ratio[2] }, dragmode: "turntable",
-      camera: { eye: { x: 0.95 * away, y: -1.55 * away, z: 0.6 * away }, center: { x: 0, y: 0, z: -0.2 } },
-    };
-    return holo.layout({ scene, legend, uirevision: "space", margin: { l: 0, r: 0, t: 30, b: 0 } });
+    return holo.layout({ scene: { xaxis: x, yaxis: y, zaxis: z, ...scene() }, legend, uirevision: "space", margin: { l: 0, r: 0, t: 30, b: 0 } });
   };
 
   const draw = () => {
@@ -148,13 +187,24 @@ holo.kinds.coords = (data, drawing, controls) => {
   holo.checkbox(controls, holo.say("lines in reading order"), state.lines, on => { state.lines = on; draw(); });
   if (webgl) {
     holo.checkbox(controls, holo.say("flat"), false, on => {
-      state.flat = on;
+      Object.assign(state, { flat: on, camera: null });
       Plotly.purge(plot);
       draw();
+      follow();
     });
   } else {
     controls.append(holo.element("span", { className: "message" }, holo.say("This browser has no WebGL: axes 1 and 2 are drawn flat.")));
   }
+  // Plotly drops its listeners with a purged figure, so each kind of figure gets its own.
+  const follow = () => {
+    holo.unclutter(plot);
+    plot.on("plotly_relayout", () => {
+      if (state.flat) return;
+      state.camera = plot.layout.scene.camera;
+      if (state.labels) draw();
+    });
+  };
   draw();
+  follow();
   return draw;
 };

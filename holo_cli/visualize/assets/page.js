@@ -99,7 +99,7 @@ holo.map = (plot, columns, rows, titles) => {
   };
   const side = Math.min(wide, high);
   const axis = (names, title, extra) => holo.axis({
-    ...named(names, side), tickfont: { size: narrow ? 9 : 11 }, showgrid: false, zeroline: false, ticks: "",
+    ...named(names, side), tickfont: { size: narrow ? 10 : 11 }, showgrid: false, zeroline: false, ticks: "",
     constrain: "domain", title: narrow ? undefined : { text: title }, ...extra,
   });
   return holo.layout({
@@ -131,6 +131,22 @@ holo.gaps = rows => rows.length > 48 ? { xgap: 0, ygap: 0 } : { xgap: 1, ygap: 1
 holo.scales = {
   amount: () => [[0, holo.colour("low")], [0.5, holo.colour("middle")], [1, holo.colour("high")]],
   signed: () => [[0, holo.colour("tint0")], [0.5, holo.colour("low")], [1, holo.colour("tint1")]],
+};
+
+// Names beside points: of those that would lie on each other the first one is shown. A point that is
+// pointed at tells its name, and zooming in makes room.
+holo.unclutter = plot => {
+  const clear = () => {
+    const kept = [];
+    for (const name of plot.querySelectorAll(".textpoint text")) {
+      const a = name.getBoundingClientRect();
+      const free = kept.every(b => a.right < b.left || b.right < a.left || a.bottom < b.top + 3 || b.bottom < a.top + 3);
+      name.style.visibility = free ? "" : "hidden";
+      if (free) kept.push(a);
+    }
+  };
+  plot.on("plotly_afterplot", clear);
+  clear();
 };
 
 // The legend of a figure beside it and not on it: a button for each entry, which hides its curves.
@@ -187,6 +203,16 @@ holo.legend = (drawing, changed) => {
   };
 };
 
+// The first figure gets the height that the title, the sentence and the selectors above it and the
+// legend under it leave of the screen.
+holo.fit = () => {
+  const drawing = document.querySelector(".story main > section:first-child .drawing");
+  if (!drawing || !drawing.querySelector(".plot")) return;
+  const legend = drawing.querySelector(".legend");
+  const taken = drawing.getBoundingClientRect().top + scrollY + (legend ? legend.offsetHeight : 0);
+  document.documentElement.style.setProperty("--taken", `${Math.ceil(taken)}px`);
+};
+
 holo.start = () => {
   const redraws = [...document.querySelectorAll("section[data-kind]")].map(section => {
     const data = JSON.parse(section.querySelector("script").textContent);
@@ -196,6 +222,7 @@ holo.start = () => {
     const sized = () => `${drawing.clientWidth} ${drawing.querySelector(".plot")?.clientHeight}`;
     let size = sized();
     new ResizeObserver(() => {
+      holo.fit();
       if (sized() !== size && drawing.clientWidth) {
         size = sized();
         draw();

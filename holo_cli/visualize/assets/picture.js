@@ -40,12 +40,13 @@ holo.kinds.picture = (data, drawing, controls) => {
   // for the figure; the numbers have them all.
   const thinned = (axis, room) => {
     if (!axis || !axis.ticktext) return axis;
-    const [places, named] = holo.ticks(axis.ticktext, room, 11);
+    const [places, named] = holo.ticks(axis.ticktext, room, 14);
     const short = name => {
       const letters = [...holo.unplain(name)];
       return letters.length > 14 ? holo.plain(letters.slice(0, 13).join("")) + "…" : name;
     };
-    return { ...axis, tickvals: places.map(i => axis.tickvals[i]), ticktext: named.map(short) };
+    const tickfont = { size: plot.clientWidth < 600 ? 10 : 11 };
+    return { ...axis, tickfont, zeroline: false, tickvals: places.map(i => axis.tickvals[i]), ticktext: named.map(short) };
   };
 
   const draw = () => {
@@ -119,5 +120,6 @@ holo.kinds.picture = (data, drawing, controls) => {
   }
   if (data.against.length > 1) holo.select(controls, holo.say("Against"), data.against, i => { over = i; draw(); });
   draw();
+  holo.unclutter(plot);
   return draw;
 };
