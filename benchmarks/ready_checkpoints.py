@@ -27,26 +27,32 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from holo_cli.checkpoint.find import run_path
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile, read_header
 from holo_cli.checkpoint.ready_table import OWN, PREFIX, ReadyEntry, ReadyTable, parse_table
 from holo_cli.checkpoint.write import save
-from holo_cli.data.sources.stories.dialogues import Dialogue, tell_dialogue
+from holo_cli.data.sources.stories.dialogues import PEOPLE, STORY, Dialogue, tell_dialogue
+from holo_cli.data.sources.stories.grammar import LANGUAGES
 from holo_cli.errors import HoloError
 from holo_cli.files import atomic_write_json, atomic_write_text
 from holo_cli.parsing import read_object
 
+if TYPE_CHECKING:
+    from holo_cli.inference.chat.session import ChatSession
+
 PREPARE = (
-    "prepare stories dialogues --vocab-size 2048 --max-bytes 6000000 "
-    "--mix stories=0.2,dialogues=0.8 --out data/talk"
+    "prepare stories dialogues --vocab-size 2048 --max-bytes 10000000 "
+    "--mix stories=0.1,dialogues=0.9 --out data/talk"
 )
 TRAIN = "train --model {model} --preset talk --data data/talk --run {run}"
 MOST_BYTES = 8_000_000  # of a file
-QUESTIONS = 40  # about unseen stories, in each language
+QUESTIONS = 40  # about unseen stories, and about several people, in each language
 UNSEEN = 7_000_000  # seed of the conversations that questions are taken from
-SHOWN = 3  # of them in the README, in each language
+SHOWN = 2  # of them in the README, of each kind and language
+KINDS = {PEOPLE: "people", STORY: "stories"}
+NAMES = {"en": "English", "ko": "Korean"}
 SAMPLING: dict[str, Any] = {"temperature": 0.0, "span_penalty": 0.0, "max_new_tokens": 60}
 
 
@@ -99,31 +105,43 @@ def exported(entry: ReadyEntry, checkpoint: Path, folder: Path) -> Path:
 # -- how it answers -------------------------------------------------------------------------------
 
 
-def unseen(language: str, count: int) -> list[Dialogue]:
-    """Conversations with questions, of a seed that no training set has."""
+def unseen(language: str, kind: str, count: int) -> list[Dialogue]:
+    """Conversations of a kind with questions, of a seed that no training set has."""
     found: list[Dialogue] = []
     number = 0
     while sum(len(one.exchanges) for one in found) < count:
         dialogue = tell_dialogue(number, language, seed=UNSEEN)
-        if dialogue.exchanges:
+        if dialogue.kind == kind:
             found.append(dialogue)
         number += 1
     return found
 
 
-def ask(checkpoint: Path, language: str, count: int) -> list[dict[str, Any]]:
-    """Ask the questions of unseen conversations, each after what was said before it."""
-    from holo_cli.inference.chat.conversation import Turn, encode_turn
+def answers_of(checkpoint: Path, count: int) -> list[dict[str, Any]]:
+    """What a model answers to questions of each kind in each language."""
     from holo_cli.inference.chat.session import ChatSession
     from holo_cli.inference.generation.loaded_model import load
     from holo_cli.inference.generation.sampling import SamplingConfig
 
     loaded = load(checkpoint, device="cpu")
+    sampling = SamplingConfig.from_options(SAMPLING)
     rows: list[dict[str, Any]] = []
-    for dialogue in unseen(language, count):
+    for language in LANGUAGES:
+        session = ChatSession(loaded, sampling, lang=language)
+        for kind in KINDS:
+            rows += ask(session, language, kind, count)
+    return rows
+
+
+def ask(session: ChatSession, language: str, kind: str, count: int) -> list[dict[str, Any]]:
+    """Ask the questions of unseen conversations, each after what was said before it."""
+    from holo_cli.inference.chat.conversation import Turn, encode_turn
+
+    rows: list[dict[str, Any]] = []
+    for dialogue in unseen(language, kind, count):
         pairs = list(zip(dialogue.messages[::2], dialogue.messages[1::2], strict=True))
         expected = {one.question: one for one in dialogue.exchanges}
-        session = ChatSession(loaded, SamplingConfig.from_options(SAMPLING), lang=language)
+        session.turns = []
         for user, answer in pairs:
             question = user.text.rsplit("\n\n", 1)[-1]
             if question in expected and len(rows) < count:
@@ -134,6 +152,7 @@ def ask(checkpoint: Path, language: str, count: int) -> list[dict[str, Any]]:
                 rows.append(
                     {
                         "language": language,
+                        "kind": kind,
                         "asked": user.text,
                         "expected": answer.text,
                         "given": given,
@@ -145,8 +164,12 @@ def ask(checkpoint: Path, language: str, count: int) -> list[dict[str, Any]]:
             # continued with the true answer, so that each question stands alone
             known = session.turns[-1].language if session.turns else None
             turn = Turn(user.text, answer.text)
-            session.turns.append(encode_turn(loaded.prompts, turn, known, language))
+            session.turns.append(encode_turn(session.loaded.prompts, turn, known, language))
     return rows
+
+
+def of(rows: list[dict[str, Any]], kind: str, language: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["kind"] == kind and row["language"] == language]
 
 
 def share(rows: list[dict[str, Any]], key: str) -> float:
@@ -162,6 +185,7 @@ def machine() -> str:
 
 def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, Any]]]) -> str:
     """The README of the folder."""
+    columns = [(kind, code) for kind in KINDS for code in LANGUAGES]
     lines = [
         "# Ready checkpoints",
         "",
@@ -177,30 +201,31 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         f"{datetime.datetime.now(datetime.UTC):%d %B %Y}. The text is generated, MIT like the "
         "project. The weights are bfloat16, without a training state.",
         "",
-        "Answers are to questions about stories that no model saw in training, at temperature 0. "
+        "Answers are to questions that no model saw in training, at temperature 0: about two to "
+        "eight people, of each of whom a sentence was said, and about the beginning of a story. "
         "One is right if it has every word that the question asks for.",
         "",
-        "| model | parameters | file | steps | tokens learned | validation loss, nats "
-        "| right, English | right, Korean |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| model | parameters | file | steps | tokens learned | validation loss, nats "
+        f"| {' | '.join(f'{KINDS[kind]}, {NAMES[code]}' for kind, code in columns)} |",
+        "|---|" + "---:|" * (5 + len(columns)),
     ]
     for entry in table.checkpoints:
         if entry.name not in rows:
             continue
         header = read_header(folder / entry.file)
         own = rows[entry.name]
-        right = [share([r for r in own if r["language"] == code], "right") for code in ("en", "ko")]
+        right = [share(of(own, kind, code), "right") for kind, code in columns]
         with TensorFile(folder / entry.file) as file:
             parameters = sum(tensor.numel() for tensor in file.read_all().values())
         lines.append(
             f"| {entry.name} | {parameters / 1e6:.2f}M | {entry.bytes / 1e6:.1f} MB "
             f"| {header.step:,} | {header.tokens / 1e6:.2f}M | {header.losses.val or 0:.3f} "
-            f"| {right[0]:.0%} | {right[1]:.0%} |"
+            f"| {' | '.join(f'{one:.0%}' for one in right)} |"
         )
     for name, own in rows.items():
         lines += ["", f"## {name}", ""]
-        for code in ("en", "ko"):
-            for row in [r for r in own if r["language"] == code][:SHOWN]:
+        for kind, code in columns:
+            for row in of(own, kind, code)[:SHOWN]:
                 asked = row["asked"].replace("\n\n", " ")
                 lines.append(f"- {asked} **{row['given']}** (expected: {row['expected']})")
     return "\n".join(lines) + "\n"
@@ -230,7 +255,7 @@ def main() -> None:
         content = path.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         if digest != entry.sha256 or name not in rows:
-            rows[name] = [r for code in ("en", "ko") for r in ask(path, code, options.questions)]
+            rows[name] = answers_of(path, options.questions)
         changed = entry.model_copy(update={"bytes": len(content), "sha256": digest})
         entries = [changed if one.name == name else one for one in table.checkpoints]
         table = table.model_copy(update={"checkpoints": entries})

@@ -1,7 +1,8 @@
 """`dialogues`: conversations about the embedded stories, in English and Korean.
 
-A user greets, asks for a story or gives the beginning of one, and asks about it; the assistant
-tells and answers.
+A user greets, asks for a story, has words repeated, or gives the beginning of a story or a sentence
+about each of several people, and asks about it; the assistant tells and answers. Words to repeat
+and several people make a model look back: of one hero it could tell what fits most stories.
 What is said is in `english_talk.txt` and `korean_talk.txt`, in the form of the story grammar
 (`grammar.py`): rules are phrases of both sides, and a plot has the questions about its stories, as
 `question :: answer`. A question is asked only of a story whose text holds every word that the
@@ -14,6 +15,7 @@ larger one. It tells story n of the same seed.
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +29,7 @@ from holo_cli.data.sources.stories.grammar import (
     SIDES,
     Grammar,
     Language,
+    Nodes,
     Story,
     say,
     tell_story,
@@ -36,6 +39,7 @@ _MODULES: dict[str, tuple[Language, str]] = {
     "en": (english, "english_talk.txt"),
     "ko": (korean, "korean_talk.txt"),
 }
+WORD = re.compile(r"\w+")
 # words that need no place in the story's text
 FREE = frozenset(
     {
@@ -43,14 +47,20 @@ FREE = frozenset(
         "fthey", "fthem", "ftheir", "rthey", "rthem", "rtheir",
     }
 )  # fmt: skip
-SMALL_TALK, GIVEN, SECOND = 0.1, 0.6, 0.1  # shares of conversations
-MOST_QUESTIONS = 4
-SHORTEST, LONGEST = 2, 7  # sentences of a story that the user gives
+TALK, REPEAT, PEOPLE, STORY = "talk", "repeat", "people", "story"  # kinds of conversations
+TALKS, REPEATED, OF_PEOPLE, GIVEN = 0.08, 0.25, 0.3, 0.25  # their shares; the rest asks for a story
+SECOND = 0.1  # of those about a story
+MOST_QUESTIONS = 8
+SHORTEST, LONGEST = 2, 4  # sentences of a story that the user gives
+FEWEST_PEOPLE, MOST_PEOPLE = 2, 8
+FEWEST_WORDS, MOST_WORDS = 3, 30
+MANY = 1_000_000_000  # stories to take people from
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question about a story and its answer; `keys` are the words that the answer must have."""
+    """A question about a story and its answer; `keys` are the words that the answer must have, as
+    far as possible those that the question does not give away."""
 
     question: str
     answer: str
@@ -59,9 +69,11 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One conversation. `exchanges` are the questions about its stories, in order."""
+    """One conversation. `exchanges` are the questions about what was told in it, in order; `kind` is
+    TALK (none of them), PEOPLE (several people were told of) or STORY."""
 
     language: str
+    kind: str
     messages: tuple[Utterance, ...]
     exchanges: tuple[Exchange, ...]
 
@@ -79,7 +91,8 @@ def exchanges(
     story: Story, rng: random.Random, most: int | None = None, text: str = ""
 ) -> list[Exchange]:
     """The questions that the story answers, at most so many, in a random order and wording; with
-    `text`, the beginning of the story, those that it answers."""
+    `text`, the beginning of the story, those that it answers. Where there are fewer than `most`,
+    they are asked once more in other words."""
     talk = _talk(story.language)
     text = (text or story.text).casefold()
     asked = [
@@ -90,12 +103,53 @@ def exchanges(
     ]
     rng.shuffle(asked)
     found: list[Exchange] = []
-    for nodes, slots in asked[:most]:
-        question, answer = say(nodes, rng, story).split(SIDES)
-        words = (story.words[slot] for slot in sorted(slots - FREE))
-        keys = tuple(word for word in words if word.casefold() in answer.casefold())
-        found.append(Exchange(question, answer, keys))
+    for nodes, slots in (asked * 2)[: len(asked) if most is None else most]:
+        one = _exchange(nodes, slots, story, rng)
+        if all(one.question != other.question for other in found):
+            found.append(one)
     return found
+
+
+def _exchange(nodes: Nodes, slots: frozenset[str], story: Story, rng: random.Random) -> Exchange:
+    question, answer = say(nodes, rng, story).split(SIDES)
+    told = [word for word in sorted({story.words[slot] for slot in slots - FREE | {"hero"}})
+            if word.casefold() in answer.casefold()]  # fmt: skip
+    new = [word for word in told if word.casefold() not in question.casefold()]
+    return Exchange(question, answer, tuple(new or told))
+
+
+def several_people(language: str, seed: int, rng: random.Random) -> tuple[str, list[Exchange]]:
+    """A sentence about each of several people, and a question about each, in another order. No two
+    of them share a name, a kind or a home."""
+    talk = _talk(language)
+    count = FEWEST_PEOPLE + int(rng.random() * (MOST_PEOPLE - FEWEST_PEOPLE + 1))
+    told: list[str] = []
+    asked: list[Exchange] = []
+    taken: set[str] = set()
+    while len(told) < count:
+        story = tell_story(int(rng.random() * MANY), language, seed)
+        words = {story.words[slot] for slot in ("hero", "who", "home")}
+        if words & taken:
+            continue
+        taken |= words
+        options = talk.questions("people", story)
+        one = _exchange(*options[int(rng.random() * len(options))], story, rng)
+        told.append(one.answer)
+        asked.append(one)
+    rng.shuffle(asked)
+    return f"{talk.phrase('people', rng, story)} {' '.join(told)}", asked
+
+
+def _repeated(language: str, seed: int, rng: random.Random) -> Exchange:
+    """Words of a story in any order, to be said again. No other text has so many tokens that only
+    what was said before tells, so a small model learns here, and soon, to look back."""
+    story = tell_story(int(rng.random() * MANY), language, seed)
+    words = sorted(set(WORD.findall(story.text)))
+    rng.shuffle(words)
+    count = FEWEST_WORDS + int(rng.random() * (MOST_WORDS - FEWEST_WORDS + 1))
+    answer = " ".join(words[:count])
+    question = f"{_talk(language).phrase('repeat', rng, story)} {answer}"
+    return Exchange(question, answer, tuple(words[:count]))
 
 
 def _told(story: Story, slot: str, text: str) -> bool:
@@ -125,15 +179,25 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
         question, answer = talk.phrase(rule, rng, story).split(SIDES)
         add(question, answer)
 
-    kind = rng.random()
+    drawn = rng.random()
+    limits = (TALKS, TALKS + REPEATED, TALKS + REPEATED + OF_PEOPLE)
+    kind = (TALK, REPEAT, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
     if rng.random() < 0.3:
         pair("hello")
-    if kind < SMALL_TALK:
+    if kind == TALK:
         pair("chat")
         if rng.random() < 0.5:
             pair("chat")
+    elif kind == REPEAT:
+        asked = [_repeated(language, seed, rng)]
+        add(asked[0].question, asked[0].answer)
+    elif kind == PEOPLE:
+        text, asked = several_people(language, seed, rng)
+        add(f"{text}\n\n{asked[0].question}", asked[0].answer)
+        for one in asked[1:]:
+            add(one.question, one.answer)
     else:
-        text = beginning(story, rng) if kind < SMALL_TALK + GIVEN else ""
+        text = beginning(story, rng) if drawn < limits[-1] + GIVEN else ""
         questions = exchanges(story, rng, 1 + int(rng.random() * MOST_QUESTIONS), text)
         if text and questions:
             first = questions.pop(0)
@@ -150,7 +214,7 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
             add(talk.phrase("more", rng, other), other.text)
     if rng.random() < 0.2:
         pair("thanks")
-    return Dialogue(language, tuple(said), tuple(asked))
+    return Dialogue(language, kind, tuple(said), tuple(asked))
 
 
 def generate_dialogues(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:

@@ -88,7 +88,7 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    options: tuple[_Nodes, ...]
+    options: tuple[Nodes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +96,8 @@ class _Style:
     forms: tuple[str, ...]
 
 
-_Nodes = tuple["str | _Slot | _Choice | _Style", ...]
-_Step = tuple[float, bool, tuple[_Nodes, ...]]
+Nodes = tuple["str | _Slot | _Choice | _Style", ...]
+_Step = tuple[float, bool, tuple[Nodes, ...]]
 
 _TOKEN = re.compile(r"\{[^{}]*\}|<[^<>]*>|[\[\]|~]|[^\[\]|~{}<>]+")
 SIDES = " :: "  # between a question and its answer
@@ -127,8 +127,8 @@ class Grammar:
         self.rules: dict[str, list[_Variant]] = {}
         self.plots: list[_Plot] = []
         self._scripts: dict[tuple[str, str, str], list[_Step]] = {}
-        self._questions: dict[tuple[str, str, str], list[tuple[_Nodes, frozenset[str]]]] = {}
-        self._phrases: dict[tuple[str, str, str], tuple[_Nodes, ...]] = {}
+        self._questions: dict[tuple[str, str, str], list[tuple[Nodes, frozenset[str]]]] = {}
+        self._phrases: dict[tuple[str, str, str], tuple[Nodes, ...]] = {}
         variants: list[_Variant] = []
         for line in _logical_lines(text or language.GRAMMAR):
             head, _, rest = line.partition(" ")
@@ -156,7 +156,7 @@ class Grammar:
             else:
                 raise ValueError(f"story grammar: cannot read the line {line!r}")
 
-    def questions(self, plot: str, story: Story) -> list[tuple[_Nodes, frozenset[str]]]:
+    def questions(self, plot: str, story: Story) -> list[tuple[Nodes, frozenset[str]]]:
         """The variants of one of the plots that fit a story, with the slots of each."""
         key = (plot, story.case, story.hero)
         if key not in self._questions:
@@ -188,10 +188,10 @@ class Grammar:
             self._scripts[key] = steps
         return self._scripts[key]
 
-    def _fitting(self, variants: list[_Variant], tags: frozenset[str]) -> tuple[_Nodes, ...]:
+    def _fitting(self, variants: list[_Variant], tags: frozenset[str]) -> tuple[Nodes, ...]:
         return tuple(self._compile(v.text, tags) for v in variants if not v.tags or v.tags & tags)
 
-    def _compile(self, text: str, tags: frozenset[str]) -> _Nodes:
+    def _compile(self, text: str, tags: frozenset[str]) -> Nodes:
         tokens = _TOKEN.findall(text)
         if "".join(tokens) != text:
             raise ValueError(f"story grammar: unbalanced marks in {text!r}")
@@ -200,12 +200,12 @@ class Grammar:
             raise ValueError(f"story grammar: stray mark in {text!r}")
         return nodes
 
-    def _sequence(self, tokens: list[str], at: int, tags: frozenset[str]) -> tuple[_Nodes, int]:
+    def _sequence(self, tokens: list[str], at: int, tags: frozenset[str]) -> tuple[Nodes, int]:
         nodes: list[str | _Slot | _Choice | _Style] = []
         while at < len(tokens) and tokens[at] not in ("|", "]"):
             token = tokens[at]
             if token == "[":
-                options: list[_Nodes] = []
+                options: list[Nodes] = []
                 while tokens[at] != "]":
                     option, at = self._sequence(tokens, at + 1, tags)
                     options.append(option)
@@ -247,7 +247,7 @@ class _Mask(dict[str, str]):
 _MASK = _Mask()
 
 
-def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style]) -> None:
+def _choose(nodes: Nodes, rng: random.Random, chosen: list[str | _Slot | _Style]) -> None:
     """Resolve the choices of a variant; text, slots and sentence endings remain."""
     for node in nodes:
         if type(node) is _Choice:
@@ -256,7 +256,7 @@ def _choose(nodes: _Nodes, rng: random.Random, chosen: list[str | _Slot | _Style
             chosen.append(node)  # type: ignore[arg-type]  # mypy does not narrow by `type() is`
 
 
-def _slots(nodes: _Nodes) -> Iterator[str]:
+def _slots(nodes: Nodes) -> Iterator[str]:
     """The names of all slots of a variant, without capitals, articles and particles."""
     for node in nodes:
         if isinstance(node, _Choice):
@@ -272,7 +272,7 @@ def base_slot(name: str) -> str:
     return bare[0].lower() + bare[1:]
 
 
-def say(nodes: _Nodes, rng: random.Random, story: Story) -> str:
+def say(nodes: Nodes, rng: random.Random, story: Story) -> str:
     """A variant about a story, its sentences begun as the language does."""
     chosen: list[str | _Slot | _Style] = []
     _choose(nodes, rng, chosen)
