@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 
 import pytest
 
 from holo_cli.data.chat_format import ASSISTANT, ROLES, USER
 from holo_cli.data.sources.stories.dialogues import (
+    FEWEST_PEOPLE,
+    FEWEST_WORDS,
+    MOST_PEOPLE,
+    MOST_WORDS,
+    OF_PEOPLE,
+    PEOPLE,
+    REPEAT,
+    REPEATED,
+    STORY,
+    TALK,
+    TALKS,
     Dialogue,
     dialogues,
     exchanges,
@@ -102,8 +114,48 @@ def test_questions_of_a_beginning_are_answered_by_it() -> None:
     assert all(key.casefold() in first.casefold() for one in some for key in one.keys)
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_kinds_have_their_shares(sample: dict[str, list[Dialogue]], language: str) -> None:
+    found = Counter(dialogue.kind for dialogue in sample[language])
+    for kind, wanted in ((TALK, TALKS), (REPEAT, REPEATED), (PEOPLE, OF_PEOPLE)):
+        assert found[kind] / SAMPLE == pytest.approx(wanted, abs=0.07)
+    assert found[STORY] == SAMPLE - found[TALK] - found[REPEAT] - found[PEOPLE]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_only_one_of_several_people_fits_a_question(
+    sample: dict[str, list[Dialogue]], language: str
+) -> None:
+    seen = set()
+    for dialogue in (one for one in sample[language] if one.kind == PEOPLE):
+        opening = next(m.text for m in dialogue.messages if m.text.count("\n\n") == 1)
+        told = opening.partition("\n\n")[0]
+        assert len({one.answer for one in dialogue.exchanges}) == len(dialogue.exchanges)
+        for one in dialogue.exchanges:
+            assert told.count(one.answer) == 1
+            (key,) = one.keys
+            assert told.casefold().count(key.casefold()) == 1
+        seen.add(len(dialogue.exchanges))
+    assert seen == set(range(FEWEST_PEOPLE, MOST_PEOPLE + 1))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_words_are_repeated_as_they_were_said(
+    sample: dict[str, list[Dialogue]], language: str
+) -> None:
+    seen = set()
+    for dialogue in (one for one in sample[language] if one.kind == REPEAT):
+        (one,) = dialogue.exchanges
+        assert one.question.endswith(f": {one.answer}")
+        assert tuple(one.answer.split()) == one.keys
+        seen.add(len(one.keys))
+    assert seen == set(range(FEWEST_WORDS, MOST_WORDS + 1))
+
+
 def test_sentences_begin_with_a_capital_in_english(sample: dict[str, list[Dialogue]]) -> None:
     for dialogue in sample["en"]:
+        if dialogue.kind == REPEAT:  # words in any order
+            continue
         for message in dialogue.messages:
             first = message.text.lstrip('"')[0]
             assert first.isupper(), message.text

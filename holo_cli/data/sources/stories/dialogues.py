@@ -59,8 +59,8 @@ MANY = 1_000_000_000  # stories to take people from
 
 @dataclass(frozen=True)
 class Exchange:
-    """A question about a story and its answer; `keys` are the words that the answer must have, as
-    far as possible those that the question does not give away."""
+    """A question and its answer; `keys` are the words that the answer must have, as far as possible
+    those that a question about a story does not give away."""
 
     question: str
     answer: str
@@ -69,8 +69,8 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One conversation. `exchanges` are the questions about what was told in it, in order; `kind` is
-    TALK (none of them), PEOPLE (several people were told of) or STORY."""
+    """One conversation. `kind` is TALK, REPEAT, PEOPLE or STORY; `exchanges` are the questions that
+    what was said before answers, in order: none in a TALK."""
 
     language: str
     kind: str
@@ -120,7 +120,7 @@ def _exchange(nodes: Nodes, slots: frozenset[str], story: Story, rng: random.Ran
 
 def several_people(language: str, seed: int, rng: random.Random) -> tuple[str, list[Exchange]]:
     """A sentence about each of several people, and a question about each, in another order. No two
-    of them share a name, a kind or a home."""
+    of them share a name, a kind or a home, or a part of one."""
     talk = _talk(language)
     count = FEWEST_PEOPLE + int(rng.random() * (MOST_PEOPLE - FEWEST_PEOPLE + 1))
     told: list[str] = []
@@ -129,7 +129,7 @@ def several_people(language: str, seed: int, rng: random.Random) -> tuple[str, l
     while len(told) < count:
         story = tell_story(int(rng.random() * MANY), language, seed)
         words = {story.words[slot] for slot in ("hero", "who", "home")}
-        if words & taken:
+        if any(one in other or other in one for one in words for other in taken):
             continue
         taken |= words
         options = talk.questions("people", story)
