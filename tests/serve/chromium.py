@@ -16,7 +16,7 @@ from typing import Any
 
 Json = dict[str, Any]
 READY = "document.body?.dataset.ready === 'yes'"
-PATIENCE = 30  # seconds for anything to happen; a loaded machine is slow
+PATIENCE = 120  # seconds for anything to happen; a loaded machine is slow
 
 
 class Navigated(Exception):
