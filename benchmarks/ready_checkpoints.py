@@ -208,7 +208,7 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    table = parse_table(OWN.read_bytes(), "of holo")
+    table = parse_table(OWN.read_bytes())
     names = [entry.name for entry in table.checkpoints]
     parser.add_argument("--out", type=Path, default=Path("ready"), help="folder (default: ready)")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")

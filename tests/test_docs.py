@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
+from holo_cli import registry
 from holo_cli.cli.app import app
 from holo_cli.config.model_schema import BackboneConfig, ModelConfig
 from holo_cli.config.training_schema import DataConfig, TrainingConfig
@@ -35,6 +36,37 @@ def pages() -> list[Path]:
         if not output and not any(part.startswith(".") for part in parts):
             found.append(path)
     return found
+
+
+FIRST_CELL = re.compile(r"^(?:\| `)?([a-z0-9-]+)(?:` \|| {2,})", re.MULTILINE)
+
+
+@pytest.mark.parametrize("model", registry.built_in())
+def test_the_page_of_holo_models_names_every_preset(model: str) -> None:
+    page = (DOCS / "commands" / "models.md").read_text(encoding="utf-8")
+    named = {*re.findall(r"`([a-z0-9-]+)`", page), *FIRST_CELL.findall(page)}
+    assert set(registry.preset_names(model)) <= named
+
+
+@pytest.mark.parametrize(
+    ("page", "model", "head"),
+    [
+        ("commands/models.md", "vanilla", "preset            parameters"),
+        ("config.md", "vanilla", "| preset of vanilla |"),
+        ("models/holographic.md", "holographic", "| preset | parameters |"),
+    ],
+)
+def test_a_table_of_presets_has_a_row_for_each(page: str, model: str, head: str) -> None:
+    _, found, rest = (DOCS / page).read_text(encoding="utf-8").partition(f"\n{head}")
+    assert found, f"{page} has no table that begins with {head}"
+    table = re.split(r"\n\n|\nFor a vocabulary", rest)[0].partition("\n")[2]
+    assert sorted(FIRST_CELL.findall(table)) == sorted(registry.preset_names(model))
+
+
+def test_the_sentence_of_brain_v2s_presets_has_all() -> None:
+    page = (DOCS / "models" / "brain-v2.md").read_text(encoding="utf-8")
+    sentence = page.partition("\nPresets: ")[2].partition("\n\n")[0]
+    assert set(registry.preset_names("brain-v2")) <= set(re.findall(r"`([a-z0-9-]+)`", sentence))
 
 
 def shown(path: Path) -> str:

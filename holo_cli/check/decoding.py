@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from holo_cli.check.cases import CONTEXT, VOCAB, Case, random_tokens
 from holo_cli.check.compare import CheckFailed, close, need
 
+SINGLY = 3  # tokens that are decoded one at a time after every possible prompt
+
 
 def shapes(case: Case) -> str:
     model = case.build(dtype=torch.float32)
@@ -124,12 +126,18 @@ def step_is_forward(case: Case) -> str:
     tokens = random_tokens(2, length)
     logits = model(tokens)
     largest = 0.0
+    # `cut` tokens at once, a few singly, the rest at once: a wrong state shows in the rest
     for cut in range(length + 1):
-        pieces = [cut, *[1] * (length - cut)] if cut else [1] * length
+        singly = min(SINGLY, length - cut)
+        pieces = [cut, *[1] * singly, length - cut - singly]
+        pieces = [piece for piece in pieces if piece]
+        largest = max(largest, _in_pieces(case, model, tokens, pieces, logits))
+    for cut in (0, 1, 7, 16, 30):
+        pieces = [cut] * (cut > 0) + [1] * (length - cut)
         largest = max(largest, _in_pieces(case, model, tokens, pieces, logits))
     # pieces of several tokens, as a chat gives them
     largest = max(largest, _in_pieces(case, model, tokens, [5, 1, 17, 2, 12], logits))
-    return f"{largest:.1g}, {length + 2} splits"
+    return f"{largest:.1g}, {length + 7} splits"
 
 
 def _in_pieces(
@@ -141,7 +149,7 @@ def _in_pieces(
         part, state = model.step(piece, state)  # type: ignore[operator]
         parts.append(part)
     need(state.position == tokens.shape[1], f"the state's position is {state.position}")
-    shown = f"{pieces[0]}, then singly" if len(set(pieces[1:])) == 1 else str(pieces)
+    shown = f"{pieces[0]}, then singly" if set(pieces[1:]) == {1} else str(pieces)
     return close(torch.cat(parts, 1), logits, f"steps of {shown} against forward", 1e-9)
 
 

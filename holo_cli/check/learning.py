@@ -22,6 +22,7 @@ from holo_cli.checkpoint.find import run_path
 from holo_cli.config.resolve import resolve
 from holo_cli.config.training_schema import TrainingConfig
 from holo_cli.data.prepare.prepare import prepare
+from holo_cli.data.windows import IGNORE
 from holo_cli.errors import Stopped
 from holo_cli.models.base import LanguageModel
 from holo_cli.paths import CHECKPOINTS
@@ -116,42 +117,62 @@ def overfits_a_batch(case: Case) -> str:
 
 
 def mixer_is_needed(case: Case) -> str:
-    """The token some positions ago, out of reach of any convolution here, is to be named."""
+    """The token some positions ago, out of reach of any convolution here, is to be named.
+
+    A disabled model whose logits do not depend on that token is at chance, whatever it learns; it
+    is trained, for as many steps as the other one, only where they do.
+    """
     back = case.claims.recall
     assert back is not None
     chance = math.log(VOCAB)
-    losses: list[float] = []
-    steps = 200
-    for disabled in (False, True):
-        model = case.build(noisy=False, dtype=torch.float32).train()
-        if disabled:
-            model.disable()
-        optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.01), fast_bf16=False)
-        for step in range(steps):
-            optimizer.set_lr(min(1.0, (200 - step) / 80))
-            generator = torch.Generator().manual_seed(step)
-            tokens = torch.randint(0, VOCAB, (16, 24), generator=generator)
-            target = tokens.roll(back, dims=1)
-            target[:, :back] = -100
-            loss = _train_step(model, tokens, target)
-            optimizer.step()
-            model.zero_grad()
-            if loss.item() < LEARNT * chance:  # well below what has to be reached
-                break
-        steps = step + 1  # of which the other one gets as many
-        losses.append(loss.item())
+    loss, steps = _name_earlier(case, back, most=200, disabled=False)
+    without = chance
+    if _reaches_disabled(case, back):
+        without, _ = _name_earlier(case, back, most=steps, disabled=True)
     need(
-        losses[1] > 0.95 * chance,
-        f"with the mixer disabled the loss is {losses[1]:.2f}, below chance ({chance:.2f}): "
+        without > 0.95 * chance,
+        f"with the mixer disabled the loss is {without:.2f}, below chance ({chance:.2f}): "
         "something else carries tokens over time, or disable() leaves the mixer on",
     )
     need(
-        losses[0] < 0.8 * losses[1],
-        f"the token {back} positions ago is named with a loss of {losses[0]:.2f}, and of "
-        f"{losses[1]:.2f} without the mixer; if it cannot find tokens by position, declare a "
+        loss < 0.8 * without,
+        f"the token {back} positions ago is named with a loss of {loss:.2f}, and of "
+        f"{without:.2f} without the mixer; if it cannot find tokens by position, declare a "
         'shorter distance or None beside CASES, as in CLAIMS = {"LABEL": Claims(recall=3)}',
     )
-    return f"{losses[0]:.2f} against {losses[1]:.2f} nats, {back} back"
+    return f"{loss:.2f} against {without:.2f} nats, {back} back"
+
+
+def _name_earlier(case: Case, back: int, *, most: int, disabled: bool) -> tuple[float, int]:
+    """The loss after training to name the token `back` positions ago, and the steps it took."""
+    model = case.build(noisy=False, dtype=torch.float32).train()
+    if disabled:
+        model.disable()
+    optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.01), fast_bf16=False)
+    for step in range(most):
+        optimizer.set_lr(min(1.0, (200 - step) / 80))
+        generator = torch.Generator().manual_seed(step)
+        tokens = torch.randint(0, VOCAB, (16, 24), generator=generator)
+        target = tokens.roll(back, dims=1)
+        target[:, :back] = IGNORE
+        loss = _train_step(model, tokens, target)
+        optimizer.step()
+        model.zero_grad()
+        if loss.item() < LEARNT * math.log(VOCAB):  # well below what has to be reached
+            break
+    return loss.item(), step + 1
+
+
+@torch.no_grad()
+def _reaches_disabled(case: Case, back: int) -> bool:
+    """Whether a token reaches the logits `back` positions later with the mixer disabled."""
+    model = case.build()
+    model.disable()
+    tokens = random_tokens(8, 24)
+    changed = tokens.clone()
+    # what the last position is to name, and all before it
+    changed[:, : 24 - back] = (tokens[:, : 24 - back] + 1) % VOCAB
+    return not torch.equal(model(changed)[:, -1], model(tokens)[:, -1])
 
 
 @torch.no_grad()

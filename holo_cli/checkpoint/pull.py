@@ -8,6 +8,7 @@ redirection is checked like the first address.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from holo_cli.checkpoint.find import run_path
-from holo_cli.checkpoint.lock import RunLock
+from holo_cli.checkpoint.lock import RunLock, is_locked
 from holo_cli.checkpoint.read import read_header
 from holo_cli.checkpoint.ready_table import (
     MAX_TABLE_BYTES,
@@ -59,7 +60,7 @@ class Pulled:
 def open_table(place: str | None = None, *, offline: bool = False) -> ReadyTable:
     """The project's table, or that of a file or an address. Raises CheckpointError, UsageError."""
     if place is None:
-        return parse_table(OWN.read_bytes(), "of holo")
+        return parse_table(OWN.read_bytes())
     if not is_address(place):
         try:
             with Path(place).open("rb") as file:
@@ -74,7 +75,7 @@ def open_table(place: str | None = None, *, offline: bool = False) -> ReadyTable
         raise _offline(place)
     with _opened(place, 0) as answer:
         content = b""
-        for block in _blocks(answer, place):
+        for block in _blocks(answer):
             content += block
             if len(content) > MAX_TABLE_BYTES:
                 break
@@ -109,19 +110,27 @@ def fetch_ready(
         if not force:
             raise CheckpointError(
                 f"{path.as_posix()} is there already, and is not the ready checkpoint.",
-                next_step="Rename it with `holo runs rename`, or replace it with --force.",
+                next_step=f"Rename it with `holo runs rename {entry.run} NEW`, or replace it with "
+                "--force.",
             )
     source = source_of(table, name, base_url)
     if offline:
         raise _offline(source.url)
-    root.mkdir(parents=True, exist_ok=True)
+    if is_locked(root, entry.run):
+        raise CheckpointError(
+            f"Another process is fetching or writing '{entry.run}'.",
+            next_step="Wait until it is done, then type the same command again.",
+        )
     try:
+        root.mkdir(parents=True, exist_ok=True)
         with RunLock(root, entry.run):
             resumed = _download(source, path, progress)
     except OSError as error:
+        hint = "Start from a folder that you can write to."
+        if error.errno == errno.ENOSPC:
+            hint = "Free some space, then type the same command again: it continues."
         raise CheckpointError(
-            f"{path.as_posix()} cannot be written: {error.strerror or error}.",
-            next_step="Free some space, or start from a folder that you can write to.",
+            f"{path.as_posix()} cannot be written: {error.strerror or error}.", next_step=hint
         ) from error
     return Pulled(entry.run, path, entry.bytes, resumed=resumed)
 
@@ -143,6 +152,10 @@ def _download(source: ReadySource, path: Path, progress: OnProgress) -> bool:
     resumed = False
     if have < entry.bytes:
         with _opened(source.url, have) as answer:
+            whole = answer.headers.get("Content-Length", "")
+            if answer.status_code == 200 and whole.isdecimal() and int(whole) != entry.bytes:
+                why = f"it has {whole} bytes, and not {entry.bytes}"
+                raise _other(source, why)
             resumed = have > 0 and _continues(answer, have, entry.bytes)
             if answer.status_code == 206 and not resumed:
                 part.unlink(missing_ok=True)
@@ -150,7 +163,7 @@ def _download(source: ReadySource, path: Path, progress: OnProgress) -> bool:
                 raise _other(source, why)
             have = have if resumed else 0
             with part.open("ab" if resumed else "wb") as file:
-                for block in _blocks(answer, source.url):
+                for block in _blocks(answer):
                     have += len(block)
                     if have > entry.bytes:
                         break
@@ -173,9 +186,13 @@ def _download(source: ReadySource, path: Path, progress: OnProgress) -> bool:
         raise _other(source, why)
     try:
         read_header(part)
-    except CheckpointError:
+    except CheckpointError as error:
         part.unlink()
-        raise
+        raise CheckpointError(
+            f"{source.url} has the sha256 of the table, but is not a checkpoint that this holo can "
+            "read.",
+            next_step="Update holo; if it stays so, the table is wrong: ask whoever made it.",
+        ) from error
     part.replace(path)
     fsync_folder(path.parent)
     return resumed
@@ -214,6 +231,12 @@ def _opened(url: str, start: int) -> Iterator[requests.Response]:
                 answer = session.get(
                     url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
                 )
+            except requests.exceptions.SSLError as error:
+                raise CheckpointError(
+                    f"{url} could not be reached: its certificate was not accepted.",
+                    next_step="Check the clock, and whether a proxy needs a certificate of its own "
+                    "(REQUESTS_CA_BUNDLE).",
+                ) from error
             except (requests.RequestException, UnicodeError) as error:
                 raise _unreachable(url) from error
             with answer:
@@ -235,22 +258,21 @@ def _opened(url: str, start: int) -> Iterator[requests.Response]:
 def _unreachable(url: str) -> CheckpointError:
     return CheckpointError(
         f"{url} could not be reached.",
-        next_step="Check the network, then type the same command again: it continues.",
+        next_step="Check the network and the address, then type the same command again.",
     )
 
 
-def _blocks(answer: requests.Response, url: str) -> Iterator[bytes]:
-    """The content in blocks; an answer that breaks off ends early, as one that is too short."""
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    """The content in blocks; an answer that breaks off or stalls ends early, as one that is too
+    short."""
     import requests
 
     # else the last bytes before an early end would be dropped; the caller counts them
     answer.raw.enforce_content_length = False
     try:
         yield from answer.iter_content(_BLOCK)
-    except requests.exceptions.ChunkedEncodingError:
-        return  # the connection was closed before the announced length
-    except requests.RequestException as error:
-        raise _unreachable(url) from error
+    except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError):
+        return  # closed before the announced length, or silent for longer than the timeout
 
 
 def _sha256(path: Path) -> str:

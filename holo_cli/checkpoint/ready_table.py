@@ -72,13 +72,15 @@ class ReadyEntry(BaseModel):
 
 
 class ReadyTable(BaseModel):
-    """All checkpoints of a release. `base_url`: the folder of their files; "" without a release."""
+    """All checkpoints of a release. `base_url`: the folder of their files; "" without a release.
+    `place` names the table in messages; "" is the project's own."""
 
     model_config = ConfigDict(extra="ignore")
 
     format: int
     base_url: str = ""
     checkpoints: list[ReadyEntry]
+    place: str = Field("", exclude=True)
 
     def entry(self, name: str) -> ReadyEntry:
         """The entry of a name, with or without its prefix. UsageError if there is none."""
@@ -101,8 +103,10 @@ class ReadySource:
     url: str
 
 
-def parse_table(content: str | bytes, place: str) -> ReadyTable:
-    """A table from its JSON; `place` names it in messages. Raises CheckpointError."""
+def parse_table(content: str | bytes, place: str = "") -> ReadyTable:
+    """A table from its JSON; `place` names it in messages, "" the project's own. Raises
+    CheckpointError."""
+    own, place = not place, place or "of holo"
     try:
         found = parse_object(content, limit=MAX_TABLE_BYTES)
         number = found.get("format")
@@ -111,7 +115,7 @@ def parse_table(content: str | bytes, place: str) -> ReadyTable:
                 f"The table {place} is of a newer version of holo (format {number}).",
                 next_step="Update holo: pip install --upgrade holo-cli",
             )
-        return ReadyTable.model_validate(found)
+        return ReadyTable.model_validate(found | {"place": "" if own else place})
     except ParseError as error:
         raise CheckpointError(
             f"{place} is not a table of checkpoints: it is {error}.",
@@ -132,6 +136,16 @@ def source_of(table: ReadyTable, name: str, base_url: str | None = None) -> Read
     published."""
     entry = table.entry(name)
     base = base_url or table.base_url
+    if table.place and not entry.published:
+        raise CheckpointError(
+            f"The table {table.place} has no size and sha256 for '{entry.name}'.",
+            next_step="Ask whoever made the table: without them the file cannot be checked.",
+        )
+    if table.place and not base:
+        raise CheckpointError(
+            f"The table {table.place} does not say where its files are.",
+            next_step="Give the address of their folder with --base-url.",
+        )
     if not base or not entry.published:
         raise CheckpointError(
             f"The ready checkpoint '{entry.name}' has not been published yet.",

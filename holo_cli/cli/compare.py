@@ -56,7 +56,7 @@ def compare(
             "--prompt",
             "-p",
             metavar="TEXT",
-            help="Prompt for both (default: the first words of documents). May be repeated.",
+            help="Prompt for both (default: the beginnings of documents). May be repeated.",
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -97,7 +97,7 @@ def compare(
         raise UsageError("--file and --data cannot be combined.", next_step="Omit one of them.")
     from holo_cli.cli.compute import load_with_options
     from holo_cli.inference.evaluation.evaluate import evaluate_texts
-    from holo_cli.inference.evaluation.paired import first_words, pairs, sample_continuations
+    from holo_cli.inference.evaluation.paired import opening_prompts, pairs, sample_texts
 
     models = (load_with_options(first, device, None), load_with_options(second, device, None))
     texts, what = _texts(models, data, files or [], max_docs)
@@ -106,12 +106,15 @@ def compare(
         with Counting(out, "Scoring") as progress:
             results.append(evaluate_texts(loaded, own, progress=progress))
     scores = pairs(*results)
-    chosen = [(text, "") for text in prompts or ()] or first_words(models[0], texts[0], PROMPTS)
+    answering = any(not loaded.only_continues for loaded in models)
+    chosen = [(text, "") for text in prompts or ()] or opening_prompts(
+        models[0], texts[0], PROMPTS, messages=answering
+    )
     samples: list[dict[str, str]] = []
     if max_new_tokens:
         sampling = options.given(temperature=temperature)
         with Counting(out, "Writing") as progress:
-            samples = sample_continuations(
+            samples = sample_texts(
                 models, chosen, progress, max_new_tokens=max_new_tokens, seed=seed or 0, **sampling
             )
     labels = _labels(models, (first, second))
@@ -129,13 +132,16 @@ def compare(
     out.table(_columns(labels), table)
     if models[0].tokenizer.fingerprint != models[1].tokenizer.fingerprint:
         out.note("The tokenizers differ: compare bits per byte (bpb), not losses.")
+    how = _how_prompted(models, labels) if samples else ""
     if samples:
+        if how:
+            out.note(how)
         out.text("")
         rows = [(row["prompt"], row["a"], row["b"]) for row in samples]
         out.table(("prompt", *labels), rows, width=WIDTH, literal=True)
     wrote = ""
     if out_path is not None:
-        nbytes = _page(out_path, labels, facts, table, samples)
+        nbytes = _page(out_path, labels, facts, table, samples, how)
         wrote = f"Wrote {out_path} ({size(nbytes)})."
     out.end(wrote, "")
 
@@ -172,6 +178,21 @@ def _labels(models: tuple[LoadedModel, LoadedModel], typed: tuple[str, str]) -> 
     return (a, b) if a != b else (f"A: {a}", f"B: {b}")
 
 
+def _how_prompted(models: tuple[LoadedModel, LoadedModel], labels: tuple[str, str]) -> str:
+    """How the prompts of the texts reach the models; "" where both continue them."""
+    answering = [not loaded.only_continues for loaded in models]
+    message = ""
+    if all(answering):
+        message = "Both are asked in their chat format, as in `holo chat`."
+    elif any(answering):
+        asked, base = labels if answering[0] else labels[::-1]
+        message = (
+            f"{asked} is asked in its chat format, as in `holo chat`; {base} is a base model and "
+            "continues the prompt."
+        )
+    return message
+
+
 def _describe(loaded: LoadedModel) -> dict[str, Any]:
     header = loaded.header
     parameters = sum(p.numel() for p in loaded.model.parameters())
@@ -179,7 +200,7 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
         "run": header.run, "kind": header.kind, "model": header.model, "step": header.step,
         "parameters": parameters, "data": header.data.title or header.data.path,
         "tokenizer": loaded.tokenizer.kind, "vocab_size": loaded.tokenizer.vocab_size,
-        "context": loaded.config.context,
+        "context": loaded.config.context, "only_continues": loaded.only_continues,
     }  # fmt: skip
 
 
@@ -224,6 +245,7 @@ def _page(
     facts: list[tuple[str, str, str]],
     scores: list[tuple[str, ...]],
     samples: list[dict[str, str]],
+    how_prompted: str,
 ) -> int:
     from holo_cli.models.views import Table
     from holo_cli.visualize.page import Page, Section, write_page
@@ -236,5 +258,7 @@ def _page(
     ]  # fmt: skip
     if samples:
         rows = [(row["prompt"], row["a"], row["b"]) for row in samples]
-        sections.append(Section("Texts", "", tables=[Table("", ("prompt", *labels), rows)]))
+        sections.append(
+            Section("Texts", how_prompted, tables=[Table("", ("prompt", *labels), rows)])
+        )
     return write_page(Page(f"{labels[0]} and {labels[1]}", [], sections), path)

@@ -175,6 +175,8 @@ def evaluate(
 
     loaded = load_with_options(checkpoint, device, dtype, weights)
     note_newest(checkpoint, loaded, out)
+    if not loaded.only_continues and (given or suite is not None or tasks is not None):
+        out.note("This checkpoint was trained on conversations; the text is scored as plain text.")
     named = {"model": loaded.header.model, "run": loaded.header.run, "step": loaded.header.step}
     if of_pairs:
         with Counting(out, "Scoring") as progress:
@@ -204,6 +206,8 @@ def evaluate(
                 progress=progress,
             )  # fmt: skip
 
+    if texts.answers is not None:
+        out.note("Of conversations only the answers are scored, as in training.")
     result = evaluate(loaded)
     dtype_name = str(loaded.dtype or "torch.float32").removeprefix("torch.")
     cost: dict[str, Any] = {}

@@ -109,6 +109,11 @@ def generate(
     )
     loaded = load_with_options(checkpoint, device, dtype, weights)
     note_newest(checkpoint, loaded, out)
+    if not loaded.only_continues:
+        out.note(
+            "This checkpoint was trained on conversations. The prompt is continued as plain text; "
+            "`holo chat` answers it."
+        )
     if exit_threshold is not None:
         from holo_cli.inference.generation.early_exit import choose_threshold
 

@@ -188,6 +188,20 @@ def _replaced(error: TyperException, ctx: Any, parameters: Sequence[Any]) -> Usa
     return old_flags.unknown_option(name, ctx.command_path, known)
 
 
+def _stray(ctx: Any, parameters: Sequence[Any], rest: Sequence[str]) -> UsageError | None:
+    """The error for an argument of a command that takes a checkpoint with -c and none without; None
+    where Typer's own says it all."""
+    known = {flag for p in parameters for flag in p.opts}
+    if not rest or "--checkpoint" not in known or ctx.resilient_parsing:
+        return None
+    path = ctx.command_path
+    if "--prompt" in known:
+        hint = f'Name a checkpoint with -c and a prompt with -p: {path} -c NAME -p "TEXT"'
+    else:
+        hint = f"Name a checkpoint with -c: {path} -c NAME"
+    return UsageError(f"Unexpected argument of {path}: '{rest[0]}'.", next_step=hint)
+
+
 def _translate(command: Any, ctx: Any) -> None:
     """Put the texts of a command's help page into the user's language before Typer wraps them."""
     if language() == "en":
@@ -226,6 +240,8 @@ class Command(TyperCommand):
                     raise replaced from error
                 raise
             _refuse_repeated(ctx, order)
+            if (stray := _stray(ctx, self.get_params(ctx), rest)) is not None:
+                raise stray
             return values, rest, order
 
         parser.parse_args = parse_args  # type: ignore[method-assign]

@@ -39,7 +39,9 @@ def inspect(
         tensors = [(t["name"], tuple(t["shape"]), t["dtype"]) for t in found["tensors"]]
         out.table(("name", "shape", "dtype"), tensors, literal=True)
     check(found, out)
-    then = "holo resume" if found["kind"] == "last" else "holo generate -c"
+    talks = found["data"].get("chat") is not None
+    use = "holo chat -c" if talks else "holo generate -c"
+    then = "holo resume" if found["kind"] == "last" else use
     out.end("", f"{then} {quoted(found['path'])}")
 
 
@@ -61,6 +63,11 @@ def data_line(data: dict[str, Any]) -> str:
     from holo_cli.checkpoint.header import DataInfo
 
     return DataInfo.model_validate(data).title or "unknown"
+
+
+def chat_line(chat: dict[str, Any]) -> str:
+    """The marks of the chat format that the model was trained with."""
+    return " ".join(chat[name] for name in ("system", "user", "assistant", "end"))
 
 
 def flat(row: dict[str, Any]) -> dict[str, Any]:
@@ -124,6 +131,7 @@ def header(found: dict[str, Any]) -> list[tuple[str, object]]:
         *(("started from", origin_line(row)) for row in reversed(found["origins"])),
         ("tokenizer", tokenizer_line(tokenizer)),
         ("data", data_line(found["data"])),
+        *(("chat format", chat_line(chat)) for chat in [found["data"].get("chat")] if chat),
         (
             "written",
             f"{found['created']} by " + ", ".join(map(" ".join, found["versions"].items())),

@@ -8,6 +8,7 @@ import typer
 
 from holo_cli.cli import options
 from holo_cli.cli.output import Output, size
+from holo_cli.cli.progress import Counting
 from holo_cli.names import quoted
 from holo_cli.translation import translate
 
@@ -60,12 +61,22 @@ def pull_ready(
         out.table(("name", "size", "about"), rows)
         out.end("", "holo pull NAME")
         return
-    done = fetch_ready(name, table=found, base_url=base_url, offline=offline, force=force)
+    try:
+        with Counting(out, "Fetching") as progress:
+            done = fetch_ready(
+                name, table=found, base_url=base_url, offline=offline, force=force,
+                progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        out.note("What was fetched is kept: the same command continues there.")
+        raise
     shown = done.path.as_posix()
     out.document({"run": done.run, "path": shown, "bytes": done.bytes, "already": done.already})
     out.text(shown)
-    if done.already:
-        out.note(f"{shown} is here already.")
-    elif done.resumed:
+    if done.resumed:
         out.note("Continued the interrupted download.")
-    out.end(f"{shown} ({size(done.bytes)}) is ready.", f"holo chat -c {quoted(done.run)}")
+    chat = f"holo chat -c {quoted(done.run)}"
+    if done.already:
+        out.end(f"{shown} is here already.", chat)
+    else:
+        out.end(f"{shown} ({size(done.bytes)}) is ready.", chat)

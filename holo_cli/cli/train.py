@@ -220,4 +220,7 @@ def finish(done: dict[str, object], out: Output) -> None:
         for line in training_results(done):
             out.text(translate(line))
     best = done.get("best") or done.get("last")
-    out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')
+    if done.get("only_continues", True):
+        out.end("", f'holo generate{option()} -c {quoted(str(best))} --prompt "..."')
+    else:
+        out.end("", f"holo chat{option()} -c {quoted(str(best))}")

@@ -298,6 +298,7 @@ class TrainingRun:
             "tokens_per_second": round(progress.tokens / seconds, 1),
             "peak_rss_bytes": peak_rss_bytes(),
             "parameters": self.trainer.parameter_count,
+            "only_continues": not self.data.has_chat,
             "stopped_by": reason,
         }
 

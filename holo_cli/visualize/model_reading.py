@@ -156,6 +156,8 @@ def read_text(loaded: LoadedModel, text: str | None, most: int, least: int = 0) 
     else:
         texts = [to_nfc(text)]
         notes = _text_notes(texts[0], known)
+    if not loaded.only_continues:
+        notes += ("The model was trained on conversations, and reads plain text here.",)
     parts = [loaded.prompts.encode(part) for part in texts]
     if text is None and least:
         parts *= max(1, -(-min(least, limit) // sum(map(len, parts))))

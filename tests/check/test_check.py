@@ -154,6 +154,20 @@ def test_a_mixer_that_cannot_recall_says_what_to_declare() -> None:
     assert "CLAIMS = {" in found["disabling hurts"]
 
 
+def test_a_mixer_that_stays_on_when_disabled_fails() -> None:
+    on = "    def disable(self):\n        pass\n\n    def state_bytes"
+    text = MIXER.replace("recall=None", "recall=1").replace("    def state_bytes", on)
+    found = results(written(text), lambda name: "hurts" in name)
+    assert "or disable() leaves the mixer on" in found["disabling hurts"]
+
+
+@pytest.mark.parametrize("wrong_after", ["x.shape[1] > 1", "x.shape[1] == 1", "x.shape[1] == 16"])
+def test_a_state_that_is_wrong_after_some_pieces_fails(wrong_after: str) -> None:
+    text = MIXER.replace("Sum(total)", f"Sum(total * (1.001 if {wrong_after} else 1.0))")
+    found = results(written(text), lambda name: name == "step = forward")
+    assert "against forward" in found["step = forward"]
+
+
 def test_a_run_that_differs_after_a_stop_fails() -> None:
     text = MIXER.replace("# FORWARD", "y = y * (1 + torch.tensor(id(self) % 97) / 1e3)")
     found = results(written(text), lambda name: name == "stop and resume")

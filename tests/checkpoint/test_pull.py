@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from holo_cli.checkpoint.lock import RunLock
 from holo_cli.checkpoint.pull import PART, fetch_ready, open_table
 from holo_cli.checkpoint.ready_table import (
     MAX_BYTES,
@@ -33,6 +37,7 @@ class Shop:
     moved: dict[str, str] = field(default_factory=dict)
     cut_at: int | None = None  # closes the connection after so many bytes
     ranges: bool = True
+    length: bool = True  # says how long its answers are
     wrong_range: bool = False
     status: int = 0
     asked: list[tuple[str, str]] = field(default_factory=list)  # path, Range
@@ -62,7 +67,8 @@ def shop() -> Iterator[Shop]:
             if start:
                 first = 1 if found.wrong_range else start
                 self.send_header("Content-Range", f"bytes {first}-{total - 1}/{total}")
-            self.send_header("Content-Length", str(len(body)))
+            if found.length:
+                self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body if found.cut_at is None else body[: found.cut_at])
 
@@ -162,8 +168,18 @@ def test_other_content_is_never_kept(shop: Shop, content: bytes, tmp_path: Path)
     with pytest.raises(CheckpointError, match="its sha256 is another one"):
         fetch_ready("vanilla", table=table, root=tmp_path)
     shop.files["/release/ready-vanilla.safetensors"] = content + bytes(100_000)
+    longer = f"it has {len(content) + 100_000} bytes, and not {len(content)}"
+    with pytest.raises(CheckpointError, match=longer):
+        fetch_ready("vanilla", table=table, root=tmp_path)
+    shop.length = False
     with pytest.raises(CheckpointError, match=f"it has more than {len(content)} bytes"):
         fetch_ready("vanilla", table=table, root=tmp_path)
+    shop.length = True
+    # such as the page of a network that asks for a password: no beginning to continue from
+    shop.files["/release/ready-vanilla.safetensors"] = b"<html>Log in</html>"
+    with pytest.raises(CheckpointError, match="it has 19 bytes, and not"):
+        fetch_ready("vanilla", table=table, root=tmp_path)
+    assert not list(tmp_path.glob("*best*"))
     (tmp_path / f"ready-vanilla_best.safetensors{PART}").write_bytes(bytes(len(content)))
     with pytest.raises(CheckpointError, match="its sha256 is another one"):
         fetch_ready("vanilla", table=table, root=tmp_path)
@@ -174,8 +190,10 @@ def test_what_is_no_checkpoint_is_not_kept_although_its_digest_is_right(
     shop: Shop, tmp_path: Path
 ) -> None:
     table = offered(shop, b"not a checkpoint at all")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="but is not a checkpoint") as error:
         fetch_ready("vanilla", table=table, root=tmp_path)
+    assert f"{shop.url}ready-vanilla.safetensors" in error.value.message
+    assert PART not in error.value.message
     assert not list(tmp_path.glob("*best*"))
 
 
@@ -185,9 +203,10 @@ def test_a_file_of_ones_own_is_not_replaced_unasked(
     table = offered(shop, content)
     own = tmp_path / "ready-vanilla_best.safetensors"
     own.write_bytes(b"mine")
-    with pytest.raises(CheckpointError, match="is not the ready checkpoint"):
+    with pytest.raises(CheckpointError, match="is not the ready checkpoint") as error:
         fetch_ready("vanilla", table=table, root=tmp_path)
     assert own.read_bytes() == b"mine"
+    assert "`holo runs rename ready-vanilla NEW`" in error.value.next_step
     assert fetch_ready("vanilla", table=table, root=tmp_path, force=True).path == own
     assert own.read_bytes() == content
 
@@ -203,6 +222,66 @@ def test_no_network_and_errors_of_the_server(shop: Shop, content: bytes, tmp_pat
     with pytest.raises(CheckpointError, match="could not be reached") as error:
         fetch_ready("vanilla", table=table, root=tmp_path, base_url="http://127.0.0.1:9/")
     assert "network" in error.value.next_step
+
+
+def test_a_certificate_that_is_not_accepted_is_told_from_no_network(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise requests.exceptions.SSLError("CERTIFICATE_VERIFY_FAILED")
+
+    monkeypatch.setattr(requests.Session, "get", refuse)
+    with pytest.raises(CheckpointError, match="its certificate was not accepted"):
+        fetch_ready("vanilla", table=table_of(content, "https://example.org/"), root=tmp_path)
+
+
+def test_a_server_that_falls_silent_leaves_a_part_to_continue(
+    shop: Shop, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = offered(shop, content)
+
+    def stall(answer: Any, size: int) -> Iterator[bytes]:
+        yield content[:700]
+        raise requests.exceptions.ConnectionError("Read timed out.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(requests.Response, "iter_content", stall)
+        with pytest.raises(CheckpointError, match=f"ended after 700 of {len(content)} bytes"):
+            fetch_ready("vanilla", table=table, root=tmp_path)
+    assert fetch_ready("vanilla", table=table, root=tmp_path).resumed
+
+
+def test_a_full_disk_leaves_a_part_to_continue_and_says_so(
+    shop: Shop, content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = offered(shop, content)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match="cannot be written") as error:
+            fetch_ready("vanilla", table=table, root=tmp_path)
+    assert "Free some space" in error.value.next_step
+    assert fetch_ready("vanilla", table=table, root=tmp_path).path.read_bytes() == content
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="cannot be written") as error:
+        fetch_ready("vanilla", table=table, root=tmp_path / "file")
+    assert "folder that you can write to" in error.value.next_step
+
+
+def test_of_two_at_once_the_second_is_told_to_wait(
+    shop: Shop, content: bytes, tmp_path: Path
+) -> None:
+    table = offered(shop, content)
+    with (
+        RunLock(tmp_path, "ready-vanilla"),
+        pytest.raises(CheckpointError, match="Another process is fetching") as error,
+    ):
+        fetch_ready("vanilla", table=table, root=tmp_path)
+    assert "--run" not in error.value.next_step
+    assert not shop.asked
 
 
 def test_redirections_are_followed_where_they_are_safe(
@@ -262,6 +341,13 @@ def test_a_table_from_a_file_or_an_address(shop: Shop, content: bytes, tmp_path:
     assert fetch_ready("vanilla", table=found, root=tmp_path).path.read_bytes() == content
     path = tmp_path / "ready.json"
     path.write_text(text)
+    with pytest.raises(CheckpointError, match="does not say where its files are") as error:
+        fetch_ready("vanilla", table=open_table(str(path)), root=tmp_path / "again")
+    assert str(path) in error.value.message
+    assert "--base-url" in error.value.next_step
+    bare = table_of(content, shop.url, sha256="")
+    with pytest.raises(CheckpointError, match="table has no size and sha256 for 'vanilla'"):
+        fetch_ready("vanilla", table=bare, root=tmp_path / "again")
     mirrored = fetch_ready("vanilla", table=open_table(str(path)), base_url=shop.url.rstrip("/"),
                            root=tmp_path / "again")  # fmt: skip
     assert mirrored.path.read_bytes() == content
@@ -292,4 +378,4 @@ def test_what_is_no_table() -> None:
                          ('{"format": 9}', "newer version")):  # fmt: skip
         with pytest.raises(CheckpointError, match=reason):
             parse_table(text, "table")
-    assert parse_table(OWN.read_bytes(), "own").format == 1
+    assert parse_table(OWN.read_bytes()).format == 1

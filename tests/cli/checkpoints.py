@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from holo_cli.checkpoint import DataInfo, Header, model_tensors, save
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.registry import build_model, config_class
 
@@ -14,8 +15,10 @@ ALPHABET = "\n abcdefghijklmnop가나다라마"
 
 
 def make_checkpoint(path: Path, run: str = "small", data: DataInfo | None = None) -> Path:
-    """An untrained vanilla of two layers, saved at `path`; of what `data` says, if it says."""
-    tokenizer = CharTokenizer(ALPHABET)
+    """An untrained vanilla of two layers, saved at `path`; of what `data` says, if it says. The
+    tokenizer has the marks of a chat format where `data` has one."""
+    marks = MARK_NAMES if data is not None and data.chat is not None else ()
+    tokenizer = CharTokenizer(ALPHABET).with_specials(marks)
     config = config_class("vanilla")(
         vocab_size=tokenizer.vocab_size, layers=2, heads=2, width=16, context=24
     )

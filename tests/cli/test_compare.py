@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import holo_cli as holo_package
+from holo_cli.checkpoint import DataInfo
+from holo_cli.checkpoint.header import ChatFormat
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.data.windows import TokenStream
 from holo_cli.inference.evaluation.eval_corpus import Texts
 from holo_cli.inference.evaluation.evaluate import Result
-from holo_cli.inference.evaluation.paired import ENOUGH, pairs
+from holo_cli.inference.evaluation.paired import ENOUGH, LONGEST_MESSAGE, opening_prompts, pairs
 from tests.cli.checkpoints import ALPHABET, make_checkpoint
 from tests.cli.conftest import Holo
+from tests.inference.inference_fakes import Attentive, ByteTokenizer, make_loaded
 
 TEXT = "abc fed 가나다\n" * 3
 
@@ -81,6 +87,65 @@ def test_prompts_are_the_first_words_of_the_text(holo: Holo, tmp_path: Path) -> 
     ran = holo("compare", "one", "one", "--file", "a.txt", "--max-new-tokens", "3", "--json")
     assert ran.code == 0, ran.err
     assert [row["prompt"] for row in json.loads(ran.out)["samples"]] == ["abc def gab cab bad fed"]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_prompts_from_conversations_are_whole_messages_that_begin_them(chat: bool) -> None:
+    """Also where the first checkpoint is a base model: its tokenizer has the marks."""
+    tokenizer = ByteTokenizer(MARK_NAMES)
+    system, user, assistant = (tokenizer.specials[name] for name in MARK_NAMES)
+    documents = [
+        ("en", b"One day, a fox found a small red boat"),
+        ("en", [assistant, *b"A story?", user, *b"Yes.", assistant, *b"One day"]),
+        ("en", [user, *b"x" * (LONGEST_MESSAGE + 1), assistant, *b"Mia."]),
+        ("en", [system, *b"Be kind.", user, *b"Who is it?", assistant, *b"Mia."]),
+        ("ko", "어느 날".encode()),
+    ]
+    ids = [np.array([*text, tokenizer.end]) for _, text in documents]
+    texts = Texts(
+        TokenStream(ids), np.cumsum([len(one) for one in ids]), np.ones(5), np.ones(5),
+        np.asarray([code for code, _ in documents]), tokenizer.end,
+    )  # fmt: skip
+    model = Attentive(vocab=tokenizer.vocab_size, limit=64)
+    loaded = make_loaded(model, tokenizer, chat=ChatFormat() if chat else None)
+    found = opening_prompts(loaded, texts, 4, messages=True)
+    assert found == [("Who is it?", "en"), ("어느 날", "ko")]
+    found = opening_prompts(loaded, texts, 4, messages=False)
+    assert [prompt for prompt, _ in found] == [
+        "One day, a fox found a", "어느 날", "A story?", "x" * 60
+    ]  # fmt: skip
+
+
+def test_a_chat_model_is_asked_in_its_format_and_a_base_model_continues(
+    holo: Holo, tmp_path: Path
+) -> None:
+    folder = tmp_path / "checkpoints"
+    base = make_checkpoint(folder / "base_best.safetensors", "base")
+    data = DataInfo(chat=ChatFormat())
+    talk = make_checkpoint(folder / "talk_best.safetensors", "talk", data)
+    (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
+    flags = ("--file", "a.txt", "--prompt", "abc", "--temperature", "0", "--max-new-tokens", "9")
+    ran = holo("compare", "talk", "base", *flags, "--json")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    (row,) = found["samples"]
+    asked, continued = holo_package.load(talk), holo_package.load(base)
+    options: dict[str, Any] = {"max_new_tokens": 9, "temperature": 0}
+    assert row["a"] == asked.answer("abc", **options) != asked.generate("abc", **options)
+    assert row["b"] == continued.generate("abc", **options)
+    assert [found[key]["only_continues"] for key in "ab"] == [False, True]
+    loss = json.loads(holo("eval", "-c", "talk", "--file", "a.txt", "--json").out)["loss"]
+    assert found["total"]["a"]["loss"] == loss
+    page = ("--out", "two.html")
+    for names, said in (
+        (("talk", "base"), "talk is asked in its chat format, as in `holo chat`; base is a base"),
+        (("base", "talk"), "talk is asked in its chat format, as in `holo chat`; base is a base"),
+        (("talk", "talk"), "Both are asked in their chat format"),
+    ):
+        assert said in holo("compare", *names, *flags, *page).err
+        assert said in (tmp_path / "two.html").read_text(encoding="utf-8")
+    assert "chat format" not in holo("compare", "base", "base", *flags).err
+    assert "chat format" not in holo("compare", "talk", "base", *flags[:-1], "0").err
 
 
 def test_what_cannot_be_compared_is_one_sentence(holo: Holo, tmp_path: Path) -> None:

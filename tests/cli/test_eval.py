@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holo_cli.checkpoint import DataInfo
+from holo_cli.checkpoint.header import ChatFormat
 from holo_cli.data.dataset import PreparedData
 from tests.cli.checkpoints import make_checkpoint
 from tests.cli.conftest import Fake, Holo
@@ -45,6 +46,32 @@ def test_a_text(holo: Holo, text: str) -> None:
     strided = json.loads(holo("eval", "--file", text, "--stride", "5", "--json").out)
     assert strided["stride"] == 5
     assert strided["tokens"] == found["tokens"]
+
+
+def test_what_is_scored_of_conversations_and_by_a_model_of_them_is_said(
+    holo: Holo, text: str
+) -> None:
+    talk = DataInfo(chat=ChatFormat())
+    make_checkpoint(Path("checkpoints/talk_best.safetensors"), "talk", talk)
+    lines = []
+    for number in range(60):
+        said = [("user", "a bad cab"), ("assistant", "a mad" + " cab" * number)]
+        row = {"messages": [{"role": role, "content": content} for role, content in said]}
+        lines.append(json.dumps(row))
+    Path("talks.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    ran = holo("prepare", "talks", "--chat", "talks.jsonl", "--tokenizer", "char")
+    assert ran.code == 0, ran.err
+    answers, plain = "only the answers are scored", "scored as plain text"
+    ran = holo("eval", "-c", "talk", "--data", "talks")
+    assert ran.code == 0, ran.err
+    assert answers in ran.err
+    assert plain not in ran.err
+    ran = holo("eval", "-c", "talk", "--file", text)
+    assert plain in ran.err
+    assert answers not in ran.err
+    ran = holo("eval", "-c", "small", "--file", text)
+    assert plain not in ran.err
+    assert answers not in ran.err
 
 
 def test_for_a_reader(holo: Holo, text: str) -> None:

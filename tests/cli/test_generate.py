@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from holo_cli.checkpoint import DataInfo
+from holo_cli.checkpoint.header import ChatFormat
 from tests.cli.checkpoints import make_checkpoint
 from tests.cli.conftest import Holo
 
@@ -21,6 +23,14 @@ def run(holo: Holo) -> str:
     """The name of a run with a checkpoint in the current folder."""
     make_checkpoint(Path("checkpoints/small_best.safetensors"))
     return "small"
+
+
+@pytest.fixture
+def talk(run: str) -> str:
+    """The name of a second run, which was trained on conversations."""
+    path = Path("checkpoints/talk_best.safetensors")
+    make_checkpoint(path, "talk", DataInfo(chat=ChatFormat()))
+    return "talk"
 
 
 def text_of(holo: Holo, *words: str) -> str:
@@ -37,6 +47,43 @@ def test_the_text_goes_to_stdout_and_the_figures_to_stderr(holo: Holo, run: str)
     assert re.search(r"^[1-8] tokens", ran.err)
     assert "prompt: 3 tokens" in ran.err
     assert ran.err.splitlines()[-1] == "Next: holo chat -c small"
+
+
+def test_a_model_that_answers_is_said_to_continue_the_prompt_here(
+    holo: Holo, run: str, talk: str
+) -> None:
+    told = "The prompt is continued as plain text; `holo chat` answers it."
+    ran = holo("generate", "-c", talk, "--prompt", "abc", *SHORT)
+    assert told in ran.err
+    assert ran.err.splitlines()[-1] == "Next: holo chat -c talk"
+    assert "conversations" not in holo("generate", "-c", talk, "-p", "abc", "-q", *SHORT).err
+    assert "conversations" not in holo("generate", "-c", run, "-p", "abc", *SHORT).err
+
+
+@pytest.mark.parametrize("command", ["generate", "compare", "chat", "eval", "serve"])
+def test_a_text_or_a_name_without_its_option_is_told_the_option(
+    holo: Holo, run: str, command: str
+) -> None:
+    words = (run, run) if command == "compare" else ("-c", run)
+    ran = holo(command, *words, "Who is it about?")
+    assert ran.code == 2
+    if command != "compare":  # its checkpoints are arguments
+        assert f"Unexpected argument of holo {command}: 'Who is it about?'." in ran.err
+        assert f"holo {command} -c NAME" in ran.err
+    assert ('-p "TEXT"' in ran.err) is (command == "generate")
+
+
+def test_inspect_shows_the_chat_format_and_the_command_that_uses_it(
+    holo: Holo, run: str, talk: str
+) -> None:
+    ran = holo("inspect", talk)
+    assert re.search(
+        r"^chat format +<\|system\|> <\|user\|> <\|assistant\|> <\|end\|>$", ran.out, re.M
+    )
+    assert "Next: holo chat -c checkpoints/talk_best" in ran.err
+    ran = holo("inspect", run)
+    assert "chat format" not in ran.out
+    assert "Next: holo generate -c checkpoints/small_best" in ran.err
 
 
 def test_it_is_told_which_checkpoint_writes_when_none_was_named(holo: Holo, run: str) -> None:

@@ -141,6 +141,14 @@ def test_results_on_stdout_and_progress_on_stderr(holo: Holo, trained: Trained) 
     assert ran.err.splitlines()[-1].startswith("Next: holo generate -c checkpoints/r_best")
 
 
+def test_a_model_of_conversations_is_tried_in_a_chat(
+    holo: Holo, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DONE, "only_continues", False)
+    ran = holo("train", "--model", "vanilla", "--data", "mine", "--preset", "tiny")
+    assert ran.err.splitlines()[-1].startswith("Next: holo chat -c checkpoints/r_best")
+
+
 def test_json_is_one_object_a_line_and_ends_with_done(holo: Holo, trained: Trained) -> None:
     ran = holo("train", "--model", "vanilla", "--data", "mine", "--json")
     assert [json.loads(line) for line in ran.out.splitlines()] == EVENTS

@@ -128,7 +128,9 @@ def test_training_evaluation_and_header(
     assert scored.words == 4 * scored.documents * 2  # "17 of them." and the end of its line
     assert not loaded.only_continues
     sample = sample_text(model, loaded.tokenizer, loaded.header, 5)
-    assert isinstance(sample, str)
+    request, _, answer = sample.partition("\n")
+    assert request == "> Tell me a story."
+    assert answer == answer.strip()
 
 
 def test_the_halves_know_their_answers(data: Path) -> None:

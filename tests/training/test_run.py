@@ -41,7 +41,7 @@ def test_events_and_final_keys(small: Small, home: Path) -> None:
     assert {"train", "eval", "save"} <= set(kinds)
     asked = {
         "best", "last", "val_loss", "bpb", "steps", "tokens", "train_seconds", "eval_seconds",
-        "tokens_per_second", "peak_rss_bytes", "parameters", "stopped_by",
+        "tokens_per_second", "peak_rss_bytes", "parameters", "only_continues", "stopped_by",
     }  # fmt: skip
     assert asked <= done.keys()
     assert done["steps"] == 12

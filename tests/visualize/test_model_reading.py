@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from holo_cli.checkpoint import Header
+from holo_cli.checkpoint.header import ChatFormat
+from holo_cli.data.chat_format import MARK_NAMES
 from holo_cli.data.tokenizers import Tokenizer
 from holo_cli.data.tokenizers.char import CharTokenizer
 from holo_cli.errors import UsageError
@@ -110,6 +112,15 @@ def test_default_text_speaks_every_language_of_the_data(tokenizer: Tokenizer) ->
     assert set(both.languages) == {SPECIAL, "en", "ko"}
     korean = read_text(loaded(tokenizer, ("ko",)), None, 1000)
     assert set(korean.languages) == {SPECIAL, "ko"}
+
+
+def test_a_model_of_conversations_is_said_to_read_plain_text(tokenizer: Tokenizer) -> None:
+    base = loaded(tokenizer)
+    talk = loaded(tokenizer.with_specials(MARK_NAMES))
+    talk.header.data.chat = ChatFormat()
+    for text in (None, "the cat"):
+        assert "conversations" not in read_text(base, text, 100).section().note
+        assert "reads plain text here" in read_text(talk, text, 100).section().note
 
 
 def test_what_is_not_shown_is_said(tokenizer: Tokenizer) -> None:

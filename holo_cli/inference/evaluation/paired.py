@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 
+from holo_cli.data.chat_format import ASSISTANT, USER, ChatMarks
 from holo_cli.inference.evaluation.eval_corpus import Texts
 from holo_cli.inference.evaluation.evaluate import Result, Score
 from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -21,7 +23,8 @@ from holo_cli.inference.generation.loaded_model import LoadedModel
 ENOUGH = 20  # documents for an interval
 WORDS = 6  # of a document that begin a prompt
 LONGEST = 60  # characters of such a prompt
-_READ = 200  # tokens of a document in which its first words are looked for
+LONGEST_MESSAGE = 120  # characters of a user's message that is a prompt
+_READ = 200  # tokens of a document in which a prompt is looked for
 
 
 @dataclass(frozen=True)
@@ -81,45 +84,60 @@ def _difference(a: Result, b: Result, language: str | None) -> BitsDifference | 
     return BitsDifference(bpb, margin, count)
 
 
-def first_words(loaded: LoadedModel, texts: Texts, most: int) -> list[tuple[str, str]]:
+def opening_prompts(
+    loaded: LoadedModel, texts: Texts, most: int, *, messages: bool
+) -> list[tuple[str, str]]:
     """(prompt, language): the first words of the first documents, of each language in turn.
 
-    `texts` are in the tokenizer of `loaded`.
+    With `messages`, a language that has conversations gives the messages instead with which a user
+    begins them, whole and no longer than `LONGEST_MESSAGE`. `texts` are in the tokenizer of
+    `loaded`.
     """
-    by_language: dict[str, list[str]] = {}
+    marks = loaded.prompts.chat or ChatMarks.of(loaded.tokenizer.specials)
+    openings: dict[str, list[str]] = {}
+    asked: dict[str, list[str]] = {}
     start = 0
     for end, language in zip(texts.ends.tolist(), texts.languages.tolist(), strict=True):
         ids = texts.stream.read(start, min(end - start, _READ)).tolist()
         start = end
-        words = loaded.tokenizer.decode(ids).split()[:WORDS]
+        conversation = [] if marks is None else marks.split(ids)
+        before = takewhile(lambda part: part[0] != ASSISTANT, conversation[:-1])
+        said = next((own for role, own in before if role == USER), [])
+        message = loaded.tokenizer.decode(said).strip()
+        if len(message) <= LONGEST_MESSAGE:
+            _add(asked.setdefault(language, []), message, most)
+        # the words of an answer do not belong to the message before it
+        opening = next((own for _, own in conversation), ids)
+        words = loaded.tokenizer.decode(opening).split()[:WORDS]
         prompt = " ".join(words)[:LONGEST].removesuffix("\ufffd")
-        own = by_language.setdefault(language, [])
-        if prompt and prompt not in own and len(own) < most:
-            own.append(prompt)
+        _add(openings.setdefault(language, []), prompt, most)
+    chosen = {code: (messages and asked.get(code)) or own for code, own in openings.items()}
     turns = [
-        (own[turn], code)
-        for turn in range(most)
-        for code, own in by_language.items()
-        if turn < len(own)
+        (own[turn], code) for turn in range(most) for code, own in chosen.items() if turn < len(own)
     ]
     return turns[:most]
 
 
-def sample_continuations(
+def _add(prompts: list[str], prompt: str, most: int) -> None:
+    if prompt and prompt not in prompts and len(prompts) < most:
+        prompts.append(prompt)
+
+
+def sample_texts(
     models: tuple[LoadedModel, LoadedModel],
     prompts: list[tuple[str, str]],
     progress: Callable[[int, int], None] = lambda done, total: None,
     **sampling: Any,
 ) -> list[dict[str, str]]:
-    """{"prompt", "language", "a", "b"} for each prompt, sampled with the same seed."""
+    """{"prompt", "language", "a", "b"} for each prompt, sampled with the same seed: the answer of a
+    model that was trained on conversations, and what a base model continues with."""
     rows = []
     for number, (prompt, language) in enumerate(prompts):
         row = {"prompt": prompt, "language": language}
         for key, loaded in zip("ab", models, strict=True):
             known = loaded.prompts.languages or loaded.prompts.data_languages
-            text = loaded.generate(prompt, lang=language if language in known else None, **sampling)
-            assert isinstance(text, str)
-            row[key] = text
+            lang = language if language in known else None
+            row[key] = loaded.answer(prompt, lang=lang, **sampling)
             progress(2 * number + (key == "b") + 1, 2 * len(prompts))
         rows.append(row)
     return rows

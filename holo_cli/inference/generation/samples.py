@@ -18,7 +18,7 @@ REQUESTS = {"en": "Tell me a story.", "ko": "이야기 해 주세요."}
 
 def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, tokens: int) -> str:
     """Text from an empty prompt, once per language with a marker; of a model that learns from
-    conversations, an answer.
+    conversations, a request and the answer.
 
     The seed is always the same, so that samples of a run can be compared. The global random state
     is not used, so that sampling does not change training."""
@@ -27,11 +27,13 @@ def sample_text(model: LanguageModel, tokenizer: Tokenizer, header: Header, toke
     loaded = LoadedModel(model, tokenizer, header, dtype=torch.float32)
     languages = loaded.prompts.languages or (None,)
     options: dict[str, Any] = {"max_new_tokens": tokens, "seed": 0}
-    texts = [
-        str(loaded.generate("", lang=lang, **options))
-        if loaded.only_continues
-        else loaded.answer(REQUESTS.get(lang or "", REQUESTS["en"]), lang=lang, **options)
-        for lang in languages
-    ]
+    texts = []
+    for lang in languages:
+        if loaded.only_continues:
+            texts.append(str(loaded.generate("", lang=lang, **options)).strip())
+        else:
+            request = REQUESTS.get(lang or "", REQUESTS["en"])
+            answer = loaded.answer(request, lang=lang, **options)
+            texts.append(f"> {request}\n{answer.strip()}")
     model.train(was_training)
-    return "\n\n".join(text.strip() for text in texts)
+    return "\n\n".join(texts)
