@@ -21,10 +21,7 @@ from holo_cli.visualize.browser import visit
 
 SENTENCE = "One day, a fox ran to the river."  # of the tutorials
 MAX_BYTES = 60_000
-SIZE = (1000, 740)  # of the window in CSS pixels: a page's sentence and its first figure
-# pixels kept of it, with the legend under the figure; else HEIGHT
-HEIGHTS = {"depth": 732, "attention": 685}
-HEIGHT = 710
+SIZE = (1000, 740)  # of the window in CSS pixels: the sentence, the first figure and its legend
 SHAPE = "--context 64 --set model.layers=4 --set model.heads=4"
 RUNS = {  # how each was trained; `demo-vanilla` is the run of `holo demo`
     "ngt-pages": "--model ngt --steps 250 --batch-size 12 --set model.width=96",
@@ -60,7 +57,7 @@ def draw(name: str, out: Path) -> int:
         make_page(what, run, text=text, out=str(page))
         visit(page, png=full, size=SIZE)
         with Image.open(full) as picture:
-            rgb = picture.convert("RGB").crop((0, 0, SIZE[0], HEIGHTS.get(name, HEIGHT)))
+            rgb = picture.convert("RGB")
     for colours in (256, 128, 64, 32, 16):
         rgb.quantize(colours, dither=Image.Dither.NONE).save(target, optimize=True)
         if target.stat().st_size <= MAX_BYTES:

@@ -63,17 +63,22 @@ holo.kinds.coords = (data, drawing, controls) => {
     });
   };
 
-  // The tokens whose names are written: of names that would lie on each other the nearest one.
+  // The tokens whose names are written: of names that would lie on each other the nearest one, and
+  // none that lies on the marker of another token.
   const ruler = document.createElement("canvas").getContext("2d");
   const readable = () => {
     if (state.flat) return new Set(tokens.keys()); // there Plotly's own letters are measured
     if (!state.labels) return new Set();
     ruler.font = `12px ${getComputedStyle(document.body).fontFamily}`;
-    const at = projected(), kept = [];
-    const boxes = tokens.map((token, i) => ({ i, x: at[i][0], y: at[i][1], wide: ruler.measureText(token).width + 4 }));
+    const at = projected(), size = sizes([...tokens.keys()]), kept = [];
+    const boxes = tokens.map((token, i) => ({
+      i, x: at[i][0], y: at[i][1] - size[i] / 2 - 8, wide: ruler.measureText(token).width + 4,
+    }));
+    const marked = box => at.some(([x, y], i) => i !== box.i
+      && Math.abs(box.x - x) < (box.wide + size[i]) / 2 - 2 && Math.abs(box.y - y) < 6 + size[i] / 2 - 2);
     for (const box of boxes.sort((a, b) => at[a.i][2] - at[b.i][2] || a.i - b.i)) {
       const free = kept.every(other => Math.abs(box.x - other.x) > (box.wide + other.wide) / 2 || Math.abs(box.y - other.y) > 15);
-      if (free) kept.push(box);
+      if (free && !marked(box)) kept.push(box);
     }
     return new Set(kept.map(box => box.i));
   };
