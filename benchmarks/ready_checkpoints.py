@@ -43,10 +43,15 @@ if TYPE_CHECKING:
     from holo_cli.inference.chat.session import ChatSession
 
 PREPARE = (
-    "prepare stories dialogues --vocab-size 2048 --max-bytes 10000000 "
-    "--mix stories=0.1,dialogues=0.9 --out data/talk"
+    "prepare stories dialogues --vocab-size 2048 --max-bytes 8000000 "
+    "--mix stories=0.05,dialogues=0.95 --out data/talk"
 )
-TRAIN = "train --model {model} --preset talk --data data/talk --run {run}"
+# looking back is learned in short windows of one conversation each, then used in longer ones
+TRAIN = "train --model {model} --preset talk --data data/talk --run {run}-short"
+LENGTHEN = (
+    "train --from {run}-short --data data/talk --run {run} --context 256 --batch-size 8 "
+    "--steps 900 --set data.document_mask=false"
+)
 MOST_BYTES = 8_000_000  # of a file
 QUESTIONS = 40  # about unseen stories, and about several people, in each language
 UNSEEN = 7_000_000  # seed of the conversations that questions are taken from
@@ -71,15 +76,16 @@ def holo(arguments: str, folder: Path) -> None:
 
 
 def trained(entry: ReadyEntry, folder: Path, steps: int | None) -> Path:
-    """The finished run's checkpoint; trains it, or what is left of it."""
-    last = run_path(folder / "checkpoints", entry.run, "last")
-    if not last.exists():
-        more = "" if steps is None else f" --steps {steps}"
-        holo(TRAIN.format(model=entry.name, run=entry.run) + more, folder)
-    else:
-        header = read_header(last)
-        if header.step < int(header.config["training"]["steps"]):
-            holo(f"resume {entry.run}", folder)
+    """The finished run's checkpoint; trains its two parts, or what is left of them."""
+    for command, run in ((TRAIN, f"{entry.run}-short"), (LENGTHEN, entry.run)):
+        last = run_path(folder / "checkpoints", run, "last")
+        if not last.exists():
+            more = "" if steps is None else f" --steps {steps}"
+            holo(command.format(model=entry.name, run=entry.run) + more, folder)
+        else:
+            header = read_header(last)
+            if header.step < int(header.config["training"]["steps"]):
+                holo(f"resume {run}", folder)
     return run_path(folder / "checkpoints", entry.run, "best")
 
 
@@ -195,6 +201,7 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "```",
         f"holo {PREPARE}",
         f"holo {TRAIN.format(model='NAME', run=PREFIX + 'NAME')}",
+        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')}",
         "```",
         "",
         f"on {machine()}, Python {platform.python_version()}, "
@@ -237,7 +244,7 @@ def main() -> None:
     names = [entry.name for entry in table.checkpoints]
     parser.add_argument("--out", type=Path, default=Path("ready"), help="folder (default: ready)")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")
-    parser.add_argument("--steps", type=int, help="steps of training (default: the preset's)")
+    parser.add_argument("--steps", type=int, help="steps of each part of training")
     parser.add_argument("--questions", type=int, default=QUESTIONS, help="in each language")
     options = parser.parse_args()
     folder: Path = options.out

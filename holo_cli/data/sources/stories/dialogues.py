@@ -48,12 +48,12 @@ FREE = frozenset(
     }
 )  # fmt: skip
 TALK, REPEAT, PEOPLE, STORY = "talk", "repeat", "people", "story"  # kinds of conversations
-TALKS, REPEATED, OF_PEOPLE, GIVEN = 0.08, 0.25, 0.3, 0.25  # their shares; the rest asks for a story
+TALKS, REPEATED, OF_PEOPLE, GIVEN = 0.06, 0.34, 0.3, 0.2  # their shares; the rest asks for a story
 SECOND = 0.1  # of those about a story
 MOST_QUESTIONS = 8
 SHORTEST, LONGEST = 2, 4  # sentences of a story that the user gives
-FEWEST_PEOPLE, MOST_PEOPLE = 2, 8
-FEWEST_WORDS, MOST_WORDS = 3, 30
+FEWEST_PEOPLE, MOST_PEOPLE = 2, 6
+FEWEST_WORDS, MOST_WORDS = 3, 12
 MANY = 1_000_000_000  # stories to take people from
 
 
