@@ -50,8 +50,9 @@ PREPARE = (
 TRAIN = "train --model {model} --preset talk --data data/talk --run {run}-short"
 LENGTHEN = (
     "train --from {run}-short --data data/talk --run {run} --context 256 --batch-size 8 "
-    "--steps 900 --set data.document_mask=false"
+    "--set data.document_mask=false --steps"
 )
+LONGER_STEPS = 900
 MOST_BYTES = 8_000_000  # of a file
 QUESTIONS = 40  # about unseen stories, and about several people, in each language
 UNSEEN = 7_000_000  # seed of the conversations that questions are taken from
@@ -80,8 +81,12 @@ def trained(entry: ReadyEntry, folder: Path, steps: int | None) -> Path:
     for command, run in ((TRAIN, f"{entry.run}-short"), (LENGTHEN, entry.run)):
         last = run_path(folder / "checkpoints", run, "last")
         if not last.exists():
-            more = "" if steps is None else f" --steps {steps}"
-            holo(command.format(model=entry.name, run=entry.run) + more, folder)
+            given = command.format(model=entry.name, run=entry.run)
+            if command is LENGTHEN:
+                given += f" {steps or LONGER_STEPS}"
+            elif steps is not None:
+                given += f" --steps {steps}"
+            holo(given, folder)
         else:
             header = read_header(last)
             if header.step < int(header.config["training"]["steps"]):
@@ -201,7 +206,7 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "```",
         f"holo {PREPARE}",
         f"holo {TRAIN.format(model='NAME', run=PREFIX + 'NAME')}",
-        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')}",
+        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')} {LONGER_STEPS}",
         "```",
         "",
         f"on {machine()}, Python {platform.python_version()}, "
