@@ -33,7 +33,14 @@ from holo_cli.checkpoint.find import run_path
 from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile, read_header
 from holo_cli.checkpoint.ready_table import OWN, PREFIX, ReadyEntry, ReadyTable, parse_table
 from holo_cli.checkpoint.write import save
-from holo_cli.data.sources.stories.dialogues import PEOPLE, STORY, Dialogue, tell_dialogue
+from holo_cli.data.sources.stories.dialogues import (
+    FEWEST_PEOPLE,
+    MOST_PEOPLE,
+    PEOPLE,
+    STORY,
+    Dialogue,
+    tell_dialogue,
+)
 from holo_cli.data.sources.stories.grammar import LANGUAGES
 from holo_cli.errors import HoloError
 from holo_cli.files import atomic_write_json, atomic_write_text
@@ -50,7 +57,7 @@ PREPARE = (
 TRAIN = "train --model {model} --preset talk --data data/talk --run {run}-short"
 LENGTHEN = (
     "train --from {run}-short --data data/talk --run {run} --context 256 --batch-size 8 "
-    "--set data.document_mask=false --steps"
+    "--set data.document_mask=false"
 )
 LONGER_STEPS = 900
 MOST_BYTES = 8_000_000  # of a file
@@ -78,15 +85,12 @@ def holo(arguments: str, folder: Path) -> None:
 
 def trained(entry: ReadyEntry, folder: Path, steps: int | None) -> Path:
     """The finished run's checkpoint; trains its two parts, or what is left of them."""
-    for command, run in ((TRAIN, f"{entry.run}-short"), (LENGTHEN, entry.run)):
+    parts = ((TRAIN, f"{entry.run}-short", steps), (LENGTHEN, entry.run, steps or LONGER_STEPS))
+    for command, run, wanted in parts:
         last = run_path(folder / "checkpoints", run, "last")
         if not last.exists():
-            given = command.format(model=entry.name, run=entry.run)
-            if command is LENGTHEN:
-                given += f" {steps or LONGER_STEPS}"
-            elif steps is not None:
-                given += f" --steps {steps}"
-            holo(given, folder)
+            more = "" if wanted is None else f" --steps {wanted}"
+            holo(command.format(model=entry.name, run=entry.run) + more, folder)
         else:
             header = read_header(last)
             if header.step < int(header.config["training"]["steps"]):
@@ -196,6 +200,8 @@ def machine() -> str:
 
 def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, Any]]]) -> str:
     """The README of the folder."""
+    from holo_cli.checkpoint.rebuild import load_model
+
     columns = [(kind, code) for kind in KINDS for code in LANGUAGES]
     lines = [
         "# Ready checkpoints",
@@ -206,15 +212,16 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "```",
         f"holo {PREPARE}",
         f"holo {TRAIN.format(model='NAME', run=PREFIX + 'NAME')}",
-        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')} {LONGER_STEPS}",
+        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')} --steps {LONGER_STEPS}",
         "```",
         "",
         f"on {machine()}, Python {platform.python_version()}, "
         f"{datetime.datetime.now(datetime.UTC):%d %B %Y}. The text is generated, MIT like the "
         "project. The weights are bfloat16, without a training state.",
         "",
-        "Answers are to questions that no model saw in training, at temperature 0: about two to "
-        "eight people, of each of whom a sentence was said, and about the beginning of a story. "
+        "Answers are to questions that no model saw in training, at temperature 0: about "
+        f"{FEWEST_PEOPLE} to {MOST_PEOPLE} people, of each of whom a sentence was said, and about "
+        "the beginning of a story. "
         "One is right if it has every word that the question asks for.",
         "",
         f"| model | parameters | file | steps | tokens learned | validation loss, nats "
@@ -227,8 +234,9 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         header = read_header(folder / entry.file)
         own = rows[entry.name]
         right = [share(of(own, kind, code), "right") for kind, code in columns]
-        with TensorFile(folder / entry.file) as file:
-            parameters = sum(tensor.numel() for tensor in file.read_all().values())
+        # of the model and not of the file, which has the tied weights twice
+        model, _, _ = load_model(folder / entry.file)
+        parameters = sum(one.numel() for one in model.parameters())
         lines.append(
             f"| {entry.name} | {parameters / 1e6:.2f}M | {entry.bytes / 1e6:.1f} MB "
             f"| {header.step:,} | {header.tokens / 1e6:.2f}M | {header.losses.val or 0:.3f} "

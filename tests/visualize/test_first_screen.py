@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -137,16 +138,15 @@ def test_names_of_tokens_in_space_leave_each_other_room(lab: Path, tmp_path: Pat
         "the cat and the dog walked to the river. the river gave the cat a fish. 고양이가 걸었다."
     )
     page = Path(make_page("coords", text=text)["page"]).resolve().as_uri()
-    browser = Chromium(find_browser() or "", tmp_path / "profile", webgl=True)
+    opened = Chromium(find_browser() or "", tmp_path / "profile", webgl=True)
     drawn = "document.querySelector('.js-plotly-plot canvas')"
-    with browser.tab(page, ready=drawn) as tab:
+    with closing(opened) as browser, browser.tab(page, ready=drawn) as tab:
         if not tab.js("document.querySelector('.js-plotly-plot').data.some(t => t.z)"):
             pytest.skip("this browser has no WebGL")
         tab.until("document.querySelector('.js-plotly-plot')._fullLayout.scene._scene?.glplot")
         names = tab.js(PLACED)
         tokens = tab.js("document.querySelector('.js-plotly-plot').data.flatMap(t => t.x).length")
         entries = tab.js("document.querySelector('.js-plotly-plot').data.map(t => t.name)")
-    browser.close()
     assert 5 < len(names) < tokens
     for at, (text, x, y) in enumerate(names):
         for other, across, up in names[at + 1 :]:
