@@ -34,8 +34,8 @@ from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile, read_header
 from holo_cli.checkpoint.ready_table import OWN, PREFIX, ReadyEntry, ReadyTable, parse_table
 from holo_cli.checkpoint.write import save
 from holo_cli.data.sources.stories.dialogues import (
+    DIALOGUES,
     FEWEST_PEOPLE,
-    MOST_PEOPLE,
     PEOPLE,
     STORY,
     Dialogue,
@@ -158,7 +158,7 @@ def ask(session: ChatSession, language: str, kind: str, count: int) -> list[dict
         expected = {one.question: one for one in dialogue.exchanges}
         session.turns = []
         for user, answer in pairs:
-            question = user.text.rsplit("\n\n", 1)[-1]
+            question = user.text if user.text in expected else user.text.rsplit("\n\n", 1)[-1]
             if question in expected and len(rows) < count:
                 before = list(session.turns)
                 given = "".join(session.reply(user.text)).strip()
@@ -220,9 +220,9 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "project. The weights are bfloat16, without a training state.",
         "",
         "Answers are to questions that no model saw in training, at temperature 0: about "
-        f"{FEWEST_PEOPLE} to {MOST_PEOPLE} people, of each of whom a sentence was said, and about "
-        "the beginning of a story. "
-        "One is right if it has every word that the question asks for.",
+        f"{FEWEST_PEOPLE} to {DIALOGUES.most_people} people, of each of whom a sentence was said, "
+        "and about the beginning of a story. One is right if it has every word that the question "
+        "asks for.",
         "",
         f"| model | parameters | file | steps | tokens learned | validation loss, nats "
         f"| {' | '.join(f'{KINDS[kind]}, {NAMES[code]}' for kind, code in columns)} |",

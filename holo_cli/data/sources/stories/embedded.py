@@ -28,12 +28,12 @@ def open_stories(request: Request) -> Source:
 
 
 def open_dialogues(request: Request) -> Source:
-    """Open conversations, as `open_stories` does stories."""
+    """Open `dialogues` or `exercises`, as `open_stories` does stories."""
 
     def dialogues(*options: object) -> Iterator[Document]:
         from holo_cli.data.sources.stories.dialogues import dialogues
 
-        return dialogues(*options)  # type: ignore[arg-type]
+        return dialogues(*options, name=request.name)  # type: ignore[arg-type]
 
     return _open(request, dialogues, chat=True)
 
