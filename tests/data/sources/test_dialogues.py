@@ -11,8 +11,10 @@ import pytest
 
 from holo_cli.data.chat_format import ASSISTANT, ROLES, USER
 from holo_cli.data.sources.stories.dialogues import (
+    FEWEST_PAIRS,
     FEWEST_PEOPLE,
     FEWEST_WORDS,
+    PAIRS,
     PEOPLE,
     REPEAT,
     SOURCES,
@@ -121,10 +123,10 @@ def test_questions_of_a_beginning_are_answered_by_it() -> None:
 def test_kinds_have_their_shares(name: str, language: str) -> None:
     found = Counter(dialogue.kind for dialogue in told(name, language))
     kinds = SOURCES[name]
-    for kind, wanted in ((TALK, kinds.talk), (REPEAT, kinds.repeat), (PEOPLE, kinds.people)):
+    shares = {kind: getattr(kinds, kind) for kind in (TALK, REPEAT, PAIRS, PEOPLE)}
+    shares[STORY] = 1 - sum(shares.values())
+    for kind, wanted in shares.items():
         assert found[kind] / SAMPLE == pytest.approx(wanted, abs=0.07)
-    others = 1 - kinds.talk - kinds.repeat - kinds.people
-    assert found[STORY] / SAMPLE == pytest.approx(others, abs=0.07)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -155,6 +157,21 @@ def test_words_are_repeated_as_they_were_said(name: str, language: str) -> None:
     assert seen == set(range(FEWEST_WORDS, SOURCES[name].most_words + 1))
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_each_pair_of_words_is_asked_for_once(name: str, language: str) -> None:
+    seen = set()
+    for dialogue in (one for one in told(name, language) if one.kind == PAIRS):
+        opening = next(m.text for m in dialogue.messages if m.text.count("\n\n") == 2)
+        lines = opening.split("\n\n")[1].splitlines()
+        assert sorted(lines) == sorted(one.answer for one in dialogue.exchanges)
+        words = [word for line in lines for word in line.split(": ")]
+        assert len(set(words)) == len(words) == 2 * len(lines)
+        assert all(one.answer == f"{one.question}: {one.keys[0]}" for one in dialogue.exchanges)
+        seen.add(len(lines))
+    assert seen == set(range(FEWEST_PAIRS, SOURCES[name].most_pairs + 1))
+
+
 def test_exercises_are_a_source_of_their_own() -> None:
     documents = list(dialogues(20, name="exercises"))
     assert {document.source for document in documents} == {"exercises"}
@@ -165,7 +182,7 @@ def test_exercises_are_a_source_of_their_own() -> None:
 
 def test_sentences_begin_with_a_capital_in_english(sample: dict[str, list[Dialogue]]) -> None:
     for dialogue in sample["en"]:
-        if dialogue.kind == REPEAT:  # words in any order
+        if dialogue.kind in (REPEAT, PAIRS):  # words in any order
             continue
         for message in dialogue.messages:
             first = message.text.lstrip('"')[0]

@@ -1,10 +1,11 @@
 """`dialogues` and `exercises`: conversations about the embedded stories, in English and Korean.
 
-A user greets, asks for a story, has words repeated, or gives the beginning of a story or a sentence
-about each of several people, and asks about it; the assistant tells and answers. Words to repeat
-and several people make a model look back: of one hero it could tell what fits most stories.
-`exercises` are these two kinds alone, and short. A small model that begins with them learns to look
-back, and one that reads everything at once does not (docs/results/ready-checkpoints.md).
+A user greets, asks for a story, has words repeated, or gives pairs of words, a sentence about each
+of several people or the beginning of a story, and asks about it; the assistant tells and answers.
+Words and several people make a model look back: of one hero it could tell what fits most stories.
+`exercises` are these three kinds alone, and short. A small model that begins with them learns to
+look back, and one that reads everything at once does not (docs/results/ready-checkpoints.md).
+
 What is said is in `english_talk.txt` and `korean_talk.txt`, in the form of the story grammar
 (`grammar.py`): rules are phrases of both sides, and a plot has the questions about its stories, as
 `question :: answer`. A question is asked only of a story whose text holds every word that the
@@ -50,29 +51,50 @@ FREE = frozenset(
         "fthey", "fthem", "ftheir", "rthey", "rthem", "rtheir",
     }
 )  # fmt: skip
-TALK, REPEAT, PEOPLE, STORY = "talk", "repeat", "people", "story"  # kinds of conversations
+# kinds of conversations
+TALK, REPEAT, PAIRS, PEOPLE, STORY = "talk", "repeat", "pairs", "people", "story"
 SECOND = 0.1  # of those about a story
 MOST_QUESTIONS = 8
 SHORTEST, LONGEST = 2, 4  # sentences of a story that the user gives
-FEWEST_PEOPLE, FEWEST_WORDS = 2, 3
+FEWEST_PEOPLE, FEWEST_PAIRS, FEWEST_WORDS = 2, 2, 3
 MANY = 1_000_000_000  # stories to take people from
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """The conversations of a source: the shares of TALK, REPEAT, PEOPLE and of those that give a
-    story, the rest asks for one; the most people, and the most words to repeat."""
+    """The conversations of a source: the shares of the kinds, where `given` are the stories that
+    the user gives and the rest asks for one; and the most of what is said in one."""
 
     talk: float
     repeat: float
+    pairs: float
     people: float
     given: float
-    most_people: int
     most_words: int
+    most_pairs: int
+    most_people: int
 
 
-DIALOGUES = Kinds(talk=0.06, repeat=0.34, people=0.3, given=0.2, most_people=6, most_words=12)
-EXERCISES = Kinds(talk=0.0, repeat=0.5, people=0.5, given=0.0, most_people=4, most_words=10)
+DIALOGUES = Kinds(
+    talk=0.06,
+    repeat=0.2,
+    pairs=0.1,
+    people=0.3,
+    given=0.24,
+    most_words=12,
+    most_pairs=8,
+    most_people=6,
+)
+EXERCISES = Kinds(
+    talk=0.0,
+    repeat=0.25,
+    pairs=0.4,
+    people=0.35,
+    given=0.0,
+    most_words=10,
+    most_pairs=6,
+    most_people=4,
+)
 SOURCES = {"dialogues": DIALOGUES, "exercises": EXERCISES}
 
 
@@ -158,21 +180,44 @@ def several_people(
         told.append(one.answer)
         asked.append(one)
     rng.shuffle(asked)
-    return f"{talk.phrase('people', rng, story)} {' '.join(told)}", asked
+    # on a line of its own a sentence has the tokens of the answer, from the name on
+    return "\n".join((talk.phrase("people", rng, story), *told)), asked
 
 
-def _repeated(language: str, seed: int, rng: random.Random, most: int) -> Exchange:
-    """At most so many words of a story in any order, to be said again. No other text has so many
-    tokens that only what was said before tells, so a small model learns here, and soon, to look
-    back."""
+def _words(language: str, seed: int, rng: random.Random) -> tuple[Story, list[str]]:
+    """The words of a story, in any order."""
     story = tell_story(int(rng.random() * MANY), language, seed)
     words = sorted(set(WORD.findall(story.text)))
     rng.shuffle(words)
+    return story, words
+
+
+def _repeated(language: str, seed: int, rng: random.Random, most: int) -> Exchange:
+    """At most so many words of a story, to be said again. Only what was said before tells a token
+    of them, so a small model learns here, and soon, to look back."""
+    story, words = _words(language, seed, rng)
     count = FEWEST_WORDS + int(rng.random() * (most - FEWEST_WORDS + 1))
     answer = " ".join(words[:count])
     # on a line of its own the first word is the same token as in the answer
     question = f"{_talk(language).phrase('repeat', rng, story)}\n\n{answer}"
     return Exchange(question, answer, tuple(words[:count]))
+
+
+def word_pairs(
+    language: str, seed: int, rng: random.Random, most: int
+) -> tuple[str, list[Exchange]]:
+    """At most so many pairs of words, and each first word as a question, in another order. Every
+    second word has to be found by the first: associative recall (Arora et al., 2023,
+    https://arxiv.org/abs/2312.04927)."""
+    story, words = _words(language, seed, rng)
+    count = FEWEST_PAIRS + int(rng.random() * (most - FEWEST_PAIRS + 1))
+    asked = [
+        Exchange(first, f"{first}: {second}", (second,))
+        for first, second in zip(words[:count], words[count : 2 * count], strict=True)
+    ]
+    lines = "\n".join(one.answer for one in asked)
+    rng.shuffle(asked)
+    return f"{_talk(language).phrase('pairs', rng, story)}\n\n{lines}", asked
 
 
 def _told(story: Story, slot: str, text: str) -> bool:
@@ -203,8 +248,8 @@ def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIAL
         add(question, answer)
 
     drawn = rng.random()
-    limits = tuple(accumulate((kinds.talk, kinds.repeat, kinds.people)))
-    kind = (TALK, REPEAT, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
+    limits = tuple(accumulate((kinds.talk, kinds.repeat, kinds.pairs, kinds.people)))
+    kind = (TALK, REPEAT, PAIRS, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
     if rng.random() < 0.3:
         pair("hello")
     if kind == TALK:
@@ -214,8 +259,11 @@ def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIAL
     elif kind == REPEAT:
         asked = [_repeated(language, seed, rng, kinds.most_words)]
         add(asked[0].question, asked[0].answer)
-    elif kind == PEOPLE:
-        text, asked = several_people(language, seed, rng, kinds.most_people)
+    elif kind in (PAIRS, PEOPLE):
+        if kind == PAIRS:
+            text, asked = word_pairs(language, seed, rng, kinds.most_pairs)
+        else:
+            text, asked = several_people(language, seed, rng, kinds.most_people)
         add(f"{text}\n\n{asked[0].question}", asked[0].answer)
         for one in asked[1:]:
             add(one.question, one.answer)
