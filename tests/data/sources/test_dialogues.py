@@ -159,16 +159,19 @@ def test_words_are_repeated_as_they_were_said(name: str, language: str) -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_each_pair_of_words_is_asked_for_once(name: str, language: str) -> None:
+def test_pairs_of_words_are_said_in_the_order_asked_for(name: str, language: str) -> None:
     seen = set()
     for dialogue in (one for one in told(name, language) if one.kind == PAIRS):
-        opening = next(m.text for m in dialogue.messages if m.text.count("\n\n") == 2)
-        lines = opening.split("\n\n")[1].splitlines()
-        assert sorted(lines) == sorted(one.answer for one in dialogue.exchanges)
-        words = [word for line in lines for word in line.split(": ")]
-        assert len(set(words)) == len(words) == 2 * len(lines)
-        assert all(one.answer == f"{one.question}: {one.keys[0]}" for one in dialogue.exchanges)
-        seen.add(len(lines))
+        opening = next(m.text for m in dialogue.messages if "\n\n" in m.text)
+        given, _, question = opening.partition("\n\n")
+        (one,) = dialogue.exchanges
+        assert one.question == question
+        assert one.answer.endswith(f": {', '.join(one.keys)}.")
+        assert question.endswith(f": {', '.join(key.split(': ')[0] for key in one.keys)}.")
+        assert set(given.partition(": ")[2].rstrip(".").split(", ")) == set(one.keys)
+        words = [word for key in one.keys for word in key.split(": ")]
+        assert len(set(words)) == len(words)
+        seen.add(len(one.keys))
     assert seen == set(range(FEWEST_PAIRS, SOURCES[name].most_pairs + 1))
 
 

@@ -203,21 +203,27 @@ def _repeated(language: str, seed: int, rng: random.Random, most: int) -> Exchan
     return Exchange(question, answer, tuple(words[:count]))
 
 
-def word_pairs(
-    language: str, seed: int, rng: random.Random, most: int
-) -> tuple[str, list[Exchange]]:
-    """At most so many pairs of words, and each first word as a question, in another order. Every
-    second word has to be found by the first: associative recall (Arora et al., 2023,
-    https://arxiv.org/abs/2312.04927)."""
+def _pairs(language: str, seed: int, rng: random.Random, most: int) -> tuple[str, Exchange]:
+    """At most so many pairs of words, to be said in another order. Every second word has to be
+    found by the first: associative recall (Arora et al., 2023, https://arxiv.org/abs/2312.04927),
+    many times in one answer."""
+    talk = _talk(language)
     story, words = _words(language, seed, rng)
     count = FEWEST_PAIRS + int(rng.random() * (most - FEWEST_PAIRS + 1))
-    asked = [
-        Exchange(first, f"{first}: {second}", (second,))
-        for first, second in zip(words[:count], words[count : 2 * count], strict=True)
-    ]
-    lines = "\n".join(one.answer for one in asked)
-    rng.shuffle(asked)
-    return f"{_talk(language).phrase('pairs', rng, story)}\n\n{lines}", asked
+    pairs = list(zip(words[:count], words[count : 2 * count], strict=True))
+    told = f"{talk.phrase('pairs', rng, story)} {_listed(pairs)}"
+    rng.shuffle(pairs)
+    question, answer = talk.phrase("order", rng, story).split(SIDES)
+    order = ", ".join(first for first, _ in pairs)
+    return told, Exchange(
+        f"{question} {order}.",
+        f"{answer} {_listed(pairs)}",
+        tuple(f"{first}: {second}" for first, second in pairs),
+    )
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{first}: {second}" for first, second in pairs) + "."
 
 
 def _told(story: Story, slot: str, text: str) -> bool:
@@ -250,7 +256,7 @@ def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIAL
     drawn = rng.random()
     limits = tuple(accumulate((kinds.talk, kinds.repeat, kinds.pairs, kinds.people)))
     kind = (TALK, REPEAT, PAIRS, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
-    if rng.random() < 0.3:
+    if kinds.talk and rng.random() < 0.3:
         pair("hello")
     if kind == TALK:
         pair("chat")
@@ -259,11 +265,12 @@ def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIAL
     elif kind == REPEAT:
         asked = [_repeated(language, seed, rng, kinds.most_words)]
         add(asked[0].question, asked[0].answer)
-    elif kind in (PAIRS, PEOPLE):
-        if kind == PAIRS:
-            text, asked = word_pairs(language, seed, rng, kinds.most_pairs)
-        else:
-            text, asked = several_people(language, seed, rng, kinds.most_people)
+    elif kind == PAIRS:
+        text, one = _pairs(language, seed, rng, kinds.most_pairs)
+        asked = [one]
+        add(f"{text}\n\n{one.question}", one.answer)
+    elif kind == PEOPLE:
+        text, asked = several_people(language, seed, rng, kinds.most_people)
         add(f"{text}\n\n{asked[0].question}", asked[0].answer)
         for one in asked[1:]:
             add(one.question, one.answer)
@@ -283,7 +290,7 @@ def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIAL
         if rng.random() < SECOND:
             other = tell_story(number, language, seed + 1_000_003)
             add(talk.phrase("more", rng, other), other.text)
-    if rng.random() < 0.2:
+    if kinds.talk and rng.random() < 0.2:
         pair("thanks")
     return Dialogue(language, kind, tuple(said), tuple(asked))
 
