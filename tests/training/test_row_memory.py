@@ -17,7 +17,6 @@ from holo_cli.training import row_memory
 from holo_cli.training.memory_estimate import estimate
 from holo_cli.training.precision import pick_dtype
 from holo_cli.training.row_memory import row_key, stored_figures, train_memory_bytes
-
 from tests.training.conftest import SMALL, smallest
 
 FORMATS = (torch.float32, torch.bfloat16)
