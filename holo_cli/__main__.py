@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from holo_cli.cli import errors
 from holo_cli.cli.app import app
 from holo_cli.cli.output import use_utf8
+from holo_cli.imports import quick_exit
 from holo_cli.printable import guarded
 from holo_cli.streams import lasting, open_closed
 from holo_cli.torchrun import reported
 from holo_cli.translation import command_line
+
+quick_exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -73,6 +74,7 @@ def shown(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache  # hundreds of lines of the pages name the same commands
 def help_of(*command: str) -> str:
     ran = CliRunner().invoke(app, [*command, "--help"])
     assert ran.exit_code == 0, ran.output

@@ -73,6 +73,8 @@ def test_the_commands_run_in_order(
             arguments += ["--max-docs", "60"]  # the same set, smaller
         if arguments[0] == "train":
             arguments += ["--stop-at", "2"]  # the Ctrl-C of the comment
+        if arguments[:2] == ["bench", "speed"]:
+            arguments += ["--repeats", "1", "--seconds", "0.1"]
         expected = 3 if arguments[0] == "train" else 0
         if arguments[0] == "chat":  # reads what is typed
             done = subprocess.run(

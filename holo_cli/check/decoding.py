@@ -12,6 +12,7 @@ from holo_cli.check.cases import CONTEXT, VOCAB, Case, random_tokens
 from holo_cli.check.compare import CheckFailed, close, need
 
 SINGLY = 3  # tokens that are decoded one at a time after every possible prompt
+SINGLY_FROM = (0, 7, 16)  # prompts after which all are
 
 
 def shapes(case: Case) -> str:
@@ -82,14 +83,14 @@ def causal_by_replacement(case: Case) -> str:
     tokens = random_tokens(1, 48)
     logits = model(tokens)
     generator = torch.Generator().manual_seed(3)
+    changed = tokens.repeat(40, 1)  # a row for each replacement
+    cuts = torch.randint(1, 48, (40,), generator=generator).tolist()
+    for row, cut in zip(changed, cuts, strict=True):
+        row[cut:] = torch.randint(0, VOCAB, (48 - cut,), generator=generator)
     largest = 0.0
-    for _ in range(40):
-        cut = int(torch.randint(1, 48, (), generator=generator))
-        changed = tokens.clone()
-        changed[:, cut:] = torch.randint(0, VOCAB, (1, 48 - cut), generator=generator)
-        found = model(changed)[:, :cut]
+    for found, cut in zip(model(changed), cuts, strict=True):
         what = f"logits before position {cut}, after which tokens were replaced"
-        largest = max(largest, close(found, logits[:, :cut], what, 1e-11))
+        largest = max(largest, close(found[:cut], logits[0, :cut], what, 1e-11))
     return f"{largest:.1g}"
 
 
@@ -132,12 +133,12 @@ def step_is_forward(case: Case) -> str:
         pieces = [cut, *[1] * singly, length - cut - singly]
         pieces = [piece for piece in pieces if piece]
         largest = max(largest, _in_pieces(case, model, tokens, pieces, logits))
-    for cut in (0, 1, 7, 16, 30):
+    for cut in SINGLY_FROM:
         pieces = [cut] * (cut > 0) + [1] * (length - cut)
         largest = max(largest, _in_pieces(case, model, tokens, pieces, logits))
     # pieces of several tokens, as a chat gives them
     largest = max(largest, _in_pieces(case, model, tokens, [5, 1, 17, 2, 12], logits))
-    return f"{largest:.1g}, {length + 7} splits"
+    return f"{largest:.1g}, {length + len(SINGLY_FROM) + 2} splits"
 
 
 def _in_pieces(

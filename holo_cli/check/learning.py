@@ -62,6 +62,8 @@ def every_parameter_trained(case: Case) -> str:
             need(p.grad.isfinite().all(), f"the gradient of {name} is not finite")
             if p.grad.abs().sum() > 0:
                 trained.add(name)
+        if len(trained) == len(names):
+            break
         optimizer.step()
         model.zero_grad()
     untrained = [name for name in names if name not in trained]
@@ -102,7 +104,7 @@ def gradient_checkpointing(case: Case) -> str:
 
 def overfits_a_batch(case: Case) -> str:
     model = case.build(noisy=False, dtype=torch.float32).train()
-    optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.02), fast_bf16=False)
+    optimizer = Optimizer(model, _config(lr=0.04, adam_lr=0.04), fast_bf16=False)
     tokens = random_tokens(4, 17)
     loss = math.inf
     for step in range(300):
@@ -148,11 +150,11 @@ def _name_earlier(case: Case, back: int, *, most: int, disabled: bool) -> tuple[
     model = case.build(noisy=False, dtype=torch.float32).train()
     if disabled:
         model.disable()
-    optimizer = Optimizer(model, _config(lr=0.02, adam_lr=0.01), fast_bf16=False)
+    optimizer = Optimizer(model, _config(lr=0.04, adam_lr=0.02), fast_bf16=False)
     for step in range(most):
         optimizer.set_lr(min(1.0, (200 - step) / 80))
         generator = torch.Generator().manual_seed(step)
-        tokens = torch.randint(0, VOCAB, (16, 24), generator=generator)
+        tokens = torch.randint(0, VOCAB, (32, 24), generator=generator)
         target = tokens.roll(back, dims=1)
         target[:, :back] = IGNORE
         loss = _train_step(model, tokens, target)

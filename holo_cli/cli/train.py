@@ -10,6 +10,7 @@ import typer
 from holo_cli.cli import complete, options
 from holo_cli.cli.output import Output
 from holo_cli.errors import UsageError
+from holo_cli.imports import no_collections
 from holo_cli.names import quoted
 from holo_cli.translation import translate
 
@@ -162,10 +163,12 @@ def train(
     from holo_cli.cli import schedule, train_data
     from holo_cli.cli.expectations import expecting
     from holo_cli.cli.progress import TrainingDisplay
-    from holo_cli.inference.generation.samples import sample_text
-    from holo_cli.training.restart import restarted
-    from holo_cli.training.run import resume as resume_training
-    from holo_cli.training.run import train as run_training
+
+    with no_collections():
+        from holo_cli.inference.generation.samples import sample_text
+        from holo_cli.training.restart import restarted
+        from holo_cli.training.run import resume as resume_training
+        from holo_cli.training.run import train as run_training
 
     if restarted(run):
         assert run is not None

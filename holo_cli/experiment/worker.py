@@ -21,6 +21,7 @@ from holo_cli.errors import HoloError, Stopped
 from holo_cli.experiment.code_fingerprint import code_fingerprint, shared_fingerprint
 from holo_cli.experiment.worker_pool import DONE, FAILED, Event
 from holo_cli.files import atomic_write_text
+from holo_cli.imports import no_collections, quick_exit
 from holo_cli.parsing import ParseError, parse_object, read_bytes, read_object
 from holo_cli.paths import CHECKPOINTS, RUNS
 from holo_cli.streams import LastingStream, reader_gone
@@ -179,6 +180,9 @@ def run_job(job: dict[str, Any]) -> Event:
 
 
 def main() -> int:
+    quick_exit()
+    with no_collections():  # every job needs it
+        import torch  # noqa: F401
     try:
         last = run_job(parse_object(sys.stdin.readline()))
     except Stopped:

@@ -21,6 +21,7 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.errors import HoloError
 from holo_cli.experiment import worker
 from holo_cli.experiment.worker_pool import FAILED, Event, WorkerProcess
+from holo_cli.imports import no_collections, quick_exit
 from holo_cli.parsing import parse_object
 
 PROCESS = (sys.executable, "-m", "holo_cli.speed.model_process")
@@ -134,7 +135,8 @@ def serve(job: Mapping[str, Any], lines: Iterable[str], emit: Callable[[Event], 
     The first answer belongs to the first call: building is part of it.
     """
     try:
-        from holo_cli.speed.step_benchmark import BENCHMARKS
+        with no_collections():
+            from holo_cli.speed.step_benchmark import BENCHMARKS
 
         benchmark = BENCHMARKS[job["benchmark"]](Resolved.from_dict(job["resolved"]))
         for line in lines:
@@ -170,6 +172,7 @@ def exit_with_parent() -> None:
 
 def main() -> None:
     """The first line of stdin is the job, each further one a call."""
+    quick_exit()
     worker.keep_stdout()
     exit_with_parent()
     serve(parse_object(sys.stdin.readline()), sys.stdin, worker.emit)

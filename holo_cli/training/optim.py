@@ -9,6 +9,7 @@ default down to those of each head. `training/orthogonal.py` has the arithmetic.
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,12 @@ from holo_cli.training.sharded_tensors import is_sharded, part_from, whole_tenso
 
 MOMENTUM = "momentum_buffer"
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+
+
+# torch wraps these to keep its compiler out of them, and imports it to do so: seconds at the start
+# of every process that trains. No optimizer is compiled here.
+_add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+_adam_step = inspect.unwrap(torch.optim.Adam.step)
 
 
 class OrthogonalRule(NamedTuple):
@@ -76,6 +83,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 self.state[p][MOMENTUM] = torch.zeros_like(p)
+
+    add_param_group = _add_param_group
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -163,6 +172,18 @@ def _muon_for(p: nn.Parameter) -> type[Muon]:
     return ShardedMuon
 
 
+class AdamW(torch.optim.AdamW):
+    """torch's AdamW, without the import of its compiler."""
+
+    add_param_group = _add_param_group
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update."""
+        found: float | None = _adam_step(self, closure)
+        return found
+
+
 class Optimizer:
     """The optimizer of a run: Muon and AdamW, or AdamW alone, as the config says.
 
@@ -182,7 +203,7 @@ class Optimizer:
             for named, decay in ((decayed, config.weight_decay), (kept, 0.0))
             for same in _apart(named)
         ]
-        self.adam = torch.optim.AdamW(
+        self.adam = AdamW(
             groups,
             lr=config.adam_lr if config.optimizer == "muon" else config.lr,
             betas=(config.beta1, config.beta2),

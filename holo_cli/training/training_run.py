@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from holo_cli import registry
 from holo_cli.checkpoint import Header, Origin, RunLock, run_path
 from holo_cli.checkpoint.mirror import Mirror
+from holo_cli.checkpoint.rebuild import shapes_only
 from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.config.resolve import Resolved
 from holo_cli.data.combined import CombinedData
@@ -216,8 +216,7 @@ class TrainingRun:
         needed, free = sum(parts.values()), available_bytes(trainer.model.device)
         growth: Event = {}
         if trainer.stages:
-            with torch.device("meta"):  # shapes only
-                full = registry.build_model(self.resolved.model_name, self.resolved.model)
+            full = shapes_only(self.resolved.model_name, self.resolved.model)
             growth = {
                 "layers": trainer.model.config.layers,
                 "stages": [

@@ -15,10 +15,20 @@ from holo_cli.cli.help import EXAMPLES
 from tests.cli.conftest import Holo
 
 GROUPS = ("bench", "runs")
+_shown: dict[tuple[str, ...], str] = {}
+
+
+def help_of(holo: Holo, *path: str) -> str:
+    """A command's help, made once: several tests read each."""
+    if path not in _shown:
+        ran = holo(*path, "--help")
+        assert ran.code == 0, ran.err
+        _shown[path] = ran.out
+    return _shown[path]
 
 
 def commands(holo: Holo, *group: str) -> list[str]:
-    listed = holo(*group, "--help").out.partition("Commands:")[2]
+    listed = help_of(holo, *group).partition("Commands:")[2]
     return re.findall(r"^  ([a-z][a-z-]*)  ", listed, re.MULTILINE)
 
 
@@ -29,7 +39,7 @@ def test_every_command_has_examples_and_every_example_a_command(holo: Holo) -> N
 
 @pytest.mark.parametrize("path", EXAMPLES)
 def test_help_ends_with_two_or_three_examples(holo: Holo, path: str) -> None:
-    shown = holo(*path.split(), "--help").out
+    shown = help_of(holo, *path.split())
     head, _, examples = shown.partition("\nExamples:\n")
     assert "Options:" in head
     lines = examples.splitlines()
@@ -44,19 +54,25 @@ def test_help_ends_with_two_or_three_examples(holo: Holo, path: str) -> None:
 def test_the_options_of_examples_exist(holo: Holo, example: str) -> None:
     _, *words = shlex.split(example)
     path = words[: 1 + (words[0] in GROUPS and len(words) > 1)]
-    ran = holo(*path, "--help")
-    assert ran.code == 0
-    known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", ran.out.partition("Examples:")[0])
+    shown = help_of(holo, *path)
+    known = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown.partition("Examples:")[0])
     assert {word for word in words if word.startswith("-")} <= set(known)
 
 
+@pytest.fixture(scope="module")
+def root() -> Any:
+    return get_command(app)
+
+
 @pytest.mark.parametrize("example", [e for examples in EXAMPLES.values() for e in examples])
-def test_examples_parse(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_parse(
+    root: Any, example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every value has a type that its option takes, and nothing is left over."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ideas").mkdir()
     (tmp_path / "ideas" / "mixer.py").touch()
-    command: Any = get_command(app)
+    command = root
     _, *words = shlex.split(example)
     while words and words[0] in getattr(command, "commands", ()):
         command = command.commands[words.pop(0)]

@@ -101,11 +101,21 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
+def import_once(stages: list[dict[str, Any]]) -> None:
+    """What each fork would import again for itself, which takes longer than its training."""
+    import torch.distributed.tensor
+    import torch.utils.tensorboard
+
+    if any(stage.get("flags", {}).get("training.shard") for stage in stages):
+        import torch._dynamo  # noqa: F401
+
+
 def main() -> int:
     stages = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if LOOPBACK:
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
     ports = free_ports(len(stages))
+    import_once(stages)
     children = []
     for rank in range(max(stage["world"] for stage in stages)):
         child = os.fork()

@@ -17,6 +17,7 @@ from holo_cli.training import row_memory
 from holo_cli.training.memory_estimate import estimate
 from holo_cli.training.precision import pick_dtype
 from holo_cli.training.row_memory import row_key, stored_figures, train_memory_bytes
+from tests.training.conftest import SMALL, smallest
 
 FORMATS = (torch.float32, torch.bfloat16)
 REPAIR = "run: python -m benchmarks.row_memory --models"
@@ -83,24 +84,35 @@ def test_the_key_holds_everything_but_the_vocabulary() -> None:
     assert len(others | {key}) == 5
 
 
-def test_nothing_is_imported_that_few_calls_need() -> None:
-    """`holo generate` without --memory, --exit-threshold and --num-samples; `holo models`."""
-    code = (
-        "import sys, holo_cli.cli.generate, holo_cli.cli.compute\n"
-        "import holo_cli.inference.generation.loaded_model, holo_cli.checkpoint.rebuild\n"
-        "import holo_cli.inference.generation.exit_protocol\n"
-        "late = ('holo_cli.data.dataset', 'holo_cli.inference.generation.early_exit', 'psutil',\n"
-        "        'holo_cli.inference.chat.conversation_memory', 'torch._dynamo', 'sympy')\n"
-        "print(*(name for name in late if name in sys.modules))"
-    )
-    costs = (
-        "import sys\nfrom holo_cli.cli.models import costs\ncosts('vanilla', 300, None)\n"
-        "print(*(name for name in ('torch._dynamo', 'sympy') if name in sys.modules))"
-    )
+def test_nothing_is_imported_that_few_calls_need(prepared: Path, home: Path) -> None:
+    """`holo generate` without --memory, --exit-threshold and --num-samples; `holo models`; a run
+    of a model that grows. torch's compiler alone takes two seconds of a process's start."""
+    late = (
+        "holo_cli.data.dataset", "holo_cli.inference.generation.early_exit", "psutil",
+        "holo_cli.inference.chat.conversation_memory", "torch._dynamo", "sympy",
+    )  # fmt: skip
+    flags = SMALL | smallest("brain-v1") | {
+        "data.path": str(prepared), "training.device": "cpu", "training.steps": 4,
+        "model.layers": 4, "model.growth": [2], "model.growth_at": [0.5],
+    }  # fmt: skip
+    program = f"""
+import sys
+import holo_cli.cli.generate, holo_cli.cli.compute
+import holo_cli.inference.generation.loaded_model, holo_cli.checkpoint.rebuild
+import holo_cli.inference.generation.exit_protocol
+print("generate:", *(name for name in {late} if name in sys.modules))
+from holo_cli.cli.models import costs
+costs('vanilla', 300, None)
+print("models:", *(name for name in {late[-2:]} if name in sys.modules))
+from holo_cli.config.resolve import resolve
+from holo_cli.training.run import train
+train(resolve("brain-v1", flags={flags}, env={{}}), run="a", events=lambda event: None)
+print("train:", *(name for name in {late[-2:]} if name in sys.modules))
+"""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for program in (code, costs):
-        ran = subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True, text=True, env=environment, check=True,
-        )  # fmt: skip
-        assert ran.stdout.split() == []
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["generate:", "models:", "train:"]
