@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -56,8 +57,13 @@ MAY = {
 }
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module that a file imports anywhere, with full names; relative imports resolved."""
+@functools.cache  # six tests read every file
+def imports(path: Path) -> tuple[str, ...]:
+    """Every module that a file imports anywhere, with full names; relative imports are refused."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

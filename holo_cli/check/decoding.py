@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from holo_cli.check.cases import CONTEXT, VOCAB, Case, random_tokens
 from holo_cli.check.compare import CheckFailed, close, need
 
-SINGLY = 3  # tokens that are decoded one at a time after every possible prompt
+SINGLY = 2  # tokens that are decoded one at a time after every possible prompt
 SINGLY_FROM = (0, 7, 16)  # prompts after which all are
 
 
@@ -190,8 +190,8 @@ def selected_rows(case: Case) -> str:
 def equals_reference(case: Case) -> str:
     model = case.build()
     largest = 0.0
-    for length in (1, 5, 23):
-        tokens = random_tokens(2, length)
+    for rows, length in ((2, 1), (2, 5), (1, 23)):  # the slow form takes its time
+        tokens = random_tokens(rows, length)
         slow = case.logits(model, tokens)
         what = f"logits of {length} tokens against the reference"
         largest = max(largest, close(model(tokens), slow, what, 1e-9, 1e-9))

@@ -30,6 +30,7 @@ from holo_cli.training.loss import cross_entropy
 from holo_cli.training.optim import Optimizer
 from holo_cli.training.run import resume, train
 
+ROUNDING = 1e-11  # of logits in float64, as where causality is checked
 LEARNT = 0.7  # of the loss of guessing: there is no need to train on
 FILE_TEXT = "The quick brown fox jumps over the lazy dog. "
 
@@ -167,14 +168,15 @@ def _name_earlier(case: Case, back: int, *, most: int, disabled: bool) -> tuple[
 
 @torch.no_grad()
 def _reaches_disabled(case: Case, back: int) -> bool:
-    """Whether a token reaches the logits `back` positions later with the mixer disabled."""
+    """Whether a token reaches the logits `back` positions later with the mixer disabled, by more
+    than rounding, which it may change where rows are sorted or transformed together."""
     model = case.build()
     model.disable()
     tokens = random_tokens(8, 24)
     changed = tokens.clone()
     # what the last position is to name, and all before it
     changed[:, : 24 - back] = (tokens[:, : 24 - back] + 1) % VOCAB
-    return not torch.equal(model(changed)[:, -1], model(tokens)[:, -1])
+    return not (model(changed)[:, -1] - model(tokens)[:, -1]).abs().max() <= ROUNDING
 
 
 @torch.no_grad()

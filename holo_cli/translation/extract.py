@@ -9,6 +9,7 @@ and `counted(n, "token")` becomes "{0} tokens".
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ CODE = re.compile(
 )  # names, patterns, markup and sizes
 
 
+@functools.cache
 def of_code() -> dict[str, str]:
     """Every template with the place where it is first used, as "file:line"."""
     found: dict[str, str] = {}

@@ -34,9 +34,9 @@ def test_the_answer_is_what_was_told() -> None:
 def test_a_name_told_once_is_recalled_after_200_tokens_of_filler() -> None:
     torch.manual_seed(0)
     model = make_model(SMALL, width=32)
-    losses = list(training_losses(model, SMALL, steps=200, rows=32, longest=24, seed=0))
+    losses = list(training_losses(model, SMALL, steps=130, rows=32, longest=24, seed=0))
     assert losses[-1] < losses[0]
-    found = measure(model, SMALL, 200, rows=200, seed=0)
+    found = measure(model, SMALL, 200, rows=100, seed=0)
     assert found["accuracy"] > 0.45
     assert found["accuracy"] > found["memory_zeroed"] + 0.2
 

@@ -1,12 +1,15 @@
-"""One of two training processes, for test_distributed.py: `python -m tests.training.one_of_two`.
+"""Two training processes, for test_distributed.py: `python -m tests.training.one_of_two`.
 
-Started as torchrun starts its processes: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set.
+As torchrun starts its processes: RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set. Without a
+RANK this process forks both, so that all is imported once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from holo_cli.errors import Stopped
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 from tests.training.growing import register
+from tests.training.several import end_of, import_once
 
 
 def config(given: dict[str, Any]) -> Resolved:
@@ -71,5 +75,25 @@ def main() -> None:
         assert not told  # only the first process speaks
 
 
+def both() -> int:
+    import_once([])
+    children = []
+    for rank in ("0", "1"):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
+                main()
+                code = 0
+            except BaseException:  # noqa: BLE001 - a fork must not run its parent's code
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    return end_of(children)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main() if "RANK" in os.environ else both())

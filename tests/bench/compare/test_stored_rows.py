@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import replace
@@ -23,6 +24,7 @@ RESULTS = Path(__file__).parents[3] / "docs" / "results"
 FILES = sorted((RESULTS / "rows").rglob("*.jsonl"))
 
 
+@functools.cache  # twelve tests read each file
 def rows_of(path: Path) -> list[dict[str, Any]]:
     head, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return rows if head.get("bench") == "compare" else []

@@ -69,6 +69,7 @@ def serving() -> Iterator[Hub]:
 class _Handler(BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 20  # in one piece: a body would wait 40 ms for the receipt of its headers
 
     def log_message(self, *_: object) -> None:
         pass

@@ -99,6 +99,18 @@ def test_every_row_of_the_table_has_its_files(name: str) -> None:
         assert part.files
 
 
+def test_nobody_else_is_asked(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` reports each file that it opens to a server of statistics, local ones too."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", True)
+    requests: list[str] = []
+    monkeypatch.setattr(datasets.load, "get_session", lambda: requests.append("opened"))
+    layouts.wikitext(tmp_path, {"train": 3, "validation": 1, "test": 1})
+    assert texts("wikitext2", source=str(tmp_path))
+    assert requests == []
+
+
 # -- what each makes of its rows -------------------------------------------------------------------
 
 

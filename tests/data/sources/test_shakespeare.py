@@ -81,7 +81,7 @@ def test_reachable_means_any_answer() -> None:
             pass
 
     server = http.server.HTTPServer(("127.0.0.1", 0), Refuse)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     assert reachable(f"http://127.0.0.1:{server.server_port}")
     server.shutdown()
     server.server_close()

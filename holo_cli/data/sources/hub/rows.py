@@ -8,7 +8,7 @@ row, the row groups of a parquet file before it are skipped; other files are rea
 position is therefore a row number, independent of the versions of libraries.
 
 The silent retries of `datasets` (twenty, up to a minute apart) are switched off in favour of those
-in `errors.py`.
+in `errors.py`, and so is its request to a server of statistics at each opening, of local files too.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _rows_from(
         return islice(_web_rows(file.address), row, None)
     import datasets
 
-    _disable_retries(datasets)
+    _configure(datasets)
     kind = _kind(file.path)
     given: dict[str, Any] = {"data_files": [file.address], "split": "train", "streaming": True}
     stream = datasets.load_dataset(kind, **given)
@@ -143,9 +143,10 @@ def _web_row(line: bytes) -> dict[str, Any]:
     return parse_object(line, limit=MAX_LOG_BYTES, lenient=True)
 
 
-def _disable_retries(datasets: Any) -> None:
+def _configure(datasets: Any) -> None:
     config = datasets.config
     config.HF_ENDPOINT = hub_endpoint()
+    config.HF_UPDATE_DOWNLOAD_COUNTS = False
     config.STREAMING_READ_MAX_RETRIES = config.STREAMING_OPEN_MAX_RETRIES = 1
     for name in ("READ", "OPEN", "READ_SERVER_UNAVAILABLE", "READ_RATE_LIMIT"):
         if hasattr(config, f"STREAMING_{name}_RETRY_INTERVAL"):
