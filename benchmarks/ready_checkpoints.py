@@ -222,14 +222,17 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "and about the beginning of a story. One is right if it has every word that the question "
         "asks for.",
         "",
-        f"| model | parameters | file | steps | tokens learned | validation loss, nats "
+        "| model | parameters | file | steps | tokens learned "
         f"| {' | '.join(f'{KINDS[kind]}, {NAMES[code]}' for kind, code in columns)} |",
-        "|---|" + "---:|" * (5 + len(columns)),
+        "|---|" + "---:|" * (4 + len(columns)),
     ]
     for entry in table.checkpoints:
         if entry.name not in rows:
             continue
-        header = read_header(folder / entry.file)
+        parts = [
+            read_header(run_path(folder / "checkpoints", run, "last"))
+            for run in (f"{entry.run}-first", entry.run)
+        ]
         own = rows[entry.name]
         right = [share(of(own, kind, code), "right") for kind, code in columns]
         # of the model and not of the file, which has the tied weights twice
@@ -237,14 +240,15 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         parameters = sum(one.numel() for one in model.parameters())
         lines.append(
             f"| {entry.name} | {parameters / 1e6:.2f}M | {entry.bytes / 1e6:.1f} MB "
-            f"| {header.step:,} | {header.tokens / 1e6:.2f}M | {header.losses.val or 0:.3f} "
+            f"| {' + '.join(f'{part.step:,}' for part in parts)} "
+            f"| {sum(part.tokens for part in parts) / 1e6:.2f}M "
             f"| {' | '.join(f'{one:.0%}' for one in right)} |"
         )
     for name, own in rows.items():
         lines += ["", f"## {name}", ""]
         for kind, code in columns:
             for row in of(own, kind, code)[:SHOWN]:
-                asked = row["asked"].replace("\n\n", " ")
+                asked = " ".join(row["asked"].split())
                 lines.append(f"- {asked} **{row['given']}** (expected: {row['expected']})")
     return "\n".join(lines) + "\n"
 
