@@ -4,10 +4,10 @@
     python -m benchmarks.ready_checkpoints --only vanilla ngt    # some of them
     python -m benchmarks.ready_checkpoints --steps 300           # shorter: worse answers
 
-Each is one model in its preset `talk`, trained on the bilingual stories and on conversations about
-them, exported in bfloat16 (at most 8 MB), and asked questions about stories that it has not seen.
-An interrupted command continues when it is typed again: the set, the runs and the exported files
-are kept. In the folder are then
+Each is one model in its preset `talk`, trained on exercises in looking back, then on the bilingual
+stories and on conversations about them, exported in bfloat16 (at most 8 MB), and asked questions
+about stories that it has not seen. An interrupted command continues when it is typed again: the
+sets, the runs and the exported files are kept. In the folder are then
 
     ready-NAME.safetensors     the checkpoints
     ready.json                 the table for `holo pull --table`, with sizes and digests
@@ -34,8 +34,8 @@ from holo_cli.checkpoint.read import MODEL_PREFIX, TensorFile, read_header
 from holo_cli.checkpoint.ready_table import OWN, PREFIX, ReadyEntry, ReadyTable, parse_table
 from holo_cli.checkpoint.write import save
 from holo_cli.data.sources.stories.dialogues import (
+    DIALOGUES,
     FEWEST_PEOPLE,
-    MOST_PEOPLE,
     PEOPLE,
     STORY,
     Dialogue,
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
 
 PREPARE = (
     "prepare stories dialogues --vocab-size 2048 --max-bytes 8000000 "
-    "--mix stories=0.05,dialogues=0.95 --out data/talk"
+    "--mix stories=0.05,dialogues=0.95 --out data/talk",
+    "prepare exercises --tokenizer data/talk --max-bytes 8000000 --out data/exercises",
 )
-# looking back is learned in short windows of one conversation each, then used in longer ones
-TRAIN = "train --model {model} --preset talk --data data/talk --run {run}-short"
-LENGTHEN = (
-    "train --from {run}-short --data data/talk --run {run} --context 256 --batch-size 8 "
-    "--set data.document_mask=false"
+# looking back is learned in exercises, then used in conversations and stories
+FIRST = "train --model {model} --preset talk --data data/exercises --run {run}-first"
+THEN = (
+    "train --from {run}-first --data data/talk --run {run} --context 256 --batch-size 12 "
+    "--steps 1500"
 )
-LONGER_STEPS = 900
 MOST_BYTES = 8_000_000  # of a file
 QUESTIONS = 40  # about unseen stories, and about several people, in each language
 UNSEEN = 7_000_000  # seed of the conversations that questions are taken from
@@ -85,12 +85,11 @@ def holo(arguments: str, folder: Path) -> None:
 
 def trained(entry: ReadyEntry, folder: Path, steps: int | None) -> Path:
     """The finished run's checkpoint; trains its two parts, or what is left of them."""
-    parts = ((TRAIN, f"{entry.run}-short", steps), (LENGTHEN, entry.run, steps or LONGER_STEPS))
-    for command, run, wanted in parts:
+    for command, run in ((FIRST, f"{entry.run}-first"), (THEN, entry.run)):
         last = run_path(folder / "checkpoints", run, "last")
         if not last.exists():
-            more = "" if wanted is None else f" --steps {wanted}"
-            holo(command.format(model=entry.name, run=entry.run) + more, folder)
+            line = command.format(model=entry.name, run=entry.run)
+            holo(line if steps is None else f"{line} --steps {steps}", folder)
         else:
             header = read_header(last)
             if header.step < int(header.config["training"]["steps"]):
@@ -158,7 +157,7 @@ def ask(session: ChatSession, language: str, kind: str, count: int) -> list[dict
         expected = {one.question: one for one in dialogue.exchanges}
         session.turns = []
         for user, answer in pairs:
-            question = user.text.rsplit("\n\n", 1)[-1]
+            question = user.text if user.text in expected else user.text.rsplit("\n\n", 1)[-1]
             if question in expected and len(rows) < count:
                 before = list(session.turns)
                 given = "".join(session.reply(user.text)).strip()
@@ -210,9 +209,8 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "these stories and nothing else. Made by `python -m benchmarks.ready_checkpoints` from",
         "",
         "```",
-        f"holo {PREPARE}",
-        f"holo {TRAIN.format(model='NAME', run=PREFIX + 'NAME')}",
-        f"holo {LENGTHEN.format(run=PREFIX + 'NAME')} --steps {LONGER_STEPS}",
+        *(f"holo {line}" for line in PREPARE),
+        *(f"holo {line.format(model='NAME', run=PREFIX + 'NAME')}" for line in (FIRST, THEN)),
         "```",
         "",
         f"on {machine()}, Python {platform.python_version()}, "
@@ -220,9 +218,9 @@ def described(folder: Path, table: ReadyTable, rows: dict[str, list[dict[str, An
         "project. The weights are bfloat16, without a training state.",
         "",
         "Answers are to questions that no model saw in training, at temperature 0: about "
-        f"{FEWEST_PEOPLE} to {MOST_PEOPLE} people, of each of whom a sentence was said, and about "
-        "the beginning of a story. "
-        "One is right if it has every word that the question asks for.",
+        f"{FEWEST_PEOPLE} to {DIALOGUES.most_people} people, of each of whom a sentence was said, "
+        "and about the beginning of a story. One is right if it has every word that the question "
+        "asks for.",
         "",
         f"| model | parameters | file | steps | tokens learned | validation loss, nats "
         f"| {' | '.join(f'{KINDS[kind]}, {NAMES[code]}' for kind, code in columns)} |",
@@ -267,7 +265,8 @@ def main() -> None:
     made = folder / "ready.json"
     if made.exists():
         table = parse_table(made.read_bytes(), str(made))
-    holo(PREPARE, folder)
+    for line in PREPARE:
+        holo(line, folder)
     for name in options.only:
         started = time.perf_counter()
         entry = table.entry(name)

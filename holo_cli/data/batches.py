@@ -131,11 +131,11 @@ class TrainBatches:
         return self.parts[int(order.permutation(len(self.parts))[index])], turn
 
 
-def documents(data: PreparedData) -> tuple[Ints, Ints]:
-    """Starts and lengths of the training documents in the token stream, (D,) each."""
+def documents(data: PreparedData, split: str = "train") -> tuple[Ints, Ints]:
+    """Starts and lengths of a split's documents in the token stream, (D,) each."""
     starts, lengths = [], []
     before = 0
-    for ends in data.document_ends("train"):
+    for ends in data.document_ends(split):
         own = ends.astype(np.int64)
         sizes = np.diff(own, prepend=0)
         starts.append(before + own - sizes)
@@ -183,6 +183,18 @@ def val_batches(
     yield from eval_windows(stream, context, rows, first)
 
 
+def split_windows(
+    data: PreparedData, split: str, context: int, rows: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The windows in which a split is scored: as `eval_windows`, and a set with conversations as
+    `conversation_windows`."""
+    stream, first = data.stream(split), data.tokenizer.end
+    if data.chat is None:
+        return eval_windows(stream, context, rows, first)
+    starts, lengths = documents(data, split)
+    return conversation_windows(stream, starts + lengths, context, rows, first)
+
+
 def eval_windows(
     stream: TokenStream | DocumentSubset, context: int, rows: int, first: int, stride: int = 0
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -214,3 +226,30 @@ def eval_windows(
             unscored = np.concatenate([own == IGNORE, np.ones(len(tokens) - 1 - len(own), bool)])
             targets[unscored[at]] = IGNORE
         yield torch.from_numpy(tokens[at]), torch.from_numpy(targets)
+
+
+def conversation_windows(
+    stream: TokenStream | DocumentSubset,
+    ends: Ints,
+    context: int,
+    rows: int,
+    first: int,
+    stride: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`eval_windows` of each document of the stream for itself, as a chat begins: no window holds
+    two of them. `ends`: (D,), the position after each document."""
+    held: list[tuple[Tensor, Tensor]] = []
+    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
+        own = DocumentSubset(stream, np.array([start]), np.array([end - start]))
+        for x, y in eval_windows(own, context, rows, first, stride):
+            held += zip(x, y, strict=True)
+        while len(held) >= rows:
+            yield _stacked(held[:rows])
+            held = held[rows:]
+    if held:
+        yield _stacked(held)
+
+
+def _stacked(windows: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    x, y = zip(*windows, strict=True)
+    return torch.stack(x), torch.stack(y)

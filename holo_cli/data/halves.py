@@ -6,15 +6,14 @@ Reported losses are therefore measured on text that no choice has used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from holo_cli.data.answers import AnswerIndex
+from holo_cli.data.batches import documents
 from holo_cli.data.dataset import PreparedData
-from holo_cli.data.windows import TokenStream
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.errors import DataError
 from holo_cli.wording import counted
 
@@ -29,28 +28,34 @@ def halves(data: PreparedData, context: int) -> tuple[list[NDArray[Any]], list[N
     language. Each block holds whole windows of `context` tokens, except perhaps the last. The
     halves depend on the tokens and the context alone. Raises DataError for too few tokens.
     """
-    blocks = _blocks(data, context, data.split("val"))
+    blocks = _blocks(data, context)
     return blocks[::2], blocks[1::2]
 
 
-def half_streams(data: PreparedData, context: int) -> tuple[TokenStream, TokenStream]:
-    """The same halves, which know what of them is scored."""
-    tune, test = halves(data, context)
+def half_streams(
+    data: PreparedData, context: int
+) -> tuple[TokenStream | DocumentSubset, TokenStream | DocumentSubset]:
+    """The same halves as streams; of a set with conversations every second one, which know what of
+    them is scored."""
     if data.chat is None:
+        tune, test = halves(data, context)
         return TokenStream(tune), TokenStream(test)
-    # of the whole split: a block may begin within a question
-    learnt = AnswerIndex(data.split("val"), data.chat).scored(0, data.token_count("val"))
-    masks = _blocks(data, context, [learnt])
-    return _masked(tune, masks[::2]), _masked(test, masks[1::2])
+    starts, lengths = documents(data, "val")
+    if len(starts) < 2:
+        raise DataError(
+            f"The validation split of {data.path} has {counted(len(starts), 'conversation')}: too "
+            "few for a tuning half and a test half.",
+            next_step="Prepare it with a larger --val-fraction.",
+        )
+    stream = data.stream("val")
+    tune_half, test_half = (
+        DocumentSubset(stream, starts[half::2], lengths[half::2]) for half in (0, 1)
+    )
+    return tune_half, test_half
 
 
-def _masked(blocks: list[NDArray[Any]], masks: list[NDArray[Any]]) -> TokenStream:
-    together = np.concatenate(masks)
-    return TokenStream(blocks, lambda start, count: together[start : start + count])
-
-
-def _blocks(data: PreparedData, context: int, parts: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The validation split, or something of each of its tokens, in blocks."""
+def _blocks(data: PreparedData, context: int) -> list[NDArray[Any]]:
+    parts = data.split("val")
     tokens = np.concatenate(parts) if data.token_count("val") else np.empty(0)
     windows = min(BLOCK // context, len(tokens) // (LEAST_BLOCKS * context)) or 1
     size = windows * context

@@ -64,7 +64,7 @@ class TokenStream:
 class DocumentSubset:
     """Some documents of a stream as one sequence, for example those of one language."""
 
-    def __init__(self, stream: TokenStream, starts: Ints, lengths: Ints) -> None:
+    def __init__(self, stream: TokenStream | DocumentSubset, starts: Ints, lengths: Ints) -> None:
         """`starts`, `lengths`: (D,) each, the positions of the documents in the stream."""
         self.stream, self.starts, self.lengths = stream, starts, lengths
         self.ends = np.cumsum(lengths)  # in this sequence
@@ -101,7 +101,9 @@ class DocumentSubset:
 
 def is_masked(stream: TokenStream | DocumentSubset) -> bool:
     """Whether only some of the tokens are scored."""
-    return (stream.stream if isinstance(stream, DocumentSubset) else stream).learnt is not None
+    while isinstance(stream, DocumentSubset):
+        stream = stream.stream
+    return stream.learnt is not None
 
 
 class Windows(ABC):

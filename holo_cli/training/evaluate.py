@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from holo_cli.data.answers import token_sizes
-from holo_cli.data.batches import IGNORE, val_batches
+from holo_cli.data.batches import IGNORE, conversation_windows, eval_windows, split_windows
 from holo_cli.data.combined import CombinedData
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.halves import half_streams, halves
-from holo_cli.data.windows import TokenStream
+from holo_cli.data.windows import DocumentSubset, TokenStream
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import nats_per_token
 from holo_cli.training.precision import autocast
@@ -46,7 +46,7 @@ def evaluate(
     rows: int = 0,
 ) -> Evaluation:
     """Score every token of a split once, in windows of the model's context that do not overlap; of
-    conversations, the answers.
+    conversations, the answers, and each conversation for itself.
 
     Bits per byte = total nats / (ln 2 x UTF-8 bytes of the text that is scored). `rows` windows go
     through the model at a time (0: about 16k tokens). Leaves the model's train/eval mode as it was.
@@ -61,7 +61,7 @@ def evaluate(
     sizes = token_sizes(data.tokenizer) if data.chat else None
     size = 0 if data.chat else data.byte_count(split)
     with torch.inference_mode(), autocast(model.device, dtype), model.counting() as measures:
-        for x, y in val_batches(data.stream(split), context, rows, data.tokenizer.end):
+        for x, y in split_windows(data, split, context, rows):
             if sizes is not None:
                 size += int(sizes[y[y != IGNORE].numpy()].sum())
             y = y.to(model.device)
@@ -149,23 +149,30 @@ def evaluate_halves(
 
 
 def _score(
-    model: LanguageModel, data: PreparedData, dtype: torch.dtype, part: TokenStream
+    model: LanguageModel,
+    data: PreparedData,
+    dtype: torch.dtype,
+    part: TokenStream | DocumentSubset,
 ) -> HalfEvaluation:
-    context = model.config.context
+    context, first = model.config.context, data.tokenizer.end
     rows = max(1, TOKENS_PER_BATCH // context)
+    if isinstance(part, DocumentSubset):
+        windows = conversation_windows(part, part.ends, context, rows, first)
+    else:
+        windows = eval_windows(part, context, rows, first)
     was_training = model.training
     model.eval()
     nats = 0.0
     scored: list[NDArray[Any]] = []
     with torch.inference_mode(), autocast(model.device, dtype):
-        for x, y in val_batches(part, context, rows, data.tokenizer.end):
+        for x, y in windows:
             scored.append(y[y != IGNORE].numpy())
             y = y.to(model.device)
             hidden = model.hidden(x.to(model.device)).x
             nats += nats_per_token(hidden, model.head, y).sum().item()
     model.train(was_training)
     tokens = sum(map(len, scored))
-    if data.chat:
+    if isinstance(part, DocumentSubset):
         size = int(token_sizes(data.tokenizer)[np.concatenate(scored)].sum())
     else:
         size = sum(

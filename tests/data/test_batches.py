@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from holo_cli.data.batches import IGNORE, TrainBatches, shorten, val_batches
+from holo_cli.data.batches import (
+    IGNORE,
+    TrainBatches,
+    conversation_windows,
+    shorten,
+    val_batches,
+)
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.meta import RECORD
 from holo_cli.data.windows import DocumentSubset, TokenStream
@@ -95,6 +101,25 @@ def test_validation_scores_every_token_once_in_order(lengths: tuple[int, ...]) -
         inputs += x.flatten()[keep].tolist()
     assert targets == list(range(total))
     assert inputs == [999, *range(total - 1)]
+
+
+@pytest.mark.parametrize("stride", [0, 3])
+@pytest.mark.parametrize("ends", [[40], [3, 20, 21, 40], [8, 16, 40]])
+def test_conversations_begin_windows_of_their_own(ends: list[int], stride: int) -> None:
+    stream = TokenStream(shards(17, 23))
+    seen = []
+    shapes = []
+    for x, y in conversation_windows(stream, np.array(ends), 8, 2, 999, stride):
+        shapes.append(x.shape)
+        for inputs, targets in zip(x.tolist(), y.tolist(), strict=True):
+            scored = [t for t in targets if t != IGNORE]
+            seen += scored
+            start = max(end for end in [0, *ends] if end <= scored[0])
+            known = [t for t in inputs[: targets.index(scored[-1]) + 1] if t != 999]
+            assert all(start <= t < scored[-1] for t in known)
+            assert scored[0] != start or inputs[0] == 999
+    assert seen == list(range(40))
+    assert all(shape == (2, 8) for shape in shapes[:-1])
 
 
 # -- documents and languages ----------------------------------------------------------------------

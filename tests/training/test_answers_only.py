@@ -12,18 +12,18 @@ import torch
 
 from holo_cli.checkpoint import load_model, load_training, read_header
 from holo_cli.config.resolve import Resolved, resolve, resolve_from
-from holo_cli.data.batches import IGNORE, TrainBatches
+from holo_cli.data.batches import IGNORE, TrainBatches, documents
 from holo_cli.data.combined import open_data
 from holo_cli.data.dataset import PreparedData
 from holo_cli.data.halves import half_streams
 from holo_cli.data.prepare.prepare import prepare
-from holo_cli.errors import Stopped, UsageError
+from holo_cli.errors import DataError, Stopped, UsageError
 from holo_cli.inference.evaluation.eval_corpus import prepared_texts
 from holo_cli.inference.evaluation.evaluate import evaluate_texts
 from holo_cli.inference.generation.loaded_model import load
 from holo_cli.inference.generation.samples import sample_text
 from holo_cli.training.evaluate import evaluate, evaluate_halves
-from holo_cli.training.loss import cross_entropy
+from holo_cli.training.loss import cross_entropy, nats_per_token
 from holo_cli.training.run import resume, train
 from holo_cli.training.start_from import open_start
 from tests.training.conftest import SMALL, same_files, write_text
@@ -154,7 +154,34 @@ def test_the_halves_know_their_answers(data: Path) -> None:
     assert tune.tokens + test.tokens == len(found)
     together = evaluate(model, talks, torch.float32)
     mean = (tune.loss * tune.tokens + test.loss * test.tokens) / len(found)
-    assert mean == pytest.approx(together.loss, rel=0.05)  # windows begin elsewhere
+    assert mean == pytest.approx(together.loss, rel=1e-5)
+
+
+def test_a_conversation_is_scored_as_if_it_were_alone(data: Path) -> None:
+    from holo_cli.registry import build_model
+
+    talks = PreparedData.open(data / "talks")
+    resolved = config(data, "talks")
+    model = build_model(
+        "vanilla", resolved.model.model_copy(update={"vocab_size": talks.tokenizer.vocab_size})
+    )
+    whole = talks.stream("val")
+    nats, tokens = 0.0, 0
+    for start, length in zip(*documents(talks, "val"), strict=True):
+        own = whole.read(int(start), int(length))
+        targets = own.copy()
+        whole.mask(int(start), targets)
+        # the same windows as validation: whole contexts from the beginning of the conversation
+        for at in range(0, len(own), model.config.context):
+            end = at + model.config.context
+            x = np.concatenate([[talks.tokenizer.end], own])[at:end][: len(own) - at]
+            y = torch.from_numpy(targets[at:end])[None]
+            hidden = model.hidden(torch.from_numpy(x)[None]).x
+            nats += float(nats_per_token(hidden, model.head, y).sum().detach())
+            tokens += int((y != IGNORE).sum())
+    found = evaluate(model, talks, torch.float32)
+    assert found.tokens == tokens
+    assert found.loss == pytest.approx(nats / tokens, rel=1e-5)
 
 
 def test_a_stopped_run_continues_to_the_same_bits(
@@ -234,3 +261,11 @@ def test_several_sets_of_which_one_has_conversations(data: Path) -> None:
     stream.mask(0, targets)
     share = float((targets != IGNORE).mean())
     assert 0.1 < share < 0.9
+
+
+def test_one_conversation_has_no_halves(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    talks = PreparedData.open(data / "talks")
+    ends = talks.document_ends("val")[0]
+    monkeypatch.setattr(PreparedData, "document_ends", lambda self, split: [ends[:1]])
+    with pytest.raises(DataError, match="has 1 conversation: too few for a tuning half"):
+        half_streams(talks, 16)

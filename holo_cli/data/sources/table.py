@@ -44,6 +44,23 @@ ROWS = (
         },
     ),
     SourceRow(
+        name="exercises",
+        description="short conversations in which to look back: words to repeat, several people",
+        size="3 MB, or any size with --max-bytes or --max-docs",
+        licence="MIT, as this project",
+        languages=("en", "ko"),
+        access="generated on this machine; needs no network",
+        opener="holo_cli.data.sources.stories.embedded:open_dialogues",
+        example="--max-bytes 4000000 --tokenizer talk",
+        row={
+            "messages": [
+                {"role": "user", "content": "Repeat after me: kite river blue"},
+                {"role": "assistant", "content": "kite river blue"},
+            ],
+            "language": "en",
+        },
+    ),
+    SourceRow(
         name="shakespeare",
         description="tiny Shakespeare: scenes from the plays; one token per character",
         size="1.1 MB",

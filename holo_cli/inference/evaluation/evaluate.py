@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from holo_cli.data.batches import eval_windows
-from holo_cli.data.windows import IGNORE
+from holo_cli.data.batches import conversation_windows, eval_windows
+from holo_cli.data.windows import IGNORE, DocumentSubset
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import Texts
 from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -161,9 +161,9 @@ def evaluate_texts(
 
     `context` is T (default: the training context). Windows of T tokens start S = `stride` tokens
     apart (default: T), and each scores its last S. With `carry` there are no windows: the state is
-    carried through the whole text, which only models of unlimited context support. `rows` windows
-    form a batch (0: about 16k tokens). Raises UsageError for a context or stride that the model
-    does not support."""
+    carried through the whole text, which only models of unlimited context support. Conversations
+    are scored each for itself. `rows` windows form a batch (0: about 16k tokens). Raises UsageError
+    for a context or stride that the model does not support."""
     model = loaded.model
     context = model.config.context if context is None else context
     _check(model, context, stride, carry, rows)
@@ -241,16 +241,26 @@ def _check(model: LanguageModel, context: int, stride: int | None, carry: bool, 
 def _windowed(
     model: LanguageModel, texts: Texts, context: int, stride: int, rows: int
 ) -> Iterator[NDArray[np.float64]]:
-    for x, y in eval_windows(texts.stream.unmasked(), context, rows, texts.first, stride):
+    stream = texts.stream.unmasked()
+    if texts.answers is None:
+        windows = eval_windows(stream, context, rows, texts.first, stride)
+    else:
+        windows = conversation_windows(stream, texts.ends, context, rows, texts.first, stride)
+    for x, y in windows:
         y = y.to(model.device)
         nats = nats_per_token(model.hidden(x.to(model.device)).x, model.head, y)
         yield nats[y != IGNORE].double().cpu().numpy()
 
 
 def _carried(model: LanguageModel, texts: Texts, chunk: int) -> Iterator[NDArray[np.float64]]:
-    state = model.init_state(1)
-    for x, y in eval_windows(texts.stream.unmasked(), chunk, 1, texts.first):
-        known = int((y != IGNORE).sum())
-        x, y = x[:, :known].to(model.device), y[:, :known].to(model.device)
-        hidden, state = model.step_hidden(x, state)
-        yield nats_per_token(hidden, model.head, y)[0].double().cpu().numpy()
+    stream = texts.stream.unmasked()
+    # one text, or each conversation for itself
+    ends = [stream.length] if texts.answers is None else texts.ends.tolist()
+    for start, end in zip([0, *ends[:-1]], ends, strict=True):
+        own = DocumentSubset(stream, np.array([start]), np.array([end - start]))
+        state = model.init_state(1)
+        for x, y in eval_windows(own, chunk, 1, texts.first):
+            known = int((y != IGNORE).sum())
+            x, y = x[:, :known].to(model.device), y[:, :known].to(model.device)
+            hidden, state = model.step_hidden(x, state)
+            yield nats_per_token(hidden, model.head, y)[0].double().cpu().numpy()

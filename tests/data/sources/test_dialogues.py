@@ -5,22 +5,21 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
+from functools import cache
 
 import pytest
 
 from holo_cli.data.chat_format import ASSISTANT, ROLES, USER
 from holo_cli.data.sources.stories.dialogues import (
+    FEWEST_PAIRS,
     FEWEST_PEOPLE,
     FEWEST_WORDS,
-    MOST_PEOPLE,
-    MOST_WORDS,
-    OF_PEOPLE,
+    PAIRS,
     PEOPLE,
     REPEAT,
-    REPEATED,
+    SOURCES,
     STORY,
     TALK,
-    TALKS,
     Dialogue,
     dialogues,
     exchanges,
@@ -33,9 +32,14 @@ SAMPLE = 400
 LEFTOVER = re.compile(r"[{}\[\]|<>~/]|::|\b_\b")
 
 
-@pytest.fixture(scope="module")
+@cache
+def told(name: str, language: str) -> list[Dialogue]:
+    return [tell_dialogue(n, language, kinds=SOURCES[name]) for n in range(SAMPLE)]
+
+
+@pytest.fixture
 def sample() -> dict[str, list[Dialogue]]:
-    return {language: [tell_dialogue(n, language) for n in range(SAMPLE)] for language in LANGUAGES}
+    return {language: told("dialogues", language) for language in LANGUAGES}
 
 
 def test_a_smaller_request_is_a_prefix_of_a_larger_one() -> None:
@@ -115,46 +119,73 @@ def test_questions_of_a_beginning_are_answered_by_it() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_kinds_have_their_shares(sample: dict[str, list[Dialogue]], language: str) -> None:
-    found = Counter(dialogue.kind for dialogue in sample[language])
-    for kind, wanted in ((TALK, TALKS), (REPEAT, REPEATED), (PEOPLE, OF_PEOPLE)):
+@pytest.mark.parametrize("name", SOURCES)
+def test_kinds_have_their_shares(name: str, language: str) -> None:
+    found = Counter(dialogue.kind for dialogue in told(name, language))
+    kinds = SOURCES[name]
+    shares = {kind: getattr(kinds, kind) for kind in (TALK, REPEAT, PAIRS, PEOPLE)}
+    shares[STORY] = 1 - sum(shares.values())
+    for kind, wanted in shares.items():
         assert found[kind] / SAMPLE == pytest.approx(wanted, abs=0.07)
-    assert found[STORY] == SAMPLE - found[TALK] - found[REPEAT] - found[PEOPLE]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_only_one_of_several_people_fits_a_question(
-    sample: dict[str, list[Dialogue]], language: str
-) -> None:
+@pytest.mark.parametrize("name", SOURCES)
+def test_only_one_of_several_people_fits_a_question(name: str, language: str) -> None:
     seen = set()
-    for dialogue in (one for one in sample[language] if one.kind == PEOPLE):
+    for dialogue in (one for one in told(name, language) if one.kind == PEOPLE):
         opening = next(m.text for m in dialogue.messages if m.text.count("\n\n") == 1)
-        told = opening.partition("\n\n")[0]
+        people = opening.partition("\n\n")[0]
         assert len({one.answer for one in dialogue.exchanges}) == len(dialogue.exchanges)
         for one in dialogue.exchanges:
-            assert told.count(one.answer) == 1
+            assert people.count(one.answer) == 1
             (key,) = one.keys
-            assert told.casefold().count(key.casefold()) == 1
+            assert people.casefold().count(key.casefold()) == 1
         seen.add(len(dialogue.exchanges))
-    assert seen == set(range(FEWEST_PEOPLE, MOST_PEOPLE + 1))
+    assert seen == set(range(FEWEST_PEOPLE, SOURCES[name].most_people + 1))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_words_are_repeated_as_they_were_said(
-    sample: dict[str, list[Dialogue]], language: str
-) -> None:
+@pytest.mark.parametrize("name", SOURCES)
+def test_words_are_repeated_as_they_were_said(name: str, language: str) -> None:
     seen = set()
-    for dialogue in (one for one in sample[language] if one.kind == REPEAT):
+    for dialogue in (one for one in told(name, language) if one.kind == REPEAT):
         (one,) = dialogue.exchanges
-        assert one.question.endswith(f": {one.answer}")
+        assert one.question.endswith(f":\n\n{one.answer}")
         assert tuple(one.answer.split()) == one.keys
         seen.add(len(one.keys))
-    assert seen == set(range(FEWEST_WORDS, MOST_WORDS + 1))
+    assert seen == set(range(FEWEST_WORDS, SOURCES[name].most_words + 1))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_pairs_of_words_are_said_in_the_order_asked_for(name: str, language: str) -> None:
+    seen = set()
+    for dialogue in (one for one in told(name, language) if one.kind == PAIRS):
+        opening = next(m.text for m in dialogue.messages if "\n\n" in m.text)
+        given, _, question = opening.partition("\n\n")
+        (one,) = dialogue.exchanges
+        assert one.question == question
+        assert one.answer.endswith(f": {', '.join(one.keys)}.")
+        assert question.endswith(f": {', '.join(key.split(': ')[0] for key in one.keys)}.")
+        assert set(given.partition(": ")[2].rstrip(".").split(", ")) == set(one.keys)
+        words = [word for key in one.keys for word in key.split(": ")]
+        assert len(set(words)) == len(words)
+        seen.add(len(one.keys))
+    assert seen == set(range(FEWEST_PAIRS, SOURCES[name].most_pairs + 1))
+
+
+def test_exercises_are_a_source_of_their_own() -> None:
+    documents = list(dialogues(20, name="exercises"))
+    assert {document.source for document in documents} == {"exercises"}
+    assert documents != list(dialogues(20))
+    longest = max(document.size for document in dialogues(200, name="exercises"))
+    assert longest < max(document.size for document in dialogues(200))
 
 
 def test_sentences_begin_with_a_capital_in_english(sample: dict[str, list[Dialogue]]) -> None:
     for dialogue in sample["en"]:
-        if dialogue.kind == REPEAT:  # words in any order
+        if dialogue.kind in (REPEAT, PAIRS):  # words in any order
             continue
         for message in dialogue.messages:
             first = message.text.lstrip('"')[0]

@@ -1,8 +1,11 @@
-"""`dialogues`: conversations about the embedded stories, in English and Korean.
+"""`dialogues` and `exercises`: conversations about the embedded stories, in English and Korean.
 
-A user greets, asks for a story, has words repeated, or gives the beginning of a story or a sentence
-about each of several people, and asks about it; the assistant tells and answers. Words to repeat
-and several people make a model look back: of one hero it could tell what fits most stories.
+A user greets, asks for a story, has words repeated, or gives pairs of words, a sentence about each
+of several people or the beginning of a story, and asks about it; the assistant tells and answers.
+Words and several people make a model look back: of one hero it could tell what fits most stories.
+`exercises` are these three kinds alone, and short. A small model that begins with them learns to
+look back, and one that reads everything at once does not (docs/results/ready-checkpoints.md).
+
 What is said is in `english_talk.txt` and `korean_talk.txt`, in the form of the story grammar
 (`grammar.py`): rules are phrases of both sides, and a plot has the questions about its stories, as
 `question :: answer`. A question is asked only of a story whose text holds every word that the
@@ -19,6 +22,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 from holo_cli.data.chat_format import ASSISTANT, USER, Utterance
@@ -47,14 +51,51 @@ FREE = frozenset(
         "fthey", "fthem", "ftheir", "rthey", "rthem", "rtheir",
     }
 )  # fmt: skip
-TALK, REPEAT, PEOPLE, STORY = "talk", "repeat", "people", "story"  # kinds of conversations
-TALKS, REPEATED, OF_PEOPLE, GIVEN = 0.06, 0.34, 0.3, 0.2  # their shares; the rest asks for a story
+# kinds of conversations
+TALK, REPEAT, PAIRS, PEOPLE, STORY = "talk", "repeat", "pairs", "people", "story"
 SECOND = 0.1  # of those about a story
 MOST_QUESTIONS = 8
 SHORTEST, LONGEST = 2, 4  # sentences of a story that the user gives
-FEWEST_PEOPLE, MOST_PEOPLE = 2, 6
-FEWEST_WORDS, MOST_WORDS = 3, 12
+FEWEST_PEOPLE, FEWEST_PAIRS, FEWEST_WORDS = 2, 2, 3
 MANY = 1_000_000_000  # stories to take people from
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The conversations of a source: the shares of the kinds, where `given` are the stories that
+    the user gives and the rest asks for one; and the most of what is said in one."""
+
+    talk: float
+    repeat: float
+    pairs: float
+    people: float
+    given: float
+    most_words: int
+    most_pairs: int
+    most_people: int
+
+
+DIALOGUES = Kinds(
+    talk=0.06,
+    repeat=0.2,
+    pairs=0.1,
+    people=0.3,
+    given=0.28,
+    most_words=12,
+    most_pairs=8,
+    most_people=6,
+)
+EXERCISES = Kinds(
+    talk=0.0,
+    repeat=0.25,
+    pairs=0.4,
+    people=0.35,
+    given=0.0,
+    most_words=10,
+    most_pairs=6,
+    most_people=4,
+)
+SOURCES = {"dialogues": DIALOGUES, "exercises": EXERCISES}
 
 
 @dataclass(frozen=True)
@@ -118,11 +159,13 @@ def _exchange(nodes: Nodes, slots: frozenset[str], story: Story, rng: random.Ran
     return Exchange(question, answer, tuple(new or told))
 
 
-def several_people(language: str, seed: int, rng: random.Random) -> tuple[str, list[Exchange]]:
-    """A sentence about each of several people, and a question about each, in another order. No two
-    of them share a name, a kind or a home, or a part of one."""
+def several_people(
+    language: str, seed: int, rng: random.Random, most: int
+) -> tuple[str, list[Exchange]]:
+    """A sentence about each of at most so many people, and a question about each, in another order.
+    No two of them share a name, a kind or a home, or a part of one."""
     talk = _talk(language)
-    count = FEWEST_PEOPLE + int(rng.random() * (MOST_PEOPLE - FEWEST_PEOPLE + 1))
+    count = FEWEST_PEOPLE + int(rng.random() * (most - FEWEST_PEOPLE + 1))
     told: list[str] = []
     asked: list[Exchange] = []
     taken: set[str] = set()
@@ -137,19 +180,50 @@ def several_people(language: str, seed: int, rng: random.Random) -> tuple[str, l
         told.append(one.answer)
         asked.append(one)
     rng.shuffle(asked)
-    return f"{talk.phrase('people', rng, story)} {' '.join(told)}", asked
+    # on a line of its own a sentence has the tokens of the answer, from the name on
+    return "\n".join((talk.phrase("people", rng, story), *told)), asked
 
 
-def _repeated(language: str, seed: int, rng: random.Random) -> Exchange:
-    """Words of a story in any order, to be said again. No other text has so many tokens that only
-    what was said before tells, so a small model learns here, and soon, to look back."""
+def _words(language: str, seed: int, rng: random.Random) -> tuple[Story, list[str]]:
+    """The words of a story, in any order."""
     story = tell_story(int(rng.random() * MANY), language, seed)
     words = sorted(set(WORD.findall(story.text)))
     rng.shuffle(words)
-    count = FEWEST_WORDS + int(rng.random() * (MOST_WORDS - FEWEST_WORDS + 1))
+    return story, words
+
+
+def _repeated(language: str, seed: int, rng: random.Random, most: int) -> Exchange:
+    """At most so many words of a story, to be said again. Only what was said before tells a token
+    of them, so a small model learns here, and soon, to look back."""
+    story, words = _words(language, seed, rng)
+    count = FEWEST_WORDS + int(rng.random() * (most - FEWEST_WORDS + 1))
     answer = " ".join(words[:count])
-    question = f"{_talk(language).phrase('repeat', rng, story)} {answer}"
+    # on a line of its own the first word is the same token as in the answer
+    question = f"{_talk(language).phrase('repeat', rng, story)}\n\n{answer}"
     return Exchange(question, answer, tuple(words[:count]))
+
+
+def _pairs(language: str, seed: int, rng: random.Random, most: int) -> tuple[str, Exchange]:
+    """At most so many pairs of words, to be said in another order. Every second word has to be
+    found by the first: associative recall (Arora et al., 2023, https://arxiv.org/abs/2312.04927),
+    many times in one answer."""
+    talk = _talk(language)
+    story, words = _words(language, seed, rng)
+    count = FEWEST_PAIRS + int(rng.random() * (most - FEWEST_PAIRS + 1))
+    pairs = list(zip(words[:count], words[count : 2 * count], strict=True))
+    told = f"{talk.phrase('pairs', rng, story)} {_listed(pairs)}"
+    rng.shuffle(pairs)
+    question, answer = talk.phrase("order", rng, story).split(SIDES)
+    order = ", ".join(first for first, _ in pairs)
+    return told, Exchange(
+        f"{question} {order}.",
+        f"{answer} {_listed(pairs)}",
+        tuple(f"{first}: {second}" for first, second in pairs),
+    )
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{first}: {second}" for first, second in pairs) + "."
 
 
 def _told(story: Story, slot: str, text: str) -> bool:
@@ -164,7 +238,7 @@ def beginning(story: Story, rng: random.Random) -> str:
     return " ".join(sentences[:count])
 
 
-def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
+def tell_dialogue(number: int, language: str, seed: int = 0, kinds: Kinds = DIALOGUES) -> Dialogue:
     """Conversation `number` of a language, a function of the arguments alone."""
     talk = _talk(language)
     rng = random.Random(f"{seed}:dialogue:{language}:{number}")
@@ -180,24 +254,28 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
         add(question, answer)
 
     drawn = rng.random()
-    limits = (TALKS, TALKS + REPEATED, TALKS + REPEATED + OF_PEOPLE)
-    kind = (TALK, REPEAT, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
-    if rng.random() < 0.3:
+    limits = tuple(accumulate((kinds.talk, kinds.repeat, kinds.pairs, kinds.people)))
+    kind = (TALK, REPEAT, PAIRS, PEOPLE, STORY)[sum(drawn >= limit for limit in limits)]
+    if kinds.talk and rng.random() < 0.3:
         pair("hello")
     if kind == TALK:
         pair("chat")
         if rng.random() < 0.5:
             pair("chat")
     elif kind == REPEAT:
-        asked = [_repeated(language, seed, rng)]
+        asked = [_repeated(language, seed, rng, kinds.most_words)]
         add(asked[0].question, asked[0].answer)
+    elif kind == PAIRS:
+        text, one = _pairs(language, seed, rng, kinds.most_pairs)
+        asked = [one]
+        add(f"{text}\n\n{one.question}", one.answer)
     elif kind == PEOPLE:
-        text, asked = several_people(language, seed, rng)
+        text, asked = several_people(language, seed, rng, kinds.most_people)
         add(f"{text}\n\n{asked[0].question}", asked[0].answer)
         for one in asked[1:]:
             add(one.question, one.answer)
     else:
-        text = beginning(story, rng) if drawn < limits[-1] + GIVEN else ""
+        text = beginning(story, rng) if drawn < limits[-1] + kinds.given else ""
         questions = exchanges(story, rng, 1 + int(rng.random() * MOST_QUESTIONS), text)
         if text and questions:
             first = questions.pop(0)
@@ -212,20 +290,23 @@ def tell_dialogue(number: int, language: str, seed: int = 0) -> Dialogue:
         if rng.random() < SECOND:
             other = tell_story(number, language, seed + 1_000_003)
             add(talk.phrase("more", rng, other), other.text)
-    if rng.random() < 0.2:
+    if kinds.talk and rng.random() < 0.2:
         pair("thanks")
     return Dialogue(language, kind, tuple(said), tuple(asked))
 
 
-def generate_dialogues(seed: int = 0, languages: Sequence[str] = LANGUAGES) -> Iterator[Document]:
-    """An endless sequence of conversations, the languages alternating."""
+def generate_dialogues(
+    seed: int = 0, languages: Sequence[str] = LANGUAGES, name: str = "dialogues"
+) -> Iterator[Document]:
+    """An endless sequence of conversations, the languages alternating; `name` is one of SOURCES."""
+    kinds = SOURCES[name]
     for language in languages:
         _talk(language)  # an unknown language raises before the first conversation
     number = 0
     while True:
         for language in languages:
-            messages = tell_dialogue(number, language, seed).messages
-            yield Document.of_messages(messages, language=language, source="dialogues")
+            messages = tell_dialogue(number, language, seed, kinds).messages
+            yield Document.of_messages(messages, language=language, source=name)
         number += 1
 
 
@@ -234,10 +315,11 @@ def dialogues(
     max_bytes: int | None = None,
     seed: int = 0,
     languages: Sequence[str] = LANGUAGES,
+    name: str = "dialogues",
 ) -> Iterator[Document]:
     """The first `count` conversations, at most `max_bytes` of UTF-8; whole ones only."""
     total = 0
-    for number, document in enumerate(generate_dialogues(seed, languages)):
+    for number, document in enumerate(generate_dialogues(seed, languages, name)):
         total += document.size
         if (count is not None and number >= count) or (max_bytes is not None and total > max_bytes):
             return

@@ -28,14 +28,16 @@ def open_stories(request: Request) -> Source:
 
 
 def open_dialogues(request: Request) -> Source:
-    """Open conversations, as `open_stories` does stories."""
+    """Open `dialogues` or `exercises`, as `open_stories` does stories."""
 
-    def dialogues(*options: object) -> Iterator[Document]:
+    def conversations(
+        count: int | None, max_bytes: int | None, seed: int, languages: tuple[str, ...]
+    ) -> Iterator[Document]:
         from holo_cli.data.sources.stories.dialogues import dialogues
 
-        return dialogues(*options)  # type: ignore[arg-type]
+        return dialogues(count, max_bytes, seed, languages, request.name)
 
-    return _open(request, dialogues, chat=True)
+    return _open(request, conversations, chat=True)
 
 
 def _open(request: Request, generator: Generator, chat: bool = False) -> Source:
