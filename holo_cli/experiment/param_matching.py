@@ -25,7 +25,7 @@ VARY = ("model.width", "model.mlp_ratio")
 MOST_DESCRIBED = 2000
 
 # A search tries the same sizes again for another entry, and so does each report on a plan.
-_described: dict[tuple[type, type, str], Description] = {}
+_described: dict[tuple[object, object, str], Description] = {}
 
 
 def describe(resolved: Resolved, vocab_size: int) -> Description:

@@ -50,6 +50,18 @@ def test_keys_of_the_config_stay_as_they_are_typed(capsys: pytest.CaptureFixture
     assert "메모리: 합계" in shown
 
 
+def test_the_language_may_change_between_two_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = printed(capsys, "models", "--help")
+    monkeypatch.setenv("HOLO_LANG", "en")
+    second = printed(capsys, "models", "--help")
+    monkeypatch.setenv("HOLO_LANG", "ko")
+    assert re.search("[가-힣]", first)
+    assert not re.search("[가-힣]", second)
+    assert printed(capsys, "models", "--help") == first
+
+
 HELP_OF_ALL = """
 import sys
 from holo_cli.__main__ import main
