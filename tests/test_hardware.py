@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -60,3 +61,19 @@ def test_the_number_format_is_probed_once_per_machine(
     precision.cpu_is_fast_at_bfloat16.cache_clear()
     assert precision.pick_dtype("auto", torch.device("cpu")) == torch.float32
     precision.cpu_is_fast_at_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(("ratio", "rounds"), [(0.5, 25), (3.0, 25), (10.0, 5)])
+def test_few_rounds_are_enough_where_bfloat16_is_emulated(
+    monkeypatch: pytest.MonkeyPatch, ratio: float, rounds: int
+) -> None:
+    """A clock by which a product takes 1 in float32 and `ratio` in bfloat16."""
+    asked: list[float] = [0.0]
+
+    def clock() -> float:
+        asked.append(asked[-1] + (0.0, 1.0, 0.0, ratio)[(len(asked) - 1) % 4])
+        return asked[-1]
+
+    monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=clock))
+    assert precision.bfloat16_over_float32(size=8) == pytest.approx(ratio)
+    assert len(asked) - 1 == 4 * rounds

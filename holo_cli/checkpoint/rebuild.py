@@ -7,7 +7,7 @@ and shape must agree. Only then it is built for real, and random initialisation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,11 +215,22 @@ _RANDOM: frozenset[Callable[..., Any]] = frozenset(
         nn.init.xavier_normal_,
     }
 )
+_IN_PLACE = _RANDOM | {Tensor.exp_, Tensor.log_}
+_ELEMENTWISE: frozenset[Callable[..., Any]] = frozenset(
+    {Tensor.exp, torch.exp, Tensor.expm1, torch.expm1, Tensor.log, torch.log}
+)
 
 
 def _target(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The tensor that an in-place initialisation works on, which it also returns."""
     return args[0] if args else kwargs.get("tensor")
+
+
+def _joined(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The shape of what torch.cat would give."""
+    shape = list(tensors[0].shape)
+    shape[dim] = sum(t.shape[dim] for t in tensors)
+    return torch.empty(shape, dtype=tensors[0].dtype)
 
 
 class _NothingReal(TorchFunctionMode):
@@ -238,9 +249,15 @@ class _NothingReal(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         kwargs.pop("generator", None)
-        # Drawing for the meta device would import half of torch's compiler, for nothing.
-        if func in _RANDOM:
+        # Drawing and computing for the meta device, and joining, would import half of torch's
+        # compiler, for nothing.
+        if func in _IN_PLACE:
             return _target(args, kwargs)
+        if func in _ELEMENTWISE:
+            like = _target(args, kwargs)
+            return torch.empty_like(like if like.is_floating_point() else like.float())
+        if func is torch.cat:
+            return _joined(*args, **kwargs)
         if func in (torch.randn, torch.rand):
             func = torch.empty
         if func is Tensor.cpu:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from holo_cli.cli import old_flags
 from holo_cli.errors import UsageError
@@ -281,6 +282,15 @@ class App(typer.Typer):
         # Plain help: fast, and the same in every terminal and pipe.
         settings = {"cls": Group, "rich_markup_mode": None, "no_args_is_help": True} | settings
         super().__init__(**settings)
+        self._built: dict[str, Any] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run a command line. All commands are built at the first, which takes a tenth of a second,
+        once for each language: their help is translated in place."""
+        spoken = language()
+        if spoken not in self._built:
+            self._built[spoken] = get_command(self)
+        return self._built[spoken](*args, **kwargs)
 
     def command(self, name: str | None = None, **settings: Any) -> Any:
         return super().command(name, cls=Command, **settings)

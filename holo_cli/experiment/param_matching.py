@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from holo_cli import registry
 from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError
 from holo_cli.models.base import Description
@@ -21,12 +22,22 @@ UNITS = 8  # hidden units are a multiple of it
 REACH, NEAREST = 40, 4  # how far around a goal to search, and how many candidates to try
 MEASURES = {"parameters": "parameters", "active": "active_parameters"}
 VARY = ("model.width", "model.mlp_ratio")
+MOST_DESCRIBED = 2000
+
+# A search tries the same sizes again for another entry, and so does each report on a plan.
+_described: dict[tuple[object, object, str], Description] = {}
 
 
 def describe(resolved: Resolved, vocab_size: int) -> Description:
     """Parameters, FLOPs and state of this config with this vocabulary, without creating weights."""
     shape = resolved.model.model_copy(update={"vocab_size": vocab_size})
-    return shapes(resolved.model_name, shape).describe()
+    # a file's model may be another one by the same name, after it was edited
+    key = (registry.model_class(resolved.model_name), type(shape), shape.model_dump_json())
+    if key not in _described:
+        if len(_described) >= MOST_DESCRIBED:
+            _described.clear()
+        _described[key] = shapes(resolved.model_name, shape).describe()
+    return _described[key]
 
 
 def count_parameters(resolved: Resolved, vocab_size: int, measure: str) -> int:

@@ -102,7 +102,12 @@ import holo_cli.inference.generation.loaded_model, holo_cli.checkpoint.rebuild
 import holo_cli.inference.generation.exit_protocol
 print("generate:", *(name for name in {late} if name in sys.modules))
 from holo_cli.cli.models import costs
+from holo_cli.check.cases import SHAPE, cases_of
+from holo_cli.registry import config_class
 costs('vanilla', 300, None)
+for name in ("brain-v1", "brain-v2", "holographic", "ngt"):
+    config = config_class(name)(**SHAPE | cases_of(name)[0].overrides)
+    holo_cli.checkpoint.rebuild.shapes_only(name, config)
 print("models:", *(name for name in {late[-2:]} if name in sys.modules))
 from holo_cli.config.resolve import resolve
 from holo_cli.training.run import train

@@ -44,10 +44,23 @@ def test_facts_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_keys_of_the_config_stay_as_they_are_typed(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = printed(capsys, "train", "--model", "brain-v2", "--preset", "tiny", "--dry-run")
+    shown = printed(capsys, "train", "--model", "brain-v2", "--preset", "tiny", "--dry-run",
+                    "--context", "16", "--batch-size", "1")  # fmt: skip
     assert re.search(r"^model\.memory +delta +기본값$", shown, re.MULTILINE)
     assert re.search(r"^training\.seed +0 ", shown, re.MULTILINE)
     assert "메모리: 합계" in shown
+
+
+def test_the_language_may_change_between_two_commands(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = printed(capsys, "models", "--help")
+    monkeypatch.setenv("HOLO_LANG", "en")
+    second = printed(capsys, "models", "--help")
+    monkeypatch.setenv("HOLO_LANG", "ko")
+    assert re.search("[가-힣]", first)
+    assert not re.search("[가-힣]", second)
+    assert printed(capsys, "models", "--help") == first
 
 
 HELP_OF_ALL = """

@@ -67,7 +67,6 @@ def old_blocks(position: int, block: int) -> int:
     return max(0, position // block - 1)
 
 
-@torch.compiler.disable
 def far_field_attention(
     q: Tensor,
     k: Tensor,
@@ -83,6 +82,22 @@ def far_field_attention(
     q, k and `far`, which holds at least the bodies that the last query meets, are float32 at least;
     y has the dtype of u. Differentiable in all tensors.
     """
+    run = _far_field_attention
+    if torch.compiler.is_compiling():  # not as a decorator, which imports the compiler
+        run = torch.compiler.disable(run)
+    return run(q, k, u, far, eps, power, block, count)
+
+
+def _far_field_attention(
+    q: Tensor,
+    k: Tensor,
+    u: Tensor,
+    far: Bodies,
+    eps: Tensor,
+    power: float,
+    block: int,
+    count: int,
+) -> Tensor:
     with torch.autocast(q.device.type, enabled=False):
         one = torch.ones_like
         a = torch.cat((-2 * q, one(q[..., :1]), q.square().sum(-1, keepdim=True) + eps), -1)
