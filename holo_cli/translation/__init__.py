@@ -39,6 +39,7 @@ WORDS = re.compile(r"[A-Za-z]{2,} +[a-z]{2,}")  # English, and no name
 QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
+MOST_KNOWN = 1 << 14  # texts whose translation is remembered
 MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
 
 
@@ -88,6 +89,7 @@ class Catalogue:
 
     def __init__(self, entries: dict[str, str]) -> None:
         self.entries = entries
+        self._known: dict[tuple[str, int], str] = {}  # a page has the same few words in many cells
         self.exact = {key: value for key, value in entries.items() if not PLACEHOLDER.search(key)}
         keys = {lead: f"{lead}{{0}}" for lead in LEADS}
         self.leads = {lead: entries[key] for lead, key in keys.items() if key in entries}
@@ -103,6 +105,14 @@ class Catalogue:
         )
 
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
+        known = self._known.get((text, depth))
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[text, depth] = self._translated(text, depth)
+        return known
+
+    def _translated(self, text: str, depth: int) -> str:
         body = text.strip()
         if not body or depth == 0 or body.startswith(("$ ", "holo ")):  # to be typed
             return text

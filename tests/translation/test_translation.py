@@ -136,3 +136,20 @@ def test_a_command_in_korean(
     monkeypatch.setenv("HOLO_LANG", "ko")
     assert main(["prepare", "nosuchset"]) == 2
     assert capsys.readouterr().err.startswith("오류: ")
+
+
+def test_what_was_translated_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of results has the same few words in thousands of cells."""
+    made = Catalogue({"loss": "손실", "{0} steps": "{0}스텝"})
+    asked: list[str] = []
+    plain = made._translated
+    monkeypatch.setattr(
+        made, "_translated", lambda text, depth: asked.append(text) or plain(text, depth)
+    )
+    monkeypatch.setattr("holo_cli.translation.MOST_KNOWN", 3)
+    for _ in range(3):
+        assert made.translate("loss") == "손실"
+    assert asked == ["loss"]
+    for number in range(9):  # more than are remembered
+        assert made.translate(f"{number} steps") == f"{number}스텝"
+    assert len(made._known) <= 3

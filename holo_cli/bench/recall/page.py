@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from holo_cli.bench.recall.run import Recall, RecallScore, percent
+from holo_cli.bench.recall.run import NOT_RUN, Recall, RecallScore, percent
 from holo_cli.tasks import TaskCase
 from holo_cli.tasks.spec import TaskSpec
 from holo_cli.visualize.report import Report, moment
@@ -31,8 +31,9 @@ def write_page(recall: Recall, scores: list[RecallScore], path: Path) -> int:
     report.prose("\n".join(f"- {text}" for text in findings(recall, scores)), "Findings")
     for spec in plan.tasks:
         own = [s for s in scores if s.spec == spec]
-        _task_section(report, recall, spec, own)
-        add_plots(report, recall, spec, own)
+        if _was_run(own):
+            _task_section(report, recall, spec, own)
+            add_plots(report, recall, spec, own)
     _runs(report, recall)
     report.prose(_method(recall), "Method")
     return report.write(path)
@@ -40,8 +41,19 @@ def write_page(recall: Recall, scores: list[RecallScore], path: Path) -> int:
 
 def findings(recall: Recall, scores: list[RecallScore]) -> list[str]:
     """For each task: which entries solve its hardest trained case, and which still solve it in its
-    longest case that was not trained on."""
-    return [_finding(spec, [s for s in scores if s.spec == spec]) for spec in recall.plan.tasks]
+    longest case that was not trained on. At the end, the tasks that no entry was run in."""
+    said, missing = [], []
+    for spec in recall.plan.tasks:
+        own = [s for s in scores if s.spec == spec]
+        if _was_run(own):
+            said.append(_finding(spec, own))
+        else:
+            missing.append(f"{spec.task.title}: not run.")
+    return said + missing
+
+
+def _was_run(scores: list[RecallScore]) -> bool:
+    return any(s.accuracy is not None or s.why != NOT_RUN for s in scores)
 
 
 def _finding(spec: TaskSpec, scores: list[RecallScore]) -> str:
@@ -51,7 +63,7 @@ def _finding(spec: TaskSpec, scores: list[RecallScore]) -> str:
         key=lambda s: -(s.accuracy or 0.0),
     )
     if not found:
-        return f"{title}: not run."
+        return f"{title}: no run has ended well."
     solved = [s for s in scores if s in found and (s.accuracy or 0.0) >= SOLVED]
     others = [s for s in found if s not in solved]
     where = f"{title}, {counted(hardest.length, 'token')} and {counted(hardest.items, 'item')}"

@@ -31,6 +31,8 @@ from holo_cli.training.precision import pick_device, pick_dtype
 KIND = "recall"
 FIRST_SEED = 1
 
+NOT_RUN = "not run"  # the reason why a score has no accuracy
+
 
 @dataclass(frozen=True)
 class RecallRun:
@@ -205,7 +207,7 @@ class Recall:
             found = [row["cases"][number] for row in rows]
             accuracies = [f["accuracy"] for f in found if f["accuracy"] is not None]
             too_long = [f["error"] for f in found if "error" in f]
-            missing = [] if accuracies else too_long or errors or ["not run"]
+            missing = [] if accuracies else too_long or errors or [NOT_RUN]
             yield RecallScore(
                 entry.name,
                 spec,

@@ -38,4 +38,6 @@ def test_nothing_run_is_shown_as_not_run(plan: RecallPlan, tmp_path: Path) -> No
     assert {s.why for s in scores} == {"not run"}
     assert findings(recall, scores) == ["Associative recall: not run."]
     write_page(recall, scores, tmp_path / "page.html")
-    assert "not run" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Associative recall: not run." in text
+    assert "<h2>Associative recall</h2>" not in text
