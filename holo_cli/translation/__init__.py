@@ -107,9 +107,10 @@ class Catalogue:
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
         known = self._known.get((text, depth))
         if known is None:
+            known = self._translated(text, depth)
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            known = self._known[text, depth] = self._translated(text, depth)
+            self._known[text, depth] = known
         return known
 
     def _translated(self, text: str, depth: int) -> str:
