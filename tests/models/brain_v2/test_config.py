@@ -19,7 +19,7 @@ from tests.models.brain_v2.parts import config, model, tokens
 SIZES = {
     "tiny": (65, 0.95e6),
     "cortex": (2048, 1.2e6),
-    "talk": (2048, 0.555e6),
+    "talk": (2048, 0.592e6),
     "25m": (8192, 29.4e6),
     "small": (32_000, 112.7e6),
     "medium": (32_000, 345e6),
