@@ -24,6 +24,7 @@ from holo_cli.data.windows import (
     StreamWindows,
     TokenStream,
     Windows,
+    apart,
     is_masked,
 )
 from holo_cli.errors import UsageError
@@ -239,8 +240,7 @@ def conversation_windows(
     """`eval_windows` of each document of the stream for itself, as a chat begins: no window holds
     two of them. `ends`: (D,), the position after each document."""
     held: list[tuple[Tensor, Tensor]] = []
-    for start, end in zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True):
-        own = DocumentSubset(stream, np.array([start]), np.array([end - start]))
+    for own in apart(stream, ends):
         for x, y in eval_windows(own, context, rows, first, stride):
             held += zip(x, y, strict=True)
         while len(held) >= rows:

@@ -99,6 +99,13 @@ class DocumentSubset:
             number += 1
 
 
+def apart(stream: TokenStream | DocumentSubset, ends: Ints) -> Iterator[DocumentSubset]:
+    """The documents of a stream one by one. `ends`: (D,), the position after each."""
+    lengths = np.diff(ends, prepend=0)
+    for start, length in zip(ends - lengths, lengths, strict=True):
+        yield DocumentSubset(stream, np.array([start]), np.array([length]))
+
+
 def is_masked(stream: TokenStream | DocumentSubset) -> bool:
     """Whether only some of the tokens are scored."""
     while isinstance(stream, DocumentSubset):

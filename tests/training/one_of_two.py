@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from holo_cli.errors import Stopped
 from holo_cli.training.run import resume, train
 from holo_cli.training.stopping import StopRequest
 from tests.training.growing import register
-from tests.training.several import end_of, import_once
+from tests.training.several import forked, import_once
 
 
 def config(given: dict[str, Any]) -> Resolved:
@@ -77,22 +76,12 @@ def main() -> None:
 
 def both() -> int:
     import_once([])
-    children = []
-    for rank in ("0", "1"):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ |= {"RANK": rank, "LOCAL_RANK": rank}
-                main()
-                code = 0
-            except BaseException:  # noqa: BLE001 - a fork must not run its parent's code
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    return end_of(children)
+
+    def work(rank: int) -> None:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        main()
+
+    return forked(2, work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import traceback
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ from holo_cli.errors import CheckpointError
 from holo_cli.training import sharded_saving
 from holo_cli.training.sharded_saving import BackgroundSaves, PendingSave
 from holo_cli.training.sharded_tensors import part_from
-from tests.training.several import LOOPBACK, end_of, free_ports
+from tests.training.several import LOOPBACK, forked, free_ports
 
 PATH = Path("a_last.safetensors")
 WHOLE = {
@@ -145,23 +144,13 @@ def main() -> int:
     if LOOPBACK:
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
     (port,) = free_ports(1)
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-                dist.init_process_group("gloo", rank=rank, world_size=2)
-                check(rank)
-                code = 0
-            except BaseException:  # noqa: BLE001 - a fork must not run its parent's code
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-        children.append(child)
-    return end_of(children)
+
+    def work(rank: int) -> None:
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        dist.init_process_group("gloo", rank=rank, world_size=2)
+        check(rank)
+
+    return forked(2, work)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +117,19 @@ def main() -> int:
         os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
     ports = free_ports(len(stages))
     import_once(stages)
+    world = max(stage["world"] for stage in stages)
+    return forked(world, lambda rank: rank_of(rank, stages, ports))
+
+
+def forked(world: int, work: Callable[[int], None]) -> int:
+    """Run `work(rank)` in a fork for each rank; the exit code of `end_of`."""
     children = []
-    for rank in range(max(stage["world"] for stage in stages)):
+    for rank in range(world):
         child = os.fork()
         if child == 0:
             code = 1
             try:
-                rank_of(rank, stages, ports)
+                work(rank)
                 code = 0
             except BaseException:  # noqa: BLE001 - a fork must not run its parent's code
                 traceback.print_exc()

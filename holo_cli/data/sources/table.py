@@ -45,7 +45,7 @@ ROWS = (
     ),
     SourceRow(
         name="exercises",
-        description="short conversations in which to look back: words to repeat, several people",
+        description="short conversations in which to look back: words, pairs of words, people",
         size="3 MB, or any size with --max-bytes or --max-docs",
         licence="MIT, as this project",
         languages=("en", "ko"),
@@ -54,7 +54,7 @@ ROWS = (
         example="--max-bytes 4000000 --tokenizer talk",
         row={
             "messages": [
-                {"role": "user", "content": "Repeat after me: kite river blue"},
+                {"role": "user", "content": "Repeat after me:\n\nkite river blue"},
                 {"role": "assistant", "content": "kite river blue"},
             ],
             "language": "en",

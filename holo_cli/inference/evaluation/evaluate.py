@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 
 from holo_cli.data.batches import conversation_windows, eval_windows
-from holo_cli.data.windows import IGNORE, DocumentSubset
+from holo_cli.data.windows import IGNORE, apart
 from holo_cli.errors import DataError, UsageError
 from holo_cli.inference.evaluation.eval_corpus import Texts
 from holo_cli.inference.generation.loaded_model import LoadedModel
@@ -255,9 +255,8 @@ def _windowed(
 def _carried(model: LanguageModel, texts: Texts, chunk: int) -> Iterator[NDArray[np.float64]]:
     stream = texts.stream.unmasked()
     # one text, or each conversation for itself
-    ends = [stream.length] if texts.answers is None else texts.ends.tolist()
-    for start, end in zip([0, *ends[:-1]], ends, strict=True):
-        own = DocumentSubset(stream, np.array([start]), np.array([end - start]))
+    parts = [stream] if texts.answers is None else apart(stream, texts.ends)
+    for own in parts:
         state = model.init_state(1)
         for x, y in eval_windows(own, chunk, 1, texts.first):
             known = int((y != IGNORE).sum())

@@ -110,7 +110,8 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One conversation. `kind` is TALK, REPEAT, PEOPLE or STORY; `exchanges` are the questions that
+    """One conversation. `kind` is TALK, REPEAT, PAIRS, PEOPLE or STORY;
+    `exchanges` are the questions that
     what was said before answers, in order: none in a TALK."""
 
     language: str
@@ -165,7 +166,7 @@ def several_people(
     """A sentence about each of at most so many people, and a question about each, in another order.
     No two of them share a name, a kind or a home, or a part of one."""
     talk = _talk(language)
-    count = FEWEST_PEOPLE + int(rng.random() * (most - FEWEST_PEOPLE + 1))
+    count = _count(rng, FEWEST_PEOPLE, most)
     told: list[str] = []
     asked: list[Exchange] = []
     taken: set[str] = set()
@@ -196,7 +197,7 @@ def _repeated(language: str, seed: int, rng: random.Random, most: int) -> Exchan
     """At most so many words of a story, to be said again. Only what was said before tells a token
     of them, so a small model learns here, and soon, to look back."""
     story, words = _words(language, seed, rng)
-    count = FEWEST_WORDS + int(rng.random() * (most - FEWEST_WORDS + 1))
+    count = _count(rng, FEWEST_WORDS, most)
     answer = " ".join(words[:count])
     # on a line of its own the first word is the same token as in the answer
     question = f"{_talk(language).phrase('repeat', rng, story)}\n\n{answer}"
@@ -209,7 +210,7 @@ def _pairs(language: str, seed: int, rng: random.Random, most: int) -> tuple[str
     many times in one answer."""
     talk = _talk(language)
     story, words = _words(language, seed, rng)
-    count = FEWEST_PAIRS + int(rng.random() * (most - FEWEST_PAIRS + 1))
+    count = _count(rng, FEWEST_PAIRS, most)
     pairs = list(zip(words[:count], words[count : 2 * count], strict=True))
     told = f"{talk.phrase('pairs', rng, story)} {_listed(pairs)}"
     rng.shuffle(pairs)
@@ -226,6 +227,10 @@ def _listed(pairs: Sequence[tuple[str, str]]) -> str:
     return ", ".join(f"{first}: {second}" for first, second in pairs) + "."
 
 
+def _count(rng: random.Random, fewest: int, most: int) -> int:
+    return fewest + int(rng.random() * (most - fewest + 1))
+
+
 def _told(story: Story, slot: str, text: str) -> bool:
     """Whether the story's text has the filler of a slot."""
     return slot in story.words and story.words[slot].casefold() in text
@@ -234,7 +239,7 @@ def _told(story: Story, slot: str, text: str) -> bool:
 def beginning(story: Story, rng: random.Random) -> str:
     """The first sentences of a story, which hold its people and its trouble."""
     sentences = [one for paragraph in story.paragraphs for one in paragraph]
-    count = SHORTEST + int(rng.random() * (LONGEST - SHORTEST + 1))
+    count = _count(rng, SHORTEST, LONGEST)
     return " ".join(sentences[:count])
 
 
