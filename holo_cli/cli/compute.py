@@ -43,14 +43,20 @@ def weights_kind(name: str | None) -> str:
 
 
 def load_with_options(
-    checkpoint: str | None, device: str | None, dtype: str | None, weights: str | None = None
+    checkpoint: str | None,
+    device: str | None,
+    dtype: str | None,
+    weights: str | None = None,
+    compiled: bool | None = None,
 ) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
     kind, form = torch_dtype(dtype), weights_kind(weights)
     with no_collections():
         from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
-    return load_checkpoint(checkpoint, device=device or "auto", dtype=kind, weights=form)
+    return load_checkpoint(
+        checkpoint, device=device or "auto", dtype=kind, weights=form, compiled=bool(compiled)
+    )
 
 
 def note_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:
