@@ -67,11 +67,11 @@ def chat(
     from holo_cli.cli.compute import load_with_options
 
     loaded = load_with_options(checkpoint, device, dtype, weights, compiled)
+    if exit_threshold is not None:
+        choose_threshold(loaded, exit_threshold)
     if compiled:
         from holo_cli.inference.generation.compiled_step import check_compiling
 
         check_compiling(loaded.model, sampling)
         out.note("The decoding step is compiled at the first answer, which takes up to a minute.")
-    if exit_threshold is not None:
-        choose_threshold(loaded, exit_threshold)
     raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

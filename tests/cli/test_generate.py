@@ -226,7 +226,7 @@ def test_a_conversation_through_compiled_steps(
     monkeypatch.setattr("holo_cli.inference.generation.compiled_step.BACKEND", "eager")
     said = []
     for more in ((), ("--compile",)):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("abc\ndef\n/quit\n"))
+        monkeypatch.setattr(sys, "stdin", io.StringIO("abc\ndef\n/exit\n"))
         ran = holo("chat", *SHORT, *more)
         assert ran.code == 0, ran.err
         said.append(ran.out)

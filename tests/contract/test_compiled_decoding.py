@@ -23,7 +23,7 @@ MORE = {
     "brain-v1": {"columns-more-kept", "kwta-predictor", "adapters"},
     "brain-v2": {"attention", "selective-ponder", "suffix"},
     "gated-deltanet": {"gdn2"},
-    "holographic": {"plates", "fftconv-blend", "hybrid", "classic"},
+    "holographic": {"plates", "features", "fftconv-blend", "hybrid"},
     "mamba": {"mamba-3"},
     "ngt": {"gravity-learned", "lorentz"},
     "vanilla": {"modern-switches", "modern-suffix", "classic", "llama-options"},
