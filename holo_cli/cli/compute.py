@@ -47,7 +47,7 @@ def load_with_options(
     device: str | None,
     dtype: str | None,
     weights: str | None = None,
-    compiled: bool | None = None,
+    compile_steps: bool | None = None,
 ) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
     kind, form = torch_dtype(dtype), weights_kind(weights)
@@ -55,7 +55,11 @@ def load_with_options(
         from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
     return load_checkpoint(
-        checkpoint, device=device or "auto", dtype=kind, weights=form, compiled=bool(compiled)
+        checkpoint,
+        device=device or "auto",
+        dtype=kind,
+        weights=form,
+        compile_steps=bool(compile_steps),
     )
 
 

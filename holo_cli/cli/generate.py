@@ -70,7 +70,7 @@ def generate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     weights: options.Weights = None,
-    compiled: options.CompiledDecoding = None,
+    compile_steps: options.CompiledDecoding = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -108,7 +108,7 @@ def generate(
             draft_tokens=draft_tokens,
         )
     )
-    loaded = load_with_options(checkpoint, device, dtype, weights, compiled)
+    loaded = load_with_options(checkpoint, device, dtype, weights, compile_steps)
     note_newest(checkpoint, loaded, out)
     if not loaded.only_continues:
         out.note(
@@ -127,10 +127,10 @@ def generate(
         from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
 
         mixer = recall_from(loaded, read_memory(memory, loaded), text)
-    if compiled:
+    if compile_steps:
         out.note("Compiling the decoding step, which takes up to a minute the first time.")
     generation = loaded.write(text, sampling, lang, mixer)
-    if compiled:
+    if compile_steps:
         out.note(f"Compiled in {loaded.engine.compile_seconds:.1f} s, which no speed includes.")
     write(generation, out, text)
     samples = generation.samples
@@ -141,7 +141,7 @@ def generate(
         result
         | ({} if depth is None else {"mean_depth": round(depth, 3)})
         | ({} if drafted is None else {"draft": asdict(drafted)})
-        | ({"compile_seconds": round(loaded.engine.compile_seconds, 1)} if compiled else {})
+        | ({"compile_seconds": round(loaded.engine.compile_seconds, 1)} if compile_steps else {})
     )
     for sample in samples:
         out.note(sample_line(sample, generation.prompt_tokens))

@@ -175,7 +175,7 @@ def test_a_text_through_cuda_graphs_is_the_same(device: str) -> None:
     backend = None if device.startswith("cuda") else "eager"
     torch._dynamo.reset()
     texts = []
-    for engine in (Engine(model), Engine(model, compiled=True, backend=backend)):
+    for engine in (Engine(model), Engine(model, compile_steps=True, backend=backend)):
         decoding = engine.generate([1, 2, 3], SamplingConfig(max_new_tokens=90, temperature=0))
         texts.append([step[0] for step in decoding])  # beyond the context of 64
     assert texts[0] == texts[1]

@@ -28,7 +28,7 @@ from holo_cli.models.base import LanguageModel, State
 if TYPE_CHECKING:
     from holo_cli.inference.generation.sampling import SamplingConfig
 
-Step = Callable[[Tensor], tuple[Tensor, Tensor]]
+StepFunction = Callable[[Tensor], tuple[Tensor, Tensor]]
 BACKEND = "inductor"
 LEAST_ROOM = 256  # positions, where the context has no limit
 
@@ -90,7 +90,7 @@ class CompiledStep:
         options: dict[str, Any] = {"backend": backend or BACKEND}
         if self._cuda and backend is None:
             options["mode"] = "reduce-overhead"
-        self._compiled: Step = torch.compile(step, fullgraph=True, dynamic=False, **options)
+        self._compiled: StepFunction = torch.compile(step, fullgraph=True, dynamic=False, **options)
         self._warm_up(step)
         self.seconds = time.perf_counter() - began
 
@@ -98,7 +98,7 @@ class CompiledStep:
         """Continue `state`, for `user` from now on."""
         before = self.user()
         if before is not None and before is not user:
-            before.give_back(self.value())
+            before.restore(self.value())
         with self._entered():
             fresh = static_state(state, self.room)
             for old, new in zip(buffers(self._state), buffers(fresh), strict=True):
@@ -121,14 +121,14 @@ class CompiledStep:
             copied: State = plain_state(self._state)
         return copied
 
-    def _replayed(self, step: Step) -> tuple[Tensor, Tensor]:
+    def _replayed(self, step: StepFunction) -> tuple[Tensor, Tensor]:
         if not self._cuda:
             return step(self._tokens)
         torch.compiler.cudagraph_mark_step_begin()
         logits, hidden = step(self._tokens)
         return logits.clone(), hidden.clone()  # the next step writes to the same memory
 
-    def _warm_up(self, step: Step) -> None:
+    def _warm_up(self, step: StepFunction) -> None:
         """Compile, on a state of zeros."""
         from torch._dynamo.exc import TorchDynamoException
         from torch._inductor.exc import InductorError
@@ -156,7 +156,7 @@ class CompiledStep:
             yield
 
 
-def _step(model: LanguageModel, state: State) -> Step:
+def _step(model: LanguageModel, state: State) -> StepFunction:
     def step(tokens: Tensor) -> tuple[Tensor, Tensor]:
         x, after = model.step_hidden(tokens, state)
         logits = model.head(x[:, -1])

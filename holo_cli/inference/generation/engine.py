@@ -87,7 +87,8 @@ class Engine:
     `breakers` are ids that a repeated span never runs across. With `characters` every sample
     consists of whole characters, if its prompt does.
     `dtype` None or float32 computes in the dtype of the weights; others run under autocast.
-    `compiled` makes steps by torch.compile (`compiled_step.py`), with `backend` if it is not None.
+    `compile_steps` makes steps by torch.compile (`compiled_step.py`), with `backend` if that is
+    not None.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class Engine:
         breakers: Iterable[int] = (),
         characters: WholeCharacters | None = None,
         dtype: torch.dtype | None = None,
-        compiled: bool = False,
+        compile_steps: bool = False,
         backend: str | None = None,
     ) -> None:
         self.model = model
@@ -108,7 +109,7 @@ class Engine:
         self.breakers = frozenset(breakers)
         self.characters = characters
         self.dtype = None if dtype is torch.float32 else dtype
-        self.compiled, self.backend = compiled, backend
+        self.compile_steps, self.backend = compile_steps, backend
         self._steps: dict[tuple[int, int], CompiledStep] = {}  # by rows and positions
 
     def generate(
@@ -124,7 +125,7 @@ class Engine:
         `mixer` changes the logits of every new token before sampling. Raises UsageError where the
         model cannot draft and the config says so, or cannot be compiled.
         """
-        if self.compiled:
+        if self.compile_steps:
             from holo_cli.inference.generation.compiled_step import check_compiling
 
             check_compiling(self.model, config)
@@ -270,7 +271,7 @@ class Decoding(Iterator[list[int | None]]):
         self._position = len(prompt)  # tokens of each row that the state has read
         self._speculation: Speculation | None = None
         self._compiled: CompiledStep | None = None
-        if engine.compiled:
+        if engine.compile_steps:
             longest = len(prompt) + config.max_new_tokens
             self._compiled = engine.step_of(self._state, rows, longest)
         elif config.draft_layers:
@@ -327,11 +328,11 @@ class Decoding(Iterator[list[int | None]]):
         ids = tuple(self.ids[0][start : self._position])
         return PrefixCache(ids, self.state, self._logits, self._hidden)
 
-    def give_back(self, state: State) -> None:
+    def restore(self, state: State) -> None:
         """Takes the state from the buffers of a compiled step, which another decoding uses now."""
         self._state = state
 
-    def _compiled_step(self, compiled: CompiledStep) -> None:
+    def _compiled_step(self, step: CompiledStep) -> None:
         """Reads the next token of all rows; what a finished row reads does not matter."""
         engine, length = self._engine, self._position + 1
         limit = engine.model.context_limit
@@ -342,11 +343,11 @@ class Decoding(Iterator[list[int | None]]):
         tokens = torch.tensor(rows, device=engine.model.device)
         if moved:  # prefill again
             self._logits, self._hidden, self._state = engine.advance(tokens, None)
-            compiled.take(self, self._state)
+            step.take(self, self._state)
         else:
-            if compiled.user() is not self:
-                compiled.take(self, self._state)
-            logits, self._hidden = compiled.read(tokens)
+            if step.user() is not self:
+                step.take(self, self._state)
+            logits, self._hidden = step.read(tokens)
             self._logits = engine.checked(logits)
         self._position = length
 

@@ -24,7 +24,7 @@ def forget() -> None:
 
 def engines(model: LanguageModel, **options: Any) -> tuple[Engine, Engine]:
     """One as it is, and one that is compiled, without generating code."""
-    return Engine(model, **options), Engine(model, compiled=True, backend="eager", **options)
+    return Engine(model, **options), Engine(model, compile_steps=True, backend="eager", **options)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"seed": 5, "num_samples": 3}], ids=len)
