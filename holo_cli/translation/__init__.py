@@ -202,7 +202,6 @@ class Catalogue:
                 )
         return None
 
-
     def candidates(self, body: str) -> Iterator[_Template]:
         """The templates that may fit, in their order: all but those of which a part is lacking."""
         grams = {body[at : at + GRAM] for at in range(max(1, len(body) - GRAM + 1))} | {""}
