@@ -151,6 +151,14 @@ def test_the_other_forms_need_no_more_keys(
         assert {key: getattr(made, key) for key in LEARNED} == expected
 
 
+@pytest.mark.parametrize(("preset", "plates"), [("talk", 1), ("25m", 2), ("227m", 2)])
+def test_these_presets_keep_learned_phases(preset: str, plates: int) -> None:
+    made = resolve("holographic", preset, env={})
+    assert {key: getattr(made.model, key) for key in LEARNED} == LEARNED | {"plates": plates}
+    other = resolve("holographic", preset, sets=["model.phases=gaussian"], env={}).model
+    assert {key: getattr(other, key) for key in FIXED} == FIXED | {"plates": plates}
+
+
 def test_a_stored_run_keeps_its_plates_when_another_key_changes() -> None:
     """One plate was the default when it was trained, and its header says so of every key."""
     stored = resolve("holographic", env={}).to_dict()
