@@ -17,7 +17,13 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="holo-tests-")
 # messages are compared in English, whatever the locale of the machine
 os.environ["HOLO_LANG"] = "en"
 
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
 import pytest  # after the settings above, which torch reads when it is imported
+
+if TYPE_CHECKING:
+    from tests.serve.chromium import Chromium
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +49,35 @@ def own_offline_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def running_browsers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[bool], Chromium]]:
+    """The browser with or without WebGL that all tests of this process open their tabs in.
+
+    Each tab has nothing stored. After a test that failed in a tab a new browser is started.
+    """
+    from holo_cli.visualize.browser import find_browser
+    from tests.serve.chromium import Chromium
+
+    running: dict[bool, Chromium] = {}
+
+    def browser(webgl: bool) -> Chromium:
+        if webgl in running and not running[webgl].is_sound:
+            running.pop(webgl).close()
+        if webgl not in running:
+            profile = tmp_path_factory.mktemp("profile")
+            running[webgl] = Chromium(find_browser() or "", profile, webgl=webgl)
+        return running[webgl]
+
+    yield browser
+    for found in running.values():
+        found.close()
+
+
+@pytest.fixture
+def chromium(running_browsers: Callable[[bool], Chromium]) -> Chromium:
+    """A browser for pages without WebGL."""
+    return running_browsers(False)

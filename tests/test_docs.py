@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -28,15 +29,19 @@ WITHOUT_FLAGS_TABLE = {"visualize", "bench"}
 GROUPS = ("bench", "runs")  # commands that have commands
 
 
+@functools.cache
 def pages() -> list[Path]:
     """Every page of the project, those in folders of outputs and hidden ones left out."""
     found = []
-    for path in sorted(ROOT.rglob("*.md")):
-        parts = path.relative_to(ROOT).parts
-        output = parts[0] in SKIPPED and parts[1:] != ("README.md",)
-        if not output and not any(part.startswith(".") for part in parts):
-            found.append(path)
-    return found
+    for folder, below, names in os.walk(ROOT):
+        # an environment in a hidden one may have a hundred thousand files
+        below[:] = [name for name in below if not name.startswith(".")]
+        for name in names:
+            parts = (Path(folder) / name).relative_to(ROOT).parts
+            output = parts[0] in SKIPPED and parts[1:] != ("README.md",)
+            if name.endswith(".md") and not name.startswith(".") and not output:
+                found.append(Path(folder) / name)
+    return sorted(found)
 
 
 FIRST_CELL = re.compile(r"^(?:\| `)?([a-z0-9-]+)(?:` \|| {2,})", re.MULTILINE)

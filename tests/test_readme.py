@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from holo_cli.__main__ import main
+from tests.forked_workers import forked_workers
+
+__all__ = ["forked_workers"]  # the fixture
 
 ROOT = Path(__file__).resolve().parent.parent
 READMES = [ROOT / "README.md", ROOT / "README_KO.md"]
@@ -58,6 +61,7 @@ def test_both_readmes_give_the_same_commands_links_and_figures() -> None:
     assert headings[0] == headings[1]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_the_commands_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from holo_cli.cli.app import app
+from tests.forked_workers import forked_workers
+
+__all__ = ["forked_workers"]  # the fixture
 
 DOCS = Path(__file__).parents[1] / "docs"
 ENGLISH = sorted((DOCS / "tutorials").glob("*.md"))
@@ -84,6 +87,7 @@ def test_there_are_five_tutorials() -> None:
     assert len(ENGLISH) == 5
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("page", ENGLISH, ids=lambda page: page.stem)
 def test_a_tutorial_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -67,9 +67,10 @@ def recall(
     out = bench_options.sink(json, markdown, verbosity)
     from holo_cli.bench.recall.plan import named_plan
     from holo_cli.bench.recall.plan import read_plan as read
-    from holo_cli.bench.recall.run import open_recall
+    from holo_cli.bench.recall.run import fast_format, open_recall
     from holo_cli.experiment.launchers import Launcher
     from holo_cli.experiment.runner import RunOptions, execute
+    from holo_cli.experiment.time_estimate import format_note
 
     plan, name = bench_options.read_plan(preset, plan_file, DEFAULT_PLAN, named_plan, read)
     plan = bench_options.with_variants(plan, models, variants)
@@ -87,6 +88,10 @@ def recall(
         return
     if not report_only:
         out.note(f"{counted(len(opened.todo()), 'run')} to do, of {len(opened.runs)}.")
+        if (first := next(iter(opened.todo()), None)) and (
+            note := format_note(opened.chosen(first)["dtype"], fast_format(first), opened.rows)
+        ):
+            out.note(note)
         execute(opened, chosen, notify=out.note, on_event=bench_options.ProgressPrinter(out))
     _report(opened, page, open_page, out)
 

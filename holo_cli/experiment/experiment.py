@@ -86,7 +86,9 @@ class Experiment:
             self.configs[entry.name] = resolved = self.sized(entry)
             self.described[entry.name] = describe(resolved, self.vocab)
         check_same_tokens(self.configs, timed=plan.match == "time")
-        self.dtype = number_format(self.configs[plan.entries[0].name], self._rows_here())
+        self.dtype, self.dtype_here = number_formats(
+            self.configs[plan.entries[0].name], self._rows_here()
+        )
         check_text(data, self.configs)
         self.base = plan.entries[0].name
         self.tuning = Tuning(self) if plan.tune else None
@@ -107,6 +109,13 @@ class Experiment:
             raise UsageError(
                 f"Entry {entry.name}: {error.message}", next_step=error.next_step
             ) from error
+
+    def with_format(self, resolved: Resolved) -> Resolved:
+        """A config with the number format of all runs, unless it names one itself: processes that
+        chose for themselves might differ."""
+        if resolved.training.dtype != "auto":
+            return resolved
+        return resolved.replace({"training.dtype": self.dtype}, source="the experiment")
 
     def _with_vocabulary(self, entry: Entry) -> Resolved:
         resolved = resolve_entry(self.plan, entry, self.data.path)
@@ -403,17 +412,16 @@ class Experiment:
         return [row for row in self._stored.values() if row["entry"] in self.entries]
 
 
-def number_format(resolved: Resolved, rows: Sequence[Row]) -> str:
-    """The format in which all runs of an experiment compute: "float32" or "bfloat16".
+def number_formats(resolved: Resolved, rows: Sequence[Row]) -> tuple[str, str]:
+    """The format in which all runs of an experiment compute, "float32" or "bfloat16", and the one
+    that is fast on this machine.
 
-    The plan's; else that of the rows there are, so that an experiment which is resumed on another
-    machine stays comparable with itself; else what is fast on this machine.
+    The first is the plan's; else that of the rows there are, so that an experiment which is resumed
+    on another machine stays comparable with itself; else the second.
     """
     from holo_cli.training.precision import pick_device, pick_dtype
 
     asked = resolved.training.dtype
+    here = str(pick_dtype(asked, pick_device(resolved.training.device))).removeprefix("torch.")
     known = Counter(row["dtype"] for row in rows if row.get("dtype"))
-    if asked == "auto" and known:
-        return known.most_common(1)[0][0]
-    found = pick_dtype(asked, pick_device(resolved.training.device))
-    return str(found).removeprefix("torch.")
+    return (known.most_common(1)[0][0] if asked == "auto" and known else here), here

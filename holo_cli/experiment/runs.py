@@ -75,10 +75,7 @@ def diverged(row: Row) -> bool:
 
 
 def training_job(experiment: Experiment, run: Run) -> Job:
-    # the number format is chosen here: processes that chose for themselves might differ
-    asked = run.resolved.training.dtype
-    dtype = experiment.dtype if asked == "auto" else asked
-    resolved = run.resolved.replace({"training.dtype": dtype}, source="the experiment").to_dict()
+    resolved = experiment.with_format(run.resolved).to_dict()
     if run.role == THROUGHPUT:
         settings = {"resolved": resolved, "seconds": experiment.plan.seconds}
         return Job(run.key, "throughput", settings)

@@ -19,7 +19,7 @@ from typing import Any
 
 from holo_cli.errors import Stopped
 from holo_cli.experiment.experiment import Experiment
-from holo_cli.experiment.result_log import Row
+from holo_cli.experiment.result_log import ResultLog, Row
 from holo_cli.experiment.worker_pool import DONE, Job, WorkerEvent, run_jobs
 from holo_cli.hardware import cpu_name
 from holo_cli.training.stopping import StopRequest
@@ -80,6 +80,7 @@ class TimeEstimate:
         return (
             (machine.get("cpu"), machine.get("cores")) == (cpu_name(), os.cpu_count())
             and machine.get("threads") == _threads(self.jobs)
+            and row.get("dtype") in (None, self.experiment.with_format(resolved).training.dtype)
             and row["model"] == resolved.model_name
             and row["config"]["model"]["context"] == resolved.model.context
             and training["batch_size"] == resolved.training.batch_size
@@ -108,7 +109,8 @@ class TimeEstimate:
         def todo() -> Iterator[Job]:
             for key, entry in list(waiting.items()):
                 began.setdefault(key, time.monotonic())
-                yield Job(key, "cost", {"resolved": self.experiment.configs[entry].to_dict()})
+                resolved = self.experiment.with_format(self.experiment.configs[entry])
+                yield Job(key, "cost", {"resolved": resolved.to_dict()})
 
         def on_event(received: WorkerEvent) -> None:
             if not received.is_last:
@@ -153,6 +155,10 @@ class TimeEstimate:
         runs = self.experiment.left()
         if not runs:
             return
+        if note := format_note(
+            self.experiment.dtype, self.experiment.dtype_here, self.experiment.rows
+        ):
+            notify(note)
         unknown = self.unknown()
         from_rows = not unknown
         if unknown and not self.is_short(unknown) and measure is not None:
@@ -192,6 +198,17 @@ class TimeEstimate:
             "minutes": None if seconds is None else round(seconds / 60, 1),
             "not_known": self.unknown(),
         }
+
+
+def format_note(runs_in: str, fast: str, rows: ResultLog) -> str | None:
+    """What to tell a reader whose runs compute in the number format of finished rows, where this
+    machine is faster in another one."""
+    if runs_in == fast:
+        return None
+    return (
+        f"The runs compute in {runs_in}, as the finished ones in {rows.path.name} do; on this "
+        f"machine {fast} is faster. For runs of their own, add --dtype {fast} and another --out."
+    )
 
 
 def minutes(seconds: float) -> str:

@@ -23,6 +23,7 @@ THREE_STEPS = (
     (2.39517, -1.77944, 0.40735),
 )
 SLACK = 1.05  # the bound of the largest singular value over what rounding may make of it
+BLOCK = 128  # rows of a block of a symmetric product: smaller products run slower than they save
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -51,30 +52,51 @@ def _three_steps(x: Tensor) -> Tensor:
     is at least 2 r.
     """
     wide = x.shape[2] >= 2 * x.shape[1]
-    square = x @ x.mT
-    fourth = square @ square
+    square = symmetric_product(x, x.mT)
+    fourth = symmetric_product(square, square)
     # |S^2|^(1/4) is at least the largest singular value and hardly larger; the Frobenius norm is so
     # much larger that making up for it takes a step
-    least = (
-        x.shape[1] ** -1.5
-    )  # of |S^2| at norm 1; a matrix of almost nothing has less, and stays so
+    # of |S^2| at norm 1; a matrix of almost nothing has less, and stays so
+    least = x.shape[1] ** -1.5
     bound = fourth.float().norm(dim=(1, 2), keepdim=True).clamp_min(least).sqrt() * SLACK**2
     square, fourth = square / bound.to(x.dtype), fourth / bound.square().to(x.dtype)
-    x = x / bound.sqrt().to(x.dtype)
+    root = bound.sqrt().to(x.dtype)
+    if not wide:
+        x = x / root
     factor: Tensor | None = None
     for step, (a, b, c) in enumerate(THREE_STEPS):
         if step:
-            fourth = square @ square
+            fourth = symmetric_product(square, square)
         poly = torch.add(b * square, fourth, alpha=c)
         last = step == len(THREE_STEPS) - 1
         if wide:
             poly.diagonal(dim1=1, dim2=2).add_(a)
-            factor = poly if factor is None else poly @ factor
-            square = square if last else (poly @ square) @ poly
+            # polynomials of one matrix commute, so their products are symmetric too
+            factor = poly if factor is None else symmetric_product(poly, factor)
+            if not last:
+                square = symmetric_product(symmetric_product(poly, square), poly)
         else:
             x = torch.baddbmm(x, poly, x, beta=a)
-            square = square if last else x @ x.mT
-    return x if factor is None else factor @ x
+            if not last:
+                square = symmetric_product(x, x.mT)
+    return x if factor is None else (factor / root) @ x
+
+
+def symmetric_product(a: Tensor, b: Tensor) -> Tensor:
+    """(N, r, c) @ (N, c, r) where the result is symmetric: blocks of rows up to the diagonal, and
+    the rest mirrored, which is 5/8 of the arithmetic in four blocks.
+
+    Done where it was measured to be faster: on CPUs, in float32, from three blocks on.
+    """
+    rows = a.shape[1]
+    if a.device.type != "cpu" or a.dtype != torch.float32 or rows < 3 * BLOCK:
+        return a @ b
+    product = a.new_empty(len(a), rows, rows)
+    for start in range(0, rows, BLOCK):
+        end = min(start + BLOCK, rows)
+        product[:, start:end, :end] = a[:, start:end] @ b[:, :, :end]
+        product[:, :start, start:end] = product[:, start:end, :start].mT
+    return product
 
 
 def polar_factor(matrices: Tensor) -> Tensor:

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from holo_cli.parsing import read_toml
@@ -40,6 +42,7 @@ QUOTES = tuple("'\"`")
 COUNTED = re.compile(r"(\{\d+\}(?: [a-z]+)?? [a-z]+?)(ies|s)\b")  # a number and its noun
 MAX_COUNTED = 4  # of them in one template, singular or plural each
 MOST_KNOWN = 1 << 14  # texts whose translation is remembered
+GRAM = 4  # letters by which templates are looked up
 MAX_DEPTH = 4  # a placeholder's value may itself be a message, as after "Error: "
 
 
@@ -103,6 +106,7 @@ class Catalogue:
             ),
             key=lambda template: -sum(map(len, template.literals)),
         )
+        self._index = _index(self.templates)
 
     def translate(self, text: str, depth: int = MAX_DEPTH) -> str:
         known = self._known.get((text, depth))
@@ -187,7 +191,7 @@ class Catalogue:
         for form in (body, body[:1].lower() + body[1:]):  # "Loss" at an axis, "loss" in a table
             if form in self.exact:
                 return self.exact[form]
-        for template in self.templates:
+        for template in self.candidates(body):
             if "\n" in body and "\n" not in template.key:
                 continue  # a value would reach over the lines of other messages
             values = template.match(body)
@@ -197,6 +201,28 @@ class Catalogue:
                     for index, value in enumerate(values)
                 )
         return None
+
+    def candidates(self, body: str) -> Iterator[_Template]:
+        """The templates that may fit, in their order: all but those of which a part is lacking."""
+        grams = {body[at : at + GRAM] for at in range(max(1, len(body) - GRAM + 1))} | {""}
+        places = chain.from_iterable(self._index[gram] for gram in grams & self._index.keys())
+        return map(self.templates.__getitem__, sorted(places))
+
+
+def _index(templates: list[_Template]) -> dict[str, list[int]]:
+    """The places of templates by a few letters that each has, the rarest among all templates.
+
+    Under "" are those whose literals are all shorter."""
+    found = [
+        {part[at : at + GRAM] for part in t.literals for at in range(len(part) - GRAM + 1)}
+        for t in templates
+    ]
+    times = Counter(chain.from_iterable(found))
+    index: dict[str, list[int]] = {}
+    for place, grams in enumerate(found):
+        rarest = min(grams, key=lambda gram: (times[gram], gram), default="")
+        index.setdefault(rarest, []).append(place)
+    return index
 
 
 def _singulars(key: str) -> Iterator[str]:

@@ -1,16 +1,20 @@
-"""`holo bench brain` in its smallest form, with real processes."""
+"""`holo bench brain` in its smallest form, with processes of its own."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Holo
 from tests.cli.test_bench_compare import prepared
+from tests.forked_workers import forked_workers
 
-__all__ = ["prepared"]  # the fixture
+__all__ = ["forked_workers", "prepared"]  # the fixtures
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_brain_measures_every_line_once(holo: Holo, prepared: str) -> None:
     command = (
         "bench", "brain", "--preset", "tiny", "--data", prepared, "--repeats", "1", "--steps", "4",

@@ -1,4 +1,4 @@
-"""`holo bench ladder` in its smallest form, with real processes."""
+"""`holo bench ladder` in its smallest form, with processes of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 
 from tests.cli.conftest import Holo
 from tests.cli.test_bench_compare import prepared
+from tests.forked_workers import forked_workers
 
-__all__ = ["prepared"]  # a fixture
+__all__ = ["forked_workers", "prepared"]  # the fixtures
 
 
-@pytest.mark.usefixtures("prepared")
+@pytest.mark.usefixtures("forked_workers", "prepared")
 def test_a_whole_ladder(holo: Holo) -> None:
     ran = holo("bench", "ladder", "--preset", "tiny", "--json", "--out", "page.html")
     assert ran.code == 0, ran.err

@@ -1,4 +1,4 @@
-"""`holo bench speed`, `scaling` and `decode` in their smallest form, with real processes."""
+"""`holo bench speed`, `scaling` and `decode` in their smallest form, the last two with forks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Holo, Ran
+from tests.forked_workers import forked_workers
+
+__all__ = ["forked_workers"]  # the fixture
 
 SMALL = [
     "--set", "model.layers=1", "--set", "model.width=16", "--set", "model.heads=2",
@@ -48,6 +51,7 @@ def test_speed_with_a_model_that_fails(holo: Holo) -> None:
     assert document["machine"]["gflops_float32"] > 0  # type: ignore[index]
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_scaling(holo: Holo) -> None:
     ran = holo(
         "bench", "scaling", "--models", "vanilla", *SMALL, "--lengths", "16,32", "--seconds",
@@ -61,6 +65,7 @@ def test_scaling(holo: Holo) -> None:
     assert document["crossings"] == []
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_decode_for_a_reader(holo: Holo) -> None:
     ran = holo(
         "bench", "decode", "--models", "vanilla", *SMALL, "--positions", "4,16", "--tokens", "3"

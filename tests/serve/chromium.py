@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from holo_cli.visualize.browser import LOAD_MS, Visit
+
 Json = dict[str, Any]
 READY = "document.body?.dataset.ready === 'yes'"
 PATIENCE = 120  # seconds for anything to happen; a loaded machine is slow
@@ -24,7 +26,10 @@ class Navigated(Exception):
 
 
 class Chromium:
-    """A running browser. `open` makes a tab."""
+    """A running browser. `tab` opens a tab.
+
+    `is_sound`: it runs, and nothing went wrong in any of its tabs.
+    """
 
     def __init__(self, browser: str, profile: Path, *, webgl: bool = False) -> None:
         to_read, to_write = os.pipe(), os.pipe()
@@ -52,10 +57,18 @@ class Chromium:
         self._in, self._out = to_read[1], to_write[0]
         self._rest = b""
         self._number = 0
+        self._failed = False
         self.events: list[Json] = []
 
+    @property
+    def is_sound(self) -> bool:
+        return not self._failed and self._process.poll() is None
+
     def close(self) -> None:
-        self.call("Browser.close")
+        if self.is_sound:
+            self.call("Browser.close")
+        else:
+            self._process.kill()
         self._process.wait(10)
         os.close(self._in)
         os.close(self._out)
@@ -91,14 +104,41 @@ class Chromium:
     def tab(self, address: str, *, size: tuple[int, int] = (1200, 850), dark: bool = False,
             phone: bool = False, ready: str = READY) -> Iterator[Tab]:  # fmt: skip
         """A tab of its own, with nothing stored, at an address whose page is ready."""
-        context = self.call("Target.createBrowserContext")["browserContextId"]
-        tab = Tab(self, context)
-        tab.look(size=size, dark=dark, phone=phone)
-        tab.go(address, ready)
-        try:
+        with self._empty_tab() as tab:
+            tab.look(size=size, dark=dark, phone=phone)
+            tab.go(address, ready)
             yield tab
-        finally:
+
+    @contextmanager
+    def _empty_tab(self) -> Iterator[Tab]:
+        try:
+            context = self.call("Target.createBrowserContext")["browserContextId"]
+            tab = Tab(self, context)
+            yield tab
             self.call("Target.disposeBrowserContext", browserContextId=context)
+        except BaseException:
+            self._failed = True
+            raise
+        self.events = [e for e in self.events if e.get("sessionId") != tab.session]
+
+    def visit(
+        self, page: Path, *, size: tuple[int, int] = (1200, 1500), dark: bool = False
+    ) -> Visit:
+        """As `holo_cli.visualize.browser.visit`, the document without its scripts.
+
+        The page's clock runs as far. Fails for a page that asks for more than its own file.
+        """
+        with self._empty_tab() as tab:
+            tab.look(size=size, dark=dark)
+            tab.call("Emulation.setVirtualTimePolicy", policy="pause")
+            tab.call("Page.navigate", url=page.resolve().as_uri())
+            policy = "pauseIfNetworkFetchesPending"
+            tab.call("Emulation.setVirtualTimePolicy", policy=policy, budget=LOAD_MS)
+            tab.wait_for("Emulation.virtualTimeBudgetExpired")
+            own = (page.resolve().as_uri(), "data:", "blob:", "about:")
+            assert all(address.startswith(own) for address in tab.asked), tab.asked
+            tab.js("document.querySelectorAll('script').forEach(script => script.remove())")
+            return Visit(tab.js("document.documentElement.outerHTML"), tab.console)
 
 
 class Tab:
@@ -108,12 +148,12 @@ class Tab:
         self._browser = browser
         made = browser.call("Target.createTarget", url="about:blank", browserContextId=context)
         attached = browser.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
-        self._session = attached["sessionId"]
+        self.session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **params: Any) -> Json:
-        return self._browser.call(method, self._session, **params)
+        return self._browser.call(method, self.session, **params)
 
     def look(self, *, size: tuple[int, int], dark: bool, phone: bool = False) -> None:
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -176,8 +216,24 @@ class Tab:
         path.write_bytes(base64.b64decode(data))
 
     def _events(self, method: str) -> list[Json]:
-        mine = [e for e in self._browser.events if e.get("sessionId") == self._session]
+        mine = [e for e in self._browser.events if e.get("sessionId") == self.session]
         return [event["params"] for event in mine if event["method"] == method]
+
+    def wait_for(self, method: str) -> None:
+        """Until an event has come."""
+        while not self._events(method):
+            self._browser.events.append(self._browser._next())
+
+    @property
+    def console(self) -> list[str]:
+        """All messages of scripts and of the browser about them, and what scripts threw."""
+        said = [e["args"] for e in self._events("Runtime.consoleAPICalled")]
+        thrown = [e["exceptionDetails"] for e in self._events("Runtime.exceptionThrown")]
+        return [
+            *(" ".join(str(arg.get("value", arg)) for arg in args) for args in said),
+            *(str(t.get("exception", t).get("description", t)) for t in thrown),
+            *(e["entry"]["text"] for e in self._events("Log.entryAdded")),
+        ]
 
     @property
     def complaints(self) -> list[str]:

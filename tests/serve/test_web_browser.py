@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,13 +46,6 @@ CONTRAST = """(() => {
     .map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(behind(e))];
       return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.outerHTML.slice(0, 90)]; });
   return found.sort((a, b) => a[0] - b[0])[0]; })()"""
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    found = Chromium(find_browser() or "", tmp_path_factory.mktemp("profile"))
-    yield found
-    found.close()
 
 
 def choose(tab: Tab, model: str, tokens: int = 8) -> None:

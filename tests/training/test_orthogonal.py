@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from benchmarks.orthogonal import polynomials
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.training.optim import Muon
-from holo_cli.training.orthogonal import THREE_STEPS, orthogonalise, polar_factor
+from holo_cli.training.orthogonal import (
+    BLOCK,
+    THREE_STEPS,
+    orthogonalise,
+    polar_factor,
+    symmetric_product,
+)
 
 
 def gains(x: Tensor, y: Tensor) -> tuple[Tensor, float]:
@@ -49,6 +55,27 @@ def test_bfloat16_stays_near_the_polar_factor(columns: int) -> None:
     x = torch.randn(4, 32, columns) * torch.logspace(0, -1, 32)[:, None]
     y = orthogonalise(x, 3, torch.bfloat16).float()
     assert torch.cosine_similarity(y.flatten(1), polar_factor(x).flatten(1)).min() > 0.95
+
+
+@pytest.mark.parametrize("rows", [2 * BLOCK, 3 * BLOCK, 3 * BLOCK + 17])
+def test_symmetric_products_in_blocks_are_the_whole_products(rows: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, rows, rows + 40) / (rows + 40) ** 0.5
+    gram = symmetric_product(x, x.mT)
+    torch.testing.assert_close(gram, x @ x.mT, rtol=1e-5, atol=1e-5)
+    poly = 2 * gram + gram @ gram
+    product = symmetric_product(poly, gram)
+    torch.testing.assert_close(product, poly @ gram, rtol=1e-4, atol=1e-4)
+    if rows >= 3 * BLOCK:  # above the diagonal blocks everything is a copy
+        assert torch.equal(product[:, :BLOCK, BLOCK:], product[:, BLOCK:, :BLOCK].mT)
+
+
+@pytest.mark.parametrize("columns", [3 * BLOCK, 6 * BLOCK])
+def test_large_matrices_come_out_as_in_double_precision(columns: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3 * BLOCK, columns)
+    exact = orthogonalise(x, 3, torch.float64)
+    torch.testing.assert_close(orthogonalise(x, 3).double(), exact, rtol=0, atol=1e-5)
 
 
 def test_nothing_and_one_direction() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from holo_cli import translation
-from holo_cli.translation import Catalogue, language, translate
+from holo_cli.translation import PLACEHOLDER, Catalogue, _Template, language, translate
 from holo_cli.translation.particles import with_particle
 
 
@@ -153,3 +155,36 @@ def test_what_was_translated_is_remembered(monkeypatch: pytest.MonkeyPatch) -> N
     for number in range(9):  # more than are remembered
         assert made.translate(f"{number} steps") == f"{number}스텝"
     assert len(made._known) <= 3
+
+
+class SlowCatalogue(Catalogue):
+    """Tries every template on every text."""
+
+    def candidates(self, body: str) -> Iterator[_Template]:
+        return iter(self.templates)
+
+
+VALUES = ("", "3", "runs/a b", "No run named x.", "나무\n", "{0}", "ab")
+
+
+def test_every_template_is_a_candidate_for_the_texts_it_makes() -> None:
+    known = translation._catalogue("ko")
+    order = {id(template): place for place, template in enumerate(known.templates)}
+    for template in known.templates:
+        for first, value in enumerate(VALUES):
+            text = PLACEHOLDER.sub(lambda m, at=first: VALUES[(at + int(m[1])) % 7], template.key)
+            for body in (text, f"{value}, {text}", f"{text} {value}"):
+                found = list(known.candidates(body))
+                assert template in found, (template.key, body)
+        places = [order[id(one)] for one in found]
+        assert places == sorted(set(places))
+    assert len(found) < len(order) / 10
+
+
+def test_the_index_changes_no_translation() -> None:
+    known = translation._catalogue("ko")
+    slow = SlowCatalogue(known.entries)
+    for place, key in enumerate(known.entries):
+        if place % 25 == 0:  # the slow way takes its time
+            text = PLACEHOLDER.sub(lambda m, at=place: VALUES[(at + int(m[1])) % 7], key)
+            assert known.translate(text) == slow.translate(text), text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, save
 from holo_cli.data.tokenizers.bpe import JsonTokenizer
 from holo_cli.registry import build_model, config_class
 from holo_cli.visualize import make_page
-from holo_cli.visualize.browser import visit
+from holo_cli.visualize.browser import Visit
 from tests.visualize.conftest import MIXED
 from tests.visualize.test_browser import complaints, drawn, needs_browser, words
 
@@ -107,7 +108,7 @@ class TestInBrowser:
         [((model, what), count) for model, what, count in PAGES if what not in ELSEWHERE[model]],
         indirect=["page"],
     )
-    def test_page(self, page: Path, figures: int) -> None:
+    def test_page(self, page: Path, figures: int, visit: Callable[..., Visit]) -> None:
         seen = visit(page)
         assert complaints(seen.console) == []
         dom = drawn(seen.dom)

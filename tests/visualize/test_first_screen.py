@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import closing
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ MEASURED = """(() => {
 
 
 def test_the_first_figure_is_on_the_first_screen_and_six_runs_on_three(
-    lab: Path, tmp_path: Path
+    lab: Path, chromium: Chromium
 ) -> None:
     runs = [f"a-run-with-a-long-name-{n}" for n in range(6)]
     for run in runs:
@@ -49,11 +49,10 @@ def test_the_first_figure_is_on_the_first_screen_and_six_runs_on_three(
         "attention": make_page("attention", text=MIXED)["page"],
         "training": make_page("training", runs=runs)["page"],
     }
-    browser = Chromium(find_browser() or "", tmp_path / "profile")
     for what, page in pages.items():
         for size, phone in (((1280, 800), False), ((390, 844), True)):
             address = Path(page).resolve().as_uri()
-            with browser.tab(address, size=size, phone=phone, ready=DRAWN) as tab:
+            with chromium.tab(address, size=size, phone=phone, ready=DRAWN) as tab:
                 found = tab.js(MEASURED)
                 tab.look(size=(size[0], 600), dark=False, phone=phone)
                 tab.until(f"({FITS})()")  # laid out again for another height
@@ -66,7 +65,6 @@ def test_the_first_figure_is_on_the_first_screen_and_six_runs_on_three(
                 assert found["legend"][0] >= found["plot"][1], where  # off the axes
                 assert found["legend"][1] > found["legend"][0], where
                 assert found["height"] <= 3 * size[1], where
-    browser.close()
 
 
 APART = """((all) => all.filter((a, i) => all.slice(i + 1).some(b =>
@@ -77,7 +75,7 @@ APART = """((all) => all.filter((a, i) => all.slice(i + 1).some(b =>
 
 
 def test_under_a_long_sentence_the_figure_and_its_legend_fit_and_its_names_are_readable(
-    tmp_path: Path,
+    tmp_path: Path, chromium: Chromium
 ) -> None:
     labels = [f"배 {at % 2 + 1}/2" if at > 28 else "word" for at in range(56)]
     bars = [
@@ -104,9 +102,8 @@ def test_under_a_long_sentence_the_figure_and_its_legend_fit_and_its_names_are_r
     page = tmp_path / "page.html"
     write_page(story("a-run: a title that takes two lines on a desktop and four on a phone, "
                      "what the memory writes and reads", [], sections), page)  # fmt: skip
-    browser = Chromium(find_browser() or "", tmp_path / "profile")
     for size, phone in (((1200, 850), False), ((390, 844), True)):
-        with browser.tab(page.as_uri(), size=size, phone=phone, ready=DRAWN) as tab:
+        with chromium.tab(page.as_uri(), size=size, phone=phone, ready=DRAWN) as tab:
             tab.until(f"({FITS})()")
             found = tab.js(MEASURED)
             assert found["plot"][1] <= found["legend"][0] <= found["legend"][1] <= size[1], found
@@ -114,7 +111,6 @@ def test_under_a_long_sentence_the_figure_and_its_legend_fit_and_its_names_are_r
             assert float(tab.js(font).removesuffix("px")) >= 10
             assert tab.js("document.querySelectorAll('.textpoint text').length") == 56
             tab.until(f"{APART} === 0")
-    browser.close()
 
 
 PLACED = """(() => {
@@ -133,14 +129,15 @@ PLACED = """(() => {
 })()"""
 
 
-def test_names_of_tokens_in_space_leave_each_other_room(lab: Path, tmp_path: Path) -> None:
+def test_names_of_tokens_in_space_leave_each_other_room(
+    lab: Path, running_browsers: Callable[[bool], Chromium]
+) -> None:
     text = (
         "the cat and the dog walked to the river. the river gave the cat a fish. 고양이가 걸었다."
     )
     page = Path(make_page("coords", text=text)["page"]).resolve().as_uri()
-    opened = Chromium(find_browser() or "", tmp_path / "profile", webgl=True)
     drawn = "document.querySelector('.js-plotly-plot canvas')"
-    with closing(opened) as browser, browser.tab(page, ready=drawn) as tab:
+    with running_browsers(True).tab(page, ready=drawn) as tab:
         if not tab.js("document.querySelector('.js-plotly-plot').data.some(t => t.z)"):
             pytest.skip("this browser has no WebGL")
         tab.until("document.querySelector('.js-plotly-plot')._fullLayout.scene._scene?.glplot")

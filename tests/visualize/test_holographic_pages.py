@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, save
 from holo_cli.data.tokenizers.bpe import JsonTokenizer
 from holo_cli.registry import build_model, config_class
 from holo_cli.visualize import make_page
-from holo_cli.visualize.browser import visit
+from holo_cli.visualize.browser import Visit
 from tests.visualize.conftest import MIXED
 from tests.visualize.test_browser import complaints, drawn, needs_browser, words
 
@@ -55,7 +56,9 @@ class TestInBrowser:
     pytestmark = needs_browser
 
     @pytest.mark.parametrize(("what", "figures"), [("interference", 5), ("experts", 2)])
-    def test_page(self, holographic: Path, what: str, figures: int) -> None:
+    def test_page(
+        self, holographic: Path, what: str, figures: int, visit: Callable[..., Visit]
+    ) -> None:
         seen = visit(Path(make_page(what, text=MIXED)["page"]))
         assert complaints(seen.console) == []
         dom = drawn(seen.dom)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from holo_cli.visualize.browser import find_browser, visit
+from holo_cli.visualize.browser import Visit, find_browser
 from holo_cli.visualize.report import Report
 from tests.visualize.test_browser import complaints, drawn, words
 from tests.visualize.test_page import NASTY, Parsed
@@ -138,7 +139,9 @@ def test_a_report_of_tables_alone_carries_no_plotly(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_browser() is None, reason="no Chromium, Chrome or Edge is installed")
 class TestInBrowser:
     @pytest.mark.parametrize("dark", [False, True])
-    def test_nothing_complains_and_all_is_there(self, tmp_path: Path, dark: bool) -> None:
+    def test_nothing_complains_and_all_is_there(
+        self, tmp_path: Path, dark: bool, visit: Callable[..., Visit]
+    ) -> None:
         path = tmp_path / "report.html"
         example().write(path)
         seen = visit(path, dark=dark, size=(420, 900) if dark else (1200, 900))

@@ -96,6 +96,12 @@ class RecallScore:
         }
 
 
+def fast_format(run: RecallRun) -> str:
+    """The number format that is asked for, or where that is left open the one that is fast here."""
+    training = run.resolved.training
+    return str(pick_dtype(training.dtype, pick_device(training.device))).removeprefix("torch.")
+
+
 class Recall:
     """A plan with the rows it has so far, from which follows what is to be done."""
 
@@ -139,12 +145,11 @@ class Recall:
         What "auto" means is decided once: all runs of a page that leave the format open have that
         of the first one, also after a stop.
         """
-        device, dtype = pick_device(run.resolved.training.device), run.resolved.training.dtype
-        for row in self.rows if dtype == "auto" else ():
+        device, asked = pick_device(run.resolved.training.device), run.resolved.training.dtype
+        for row in self.rows if asked == "auto" else ():
             if row.get("device") == str(device) and row["config"]["training"]["dtype"] == "auto":
                 return {"device": row["device"], "dtype": row["dtype"]}
-        name = str(pick_dtype(dtype, device)).removeprefix("torch.")
-        return {"device": str(device), "dtype": name}
+        return {"device": str(device), "dtype": fast_format(run)}
 
     # -- what is to be done (`runner.Runnable`) ---------------------------------------------------
 

@@ -17,6 +17,7 @@ from holo_cli.experiment import runs
 from holo_cli.experiment.plan import Entry, Plan
 from holo_cli.experiment.result_log import ResultLog, rows_path
 from holo_cli.experiment.runner import RunOptions
+from holo_cli.experiment.time_estimate import TimeEstimate
 from holo_cli.training import precision
 from holo_cli.training.stopping import StopRequest
 from tests.bench.compare.test_compare import data, go, plan, pretended, runs_of
@@ -239,6 +240,13 @@ def test_all_runs_compute_in_one_number_format(
     for row in list(ended.rows):
         ended.add({**row, "dtype": "float32"})
     assert open_experiment(plan, RunOptions(tmp_path / "page.html")).dtype == "float32"
+    # runs to come are measured in that format too, and the reader is told that another is faster
+    more = open_experiment(replace(plan, seeds=plan.seeds + 1), RunOptions(tmp_path / "page.html"))
+    notes: list[str] = []
+    TimeEstimate(more).announce(None, notes.append)
+    assert "compute in float32, as the finished ones in page.jsonl do" in notes[0]
+    assert "--dtype bfloat16" in notes[0]
+    assert more.with_format(more.configs[more.base]).training.dtype == "float32"
     # asked for by name, it is part of what a run is: those rows are of other runs
     named = plan.changed({}, {"training.dtype": "bfloat16"})
     again = open_experiment(named, RunOptions(tmp_path / "page.html"))

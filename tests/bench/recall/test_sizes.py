@@ -13,6 +13,7 @@ from holo_cli.bench.recall.page import by_size, cases_shown, size_table, write_p
 from holo_cli.bench.recall.plan import named_plan, read_plan
 from holo_cli.bench.recall.run import Recall, RecallRun, open_recall, time_left
 from holo_cli.experiment.runner import RunOptions
+from holo_cli.experiment.time_estimate import format_note
 from holo_cli.tasks import TASKS, TaskCase
 
 PLAN = """
@@ -124,6 +125,10 @@ def test_a_page_has_one_number_format(recall: Recall, monkeypatch: pytest.Monkey
     add(recall, first, 1.0, 1.0, **recall.chosen(first))
     monkeypatch.setattr(bench, "pick_dtype", lambda name, device: torch.float32)
     assert recall.chosen(second) == recall.chosen(first)
+    note = format_note(recall.chosen(second)["dtype"], bench.fast_format(second), recall.rows)
+    assert note is not None
+    assert "compute in bfloat16" in note
+    assert "--dtype float32" in note
     add(recall, first, 1.0, 1.0, device="cuda:0", dtype="bfloat16")  # another device's
     assert recall.chosen(second)["dtype"] == "float32"
 
