@@ -23,7 +23,7 @@ from holo_cli.models.holographic.key_transforms import (
     SpectrumTransform,
 )
 from holo_cli.models.holographic.phasors import Pair, phase_rates, phasor, rotation_angles
-from holo_cli.models.holographic.random_features import KernelName, frequencies_like
+from holo_cli.models.holographic.random_features import KernelName, frequencies
 from holo_cli.models.holographic.spectra import (
     from_spectrum,
     spectral_rates,
@@ -132,11 +132,14 @@ class FeatureBinding(PhasorBinding):
         """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
         rows, length, _ = x.shape
         points = positions_last(self.qk_proj, x).view(2, 1, self.heads, self.coords, rows * length)
+        dtype = wide(points.dtype)
+        table = frequencies(
+            self.kernel, self.plates, self.channels, self.coords, dtype, points.device
+        )
         with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
-            points = points.to(wide(points.dtype)) * self.coords**-0.5
-            table = frequencies_like(self.kernel, self.plates, self.channels, self.coords, points)
+            points = points.to(dtype) * self.coords**-0.5
             phases = torch.matmul(table[:, None], points)  # (2, R, H, f, B S)
-            offset = OFFSET_RATE * self.offset.to(points.dtype)
+            offset = OFFSET_RATE * self.offset.to(dtype)
             phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
         return phases.unflatten(-1, (rows, length))
 

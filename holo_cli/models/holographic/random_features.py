@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import random
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -66,34 +66,6 @@ def _table(
     with torch.inference_mode(False):
         table = torch.tensor(drawn, dtype=torch.float64, device="cpu").transpose(0, 1)
         return table.contiguous().to(dtype).to(device)
-
-
-def frequencies_like(
-    kernel: KernelName, plates: int, channels: int, coords: int, like: Tensor
-) -> Tensor:
-    """`frequencies` in the format and on the device of `like`; to torch.compile, which cannot trace
-    a generator, one operator."""
-    if torch.compiler.is_compiling():
-        # detached: an operator without a gradient must not stand in the way of one
-        made: Tensor = _frequencies_operator(kernel, plates, channels, coords, like.detach())
-        return made
-    return frequencies(kernel, plates, channels, coords, like.dtype, like.device)
-
-
-@torch.library.custom_op("holo::frequencies", mutates_args=())
-def _frequencies_operator(
-    kernel: str, plates: int, channels: int, coords: int, like: Tensor
-) -> Tensor:
-    name = cast(KernelName, kernel)
-    # a copy: what an operator returns is the compiler's to write over
-    return frequencies(name, plates, channels, coords, like.dtype, like.device).clone()
-
-
-@_frequencies_operator.register_fake
-def _frequencies_shape(
-    kernel: str, plates: int, channels: int, coords: int, like: Tensor
-) -> Tensor:
-    return like.new_empty(plates, channels, coords)
 
 
 def kernel_value(kernel: KernelName, squared: Tensor) -> Tensor:

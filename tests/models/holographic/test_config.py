@@ -141,11 +141,11 @@ def test_an_old_config_is_of_one_plate_of_learned_phases() -> None:
         ({"mixer": "classic", "rope_fraction": 0.5}, LEARNED | {"rope_fraction": 0.5}),
     ],
 )
-def test_the_other_forms_need_no_more_keys(
-    given: dict[str, Any], expected: dict[str, Any]
-) -> None:
+def test_the_other_forms_need_no_more_keys(given: dict[str, Any], expected: dict[str, Any]) -> None:
     """Neither for a model from the start nor for an entry of a plan, which changes a preset."""
-    started = resolve("holographic", sets=[f"model.{k}={v}".lower() for k, v in given.items()], env={})
+    started = resolve(
+        "holographic", sets=[f"model.{k}={v}".lower() for k, v in given.items()], env={}
+    )
     changed = resolve("holographic", env={}).replace({f"model.{k}": v for k, v in given.items()})
     for made in (config(**given), started.model, changed.model):
         assert {key: getattr(made, key) for key in LEARNED} == expected

@@ -20,6 +20,7 @@ from tests.models.holographic.parts import awake, config, randn
 
 FORMS: list[dict[str, Any]] = [{}, {"phases": "learned"}, {"binding": "hrr"}]
 
+
 @pytest.mark.parametrize("plates", [1, 4, 16])
 def test_capacity_follows_the_law_of_interference(plates: int) -> None:
     """N values under random phases come back with cosine 1 / sqrt(1 + (N - 1) / R)."""
