@@ -85,19 +85,21 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     model: str | None = None,
+    compile_steps: bool = False,
 ) -> LoadedModel:
     """A checkpoint by path, by run name, or (default) the newest: `.model`, `.tokenizer`,
     `.config`, `.header`, `.generate(prompt, ...)`.
 
     `model`: "path/to/mixer.py:ClassName" where the checkpoint needs a class in a file, which is
-    then run; no checkpoint runs one by itself. Raises CheckpointError, UsageError for `model`.
+    then run; no checkpoint runs one by itself. `compile_steps` makes the decoding step one graph by
+    torch.compile. Raises CheckpointError, UsageError for `model`.
     """
     from holo_cli.inference.generation.loaded_model import load as load_checkpoint
     from holo_cli.registry import use
 
     if model is not None:
         use(model)
-    return load_checkpoint(path_or_run, device=device, dtype=dtype)
+    return load_checkpoint(path_or_run, device=device, dtype=dtype, compile_steps=compile_steps)
 
 
 def build(

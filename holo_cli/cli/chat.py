@@ -36,6 +36,7 @@ def chat(
     device: options.Device = None,
     dtype: options.Dtype = None,
     weights: options.Weights = None,
+    compile_steps: options.CompiledDecoding = None,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
 ) -> None:
@@ -65,7 +66,12 @@ def chat(
     sampling = SamplingConfig.from_options(given)
     from holo_cli.cli.compute import load_with_options
 
-    loaded = load_with_options(checkpoint, device, dtype, weights)
+    loaded = load_with_options(checkpoint, device, dtype, weights, compile_steps)
     if exit_threshold is not None:
         choose_threshold(loaded, exit_threshold)
+    if compile_steps:
+        from holo_cli.inference.generation.compiled_step import check_compiling
+
+        check_compiling(loaded.model, sampling)
+        out.note("The decoding step is compiled at the first answer, which takes up to a minute.")
     raise typer.Exit(run_chat(loaded, sampling, system or "", lang, quiet=out.quiet))

@@ -43,14 +43,24 @@ def weights_kind(name: str | None) -> str:
 
 
 def load_with_options(
-    checkpoint: str | None, device: str | None, dtype: str | None, weights: str | None = None
+    checkpoint: str | None,
+    device: str | None,
+    dtype: str | None,
+    weights: str | None = None,
+    compile_steps: bool | None = None,
 ) -> LoadedModel:
     """Loads a checkpoint; the options are checked before it is read."""
     kind, form = torch_dtype(dtype), weights_kind(weights)
     with no_collections():
         from holo_cli.inference.generation.loaded_model import load as load_checkpoint
 
-    return load_checkpoint(checkpoint, device=device or "auto", dtype=kind, weights=form)
+    return load_checkpoint(
+        checkpoint,
+        device=device or "auto",
+        dtype=kind,
+        weights=form,
+        compile_steps=bool(compile_steps),
+    )
 
 
 def note_newest(checkpoint: str | None, loaded: LoadedModel, out: Output) -> None:

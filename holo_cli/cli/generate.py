@@ -70,6 +70,7 @@ def generate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     weights: options.Weights = None,
+    compile_steps: options.CompiledDecoding = None,
     json: options.Json = False,
     verbosity: options.Verbosity = None,
     debug: options.Debug = False,
@@ -107,7 +108,7 @@ def generate(
             draft_tokens=draft_tokens,
         )
     )
-    loaded = load_with_options(checkpoint, device, dtype, weights)
+    loaded = load_with_options(checkpoint, device, dtype, weights, compile_steps)
     note_newest(checkpoint, loaded, out)
     if not loaded.only_continues:
         out.note(
@@ -126,7 +127,11 @@ def generate(
         from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
 
         mixer = recall_from(loaded, read_memory(memory, loaded), text)
+    if compile_steps:
+        out.note("Compiling the decoding step, which takes up to a minute the first time.")
     generation = loaded.write(text, sampling, lang, mixer)
+    if compile_steps:
+        out.note(f"Compiled in {loaded.engine.compile_seconds:.1f} s, which no speed includes.")
     write(generation, out, text)
     samples = generation.samples
     result = {"samples": [asdict(s) for s in samples], "prompt_tokens": generation.prompt_tokens}
@@ -136,6 +141,7 @@ def generate(
         result
         | ({} if depth is None else {"mean_depth": round(depth, 3)})
         | ({} if drafted is None else {"draft": asdict(drafted)})
+        | ({"compile_seconds": round(loaded.engine.compile_seconds, 1)} if compile_steps else {})
     )
     for sample in samples:
         out.note(sample_line(sample, generation.prompt_tokens))

@@ -69,8 +69,46 @@ def models(
         int, typer.Option("--gpus", metavar="N", help="Number of GPUs for --plan.")
     ] = 1,
     memory: Annotated[
-        float, typer.Option("--memory", metavar="GB", help="Memory of one GPU for --plan, in GB.")
-    ] = 24.0,
+        float | None,
+        typer.Option(
+            "--memory",
+            metavar="GB",
+            help="Memory of one GPU for --plan, in GB (default: that of --gpu, or 24).",
+        ),
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="NAME",
+            help="GPU whose published memory, rate and link --plan computes with: a100, h100, "
+            "h200, b200, l40s or l4.",
+        ),
+    ] = None,
+    gpu_tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--gpu-tflops",
+            metavar="X",
+            help="Published product rate of one GPU in bfloat16, in Tflop/s, for --plan.",
+        ),
+    ] = None,
+    link: Annotated[
+        float | None,
+        typer.Option(
+            "--link",
+            metavar="GB",
+            help="What one GPU sends in GB/s, in one direction, for --plan.",
+        ),
+    ] = None,
+    utilization: Annotated[
+        float | None,
+        typer.Option(
+            "--utilization",
+            metavar="X",
+            help="Share of the published rate that --plan assumes a step to reach (default: 0.4).",
+        ),
+    ] = None,
     tokens_per_second: Annotated[
         float | None,
         typer.Option(
@@ -89,10 +127,11 @@ def models(
     """
     out = Output(json=json, verbosity=verbosity)
     if plan:
-        from holo_cli.cli.device_plan import show_plan
+        from holo_cli.cli.device_plan import DeviceOptions, show_plan
 
         settings = {"preset": preset, "recipe": recipe, "sets": sets or ()}
-        show_plan(name, vocab_size, settings, gpus, memory, tokens_per_second, out)
+        device = DeviceOptions(gpu, memory, gpu_tflops, link, utilization, tokens_per_second)
+        show_plan(name, vocab_size, settings, gpus, device, out)
         return
     if sets or preset:
         raise UsageError(

@@ -77,6 +77,14 @@ Weights = Annotated[
         "(default: stored).",
     ),
 ]
+CompiledDecoding = Annotated[
+    bool | None,
+    typer.Option(
+        "--compile/--no-compile",
+        help="Compile the decoding step: one graph for all positions, CUDA graphs on a GPU. On a "
+        "CPU nothing is gained below some thousand tokens (default: no).",
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed.")]
 
 # -- checkpoints, runs and output files -----------------------------------------------------------

@@ -129,6 +129,13 @@ class Mixer(Part):
         positions are then `layers.positions.RowPositions`, caches `RowsCache`. Default no."""
         return False
 
+    def step_obstacle(self) -> str | None:
+        """What keeps `step` of one token from being one graph for all positions, over a state as
+        `layers/static.py` makes it; None where nothing does. Default: `mixed_lengths` alone."""
+        if self.mixed_lengths:
+            return None
+        return f"the steps of {type(self).__name__} differ from position to position"
+
     def finish_initialisation(self) -> None:
         """Values beyond the backbone's own (uniform linear layers): a zero output, biases, ..."""
         nn.init.zeros_(self.out.weight)

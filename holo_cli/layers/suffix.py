@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.positions import Positions
+from holo_cli.layers.static import StaticPositions, static_positions
 
 NOTHING = -1  # a token that equals no other: before the start, or of an earlier document
 STATE_BYTES = 8  # of a state, for each token
@@ -81,6 +82,37 @@ class SuffixState:
         tokens = together([state.tokens for state in states], NOTHING)
         return SuffixState(tokens, together([state.runs for state in states], 0))
 
+    def static(self, room: int) -> StaticSuffix:
+        """A copy that neither grows nor moves (`layers/static.py`)."""
+        rows, count = self.tokens.shape
+        front = (room - count, 0)
+        return StaticSuffix(
+            nn.functional.pad(self.tokens, front, value=NOTHING),
+            nn.functional.pad(self.runs, front),
+            static_positions(count, rows, room, self.tokens.device),
+        )
+
+
+class StaticSuffix(SuffixState):
+    """The same with room for all tokens: those that are not read yet are `NOTHING`, in front."""
+
+    def __init__(self, tokens: Tensor, runs: Tensor, count: StaticPositions) -> None:
+        super().__init__(tokens, runs)
+        self.count = count
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from (self.tokens, self.runs, self.count.of_rows)
+
+    def followed_by(self, after: SuffixState) -> StaticSuffix:
+        """`after`, a state with more positions, as long as this one."""
+        new = after.tokens.shape[1] - self.tokens.shape[1]
+        return StaticSuffix(after.tokens[:, new:], after.runs[:, new:], self.count + new)
+
+    def plain(self) -> SuffixState:
+        """A copy as an ordinary state; all rows have read as many tokens."""
+        first = self.tokens.shape[1] - int(self.count.of_rows[0])
+        return SuffixState(self.tokens[:, first:].clone(), self.runs[:, first:].clone())
+
 
 class Matches(NamedTuple):
     """For each of S positions the proposed token, 0 where there is none, and how many tokens
@@ -99,7 +131,10 @@ def longest_matches(tokens: Tensor, before: SuffixState | None, end: int) -> Mat
         before = SuffixState.start(tokens.shape[0], tokens.device)
     # a scan over time at once takes a CPU twenty times as long as one position after the other
     in_turn = tokens.device.type == "cpu" and not torch.compiler.is_compiling()
-    return (_in_turn if in_turn else _at_once)(tokens.to(torch.int32), before, end)
+    found = (_in_turn if in_turn else _at_once)(tokens.to(torch.int32), before, end)
+    if isinstance(before, StaticSuffix):
+        return found._replace(state=before.followed_by(found.state))
+    return found
 
 
 def _in_turn(new: Tensor, before: SuffixState, end: int) -> Matches:

@@ -271,6 +271,10 @@ class Backbone(LanguageModel):
     def mixed_lengths(self) -> bool:
         return all(block.mixer.mixed_lengths for block in self.layers())
 
+    def step_obstacle(self) -> str | None:
+        found = (block.mixer.step_obstacle() for block in self.layers())
+        return next((reason for reason in found if reason), None)
+
     def init_state(self, batch: int = 1) -> BackboneState:
         blocks = self.layers()
         return BackboneState(

@@ -119,6 +119,13 @@ class LanguageModel(nn.Module, ABC):
         """
         return False
 
+    def step_obstacle(self) -> str | None:
+        """Why a step of one token cannot be one graph for all positions (`Mixer.step_obstacle`).
+        Default: where rows cannot have read different numbers of tokens."""
+        if self.mixed_lengths:
+            return None
+        return "its steps differ from position to position"
+
     @abstractmethod
     def init_state(self, batch: int = 1) -> State:
         """The state before the first token, for `batch` rows, on the model's device."""

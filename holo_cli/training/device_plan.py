@@ -1,14 +1,20 @@
 """What a run takes on each of several GPUs, computed before any of them is rented.
 
 Weights, gradients, optimizer state and traffic are counted. The activations of a row are measured
-on this machine, as for `holo train --dry-run`, or looked up. No speed is predicted: with the tokens
-per second that were measured on one GPU, the time of a run without communication follows.
+on this machine, as for `holo train --dry-run`, or looked up. Speed is computed only from what is
+given: a rate of products, or the tokens per second that were measured on one GPU, and the speed of
+the links. Then a step takes, with c seconds of computing and s of sending,
+
+    max(c, s)    if all communication is hidden behind computing: the most tokens per second
+    c + s        if none is: the least
+
+Latency, the optimizer and waiting for one another are not counted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -19,11 +25,13 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.memory_estimate import loss_bytes, weight_parts
+from holo_cli.training.published_gpus import AssumedSpeed
 from holo_cli.training.row_memory import row_bytes
 
 USABLE = 0.9  # of a device's memory: the rest is for the driver, libraries and fragments
 MAX_ROWS = 1 << 16
 MAX_GPUS = 1 << 20
+RECOMPUTING = 4 / 3  # of the work of a step: the forward pass twice
 GATHERED = 2  # blocks that are whole at a time under --shard: the current one and the next
 
 
@@ -43,6 +51,10 @@ class Layout:
     batch_size: int  # of `--batch-size`: at most `rows`, and the rows of a step come out as asked
     grad_accum: int
     traffic: int  # sent in a step
+    compute_seconds: float | None = None  # of a step
+    send_seconds: float | None = None
+    most_tokens_per_second: float | None = None  # of all GPUs, with communication hidden
+    least_tokens_per_second: float | None = None  # with none hidden
 
     @property
     def flags(self) -> str:
@@ -85,11 +97,11 @@ def plan_devices(
     vocab_size: int,
     gpus: int,
     memory: float,
-    tokens_per_second: float | None = None,
+    speed: AssumedSpeed = AssumedSpeed(),
 ) -> DevicePlan:
-    """Plan a run in bfloat16 on `gpus` devices of `memory` bytes.
+    """Plan a run in bfloat16 on `gpus` devices of `memory` bytes, as fast as `speed` says.
 
-    `tokens_per_second` was measured on one of them. Raises UsageError for numbers that no run has.
+    Raises UsageError for numbers that no run has.
     """
     if not 1 <= gpus <= MAX_GPUS:
         raise UsageError(
@@ -99,11 +111,7 @@ def plan_devices(
         raise UsageError(
             "--memory must be above 0, in GB of one GPU.", next_step="For example: --memory 80"
         )
-    if tokens_per_second is not None and not tokens_per_second > 0:
-        raise UsageError(
-            "--tokens-per-second must be above 0.",
-            next_step="Use a figure that `holo bench speed` measured on one such GPU.",
-        )
+    speed.check()
     config = resolved.model.model_copy(update={"vocab_size": vocab_size})
     training = resolved.training
     step_rows = training.batch_size * training.grad_accum
@@ -127,9 +135,12 @@ def plan_devices(
             whole_row = row
         for shard in (False, True) if gpus > 1 else (False,):
             share, usable = step_rows // gpus, USABLE * memory
-            layouts.append(_layout(changed, full, row, gpus, usable, share, shard))
+            one = _layout(changed, full, row, gpus, usable, share, shard)
+            step = step_rows * config.context
+            layouts.append(_timed(one, speed, gpus, step, described.train_flops_per_token))
     tokens = step_rows * config.context * training.steps
-    rate = None if tokens_per_second is None else tokens_per_second * gpus
+    measured = speed.tokens_per_second
+    rate = None if measured is None else measured * gpus
     return DevicePlan(
         gpus=gpus,
         memory=round(memory),
@@ -182,6 +193,26 @@ def _layout(
         batch_size=batch,
         grad_accum=share // batch if batch else 0,
         traffic=traffic(size, gpus, shard, share // batch if batch else 1),
+    )
+
+
+def _timed(
+    one: Layout, speed: AssumedSpeed, gpus: int, step_tokens: int, flops_per_token: float
+) -> Layout:
+    """A layout with the time of a step of all GPUs' `step_tokens`, where a batch fits."""
+    work = RECOMPUTING if one.grad_checkpoint else 1.0
+    compute = speed.compute_seconds(step_tokens / gpus, flops_per_token, work)
+    if compute is None or not one.batch_size:
+        return one
+    send = one.traffic / speed.link if speed.link is not None else None
+    if gpus == 1:
+        send = 0.0
+    return replace(
+        one,
+        compute_seconds=compute,
+        send_seconds=send,
+        most_tokens_per_second=step_tokens / max(compute, send or 0.0),
+        least_tokens_per_second=None if send is None else step_tokens / (compute + send),
     )
 
 

@@ -33,7 +33,7 @@ SINKS = {
 }  # fmt: skip
 KEYWORDS = {"help", "epilog", "next_step", "message", "title", "note", "intro", "prose", "caption"}
 SOURCE = {"description", "size"}  # keywords of a source of text
-FUNCTIONS = {"sentence", "caution"}  # that return a message
+FUNCTIONS = {"sentence", "caution", "step_obstacle"}  # that return a message
 ATTRIBUTES = {"mechanism"}  # of classes, in one line
 VARIABLES = {"message", "wrote", "reason", "why", "hint", "AGAIN"}  # that hold a message on its way
 # Modules that build sentences and captions: every string with two words in them is a message.

@@ -33,7 +33,8 @@ FLAGS = {
     "chat": "--checkpoint --device --dtype --seed --temperature --lang --debug",
     "serve": "--checkpoint --host --port --api-key --batch-size --queue --max-tokens "
     "--memory-budget --prefix-cache --grace --device --dtype --verbose --quiet --debug",
-    "models": "--plan --gpus --memory --preset --set --tokens-per-second " + SHARED,
+    "models": "--plan --gpus --memory --gpu --gpu-tflops --link --utilization --preset --set "
+    "--tokens-per-second " + SHARED,
     "check": "--case --markdown " + SHARED,
     "new-model": "--out " + SHARED,
     "datasets": SHARED,
@@ -282,6 +283,12 @@ def test_a_plan_for_several_gpus(holo: Holo, monkeypatch: pytest.MonkeyPatch) ->
     shown = holo(*plan)
     assert "--shard --grad-checkpoint" in shown.out
     assert "torchrun --nproc-per-node 2" in shown.err
+    timed = holo(*plan, "--gpu", "l4", "--link", "3")
+    assert timed.code == 0, timed.err
+    assert "tokens/s" in timed.out
+    assert "computed, not measured: 40% of 121 Tflop/s, sending 3 GB/s" in timed.err
+    assert holo(*plan, "--gpu", "l44").code == 2
+    assert holo(*plan, "--link", "3").code == 2
     assert holo("models", "--plan").code == 2
     assert holo("models", "vanilla", "--preset", "tiny").code == 2
     assert holo("models", "vanilla", "--plan", "--gpus", "0").code == 2

@@ -202,3 +202,32 @@ def test_weights_in_int8(holo: Holo, run: str) -> None:
     eight = holo(*words, "--weights", "int8")
     assert eight.code == 0, eight.err
     assert len(eight.out) == len(holo(*words).out)
+
+
+def test_compiled_decoding_writes_the_same_and_says_what_it_took(
+    holo: Holo, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holo_cli.inference.generation.compiled_step.BACKEND", "eager")
+    words = ("generate", "-c", run, "--prompt", "abc", *SHORT)
+    plain, compiled = holo(*words), holo(*words, "--compile")
+    assert compiled.code == 0, compiled.err
+    assert compiled.out == plain.out
+    assert re.search(r"Compiled in [0-9.]+ s, which no speed includes", compiled.err)
+    assert json.loads(holo(*words, "--compile", "--json").out)["compile_seconds"] > 0
+    assert holo(*words, "--compile", "--weights", "int8").code == 0
+    refused = holo(*words, "--compile", "--draft-layers", "1")
+    assert refused.code == 2
+    assert "cannot be combined with --compile" in refused.err
+
+
+def test_a_conversation_through_compiled_steps(
+    holo: Holo, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holo_cli.inference.generation.compiled_step.BACKEND", "eager")
+    said = []
+    for more in ((), ("--compile",)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("abc\ndef\n/exit\n"))
+        ran = holo("chat", *SHORT, *more)
+        assert ran.code == 0, ran.err
+        said.append(ran.out)
+    assert said[0] == said[1]

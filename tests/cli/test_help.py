@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.core import TyperGroup
 from typer.main import get_command
 
+from holo_cli.cli import generate as module
 from holo_cli.cli.app import app
-from holo_cli.cli.help import EXAMPLES
+from holo_cli.cli.help import EXAMPLES, Command
 from tests.cli.conftest import Holo
 
 GROUPS = ("bench", "runs")
@@ -89,3 +92,18 @@ def test_an_option_that_is_not_a_list_counts_once(holo: Holo) -> None:
     assert (ran.code, "--checkpoint was given twice" in ran.err) == (2, True)
     ran = holo("generate", "-c", "one", "--stop", "a", "--stop", "b", "-q")
     assert "given twice" not in ran.err
+
+
+def test_options_are_read_when_they_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    commands = [c for c in group.commands.values() if isinstance(c, Command)]
+    assert len(commands) > 15
+    group.main(["--help"], standalone_mode=False)
+    assert "prepare" in capsys.readouterr().out
+    assert all(command._unread is not None for command in commands)
+    generate = group.commands["generate"]
+    assert isinstance(generate, Command)
+    assert "prompt" in {p.name for p in generate.params}
+    assert generate._unread is None
+    assert inspect.unwrap(generate.callback or len) is module.generate

@@ -44,9 +44,9 @@ signal.signal(signal.SIGTERM, stop)
 if name in os.environ.get("FAULTS", "").split(",") and not Path("tried").exists():
     Path("tried").touch()
     print(json.dumps({"event": "train", "step": 1, "steps": 2, "loss": 3.0}), flush=True)
-    if name == "vanilla 1" and os.environ["FAULTS"] != name:
+    if name.startswith("vanilla") and os.environ["FAULTS"] != name:
         os.kill(os.getppid(), signal.SIGTERM)  # preempted
-    if name == "ngt 1": os.kill(os.getppid(), 9); sys.exit()  # its machine is lost
+    if name.startswith("ngt"): os.kill(os.getppid(), 9); sys.exit()  # its machine is lost
     time.sleep(60)
 import io
 sys.stdin = io.StringIO(json.dumps(job))
@@ -88,6 +88,26 @@ def test_slurm_gives_the_table_of_one_machine(
     assert len(fake.requeued()) == 2  # the preempted run, and that of the lost machine
     assert fake.arrays() == 1
     assert not (tmp_path / "slurm.work").exists()
+
+
+def test_tuning_through_slurm_tries_and_finds_the_same(
+    plan: Plan, tmp_path: Path, fake: FakeSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optuna", reason="the extra 'tune' is not installed")
+    tuned = replace(plan, tune=4, seeds=1)
+    found = []
+    for name in ("local", "slurm"):
+        if name == "slurm":  # every trial is preempted, or loses its machine, once
+            monkeypatch.setenv("FAULTS", "vanilla 0,ngt 0")
+        experiment = go(tuned, tmp_path / f"{name}.html", name)
+        assert experiment.tuning is not None
+        rows = {row["key"]: (row["role"], row.get("tune"), row["val_loss"])
+                for row in experiment.rows}  # fmt: skip
+        found.append((rows, experiment.tuning.table(), table(summarise(experiment))))
+    assert found[0] == found[1]
+    assert sum(role == "tune" for role, *_ in found[1][0].values()) == 8
+    assert len(fake.requeued()) == 8
+    assert fake.arrays() > 1  # trials are proposed from the results of those before
 
 
 def test_a_stop_saves_the_tasks_and_the_same_command_resumes(

@@ -18,7 +18,11 @@ from holo_cli.check.cases import Case, random_tokens
 from holo_cli.checkpoint import load_model, read_header
 from holo_cli.config.resolve import resolve
 from holo_cli.errors import Stopped
+from holo_cli.inference.generation.compiled_step import CompiledStep, room_for
+from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.loaded_model import load
+from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.layers.static import buffers
 from holo_cli.models.base import LanguageModel
 from holo_cli.training.loss import cross_entropy
 from holo_cli.training.precision import autocast, pick_device, pick_dtype
@@ -139,3 +143,39 @@ def test_speed_is_measured(device: str) -> None:
     for _ in range(10):
         results(model, random_tokens(8, 64), pick_dtype("auto", found))
     assert time.perf_counter() - began < 60
+
+
+@CASES
+def test_decoding_through_one_graph_in_fixed_buffers(case: Case, device: str) -> None:
+    """On CUDA the graph is recorded and replayed: every position must read and write the same
+    addresses, and a step must wait for nothing."""
+    model = case.build(dtype=torch.float32).to(device)
+    if (reason := model.step_obstacle()) is not None:
+        pytest.skip(reason)
+    torch._dynamo.reset()
+    engine = Engine(model)
+    tokens = random_tokens(2, 24).to(device)
+    _, _, state = engine.advance(tokens[:, :8], None)
+    backend = None if device.startswith("cuda") else "eager"
+    step = CompiledStep(
+        model, state, room_for(model, 24), lambda: engine.mode(single=True), backend
+    )
+    step.take(engine, state)
+    places = [buffer.data_ptr() for buffer in buffers(step._state)]
+    for n in range(8, 24):
+        with no_waiting(device):
+            logits, _ = step.read(tokens[:, n : n + 1])
+        expected, _, state = engine.advance(tokens[:, n : n + 1], state)
+        torch.testing.assert_close(logits, expected, rtol=1e-3, atol=1e-3)
+    assert [buffer.data_ptr() for buffer in buffers(step._state)] == places
+
+
+def test_a_text_through_cuda_graphs_is_the_same(device: str) -> None:
+    model = chosen()[0].build(dtype=torch.float32).to(device)
+    backend = None if device.startswith("cuda") else "eager"
+    torch._dynamo.reset()
+    texts = []
+    for engine in (Engine(model), Engine(model, compile_steps=True, backend=backend)):
+        decoding = engine.generate([1, 2, 3], SamplingConfig(max_new_tokens=90, temperature=0))
+        texts.append([step[0] for step in decoding])  # beyond the context of 64
+    assert texts[0] == texts[1]

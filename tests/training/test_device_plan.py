@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from holo_cli.checkpoint.rebuild import shapes_only
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError
 from holo_cli.training import device_plan
 from holo_cli.training.device_plan import plan_devices, traffic
+from holo_cli.training.published_gpus import GPUS, AssumedSpeed, published_gpu
 
 ROW = 1_000_000  # bytes that a row keeps, and a tenth with recomputing
 
@@ -68,10 +70,47 @@ def test_sharding_is_chosen_only_where_it_is_needed() -> None:
 
 def test_time_follows_only_from_a_measured_speed() -> None:
     assert plan_devices(resolved(), 256, 2, 1e9).seconds is None
-    plan = plan_devices(resolved(), 256, 2, 1e9, 1000.0)
+    plan = plan_devices(resolved(), 256, 2, 1e9, AssumedSpeed(tokens_per_second=1000.0))
     assert plan.tokens == 64 * plan.context * 100
     assert plan.seconds == plan.tokens / 2000
     assert plan.steps_per_second == 2000 / (64 * plan.context)
+
+
+def test_bounds_of_the_speed_by_hand() -> None:
+    speed = AssumedSpeed(flops=1e12, utilization=0.5, link=1e6)
+    plan = plan_devices(resolved(), 256, 4, 1e9, speed)
+    full = shapes_only("vanilla", resolved().model.model_copy(update={"vocab_size": 256}))
+    tokens = 64 * plan.context
+    compute = tokens / 4 * full.describe().train_flops_per_token / 0.5e12
+    plain, sharded, recomputed, _ = plan.layouts
+    for one, factor in ((plain, 1), (sharded, 1), (recomputed, 4 / 3)):
+        send = one.traffic / 1e6
+        assert one.compute_seconds == pytest.approx(factor * compute)
+        assert one.send_seconds == send
+        assert one.most_tokens_per_second == pytest.approx(tokens / max(factor * compute, send))
+        assert one.least_tokens_per_second == pytest.approx(tokens / (factor * compute + send))
+    assert plain.send_seconds is not None
+    assert plain.send_seconds > compute  # so slow a link bounds the speed by itself
+    assert plain.most_tokens_per_second == pytest.approx(tokens / plain.send_seconds)
+
+
+def test_what_is_not_given_is_not_computed() -> None:
+    rate = AssumedSpeed(flops=1e12)
+    alone = plan_devices(resolved(), 256, 1, 1e9, rate).layouts[0]
+    assert alone.most_tokens_per_second == alone.least_tokens_per_second
+    plain = plan_devices(resolved(), 256, 4, 1e9, rate).layouts[0]
+    assert plain.most_tokens_per_second == pytest.approx(4 * (alone.most_tokens_per_second or 0))
+    assert plain.least_tokens_per_second is None
+    nothing = plan_devices(resolved(), 256, 4, 1.0, rate).layouts[0]  # no batch fits
+    assert (nothing.batch_size, nothing.most_tokens_per_second) == (0, None)
+    assert plan_devices(resolved(), 256, 4, 1e9).layouts[0].most_tokens_per_second is None
+
+
+def test_a_measured_speed_is_taken_before_a_published_one() -> None:
+    both = AssumedSpeed(tokens_per_second=1000.0, flops=1e18, link=1e30)
+    plain = plan_devices(resolved(), 256, 4, 1e9, both).layouts[0]
+    assert plain.most_tokens_per_second == pytest.approx(4000)
+    assert plain.least_tokens_per_second == pytest.approx(4000)
 
 
 def test_traffic_of_rings() -> None:
@@ -81,11 +120,23 @@ def test_traffic_of_rings() -> None:
 
 
 def test_impossible_numbers() -> None:
-    for gpus, memory, speed, says in (
-        (0, 1e9, None, "--gpus must be"),
-        (7, 1e9, None, "64 rows, which 7 GPUs cannot share equally"),
-        (2, 0.0, None, "--memory must be above 0"),
-        (2, 1e9, 0.0, "--tokens-per-second must be above 0"),
+    for gpus, memory, given, says in (
+        (0, 1e9, {}, "--gpus must be"),
+        (7, 1e9, {}, "64 rows, which 7 GPUs cannot share equally"),
+        (2, 0.0, {}, "--memory must be above 0"),
+        (2, 1e9, {"tokens_per_second": 0.0}, "--tokens-per-second must be above 0"),
+        (2, 1e9, {"flops": -1.0}, "--gpu-tflops must be above 0"),
+        (2, 1e9, {"flops": 1e12, "link": float("inf")}, "--link must be above 0"),
+        (2, 1e9, {"flops": 1e12, "utilization": 1.5}, "--utilization must be above 0"),
+        (2, 1e9, {"link": 1e9}, "--link alone gives no speed"),
     ):
+        speed = AssumedSpeed(**given)
         with pytest.raises(UsageError, match=says):
             plan_devices(resolved(), 256, gpus, memory, speed)
+
+
+def test_published_figures_by_name() -> None:
+    assert published_gpu("H100") is GPUS["h100"]
+    with pytest.raises(UsageError, match="no published figures of 'h10'") as caught:
+        published_gpu("h10")
+    assert "h100" in str(caught.value.next_step)

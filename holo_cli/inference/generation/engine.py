@@ -7,6 +7,8 @@ Design notes:
   can be kept and continued from any number of times. A conversation prefills only its new tokens.
 - Text may grow past the model's context. Which tokens the model sees at a given length depends on
   that length alone (`window_start`), so incremental decoding equals recomputing from scratch.
+- Compiled, the state is in the buffers of a `CompiledStep`; rows that are finished stay in it, and
+  their tokens are not looked at.
 - With `draft_layers` logits come from `speculation.py`; every token is drawn here all the same.
 - Inference mode, eval mode and autocast are restored after each step, so a caller that stops
   between two tokens finds torch in the mode it left it in.
@@ -18,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +36,9 @@ from holo_cli.inference.generation.speculation import (
 )
 from holo_cli.inference.generation.whole_characters import WholeCharacters
 from holo_cli.models.base import LanguageModel, State
+
+if TYPE_CHECKING:
+    from holo_cli.inference.generation.compiled_step import CompiledStep
 
 PREFILL_CHUNK = 512  # tokens per prefill step; bounds the memory that a long prompt takes
 
@@ -82,6 +87,8 @@ class Engine:
     `breakers` are ids that a repeated span never runs across. With `characters` every sample
     consists of whole characters, if its prompt does.
     `dtype` None or float32 computes in the dtype of the weights; others run under autocast.
+    `compile_steps` makes steps by torch.compile (`compiled_step.py`), with `backend` if that is
+    not None.
     """
 
     def __init__(
@@ -93,6 +100,8 @@ class Engine:
         breakers: Iterable[int] = (),
         characters: WholeCharacters | None = None,
         dtype: torch.dtype | None = None,
+        compile_steps: bool = False,
+        backend: str | None = None,
     ) -> None:
         self.model = model
         self.end = end
@@ -100,6 +109,8 @@ class Engine:
         self.breakers = frozenset(breakers)
         self.characters = characters
         self.dtype = None if dtype is torch.float32 else dtype
+        self.compile_steps, self.backend = compile_steps, backend
+        self._steps: dict[tuple[int, int], CompiledStep] = {}  # by rows and positions
 
     def generate(
         self,
@@ -112,9 +123,13 @@ class Engine:
 
         The prefill happens before this returns; new tokens are computed as the result is iterated.
         `mixer` changes the logits of every new token before sampling. Raises UsageError where the
-        model cannot draft and the config says so.
+        model cannot draft and the config says so, or cannot be compiled.
         """
-        if config.draft_layers:
+        if self.compile_steps:
+            from holo_cli.inference.generation.compiled_step import check_compiling
+
+            check_compiling(self.model, config)
+        elif config.draft_layers:
             check_drafting(self.model, config)
         return Decoding(self, prompt, config, self.prefill(prompt, caches), mixer)
 
@@ -144,6 +159,23 @@ class Engine:
         new = torch.tensor([window[cached:]], device=self.model.device)  # (1, S)
         logits, hidden, state = self.advance(new, None if best is None else best.state)
         return PrefixCache(window, state, logits, hidden)
+
+    def step_of(self, state: State, rows: int, length: int) -> CompiledStep:
+        """The compiled step for `rows` rows that may become `length` tokens long, of which `state`
+        is one; compiled where none is yet."""
+        from holo_cli.inference.generation.compiled_step import CompiledStep, room_for
+
+        key = rows, room_for(self.model, length)
+        if key not in self._steps:
+            self._steps[key] = CompiledStep(
+                self.model, state, key[1], lambda: self.mode(single=True), self.backend
+            )
+        return self._steps[key]
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling took so far."""
+        return sum(step.seconds for step in self._steps.values())
 
     def hidden_states(self, ids: Sequence[int]) -> Tensor:
         """Hidden states (L, C) of a text of L tokens, read from an empty state in segments of the
@@ -238,7 +270,11 @@ class Decoding(Iterator[list[int | None]]):
         self._batch = list(range(rows))  # the rows in state and logits, in order
         self._position = len(prompt)  # tokens of each row that the state has read
         self._speculation: Speculation | None = None
-        if config.draft_layers:
+        self._compiled: CompiledStep | None = None
+        if engine.compile_steps:
+            longest = len(prompt) + config.max_new_tokens
+            self._compiled = engine.step_of(self._state, rows, longest)
+        elif config.draft_layers:
             self._speculation = Speculation(engine, config.draft_layers, self._state)
 
     def __next__(self) -> list[int | None]:
@@ -276,6 +312,8 @@ class Decoding(Iterator[list[int | None]]):
     @property
     def state(self) -> State:
         """The model's state after the last token read, of the rows active at that step."""
+        if self._compiled is not None and self._compiled.user() is self:
+            return self._compiled.value()
         return self._state if self._speculation is None else self._speculation.state
 
     @property
@@ -290,8 +328,34 @@ class Decoding(Iterator[list[int | None]]):
         ids = tuple(self.ids[0][start : self._position])
         return PrefixCache(ids, self.state, self._logits, self._hidden)
 
+    def restore(self, state: State) -> None:
+        """Takes the state from the buffers of a compiled step, which another decoding uses now."""
+        self._state = state
+
+    def _compiled_step(self, step: CompiledStep) -> None:
+        """Reads the next token of all rows; what a finished row reads does not matter."""
+        engine, length = self._engine, self._position + 1
+        limit = engine.model.context_limit
+        start = window_start(length, limit)
+        moved = start != window_start(self._position, limit)
+        first = start if moved else self._position
+        rows = [(ids + [ids[-1]] * (length - len(ids)))[first:] for ids in self.ids]
+        tokens = torch.tensor(rows, device=engine.model.device)
+        if moved:  # prefill again
+            self._logits, self._hidden, self._state = engine.advance(tokens, None)
+            step.take(self, self._state)
+        else:
+            if step.user() is not self:
+                step.take(self, self._state)
+            logits, self._hidden = step.read(tokens)
+            self._logits = engine.checked(logits)
+        self._position = length
+
     def _step(self, active: list[int]) -> None:
         """Reads the last token of the active rows; finished rows leave the batch."""
+        if self._compiled is not None:
+            self._compiled_step(self._compiled)
+            return
         limit = self._engine.model.context_limit
         length = self._position + 1
         start = window_start(length, limit)

@@ -38,6 +38,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     header: Header
     dtype: torch.dtype | None = None  # None: the dtype of the weights
+    compile_steps: bool = False  # whether decoding goes through torch.compile
 
     @property
     def config(self) -> ModelConfig:
@@ -56,6 +57,7 @@ class LoadedModel:
             breakers=span_breakers(self.tokenizer),
             characters=characters if characters.is_needed else None,
             dtype=self.dtype,
+            compile_steps=self.compile_steps,
         )
 
     @cached_property
@@ -149,13 +151,15 @@ def load(
     device: str = "auto",
     dtype: torch.dtype | None = None,
     weights: str = STORED,
+    compile_steps: bool = False,
 ) -> LoadedModel:
     """Loads a checkpoint by path, by run name ("ngt-shakespeare"), or (default) the newest one.
 
     `device` is auto, cpu, cuda or mps; `dtype` None computes in the dtype of the weights (float32),
     others run under autocast. `weights` "int8" rounds them to eight bits, for faster decoding on a
-    CPU (docs/commands/generate.md). Raises CheckpointError for a file that is missing or damaged,
-    UsageError for a device that is not available.
+    CPU (docs/commands/generate.md). `compile_steps` makes each step of decoding one graph by
+    torch.compile, which takes up to a minute before the first token. Raises CheckpointError for a
+    file that is missing or damaged, UsageError for a device that is not available.
     """
     from holo_cli.checkpoint import load_model
     from holo_cli.training.precision import pick_device
@@ -163,4 +167,4 @@ def load(
     model, tokenizer, header = load_model(path_or_run, device=pick_device(device))
     if weights == INT8:
         quantise(model)
-    return LoadedModel(model, tokenizer, header, dtype)
+    return LoadedModel(model, tokenizer, header, dtype, compile_steps)

@@ -94,6 +94,11 @@ class BrainAttention(Attention):
     def mixed_lengths(self) -> bool:
         return self.top == 1  # a share of the weights is one of a row's own length
 
+    def step_obstacle(self) -> str | None:
+        if self.mixed_lengths:
+            return None
+        return "model.attention_top keeps a number of weights that grows with the text"
+
     def init_state(self, batch: int) -> AttentionState:  # type: ignore[override]
         w = self.out.weight
         size = self.width if self.dendrites is not None else 0

@@ -40,6 +40,7 @@ from holo_cli.models.brain_v1.kwta import balance_term, winners
 from holo_cli.models.brain_v1.sparsity_2_4 import sparsify_2_4
 
 ALWAYS = 1e6  # added to the score of a shared column
+FEW = 16  # compiled, up to so many pairs of a token and a column read the columns' weights directly
 
 
 class Columns(FeedForward):
@@ -135,12 +136,15 @@ class Columns(FeedForward):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
         other = self.masked or self.training or torch.is_grad_enabled()
-        if x.shape[:2].numel() == 1 and not other:
+        compiling = torch.compiler.is_compiling()
+        if x.shape[:2].numel() == 1 and not other and not compiling:
             return self._single_token(x[0, 0]).view(x.shape), {}
         tokens = x.flatten(0, 1)
         value, chosen = self.route(tokens)
         if self.masked:
             y = self._masked(tokens, value, chosen)
+        elif compiling and not other and chosen.numel() <= FEW:
+            y = self._gathered(tokens, value, chosen)
         else:
             y = self._sorted(tokens, value, chosen)
         aux: Aux = {}
@@ -213,6 +217,15 @@ class Columns(FeedForward):
         for w, output in zip(downs[1:], h[1:], strict=True):
             y.addmv_(w.T, output)
         return y
+
+    def _gathered(self, tokens: Tensor, value: Tensor | None, chosen: Tensor) -> Tensor:
+        """`_sorted` of a few tokens by products of each token's own columns: for a compiler, to
+        which the views of `_single_token` would be data."""
+        dtype = product_dtype(tokens)
+        up, down = (w[chosen].to(dtype) for w in self.weights())  # (N, c, m, C)
+        u = (up @ tokens.to(dtype)[:, None, :, None])[..., 0]
+        h = self.activate(u, value).to(dtype)
+        return (h.flatten(1)[:, None] @ down.flatten(1, 2))[:, 0]
 
     def _masked(self, tokens: Tensor, value: Tensor | None, chosen: Tensor) -> Tensor:
         """`_sorted` by computing every column and masking, for comparison only."""

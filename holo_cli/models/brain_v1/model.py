@@ -210,6 +210,13 @@ class Model(Backbone):
 
     # -- decoding ---------------------------------------------------------------------------------
 
+    def step_obstacle(self) -> str | None:
+        if self._exits_enabled():
+            return (
+                f"with an exit threshold of {self.exit_threshold:g} tokens differ in their layers"
+            )
+        return super().step_obstacle()
+
     def init_state(self, batch: int = 1) -> BrainState:
         plain = super().init_state(batch)
         nothing = torch.zeros(batch, dtype=torch.int64, device=self.device)

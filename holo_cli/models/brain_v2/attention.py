@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from holo_cli.layers.positions import most
 from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
 from holo_cli.models.brain_v2.config import Config
-from holo_cli.models.brain_v2.selection import PackedCache, Selected, capacity
+from holo_cli.models.brain_v2.selection import PackedCache, Selected, StaticPacked, capacity
 
 THRESHOLD_SCALE = 4.0  # theta / parameter: theta must follow the scores as they drift
 
@@ -101,8 +101,31 @@ class SelectiveAttention(Mixer):
         term = ((self.threshold - self.threshold.detach()) * (self.share - passed)).sum()
         return self._output(u, y, margin, chosen), {"selection": term}
 
-    def step(
-        self, u: Tensor, state: PackedCache, extras: Extras = NOTHING
+    def step(self, u: Tensor, state: Any, extras: Extras = NOTHING) -> tuple[Tensor, Any]:
+        if isinstance(state, StaticPacked):
+            return self._static_step(u, state, extras)
+        return self._packed_step(u, state, extras)
+
+    def _static_step(
+        self, u: Tensor, state: StaticPacked, extras: Extras
+    ) -> tuple[Tensor, StaticPacked]:
+        """One token of each row in shapes that do not depend on which are selected: every row's is
+        computed, and what is not selected is multiplied by zero and not remembered."""
+        margin = self.margin(u, extras.side)[:, 0]
+        taken, before = state.takes(margin > 0), state.count
+        qkv = self.qkv(u[:, 0]).view(-1, 3 * self.heads, self.head_width)
+        at = state.position
+        q, k, v = self._finished(qkv, at.of_rows, at.most + 1)
+        state = state.append(taken, k, v)
+        slots = torch.arange(state.keys.shape[2], device=u.device)
+        seen = (slots <= before[:, None])[:, None, None]  # itself too
+        y = causal_attention(q[:, :, None], state.keys, state.values, seen=seen)
+        strength = margin.sigmoid() * taken
+        y = self.out(y.flatten(1))
+        return (y * strength[:, None].to(y.dtype))[:, None], state
+
+    def _packed_step(
+        self, u: Tensor, state: PackedCache, extras: Extras
     ) -> tuple[Tensor, PackedCache]:
         margin = self.margin(u, extras.side)
         start, end, before = state.position, state.position + u.shape[1], state.count
@@ -127,17 +150,21 @@ class SelectiveAttention(Mixer):
     def project(self, u: Tensor, chosen: Selected) -> tuple[Tensor, Tensor, Tensor]:
         """(B, S, C) -> q, k, v of the selected tokens, each (N, H, d)."""
         qkv = self.qkv(u.flatten(0, 1)[chosen.flat]).view(-1, 3 * self.heads, self.head_width)
+        return self._finished(qkv, chosen.position, chosen.end)
+
+    def _finished(self, qkv: Tensor, position: Tensor, end: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3H, d) of tokens at positions (N,) before `end` -> q, k, v, each (N, H, d)."""
         qk, v = qkv.split((2 * self.heads, self.heads), dim=1)
-        q, k = self._rotate(rms_norm(qk), chosen).chunk(2, dim=1)
+        q, k = self._rotate(rms_norm(qk), position, end).chunk(2, dim=1)
         if self.gain is not None:
             q = q * self.gain.gains()[:, None].to(q.dtype)
         return q, k, v
 
-    def _rotate(self, x: Tensor, chosen: Selected) -> Tensor:
-        """x (N, K, d) rotated by each token's own position."""
+    def _rotate(self, x: Tensor, position: Tensor, end: int) -> Tensor:
+        """x (N, K, d) rotated by each token's own position, (N,), all before `end`."""
         if self.rope.rotated == 0:
             return x
-        cos, sin = (t[chosen.position] for t in self.rope.tables(0, chosen.end, x))
+        cos, sin = (t[position] for t in self.rope.tables(0, end, x))
         return torch.addcmul(x * cos, x.roll(self.rope.pairs, dims=-1), sin)
 
     def _output(self, u: Tensor, y: Tensor, margin: Tensor, chosen: Selected) -> Tensor:
@@ -158,7 +185,7 @@ class SelectiveAttention(Mixer):
         w = self.out.weight
         empty = w.new_zeros(batch, self.heads, 0, self.head_width)
         none = torch.zeros(batch, dtype=torch.int64, device=w.device)
-        return PackedCache(empty, empty, none, 0)
+        return PackedCache(empty, empty, none, 0, self.share)
 
     def state_bytes(self, length: int) -> int:
         w = self.out.weight

@@ -147,6 +147,9 @@ class BrainMixer(Mixer):
     def mixed_lengths(self) -> bool:
         return all(part.mixed_lengths for part in self.parts())
 
+    def step_obstacle(self) -> str | None:
+        return next((reason for part in self.parts() if (reason := part.step_obstacle())), None)
+
     def init_state(self, batch: int) -> BrainMixerState:
         return BrainMixerState(
             self.ssm.init_state(batch) if self.ssm is not None else None,

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from holo_cli.layers.positions import Positions, following, most
+from holo_cli.layers.state import DataState
+from holo_cli.layers.static import StaticPositions, static_positions
 
 SLACK = 2.0  # capacity / share: passages differ in how many tokens pass
 
@@ -105,8 +107,11 @@ class PackedCache:
     """Keys and values of selected tokens, (B, H, R, d) each, R the capacity at `position`; each row
     has filled `count` slots. A value: if two states continue one, the second to do so copies."""
 
-    def __init__(self, keys: Tensor, values: Tensor, count: Tensor, position: Positions) -> None:
+    def __init__(
+        self, keys: Tensor, values: Tensor, count: Tensor, position: Positions, share: float
+    ) -> None:
         self.keys, self.values, self.count, self.position = keys, values, count, position
+        self.share = share
         self._buffers = [keys, values]  # more slots than R, to grow into
         self._mark = object()
         self._owner = [
@@ -141,11 +146,16 @@ class PackedCache:
             buffers.append(grown)
         return buffers, [self._mark]
 
-    @staticmethod
     def _continued(
-        buffers: list[Tensor], owner: list[object], count: Tensor, position: Positions, size: int
+        self,
+        buffers: list[Tensor],
+        owner: list[object],
+        count: Tensor,
+        position: Positions,
+        size: int,
     ) -> PackedCache:
-        cache = PackedCache(buffers[0][:, :, :size], buffers[1][:, :, :size], count, position)
+        keys, values = (buffer[:, :, :size] for buffer in buffers)
+        cache = PackedCache(keys, values, count, position, self.share)
         cache._buffers, cache._owner = buffers, owner
         owner[0] = cache._mark
         return cache
@@ -155,7 +165,7 @@ class PackedCache:
             t.index_select(0, rows) for t in (self.keys, self.values, self.count)
         )
         position = self.position if isinstance(self.position, int) else self.position.select(rows)
-        return PackedCache(keys, values, count, position)
+        return PackedCache(keys, values, count, position, self.share)
 
     def kind(self) -> tuple[object, ...]:
         """What caches that are joined have in common (`layers/joined.py`)."""
@@ -172,13 +182,66 @@ class PackedCache:
             padded = [nn.functional.pad(p, (0, 0, 0, slots - p.shape[2])) for p in pieces]
             parts.append(torch.cat(padded))
         count = torch.cat([cache.count for cache in caches])
-        return PackedCache(parts[0], parts[1], count, position)
+        return PackedCache(parts[0], parts[1], count, position, caches[0].share)
 
     def alone(self) -> PackedCache:
         """The cache of the only row, with plain positions."""
         if isinstance(self.position, int):
             return self
-        return PackedCache(self.keys, self.values, self.count, self.position.row(0))
+        return PackedCache(self.keys, self.values, self.count, self.position.row(0), self.share)
 
     def tensors(self) -> Iterator[Tensor]:
         yield from (self.keys, self.values, self.count)
+
+    def static(self, room: int) -> StaticPacked:
+        """A copy that neither grows nor moves (`layers/static.py`)."""
+        assert isinstance(self.position, int)
+        rows, heads, filled, width = self.keys.shape
+        device = self.keys.device
+        capacities = [capacity(length, self.share) for length in range(room + 1)]
+        parts = []
+        for kept in (self.keys, self.values):
+            # one slot more, for what a row without room would write
+            part = kept.new_zeros(rows, heads, capacities[-1] + 1, width)
+            part[:, :, :filled] = kept
+            parts.append(part)
+        return StaticPacked(
+            static_positions(self.position, rows, room, device),
+            parts[0],
+            parts[1],
+            self.count.clone(),
+            torch.tensor(capacities, device=device),
+            self.share,
+        )
+
+
+@dataclass(frozen=True)
+class StaticPacked(DataState):
+    """The same with slots for all that may ever be selected, (B, H, R + 1, d) each; `capacities`
+    (room + 1,): how many of the first 0, 1, ... tokens may be."""
+
+    position: StaticPositions
+    keys: Tensor
+    values: Tensor
+    count: Tensor
+    capacities: Tensor
+    share: float
+
+    def takes(self, passes: Tensor) -> Tensor:
+        """Which rows' next token is selected, of those that pass the threshold, (B,) bool each."""
+        return passes & (self.count < self.capacities[self.position.of_rows + 1])
+
+    def append(self, taken: Tensor, k: Tensor, v: Tensor) -> StaticPacked:
+        """The same buffers with keys and values (B, H, d) of the rows `taken`. The others' are
+        written to the next free slot too, where nothing sees them."""
+        rows = torch.arange(self.count.shape[0], device=self.count.device)
+        for part, piece in ((self.keys, k), (self.values, v)):
+            part[rows, :, self.count] = piece.to(part.dtype)
+        return replace(self, position=self.position + 1, count=self.count + taken)
+
+    def plain(self) -> PackedCache:
+        """A copy as an ordinary cache; all rows have read as many tokens."""
+        position = int(self.position.of_rows[0])
+        size = capacity(position, self.share)
+        keys, values = (part[:, :, :size].clone() for part in (self.keys, self.values))
+        return PackedCache(keys, values, self.count.clone(), position, self.share)

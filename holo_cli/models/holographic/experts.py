@@ -30,6 +30,10 @@ from holo_cli.layers.precision import product_dtype, wide
 from holo_cli.layers.whole_batch import over_processes
 from holo_cli.models.holographic.config import Config
 
+FEW = (
+    16  # compiled, up to so many pairs of a token and an expert read the experts' weights directly
+)
+
 
 class Experts(FeedForward):
     """`experts` MLPs of the usual size, of which each token uses `experts_top_k`."""
@@ -78,13 +82,18 @@ class Experts(FeedForward):
     def _through(self, tokens: Tensor, chosen: Tensor) -> Tensor:
         """(N, C), (N, k) -> each token's k experts applied to it, (N, k, C)."""
         flat = chosen.flatten()
+        ups = self.up.weight.view(self.experts, self.hidden, -1)
+        downs = self.down.weight.view(self.experts, -1, self.hidden)
+        if torch.compiler.is_compiling() and not self.training and len(flat) <= FEW:
+            dtype = product_dtype(tokens)
+            x = tokens.to(dtype).repeat_interleave(self.top, 0)[..., None]
+            h = relu_squared(ups[flat].to(dtype) @ x)
+            return (downs[flat].to(dtype) @ h).view(*chosen.shape, -1)
         order = flat.argsort(stable=True)
         place = torch.empty_like(order)
         place[order] = torch.arange(len(order), device=order.device)  # the inverse of `order`
         sizes = group_sizes(flat, self.experts)
         groups: Tensor = _Sorted.apply(tokens, order, place, self.top)
-        ups = self.up.weight.view(self.experts, self.hidden, -1)
-        downs = self.down.weight.view(self.experts, -1, self.hidden)
         if torch.compiler.is_compiling():  # to which the sizes are data
             done = self._grouped(groups, ups, downs, sizes)
         else:

@@ -128,6 +128,9 @@ class Holographic(Mixer):
     def mixed_lengths(self) -> bool:
         return self.topology is None  # its counts are of all rows
 
+    def step_obstacle(self) -> str | None:
+        return None if self.topology is None else "model.topology counts the tokens of the text"
+
     def init_state(self, batch: int) -> HoloState:
         return HoloState(
             0,

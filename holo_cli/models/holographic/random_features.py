@@ -34,7 +34,6 @@ POWER = 8  # p of gravity, even: Gamma(p/2) is then a sum of exponential variate
 SEED = 20_210_302
 
 
-@lru_cache(maxsize=32)
 def frequencies(
     kernel: KernelName,
     plates: int,
@@ -44,6 +43,23 @@ def frequencies(
     device: torch.device,
 ) -> Tensor:
     """(R, f, d); all heads and layers share them, since each has points of its own."""
+    return _table(kernel, plates, channels, coords, dtype, device)
+
+
+# to torch.compile a constant: it would follow the drawing of numbers, and cannot. This is what
+# torch.compiler.assume_constant_result does, which imports the compiler with every start
+frequencies._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=32)
+def _table(
+    kernel: KernelName,
+    plates: int,
+    channels: int,
+    coords: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
     generator = random.Random(SEED)
     drawn = [_of_channel(kernel, plates, coords, generator) for _ in range(channels)]
     # outside inference mode: a table cached while generating may serve a training step later

@@ -213,6 +213,13 @@ class GravityMixer(Mixer):
         # blocks of time begin and end at the same token in all rows
         return self.radius_cutoff is None and self.by_mass and self.far is None
 
+    def step_obstacle(self) -> str | None:
+        if self.radius_cutoff is not None:
+            return "model.radius_mode finds a token by its place at the end of the text"
+        if not self.by_mass:
+            return "the force of model.kernel = classic is not zero where there is no token yet"
+        return None if self.far is None else "model.far_field makes blocks as the text grows"
+
     def init_state(self, batch: int) -> KVCache | BlocksState:
         return KVCache() if self.far is None else self.far.init_state()
 
