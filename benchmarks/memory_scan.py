@@ -46,7 +46,9 @@ def mixers(asked: argparse.Namespace, length: int) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     for binding in asked.binding:
         for plates in asked.plates:
-            config = Config(**shape, context=length, plates=plates, binding=binding)
+            config = Config(
+                **shape, context=length, plates=plates, binding=binding, phases="learned"
+            )
             name = f"{binding}, {plates} plates"
             found[f"memory: {name}"] = Holographic(config)
             if length <= asked.plain_until:

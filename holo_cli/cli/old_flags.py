@@ -57,7 +57,7 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
     OldFlag("--binding", "--set model.binding=hrr", "holographic"),
     OldFlag("--binding-shape", "--set model.binding=hrr --set model.binding_shape=2d",
             "holographic"),
-    OldFlag("--num-plates", "--set model.plates=4", "holographic"),
+    OldFlag("--num-plates", "--set model.phases=learned --set model.plates=4", "holographic"),
     OldFlag("--use-topology", "--set model.topology=true", "holographic"),
     OldFlag("--use-blend", "--set model.blend=true", "holographic"),
     OldFlag("--gradient-checkpointing", "--grad-checkpoint", "holographic"),

@@ -49,6 +49,19 @@ class ModelConfig(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability in training")
     context: int = Field(256, ge=2, le=MAX_SIZE, description="length of a training sequence, T")
 
+    @classmethod
+    def linked_defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Defaults that depend on which keys are given, by name; {} for most models.
+
+        A key that is named here is named whatever is given: so it is known which ones follow.
+        """
+        return {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _linked_defaults_apply(cls, given: Any) -> Any:
+        return {**cls.linked_defaults(given), **given} if isinstance(given, Mapping) else given
+
     @model_validator(mode="after")
     def _numbers_are_sizes(self) -> ModelConfig:
         for key in type(self).model_fields:

@@ -97,15 +97,18 @@ class Resolved:
         """The same with some dotted keys changed and everything checked again.
 
         `source` is their provenance; left out, the flag that sets the key: `training.steps` is
-        from `--steps`. Raises UsageError as `resolve` does.
+        from `--steps`. Defaults that depend on changed keys follow them. Raises UsageError as
+        `resolve` does.
         """
         schema = check.schema_of(type(self.model))
+        free = self._at_linked_defaults()
         values = {
             f"{section}.{key}": Given(
                 f"{section}.{key}", value, self.provenance.get(f"{section}.{key}", "default")
             )
             for section, config in self._sections()
             for key, value in config.model_dump().items()
+            if f"{section}.{key}" not in free
         }
         for key, value in changes.items():
             values[key] = Given(key, value, source or flag_name(key))
@@ -120,6 +123,23 @@ class Resolved:
             f"{section}.{key}": value
             for section, config in self._sections()
             for key, value in config.model_dump(mode="json").items()
+        }
+
+    def _at_linked_defaults(self) -> set[str]:
+        """Dotted keys that nobody set and that have the value which follows from the others.
+
+        Those of a stored run from before a default changed have another one, and keep it.
+        """
+        values = self.model.model_dump()
+        set_by_someone = {
+            key: value
+            for key, value in values.items()
+            if self.provenance.get(f"model.{key}", "default") != "default"
+        }
+        return {
+            f"model.{key}"
+            for key, value in self.model.linked_defaults(set_by_someone).items()
+            if key not in set_by_someone and values[key] == value
         }
 
     def _sections(self) -> tuple[tuple[str, ModelConfig | TrainingConfig | DataConfig], ...]:

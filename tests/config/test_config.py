@@ -309,6 +309,17 @@ def test_replace_changes_checks_and_remembers(configs: Path) -> None:
         resolved.replace({"training.stepz": 1})
 
 
+def test_defaults_that_depend_on_other_keys_follow_them_unless_set() -> None:
+    resolved = resolve("holographic", sets=["model.tied_start=true"], env={})
+    learned = resolved.replace({"model.phases": "learned"})
+    assert (learned.values()["model.plates"], learned.values()["model.tied_start"]) == (1, True)
+    assert learned.provenance["model.plates"] == "default"
+    back = learned.replace({"model.phases": "gaussian"})
+    assert back.model == resolved.model
+    with pytest.raises(UsageError, match=r"phases \(gaussian\) is for model.binding phasor"):
+        back.replace({"model.binding": "hrr"})  # both were asked for
+
+
 def test_a_config_stored_before_a_key_existed_resumes_as_it_was_trained() -> None:
     """A run from before the learned query gain has no such parameters in its checkpoint."""
     stored = resolve("vanilla", "tiny").to_dict()

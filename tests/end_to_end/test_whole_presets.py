@@ -33,7 +33,8 @@ ON: dict[str, dict[str, Any]] = {
     },
     "brain-v2": {"memory": "delta", "attention_every": 4, "attention_share": 0.1, "ponder": 3},
     "holographic": {
-        "plates": 2, "rope_fraction": 0.5, "blend": True, "experts": 3, "topology": True,
+        "phases": "learned", "plates": 2, "rope_fraction": 0.5, "blend": True, "experts": 3,
+        "topology": True,
     },
     "ngt": {"mass_in_value": True, "radius_mode": "soft", "lambda_repulsion": 0.01},
 }  # fmt: skip

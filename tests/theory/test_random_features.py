@@ -23,7 +23,7 @@ def kernel_values(plates: int, x: Tensor, rope: float = 0.0) -> Pair:
     conj(q_0) k_s, (S, heads x channels), for points x (S, C)."""
     width = x.shape[1]
     binding = PhasorBinding(
-        config(width=width, heads=2, plates=plates, rope_fraction=rope)
+        config(width=width, heads=2, phases="learned", plates=plates, rope_fraction=rope)
     ).double()
     weight = SCALE * torch.randn(
         binding.qk_proj.weight.shape[0] // 2,
@@ -120,7 +120,7 @@ def test_the_kernel_of_gravity_is_ngts() -> None:
 def test_position_multiplies_the_kernel_by_one_of_the_distance_in_tokens() -> None:
     still = torch.zeros(9, 256, dtype=torch.float64)
     found = kernel_values(4, still, rope=1.0)  # one point at nine positions
-    binding = PhasorBinding(config(width=256, heads=2, plates=4))
+    binding = PhasorBinding(config(width=256, heads=2, phases="learned", plates=4))
     rate = torch.tensor(binding.transform.rates, dtype=torch.float64).view(4, -1)  # (R, f)
     s = torch.arange(9, dtype=torch.float64)
     expected = (s[:, None, None] * rate).cos().mean(1).repeat(1, 2)

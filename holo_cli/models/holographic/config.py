@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
 from holo_cli.config.model_schema import BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
+
+# What the memory is made of by default: plates at fixed frequencies, or, where keys are learned,
+# one plate, since each costs C^2 parameters a layer.
+FIXED: dict[str, Any] = {
+    "phases": "gaussian",
+    "plates": 8,
+    "rope_fraction": 0.25,
+    "tied_start": True,
+}
+LEARNED: dict[str, Any] = {
+    "phases": "learned",
+    "plates": 1,
+    "rope_fraction": 1.0,
+    "tied_start": False,
+}
 
 
 class Config(BackboneConfig):
@@ -30,11 +46,13 @@ class Config(BackboneConfig):
         "1d", description="hrr: a head seen as a line, a plane or a volume"
     )
     plates: int = Field(
-        1, ge=1, le=64, description="redundant plates per head, R",
-        json_schema_extra=tunable_choices(1, 2, 4, when={"mixer": ["memory", "classic"]}),
+        8, ge=1, le=64, description="redundant plates per head, R; 1 with learned phases",
+        json_schema_extra=added_key(before=1) | tunable_choices(
+            4, 8, 16, when={"phases": ["gaussian", "gravity"]}
+        ),
     )  # fmt: skip
     phases: Literal["learned", "gaussian", "gravity"] = Field(
-        "learned",
+        "gaussian",
         description="of phasor keys: learned maps for every plate, or fixed random frequencies of "
         "a learned point, whose plates estimate a Gaussian or gravity's kernel",
         json_schema_extra=added_key(before="learned"),
@@ -43,8 +61,14 @@ class Config(BackboneConfig):
         8, ge=1, le=256, description="coordinates of a head's point, for fixed frequencies",
         json_schema_extra=tunable_choices(4, 8, 16, when={"phases": ["gaussian", "gravity"]}),
     )  # fmt: skip
+    rope_fraction: float = Field(
+        0.25, ge=0, le=1,
+        description="share of the phases, and of the dimensions of attention, that is rotated by "
+        "position; 1 with learned phases",
+        json_schema_extra=added_key(before=1.0) | tunable_choices(0.25, 0.5, 0.75, 1.0),
+    )  # fmt: skip
     tied_start: bool = Field(
-        False, description="queries start with the weights of keys",
+        True, description="keys start with the weights of queries; off with learned phases",
         json_schema_extra=added_key(before=False),
     )  # fmt: skip
     half_life_min: float = Field(
@@ -81,6 +105,16 @@ class Config(BackboneConfig):
         0.01, ge=0, description="weight of the load-balancing loss of the experts; 0 is off",
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"experts": range(2, 257)}),
     )  # fmt: skip
+
+    @classmethod
+    def linked_defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Keys of hrr are learned, and the other mixers have no plates."""
+        learned = (
+            given.get("phases") == "learned"
+            or given.get("binding") == "hrr"
+            or given.get("mixer") in ("fftconv", "classic")
+        )
+        return LEARNED if learned else FIXED
 
     @property
     def head_width(self) -> int:

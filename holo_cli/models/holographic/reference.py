@@ -37,16 +37,31 @@ from holo_cli.models.vanilla import reference as vanilla
 from holo_cli.models.vanilla.attention import Attention
 
 CASES: dict[str, dict[str, Any]] = {
-    # one plate; heads of the suite's own shape would leave it four rates to tell distances by
     "default": {"width": 32},
-    "plates": {"plates": 4, "experts": 3},
-    "phasor": {"plates": 5, "experts": 1, "conv": 4, "rope_fraction": 0.6},
-    "features": {"phases": "gaussian", "plates": 4, "phase_coords": 3, "width": 32, "experts": 3},
+    # heads of the suite's own shape would leave one plate four rates to tell distances by
+    "one-plate": {"phases": "learned", "width": 32},
+    "plates": {"phases": "learned", "plates": 4, "experts": 3},
+    "phasor": {
+        "phases": "learned",
+        "plates": 5,
+        "experts": 1,
+        "conv": 4,
+        "rope_fraction": 0.6,
+    },
+    "features": {
+        "phases": "gaussian",
+        "plates": 4,
+        "phase_coords": 3,
+        "rope_fraction": 1.0,
+        "tied_start": False,
+        "width": 32,
+        "experts": 3,
+    },
     "features-gravity": {
         "phases": "gravity",
         "plates": 2,
+        "rope_fraction": 1.0,
         "experts": 1,
-        "tied_start": True,
         "width": 32,
     },
     "hrr-1d": {"binding": "hrr", "plates": 4, "experts": 1},
@@ -57,11 +72,18 @@ CASES: dict[str, dict[str, Any]] = {
         "blend": True,
         "topology": True,
         "topology_window": 6,
+        "phases": "learned",
         "plates": 2,
         "experts": 3,
     },
     "fftconv-blend": {"mixer": "fftconv", "blend": True, "experts": 1, "bigrams": 61},
-    "hybrid": {"attention_every": 2, "experts": 4, "experts_top_k": 2, "tied": False},
+    "hybrid": {
+        "attention_every": 2,
+        "phases": "learned",
+        "experts": 4,
+        "experts_top_k": 2,
+        "tied": False,
+    },
     # the formula mixes no tokens: what the suite finds mixed here was mixed by its attention
     "classic": {"mixer": "classic", "balance": 0.0},
 }

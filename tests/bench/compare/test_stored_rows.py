@@ -107,11 +107,11 @@ def test_the_superseded_tables_are_printed_again(
     names = [
         "vanilla",
         "textbook",
-        "holographic",
+        "holographic-1-plate",
         "holographic-blend",
         "ngt",
         "brain-v1",
-        "brain-v2",
+        "brain-v2-added",
     ]
     values = {"data": "stored", "sweep_share": 0.5}
     chosen = named_plan(plan).select(names).changed(values, base)
@@ -130,8 +130,11 @@ def test_the_superseded_tables_are_printed_again(
     ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
 )
 def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
-    names = ["vanilla", "ngt", "brain-v2", "holographic", "gated-deltanet", "mamba-2"]
-    names += ["sliding-window", "mamba-3"] + (["rwkv7", "gla"] if plan == "1m-bpe" else [])
+    names = ["vanilla", "ngt", "brain-v2-added", "holographic", "holographic-1-plate"]
+    names += ["gated-deltanet"]
+    names += ["mamba-2", "sliding-window", "mamba-3"] + (
+        ["rwkv7", "gla"] if plan == "1m-bpe" else []
+    )
     printed = report(RESULTS / "rows" / rows, named_plan(plan).select(names))
     lines = committed("models.md")
     for name in names:
@@ -162,12 +165,21 @@ def test_the_tables_against_canon_layers_are_printed_again(rows: str, plan: str)
         assert list(printed[name]) in lines
 
 
-def test_the_table_of_plates_at_fixed_frequencies_is_printed_again() -> None:
-    names = ["vanilla", "holographic", "holographic-waves-8-quarter"]
-    printed = report(RESULTS / "rows" / "1m-shakespeare.jsonl", named_plan("1m").select(names))
-    lines = committed("models.md")
-    for name in names:
-        assert list(printed[name]) in lines
+@pytest.mark.parametrize(
+    ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
+)
+def test_runs_of_holographic_are_found_by_their_settings(rows: str, plan: str) -> None:
+    """Its default changed from one plate to eight: both forms have another name in the rows."""
+    path = RESULTS / "rows" / rows
+    before = {"holographic": "holographic-waves-8-quarter", "holographic-1-plate": "holographic"}
+    chosen = named_plan(plan).select(list(before))
+    data = cast(PreparedData, StoredData(rows_of(path)[0]))
+    experiment = Experiment(chosen, data, ResultLog(path, "compare"))
+    assert experiment.todo() == []
+    for name, entry in before.items():
+        runs = experiment.runs_of([name])
+        assert len(runs) >= 5  # of the sweep, and three seeds
+        assert {experiment.row(run)["entry"] for run in runs} == {entry}  # type: ignore[index]
 
 
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:

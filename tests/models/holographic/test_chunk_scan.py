@@ -18,7 +18,9 @@ from holo_cli.models.holographic.phasors import Pair, phasor
 from holo_cli.models.holographic.spectra import spectrum, unit_magnitude
 from tests.models.holographic.parts import randn
 
-SMALL: dict[str, Any] = {"vocab_size": 29, "layers": 1, "heads": 2, "width": 16, "plates": 2}
+SMALL: dict[str, Any] = {
+    "vocab_size": 29, "layers": 1, "heads": 2, "width": 16, "phases": "learned", "plates": 2,
+}  # fmt: skip
 BINDINGS: list[dict[str, Any]] = [
     {},
     {"plates": 1},

@@ -11,9 +11,10 @@ import torch
 from pydantic import ValidationError
 
 from holo_cli import registry
+from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError
 from holo_cli.models.holographic import reference, views
-from holo_cli.models.holographic.config import Config, factors
+from holo_cli.models.holographic.config import FIXED, LEARNED, Config, factors
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.model import Model
 from holo_cli.models.views import Weights
@@ -69,9 +70,10 @@ def test_factors_are_as_equal_as_can_be() -> None:
 @pytest.mark.parametrize(
     ("preset", "vocabulary", "parameters", "active"),
     [
-        ("tiny", 65, 798_880, 798_880),
+        ("tiny", 65, 768_160, 768_160),
         ("full", 2048, 2_311_756, 1_263_180),
-        ("recall", 2048, 1_024_032, 1_024_032),
+        ("recall", 2048, 1_026_080, 1_026_080),
+        ("talk", 2048, 531_282, 531_282),
         ("25m", 8192, 29_425_792, 29_425_792),
         ("227m", 32_000, 230_083_908, 116_837_700),
     ],
@@ -89,7 +91,7 @@ def test_presets_have_the_size_they_say(
 
 
 def test_muon_gets_each_plate_as_a_matrix_and_no_dial() -> None:
-    model = Model(config(plates=3, experts=4, blend=True, topology=True))
+    model = Model(config(phases="learned", plates=3, experts=4, blend=True, topology=True))
     matrices = model.matrices()
     splits = {name.partition(".")[2]: getattr(p, "splits", 1) for name, p in matrices.items()}
     block = {name.partition(".")[2]: n for name, n in splits.items()}
@@ -119,11 +121,50 @@ def test_plates_of_fixed_frequencies_cost_no_parameters() -> None:
     assert many.state_bytes(64) > 8 * few.state_bytes(64)
 
 
-def test_an_old_config_has_learned_phases() -> None:
-    for key, before in (("phases", "learned"), ("tied_start", False)):
-        extra = Config.model_fields[key].json_schema_extra
-        assert isinstance(extra, dict)
-        assert extra["before"] == before
+def test_an_old_config_is_of_one_plate_of_learned_phases() -> None:
+    """Whether it was stored before or after the keys of other phases existed."""
+    small = {"vocab_size": 29, "layers": 2, "heads": 2, "width": 16}
+    for stored in (small | {"plates": 1, "rope_fraction": 1.0}, small):
+        assert {key: getattr(Config.from_stored(stored), key) for key in LEARNED} == LEARNED
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, FIXED),
+        ({"phases": "gravity"}, FIXED | {"phases": "gravity"}),
+        ({"plates": 4, "blend": True}, FIXED | {"plates": 4}),
+        ({"phases": "learned"}, LEARNED),
+        ({"phases": "learned", "plates": 2}, LEARNED | {"plates": 2}),
+        ({"binding": "hrr"}, LEARNED),
+        ({"mixer": "fftconv"}, LEARNED),
+        ({"mixer": "classic", "rope_fraction": 0.5}, LEARNED | {"rope_fraction": 0.5}),
+    ],
+)
+def test_the_other_forms_need_no_more_keys(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Neither for a model from the start nor for an entry of a plan, which changes a preset."""
+    started = resolve(
+        "holographic", sets=[f"model.{k}={v}".lower() for k, v in given.items()], env={}
+    )
+    changed = resolve("holographic", env={}).replace({f"model.{k}": v for k, v in given.items()})
+    for made in (config(**given), started.model, changed.model):
+        assert {key: getattr(made, key) for key in LEARNED} == expected
+
+
+@pytest.mark.parametrize(("preset", "plates"), [("talk", 1), ("25m", 2), ("227m", 2)])
+def test_these_presets_keep_learned_phases(preset: str, plates: int) -> None:
+    made = resolve("holographic", preset, env={})
+    assert {key: getattr(made.model, key) for key in LEARNED} == LEARNED | {"plates": plates}
+    other = resolve("holographic", preset, sets=["model.phases=gaussian"], env={}).model
+    assert {key: getattr(other, key) for key in FIXED} == FIXED | {"plates": plates}
+
+
+def test_a_stored_run_keeps_its_plates_when_another_key_changes() -> None:
+    """One plate was the default when it was trained, and its header says so of every key."""
+    stored = resolve("holographic", env={}).to_dict()
+    stored["config"]["model"] |= LEARNED
+    again = Resolved.from_dict(stored).replace({"training.steps": 900, "model.conv": 4})
+    assert {key: getattr(again.model, key) for key in LEARNED} == LEARNED
 
 
 def test_measures_tell_what_the_mechanism_does() -> None:

@@ -18,6 +18,8 @@ from holo_cli.models.holographic.mixer import Holographic
 from holo_cli.models.holographic.phasors import Pair, phasor, rotation_angles
 from tests.models.holographic.parts import awake, config, randn
 
+FORMS: list[dict[str, Any]] = [{}, {"phases": "learned"}, {"binding": "hrr"}]
+
 
 @pytest.mark.parametrize("plates", [1, 4, 16])
 def test_capacity_follows_the_law_of_interference(plates: int) -> None:
@@ -45,10 +47,10 @@ def test_one_item_comes_back_whole_and_a_wrong_key_reads_noise() -> None:
     assert F.cosine_similarity(noise, torch.cat(v, -1), dim=-1).abs().item() < 0.15
 
 
-@pytest.mark.parametrize("binding", ["phasor", "hrr"])
+@pytest.mark.parametrize("overrides", FORMS, ids=str)
 @pytest.mark.parametrize("length", [64, 128, 256, 512])
-def test_the_first_token_still_counts_at_the_end(binding: str, length: int) -> None:
-    memory = Memory(config(heads=4, width=32, binding=binding))
+def test_the_first_token_still_counts_at_the_end(overrides: dict[str, Any], length: int) -> None:
+    memory = Memory(config(heads=4, width=32, **overrides))
     torch.nn.init.normal_(memory.binding.qk_proj.weight)
     memory.finish_initialisation()
     x, v = torch.randn(2, 1, length, 32, generator=torch.Generator().manual_seed(0))
@@ -83,18 +85,19 @@ def test_decay_and_input_gate_depend_on_the_token() -> None:
 
 
 def test_every_plate_has_phases_of_its_own_and_they_count() -> None:
-    one, four = (awake(Memory(config(plates=r))) for r in (1, 4))
-    q, k = four.binding.keys(randn(1, 6, 16))
-    assert q.re.shape == (1, 2, 6, 4, 4)
-    for r in range(1, 4):
-        assert (k.re[:, :, :, r] - k.re[:, :, :, 0]).abs().max() > 0.1
-    assert four.state_numbers() == 4 * one.state_numbers()
+    for phases in ("learned", "gaussian"):
+        one, four = (awake(Memory(config(phases=phases, plates=r))) for r in (1, 4))
+        q, k = four.binding.keys(randn(1, 6, 16))
+        assert q.re.shape == (1, 2, 6, 4, 4)
+        for r in range(1, 4):
+            assert (k.re[:, :, :, r] - k.re[:, :, :, 0]).abs().max() > 0.1
+        assert four.state_numbers() == 4 * one.state_numbers()
 
 
-@pytest.mark.parametrize("binding", ["phasor", "hrr"])
-def test_only_distance_in_positions_matters(binding: str) -> None:
+@pytest.mark.parametrize("overrides", FORMS, ids=str)
+def test_only_distance_in_positions_matters(overrides: dict[str, Any]) -> None:
     """Rotating queries and keys alike leaves the angle between them to their distance."""
-    memory = awake(Memory(config(binding=binding)))
+    memory = awake(Memory(config(**overrides)))
     q, k = memory.binding.keys(randn(1, 1, 16).expand(1, 12, 16))  # the same token everywhere
     assert (k.re[:, :, 0] - k.re[:, :, 5]).abs().max() > 0.1
     seen = [Pair(*(part[:, :, t] for part in q)) for t in range(12)]
@@ -127,7 +130,7 @@ def test_no_tensor_of_training_is_quadratic_in_the_length() -> None:
                 largest = max(largest, t.numel() if isinstance(t, Tensor) else 0)
             return out
 
-    for overrides in ({}, {"binding": "hrr"}, {"mixer": "fftconv"}, {"topology": True}):
+    for overrides in (*FORMS, {"mixer": "fftconv"}, {"topology": True}):
         largest = 0
         mixer = Holographic(config(**overrides))
         mixer.finish_initialisation()

@@ -77,6 +77,7 @@ def test_a_blend_is_the_two_norms_in_the_gate_s_proportion() -> None:
     ("overrides", "limit", "grows"),
     [
         ({}, None, False),
+        ({"phases": "learned"}, None, False),
         ({"mixer": "fftconv"}, None, False),
         ({"topology": True}, None, False),
         ({"blend": True}, 64, True),

@@ -90,7 +90,7 @@ def test_plates_rotate_at_different_rates_so_that_distance_shows_in_magnitude() 
     """With one rate a channel reads every distance with the same magnitude."""
     magnitude = {}
     for plates in (1, 4):
-        binding = PhasorBinding(config(plates=plates, width=64))
+        binding = PhasorBinding(config(phases="learned", plates=plates, width=64))
         rate = torch.tensor(binding.transform.rates, dtype=torch.float64).view(plates, -1)
         distance = torch.arange(200)[:, None, None]
         kernel = torch.polar(torch.ones(1, dtype=torch.float64), distance * rate).mean(1).abs()
