@@ -31,7 +31,7 @@ FORMS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "brain-v2, before": ("brain-v2", {}, False),
     "brain-v2": ("brain-v2", {}, True),
     "brain-v2, no attention": ("brain-v2", {"attention_every": 0}, True),
-    "brain-v2, interleaved": ("brain-v2", {"layout": "interleaved"}, True),
+    "brain-v2, added": ("brain-v2", {"layout": "added"}, True),
     "vanilla, suffix": ("vanilla", {"suffix": True}, True),
 }
 

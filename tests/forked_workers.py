@@ -1,4 +1,4 @@
-"""Worker processes that are forks of the test's own process, so that none imports torch again.
+"""Processes that are forks of the test's own process, so that none imports torch again.
 
 What they run, their pipes, working folder, environment and ends are those of real ones. Tests that
 ask whether a fresh process starts at all use real ones.
@@ -6,11 +6,13 @@ ask whether a fresh process starts at all use real ones.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -109,6 +111,46 @@ class ForkedWorker:
         with self._lock:
             if self.returncode is None:
                 os.kill(self.pid, number)
+
+
+def run_module(name: str, *arguments: str, env: Mapping[str, str], timeout: float) -> str:
+    """`python -m NAME ARGUMENTS`, whose `main()` returns its exit code: what it printed.
+
+    On Linux a fork that has this process's imports. Fails unless it ends with 0 in time; its own
+    processes are killed with it.
+    """
+    with tempfile.TemporaryFile() as said:
+        if sys.platform == "linux":
+            main = importlib.import_module(name).main
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                sys.argv = [name, *arguments]
+                nothing = os.open(os.devnull, os.O_RDONLY)
+                _become(main, (nothing, said.fileno(), said.fileno()), None, env)
+            wait: Callable[[], int | None] = functools.partial(_ended, pid)
+        else:
+            process = subprocess.Popen(
+                [sys.executable, "-m", name, *arguments], env=env, stdout=said, stderr=said,
+                start_new_session=True,
+            )  # fmt: skip
+            pid, wait = process.pid, process.poll
+        end = time.monotonic() + timeout
+        while (code := wait()) is None and time.monotonic() < end:
+            time.sleep(0.01)
+        if code is None:
+            os.killpg(pid, signal.SIGKILL)
+            while wait() is None:
+                time.sleep(0.01)
+        said.seek(0)
+        text = said.read().decode("utf-8", errors="replace")
+    assert code == 0, text
+    return text
+
+
+def _ended(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
 
 
 def _become(

@@ -12,7 +12,7 @@ import pytest
 
 from holo_cli.experiment.worker_pool import WorkerProcess
 from holo_cli.speed.model_process import ModelProcess, ModelProcessError
-from tests.forked_workers import ForkedWorker, forked_workers
+from tests.forked_workers import ForkedWorker, forked_workers, run_module
 from tests.speed.test_model_process import small
 
 __all__ = ["forked_workers"]  # the fixture
@@ -59,3 +59,13 @@ def test_forks_beside_each_other_end_when_their_pipes_are_closed() -> None:
         child._worker.close_stdin()
         assert child._worker.process.wait(timeout=20) in (0, -signal.SIGKILL)
         child.close()
+
+
+def test_a_module_that_fails_or_takes_too_long_says_what_it_printed(tmp_path: Path) -> None:
+    env = dict(os.environ)
+    with pytest.raises(AssertionError, match=r"FileNotFoundError: .*no-plan\.json"):
+        run_module("tests.training.several", str(tmp_path / "no-plan.json"), env=env, timeout=60)
+    pipe = tmp_path / "never-written"
+    os.mkfifo(pipe)
+    with pytest.raises(AssertionError):
+        run_module("tests.training.several", str(pipe), env=env, timeout=0.2)

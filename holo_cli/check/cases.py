@@ -67,10 +67,11 @@ class Case:
                 f"{self.name}: its config refuses the shape of the checks ({reason}).",
                 next_step='Name one that fits: CASES = {"small": {"width": 32}} in reference.py.',
             ) from None
-        model = registry.build_model(self.name, config)
-        if noisy:
-            add_noise(model)
-        return model.to(dtype).eval()
+        with torch.inference_mode(False):  # parameters as a model has them, whoever asks for it
+            model = registry.build_model(self.name, config)
+            if noisy:
+                add_noise(model)
+            return model.to(dtype).eval()
 
 
 @torch.no_grad()

@@ -77,7 +77,7 @@ def causal_by_gradient(case: Case) -> str:
     return f"{largest:.1g}"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def causal_by_replacement(case: Case) -> str:
     model = case.build()
     tokens = random_tokens(1, 48)
@@ -94,7 +94,7 @@ def causal_by_replacement(case: Case) -> str:
     return f"{largest:.1g}"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def long_reach(case: Case) -> str:
     model = case.build()
     claimed = case.claims.reach
@@ -107,7 +107,7 @@ def long_reach(case: Case) -> str:
     return f"{difference:.1g} after {reach} positions"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def independent_rows(case: Case) -> str:
     model = case.build()
     tokens = random_tokens(5, 40)
@@ -120,7 +120,7 @@ def independent_rows(case: Case) -> str:
     return f"{largest:.1g}"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def step_is_forward(case: Case) -> str:
     model = case.build()
     length = 37  # no multiple of any chunk
@@ -154,7 +154,7 @@ def _in_pieces(
     return close(torch.cat(parts, 1), logits, f"steps of {shown} against forward", 1e-9)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def state_is_a_value(case: Case) -> str:
     """An old state can be continued again, and in another way, without harm to the new ones."""
     model = case.build()
@@ -173,7 +173,7 @@ def state_is_a_value(case: Case) -> str:
     return f"{largest:.1g}"
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def selected_rows(case: Case) -> str:
     model = case.build()
     tokens = random_tokens(3, 16)

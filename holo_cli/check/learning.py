@@ -31,7 +31,7 @@ from holo_cli.training.optim import Optimizer
 from holo_cli.training.run import resume, train
 
 ROUNDING = 1e-11  # of logits in float64, as where causality is checked
-LEARNT = 0.7  # of the loss of guessing: there is no need to train on
+LEARNT = 0.75  # of the loss of guessing, below what has to be reached: no need to train on
 FILE_TEXT = "The quick brown fox jumps over the lazy dog. "
 
 
@@ -161,7 +161,7 @@ def _name_earlier(case: Case, back: int, *, most: int, disabled: bool) -> tuple[
         loss = _train_step(model, tokens, target)
         optimizer.step()
         model.zero_grad()
-        if loss.item() < LEARNT * math.log(VOCAB):  # well below what has to be reached
+        if loss.item() < LEARNT * math.log(VOCAB):
             break
     return loss.item(), step + 1
 

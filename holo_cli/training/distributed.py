@@ -8,6 +8,8 @@ case, in which everything here does nothing.
 from __future__ import annotations
 
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from holo_cli.errors import TrainingError, UsageError
 
 WAIT = 300  # seconds at the start; torch's own default is half an hour
 WAIT_VARIABLE = "HOLO_RENDEZVOUS_TIMEOUT"
+POLL_SECONDS = 0.02
 PATIENCE = timedelta(hours=2)  # of one exchange: the others wait while the first one evaluates
 
 
@@ -113,6 +116,8 @@ def _join(backend: str) -> None:
     seconds = rendezvous_timeout()
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=seconds)))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            store = store_of_this_start(store, rank, size, seconds)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (dist.DistNetworkError, dist.DistStoreError, ConnectionError, TimeoutError) as error:
         where = f"{os.environ.get('MASTER_ADDR', '')}:{os.environ.get('MASTER_PORT', '')}"
@@ -121,6 +126,43 @@ def _join(backend: str) -> None:
             next_step="Check that all were started with the same address and number of processes; "
             f"{WAIT_VARIABLE}=SECONDS waits longer.",
         ) from error
+
+
+def store_of_this_start(store: dist.Store, rank: int, size: int, seconds: float) -> dist.Store:
+    """The part of torchrun's store that belongs to the processes of this start alone.
+
+    torchrun keeps one store for all its starts, in which the addresses of processes that have ended
+    would be taken for those of the new ones: they would wait for the dead. So the first process
+    numbers the starts. Another one asks it by a word of its own, since any number that it could
+    simply read may be that of an earlier start; and all wait until all have come. Raises
+    TimeoutError or DistStoreError where some do not come within `seconds`.
+    """
+    if rank > 0:
+        word = secrets.token_hex(16)
+        store.set(f"holo/ask/{rank}", word)
+        answer = f"holo/answer/{word}"
+        store.wait([answer], timedelta(seconds=seconds))
+        start = int(store.get(answer))
+        store.set(f"holo/here/{start}/{rank}", "")
+        store.wait([f"holo/all/{start}"], timedelta(seconds=seconds))
+        return dist.PrefixStore(f"holo/group/{start}", store)
+    start, end = store.add("holo/starts", 1), time.monotonic() + seconds
+    answered: dict[int, str] = {}  # the word of a dead process may come first
+    waiting = set(range(1, size))
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"holo/here/{start}/{other}"]):
+                waiting.discard(other)
+            elif store.check([f"holo/ask/{other}"]):
+                word = store.get(f"holo/ask/{other}").decode()
+                if answered.get(other) != word:
+                    store.set(f"holo/answer/{word}", str(start))
+                    answered[other] = word
+        if waiting and time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(POLL_SECONDS if waiting else 0)
+    store.set(f"holo/all/{start}", "")
+    return dist.PrefixStore(f"holo/group/{start}", store)
 
 
 @contextmanager

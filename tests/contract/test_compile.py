@@ -16,7 +16,7 @@ from holo_cli.models.base import LanguageModel
 # transforms, losses of drawn layers.
 MORE = {
     "brain-v1": {"kwta-predictor", "columns-more-kept", "exits-learned"},
-    "brain-v2": {"attention", "selective-ponder"},
+    "brain-v2": {"added", "attention", "selective-ponder"},
     "gated-deltanet": {"gdn2"},
     "holographic": {"one-plate", "hrr-2d", "fftconv", "classic"},
     "mamba": {"mamba-3"},

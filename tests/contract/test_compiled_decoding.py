@@ -20,10 +20,9 @@ from holo_cli.layers.static import buffers
 
 # Beside each model's first case those whose state or step has a form of its own.
 MORE = {
-    "brain-v1": {"columns-more-kept", "kwta-predictor", "adapters"},
+    "brain-v1": {"kwta-predictor", "adapters"},
     "brain-v2": {"attention", "selective-ponder", "suffix"},
-    "gated-deltanet": {"gdn2"},
-    "holographic": {"plates", "features", "fftconv-blend", "hybrid"},
+    "holographic": {"plates", "features", "fftconv-blend"},
     "mamba": {"mamba-3"},
     "ngt": {"gravity-learned", "lorentz"},
     "vanilla": {"modern-switches", "modern-suffix", "classic", "llama-options"},

@@ -45,7 +45,7 @@ class OneAsks(StopRequest):
         return bool(self.reason) or self.left < 0
 
 
-def main() -> None:
+def one_rank() -> None:
     given = json.loads(Path("config.json").read_text(encoding="utf-8"))
     ports = iter(os.environ["PORTS"].split())
     told: list[dict[str, Any]] = []
@@ -74,15 +74,16 @@ def main() -> None:
         assert not told  # only the first process speaks
 
 
-def both() -> int:
+def main() -> int:
+    """Both ranks, as forks."""
     import_once([])
 
     def work(rank: int) -> None:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        main()
+        one_rank()
 
     return forked(2, work)
 
 
 if __name__ == "__main__":
-    sys.exit(main() if "RANK" in os.environ else both())
+    sys.exit(one_rank() if "RANK" in os.environ else main())

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from holo_cli.checkpoint import read_header
 from holo_cli.config.resolve import resolve
 from holo_cli.training.run import train
+from tests.forked_workers import run_module
 from tests.training.conftest import SMALL
 from tests.training.growing import register
 from tests.training.one_of_two import categories
@@ -53,20 +54,21 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     if LOOPBACK:
         shared["GLOO_SOCKET_IFNAME"] = LOOPBACK
-    command = [sys.executable, "-m", "tests.training.one_of_two"]
-    ranks: list[dict[str, str]] = [{"RANK": str(n), "LOCAL_RANK": str(n)} for n in range(2)]
-    started = [
-        subprocess.Popen(
-            command,
-            env=shared | rank,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in ([{}] if hasattr(os, "fork") else ranks)
-    ]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert not any(process.returncode for process in started), "\n".join(said)
+    if hasattr(os, "fork"):
+        run_module("tests.training.one_of_two", env=shared, timeout=120)
+    else:
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.training.one_of_two"],
+                env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+            for rank in range(2)
+        ]
+        said = [process.communicate(timeout=120)[0] for process in started]
+        assert not any(process.returncode for process in started), "\n".join(said)
 
     # two processes with 2 rows each, in three stages of growth: one with 4
     register(monkeypatch)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,9 @@ from holo_cli.errors import UsageError
 from holo_cli.training.elastic import divided, redivide
 from holo_cli.training.state import Progress
 from tests.data.test_batches import shards
+from tests.forked_workers import run_module
 from tests.training.conftest import SMALL
+from tests.training.several import import_once
 
 ROOT = Path(__file__).parents[2]
 needs_gloo = pytest.mark.skipif(
@@ -33,17 +33,10 @@ needs_gloo = pytest.mark.skipif(
 def run_stages(stages: list[dict[str, Any]], timeout: float = 600) -> None:
     """Carry out the stages in the working folder, see `tests/training/several.py`."""
     Path("plan.json").write_text(json.dumps(stages), encoding="utf-8")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.several", "plan.json"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said = process.communicate(timeout=timeout)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # its forks too
-        raise
-    assert process.returncode == 0, said
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if sys.platform == "linux":
+        import_once(stages)  # its fork has it too
+    run_module("tests.training.several", "plan.json", env=env, timeout=timeout)
 
 
 def last(run: str) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,31 @@ def test_one_process_alone_ends_in_time(rank: int, monkeypatch: pytest.MonkeyPat
     assert "\n" not in caught.value.message
     assert caught.value.exit_code == 1
     assert "HOLO_RENDEZVOUS_TIMEOUT" in caught.value.next_step
+
+
+@pytest.mark.skipif(not dist.is_available(), reason="this PyTorch has no torch.distributed")
+def test_each_start_on_one_store_has_a_part_of_its_own() -> None:
+    """torchrun's store outlives the processes that it starts again."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+    def meet(rank: int, seconds: float) -> tuple[bytes, ...]:
+        client = dist.TCPStore("127.0.0.1", server.port, is_master=False)
+        own = distributed.store_of_this_start(client, rank, 3, seconds)
+        own.set(f"address/{rank}", f"{rank}{os.urandom(4).hex()}")
+        return tuple(own.get(f"address/{other}") for other in range(3))
+
+    found = []
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            seen = list(pool.map(meet, range(3), [30.0] * 3))
+            assert len(set(seen)) == 1  # all see the addresses of this start
+            found.append(seen[0])
+            # a start in which the first process, or another one, is lost before it has come
+            for ranks in ([1, 2], [0, 1]):
+                for one in [pool.submit(meet, rank, 0.3) for rank in ranks]:
+                    with pytest.raises((TimeoutError, dist.DistStoreError)):
+                        one.result()
+    assert len({address for seen in found for address in seen}) == 9
 
 
 @pytest.mark.parametrize("given", ["soon", "0", "-3", "1e9"])

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from holo_cli.checkpoint import TensorFile, load_model, read_header
 from holo_cli.checkpoint.parts import parts_folder
 from holo_cli.errors import CheckpointError
 from holo_cli.training.sharded_saving import _first
+from tests.forked_workers import run_module
 from tests.training.test_elastic import needs_gloo, run_stages, same_but_for_rounding
 from tests.training.test_sharding import special, stage
 
@@ -23,17 +21,8 @@ ROOT = Path(__file__).parents[2]
 
 @needs_gloo
 def test_two_processes_save_in_the_background(home: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.training.saving_in_two"],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        said = process.communicate(timeout=300)[0]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        raise
-    assert process.returncode == 0, said
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    run_module("tests.training.saving_in_two", env=env, timeout=300)
 
 
 @needs_gloo

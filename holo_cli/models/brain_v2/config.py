@@ -77,9 +77,10 @@ class Config(BackboneConfig):
         json_schema_extra=tunable_choices(0, 1, 2, 4, when={"memory": ["delta", "hebbian"]}),
     )  # fmt: skip
     layout: Literal["added", "interleaved"] = Field(
-        "added",
-        description="added: a layer's parts are added; interleaved: a layer has one part, "
-        "attention before memory before the state space",
+        "interleaved",
+        description="interleaved: a layer has one part, attention before memory before the state "
+        "space; added: a layer's parts are added",
+        json_schema_extra=added_key(before="added"),
     )
     ponder: int = Field(
         1, ge=1, le=16, description="steps that a token's MLP may take; 1 is no pondering"
@@ -95,6 +96,12 @@ class Config(BackboneConfig):
     ponder_rest: float = Field(
         0.05, ge=0, lt=1, description="a token halts once the remaining probability is at most this"
     )
+
+    @classmethod
+    def linked_defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values that are carried between layers need a state space in each."""
+        carried = given.get("value_residual") or given.get("value_embedding")
+        return {"layout": "added" if carried else "interleaved"}
 
     @property
     def head_width(self) -> int:

@@ -1,9 +1,9 @@
-"""The token mixer of a layer: a state space, and by the config also memory and attention.
+"""The token mixer of a layer: a state space, an episodic memory or selective attention.
 
-    out = ssm(u) + memory(u) + attention(u)
+    out = ssm(u), memory(u) or attention(u)         layout = "interleaved", the default
+    out = ssm(u) + memory(u) + attention(u)         "added": those that the layer has
 
-In parallel, all reading the same u; or, with `layout = "interleaved"`, each layer one of the three.
-The output of each is zero at first.
+All read the same u. The output of each is zero at first.
 
 The matrices that read u, of state space and memory, lie one after another in one tensor, so that
 decoding multiplies by all of them at once; each is still a parameter of its own.

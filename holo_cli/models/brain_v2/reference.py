@@ -31,19 +31,31 @@ from holo_cli.models.oracle import (
 )
 
 CASES: dict[str, dict[str, Any]] = {
-    "default": {},  # two layers: the state space, and a delta memory in the second
+    "default": {},  # two layers: the state space, then a delta memory
+    "added": {"layout": "added"},  # the state space in both, and the memory in the second
     "state-space": {"memory": "none", "conv": 0, "state": 32, "rope_fraction": 0.8},
     "selective": {"ssm": "selective", "memory": "none", "attention_every": 0},
-    "attention": {"attention_every": 2, "attention_share": 0.3, "tied": False},
-    "attention-everywhere": {"attention_every": 1, "attention_share": 0.8, "memory": "none"},
-    "hebbian": {"memory": "hebbian", "memory_every": 1, "memory_heads": 2, "bigrams": 61},
-    "suffix": {"suffix": True, "end_token": 7, "tied": False, "attention_every": 0},
-    "interleaved": {
-        "layout": "interleaved",
-        "layers": 3,
-        "attention_every": 3,
-        "attention_share": 0.4,
+    "attention": {
+        "layout": "added",
+        "attention_every": 2,
+        "attention_share": 0.3,
+        "tied": False,
     },
+    "attention-everywhere": {
+        "layout": "added",
+        "attention_every": 1,
+        "attention_share": 0.8,
+        "memory": "none",
+    },
+    "hebbian": {
+        "layout": "added",
+        "memory": "hebbian",
+        "memory_every": 1,
+        "memory_heads": 2,
+        "bigrams": 61,
+    },
+    "suffix": {"suffix": True, "end_token": 7, "tied": False, "attention_every": 0},
+    "three-parts": {"layers": 3, "attention_every": 3, "attention_share": 0.4},
     "ponder": {"ponder": 3, "attention_every": 2},
     "selective-ponder": {"ssm": "selective", "ponder": 4, "ponder_rest": 0.3},
 }

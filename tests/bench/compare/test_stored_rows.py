@@ -111,7 +111,7 @@ def test_the_superseded_tables_are_printed_again(
         "holographic-blend",
         "ngt",
         "brain-v1",
-        "brain-v2",
+        "brain-v2-added",
     ]
     values = {"data": "stored", "sweep_share": 0.5}
     chosen = named_plan(plan).select(names).changed(values, base)
@@ -130,7 +130,8 @@ def test_the_superseded_tables_are_printed_again(
     ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
 )
 def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
-    names = ["vanilla", "ngt", "brain-v2", "holographic", "holographic-1-plate", "gated-deltanet"]
+    names = ["vanilla", "ngt", "brain-v2-added", "holographic", "holographic-1-plate"]
+    names += ["gated-deltanet"]
     names += ["mamba-2", "sliding-window", "mamba-3"] + (
         ["rwkv7", "gla"] if plan == "1m-bpe" else []
     )

@@ -17,13 +17,13 @@ from tests.models.brain_v2.parts import config, model, tokens
 
 # parameters at the vocabulary that the preset is meant for
 SIZES = {
-    "tiny": (65, 0.95e6),
+    "tiny": (65, 0.774e6),
     "cortex": (2048, 1.2e6),
     "talk": (2048, 0.592e6),
     "25m": (8192, 29.4e6),
     "small": (32_000, 112.7e6),
-    "medium": (32_000, 345e6),
-    "large": (32_000, 771e6),
+    "medium": (32_000, 346e6),
+    "large": (32_000, 775e6),
 }
 
 
@@ -44,14 +44,25 @@ def test_presets_have_their_size(preset: str) -> None:
 
 
 def test_an_interleaved_layer_has_one_part() -> None:
-    made = config(layers=8, layout="interleaved")
+    made = resolve("brain-v2", preset="25m", env={}).model
+    assert isinstance(made, Config)
+    assert made.layout == "interleaved"
     kinds = [(made.has_state_space(n), made.has_memory(n), made.has_attention(n)) for n in range(8)]
     space, memory, attention = (True, False, False), (False, True, False), (False, False, True)
     assert kinds == [space, memory, space, attention] * 2
     assert all(config(layers=8).has_state_space(n) for n in range(8))
+    made = config(layers=8, layout="interleaved")
     parts = [[type(p).__name__ for p in b.mixer.parts()] for b in Model(made).layers()]  # type: ignore[union-attr]
     assert parts[:2] == [["Scalar"], ["EpisodicMemory"]]
     assert parts[3] == ["SelectiveAttention"]
+
+
+def test_values_carried_between_layers_need_a_state_space_in_each() -> None:
+    for key in ("value_residual", "value_embedding"):
+        carried = resolve("brain-v2", preset="tiny", sets=[f"model.{key}=true"], env={}).model
+        assert isinstance(carried, Config)
+        assert carried.layout == "added"
+    assert Config(vocab_size=29).layout == "interleaved"
 
 
 @pytest.mark.parametrize(
