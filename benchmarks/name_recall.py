@@ -65,6 +65,7 @@ def make_model(task: FillerRows, **given: Any) -> Model:
     settings: dict[str, Any] = {
         "layers": 2, "heads": 2, "width": 48, "mlp_ratio": 2.0, "context": 512,
         "attention_every": 0, "memory_every": 1, "memory_heads": 2, "tied": False,
+        "layout": "added",
     }  # fmt: skip
     return Model(Config(vocab_size=task.vocabulary, **{**settings, **given}))
 

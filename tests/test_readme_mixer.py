@@ -50,7 +50,7 @@ def test_the_defaults_are_those_that_the_page_lists() -> None:
     from holo_cli.layers.interfaces import Mixer
 
     listed = re.findall(r"^\| `(\w+)\(", section, re.M)
-    assert len(listed) == 6
+    assert len(listed) == 7
     for name in listed:
         method = getattr(Mixer, name)
         assert not getattr(method, "__isabstractmethod__", False), name
