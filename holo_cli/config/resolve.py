@@ -126,20 +126,20 @@ class Resolved:
         }
 
     def _at_linked_defaults(self) -> set[str]:
-        """Dotted keys that nobody set and that have the value which follows from the others.
+        """Dotted keys of the model that are at a default which depends on its other keys.
 
         Those of a stored run from before a default changed have another one, and keep it.
         """
         values = self.model.model_dump()
-        set_by_someone = {
+        given = {
             key: value
             for key, value in values.items()
             if self.provenance.get(f"model.{key}", "default") != "default"
         }
         return {
             f"model.{key}"
-            for key, value in self.model.linked_defaults(set_by_someone).items()
-            if key not in set_by_someone and values[key] == value
+            for key, value in self.model.linked_defaults(given).items()
+            if key not in given and values[key] == value
         }
 
     def _sections(self) -> tuple[tuple[str, ModelConfig | TrainingConfig | DataConfig], ...]:
