@@ -13,6 +13,7 @@ import pytest
 from holo_cli.serve.server import Server
 from holo_cli.visualize.browser import find_browser
 from tests.serve.chromium import Chromium, Tab
+from tests.serve.conftest import KOREAN as KOREAN_SCRIPT
 from tests.serve.conftest import serving
 from tests.serve.test_serving import idle, wait_until
 from tests.serve.test_web import HOSTILE, log, train
@@ -74,11 +75,12 @@ def test_korean_is_composed_and_sent_by_the_next_enter(chromium: Chromium, serve
         tab.key("Enter", code=229)  # as Safari reports that Enter, after the composition
         assert tab.js(MESSAGES) == 0
         tab.key("Enter", modifiers=8)  # Shift: a new line
-        tab.type("글")
+        tab.type("글자")
         tab.key("Enter")
         tab.until(f"{MESSAGES} === 2 && {DONE}")
-        assert tab.js("document.querySelector('#messages .user .said').textContent") == "한\n글"
-        assert tab.js(ANSWER)
+        assert tab.js("document.querySelector('#messages .user .said').textContent") == "한\n글자"
+        # the script's 30 bytes from the 8th on: it began after 3 of the question's 10
+        assert tab.js(ANSWER) == KOREAN_SCRIPT.encode()[7:37].decode()
         assert "\ufffd" not in tab.js("document.body.textContent")
         assert tab.js("document.getElementById('text').value") == ""
         check(tab, server)
