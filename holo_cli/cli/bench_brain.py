@@ -64,7 +64,7 @@ def brain(
     Interrupt it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.brain.run import SpeedOptions, named_plans, open_bench, part
+    from holo_cli.bench.brain.run import SpeedOptions, named_plans, open_bench, part_page
     from holo_cli.bench.compare.run import KIND as COMPARE
     from holo_cli.experiment.runner import RunOptions
 
@@ -77,7 +77,7 @@ def brain(
         options.given(data=data, seeds=seeds),
         options.given(**shared, **{"training.steps": steps}),
     )
-    rows = part(out_path, "loss") if report_only and out_path is not None else None
+    rows = part_page(out_path, "loss") if report_only and out_path is not None else None
     plan = plan.changed(
         {"data": bench_options.data_or_only(plan.data, out, reported=rows, kind=COMPARE)}
     )

@@ -105,7 +105,7 @@ class BrainBench:
         return self.speed_row() or (older[-1] if older else None)
 
     def _measure_speed(self, notify: Notify) -> None:
-        page = part(self.page, "speed")
+        page = part_page(self.page, "speed")
         date = datetime.now(UTC).isoformat(timespec="seconds")
         log = MeasurementLog.open(rows_path(page), "speed", date)
         found = speed.measure(
@@ -143,11 +143,11 @@ class BrainBench:
         """Write the pages of the comparison and of recall; returns all pages that exist."""
         compare_page.write_page(self.experiment, self.summary(), self.options.page)
         recall_page.write_page(self.recall, self.scores(), self.recall_options.page)
-        pages = [self.options.page, part(self.page, "speed"), self.recall_options.page]
+        pages = [self.options.page, part_page(self.page, "speed"), self.recall_options.page]
         return [page for page in pages if page.exists()]
 
 
-def part(page: Path, name: str) -> Path:
+def part_page(page: Path, name: str) -> Path:
     """The page of a part, beside the page of all."""
     return page.with_name(f"{rows_path(page).stem}-{name}.html")
 
@@ -158,7 +158,7 @@ def open_bench(
     """The bench with the rows beside its page, the one that `options` name. Raises UsageError and
     DataError for what cannot be compared."""
     page = options.page
-    loss, memory = (replace(options, page=part(page, name)) for name in ("loss", "recall"))
+    loss, memory = (replace(options, page=part_page(page, name)) for name in ("loss", "recall"))
     return BrainBench(
         page,
         compare_run.open_experiment(plan, loss),
