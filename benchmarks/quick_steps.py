@@ -1,4 +1,4 @@
-"""Decoding steps of brain-v2, ngt and holographic as they are and as the backbone makes them, beside vanilla's.
+"""Decoding steps as they are and as the backbone makes them, beside vanilla's.
 
     python -m benchmarks.quick_steps --rounds 5
     python -m benchmarks.quick_steps --layers 4 --width 128 --heads 4 --vocab 2048 --rounds 7

@@ -98,6 +98,8 @@ class Binding(nn.Module, ABC):
 class PhasorBinding(Binding):
     """Phases phi = W x, keys e^{i phi}; the head's halves are real and imaginary part of v."""
 
+    transform: PhaseTransform
+
     def __init__(self, config: Config) -> None:
         if config.phases == "learned":
             super().__init__(config, config.width // 2, config.plates)

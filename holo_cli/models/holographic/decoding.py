@@ -96,7 +96,7 @@ def _rotation(block: Block, x: Tensor) -> tuple[Tensor, Tensor]:
     other part is multiplied by, (2, k)."""
     mixer = block.mixer
     assert isinstance(mixer, Holographic)
-    assert isinstance(mixer.memory, Memory)
+    assert isinstance(mixer.memory.binding, PhasorBinding)
     transform = mixer.memory.binding.transform
     angles = transform.angles(1, 1, x).flatten()[: transform.rotated]
     sine = angles.sin()
