@@ -64,7 +64,9 @@ def brain(
     Interrupt it at any time: the same command resumes.
     """
     out = bench_options.sink(json, markdown, verbosity)
-    from holo_cli.bench.brain.run import SpeedOptions, named_plans, open_bench
+    from holo_cli.bench.brain.run import SpeedOptions, named_plans, open_bench, part_page
+    from holo_cli.bench.compare.run import KIND as COMPARE
+    from holo_cli.experiment.runner import RunOptions
 
     for flag, value in (("--seeds", seeds), ("--repeats", repeats)):
         if value is not None and value < 1:
@@ -75,7 +77,10 @@ def brain(
         options.given(data=data, seeds=seeds),
         options.given(**shared, **{"training.steps": steps}),
     )
-    plan = plan.changed({"data": bench_options.data_or_only(plan.data, out)})
+    rows = part_page(out_path, "loss") if report_only and out_path is not None else None
+    plan = plan.changed(
+        {"data": bench_options.data_or_only(plan.data, out, reported=rows, kind=COMPARE)}
+    )
     recall = replace(
         recall,
         base={**recall.base, **options.given(**shared)},
@@ -84,7 +89,8 @@ def brain(
     page = out_path or BENCH / f"brain-{preset}-{Path(plan.data).name}.html"
     rounds = SpeedOptions(2, 0.2) if preset == "tiny" else SpeedOptions()
     rounds = rounds if repeats is None else replace(rounds, repeats=repeats)
-    bench = open_bench(plan, recall, page, rounds, jobs=jobs or 1, retry=retry_failed)
+    chosen = RunOptions(page, jobs or 1, retry_failed, report_only=report_only)
+    bench = open_bench(plan, recall, chosen, rounds)
     left = bench.left()
     out.note(
         f"To do: {left['speed']} of speed, {left['loss']} of training, {left['recall']} of recall."

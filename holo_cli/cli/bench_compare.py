@@ -178,14 +178,16 @@ def compare(
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
     if rates_from is not None:
         plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
-    plan = plan.changed({"data": bench_options.data_or_only(plan.data, out)})
+    rows = out_path if report_only else None
+    text = bench_options.data_or_only(plan.data, out, reported=rows, kind=bench.KIND)
+    plan = plan.changed({"data": text})
     page = out_path or BENCH / f"compare-{name}-{Path(plan.data).name}.html"
     if power is not None or power_from is not None:
         _power(power, power_from, page, plan, out)
         return
     where = Launcher.of(launcher, launcher_args)
     side_by_side = bench_options.jobs_of(jobs, where)
-    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), launcher=where)
+    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), where, report_only)
     experiment = bench.open_experiment(plan, chosen)
     _announce(experiment, out)
     if dry_run:

@@ -64,11 +64,13 @@ def controls(
     )
     own = options.given(campaigns=campaigns, campaign_seeds=seeds)
     plan = plan.changed(options.given(data=data), own, sets or ())
-    plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
+    rows = out_path if report_only else None
+    text = bench_options.data_or_only(plan.shared.data, out, reported=rows, kind=bench.KIND)
+    plan = plan.changed({"data": text}, {})
     page = out_path or BENCH / f"controls-{name}-{Path(plan.shared.data).name}.html"
     where = Launcher.of(launcher, launcher_args)
     side_by_side = bench_options.jobs_of(jobs, where)
-    chosen = RunOptions(page, side_by_side, retry_failed, launcher=where)
+    chosen = RunOptions(page, side_by_side, retry_failed, launcher=where, report_only=report_only)
     opened = bench.open_controls(plan, chosen)
     _announce(opened, out)
     if dry_run:

@@ -95,11 +95,13 @@ def ladder(
         sets or (),
     )
     chosen_axis = _axis(axis)
-    plan = plan.changed({"data": bench_options.data_or_only(plan.shared.data, out)}, {})
+    rows = out_path if report_only else None
+    text = bench_options.data_or_only(plan.shared.data, out, reported=rows, kind=bench.KIND)
+    plan = plan.changed({"data": text}, {})
     page = out_path or BENCH / f"ladder-{name}-{Path(plan.shared.data).name}.html"
     where = Launcher.of(launcher, launcher_args)
     side_by_side = bench_options.jobs_of(jobs, where)
-    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), launcher=where)
+    chosen = RunOptions(page, side_by_side, retry_failed, tuple(redo or ()), where, report_only)
     opened = bench.open_ladder(plan, chosen)
     if dry_run:
         _sizes(opened, out)
@@ -129,7 +131,8 @@ def _announce(ladder: Ladder, out: Output) -> None:
             rung, source = experiment.rung, plan.rates_from(experiment.rung)
             rates = "rates swept" if source == rung else f"rates of {source.name}"
             steps = experiment.configs[ladder.base].training.steps
-            epochs = f", {experiment.epochs:.1f} epochs" if experiment.epochs > 1 else ""
+            read = experiment.epochs or 0.0
+            epochs = f", {read:.1f} epochs" if read > 1 else ""
             out.note(
                 f"  {rung.name} ({count(rung.parameters)} parameters), {budget:g} tokens per "
                 f"parameter: {count(experiment.tokens)} tokens in "
@@ -149,7 +152,8 @@ def _sizes(ladder: Ladder, out: Output) -> None:
         (
             row["rung"], f"{row['tokens_per_parameter']:g}", row["entry"],
             count(row["parameters"]), row["width"], row["steps"], count(row["tokens"]),
-            f"{row['epochs']:.2f}", f"{row['train_flops']:.2e}",
+            "" if row["epochs"] is None else f"{row['epochs']:.2f}",
+            f"{row['train_flops']:.2e}",
         )
         for row in found
     ]  # fmt: skip

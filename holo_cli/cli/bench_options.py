@@ -176,10 +176,17 @@ def with_variants(plan: _HasEntries, asked: str | None, variants: list[str] | No
     return plan.select([*chosen, *(e.name for e in more if e.name not in chosen)])  # type: ignore[attr-defined]
 
 
-def data_or_only(data: str, out: Output) -> str:
-    """The plan's prepared set, or the only one that there is."""
+def data_or_only(data: str, out: Output, *, reported: Path | None = None, kind: str) -> str:
+    """The plan's prepared set; or that of the newest rows of a page to report, `reported`, which
+    are of `kind`; or the only one that there is."""
     if data:
         return data
+    if reported is not None:
+        from holo_cli.experiment.result_log import ResultLog, rows_path
+        from holo_cli.experiment.stored_text import stored_texts
+
+        if texts := stored_texts(ResultLog(rows_path(reported), kind)):
+            return texts[-1].name
     from holo_cli.cli import train_data
 
     return str(train_data.only_prepared(out))

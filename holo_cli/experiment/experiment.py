@@ -41,6 +41,7 @@ from holo_cli.experiment.runs import (
     training_job,
     training_row,
 )
+from holo_cli.experiment.stored_text import ExperimentText
 from holo_cli.experiment.tuning import Trial, Tuning
 from holo_cli.experiment.worker_pool import Event, Job
 from holo_cli.models.base import Description
@@ -49,12 +50,13 @@ SPEED_MEASUREMENTS = 3  # how often the speed of an entry is measured, for match
 
 
 class Experiment:
-    """A plan on a prepared set, with the rows it has so far."""
+    """A plan on a prepared set, with the rows it has so far. A report needs no more of the set than
+    its rows say."""
 
     def __init__(
         self,
         plan: Plan,
-        data: PreparedData,
+        data: ExperimentText,
         rows: ResultLog,
         labels: Mapping[str, Any] | None = None,
         where: str = "",
@@ -89,7 +91,8 @@ class Experiment:
         self.dtype, self.dtype_here = number_formats(
             self.configs[plan.entries[0].name], self._rows_here()
         )
-        check_text(data, self.configs)
+        if isinstance(data, PreparedData):
+            check_text(data, self.configs)
         self.base = plan.entries[0].name
         self.tuning = Tuning(self) if plan.tune else None
 
@@ -391,6 +394,15 @@ class Experiment:
     def row(self, run: Run) -> Row | None:
         """The row of a run: one whose settings have the same meaning, on the same data."""
         return self._stored.get(run.key)
+
+    def finished_otherwise(self, entry: str) -> int:
+        """How many rows of reported runs name an entry; where it has none of its own, they have
+        other settings or seeds than the plan."""
+        mine = {"entry": entry, "role": "final", "status": "done", **self.labels}
+        return sum(
+            all(row.get(key) == value for key, value in mine.items())
+            for row in self._stored.values()
+        )
 
     def _index(self) -> None:
         """Index rows by the keys that runs with their settings have now.

@@ -95,7 +95,7 @@ class _Failed(_Row):
 class _Throughput(_Row):
     """A measurement of how many steps fit the time."""
 
-    role: Literal["throughput"]
+    role: Literal["pace"]
     steps: NonNegative
 
 
@@ -145,7 +145,7 @@ def fault_of(row: Mapping[str, Any], bench: str) -> str:
     kind: type[_Row] = _Recalled if bench == "recall" else _Trained
     if row.get("status") != "done":
         kind = _Failed
-    elif row.get("role") == "throughput":
+    elif row.get("role") == "pace":
         kind = _Throughput
     try:
         kind.model_validate(dict(row))

@@ -45,6 +45,7 @@ class RunOptions:
     retry_failed: bool = False
     redo: tuple[str, ...] = ()
     launcher: Launcher = LOCAL_LAUNCHER
+    report_only: bool = False  # nothing will be run, so the prepared set need not be here
 
 
 class Runnable(Protocol[R]):

@@ -106,6 +106,7 @@ def training_row(experiment: Experiment, run: Run, event: Event, machine: dict[s
                 "fingerprint": data.fingerprint,
                 "tokenizer": data.tokenizer.fingerprint,
                 "vocab_size": experiment.vocab,
+                "train_tokens": data.token_count("train"),
                 "val_tokens": data.token_count("val"),
                 "val_bytes": data.byte_count("val"),
             },

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holo_cli.bench.brain import run
 from tests.cli.conftest import Holo
 from tests.cli.test_bench_compare import prepared
 from tests.forked_workers import forked_workers
@@ -15,7 +16,9 @@ __all__ = ["forked_workers", "prepared"]  # the fixtures
 
 
 @pytest.mark.usefixtures("forked_workers")
-def test_brain_measures_every_line_once(holo: Holo, prepared: str) -> None:
+def test_brain_measures_every_line_once(
+    holo: Holo, prepared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = (
         "bench", "brain", "--preset", "tiny", "--data", prepared, "--repeats", "1", "--steps", "4",
         "--out", "here/page.html",
@@ -41,6 +44,14 @@ def test_brain_measures_every_line_once(holo: Holo, prepared: str) -> None:
     assert "To do: 0 of speed, 0 of training, 0 of recall." in again.err
     assert "| training speed | 3 to 5 times as fast |" in again.out
     assert Path("here/page.jsonl").read_text(encoding="utf-8") == rows
+    Path("data").rename("away")  # a report needs the rows alone
+    alone = holo(*command, "--report-only", "--markdown")
+    assert (alone.code, alone.out) == (0, again.out)
+    monkeypatch.setattr(run, "code_fingerprint", lambda name: "another")
+    older = holo(*command, "--report-only", "--markdown")
+    assert "To do: 1 of speed" in older.err
+    assert "| training speed | 3 to 5 times as fast | –" not in older.out
+    assert "with other code than today's" in older.out
 
 
 def test_what_cannot_be_asked(holo: Holo) -> None:

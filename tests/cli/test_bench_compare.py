@@ -57,6 +57,14 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     assert re.search(r"^\| vanilla \| .*\|$", report, re.MULTILINE)
     assert re.search(r"^- wild: ", report, re.MULTILINE)
     assert re.search(r"^Machine: .* torch .*Z?\.$", report, re.MULTILINE)
+    Path("data").rename("away")  # a report needs the rows alone, also to know which text it was
+    assert holo(*command[:-1], "--report-only", "--markdown").out == report
+    ran = holo(*command[:-1])
+    assert (ran.code, "There is no prepared set." in ran.err) == (2, True)
+    ran = holo(*command[:-1], "--report-only", "--data", "others")
+    assert (ran.code, "has no runs on 'others'; it has runs on: words." in ran.err) == (2, True)
+    ran = holo("bench", "compare", "--report-only", "--data", "words", "--out", "empty.html")
+    assert (ran.code, "There are no finished runs in empty.jsonl" in ran.err) == (2, True)
     if find_browser() is not None:
         seen = visit(Path("here/page.html"))
         assert [line for line in seen.console if "willReadFrequently" not in line] == []

@@ -33,6 +33,9 @@ def test_a_whole_ladder(holo: Holo) -> None:
     assert not Path("page.work").exists()
     again = holo("bench", "ladder", "--preset", "tiny", "--report-only", "--out", "page.html")
     assert "tokens per parameter" in again.out
+    Path("data").rename("away")  # a report needs the rows alone
+    alone = holo("bench", "ladder", "--preset", "tiny", "--report-only", "--out", "page.html")
+    assert (alone.code, alone.out) == (0, again.out)
     assert all(len(line) <= 80 for line in again.out.partition("\n\nngt ")[0].splitlines())
     marked = holo("bench", "ladder", "--preset", "tiny", "--report-only", "--markdown", "--out",
                   "page.html")  # fmt: skip

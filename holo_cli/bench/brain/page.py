@@ -26,9 +26,14 @@ def findings(bench: BrainBench, found: Sequence[AimLine]) -> list[str]:
     if bench.experiment.plan.seeds < 3:
         seeds = counted(bench.experiment.plan.seeds, "seed")
         sentences.append(f"The loss is from {seeds}: too few for a verdict that holds.")
-    row = bench.speed_row()
+    row = bench.reported_speed()
     if row is not None and row["busy"]:
         sentences.append(row["busy"])
+    if row is not None and bench.speed_row() is None:
+        sentences.append(f"Speed was measured on {row['date'][:10]} with other code than today's.")
+    for line in bench.summary().lines:
+        if not line.losses and line.note:
+            sentences.append(f"{line.entry}: {line.status}. {line.note}")
     left = sum(bench.left().values())
     if left:
         sentences.append(f"{counted(left, 'run')} still to do: the same command resumes.")

@@ -9,7 +9,7 @@ that is finished is not repeated.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,9 @@ class BrainBench:
     experiment: Experiment
     recall: Recall
     rows: ResultLog  # of this bench: one row for each measurement of speed
-    options: RunOptions
+    options: RunOptions  # of the comparison
+    recall_options: RunOptions
     speed: SpeedOptions
-    recall_options: RunOptions = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.recall_options = RunOptions(
-            part(self.page, "recall"), self.options.jobs, self.options.retry_failed
-        )
 
     # -- what is to be done -----------------------------------------------------------------------
 
@@ -102,8 +97,15 @@ class BrainBench:
         """The measurement of these models with this code; None before it is made."""
         return self.rows.get(self._speed_key())
 
+    def reported_speed(self) -> Row | None:
+        """The measurement to report: `speed_row`, or the newest of models of these sizes with other
+        code."""
+        sizes = [self.experiment.described[name].parameters for name in (V1, V2)]
+        older = [r for r in self.rows if [m.get("parameters") for m in r["rows"]] == sizes]
+        return self.speed_row() or (older[-1] if older else None)
+
     def _measure_speed(self, notify: Notify) -> None:
-        page = part(self.page, "speed")
+        page = part_page(self.page, "speed")
         date = datetime.now(UTC).isoformat(timespec="seconds")
         log = MeasurementLog.open(rows_path(page), "speed", date)
         found = speed.measure(
@@ -127,7 +129,7 @@ class BrainBench:
 
     def machine(self) -> Mapping[str, Any]:
         """Where the newest rows are from; this machine without rows."""
-        row = self.speed_row()
+        row = self.reported_speed()
         found = self.experiment.rows.machine() or (row or {}).get("machine")
         return found or describe_machine()
 
@@ -141,26 +143,28 @@ class BrainBench:
         """Write the pages of the comparison and of recall; returns all pages that exist."""
         compare_page.write_page(self.experiment, self.summary(), self.options.page)
         recall_page.write_page(self.recall, self.scores(), self.recall_options.page)
-        pages = [self.options.page, part(self.page, "speed"), self.recall_options.page]
+        pages = [self.options.page, part_page(self.page, "speed"), self.recall_options.page]
         return [page for page in pages if page.exists()]
 
 
-def part(page: Path, name: str) -> Path:
+def part_page(page: Path, name: str) -> Path:
     """The page of a part, beside the page of all."""
     return page.with_name(f"{rows_path(page).stem}-{name}.html")
 
 
 def open_bench(
-    plan: Plan, recall: RecallPlan, page: Path, speed: SpeedOptions, *, jobs: int, retry: bool
+    plan: Plan, recall: RecallPlan, options: RunOptions, speed: SpeedOptions
 ) -> BrainBench:
-    """The bench with the rows beside its page. Raises UsageError and DataError for what cannot be
-    compared."""
-    options = RunOptions(part(page, "loss"), jobs, retry)
+    """The bench with the rows beside its page, the one that `options` name. Raises UsageError and
+    DataError for what cannot be compared."""
+    page = options.page
+    loss, memory = (replace(options, page=part_page(page, name)) for name in ("loss", "recall"))
     return BrainBench(
         page,
-        compare_run.open_experiment(plan, options),
-        open_recall(recall, RunOptions(part(page, "recall"), jobs, retry)),
+        compare_run.open_experiment(plan, loss),
+        open_recall(recall, memory),
         ResultLog(rows_path(page), KIND),
-        options,
+        loss,
+        memory,
         speed,
     )

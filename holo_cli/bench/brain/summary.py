@@ -45,7 +45,7 @@ class AimLine:
 
 def aim_lines(bench: BrainBench) -> list[AimLine]:
     """The table, in the order of the aims; then what no aim was stated for."""
-    row = bench.speed_row()
+    row = bench.reported_speed()
     return [
         _speed("training speed", "3 to 5 times as fast", "training", TRAINING_AIM, row),
         _memory(row),

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.config.resolve import Resolved
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
 from holo_cli.experiment.entries import scaled
 from holo_cli.experiment.experiment import Experiment, Run
 from holo_cli.experiment.plan import Entry, Plan, check_types, load_plan, plan_path
 from holo_cli.experiment.result_log import ResultLog, rows_path, test_loss
 from holo_cli.experiment.runner import RunOptions
+from holo_cli.experiment.stored_text import ExperimentText, open_text
 
 KIND = "controls"
 PLACEBO = "placebo"
@@ -97,7 +97,7 @@ class ControlsPlan:
 class Controls(Experiment):
     """The runs of the controls, and the paired differences in their rows."""
 
-    def __init__(self, plan: ControlsPlan, data: PreparedData, rows: ResultLog) -> None:
+    def __init__(self, plan: ControlsPlan, data: ExperimentText, rows: ResultLog) -> None:
         self.controls = plan.check()
         base, *planted = plan.shared.entries
         entries = (base, replace(base, name=PLACEBO), *planted)
@@ -133,8 +133,9 @@ class Controls(Experiment):
 def open_controls(plan: ControlsPlan, options: RunOptions) -> Controls:
     """The controls with the rows beside their page."""
     plan.check()
-    data = PreparedData.open(plan.shared.data)
-    controls = Controls(plan, data, ResultLog(rows_path(options.page), KIND))
+    rows = ResultLog(rows_path(options.page), KIND)
+    data = open_text(plan.shared.data, rows, report_only=options.report_only)
+    controls = Controls(plan, data, rows)
     controls.forget(failed=options.retry_failed)
     return controls
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import DataError, UsageError
 from holo_cli.experiment.experiment import Experiment
 from holo_cli.experiment.plan import Plan
 from holo_cli.experiment.result_log import ResultLog, beside, rows_path
 from holo_cli.experiment.runner import Notify, OnEvent, RunOptions, execute
+from holo_cli.experiment.stored_text import open_text
 from holo_cli.experiment.time_estimate import TimeEstimate
 from holo_cli.experiment.worker_pool import LOCAL_LAUNCHER
 from holo_cli.training.stopping import StopRequest
@@ -26,8 +26,9 @@ KIND = "compare"
 
 def open_experiment(plan: Plan, options: RunOptions) -> Experiment:
     """The experiment with its rows. Raises UsageError and DataError for what cannot be compared."""
-    data = PreparedData.open(plan.data)
-    experiment = Experiment(plan, data, ResultLog(rows_path(options.page), KIND))
+    rows = ResultLog(rows_path(options.page), KIND)
+    data = open_text(plan.data, rows, report_only=options.report_only)
+    experiment = Experiment(plan, data, rows)
     experiment.forget(failed=options.retry_failed, entries=options.redo)
     return experiment
 

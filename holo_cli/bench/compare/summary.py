@@ -242,6 +242,8 @@ def _line(experiment: Experiment, entry: Entry) -> EntryResult:
         notes.append(f"the best rate{at}, x{sweep.best:g}, is the last one tried on its side")
     if len({row["code"] for row in done}) > 1:
         notes.append("its runs were made by different versions of the code")
+    if not rows and (others := experiment.finished_otherwise(entry.name)):
+        notes.append(f"Finished runs of this name with other settings or seeds, not used: {others}")
     if any(row["stopped_by"] != "steps" for row in done):
         notes.append("stopped before the end of its schedule")
     return EntryResult(

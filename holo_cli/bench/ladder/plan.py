@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from holo_cli.data.dataset import PreparedData
 from holo_cli.errors import UsageError, nearest
 from holo_cli.experiment.entries import resolve_entry
 from holo_cli.experiment.experiment import Experiment
@@ -32,6 +31,7 @@ from holo_cli.experiment.plan import (
 from holo_cli.experiment.result_log import ResultLog, rows_path
 from holo_cli.experiment.runner import RunOptions
 from holo_cli.experiment.runs import Run, Sweep
+from holo_cli.experiment.stored_text import ExperimentText, open_text, train_tokens
 from holo_cli.experiment.worker_pool import Event, Job
 
 MIN_RUNGS = 3  # E, A and alpha are three unknowns
@@ -206,7 +206,7 @@ class RungExperiment(Experiment):
     def __init__(
         self,
         plan: Plan,
-        data: PreparedData,
+        data: ExperimentText,
         rows: ResultLog,
         rung: Rung,
         budget: float,
@@ -234,9 +234,10 @@ class RungExperiment(Experiment):
         return training.steps * training.batch_size * training.grad_accum * resolved.model.context
 
     @property
-    def epochs(self) -> float:
-        """How often a run reads the training text."""
-        return self.tokens / self.data.token_count("train")
+    def epochs(self) -> float | None:
+        """How often a run reads the training text; None where the rows do not say its size."""
+        text = train_tokens(self.data)
+        return None if text is None else self.tokens / text
 
 
 def where(rung: Rung, budget: float) -> str:
@@ -247,7 +248,7 @@ def where(rung: Rung, budget: float) -> str:
 class Ladder:
     """A ladder plan on a prepared set, with the rows it has so far."""
 
-    def __init__(self, plan: LadderPlan, data: PreparedData, rows: ResultLog) -> None:
+    def __init__(self, plan: LadderPlan, data: ExperimentText, rows: ResultLog) -> None:
         """Sizes every entry at every rung. Raises UsageError and DataError for what is not
         possible."""
         self.plan, self.data, self.rows = plan.check(), data, rows
@@ -322,8 +323,9 @@ class Ladder:
 def open_ladder(plan: LadderPlan, options: RunOptions) -> Ladder:
     """The ladder with its rows. Raises UsageError and DataError for what cannot be compared."""
     plan.check()
-    data = PreparedData.open(plan.shared.data)
-    ladder = Ladder(plan, data, ResultLog(rows_path(options.page), KIND))
+    rows = ResultLog(rows_path(options.page), KIND)
+    data = open_text(plan.shared.data, rows, report_only=options.report_only)
+    ladder = Ladder(plan, data, rows)
     ladder.forget(failed=options.retry_failed, entries=options.redo)
     return ladder
 

@@ -21,6 +21,7 @@ from holo_cli.bench.compare.summary import EntryResult, Summary, summarise
 from holo_cli.bench.ladder.fit import Fitted, fit_together
 from holo_cli.bench.ladder.plan import Ladder, RungExperiment
 from holo_cli.experiment.significance import LEVEL, Difference, t_quantile
+from holo_cli.experiment.stored_text import train_tokens
 
 Axis = Literal["compute", "tokens", "parameters"]
 AXES: dict[Axis, str] = {
@@ -161,12 +162,13 @@ def summarise_ladder(ladder: Ladder, axis: Axis = "compute") -> LadderSummary:
 
 def _remarks_on_text(ladder: Ladder) -> list[str]:
     """A remark where runs read their text more than once, for the longest run."""
-    longest = max(ladder.experiments.values(), key=lambda experiment: experiment.epochs)
-    if longest.epochs <= 1:
+    text = train_tokens(ladder.data)
+    longest = max(ladder.experiments.values(), key=lambda experiment: experiment.tokens)
+    if text is None or longest.tokens <= text:
         return []
     return [
-        f"The text has {ladder.data.token_count('train'):,} training tokens, fewer than the "
-        f"largest budget: runs read it up to {longest.epochs:.1f} times ({longest.where})."
+        f"The text has {text:,} training tokens, fewer than the "
+        f"largest budget: runs read it up to {longest.tokens / text:.1f} times ({longest.where})."
     ]
 
 

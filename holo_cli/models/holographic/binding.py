@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.key_transforms import (
+    FeatureTransform,
     KeyTransform,
     PhaseTransform,
     SpectrumTransform,
 )
 from holo_cli.models.holographic.phasors import Pair, phase_rates, phasor, rotation_angles
-from holo_cli.models.holographic.random_features import KernelName, frequencies
+from holo_cli.models.holographic.random_features import KernelName
 from holo_cli.models.holographic.spectra import (
     from_spectrum,
     spectral_rates,
@@ -63,6 +64,11 @@ class Binding(nn.Module, ABC):
         return positions_last(self.qk_proj, x).view(
             2, self.plates, self.heads, -1, x.shape[0], x.shape[1]
         )
+
+    def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, S, C) -> what `transform` makes queries and keys of, (2, P, H, p, B, S), and an
+        offset (R, H, f) for the phases of queries, or None."""
+        return self.project(x), None
 
     def keys(self, x: Tensor) -> tuple[Pair, Pair]:
         """(B, S, C) at positions 0 .. S - 1 -> queries and keys, pairs of (B, H, S, R, f)."""
@@ -122,26 +128,34 @@ class FeatureBinding(PhasorBinding):
     asks for, so a query's phases have a learned offset each.
     """
 
+    transform: FeatureTransform
+
     def __init__(self, config: Config, kernel: KernelName) -> None:
         super().__init__(config)
         self.kernel: KernelName = kernel
         self.coords = config.phase_coords
         self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
+        self.transform = FeatureTransform(
+            kernel, self.plates, self.channels, self.coords, self.transform.rates
+        )
 
     def project(self, x: Tensor) -> Tensor:
         """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
-        rows, length, _ = x.shape
-        points = positions_last(self.qk_proj, x).view(2, 1, self.heads, self.coords, rows * length)
-        dtype = wide(points.dtype)
-        table = frequencies(
-            self.kernel, self.plates, self.channels, self.coords, dtype, points.device
-        )
+        points, offset = self.scan_inputs(x)
         with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
-            points = points.to(dtype) * self.coords**-0.5
+            points = points.to(offset.dtype).flatten(-2)
+            table = self.transform.table(offset.dtype, offset.device)
             phases = torch.matmul(table[:, None], points)  # (2, R, H, f, B S)
-            offset = OFFSET_RATE * self.offset.to(dtype)
             phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
-        return phases.unflatten(-1, (rows, length))
+        return phases.unflatten(-1, x.shape[:2])
+
+    def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, C) -> points of queries and keys (2, 1, H, d, B, S), and the offset (R, H, f),
+        float32 at least."""
+        points = positions_last(self.qk_proj, x).view(
+            2, 1, self.heads, self.coords, x.shape[0], x.shape[1]
+        )
+        return points, OFFSET_RATE * self.offset.to(wide(points.dtype))
 
 
 class HRR(Binding):

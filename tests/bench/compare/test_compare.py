@@ -207,10 +207,39 @@ def test_matching_by_time_sets_steps_by_measured_speed(plan: Plan, tmp_path: Pat
     steps = {row["entry"]: row["steps"] for row in experiment.rows if row["role"] == "final"}
     assert steps == {"vanilla": 40, "ngt": 20}
     assert sum(row["role"] == "pace" for row in experiment.rows) == 6
+    again = open_experiment(timed, RunOptions(tmp_path / "page.html"))  # its rows can be read
+    assert again.todo() == []
     for row in experiment.rows:  # every schedule reaches its end
         if row["role"] == "final":
             assert row["config"]["training"]["steps"] == row["steps"]
             assert row["config"]["training"]["time_limit"] is None
+
+
+def test_rows_alone_make_the_same_report(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.html"
+    experiment, _ = go(plan, page)
+    told = summarise(experiment).sentences()
+    monkeypatch.chdir(tmp_path)
+    elsewhere = plan.changed({"data": experiment.data.name})  # no such folder here
+    with pytest.raises(DataError, match="no prepared set 'words'"):
+        open_experiment(elsewhere, RunOptions(page))
+    stored = open_experiment(elsewhere, RunOptions(page, report_only=True))
+    assert stored.todo() == []
+    assert table(summarise(stored)) == table(summarise(experiment))
+    assert summarise(stored).sentences() == told
+    assert stored.data.token_count("train") == experiment.data.token_count("train")
+    assert write_page(stored, summarise(stored), page) > 1000
+
+
+def test_why_an_entry_with_rows_is_not_reported(plan: Plan, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    go(plan, page)
+    changed = plan.changed({}, {"training.weight_decay": 0.5})
+    found = summarise(open_experiment(changed, RunOptions(page))).sentences()
+    other = "Finished runs of this name with other settings or seeds, not used: 2"
+    assert f"ngt: not run. {other}" in found
 
 
 def test_the_findings_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:

@@ -7,18 +7,17 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 
 from holo_cli import registry
 from holo_cli.bench.compare.summary import summarise, table
-from holo_cli.data.dataset import PreparedData
 from holo_cli.experiment.entries import identity_of_row
 from holo_cli.experiment.experiment import Experiment
 from holo_cli.experiment.plan import Plan, named_plan
 from holo_cli.experiment.result_log import ResultLog
+from holo_cli.experiment.stored_text import StoredText
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 FILES = sorted((RESULTS / "rows").rglob("*.jsonl"))
@@ -33,30 +32,10 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 COMPARED = [path for path in FILES if rows_of(path)]
 
 
-class StoredData:
-    """The prepared set that rows tell of, as far as a report needs it."""
-
-    def __init__(self, row: dict[str, Any]) -> None:
-        about = row["data"]
-        self.name, self.fingerprint = about["name"], about["fingerprint"]
-        self.path = Path("data") / self.name
-        self.tokenizer = self
-        self.vocab_size = about["vocab_size"]
-        self.sizes = {"train": 10**6, "val": about["val_tokens"]}
-
-    def matches_fingerprint(self, fingerprint: str) -> bool:
-        return fingerprint == self.fingerprint
-
-    def token_count(self, split: str) -> int:
-        return int(self.sizes[split])
-
-    def split(self, split: str) -> list[Any]:
-        return [np.zeros(self.sizes[split], dtype=np.uint16)]
-
-
 def report(path: Path, plan: Plan) -> dict[str, tuple[str, ...]]:
     """The cells of the printed table, by entry."""
-    data = cast(PreparedData, StoredData(rows_of(path)[0]))
+    data = StoredText.of_row(rows_of(path)[0])
+    assert data is not None
     summary = summarise(Experiment(plan, data, ResultLog(path, "compare")))
     _, lines = table(summary)
     return {line[0]: tuple(line) for line in lines}
@@ -173,7 +152,8 @@ def test_runs_of_holographic_are_found_by_their_settings(rows: str, plan: str) -
     path = RESULTS / "rows" / rows
     before = {"holographic": "holographic-waves-8-quarter", "holographic-1-plate": "holographic"}
     chosen = named_plan(plan).select(list(before))
-    data = cast(PreparedData, StoredData(rows_of(path)[0]))
+    data = StoredText.of_row(rows_of(path)[0])
+    assert data is not None
     experiment = Experiment(chosen, data, ResultLog(path, "compare"))
     assert experiment.todo() == []
     for name, entry in before.items():
@@ -184,9 +164,10 @@ def test_runs_of_holographic_are_found_by_their_settings(rows: str, plan: str) -
 
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
-    data = StoredData(rows_of(path)[0])
-    data.fingerprint, data.name = "0" * 64, "other"
+    data = StoredText.of_row(rows_of(path)[0])
+    assert data is not None
+    data = replace(data, fingerprint="0" * 64, name="other")
     plan = replace(named_plan("1m-bpe").select(["vanilla"]), data="stored")
-    experiment = Experiment(plan, cast(PreparedData, data), ResultLog(path, "compare"))
+    experiment = Experiment(plan, data, ResultLog(path, "compare"))
     (remark,) = [r for r in summarise(experiment).remarks if "not used" in r]
     assert "of the prepared set docs (ce4c1f75), not of other (00000000)" in remark
