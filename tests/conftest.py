@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import sys
 import tempfile
 
@@ -17,8 +18,8 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="holo-tests-")
 # messages are compared in English, whatever the locale of the machine
 os.environ["HOLO_LANG"] = "en"
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest  # after the settings above, which torch reads when it is imported
 
@@ -26,14 +27,43 @@ if TYPE_CHECKING:
     from tests.serve.chromium import Chromium
 
 
-@pytest.fixture(autouse=True)
-def same_random_numbers() -> None:
-    """Every test draws the same numbers, whichever tests ran before it in the same process."""
+def _seed() -> None:
     random.seed(0)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(0)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(0)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test draws the same numbers, whichever tests ran before it in the same process.
+
+    Those of the fresh seeds too that a text without a seed is sampled with: a short random text may
+    be empty, and a test must not hope.
+    """
+    _seed()
+    monkeypatch.setattr(secrets, "randbits", random.Random(0).getrandbits)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
+    """What several tests share is made of the same numbers as well, whichever of them comes first;
+    pytest makes it before the fixture above is called."""
+    if fixturedef.scope == "function":
+        return (yield)
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    state = random.getstate()
+    others = numpy and numpy.random.get_state(), torch and torch.get_rng_state()
+    _seed()
+    try:
+        return (yield)
+    finally:
+        random.setstate(state)
+        if numpy:
+            numpy.random.set_state(others[0])
+        if torch:
+            torch.set_rng_state(others[1])
 
 
 @pytest.fixture(autouse=True)

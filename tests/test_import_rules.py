@@ -190,7 +190,7 @@ def modules_after(*command: str) -> tuple[set[str], str]:
         f"{command[0]}\n"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", timeout=300
     )
     line = ran.stderr.rpartition("LOADED")[2]
     assert line, ran.stderr

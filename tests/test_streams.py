@@ -116,7 +116,7 @@ ROOT = Path(__file__).parents[1]
 def shell(line: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", line.replace("holo", SCRIPT, 1)], cwd=folder, text=True,
-        capture_output=True, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, timeout=300, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     out = tmp_path / "rows.jsonl"
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults", "--short", "--out", str(out)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=900,
+        env=os.environ | {"FAULTS_PATIENCE": "10"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Exceptions\n\nNone." in ran.stdout

@@ -32,13 +32,15 @@ def test_the_answer_is_what_was_told() -> None:
 
 
 def test_a_name_told_once_is_recalled_after_200_tokens_of_filler() -> None:
+    """Of one person, so that few steps are enough on any processor; one guess of eight is right."""
     torch.manual_seed(0)
-    model = make_model(SMALL, width=32)
-    losses = list(training_losses(model, SMALL, steps=130, rows=32, longest=24, seed=0))
+    one = FillerRows(told=1, vocabulary=22)
+    model = make_model(one, width=32)
+    losses = list(training_losses(model, one, steps=70, rows=32, longest=24, seed=0))
     assert losses[-1] < losses[0]
-    found = measure(model, SMALL, 200, rows=100, seed=0)
-    assert found["accuracy"] > 0.45
-    assert found["accuracy"] > found["memory_zeroed"] + 0.2
+    found = measure(model, one, 200, rows=100, seed=0)
+    assert found["accuracy"] > 0.6
+    assert found["accuracy"] > found["memory_zeroed"] + 0.3
 
 
 def test_zeroing_touches_one_part_and_leaves_the_state_whole() -> None:

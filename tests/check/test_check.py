@@ -169,7 +169,9 @@ def test_a_state_that_is_wrong_after_some_pieces_fails(wrong_after: str) -> None
 
 
 def test_a_run_that_differs_after_a_stop_fails() -> None:
-    text = MIXER.replace("# FORWARD", "y = y * (1 + torch.tensor(id(self) % 97) / 1e3)")
+    numbered = "self.number = Fading.made = getattr(Fading, 'made', 0) + 1"
+    text = MIXER.replace("# PARAMETERS", numbered)
+    text = text.replace("# FORWARD", "y = y * (1 + self.number / 1e3)")
     found = results(written(text), lambda name: name == "stop and resume")
     assert "differs after a stop" in found["stop and resume"]
 

@@ -97,7 +97,7 @@ def test_training_does_not_wait_and_of_several_the_newest_is_sent(
     real = mirror.upload
 
     def held(path: Path, address: str) -> None:
-        assert go.wait(30)
+        assert go.wait(600)
         sent.append(load_training(path)[0].step)
         real(path, address)
 

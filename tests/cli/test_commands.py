@@ -78,7 +78,7 @@ def test_version(holo: Holo) -> None:
 
 def test_running_it_as_a_module() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "holo_cli", "tran"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "holo_cli", "tran"], capture_output=True, text=True, timeout=300
     )
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "Usage: holo" in ran.stderr
@@ -101,7 +101,7 @@ def complete(words: str, folder: Path) -> list[str]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     return ran.stdout.split()
 
@@ -150,7 +150,7 @@ def test_the_completion_script_names_holo(holo: Holo, monkeypatch: pytest.Monkey
         env={**os.environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert "_HOLO_COMPLETE" in ran.stdout
 

@@ -21,7 +21,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         [sys.executable, "-c", setup + code],
         capture_output=True,
         env={**os.environ, **environment},
-        timeout=60,
+        timeout=300,
     )
 
 
@@ -82,7 +82,7 @@ def test_standard_input_is_utf8_too() -> None:
         input="글자".encode() + b"\xff",
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        timeout=60,
+        timeout=300,
     )
     assert ran.stdout.split() == [b"3"], ran.stderr
 
@@ -109,7 +109,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     writer.stdout.close()
     assert writer.stderr.read().split() == [b"ended"]
     writer.stderr.close()
-    assert writer.wait(timeout=60) == 0
+    assert writer.wait(timeout=300) == 0
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently on Windows")
@@ -120,7 +120,7 @@ def test_help_into_a_closed_pipe_shows_no_traceback() -> None:
         [sys.executable, "-m", "holo_cli", "--help"],
         stdout=writer,
         stderr=subprocess.PIPE,
-        timeout=60,
+        timeout=300,
     )
     os.close(writer)
     assert ran.stderr == b""
@@ -140,7 +140,7 @@ def test_colour_only_on_a_terminal_that_wants_it(
     env = {**os.environ, "TERM": "xterm-256color", **environment}
     if "NO_COLOR" not in environment:
         env.pop("NO_COLOR", None)
-    subprocess.run([sys.executable, "-c", code], stdout=side, env=env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], stdout=side, env=env, check=True, timeout=300)
     os.close(side)
     shown = os.read(main, 65536).decode("utf-8")
     os.close(main)

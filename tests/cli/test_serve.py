@@ -37,11 +37,11 @@ def test_it_answers_until_it_is_stopped(tmp_path: Path) -> None:
             asked = urllib.request.Request(
                 f"{address}/completions", json.dumps(body).encode(), method="POST"
             )
-            with urllib.request.urlopen(asked, timeout=30) as response:
+            with urllib.request.urlopen(asked, timeout=300) as response:
                 answer = json.load(response)
             assert answer["usage"]["completion_tokens"] > 0
         process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     if os.name != "nt":  # there a process cannot be sent Ctrl-C by another without a console

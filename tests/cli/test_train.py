@@ -370,7 +370,7 @@ def test_a_bar_on_a_terminal_is_removed_and_lines_stay() -> None:
     environment = {**os.environ, "TERM": "xterm"}
     subprocess.run(
         [sys.executable, "-c", code], stdout=side, stderr=side, env=environment, check=True,
-        timeout=60,
+        timeout=300,
     )  # fmt: skip
     os.close(side)
     shown = os.read(main, 65536).decode("utf-8")

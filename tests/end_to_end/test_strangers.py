@@ -150,8 +150,8 @@ def on_terminal(
     reader.start()
     if typed:
         os.write(keyboard, typed.encode())
-    child.wait(timeout=120)
-    reader.join(timeout=10)
+    child.wait(timeout=600)
+    reader.join(timeout=120)
     os.close(keyboard)
     whole = b"".join(written).decode("utf-8")
     return whole, re.split(r"@@\d+\r?\n", whole)[1:]

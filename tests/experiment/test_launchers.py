@@ -142,7 +142,7 @@ def test_a_killed_coordinator_finds_its_tasks_again(tmp_path: Path, fake: FakeSl
     first._lock.release()  # as the system does when the process is killed
     with SlurmPool(tmp_path / "w", 4) as second:
         second.start(job)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while (received := second.next_event(0.2)) is None or not received.is_last:
             assert time.monotonic() < end
         assert received.event["event"] == "result"

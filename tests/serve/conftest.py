@@ -24,13 +24,18 @@ KOREAN = "달이 뜬 밤에 토끼가 노래했다. 🐇"
 
 
 class Slow(Chain):
-    """Takes its time for every token, so that a test can act in between."""
+    """Takes its time for every token, so that a test can act in between.
+
+    Thousands of tokens are asked for where a text must not end meanwhile, however busy the machine
+    is; where something has to happen before the next token, see `held`.
+    """
 
     pause = 0.01
+    go_on = threading.Event()  # set: it waits no more
 
     def step_hidden(self, tokens, state):  # type: ignore[no-untyped-def]
         if tokens.shape[1] == 1:
-            time.sleep(self.pause)
+            self.go_on.wait(self.pause)
         return super().step_hidden(tokens, state)
 
 
@@ -79,7 +84,17 @@ def serving(folder: Path, *names: str, **changes: object) -> Iterator[Server]:
 
 
 def client_of(server: Server, key: str = "none") -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, timeout=20, max_retries=0)
+    return openai.OpenAI(base_url=f"{server.address}/v1", api_key=key, timeout=120, max_retries=0)
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A slow model stops where it reads a single token, until this is set."""
+    go_on = threading.Event()
+    monkeypatch.setattr(Slow, "pause", 600.0)
+    monkeypatch.setattr(Slow, "go_on", go_on)
+    yield go_on
+    go_on.set()
 
 
 @pytest.fixture(scope="session")

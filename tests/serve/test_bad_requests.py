@@ -23,7 +23,7 @@ def ask(
     server: Server, path: str, body: bytes | dict[str, Any], method: str = "POST", **headers: str
 ) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, JSON and headers of a request, sent as it is."""
-    connection = http.client.HTTPConnection(*server.socket.getsockname()[:2], timeout=20)
+    connection = http.client.HTTPConnection(*server.socket.getsockname()[:2], timeout=120)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     connection.request(method, path, data, headers)
     response = connection.getresponse()

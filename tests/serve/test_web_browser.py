@@ -15,7 +15,7 @@ from holo_cli.visualize.browser import find_browser
 from tests.serve.chromium import Chromium, Tab
 from tests.serve.conftest import KOREAN as KOREAN_SCRIPT
 from tests.serve.conftest import serving
-from tests.serve.test_serving import idle, wait_until
+from tests.serve.test_serving import ENDLESS, idle, wait_until
 from tests.serve.test_web import HOSTILE, log, train
 
 pytestmark = [
@@ -86,9 +86,13 @@ def test_korean_is_composed_and_sent_by_the_next_enter(chromium: Chromium, serve
         check(tab, server)
 
 
-def test_streaming_stop_branches_and_two_tabs(chromium: Chromium, server: Server) -> None:
-    with chromium.tab(server.address) as tab, chromium.tab(server.address) as other:
-        choose(tab, "slow", 400)
+def test_streaming_stop_branches_and_two_tabs(chromium: Chromium, tmp_path: Path) -> None:
+    with (
+        serving(tmp_path, "chain", "slow", max_tokens=ENDLESS) as server,
+        chromium.tab(server.address) as tab,
+        chromium.tab(server.address) as other,
+    ):
+        choose(tab, "slow", ENDLESS)
         tab.type("one")
         tab.key("Enter")
         tab.until(f"{MESSAGES} === 2 && {ANSWER}.length > 3")  # while it is being written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_real_cases_are_measured_and_stored(
     found, failed = measure(seconds=1e-9, ratios={name: RATIOS[name] for name in names})
     assert not failed
     assert all(value > 0 for values in found.values() for value in values)
-    assert min(found["fast / reference: vanilla"]) > 1
+    assert statistics.median(found["fast / reference: vanilla"]) > 1
     path = tmp_path / "base.json"
     write_baseline(path, found)
     lines = judge(found, {}, read_baseline(path))

@@ -178,4 +178,4 @@ def test_turns_rotate_and_failed_ones_are_left_out() -> None:
 
 def test_rates_of_memory_are_rates() -> None:
     for rate in (read_rate, copy_rate):
-        assert 1e7 < rate(1 << 16, seconds=0.0) < 1e13
+        assert 1e7 < rate(1 << 16, seconds=0.05) < 1e13  # the best of many, not one that waited

@@ -82,7 +82,7 @@ def check(rank: int) -> None:
     go = threading.Event()
 
     def held(*arguments: object) -> object:
-        assert go.wait(60)
+        assert go.wait(600)
         return write(*arguments)  # type: ignore[arg-type]
 
     # training continues while it is written, and what it changes is not in the file

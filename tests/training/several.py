@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 import time
@@ -93,12 +94,26 @@ def rank_of(rank: int, stages: list[dict[str, Any]], ports: list[int]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [int(s.getsockname()[1]) for s in sockets]
-    for s in sockets:
+    """Ports that stay free until they are used: below those that systems hand out to whoever asks
+    for any, and apart from those of other processes of the same test run."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first, size = 20_000 + worker % 24 * 500, 500
+    begin = secrets.randbelow(size)  # beside another test run
+    found: list[socket.socket] = []
+    for at in range(size):
+        if len(found) == count:
+            break
+        one = socket.socket()
+        try:
+            one.bind(("127.0.0.1", first + (begin + at) % size))
+        except OSError:
+            one.close()
+        else:
+            found.append(one)
+    ports = [int(s.getsockname()[1]) for s in found]
+    for s in found:
         s.close()
+    assert len(ports) == count
     return ports
 
 

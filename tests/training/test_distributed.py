@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,21 +20,12 @@ from tests.forked_workers import run_module
 from tests.training.conftest import SMALL
 from tests.training.growing import register
 from tests.training.one_of_two import categories
+from tests.training.several import free_ports
 from tests.training.test_run import ignore
 
 ROOT = Path(__file__).parents[2]
 LOOPBACK = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
 available = dist.is_available() and dist.is_gloo_available()
-
-
-def free_ports(count: int) -> str:
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = " ".join(str(s.getsockname()[1]) for s in sockets)
-    for s in sockets:
-        s.close()
-    return ports
 
 
 @pytest.mark.skipif(not available, reason="this PyTorch has no torch.distributed with gloo")
@@ -49,13 +39,13 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
     (home / "config.json").write_text(json.dumps(given), encoding="utf-8")
     shared = os.environ | {
-        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PORTS": free_ports(6),
+        "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "PORTS": " ".join(map(str, free_ports(6))),
         "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     if LOOPBACK:
         shared["GLOO_SOCKET_IFNAME"] = LOOPBACK
     if hasattr(os, "fork"):
-        run_module("tests.training.one_of_two", env=shared, timeout=120)
+        run_module("tests.training.one_of_two", env=shared, timeout=600)
     else:
         started = [
             subprocess.Popen(
@@ -67,7 +57,7 @@ def test_two_processes(prepared: Path, home: Path, monkeypatch: pytest.MonkeyPat
             )
             for rank in range(2)
         ]
-        said = [process.communicate(timeout=120)[0] for process in started]
+        said = [process.communicate(timeout=600)[0] for process in started]
         assert not any(process.returncode for process in started), "\n".join(said)
 
     # two processes with 2 rows each, in three stages of growth: one with 4

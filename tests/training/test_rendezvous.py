@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from holo_cli.errors import TrainingError, UsageError
 from holo_cli.training import distributed
-from tests.training.test_distributed import LOOPBACK, free_ports
+from tests.training.several import LOOPBACK, free_ports
 from tests.training.test_restart import LONG, ROOT
 
 available = dist.is_available() and dist.is_gloo_available()
@@ -25,7 +25,7 @@ def alone(rank: int) -> dict[str, str]:
     """The environment of one process of two, whose other one does not come."""
     return {
         "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_ports(1), "HOLO_RENDEZVOUS_TIMEOUT": "1",
+        "MASTER_PORT": str(*free_ports(1)), "HOLO_RENDEZVOUS_TIMEOUT": "1",
         "GLOO_SOCKET_IFNAME": LOOPBACK or "",
     }  # fmt: skip
 
@@ -39,7 +39,7 @@ def test_one_process_alone_ends_in_time(rank: int, monkeypatch: pytest.MonkeyPat
     began = time.monotonic()
     with pytest.raises(TrainingError, match=r"did not meet at 127\.0\.0\.1:") as caught:
         distributed._join("gloo")
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 120
     assert "within 1 s" in str(caught.value)
     assert "\n" not in caught.value.message
     assert caught.value.exit_code == 1

@@ -76,7 +76,7 @@ def test_no_help_page_holds_an_english_sentence() -> None:
     """In a process of its own: Korean help replaces the texts of the app."""
     ran = subprocess.run(
         [sys.executable, "-c", HELP_OF_ALL, *EXAMPLES], capture_output=True, text=True,
-        encoding="utf-8", env={**os.environ, "HOLO_LANG": "ko"}, timeout=60, check=True,
+        encoding="utf-8", env={**os.environ, "HOLO_LANG": "ko"}, timeout=300, check=True,
     )  # fmt: skip
     pages = ran.stdout.split("@ ")[1:]
     assert len(pages) == len(EXAMPLES)

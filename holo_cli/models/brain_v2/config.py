@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
-from holo_cli.config.model_schema import BackboneConfig, RemovedKey
+from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig, RemovedKey
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -42,15 +42,15 @@ class Config(BackboneConfig):
         description="state dimensions per channel; 0 is 64 for scalar, 16 for selective",
     )
     dt_min: float = Field(
-        0.001, gt=0, description="smallest initial step size of the state space",
+        0.001, gt=0, le=MAX_NUMBER, description="smallest initial step size of the state space",
         json_schema_extra=tunable(0.0001, 0.02, log=True),
     )  # fmt: skip
     dt_max: float = Field(
-        0.1, gt=0, description="largest initial step size of the state space",
+        0.1, gt=0, le=MAX_NUMBER, description="largest initial step size of the state space",
         json_schema_extra=tunable(0.02, 0.5, log=True),
     )  # fmt: skip
     attention_every: int = Field(
-        4, ge=0, description="every n-th layer adds attention among selected tokens; 0 is none"
+        4, ge=0, description="every n-th layer attends to selected tokens; 0 is none"
     )
     attention_share: float = Field(
         0.1, gt=0, le=1, description="share of the tokens that attention selects",
@@ -90,7 +90,7 @@ class Config(BackboneConfig):
         json_schema_extra=tunable(0.2, 0.8, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_weight: float = Field(
-        0.01, ge=0, description="weight of the divergence of halting from its prior",
+        0.01, ge=0, le=MAX_NUMBER, description="weight of the divergence of halting from its prior",
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_rest: float = Field(

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from holo_cli.layers.precision import no_autocast, wide
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.key_transforms import (
+    FeatureTransform,
     KeyTransform,
     PhaseTransform,
     SpectrumTransform,
 )
 from holo_cli.models.holographic.phasors import Pair, phase_rates, phasor, rotation_angles
-from holo_cli.models.holographic.random_features import KernelName, frequencies
+from holo_cli.models.holographic.random_features import KernelName
 from holo_cli.models.holographic.spectra import (
     from_spectrum,
     spectral_rates,
@@ -64,6 +65,11 @@ class Binding(nn.Module, ABC):
             2, self.plates, self.heads, -1, x.shape[0], x.shape[1]
         )
 
+    def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, S, C) -> what `transform` makes queries and keys of, (2, P, H, p, B, S), and an
+        offset (R, H, f) for the phases of queries, or None."""
+        return self.project(x), None
+
     def keys(self, x: Tensor) -> tuple[Pair, Pair]:
         """(B, S, C) at positions 0 .. S - 1 -> queries and keys, pairs of (B, H, S, R, f)."""
         keys = self.unit_keys(self.project(x).permute(0, 4, 2, 5, 1, 3).to(wide(x.dtype)))
@@ -92,6 +98,8 @@ class Binding(nn.Module, ABC):
 class PhasorBinding(Binding):
     """Phases phi = W x, keys e^{i phi}; the head's halves are real and imaginary part of v."""
 
+    transform: PhaseTransform
+
     def __init__(self, config: Config) -> None:
         if config.phases == "learned":
             super().__init__(config, config.width // 2, config.plates)
@@ -103,6 +111,12 @@ class PhasorBinding(Binding):
 
     def unit_keys(self, projected: Tensor) -> Pair:
         return phasor(projected + self._angles(projected))
+
+    def phases(self, projected: Tensor) -> Tensor:
+        """Projections of one token, (B, O) -> phases of its query and key, (B, 2, H, R, f), not
+        rotated: for decoding."""
+        shape = (len(projected), 2, self.plates, self.heads, self.channels)
+        return projected.view(shape).transpose(2, 3)
 
     def value(self, v: Tensor) -> Pair:
         v = v.transpose(1, 2).to(wide(v.dtype))
@@ -122,26 +136,41 @@ class FeatureBinding(PhasorBinding):
     asks for, so a query's phases have a learned offset each.
     """
 
+    transform: FeatureTransform
+
     def __init__(self, config: Config, kernel: KernelName) -> None:
         super().__init__(config)
         self.kernel: KernelName = kernel
         self.coords = config.phase_coords
         self.offset = nn.Parameter(torch.zeros(self.plates, self.heads, self.channels))
+        self.transform = FeatureTransform(
+            kernel, self.plates, self.channels, self.coords, self.transform.rates
+        )
 
     def project(self, x: Tensor) -> Tensor:
         """(B, S, C) -> phases of queries and keys, (2, R, H, f, B, S), float32 at least."""
-        rows, length, _ = x.shape
-        points = positions_last(self.qk_proj, x).view(2, 1, self.heads, self.coords, rows * length)
-        dtype = wide(points.dtype)
-        table = frequencies(
-            self.kernel, self.plates, self.channels, self.coords, dtype, points.device
-        )
+        points, offset = self.scan_inputs(x)
         with no_autocast(x):  # a phase is far from 0: bfloat16 has not the digits
-            points = points.to(dtype) * self.coords**-0.5
+            points = points.to(offset.dtype).flatten(-2)
+            table = self.transform.table(offset.dtype, offset.device)
             phases = torch.matmul(table[:, None], points)  # (2, R, H, f, B S)
-            offset = OFFSET_RATE * self.offset.to(dtype)
             phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
-        return phases.unflatten(-1, (rows, length))
+        return phases.unflatten(-1, x.shape[:2])
+
+    def phases(self, projected: Tensor) -> Tensor:
+        points = projected.view(len(projected), 2, self.heads, self.coords)
+        table = self.transform.table(points.dtype, points.device).flatten(0, 1)  # (R f, d)
+        found = (points @ table.T).unflatten(-1, (self.plates, self.channels))
+        found[:, 0].add_(self.offset.transpose(0, 1), alpha=OFFSET_RATE)
+        return found
+
+    def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, S, C) -> points of queries and keys (2, 1, H, d, B, S), and the offset (R, H, f),
+        float32 at least."""
+        points = positions_last(self.qk_proj, x).view(
+            2, 1, self.heads, self.coords, x.shape[0], x.shape[1]
+        )
+        return points, OFFSET_RATE * self.offset.to(wide(points.dtype))
 
 
 class HRR(Binding):

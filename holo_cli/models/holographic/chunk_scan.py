@@ -22,9 +22,9 @@ backward pass visits the spans in reverse and computes the rest again. Three poi
   dG_t = <dM_t, M_t> - <dX_t, X_t> = <dy_t, y_t> - <dv_t, v_t>, sums over a head. They are added up
   within a chunk only, so rounding errors do not grow with the length.
 
-Legend: B rows, T positions, H heads, e = C / H, R plates, f complex channels, p numbers that a key
-is made of (`key_transforms.py`), n rows and g chunks of c positions in a span; a 2 after H is real
-part and imaginary part.
+Legend: B rows, T positions, H heads, e = C / H, R plates, f complex channels, P projections of p
+numbers that a head's keys are made of (`key_transforms.py`), n rows and g chunks of c positions in
+a span; a 2 after H is real part and imaginary part.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ from holo_cli.models.holographic.key_transforms import KeyTransform
 from holo_cli.models.holographic.phasors import Pair, phasor
 
 CHUNK = 64  # positions of one product
-# Numbers in one buffer of a span: on CPUs a span's dozen buffers should fit a core's cache; other
-# devices are fast at large operations and slow at many small ones.
-CPU_BUFFER, DEVICE_BUFFER = 1 << 17, 1 << 24
+# Numbers in one buffer of a span. On CPUs a span's dozen buffers should stay in a core's caches,
+# and operations should be long enough to hide what starting one costs; other devices are fast at
+# large operations and slow at many small ones.
+CPU_BUFFER, DEVICE_BUFFER = 1 << 18, 1 << 24
 
 
 # -- the recurrence for autograd ------------------------------------------------------------------
@@ -99,18 +100,20 @@ def _future(length: int, device: torch.device) -> Tensor:
 
 
 def chunk_scan(
-    qk: Tensor, v: Tensor, log_a: Tensor, b: Tensor, state: Tensor | None, transform: KeyTransform
-) -> tuple[Tensor, Tensor]:
+    qk: Tensor, v: Tensor, log_a: Tensor, b: Tensor, state: Tensor | None,
+    transform: KeyTransform, offset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """-> readout of mean square 1 (B, T, H, e) in the dtype of v, and the plates at the end.
 
-    qk (2, R, H, p, B, T), projections of queries and keys; v (H, e, B, T); log_a <= 0 and b
-    (H, B, T), float32 at least; state (B, H, 2, R, f), None before the first position. Any strides;
-    fastest where positions are contiguous.
+    qk (2, P, H, p, B, T), projections of queries and keys; v (H, e, B, T); log_a <= 0 and b
+    (H, B, T), float32 at least; state (B, H, 2, R, f), None before the first position; offset
+    (R, H, f) of the phases of queries, where `transform` takes one. Any strides; fastest where
+    positions are contiguous.
     """
     heads, rows, _ = log_a.shape
     if state is None:
         state = log_a.new_zeros(rows, heads, 2, transform.plates, transform.channels)
-    n, after = _ChunkScan.apply(qk, v, log_a, b, state, transform)
+    n, after = _ChunkScan.apply(qk, v, log_a, b, state, offset, transform)
     return n, after
 
 
@@ -123,6 +126,7 @@ class _ChunkScan(torch.autograd.Function):
         log_a: Tensor,
         b: Tensor,
         state: Tensor,
+        offset: Tensor | None,
         transform: KeyTransform,
     ) -> tuple[Tensor, Tensor]:
         heads, width, rows, length = v.shape
@@ -130,7 +134,7 @@ class _ChunkScan(torch.autograd.Function):
         after = torch.empty_like(state)
         starts = []
         with no_autocast(v):
-            workspaces = _Workspaces(transform, log_a)
+            workspaces = _Workspaces(transform, log_a, offset)
             for group in workspaces.groups():
                 plates = state[group[0].rows]
                 for span in group:
@@ -141,19 +145,20 @@ class _ChunkScan(torch.autograd.Function):
                     # to v's dtype first: a copy that also permutes and converts is the slowest
                     span.rows_first(n).copy_((y * scale).to(n.dtype).permute(1, 0, 4, 2, 3))
                 after[group[0].rows] = plates
-        ctx.save_for_backward(qk, v, log_a, b, *starts)
+        ctx.save_for_backward(qk, v, log_a, b, offset, *starts)
         ctx.transform = transform
         return n, after
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        qk, v, log_a, b, *starts = ctx.saved_tensors
+        qk, v, log_a, b, offset, *starts = ctx.saved_tensors
         dn, dafter = grads
         dqk, dv, dlog_a, db = (torch.empty_like(x) for x in (qk, v, log_a, b))
         dstate = torch.empty_like(dafter)
+        doffset = None if offset is None else torch.zeros_like(offset)
         with no_autocast(v):
-            workspaces = _Workspaces(ctx.transform, log_a)
+            workspaces = _Workspaces(ctx.transform, log_a, offset)
             for group in reversed(list(workspaces.groups())):
                 dplates = dafter[group[0].rows]
                 for span in reversed(group):
@@ -163,8 +168,10 @@ class _ChunkScan(torch.autograd.Function):
                     found, dplates = workspace.vjp(dy, dplates)
                     for whole, own in zip((dqk, dv, dlog_a, db), found, strict=True):
                         span.of(whole).copy_(own)
+                    if doffset is not None:
+                        doffset += workspace.offset_gradient()
                 dstate[group[0].rows] = dplates
-        return dqk, dv, dlog_a, db, dstate, None
+        return dqk, dv, dlog_a, db, dstate, doffset, None
 
 
 class Span(NamedTuple):
@@ -213,8 +220,8 @@ def spans(rows: int, length: int, numbers: int, limit: int) -> Iterator[list[Spa
 class _Workspaces:
     """Workspaces by shape: most spans have the same shape and reuse the same memory."""
 
-    def __init__(self, transform: KeyTransform, log_a: Tensor) -> None:
-        self.transform, self.log_a = transform, log_a
+    def __init__(self, transform: KeyTransform, log_a: Tensor, offset: Tensor | None) -> None:
+        self.transform, self.log_a, self.offset = transform, log_a, offset
         self.made: dict[tuple[int, int, int], Workspace] = {}
 
     def groups(self) -> Iterator[list[Span]]:
@@ -225,21 +232,21 @@ class _Workspaces:
 
     def of(self, span: Span) -> Workspace:
         if span.shape not in self.made:
-            self.made[span.shape] = Workspace(self.transform, span, self.log_a)
+            self.made[span.shape] = Workspace(self.transform, span, self.log_a, self.offset)
         return self.made[span.shape]
 
 
 class Workspace:
     """The buffers of a span, reused for every span of the same shape."""
 
-    def __init__(self, transform: KeyTransform, span: Span, like: Tensor) -> None:
+    def __init__(
+        self, transform: KeyTransform, span: Span, like: Tensor, offset: Tensor | None
+    ) -> None:
         """`like`: log a, (H, B, T)."""
         rows, chunks, length = span.shape
         lead = (chunks, rows, like.shape[0])
         self.transform = transform
-        self.raw, self.buffer, self.dqk = like.new_empty(
-            3, *lead, 2, transform.plates, transform.inputs, length
-        )
+        self.buffers = transform.buffers(lead, length, like, offset)
         self.bound, self.plates = like.new_empty(
             2, *lead, 2, transform.plates, transform.channels, length
         )
@@ -255,9 +262,9 @@ class Workspace:
     ) -> Tensor:
         """Compute the plates of a span. `state`: those before it, (n, H, 2, R, f), rotated to the
         span's count of positions; returns those after it, rotated to the next span's."""
-        # (g, n, 2, R, H, p, c) -> (g, n, H, 2, R, p, c): queries, keys
-        self.raw.copy_(span.of(qk).permute(0, 1, 4, 2, 3, 5, 6))
-        self.keys = self.transform.keys(self.raw, self.angles, self.buffer)
+        # (g, n, 2, P, H, p, c) -> (g, n, H, 2, P, p, c): queries, keys
+        self.buffers.raw.copy_(span.of(qk).permute(0, 1, 4, 2, 3, 5, 6))
+        self.keys = self.transform.keys(self.buffers, self.angles)
         value = span.of(v).to(log_a.dtype)
         value = value if self.to_channels is None else self.to_channels @ value
         self.value = value.unflatten(-2, (2, -1))  # (g, n, H, 2, f, c)
@@ -266,9 +273,9 @@ class Workspace:
         self._fill_decay(span.of(log_a))
         _times(self.bound, self.keys.part(1).pair, _over_plates(self.gated_value))
         for j in range(len(self.bound)):
-            self.bound[j][..., 0] += self.first_decay[j] * state
+            self.bound[j][..., 0].add_(self.first_decay[j] * state)
             _products(self.bound[j], self.decay[j].mT, self.plates[j])
-            state = self.plates[j][..., -1]
+            state = self.plates[j][..., -1].contiguous()  # strided reads are slow: once only
         return torch.stack(self.rotation.conj_times(_pair(state, 2)), dim=2)
 
     def readout(self) -> tuple[Tensor, Tensor]:
@@ -293,21 +300,20 @@ class Workspace:
         dread = _over_plates((dy / self.transform.plates).unflatten(-2, (2, -1)))
         queries, keys = self.keys.part(0), self.keys.part(1)
         self.transform.vjp(
-            self.dqk[..., 0, :, :, :], queries, self.angles.squeeze(3), dread,
+            0, self.buffers, queries, self.angles.squeeze(3), dread,
             product=_pair(self.bound, 3), plates=_pair(self.plates, 3),
         )  # fmt: skip
         ends = self.plates[..., -1].clone()
         _times(self.plates, queries.pair, dread)  # from here on `plates` holds their gradients
         dstate = torch.stack(self.rotation.times(_pair(dstate, 2)), dim=2)
         for j in reversed(range(len(self.bound))):
-            self.plates[j][..., -1] += dstate
-            dlog[j, :, :, -1] += (dstate * ends[j]).sum((2, 3, 4))
+            self.plates[j][..., -1].add_(dstate)
+            dlog[j, :, :, -1].add_((dstate * ends[j]).sum((2, 3, 4)))
             _products(self.plates[j], self.decay[j], self.bound[j])
-            dstate = self.first_decay[j] * self.bound[j][..., 0]
+            dstate = self.first_decay[j] * self.bound[j][..., 0].contiguous()
         _conj_times(self.plates, keys.pair, _pair(self.bound, 3))
         self.transform.vjp(
-            self.dqk[..., 1, :, :, :], keys, self.angles.squeeze(3),
-            _over_plates(self.gated_value),
+            1, self.buffers, keys, self.angles.squeeze(3), _over_plates(self.gated_value),
             product=_pair(self.plates, 3), plates=_pair(self.bound, 3),
         )  # fmt: skip
         dgated = _sum_of_plates(self.plates)  # (g, n, H, 2, f, c)
@@ -316,12 +322,18 @@ class Workspace:
         dv = dvalue if self.to_channels is None else self.to_channels.mT @ dvalue
         dlog -= db * self.input_gate[..., 0, 0, :]  # <dX, X>
         dlog = dlog.flip(-1).cumsum(-1).flip(-1)
-        return (self.dqk.permute(0, 1, 3, 4, 2, 5, 6), dv, dlog, db), dstate
+        return (self.buffers.grad.permute(0, 1, 3, 4, 2, 5, 6), dv, dlog, db), dstate
+
+    def offset_gradient(self) -> Tensor:
+        """Of the offset (R, H, f), by this span's queries; after `vjp`."""
+        found = self.transform.offset_gradient(self.buffers)
+        assert found is not None
+        return found
 
     def _fill_decay(self, log_a: Tensor) -> None:
         """From log a (g, n, H, c): the table exp(G_t - G_s), and exp(G_first)."""
         total = log_a.cumsum(-1)
-        self.first_decay = log_a[..., :1, None, None].exp()  # (g, n, H, 1, 1, 1)
+        self.first_decay = log_a[..., :1, None, None].exp()  # (g, n, H, 1, 1, 1): exp(G_first)
         torch.sub(total[..., :, None], total[..., None, :], out=self.decay)
         # cut off the future before exp, and what underflows too: some libraries are slow at exp of
         # very negative numbers

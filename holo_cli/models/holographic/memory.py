@@ -94,9 +94,9 @@ class Memory(nn.Module):
         if torch.compiler.is_compiling() or x.shape[1] == 1:
             return self.plain(x, v, state)
         log_a, b = (gate.permute(1, 0, 2) for gate in self.gates(x))  # (H, B, S)
-        return chunk_scan(
-            self.binding.project(x), v.permute(2, 3, 0, 1), log_a, b, state, self.binding.transform
-        )
+        qk, offset = self.binding.scan_inputs(x)
+        v = v.permute(2, 3, 0, 1)
+        return chunk_scan(qk, v, log_a, b, state, self.binding.transform, offset)
 
     def plain(self, x: Tensor, v: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """`_run` in autograd's operations over the whole length."""

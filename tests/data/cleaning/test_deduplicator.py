@@ -180,7 +180,7 @@ def test_killed_again_and_again(texts: list[str], expected: list[bool], tmp_path
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None
         if attempt == 3:
-            output, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=600)
             assert output.split()[-2:] == ["done", str(expected.count(False))]
             return
         process.stdout.readline()  # it is at work

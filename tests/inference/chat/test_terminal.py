@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -289,7 +290,7 @@ def test_line_editor_with_a_real_input(tmp_path: Path) -> None:
     with (
         create_pipe_input() as keys,
         pytest.MonkeyPatch.context() as patch,
-        create_app_session(input=keys, output=DummyOutput()),
+        create_app_session(input=keys, output=DummyOutput()) as session,
     ):
         patch.setattr("prompt_toolkit.output.create_output", lambda **_: DummyOutput())
         read = terminal._editor(history)
@@ -300,7 +301,16 @@ def test_line_editor_with_a_real_input(tmp_path: Path) -> None:
         keys.send_text("\x1b[A\x1b[A\r")  # up, up
         assert read("> ") == "안녕하세요"
         keys.send_text("/도움\t")
-        threading.Timer(0.5, keys.send_text, ["\r"]).start()  # completion takes a moment
+
+        def enter_once_completed() -> None:
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                if session.app and session.app.current_buffer.text.strip() == "/도움말":
+                    break
+                time.sleep(0.01)
+            keys.send_text("\r")
+
+        threading.Thread(target=enter_once_completed).start()
         assert read("> ").strip() == "/도움말"
         keys.send_text("\x03")
         with pytest.raises(KeyboardInterrupt):

@@ -46,9 +46,11 @@ def test_language_decides_the_marker(loaded: LoadedModel) -> None:
 def test_markers_and_padding_are_never_sampled(loaded: LoadedModel) -> None:
     loaded.model.head.weight.data[257:] = 0
     loaded.model.head.weight.data[257:] += 100 * loaded.model.table.data.mean(0)
-    writing = loaded.write("hi", _greedy(temperature=9.0, max_new_tokens=200))
+    writing = loaded.write("hi", _greedy(temperature=9.0, max_new_tokens=200, seed=1))
     list(writing)
-    assert max(writing.decoding.new_tokens(0)) < 256
+    found = writing.decoding.new_tokens(0)
+    assert len(found) > 20
+    assert max(found) < 256
 
 
 def test_end_ends_the_text() -> None:

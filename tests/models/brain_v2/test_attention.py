@@ -170,7 +170,7 @@ def test_the_threshold_follows_the_scores_in_training_and_rests_in_evaluation() 
     for p, before in zip(frozen, values, strict=True):
         torch.testing.assert_close(p, before)
     measured = made.measures(tokens(16, 60, 99))["selected_1"]
-    assert 0.1 < measured < 0.2
+    assert 0.08 < measured < 0.25  # 0 at the beginning, asked for are 0.15
     threshold = attention.threshold.clone()
     made.eval()
     made(tokens(2, 60))

@@ -129,17 +129,27 @@ def test_values_and_gradients_are_those_of_the_plain_form(
         torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("overrides", [{}, {"binding": "hrr"}], ids=str)
+@pytest.mark.parametrize(
+    "overrides", [{}, {"binding": "hrr"}, {"phases": "gaussian", "phase_coords": 3}], ids=str
+)
 def test_gradcheck(overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CHUNK", 4)
     monkeypatch.setattr(module, "CPU_BUFFER", 64)
     memory = make(width=4, heads=1, **overrides)
     transform = memory.binding.transform
-    qk = randn(2, 2, 1, transform.inputs, 1, 11)
+    qk = randn(2, transform.maps, 1, transform.inputs, 1, 11)
     v, state = randn(1, 4, 1, 11, seed=1), randn(1, 1, 2, 2, transform.channels, seed=2)
     log_a, b = -randn(1, 1, 11, seed=3).exp(), randn(1, 1, 11, seed=4).sigmoid()
     given = [t.requires_grad_() for t in (qk, v, log_a, b, state)]
-    assert torch.autograd.gradcheck(lambda *t: chunk_scan(*t, transform), given)
+    if "phases" in overrides:
+        given.append(randn(2, 1, transform.channels, seed=5).requires_grad_())
+
+    def scan(
+        qk: Tensor, v: Tensor, log_a: Tensor, b: Tensor, state: Tensor, offset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return chunk_scan(qk, v, log_a, b, state, transform, offset)
+
+    assert torch.autograd.gradcheck(scan, given)
 
 
 def test_forgetting_at_once_and_never() -> None:
@@ -151,7 +161,7 @@ def test_forgetting_at_once_and_never() -> None:
     b = torch.ones_like(log_a)
     b[:, :, 50:] = 0.0
     given = [t.requires_grad_() for t in (qk, v, log_a, b)]
-    y, after = chunk_scan(*given, None, transform)
+    y, after = chunk_scan(qk, v, log_a, b, None, transform)
     grads = torch.autograd.grad(y.square().sum() + after.square().sum(), given)
     assert y[:, 52:].abs().max() < 1e-3  # nothing is left, but eps keeps the norm finite
     assert all(g.isfinite().all() for g in (y, *grads))
@@ -184,9 +194,11 @@ def test_gradients_of_decays_do_not_drift_with_the_length() -> None:
     torch.testing.assert_close(got.double(), exact, rtol=2e-4, atol=2e-4 * exact.abs().max().item())
 
 
-def test_what_is_kept_for_the_backward_pass_is_not_the_plates() -> None:
-    """Of 4 plates over 2,048 positions only those at block starts."""
-    memory = make(plates=4, width=32).float()
+@pytest.mark.parametrize("phases", ["learned", "gaussian"])
+def test_what_is_kept_for_the_backward_pass_is_not_the_plates(phases: str) -> None:
+    """Of 4 plates over 2,048 positions only those at block starts; at fixed frequencies no phases
+    either."""
+    memory = make(plates=4, width=32, phases=phases).float()
     x, v = torch.randn(1, 2048, 32), torch.randn(1, 2048, 2, 16)
     kept = 0
 
@@ -198,8 +210,9 @@ def test_what_is_kept_for_the_backward_pass_is_not_the_plates() -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
         memory(x, v)
     plates = 2048 * memory.state_numbers()
-    phases = plates  # of queries and keys: R C / 2 each
-    assert kept < phases + 8 * x.numel()
+    # of queries and keys: R C / 2 phases each, or H points of 8 coordinates
+    projections = plates if phases == "learned" else 2048 * 2 * 2 * 8
+    assert kept < projections + 8 * x.numel()
 
 
 def test_spans_cover_everything_once_and_in_order() -> None:
@@ -244,10 +257,14 @@ def test_the_gradient_of_spectral_lines_below_the_floor_is_right() -> None:
     (expected,) = torch.autograd.grad(
         (bound.re * plates.re).sum() + (bound.im * plates.im).sum(), raw
     )
-    out = torch.empty_like(raw)
     with torch.no_grad():
-        keys = transform.keys(raw.detach().clone(), angles, torch.empty_like(raw))
-        assert keys.scale is not None
-        assert (keys.scale[..., 0] >= 999).all()
-        transform.vjp(out, keys, angles, head, keys.pair.conj_times(plates), plates)
-    torch.testing.assert_close(out, expected)
+        buffers = transform.buffers((), 2, raw, None)
+        buffers.raw.copy_(raw)
+        both = transform.keys(buffers, angles)
+        for part in (0, 1):
+            keys = both.part(part)
+            assert keys.scale is not None
+            assert (keys.scale[..., 0] >= 999).all()
+            product = keys.pair.conj_times(plates)
+            transform.vjp(part, buffers, keys, angles, head, product, plates)
+            torch.testing.assert_close(buffers.grad[part], expected)

@@ -116,8 +116,8 @@ def test_it_recalls_a_marked_token_beyond_its_convolution(version: int) -> None:
     model = build(awake=False, version=version, layers=2, state_size=16).train()
     optimizer = Optimizer(model, TrainingConfig(lr=0.02, adam_lr=0.01), fast_bf16=False)
     loss = torch.tensor(float("inf"))
-    for step in range(90):
-        optimizer.set_lr(min(1.0, (90 - step) / 30))
+    for step in range(300):  # some 30 to 90 are enough; how many depends on rounding
+        optimizer.set_lr(min(1.0, (300 - step) / 100))
         make = torch.Generator().manual_seed(step)
         tokens = torch.randint(0, 2, (16, 24), generator=make)
         marked = torch.randint(20, 29, (16,), generator=make)
@@ -129,7 +129,9 @@ def test_it_recalls_a_marked_token_beyond_its_convolution(version: int) -> None:
         loss.backward()
         optimizer.step()
         model.zero_grad()
-    assert loss < 0.75 * math.log(9)
+        if loss < 0.6 * math.log(9):
+            break
+    assert loss < 0.6 * math.log(9)
 
 
 @pytest.mark.parametrize("version", [2, 3])
