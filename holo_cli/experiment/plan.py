@@ -314,6 +314,8 @@ def load_plan(
         table = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"There is no plan file '{path}'.") from None
+    except IsADirectoryError:
+        raise UsageError(f"'{path}' is a folder, not a plan file.") from None
     except (ParseError, OSError) as error:
         raise UsageError(f"{path}: not a plan in TOML: {error}.") from None
     entries, more = table.pop("entry", {}), table.pop(tables, {})

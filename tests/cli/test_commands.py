@@ -166,6 +166,14 @@ def test_the_tour_refuses_what_it_cannot_train_before_it_prepares_anything(holo:
         assert not Path("data").exists()
 
 
+@pytest.mark.parametrize("flag", ["--source", "--chat"])
+def test_an_empty_source_is_not_this_folder(holo: Holo, flag: str) -> None:
+    Path("words.txt").write_text("some words", encoding="utf-8")
+    ran = holo("prepare", "mine", flag, "")
+    assert (ran.code, f"{flag} names nothing." in ran.err) == (2, True), ran.err
+    assert not Path("data").exists()
+
+
 # -- lists ----------------------------------------------------------------------------------------
 
 
