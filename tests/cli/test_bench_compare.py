@@ -84,7 +84,11 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
     ("arguments", "code", "says"),
     [
         (("--models", "vanila"), 2, "Did you mean 'vanilla'?"),
-        (("--models", "checkpoints/ngt_best.safetensors"), 2, "trains models from scratch"),
+        (
+            ("--models", "checkpoints/ngt_best.safetensors"),
+            2,
+            "new models are built, by their names",
+        ),
         (("--variant", "ngt"), 2, "NAME=MODEL"),
         (("--variant", "x=ngt,corods=8"), 2, "model.coords"),
         (("--preset", "3m"), 2, "no plan '3m'"),
@@ -171,7 +175,7 @@ def test_recall(holo: Holo) -> None:
     ("arguments", "says"),
     [
         (("--tasks", "mqra"), "Did you mean 'mqar'?"),
-        (("--models", "x.safetensors"), "trains models from scratch"),
+        (("--models", "x.safetensors"), "new models are built, by their names"),
         (("--preset", "huge"), "no plan 'huge'"),
         (("--seeds", "0"), "above 0"),
     ],
