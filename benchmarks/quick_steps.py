@@ -1,4 +1,4 @@
-"""Decoding steps of brain-v2 and ngt as they are and as the backbone makes them, beside vanilla's.
+"""Decoding steps as they are and as the backbone makes them, beside vanilla's.
 
     python -m benchmarks.quick_steps --rounds 5
     python -m benchmarks.quick_steps --layers 4 --width 128 --heads 4 --vocab 2048 --rounds 7
@@ -28,6 +28,10 @@ FORMS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "vanilla": ("vanilla", {}, True),
     "ngt, before": ("ngt", {}, False),
     "ngt": ("ngt", {}, True),
+    "holographic, before": ("holographic", {}, False),
+    "holographic": ("holographic", {}, True),
+    "two learned plates, before": ("holographic", {"phases": "learned", "plates": 2}, False),
+    "two learned plates": ("holographic", {"phases": "learned", "plates": 2}, True),
     "brain-v2, before": ("brain-v2", {}, False),
     "brain-v2": ("brain-v2", {}, True),
     "brain-v2, no attention": ("brain-v2", {"attention_every": 0}, True),
@@ -59,6 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, value in (("layers", 8), ("width", 512), ("heads", 8), ("vocab", 8192)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, help="beside vanilla (default: all)")
     parser.add_argument("--positions", type=int, nargs="+", default=[16, 4096])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=32)
@@ -77,6 +82,8 @@ def main() -> None:
         for position in args.positions:
             ready = {}
             for form, (name, keys, quick) in FORMS.items():
+                if args.forms and form not in ("vanilla", *args.forms):
+                    continue
                 model = built(name, {**shape, **keys})
                 model.quick_steps = quick  # type: ignore[assignment]
                 make = torch.Generator().manual_seed(1)
@@ -99,7 +106,7 @@ def main() -> None:
                     "ms": [round(t, 4) for t in times],
                 }
                 print(
-                    f"{position:6} {form:24} {statistics.median(times):7.2f} ms "
+                    f"{position:6} {form:26} {statistics.median(times):7.2f} ms "
                     f"({min(times):.2f} to {max(times):.2f}); vanilla's speed x "
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
                 )

@@ -24,13 +24,14 @@ from holo_cli.errors import UsageError, nearest
 Schema = dict[str, FieldInfo]
 C = TypeVar("C", bound=BaseModel)
 
-_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text"}
-_LIMITS = {
-    "greater_than": ("must be greater than", "gt"),
-    "greater_than_equal": ("must be at least", "ge"),
-    "less_than": ("must be less than", "lt"),
-    "less_than_equal": ("must be at most", "le"),
+_KINDS = {
+    "int": "not a whole number",
+    "float": "not a number",
+    "bool": "not true or false",
+    "string": "not a text",
 }
+_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
+_LISTS = {int: [2, 4, 8], float: [0.1, 0.3], str: ["ko", "en"]}  # examples
 
 
 def schema_of(model: type[ModelConfig]) -> Schema:
@@ -117,7 +118,7 @@ def coerce(given: Given, field: FieldInfo) -> Any:
         return None
     # Pydantic takes true for 1 and infinity for a number; in a config both are slips.
     if isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds):
-        raise UsageError(_sentence(given, f"not {_KINDS['float' if float in kinds else 'int']}"))
+        raise UsageError(_sentence(given, _KINDS["float" if float in kinds else "int"]))
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(_sentence(given, "not a finite number"))
     return value
@@ -133,24 +134,58 @@ def validate(config: type[C], values: Mapping[str, Given], section: str) -> C:
         first = error.errors(include_url=False)[0]
         leaf = str(first["loc"][0]) if first["loc"] else ""
         if leaf in own:
-            problem, hint = _problem(dict(first), own[leaf].value)
+            problem, hint = _problem(dict(first), own[leaf].value, fields[leaf])
             raise UsageError(_sentence(own[leaf], problem), next_step=hint) from None
         raise UsageError(_with_sources(first["msg"], values)) from None
 
 
-def _problem(error: Mapping[str, Any], value: Any) -> tuple[str, str]:
+def _problem(error: Mapping[str, Any], value: Any, field: FieldInfo) -> tuple[str, str]:
     kind, context = error["type"], error.get("ctx", {})
-    if kind in _LIMITS:
-        words, limit = _LIMITS[kind]
-        return f"{words} {context[limit]}", ""
+    if kind in _LIMITS and len(error["loc"]) == 1:
+        return _range(field), ""
+    if kind == "tuple_type":
+        listed = next(iter(get_args(field.annotation)), int)
+        return f"not a list, as in {_LISTS[listed]}", ""
     if kind == "literal_error":
         known = re.findall(r"'([^']*)'", context["expected"])
         hint = nearest(str(value), known)
         return f"not one of {', '.join(known)}", hint if hint.startswith("Did") else ""
     family = kind.partition("_")[0]
     if family in _KINDS:
-        return f"not {_KINDS[family]}", ""
+        return _KINDS[family], ""
     return str(error["msg"]).removeprefix("Value error, "), ""
+
+
+def _range(field: FieldInfo) -> str:
+    """Between which limits the numbers of a field are: both of them, whichever was crossed."""
+    limits = {
+        name: _plain(getattr(limit, name))
+        for limit in field.metadata
+        for name in ("ge", "gt", "le", "lt")
+        if hasattr(limit, name)
+    }
+    match limits:
+        case {"ge": low, "le": high}:
+            return f"must be from {low} to {high}"
+        case {"ge": low, "lt": high}:
+            return f"must be at least {low} but less than {high}"
+        case {"gt": low, "le": high}:
+            return f"must be greater than {low}, at most {high}"
+        case {"gt": low, "lt": high}:
+            return f"must be greater than {low} but less than {high}"
+        case {"ge": low}:
+            return f"must be at least {low}"
+        case {"gt": low}:
+            return f"must be greater than {low}"
+        case {"le": high}:
+            return f"must be at most {high}"
+        case _:
+            return f"must be less than {limits['lt']}"
+
+
+def _plain(number: Any) -> str:
+    """A limit without the end of a float that is whole: 1 and not 1.0."""
+    return str(int(number)) if number == int(number) < 1e15 else f"{number:g}"
 
 
 def _sentence(given: Given, problem: str) -> str:
@@ -158,9 +193,10 @@ def _sentence(given: Given, problem: str) -> str:
 
 
 def _with_sources(message: str, values: Mapping[str, Given]) -> str:
-    """A complaint about several keys, with where each of them was set."""
+    """A complaint about several keys, and in a sentence of its own where each of them was set."""
     message = message.removeprefix("Value error, ").rstrip(".")
     named = [key for key in dict.fromkeys(re.findall(r"\w+\.\w+", message)) if key in values]
     if not named:
         return message + "."
-    return message + ": " + ", ".join(f"{k} from {where(values[k].source)}" for k in named) + "."
+    sources = ", ".join(f"{k} from {where(values[k].source)}" for k in named)
+    return f"{message}. Where they are set: {sources}."

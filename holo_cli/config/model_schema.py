@@ -11,6 +11,7 @@ from holo_cli.config.added import added_key, completed, value_before
 from holo_cli.config.tunable import tunable, tunable_choices
 
 MAX_SIZE = 10**9  # of every whole number here: products of three of them are still whole numbers
+MAX_NUMBER = 1e6  # of other numbers: far beyond what trains, far within what float32 holds
 
 
 class RemovedKey(NamedTuple):
@@ -137,7 +138,7 @@ class BackboneConfig(ModelConfig):
     takes_values: ClassVar[bool] = False
 
     rope_base: float = Field(
-        10_000.0, gt=1, description="base of the rotary position frequencies",
+        10_000.0, gt=1, le=MAX_SIZE, description="base of the rotary position frequencies",
         json_schema_extra=tunable(300.0, 100_000.0, log=True),
     )  # fmt: skip
     rope_fraction: float = Field(
@@ -145,7 +146,7 @@ class BackboneConfig(ModelConfig):
         json_schema_extra=tunable_choices(0.25, 0.5, 0.75, 1.0),
     )  # fmt: skip
     soft_cap: float = Field(
-        15.0, ge=0, description="logits are capped at +-this; 0 is off",
+        15.0, ge=0, le=MAX_NUMBER, description="logits are capped at +-this; 0 is off",
         json_schema_extra=tunable_choices(0.0, 10.0, 15.0, 30.0),
     )  # fmt: skip
     tied: bool = Field(True, description="one matrix for embedding and head")
@@ -162,7 +163,6 @@ class BackboneConfig(ModelConfig):
     )
     canon: str = Field(
         "",
-        pattern="^A?B?C?D?$",
         description="Canon convolutions of 4 tokens: A before the mixer, B inside it, C before the "
         "MLP, D inside it; empty is off",
     )
@@ -198,6 +198,11 @@ class BackboneConfig(ModelConfig):
 
     @model_validator(mode="after")
     def _switches_apply(self) -> BackboneConfig:
+        if "".join(sorted(set(self.canon) & set("ABCD"))) != self.canon:
+            raise ValueError(
+                f"model.canon ({self.canon}) must be letters of {self.canon_places} in this order, "
+                "each at most once; empty is off"
+            )
         for place in self.canon:
             if place not in self.canon_places:
                 raise ValueError(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from pydantic import Field
@@ -189,17 +190,42 @@ def test_an_unknown_key_is_named_with_its_place_and_the_nearest(configs: Path) -
     ("setting", "sentence"),
     [
         ("training.lr=abc", "training.lr = 'abc' (--set): not a number."),
-        ("training.lr=-1", "training.lr = -1 (--set): must be greater than 0.0."),
+        ("training.lr=-1", "training.lr = -1 (--set): must be greater than 0, at most 1e+30."),
         ("training.lr=inf", "training.lr = inf (--set): not a finite number."),
         ("training.lr=true", "training.lr = True (--set): not a number."),
         ("training.steps=10.5", "training.steps = 10.5 (--set): not a whole number."),
         ("training.steps=true", "training.steps = True (--set): not a whole number."),
         ("training.compile=perhaps", "training.compile = 'perhaps' (--set): not true or false."),
-        ("model.dropout=1.0", "model.dropout = 1.0 (--set): must be less than 1.0."),
+        ("model.dropout=1", "model.dropout = 1 (--set): must be at least 0 but less than 1."),
+        ("model.layers=0", "model.layers = 0 (--set): must be from 1 to 1000."),
+        (
+            "model.mlp_ratio=0",
+            "model.mlp_ratio = 0 (--set): must be greater than 0, at most 100000.",
+        ),
+        ("model.context=1", "model.context = 1 (--set): must be from 2 to 1000000000."),
+        (
+            "model.canon=CA",
+            "model.canon (CA) must be letters of ACD in this order, each at most once; empty is "
+            "off. Where they are set: model.canon from --set.",
+        ),
+        ("data.sets=5", "data.sets = 5 (--set): not a list, as in ['ko', 'en']."),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(configs: Path, setting: str, sentence: str) -> None:
     assert failure(sets=[setting]) == sentence
+
+
+@pytest.mark.parametrize("name", sorted(registry.built_in()))
+def test_every_number_of_a_model_has_a_range_that_is_said(name: str) -> None:
+    """No value is so large that training would only show it as a loss that is not a number."""
+    for key, field in registry.config_class(name).model_fields.items():
+        kinds = set(get_args(field.annotation) or (field.annotation,)) & {int, float}
+        if not kinds or get_origin(field.annotation) is tuple or key == "vocab_size":
+            continue
+        for value in ("-1e30", "1e30") if float in kinds else ("-9", "99999999999"):
+            text = failure(model_name=name, sets=[f"model.{key}={value}"])
+            assert re.match(rf"model\.{key} .*(must be |the share of )", text), text
+            assert re.search(r"(from|at least|at most|above|than) -?\d", text), text
 
 
 def test_a_wrong_choice_names_the_choices_and_the_nearest(configs: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
-from holo_cli.config.model_schema import BackboneConfig, RemovedKey, Stage
+from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig, RemovedKey, Stage
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -30,7 +30,9 @@ class Config(BackboneConfig):
         )
     }
 
-    mlp_ratio: float = Field(5.0, gt=0, description="hidden units of the MLP, as a multiple of C")
+    mlp_ratio: float = Field(
+        5.0, gt=0, le=100_000, description="hidden units of the MLP, as a multiple of C"
+    )
 
     # -- sparse activity --------------------------------------------------------------------------
     sparsity: Sparsity = Field(
@@ -69,7 +71,8 @@ class Config(BackboneConfig):
         json_schema_extra=tunable_choices("drive", "sigmoid", when={"sparsity": ["columns"]}),
     )
     balance: float = Field(
-        1.0, ge=0, description="strength of load balancing over columns or units; 0 is off",
+        1.0, ge=0, le=MAX_NUMBER,
+        description="strength of load balancing over columns or units; 0 is off",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"sparsity": _SPARSE}),
     )  # fmt: skip
     predictor: int = Field(
@@ -100,10 +103,16 @@ class Config(BackboneConfig):
 
     # -- early exit -------------------------------------------------------------------------------
     exit_loss: float = Field(
-        0.0, ge=0, description="weight of the loss of earlier layers' predictions; 0 is off"
+        0.0,
+        ge=0,
+        le=MAX_NUMBER,
+        description="weight of the loss of earlier layers' predictions; 0 is off",
     )
     exit_threshold: float = Field(
-        2.0, gt=0, description="a token exits where its confidence reaches this; above 1 never"
+        2.0,
+        gt=0,
+        le=MAX_NUMBER,
+        description="a token exits where its confidence reaches this; above 1 never",
     )
     exit_weights: Literal["deeper", "even"] = Field(
         "deeper", description="how layers share `exit_loss`: deeper ones more, or all the same"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
-from holo_cli.config.model_schema import BackboneConfig, RemovedKey
+from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig, RemovedKey
 from holo_cli.config.tunable import tunable, tunable_choices
 from holo_cli.wording import counted
 
@@ -42,15 +42,15 @@ class Config(BackboneConfig):
         description="state dimensions per channel; 0 is 64 for scalar, 16 for selective",
     )
     dt_min: float = Field(
-        0.001, gt=0, description="smallest initial step size of the state space",
+        0.001, gt=0, le=MAX_NUMBER, description="smallest initial step size of the state space",
         json_schema_extra=tunable(0.0001, 0.02, log=True),
     )  # fmt: skip
     dt_max: float = Field(
-        0.1, gt=0, description="largest initial step size of the state space",
+        0.1, gt=0, le=MAX_NUMBER, description="largest initial step size of the state space",
         json_schema_extra=tunable(0.02, 0.5, log=True),
     )  # fmt: skip
     attention_every: int = Field(
-        4, ge=0, description="every n-th layer adds attention among selected tokens; 0 is none"
+        4, ge=0, description="every n-th layer attends to selected tokens; 0 is none"
     )
     attention_share: float = Field(
         0.1, gt=0, le=1, description="share of the tokens that attention selects",
@@ -90,7 +90,7 @@ class Config(BackboneConfig):
         json_schema_extra=tunable(0.2, 0.8, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_weight: float = Field(
-        0.01, ge=0, description="weight of the divergence of halting from its prior",
+        0.01, ge=0, le=MAX_NUMBER, description="weight of the divergence of halting from its prior",
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"ponder": range(2, 17)}),
     )  # fmt: skip
     ponder_rest: float = Field(
@@ -130,6 +130,21 @@ class Config(BackboneConfig):
     def has_attention(self, layer: int) -> bool:
         """Whether layer 0, 1, ... attends to selected tokens."""
         return self.attention_every > 0 and layer % self.attention_every == self.attention_every - 1
+
+    @property
+    def crowded_out(self) -> bool:
+        """Whether there is no memory because attention has all of its layers."""
+        has_none = not any(self.has_memory(layer) for layer in range(self.layers))
+        return has_none and self.memory != "none" and self.memory_every <= self.layers
+
+    def caution(self) -> str:
+        if self.crowded_out:
+            return (
+                f"No layer has a memory: with model.layout = interleaved attention has every layer "
+                f"that model.memory_every = {self.memory_every} names. Set model.attention_every "
+                f"({self.attention_every}) to another number, or model.layout=added."
+            )
+        return ""
 
     def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
         """The languages that the tokenizer has markers for, where thresholds are calibrated."""

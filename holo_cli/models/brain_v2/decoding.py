@@ -28,7 +28,7 @@ from holo_cli.models.base import State
 from holo_cli.models.brain_v2.episodic import EpisodicMemory, EpisodicState
 from holo_cli.models.brain_v2.mixer import BrainMixer, BrainMixerState
 from holo_cli.models.brain_v2.ssm import Scalar, SSMState
-from holo_cli.models.vanilla.decoding import is_one_token_on_cpu, quick_feed
+from holo_cli.models.vanilla.decoding import is_one_token_on_cpu, quick_feed, quick_read
 
 
 def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
@@ -36,7 +36,8 @@ def fits(model: Backbone, tokens: Tensor, state: State) -> bool:
     gradients, on a CPU in float32, in blocks with a scalar state space and a plain MLP."""
     config = model.config
     return (
-        is_one_token_on_cpu(model, tokens, state)
+        is_one_token_on_cpu(model, tokens)
+        and isinstance(state.position, int)
         and not (config.canon or config.value_residual or config.value_embedding)
         and all(_plain(block) for block in model.layers())
     )
@@ -63,23 +64,11 @@ def step_hidden(
         mixer, mlp = block.mixer, block.mlp
         assert isinstance(mixer, BrainMixer)
         assert isinstance(mlp, MLP)
-        u, windows[n] = _read(block, x, windows[n])
+        u, windows[n] = quick_read(block, x, windows[n])
         y, mixers[n] = _mix(mixer, u, mixers[n], tables, tables.rates[n], extras)
         x = x + y
         x = quick_feed(mlp, x)
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, windows)
-
-
-def _read(
-    block: Block, x: Tensor, windows: tuple[Tensor, ...]
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """x (B, C) normalized, through the block's short convolution."""
-    u = x * mean_square(x).rsqrt_()
-    if block.conv is None:
-        return u, windows
-    seen = torch.cat((windows[0], u[:, None]), dim=1)  # (B, K, C), the newest last
-    u = nn.functional.silu((seen * block.conv.weight.flip(0)).sum(1))
-    return u, (seen[:, 1:],)
 
 
 def _mix(

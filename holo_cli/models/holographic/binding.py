@@ -98,6 +98,8 @@ class Binding(nn.Module, ABC):
 class PhasorBinding(Binding):
     """Phases phi = W x, keys e^{i phi}; the head's halves are real and imaginary part of v."""
 
+    transform: PhaseTransform
+
     def __init__(self, config: Config) -> None:
         if config.phases == "learned":
             super().__init__(config, config.width // 2, config.plates)
@@ -109,6 +111,12 @@ class PhasorBinding(Binding):
 
     def unit_keys(self, projected: Tensor) -> Pair:
         return phasor(projected + self._angles(projected))
+
+    def phases(self, projected: Tensor) -> Tensor:
+        """Projections of one token, (B, O) -> phases of its query and key, (B, 2, H, R, f), not
+        rotated: for decoding."""
+        shape = (len(projected), 2, self.plates, self.heads, self.channels)
+        return projected.view(shape).transpose(2, 3)
 
     def value(self, v: Tensor) -> Pair:
         v = v.transpose(1, 2).to(wide(v.dtype))
@@ -148,6 +156,13 @@ class FeatureBinding(PhasorBinding):
             phases = torch.matmul(table[:, None], points)  # (2, R, H, f, B S)
             phases = phases + torch.stack((offset, torch.zeros_like(offset)))[..., None]
         return phases.unflatten(-1, x.shape[:2])
+
+    def phases(self, projected: Tensor) -> Tensor:
+        points = projected.view(len(projected), 2, self.heads, self.coords)
+        table = self.transform.table(points.dtype, points.device).flatten(0, 1)  # (R f, d)
+        found = (points @ table.T).unflatten(-1, (self.plates, self.channels))
+        found[:, 0].add_(self.offset.transpose(0, 1), alpha=OFFSET_RATE)
+        return found
 
     def scan_inputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, C) -> points of queries and keys (2, 1, H, d, B, S), and the offset (R, H, f),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import MAX_NUMBER, MAX_SIZE, BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 # What the memory is made of by default: plates at fixed frequencies, or, where keys are learned,
@@ -72,11 +72,11 @@ class Config(BackboneConfig):
         json_schema_extra=added_key(before=False),
     )  # fmt: skip
     half_life_min: float = Field(
-        4.0, gt=0, description="initial half-life of the shortest head, in tokens",
+        4.0, gt=0, le=MAX_SIZE, description="initial half-life of the shortest head, in tokens",
         json_schema_extra=tunable(1.0, 32.0, log=True, when={"mixer": ["memory", "fftconv"]}),
     )  # fmt: skip
     half_life_max: float = Field(
-        4096.0, gt=0, description="initial half-life of the longest head, in tokens",
+        4096.0, gt=0, le=MAX_SIZE, description="initial half-life of the longest head, in tokens",
         json_schema_extra=tunable(64.0, 16_384.0, log=True, when={"mixer": ["memory", "fftconv"]}),
     )  # fmt: skip
     fft_modes: int = Field(
@@ -102,7 +102,8 @@ class Config(BackboneConfig):
     )  # fmt: skip
     experts_top_k: int = Field(1, ge=1, description="experts that process each token")
     balance: float = Field(
-        0.01, ge=0, description="weight of the load-balancing loss of the experts; 0 is off",
+        0.01, ge=0, le=MAX_NUMBER,
+        description="weight of the load-balancing loss of the experts; 0 is off",
         json_schema_extra=tunable(0.001, 0.1, log=True, when={"experts": range(2, 257)}),
     )  # fmt: skip
 

@@ -10,8 +10,9 @@ head. Legend: B rows, S positions, C width, H heads, e = C / H.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from holo_cli.layers.cache import KVCache
 from holo_cli.layers.causal import causal_attention
 from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
+from holo_cli.layers.joined_weights import JoinedWeights
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
@@ -87,6 +89,7 @@ class Holographic(Mixer):
     """Memory or long filter (`config.mixer`) with its gates and projections."""
 
     takes_extras: ClassVar[bool] = True
+    joined: JoinedWeights | None = None  # of `readers`, for decoding
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -123,6 +126,23 @@ class Holographic(Mixer):
         y, memory = self.memory.step(x, v, state.memory)
         out, cache, past = self._finish(x, v, y, state.cache, state.past)
         return out, HoloState(state.position + x.shape[1], memory, cache, past)
+
+    def readers(self) -> list[nn.Linear]:
+        """The layers that read x where a `Memory` mixes tokens; none otherwise."""
+        memory = self.memory
+        if not isinstance(memory, Memory):
+            return []
+        return [memory.binding.qk_proj, self.value, self.gate, memory.gates_proj]
+
+    def store_by_columns(self) -> None:
+        """Make one matrix of those that read x, stored by columns; they become views of it."""
+        if readers := self.readers():
+            self.joined = JoinedWeights.of(readers) or self.joined
+
+    def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
+        """Moved or cast, each parameter has a tensor of its own."""
+        self.joined = None
+        return super()._apply(fn, recurse)
 
     @property
     def mixed_lengths(self) -> bool:

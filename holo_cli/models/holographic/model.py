@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from holo_cli.layers.interfaces import FeedForward, Mixer
-from holo_cli.models.backbone import Backbone
+from holo_cli.models.backbone import Backbone, BackboneState
+from holo_cli.models.holographic import decoding
 from holo_cli.models.holographic.config import Config
 from holo_cli.models.holographic.experts import Experts
 from holo_cli.models.holographic.legacy_binding import LegacyBinding
@@ -27,6 +28,7 @@ class Model(Backbone):
     """The modern backbone with holographic mixers and experts."""
 
     config: Config
+    quick_steps = True  # False: every step as `Backbone` makes it
 
     def make_mixer(self, layer: int) -> Mixer:
         if self.config.is_plain_attention(layer):
@@ -46,6 +48,11 @@ class Model(Backbone):
         config = self.config
         attention = any(config.has_attention(layer) for layer in range(config.layers))
         return config.context if attention else None
+
+    def step_stream(self, tokens: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
+        if self.quick_steps and decoding.fits(self, tokens):
+            return decoding.step_hidden(self, tokens, state)
+        return super().step_stream(tokens, state)
 
     def measures(self, tokens: Tensor) -> dict[str, float]:
         """The memories' half-life in tokens (geometric mean), their share in blends, and the

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 
@@ -35,11 +35,11 @@ class Config(BackboneConfig):
         "(default: 4 in version 2, 0 in version 3)",
     )
     dt_min: float = Field(
-        0.001, gt=0, description="smallest step size at the start of training",
+        0.001, gt=0, le=MAX_NUMBER, description="smallest step size at the start of training",
         json_schema_extra=tunable(0.0001, 0.01, log=True),
     )  # fmt: skip
     dt_max: float = Field(
-        0.1, gt=0, description="largest step size at the start of training",
+        0.1, gt=0, le=MAX_NUMBER, description="largest step size at the start of training",
         json_schema_extra=tunable(0.02, 1.0, log=True),
     )  # fmt: skip
     skip_start: float = Field(

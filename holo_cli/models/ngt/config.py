@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from holo_cli.config.model_schema import BackboneConfig
+from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
 POWER_LIMIT = 16.0  # above it weights of far tokens would underflow float32
@@ -42,11 +42,13 @@ class Config(BackboneConfig):
     eps: float = Field(
         0.01,
         ge=0.01,
+        le=MAX_NUMBER,
         description="minimum added to squared distances; each head adds a learned amount",
         json_schema_extra=tunable(0.01, 1.0, log=True, when={"kernel": ["gravity", "classic"]}),
     )
     beta: float = Field(
-        1.0, gt=0, description="initial curvature of space is -1/beta; learned per head",
+        1.0, gt=0, le=MAX_NUMBER,
+        description="initial curvature of space is -1/beta; learned per head",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"kernel": ["lorentz"]}),
     )  # fmt: skip
     mass_in_value: bool = Field(False, description="masses scale values instead of weights")
@@ -55,11 +57,14 @@ class Config(BackboneConfig):
         description="soft: attraction fades beyond a learned radius; hard: evaluation cuts it off",
     )
     radius: float = Field(
-        4.0, ge=0, description="initial radius; learned per head",
+        4.0, ge=0, le=MAX_NUMBER, description="initial radius; learned per head",
         json_schema_extra=tunable(1.0, 8.0, when={"radius_mode": ["soft", "hard"]}),
     )  # fmt: skip
     tau: float = Field(
-        1.0, gt=0, description="width of the transition at the radius, in squared distance",
+        1.0,
+        gt=0,
+        le=MAX_NUMBER,
+        description="width of the transition at the radius, in squared distance",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"radius_mode": ["soft", "hard"]}),
     )  # fmt: skip
     far_field: Literal["exact", "blocks"] = Field(
@@ -73,7 +78,10 @@ class Config(BackboneConfig):
         description="far blocks per token that still attract token by token, those of most weight",
     )  # fmt: skip
     lambda_repulsion: float = Field(
-        0.0, ge=0, description="weight of the loss that keeps coordinates apart; 0 is off"
+        0.0,
+        ge=0,
+        le=MAX_NUMBER,
+        description="weight of the loss that keeps coordinates apart; 0 is off",
     )
     repulsion_interval: int = Field(
         1, ge=1, description="steps over which repulsion's pairs and weight are spread"

@@ -64,11 +64,11 @@ def _attract(
     u = x * mean_square(x).rsqrt_()
     joined = mixer.joined
     # replaced since, by int8 weights for one, a layer computes for itself
-    if joined is None or mixer.move.weight.data_ptr() != joined.data_ptr():
-        moved, values, raw = mixer.move(u), mixer.value(u), mixer.mass(u)
+    readers = mixer.readers()
+    if joined is not None and joined.holds(readers):
+        moved, values, raw = joined.products(u)
     else:
-        made = nn.functional.linear(u, joined)
-        moved, values, raw = made.split([z[0].numel(), x.shape[1], heads], dim=1)
+        moved, values, raw = (layer(u) for layer in readers)
     z = z + moved.view(z.shape)
     z.mul_(mean_square(z).rsqrt_())
     points = z.view(rows, -1, mixer.coords)  # (B, G H, d)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from holo_cli.layers.cache import KVCache
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer
+from holo_cli.layers.joined_weights import JoinedWeights
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.positions import Positions
 from holo_cli.layers.precision import wide
@@ -86,7 +87,7 @@ class GravityMixer(Mixer):
     """
 
     takes_extras: ClassVar[bool] = True
-    joined: Tensor | None = None  # (G H d + C + H, C): move, value and mass, for decoding
+    joined: JoinedWeights | None = None  # (G H d + C + H, C): move, value and mass, for decoding
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -190,17 +191,13 @@ class GravityMixer(Mixer):
 
     # -- decoding ---------------------------------------------------------------------------------
 
-    @torch.no_grad()
+    def readers(self) -> list[nn.Linear]:
+        """The layers that read x."""
+        return [self.move, self.value, self.mass]
+
     def store_by_columns(self) -> None:
         """Make one matrix of those that read x, stored by columns; they become views of it."""
-        layers = (self.move, self.value, self.mass)
-        if not all(type(n) is nn.Linear and n.weight.dtype is torch.float32 for n in layers):
-            return
-        joined = torch.cat([layer.weight.data for layer in layers]).t().contiguous().t()
-        sizes = [layer.out_features for layer in layers]
-        for layer, part in zip(layers, joined.split(sizes), strict=True):
-            layer.weight.data = part
-        self.joined = joined
+        self.joined = JoinedWeights.of(self.readers()) or self.joined
 
     def _apply(self, fn: Callable[[Any], Any], recurse: bool = True) -> Self:
         """Moved or cast, each parameter has a tensor of its own."""

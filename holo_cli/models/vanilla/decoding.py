@@ -28,12 +28,11 @@ from holo_cli.models.base import State
 from holo_cli.models.vanilla.attention import Attention
 
 
-def is_one_token_on_cpu(model: Backbone, tokens: Tensor, state: State) -> bool:
-    """Whether a step reads one token of each row, at one position, without gradients, on a CPU and
-    without autocast: what every quick step needs."""
+def is_one_token_on_cpu(model: Backbone, tokens: Tensor) -> bool:
+    """Whether a step reads one token of each row, without gradients, on a CPU and without autocast:
+    what every quick step needs."""
     return (
         tokens.shape[1] == 1
-        and isinstance(state.position, int)
         and not torch.is_grad_enabled()
         and not model.training
         and tokens.device.type == "cpu"
@@ -48,10 +47,23 @@ def fits_plain(
     each is `plain`."""
     config = model.config
     return (
-        is_one_token_on_cpu(model, tokens, state)
+        is_one_token_on_cpu(model, tokens)
+        and isinstance(state.position, int)
         and not (config.conv or config.canon or config.value_residual or config.value_embedding)
         and all(plain(block) for block in model.layers())
     )
+
+
+def quick_read(
+    block: Block, x: Tensor, windows: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """x (B, C) normalized, through the block's short convolution, and its windows after that."""
+    u = x * mean_square(x).rsqrt_()
+    if block.conv is None:
+        return u, windows
+    seen = torch.cat((windows[0], u[:, None]), dim=1)  # (B, K, C), the newest last
+    u = nn.functional.silu((seen * block.conv.weight.flip(0)).sum(1))
+    return u, (seen[:, 1:],)
 
 
 def quick_feed(mlp: MLP, x: Tensor) -> Tensor:

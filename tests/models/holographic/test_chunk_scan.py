@@ -144,8 +144,10 @@ def test_gradcheck(overrides: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -
     if "phases" in overrides:
         given.append(randn(2, 1, transform.channels, seed=5).requires_grad_())
 
-    def scan(*t: Tensor) -> tuple[Tensor, Tensor]:
-        return chunk_scan(*t[:5], transform, *t[5:])
+    def scan(
+        qk: Tensor, v: Tensor, log_a: Tensor, b: Tensor, state: Tensor, offset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return chunk_scan(qk, v, log_a, b, state, transform, offset)
 
     assert torch.autograd.gradcheck(scan, given)
 
@@ -159,7 +161,7 @@ def test_forgetting_at_once_and_never() -> None:
     b = torch.ones_like(log_a)
     b[:, :, 50:] = 0.0
     given = [t.requires_grad_() for t in (qk, v, log_a, b)]
-    y, after = chunk_scan(*given, None, transform)
+    y, after = chunk_scan(qk, v, log_a, b, None, transform)
     grads = torch.autograd.grad(y.square().sum() + after.square().sum(), given)
     assert y[:, 52:].abs().max() < 1e-3  # nothing is left, but eps keeps the norm finite
     assert all(g.isfinite().all() for g in (y, *grads))
