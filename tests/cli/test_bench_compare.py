@@ -1,4 +1,4 @@
-"""`holo bench compare` and `holo bench recall` in their smallest form, with real processes."""
+"""`holo bench compare` and `holo bench recall` in their smallest form, recall by a real process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.visualize.browser import find_browser, visit
+from holo_cli.visualize.browser import find_browser
 from tests.cli.conftest import Holo
+from tests.forked_workers import forked_workers
+
+__all__ = ["forked_workers"]  # the fixture
 
 TEXT = "the old fox ran over a quiet hill and saw the sea before night fell"
 WORDS = TEXT.split()
@@ -26,7 +29,8 @@ def prepared(holo: Holo, tmp_path: Path) -> str:
     return "words"
 
 
-def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
+@pytest.mark.usefixtures("forked_workers", "prepared")
+def test_compare_with_a_model_that_fails(holo: Holo, request: pytest.FixtureRequest) -> None:
     """One entry learns, one diverges: both have rows, and the page opens."""
     command = (
         "bench", "compare", "--preset", "tiny", "--models", "vanilla", "--variant",
@@ -66,7 +70,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     ran = holo("bench", "compare", "--report-only", "--data", "words", "--out", "empty.html")
     assert (ran.code, "There are no finished runs in empty.jsonl" in ran.err) == (2, True)
     if find_browser() is not None:
-        seen = visit(Path("here/page.html"))
+        seen = request.getfixturevalue("visit")(Path("here/page.html"))
         assert [line for line in seen.console if "willReadFrequently" not in line] == []
         assert seen.dom.count('class="plot low js-plotly-plot"') == 3
 
