@@ -6,12 +6,14 @@ re-uses the prepared stories and replaces the demo's own run; it touches nothing
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from holo_cli.errors import UsageError
 from holo_cli.paths import DATA, PAGES
 from holo_cli.wording import counted
 
@@ -59,7 +61,15 @@ def run(
     Returns {"data", "checkpoint", "samples": [{"lang", "prompt", "text", ...}], "pages",
     "seconds"}. Raises what the parts raise.
     """
+    from holo_cli.config.resolve import resolve
+
     begun = time.perf_counter()
+    resolve(plan.model)  # what cannot be trained is refused before anything is prepared
+    if not 0 < plan.train_seconds < math.inf:
+        raise UsageError(
+            f"--time-limit must be above 0 seconds, not {plan.train_seconds:g}.",
+            next_step="For example: --time-limit 60",
+        )
     # a set of its own: `holo prepare stories` makes another one, with the defaults
     data = _prepare(plan, data_root / "demo", say, progress)
     checkpoint = _train(plan, data, say, events)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
+import runpy
 import secrets
+import shutil
 import sys
 import tempfile
 
@@ -19,11 +22,23 @@ os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="holo-tests-")
 os.environ["HOLO_LANG"] = "en"
 
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest  # after the settings above, which torch reads when it is imported
 
+from holo_cli.hardware import cpu_fingerprint, remember
+
+# the number format `auto` is float32 on every machine: no test depends on a short measurement,
+# which draws random numbers too, in whichever test comes first
+TORCH = importlib.util.find_spec("torch")
+assert TORCH is not None
+assert TORCH.origin is not None
+VERSION = runpy.run_path(str(Path(TORCH.origin).with_name("version.py")))  # without importing torch
+remember(f"bfloat16_over_float32/{cpu_fingerprint()}/{VERSION['__version__']}", 9.0)
+
 if TYPE_CHECKING:
+    from holo_cli.visualize.browser import Visit
     from tests.serve.chromium import Chromium
 
 
@@ -111,3 +126,14 @@ def running_browsers(
 def chromium(running_browsers: Callable[[bool], Chromium]) -> Chromium:
     """A browser for pages without WebGL."""
     return running_browsers(False)
+
+
+@pytest.fixture
+def visit(request: pytest.FixtureRequest) -> Callable[..., Visit]:
+    """`holo_cli.visualize.browser.visit`, where possible in the browser that runs already."""
+    if os.name == "nt" or not shutil.which("bash"):
+        from holo_cli.visualize import browser
+
+        return browser.visit
+    found: Callable[..., Visit] = request.getfixturevalue("chromium").visit
+    return found

@@ -114,10 +114,20 @@ class ForkedWorker:
 
 
 def run_module(name: str, *arguments: str, env: Mapping[str, str], timeout: float) -> str:
-    """`python -m NAME ARGUMENTS`, whose `main()` returns its exit code: what it printed.
+    """What a module printed that must end with 0 and in time, see `end_of_module`."""
+    code, text = end_of_module(name, *arguments, env=env, timeout=timeout)
+    assert code == 0, text
+    return text
 
-    On Linux a fork that has this process's imports. Fails unless it ends with 0 in time; its own
-    processes are killed with it.
+
+def end_of_module(
+    name: str, *arguments: str, env: Mapping[str, str], timeout: float
+) -> tuple[int | None, str]:
+    """`python -m NAME ARGUMENTS`, whose `main()` returns its exit code: that code, and what it
+    printed.
+
+    On Linux a fork that has this process's imports. None, and it is killed with its own processes,
+    where it does not end in time.
     """
     with tempfile.TemporaryFile() as said:
         if sys.platform == "linux":
@@ -143,9 +153,7 @@ def run_module(name: str, *arguments: str, env: Mapping[str, str], timeout: floa
             while wait() is None:
                 time.sleep(0.01)
         said.seek(0)
-        text = said.read().decode("utf-8", errors="replace")
-    assert code == 0, text
-    return text
+        return code, said.read().decode("utf-8", errors="replace")
 
 
 def _ended(pid: int) -> int | None:

@@ -77,3 +77,10 @@ def test_few_rounds_are_enough_where_bfloat16_is_emulated(
     monkeypatch.setattr(precision, "time", SimpleNamespace(perf_counter=clock))
     assert precision.bfloat16_over_float32(size=8) == pytest.approx(ratio)
     assert len(asked) - 1 == 4 * rounds
+
+
+def test_all_other_tests_compute_in_float32_on_every_machine() -> None:
+    """By a figure that tests/conftest.py stored, not by one that was measured here."""
+    name = f"bfloat16_over_float32/{hardware.cpu_fingerprint()}/{torch.__version__}"
+    assert hardware.remembered(name) == 9.0
+    assert precision.pick_dtype("auto", torch.device("cpu")) == torch.float32

@@ -187,6 +187,7 @@ def selected_rows(case: Case) -> str:
     return f"{largest:.1g}"
 
 
+@torch.no_grad()
 def equals_reference(case: Case) -> str:
     model = case.build()
     largest = 0.0

@@ -22,6 +22,7 @@ KINDS: tuple[Kind, ...] = ("best", "last", "weights")
 SUFFIX = ".safetensors"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+MAKE_ONE = "`holo train --model vanilla` makes one."
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
@@ -105,9 +106,14 @@ def _find(name: str | Path | None, root: Path, order: tuple[str, ...]) -> Path:
         if not runs:
             raise CheckpointError(
                 f"There is no checkpoint in {root} yet.",
-                next_step="`holo train --model vanilla` makes one.",
+                next_step=MAKE_ONE,
             )
         return _preferred(next(iter(runs.values())), order)
+    if not str(name).strip():  # as an unset variable of a shell is
+        raise CheckpointError(
+            "The name of the checkpoint is empty.",
+            next_step=f"Known runs: {', '.join(runs)}." if runs else MAKE_ONE,
+        )
     path = existing(name)
     if path.is_file() or is_exported(path):
         return path
@@ -144,6 +150,6 @@ def _not_found(name: str, path: Path, root: Path, runs: list[str]) -> Checkpoint
     else:
         message = f"There is no run '{name}' in {root}."
     if not runs:
-        return CheckpointError(message, next_step="`holo train --model vanilla` makes one.")
+        return CheckpointError(message, next_step=MAKE_ONE)
     run, _ = split_run(path)
     return CheckpointError(message, next_step=nearest(run, runs))

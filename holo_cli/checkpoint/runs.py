@@ -105,7 +105,7 @@ def list_runs(root: Path = CHECKPOINTS, logs: Path = RUNS) -> list[RunSummary]:
 def find_run(name: str, root: Path = CHECKPOINTS, logs: Path = RUNS) -> RunSummary:
     """A run by its name. Raises UsageError, with the nearest name, where there is none."""
     known = known_runs(root)
-    there = [*known, *(p.parent.name for p in logs.glob(f"*/{LOG}"))]
+    there = list(dict.fromkeys([*known, *(p.parent.name for p in logs.glob(f"*/{LOG}"))]))
     run = same_name(name, there)
     if run is None:
         raise UsageError(

@@ -67,6 +67,7 @@ def brain(
     from holo_cli.bench.brain.run import SpeedOptions, named_plans, open_bench, part_page
     from holo_cli.bench.compare.run import KIND as COMPARE
     from holo_cli.experiment.runner import RunOptions
+    from holo_cli.experiment.worker_pool import LOCAL_LAUNCHER
 
     for flag, value in (("--seeds", seeds), ("--repeats", repeats)):
         if value is not None and value < 1:
@@ -89,7 +90,8 @@ def brain(
     page = out_path or BENCH / f"brain-{preset}-{Path(plan.data).name}.html"
     rounds = SpeedOptions(2, 0.2) if preset == "tiny" else SpeedOptions()
     rounds = rounds if repeats is None else replace(rounds, repeats=repeats)
-    chosen = RunOptions(page, jobs or 1, retry_failed, report_only=report_only)
+    side_by_side = bench_options.jobs_of(jobs, LOCAL_LAUNCHER)
+    chosen = RunOptions(page, side_by_side, retry_failed, report_only=report_only)
     bench = open_bench(plan, recall, chosen, rounds)
     left = bench.left()
     out.note(

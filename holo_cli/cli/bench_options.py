@@ -119,8 +119,12 @@ def names(text: str) -> list[str]:
 
 
 def models(text: str | None) -> list[str]:
-    """The models and entries that a person named; a class in a file may be run from here on."""
-    return [registry.use(name) for name in names(text or "")]
+    """The models and entries that a person named; a class in a file may be run from here on.
+    Raises UsageError for a text without names."""
+    found = names(text or "")
+    if text is not None and not found:
+        raise UsageError("--models names no model.", next_step="For example: --models vanilla,ngt")
+    return [registry.use(name) for name in found]
 
 
 def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -136,7 +140,12 @@ def numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def jobs_of(jobs: int | None, launcher: Launcher) -> int:
-    """--jobs, or its default for this launcher."""
+    """--jobs, or its default for this launcher. Raises UsageError for less than one."""
+    if jobs is not None and jobs < 1:
+        raise UsageError(
+            f"--jobs must be at least 1, not {jobs}.",
+            next_step="Leave it out for one run at a time.",
+        )
     from holo_cli.experiment.launchers import CLUSTER_JOBS, LOCAL
 
     return jobs or (1 if launcher.name == LOCAL else CLUSTER_JOBS)

@@ -46,6 +46,8 @@ def _file(error: BaseException) -> ErrorReport:
     if isinstance(error, PermissionError):
         message = f"No permission to access '{path}'." if path else "No permission."
         return ErrorReport(message, "Choose another path with --out.", 1)
+    if isinstance(error, IsADirectoryError) and path:
+        return ErrorReport(f"'{path}' is a folder, and a file is needed.", "Name a file.", 1)
     reason = error.strerror or str(error)
     return ErrorReport(f"{path}: {reason}." if path else f"{reason}.", "", 1)
 

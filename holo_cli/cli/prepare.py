@@ -170,6 +170,11 @@ def prepare(
     from holo_cli.cli.progress import Preparing
     from holo_cli.data.prepare import prepare as library
 
+    for flag, paths in (("--source", source), ("--chat", chat)):
+        if not all(map(str.strip, paths or ())):  # an unset variable of a shell, not this folder
+            raise UsageError(
+                f"{flag} names nothing.", next_step="For the files of this folder: --source ."
+            )
     given = options.given(
         out=out_folder,
         tokenizer=tokenizer,

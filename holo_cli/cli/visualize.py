@@ -95,4 +95,4 @@ def visualize(
     wrote = f"Wrote {result['page']} ({size(result['bytes'])}, {duration(result['seconds'])})."
     if "png" in result:
         out.note(f"Wrote {result['png']}.")
-    out.end(wrote, "" if open_page else f"holo visualize {what} --open")
+    out.end(wrote, "" if open_page else "open it in a browser")

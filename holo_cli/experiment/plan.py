@@ -8,6 +8,7 @@ text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -154,7 +155,7 @@ class Plan:
                     f"{key} is set by the comparison itself.",
                     next_step=f"Leave it out; {RESERVED[key]}.",
                 )
-        if self.match == "time" and self.seconds <= 0:
+        if self.match == "time" and not 0 < self.seconds < math.inf:
             raise UsageError(
                 "Matching by time needs to know how long a run may train.",
                 next_step="Add --time-limit SECONDS.",
@@ -254,7 +255,7 @@ def _unknown_model(name: str, entries: list[str]) -> UsageError:
         )
     if name.endswith(CHECKPOINT_SUFFIX) or existing(name).exists():
         return UsageError(
-            f"'{name}' is a file; a comparison trains models from scratch, by their names.",
+            f"'{name}' is a path; here new models are built, by their names.",
             next_step=f"Use names of models: {', '.join(registry.model_names())}. "
             "`holo eval` scores checkpoints.",
         )
@@ -313,6 +314,8 @@ def load_plan(
         table = read_toml(path)
     except FileNotFoundError:
         raise UsageError(f"There is no plan file '{path}'.") from None
+    except IsADirectoryError:
+        raise UsageError(f"'{path}' is a folder, not a plan file.") from None
     except (ParseError, OSError) as error:
         raise UsageError(f"{path}: not a plan in TOML: {error}.") from None
     entries, more = table.pop("entry", {}), table.pop(tables, {})

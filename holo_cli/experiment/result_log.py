@@ -150,8 +150,13 @@ def rows_path(page: Path) -> Path:
 def beside(page: Path, suffix: str) -> Path:
     """A page's path with another suffix; "run.v1" keeps its ".v1", only .html is removed.
 
-    Raises UsageError where that is the page itself.
+    Raises UsageError where that is the page itself, or where the page is a folder.
     """
+    if page.is_dir():
+        raise UsageError(
+            f"The page would be the folder '{page}'.",
+            next_step=f"Name a file in it, for example {page / 'page.html'}.",
+        )
     if page.suffix.lower() in (".jsonl", ".work"):
         raise UsageError(
             f"--out {page} names the page, and {page.suffix} is for files beside it.",

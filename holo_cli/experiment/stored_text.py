@@ -38,10 +38,10 @@ class StoredText:
         data = row.get("data")
         if not isinstance(data, dict):
             return None
-        counts = [data.get(key) for key in ("vocab_size", "val_tokens", "val_bytes")]
-        if not all(isinstance(count, int) and count > 0 for count in counts):
+        keys = ("vocab_size", "val_tokens", "val_bytes")
+        if not all(isinstance(data.get(key), int) and data[key] > 0 for key in keys):
             return None
-        vocab, val_tokens, val_bytes = counts
+        vocab, val_tokens, val_bytes = (data[key] for key in keys)
         tokens = {"val": val_tokens}
         if isinstance(data.get("train_tokens"), int):
             tokens["train"] = data["train_tokens"]

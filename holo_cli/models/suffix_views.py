@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from holo_cli.errors import UsageError
 from holo_cli.models.figures import axis, line, named, short
 from holo_cli.models.views import Picture, See, Table, watched
 from holo_cli.wording import counted
@@ -13,8 +14,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from holo_cli.models.backbone import Backbone
+    from holo_cli.models.base import LanguageModel
 
 LEVELS = ("1", "2", "3 to 4", "5 to 8", "9 to 16", "17 or more")  # tokens that matched
+
+
+def suffix(model: LanguageModel, tokens: Tensor) -> list[Picture]:
+    """The page `suffix` of a model; (T,) int64 tokens."""
+    from holo_cli.models.backbone import Backbone
+
+    if not isinstance(model, Backbone) or model.suffix is None:
+        raise UsageError(
+            "This model was trained without a suffix memory (model.suffix is false).",
+            next_step="Train with --set model.suffix=true.",
+        )
+    return [proposals(model, tokens)]
 
 
 def proposals(model: Backbone, tokens: Tensor) -> Picture:
@@ -71,7 +85,10 @@ def _seen(total: int, made: int, hits: list[int], length: Tensor) -> See:
 
     def see(labels: Sequence[str]) -> str:
         if not made:
-            return "No token of this text stood in it before, so nothing is proposed."
+            return (
+                "No token of this text stood in it before, so nothing is proposed: try one that "
+                "repeats itself."
+            )
         if not hits:
             return (
                 f"The suffix memory proposes the next token at {made} of "

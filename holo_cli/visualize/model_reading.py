@@ -138,11 +138,14 @@ class Reading:
         return Section("What the model reads", " ".join([*notes, *self.notes]), pieces=pieces)
 
 
-def read_text(loaded: LoadedModel, text: str | None, most: int, least: int = 0) -> Reading:
+def read_text(
+    loaded: LoadedModel, text: str | None, most: int, least: int = 0, *, twice: bool = False
+) -> Reading:
     """Encode a text the way the model's documents begin, cut to `most` tokens and its context.
 
     Without a text: a sentence in each language of the training data, each cut to its share of the
-    room, and repeated until there are `least` tokens. Raises UsageError for an empty text.
+    room, and repeated until there are `least` tokens; with `twice` each sentence stands twice in
+    its document. Raises UsageError for an empty text.
     """
     if text is not None and not text.strip():
         raise UsageError("There is no text to read.", next_step='Give one: --text "..."')
@@ -151,7 +154,7 @@ def read_text(loaded: LoadedModel, text: str | None, most: int, least: int = 0) 
     limit = min(most, loaded.model.context_limit or most)
     if text is None:
         codes = [code for code in known if code in SENTENCES] or ["en"]
-        texts = [SENTENCES[code] for code in codes]
+        texts = [" ".join([SENTENCES[code]] * (1 + twice)) for code in codes]
         notes = _sample_notes(known)
     else:
         texts = [to_nfc(text)]

@@ -28,6 +28,7 @@ from holo_cli.wording import counted
 ASSETS = Path(__file__).parent / "assets"
 NUMBER = ' class="number"'
 WRITTEN = re.compile(r"[-+]?\d[\d,]*\.\d+")  # a number with as many decimals as was wanted
+TYPED = re.compile(r"`([^`\n]+)`")
 NO_SCRIPT = "The figures need JavaScript. Their numbers are in the tables."
 MISSING = "–"  # in a table, what was not measured
 FEW_TABLES = 4  # beside a figure; more are folded away together
@@ -268,11 +269,16 @@ def _prose(text: str) -> str:
     for paragraph in filter(None, (part.strip() for part in text.split("\n\n"))):
         lines = paragraph.splitlines()
         if all(line.startswith("- ") for line in lines):
-            items = "".join(f"<li>{escape(line[2:])}</li>" for line in lines)
+            items = "".join(f"<li>{_running(line[2:])}</li>" for line in lines)
             parts.append(f'<ul class="prose">{items}</ul>\n')
         else:
-            parts.append(f'<p class="prose">{escape(paragraph)}</p>\n')
+            parts.append(f'<p class="prose">{_running(paragraph)}</p>\n')
     return "".join(parts)
+
+
+def _running(text: str) -> str:
+    """Running text; what stands between backticks is to be typed."""
+    return TYPED.sub(r"<code>\1</code>", escape(text))
 
 
 def visible(piece: str) -> str:

@@ -1,7 +1,7 @@
 """From the name of a page to a file: `make_page`.
 
-`coords` and `training` are there for every model; every other page is a function of the model's
-`views.py`, found by its name, so that a new model brings its pages along with its folder.
+`coords`, `suffix` and `training` are there for every model; every other page is a function of the
+model's `views.py`, found by its name, so that a new model brings its pages along with its folder.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 COMMON = {
     "coords": "where each layer puts each token, in three dimensions",
+    "suffix": "what the suffix memory proposed at each token, and whether it came next",
     "training": "curves and samples of one or several runs",
 }
 
@@ -150,6 +151,7 @@ def _look(
 def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]:
     import torch
 
+    from holo_cli.models.suffix_views import suffix
     from holo_cli.models.views import Weights, residual_stream
     from holo_cli.visualize import attention, coords
     from holo_cli.visualize.model_reading import read_text
@@ -162,13 +164,13 @@ def _sections(what: str, loaded: LoadedModel, text: str | None) -> list[Section]
     else:
         wanted = getattr(views, "length", _no_length)(what, loaded.config)
         most = wanted or attention.most_tokens(layers * loaded.config.heads)
-        reading = read_text(loaded, text, most, least=wanted)
+        reading = read_text(loaded, text, most, least=wanted, twice=what == "suffix")
     tokens = torch.tensor(reading.ids, device=model.device)
     with torch.inference_mode():
         if what == "coords":
             coordinates = getattr(views, "coordinates", residual_stream)
             return [coords.coords_section(coordinates(model, tokens), reading), reading.section()]
-        shown = getattr(views, what)(model, tokens)
+        shown = suffix(model, tokens) if what == "suffix" else getattr(views, what)(model, tokens)
     parts = [shown] if isinstance(shown, Weights) else shown
     first, *rest = (
         attention.attention_section(part, reading)

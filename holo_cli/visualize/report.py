@@ -155,7 +155,7 @@ def _log_ticks(
     layout: Mapping[str, Any], traces: Sequence[Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """Ticks of logarithmic axes: 1, 2, 5, 10 over more than a decade, powers of ten over more than
-    three. Plotly would label every digit."""
+    three. Plotly would label every digit, and between powers of ten with one digit alone."""
     found = {}
     for axis in ("xaxis", "yaxis"):
         given = layout.get(axis, {})
@@ -163,8 +163,9 @@ def _log_ticks(
         if given.get("type") != "log" or "dtick" in given or not values:
             continue
         decades = math.log10(max(values) / min(values))
-        if decades > 1:
-            found[axis] = {**given, "dtick": 1 if decades > 3 else "D2"}
+        whole = {"tickformat": "~s" if min(values) >= 1 else "~g"}  # 20G, 512k; 0.5
+        marks = {} if decades <= 1 else {"dtick": "D2"} if decades <= 3 else {"dtick": 1}
+        found[axis] = {**whole, **given, **marks}
     return found
 
 

@@ -98,6 +98,8 @@ def test_an_exported_folder_is_a_checkpoint(root: Path) -> None:
     [
         ("ngt-shakespear", "There is no run 'ngt-shakespear'", "Did you mean 'ngt-shakespeare'?"),
         ("zebra", "There is no run 'zebra'", "Known: mine, ngt-shakespeare, 한국어."),
+        ("", "The name of the checkpoint is empty.", "Known runs: 한국어, ngt-shakespeare, mine."),
+        (" ", "The name of the checkpoint is empty.", "Known runs: "),
         ("a/b.safetensors", "There is no checkpoint at a/b", "Known: "),
         ("mime_best.safetensors", "There is no checkpoint at mime", "Did you mean 'mine'?"),
     ],
@@ -112,7 +114,7 @@ def test_what_is_not_found_names_what_there_is(
 
 
 def test_without_any_checkpoint_the_next_step_is_training(tmp_path: Path) -> None:
-    for name in (None, "ngt"):
+    for name in (None, "ngt", ""):
         with pytest.raises(CheckpointError) as caught:
             find_checkpoint(name, tmp_path)
         assert "holo train" in caught.value.next_step

@@ -37,6 +37,7 @@ from holo_cli.checkpoint.runs import find_run
 from holo_cli.checkpoint.stored import StoredTensors
 from holo_cli.checkpoint.write import FORMAT_NAMES, share
 from holo_cli.checkpoint.write_parts import write_index, write_part
+from holo_cli.errors import UsageError
 from holo_cli.export.targets import export
 from holo_cli.parsing import parse_json
 from tests.checkpoint.old_format import rewrite_head
@@ -239,6 +240,17 @@ def test_a_run_is_renamed_counted_and_deleted_with_its_parts(
     both: tuple[Path, Path], tmp_path: Path
 ) -> None:
     expected = load_training(both[1])[1]
+    log = tmp_path / "runs" / "small" / "metrics.jsonl"
+    log.parent.mkdir(parents=True)
+    log.write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="no run 'smal' here") as caught:
+        find_run("smal", tmp_path, tmp_path / "runs")
+    assert caught.value.next_step == "Did you mean 'small'?"  # named once, by checkpoint and log
+    with pytest.raises(UsageError) as caught:
+        find_run("zebra", tmp_path, tmp_path / "runs")
+    assert caught.value.next_step.count("small") == 1
+    log.unlink()
+    log.parent.rmdir()
     found = find_run("small", tmp_path, tmp_path / "runs")
     inside = [*parts_folder(both[1]).iterdir(), both[1]]
     assert found.nbytes == sum(path.stat().st_size for path in inside)

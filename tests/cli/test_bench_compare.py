@@ -1,4 +1,4 @@
-"""`holo bench compare` and `holo bench recall` in their smallest form, with real processes."""
+"""`holo bench compare` and `holo bench recall` in their smallest form, recall by a real process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from holo_cli.visualize.browser import find_browser, visit
+from holo_cli.visualize.browser import find_browser
 from tests.cli.conftest import Holo
+from tests.forked_workers import forked_workers
+
+__all__ = ["forked_workers"]  # the fixture
 
 TEXT = "the old fox ran over a quiet hill and saw the sea before night fell"
 WORDS = TEXT.split()
@@ -26,7 +29,8 @@ def prepared(holo: Holo, tmp_path: Path) -> str:
     return "words"
 
 
-def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
+@pytest.mark.usefixtures("forked_workers", "prepared")
+def test_compare_with_a_model_that_fails(holo: Holo, request: pytest.FixtureRequest) -> None:
     """One entry learns, one diverges: both have rows, and the page opens."""
     command = (
         "bench", "compare", "--preset", "tiny", "--models", "vanilla", "--variant",
@@ -66,7 +70,7 @@ def test_compare_with_a_model_that_fails(holo: Holo, prepared: str) -> None:
     ran = holo("bench", "compare", "--report-only", "--data", "words", "--out", "empty.html")
     assert (ran.code, "There are no finished runs in empty.jsonl" in ran.err) == (2, True)
     if find_browser() is not None:
-        seen = visit(Path("here/page.html"))
+        seen = request.getfixturevalue("visit")(Path("here/page.html"))
         assert [line for line in seen.console if "willReadFrequently" not in line] == []
         assert seen.dom.count('class="plot low js-plotly-plot"') == 3
 
@@ -84,7 +88,11 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
     ("arguments", "code", "says"),
     [
         (("--models", "vanila"), 2, "Did you mean 'vanilla'?"),
-        (("--models", "checkpoints/ngt_best.safetensors"), 2, "trains models from scratch"),
+        (
+            ("--models", "checkpoints/ngt_best.safetensors"),
+            2,
+            "new models are built, by their names",
+        ),
         (("--variant", "ngt"), 2, "NAME=MODEL"),
         (("--variant", "x=ngt,corods=8"), 2, "model.coords"),
         (("--preset", "3m"), 2, "no plan '3m'"),
@@ -95,6 +103,14 @@ def test_compare_says_what_it_would_do(holo: Holo, prepared: str) -> None:
         (("--rates", "-1"), 2, "rates"),
         (("--match", "size"), 2, "match 'size'"),
         (("--match", "time"), 2, "--time-limit"),
+        (("--match", "time", "--time-limit", "nan"), 2, "--time-limit"),
+        (("--models", ""), 2, "--models names no model."),
+        (("--models", "words.txt"), 2, "'words.txt' is a path"),
+        (("--plan", "data"), 2, "'data' is a folder, not a plan file."),
+        (("--out", "data"), 2, "The page would be the folder 'data'."),
+        (("--out", ""), 2, "The page would be the folder '.'."),
+        (("--rates-from", "data"), 2, "The page would be the folder 'data'."),
+        (("--jobs", "0"), 2, "--jobs must be at least 1, not 0."),
         (("--data", "nothing"), 1, "no prepared set 'nothing'"),
         (("--context", "90000"), 1, "a context of 90000"),
         (("--parameters", "10"), 2, "cannot have 10 parameters"),
@@ -163,7 +179,7 @@ def test_recall(holo: Holo) -> None:
     ("arguments", "says"),
     [
         (("--tasks", "mqra"), "Did you mean 'mqar'?"),
-        (("--models", "x.safetensors"), "trains models from scratch"),
+        (("--models", "x.safetensors"), "new models are built, by their names"),
         (("--preset", "huge"), "no plan 'huge'"),
         (("--seeds", "0"), "above 0"),
     ],

@@ -41,5 +41,9 @@ def test_whole_controls(holo: Holo) -> None:
 def test_bad_input_is_told_in_a_sentence(holo: Holo) -> None:
     ran = holo("bench", "controls", "--preset", "tny")
     assert (ran.code, "no plan 'tny'" in ran.err) == (2, True)
+    ran = holo("bench", "controls", "--preset", "tiny", "--campaigns", "9" * 20)
+    assert (ran.code, "more than 10,000 pairs of runs" in ran.err) == (2, True)
+    ran = holo("bench", "recall", "--preset", "tiny", "--seeds", "9" * 20)
+    assert (ran.code, "at most 10,000" in ran.err) == (2, True)
     ran = holo("bench", "controls", "--preset", "tiny", "--campaigns", "0")
     assert (ran.code, "at least one campaign" in ran.err) == (2, True)

@@ -1,4 +1,4 @@
-"""`holo bench speed`, `scaling` and `decode` in their smallest form, the last two with forks."""
+"""`holo bench speed`, `scaling` and `decode` in their smallest form, with forks."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def checked(ran: Ran, name: str) -> dict[str, object]:
     return document
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_speed_with_a_model_that_fails(holo: Holo) -> None:
     ran = holo(
         "bench", "speed", "--models", "vanilla", "--variant",

@@ -155,6 +155,25 @@ def test_the_completion_script_names_holo(holo: Holo, monkeypatch: pytest.Monkey
     assert "_HOLO_COMPLETE" in ran.stdout
 
 
+def test_the_tour_refuses_what_it_cannot_train_before_it_prepares_anything(holo: Holo) -> None:
+    for arguments, says in (
+        (("--model", "vanila"), "There is no model 'vanila'"),
+        (("--time-limit", "-1"), "--time-limit must be above 0 seconds, not -1."),
+        (("--time-limit", "nan"), "--time-limit must be above 0 seconds, not nan."),
+    ):
+        ran = holo("demo", *arguments)
+        assert (ran.code, says in ran.err) == (2, True), ran.err
+        assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("flag", ["--source", "--chat"])
+def test_an_empty_source_is_not_this_folder(holo: Holo, flag: str) -> None:
+    Path("words.txt").write_text("some words", encoding="utf-8")
+    ran = holo("prepare", "mine", flag, "")
+    assert (ran.code, f"{flag} names nothing." in ran.err) == (2, True), ran.err
+    assert not Path("data").exists()
+
+
 # -- lists ----------------------------------------------------------------------------------------
 
 

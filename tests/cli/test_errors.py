@@ -24,6 +24,7 @@ class OutOfMemoryError(RuntimeError):
         (KeyboardInterrupt(), 130, "Interrupted"),
         (FileNotFoundError(errno.ENOENT, "no", "a.txt"), 1, "There is no file 'a.txt'"),
         (PermissionError(errno.EACCES, "no", "a.txt"), 1, "No permission to access 'a.txt'"),
+        (IsADirectoryError(errno.EISDIR, "is", "texts"), 1, "'texts' is a folder"),
         (OSError(errno.ENOSPC, "full", "a.bin"), 1, "The disk is full: 'a.bin'"),
         (
             ModuleNotFoundError("No module", name="pip_me"),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,6 @@ from holo_cli.data.tokenizers.base import special_names
 from holo_cli.data.tokenizers.bpe import JsonTokenizer
 from holo_cli.models.base import LanguageModel
 from holo_cli.registry import build_model, config_class
-from holo_cli.visualize import browser
 
 TEXT = ["the cat and the dog walked to the river", "the river gave the cat a fish"] * 20
 MIXED = "The cat walked. 고양이가 걸었다."
@@ -66,12 +62,3 @@ def lab(tmp_path: Path, tokenizer: JsonTokenizer, monkeypatch: pytest.MonkeyPatc
     make_checkpoint(tmp_path, tokenizer)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def visit(request: pytest.FixtureRequest) -> Callable[..., browser.Visit]:
-    """`browser.visit`, where possible in the browser that runs already."""
-    if os.name == "nt" or not shutil.which("bash"):
-        return browser.visit
-    found: Callable[..., browser.Visit] = request.getfixturevalue("chromium").visit
-    return found

@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from holo_cli.checkpoint import DataInfo, Header, Losses, model_tensors, save
 from holo_cli.data.tokenizers.bpe import JsonTokenizer
+from holo_cli.models.holographic.views import interference
+from holo_cli.models.views import Picture
 from holo_cli.registry import build_model, config_class
 from holo_cli.visualize import make_page
 from holo_cli.visualize.browser import Visit
@@ -50,6 +53,24 @@ def test_positions_are_named_by_their_tokens(holographic: Path) -> None:
     text = unescape(Path(make_page("experts", text=MIXED)["page"]).read_text(encoding="utf-8"))
     assert re.search(r"<td>[^<]*[가-힣][^<]*</td>", text)
     assert '"ticktext"' in text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "rotates the first 2 of the 8 plates"),
+        ({"plates": 6}, "rotates 25% of the phases"),
+        ({"rope_fraction": 0.0}, "rotates none of them"),
+        ({"phases": "learned"}, "rotates all of them"),
+    ],
+)
+def test_it_is_said_which_plates_position_rotates(given: dict[str, Any], said: str) -> None:
+    sizes = {"vocab_size": 9, "layers": 1, "heads": 2, "width": 16, "context": 8}
+    model = build_model("holographic", config_class("holographic")(**sizes, **given))
+    with torch.inference_mode():
+        _, retained, *_ = interference(model, torch.arange(8))
+    assert isinstance(retained, Picture)
+    assert said in retained.note
 
 
 class TestInBrowser:

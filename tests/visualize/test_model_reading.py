@@ -162,3 +162,8 @@ def test_a_sample_is_repeated_where_a_page_needs_a_long_text(tokenizer: Tokenize
     assert len(read_text(loaded(tokenizer), None, 200, least=200).ids) == 200
     assert len(short.ids) < 200
     assert len(read_text(loaded(tokenizer), "the cat", 200, least=200).ids) < 20
+    # a page on what repeats: within each document, not one document after the other
+    twice = read_text(loaded(tokenizer), None, 500, twice=True)
+    begun = [group.text for group in twice.groups if group.special]
+    assert begun == [group.text for group in short.groups if group.special]
+    assert twice.whole > 1.9 * short.whole - len(begun)

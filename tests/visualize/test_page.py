@@ -106,6 +106,13 @@ def test_text_of_anybody_stays_text() -> None:
     assert data["variants"]["one"][0]["name"] == NASTY  # type: ignore[index, call-overload]
 
 
+def test_what_is_to_be_typed_looks_so_and_is_text_all_the_same() -> None:
+    page = Page("t", [], [Section("", "", prose="Run `holo <b>` or\n\n- `a` and `b`")])
+    text = render(page)
+    assert "<code>holo &lt;b&gt;</code> or" in text
+    assert "<li><code>a</code> and <code>b</code></li>" in text
+
+
 def test_json_cannot_end_its_element_and_has_no_nan() -> None:
     text = to_json({NASTY: [NASTY]})
     assert not re.search("[<>&\u2028]", text)

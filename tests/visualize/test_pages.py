@@ -97,7 +97,7 @@ def test_a_page_that_only_another_model_has(lab: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(pages, "known_pages", lambda: known)
     with pytest.raises(UsageError, match=r"'vanilla' of .* has no page 'gravity'") as error:
         make_page("gravity")
-    assert error.value.next_step == "It has: coords, training, attention."
+    assert error.value.next_step == "It has: coords, suffix, training, attention."
 
 
 def test_a_models_own_page_of_pictures(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:

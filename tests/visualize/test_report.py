@@ -90,6 +90,8 @@ def test_logarithmic_axes_have_few_marks(
     layout = figure["layout"]
     assert layout["xaxis"]["dtick"] == 0.3  # type: ignore[index, call-overload]
     assert layout["yaxis"].get("dtick") == dtick  # type: ignore[index, call-overload]
+    # a mark says its whole value: 20k, not 2
+    assert layout["yaxis"]["tickformat"] == "~s"  # type: ignore[index, call-overload]
 
 
 def test_tables_say_what_is_missing_and_where_it_was_measured(tmp_path: Path) -> None:

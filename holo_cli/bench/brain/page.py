@@ -11,6 +11,7 @@ from holo_cli.visualize.report import Report
 from holo_cli.wording import counted
 
 COLUMNS = ("brain-v2 over brain-v1", "stated aim", "measured", "verdict")
+ON_PAGE = (0, 3, 2, 1)  # the order there: a phone shows the first columns
 
 
 def cells(found: Sequence[AimLine]) -> list[tuple[str, str, str, str]]:
@@ -21,8 +22,19 @@ def cells(found: Sequence[AimLine]) -> list[tuple[str, str, str, str]]:
 def findings(bench: BrainBench, found: Sequence[AimLine]) -> list[str]:
     """How many of the stated aims are met, and what makes the figures less sure."""
     aims = [line for line in found if line.aim]
-    met = sum(line.verdict == "met" for line in aims)
-    sentences = [f"Stated aims that are met: {met} of {len(aims)}."]
+    met, unknown = ([x.what for x in aims if x.verdict == v] for v in ("met", "not measured"))
+    if len(unknown) == len(aims):
+        sentences = [f"None of the {len(aims)} stated aims is measured yet."]
+    else:
+        sentences = [
+            f"Stated aims that are met: {', '.join(met)} ({len(met)} of {len(aims)})."
+            if met
+            else f"None of the {len(aims)} stated aims is met."
+        ]
+        if unknown:
+            sentences.append(f"Not measured yet: {', '.join(unknown)}.")
+        if open_ones := [x.what for x in aims if x.verdict == "undecided"]:
+            sentences.append(f"Undecided by these measurements: {', '.join(open_ones)}.")
     if bench.experiment.plan.seeds < 3:
         seeds = counted(bench.experiment.plan.seeds, "seed")
         sentences.append(f"The loss is from {seeds}: too few for a verdict that holds.")
@@ -52,9 +64,14 @@ def write_page(bench: BrainBench, found: Sequence[AimLine]) -> int:
         dict(bench.machine()),
     )
     report.prose("\n".join(f"- {text}" for text in findings(bench, found)), "Findings")
-    report.table("Aims and figures", COLUMNS, cells(found))
+    report.table(
+        "Aims and figures",
+        [COLUMNS[at] for at in ON_PAGE],
+        [[row[at] for at in ON_PAGE] for row in cells(found)],
+    )
     report.prose(_method(bench), "Method")
-    report.prose("\n".join(f"- {Path(p).name}" for p in parts), "Pages of the parts")
+    names = "\n".join(f"- {Path(p).name}" for p in parts)
+    report.prose(f"In the folder of this page:\n\n{names}", "Pages of the parts")
     return report.write(bench.page)
 
 

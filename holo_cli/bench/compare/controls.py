@@ -15,7 +15,14 @@ from holo_cli.config.resolve import Resolved
 from holo_cli.errors import UsageError, nearest
 from holo_cli.experiment.entries import scaled
 from holo_cli.experiment.experiment import Experiment, Run
-from holo_cli.experiment.plan import Entry, Plan, check_types, load_plan, plan_path
+from holo_cli.experiment.plan import (
+    MOST_RUNS,
+    Entry,
+    Plan,
+    check_types,
+    load_plan,
+    plan_path,
+)
 from holo_cli.experiment.result_log import ResultLog, rows_path, test_loss
 from holo_cli.experiment.runner import RunOptions
 from holo_cli.experiment.stored_text import ExperimentText, open_text
@@ -78,6 +85,10 @@ class ControlsPlan:
             raise UsageError(
                 "Controls need at least one campaign, and two seeds in each comparison.",
                 next_step="Look at campaigns, campaign_seeds, planted_seeds and found_with.",
+            )
+        if max(self.pairs, self.series) > MOST_RUNS:
+            raise UsageError(
+                f"Controls cannot have more than {MOST_RUNS:,} pairs of runs (campaigns x seeds)."
             )
         if max(self.found_with) > self.planted_seeds or self.planted_seeds > self.pairs:
             raise UsageError(

@@ -18,6 +18,12 @@ from holo_cli.visualize.report import Report, moment
 from holo_cli.wording import counted
 
 TableRows = list[Sequence[str]]
+GAPS = {  # of `Against.gap`, for a sentence
+    "gap opens": "The gap between the two grows with size.",
+    "gap closes": "The gap between the two shrinks with size.",
+    "no change seen": "No change of the gap with size is seen.",
+    "not known": "Whether the gap changes with size is not known.",
+}
 
 
 def verdict_of(summary: LadderSummary, entry: str) -> str:
@@ -38,7 +44,7 @@ def findings(summary: LadderSummary) -> list[str]:
         if entry == summary.base:
             continue
         overall = verdict_of(summary, entry)
-        gates = ". ".join(
+        gates = " ".join(
             _gates(summary.track(entry, budget), summary) for budget in summary.budgets
         )
         head = {
@@ -46,9 +52,9 @@ def findings(summary: LadderSummary) -> list[str]:
             "worse": f"{entry} is worse than {summary.base} at every rung and by extrapolation.",
             "not shown": f"{entry} is not shown to be better or worse than {summary.base} in both "
             "gates.",
-            "not known": f"{entry} against {summary.base}: not known.",
+            "not known": f"Whether {entry} is better than {summary.base} is not known.",
         }[overall]
-        lines.append(f"{head} {gates}.")
+        lines.append(f"{head} {gates}")
     notes: dict[str, list[str]] = {}
     several = len(summary.budgets) > 1
     for budget, tracks in summary.budgets.items():
@@ -64,24 +70,26 @@ def _gates(track: Track, summary: LadderSummary) -> str:
     counts = {
         word: sum(point.verdict == word for point in track.points) for word in ("better", "worse")
     }
-    first = ", ".join(
-        f"{word} at {n} of {counted(len(track.points), 'rung')}" for word, n in counts.items()
-    )
-    text = f"{track.budget:g} tokens per parameter: {first}"
+    rungs, axis = counted(len(track.points), "rung"), AXES[summary.axis]
+    said = [
+        f"At {track.budget:g} tokens per parameter it is better at {counts['better']} and worse at "
+        f"{counts['worse']} of {rungs}."
+    ]
     against = track.against
     if against is None:
-        return f"{text}; no curve"
+        return " ".join([*said, "It has no curve."])
     equal = _with_ends(against.at_equal, against.at_equal_interval)
-    text += f"; at equal {AXES[summary.axis]} {equal}"
-    text += f"; at {summary.ahead:g} times the largest "
-    text += _with_ends(against.ahead, against.ahead_interval)
-    return f"{text}; {against.gap}"
+    said.append(f"Its curve differs by {equal} at equal {axis}.")
+    if math.isnan(against.ahead):
+        said.append(f"At {summary.ahead:g} times the largest no difference can be computed.")
+    else:
+        ahead = _with_ends(against.ahead, against.ahead_interval)
+        said.append(f"At {summary.ahead:g} times the largest it differs by {ahead}.")
+    return " ".join([*said, GAPS[against.gap]])
 
 
 def _with_ends(value: float, interval: Interval | None) -> str:
     """A difference with its interval, for a sentence."""
-    if math.isnan(value):
-        return "no difference can be computed"
     return f"{value:+.4f} nats per token" + (
         "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
     )

@@ -130,8 +130,8 @@ class LadderPlan:
         wrong = {
             f"budgets {list(self.budgets)}": not self.budgets
             or len(set(self.budgets)) < len(self.budgets)
-            or not all(_is_number(b) and b > 0 for b in self.budgets),
-            f"ahead {self.ahead}": self.ahead <= 1,
+            or not all(_is_number(b) and 0 < b < math.inf for b in self.budgets),
+            f"ahead {self.ahead}": not 1 < self.ahead < math.inf,
             f"resamples {self.resamples}": self.resamples < 100,
             f"series {self.series}": self.series < 1,
         }

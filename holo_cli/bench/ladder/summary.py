@@ -300,7 +300,7 @@ def _cautions(track: Track) -> list[str]:
     if not fitted.curve.falls:
         return ["the loss does not fall with size, so no curve describes it"]
     notes = []
-    if fitted.rungs == 3:
+    if fitted.rungs == 3 and not fitted.misses:
         notes.append(
             "three rungs for three unknowns: the curve passes through the means, so its form is "
             "not tested"

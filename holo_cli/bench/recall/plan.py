@@ -14,7 +14,14 @@ from typing import Any
 from holo_cli import registry
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError, nearest
-from holo_cli.experiment.plan import Entry, check_types, load_plan, plan_path, select_entries
+from holo_cli.experiment.plan import (
+    MOST_RUNS,
+    Entry,
+    check_types,
+    load_plan,
+    plan_path,
+    select_entries,
+)
 from holo_cli.tasks import TASKS, TaskCase
 from holo_cli.tasks.needle import Needle
 from holo_cli.tasks.spec import TaskSpec
@@ -76,6 +83,8 @@ class RecallPlan:
             raise UsageError("No task to test with.", next_step=f"Tasks: {', '.join(TASKS)}.")
         if self.seeds < 1 or self.sequences < 1 or not self.rates or min(self.rates) <= 0:
             raise UsageError("Seeds, sequences and rates of a recall bench must be above 0.")
+        if self.seeds > MOST_RUNS:
+            raise UsageError(f"Seeds of a recall bench must be at most {MOST_RUNS:,}.")
         self._check_settings("the plan", self.base)
         for entry in self.entries:
             self._check_settings(f"entry {entry.name}", entry.settings)

@@ -114,6 +114,11 @@ def _see(name: str, energy: Tensor, fires: float) -> See:
     order = energy[:, column].argsort(descending=True).tolist()
 
     def see(labels: Sequence[str]) -> str:
+        if not several.any():
+            return (
+                f"{fires:.1%} of the units of {name} fire; the text is too short for a column to "
+                "fire for several tokens."
+            )
         return (
             f"In {name} tokens share the fewest columns: {overlap(energy):.0%} of their outputs "
             f"agree, {fires:.1%} of the units fire, and column {column} fires for "

@@ -131,6 +131,21 @@ class Config(BackboneConfig):
         """Whether layer 0, 1, ... attends to selected tokens."""
         return self.attention_every > 0 and layer % self.attention_every == self.attention_every - 1
 
+    @property
+    def crowded_out(self) -> bool:
+        """Whether there is no memory because attention has all of its layers."""
+        has_none = not any(self.has_memory(layer) for layer in range(self.layers))
+        return has_none and self.memory != "none" and self.memory_every <= self.layers
+
+    def caution(self) -> str:
+        if self.crowded_out:
+            return (
+                f"No layer has a memory: with model.layout = interleaved attention has every layer "
+                f"that model.memory_every = {self.memory_every} names. Set model.attention_every "
+                f"({self.attention_every}) to another number, or model.layout=added."
+            )
+        return ""
+
     def from_specials(self, specials: Mapping[str, int]) -> dict[str, Any]:
         """The languages that the tokenizer has markers for, where thresholds are calibrated."""
         end = super().from_specials(specials)

@@ -1,8 +1,9 @@
 """brain-v2: a state space, an episodic memory that learns from one example, attention among
 selected tokens, and more steps for harder tokens.
 
-The modern backbone with `mixer.py` in each block: `ssm.py` everywhere, `episodic.py` in every
-second layer, `attention.py` in every fourth; and with `ponder` above 1 the MLP of `ponder.py`.
+The modern backbone with `mixer.py` in each block, which by default is one of `ssm.py`,
+`episodic.py`, `ssm.py`, `attention.py` in turn; with `layout=added` `ssm.py` is everywhere and the
+others are added. With `ponder` above 1 the MLP is that of `ponder.py`.
 Mathematics: `docs/models/brain-v2.md`. Without attention the decoding state is constant and the
 past has no limit; with it a fourth of the layers keep keys and values of a tenth of the tokens.
 """

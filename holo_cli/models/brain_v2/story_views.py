@@ -13,16 +13,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def taught(name: str, before: Tensor, after: Tensor, end: Tensor, beta: Tensor) -> See:
-    """Cosines before a token is written, after it and at the end, and its write gate, (T,) each."""
+def taught(
+    name: str, before: Tensor, after: Tensor, end: Tensor, beta: Tensor, *, alone: bool
+) -> See:
+    """Cosines before a token is written, after it and at the end, and its write gate, (T,) each.
+
+    `alone`: no other block has a memory.
+    """
     order = beta.argsort(descending=True).tolist()
+    which = "the only block with a memory" if alone else "which learns the most from one example"
 
     def see(labels: Sequence[str]) -> str:
         return (
-            f"{name}, which learns the most from one example, writes {named(labels, order)} most "
-            "strongly: a token's own key gives its value back with a cosine of "
-            f"{float(before.mean()):.2f} before it is written, {float(after.mean()):.2f} just "
-            f"after and {float(end.mean()):.2f} at the end."
+            f"{name}, {which}, writes {named(labels, order)} most strongly: a token's own key "
+            f"gives its value back with a cosine of {float(before.mean()):.2f} before it is "
+            f"written, {float(after.mean()):.2f} just after and {float(end.mean()):.2f} at the end."
         )
 
     return see

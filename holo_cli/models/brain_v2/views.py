@@ -46,6 +46,13 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
     if not found and exact:
         return exact
     if not found:
+        if brain.config.crowded_out:
+            raise UsageError(
+                "This model was trained without an episodic memory: attention has every layer that "
+                "it would have (model.attention_every and model.memory_every).",
+                next_step="Train with --set model.attention_every=4 --set model.memory_every=2, or "
+                "with --set model.layout=added.",
+            )
         raise UsageError(
             "This model was trained without an episodic memory (model.memory is none, or "
             "model.memory_every is above model.layers).",
@@ -74,7 +81,7 @@ def memory(model: LanguageModel, tokens: Tensor) -> list[Picture]:
             {"xaxis": axis("token"), "yaxis": axis("beta")},
             choice="Block",
             opens=best,
-            see=taught(best, *tests[best]),
+            see=taught(best, *tests[best], alone=len(tests) == 1),
             tables=tables,
             token_axes=("xaxis",),
         ),

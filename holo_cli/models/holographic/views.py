@@ -93,8 +93,9 @@ def _memory_pictures(
         Picture(
             "What each plate retains",
             "At the end of the text each token's value is read back with its own key: the cosine "
-            "of the result with the stored value, mean over heads. Plates have independent phases, "
-            "so their errors differ and their mean is more accurate than each.",
+            "of the result with the stored value, mean over heads. Plates have phases of their "
+            "own, so their errors differ and their mean is more accurate than each. "
+            f"{_rotated(memories)}",
             kept,
             {"yaxis": axis("cosine")},
             choice="Block",
@@ -116,7 +117,7 @@ def _memory_pictures(
         Picture(
             "Spectra of the plates",
             "Energy of each complex channel at the end of the text, mean over plates. Within a "
-            "plate channels are ordered by their rotation rate, slowest first.",
+            "plate that rotates, channels are ordered by their rate, slowest first.",
             spectra,
             {"xaxis": axis("channel"), "yaxis": axis("energy", log=True)},
             choice="Block",
@@ -132,6 +133,25 @@ def _memory_pictures(
             folded=True,
         ),
     ]
+
+
+def _rotated(memories: dict[str, tuple[Holographic, Tensor]]) -> str:
+    """Which plates position rotates, in a sentence: all blocks have the same ones."""
+    config = next(iter(memories.values()))[0].config
+    turning = config.rope_fraction * config.plates
+    if turning == config.plates:
+        return "Position rotates all of them."
+    if turning == 0:
+        return "Position rotates none of them."
+    if turning == round(turning):
+        return (
+            f"Position rotates the first {round(turning)} of the {config.plates} plates, which so "
+            "tell distances; the others carry content alone."
+        )
+    return (
+        f"Position rotates {config.rope_fraction:.0%} of the phases, beginning with those of the "
+        "first plate; the others carry content alone."
+    )
 
 
 def _retention(kept: dict[str, list[Trace]]) -> tuple[str, See]:

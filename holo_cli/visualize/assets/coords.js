@@ -129,8 +129,9 @@ holo.kinds.coords = (data, drawing, controls) => {
   const ratios = () => reach.map(r => 1.25 * r / Math.max(...reach));
   const scene = () => {
     const ratio = ratios();
-    // a phone's figure is narrower than high: from farther away the names of the axes are in it
-    const away = (plot.clientWidth < 600 ? 0.9 : 0.6) * Math.hypot(...ratio);
+    // a phone's figure is narrower than high, and a low one leaves little room for the names of the
+    // axes: from farther away they are in it
+    const away = (plot.clientWidth < 600 ? 0.9 : 0.6 * Math.max(1, 420 / plot.clientHeight)) * Math.hypot(...ratio);
     return {
       aspectmode: "manual", aspectratio: { x: ratio[0], y: ratio[1], z: ratio[2] }, dragmode: "turntable",
       camera: { eye: { x: 0.95 * away, y: -1.55 * away, z: 0.6 * away }, center: { x: 0, y: 0, z: -0.2 } },

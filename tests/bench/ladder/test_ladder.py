@@ -163,7 +163,7 @@ def test_both_gates_are_decided_from_the_rows(ladder: Ladder) -> None:
     assert verdict_of(summary, "ngt") == "better"
     (first, *rest) = findings(summary)
     assert first.startswith("ngt is better than vanilla at every rung and by extrapolation.")
-    assert "better at 3 of 3 rungs" in first
+    assert "it is better at 3 and worse at 0 of 3 rungs." in first
     assert any("three rungs for three unknowns" in text for text in rest)
     for columns, rows in (rungs_table(tracks, "vanilla"), curves_table(tracks, 4.0)):
         assert all(len(row) == len(columns) for row in rows)

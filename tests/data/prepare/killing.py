@@ -25,10 +25,6 @@ from holo_cli.data.prepare.prepare import prepare
 from holo_cli.data.sources import base
 from holo_cli.data.sources.hub import rows as hub_rows
 
-build.CHECKPOINT_SECONDS = 0.02
-pipeline.BATCH_DOCUMENTS = 16
-base.CHUNK_DOCUMENTS = hub_rows.CHUNK_DOCUMENTS = 10
-
 
 def child(settings: dict[str, Any], out: Path) -> int:
     """Start a preparation; the id of its process."""
@@ -48,11 +44,14 @@ def finish(settings: dict[str, Any], out: Path) -> float:
     begun = time.monotonic()
     _, status = os.waitpid(child(settings, out), 0)
     if status:
-        sys.exit(f"{out} could not be prepared")
+        raise RuntimeError(f"{out} could not be prepared")
     return time.monotonic() - begun
 
 
-def main() -> None:
+def main() -> int:
+    build.CHECKPOINT_SECONDS = 0.02
+    pipeline.BATCH_DOCUMENTS = 16
+    base.CHUNK_DOCUMENTS = hub_rows.CHUNK_DOCUMENTS = 10
     plan = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     settings = plan["settings"]
     for number, warm in enumerate(plan["warm"]):
@@ -83,7 +82,8 @@ def main() -> None:
             most *= 1.25
         finish(settings, out)
     print(json.dumps(met))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

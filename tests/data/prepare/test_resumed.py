@@ -6,8 +6,7 @@ Moments chosen by chance are those of test_killed.py.
 from __future__ import annotations
 
 import errno
-import subprocess
-import sys
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +17,14 @@ from holo_cli.data.prepare import build, pipeline, shards, staging
 from holo_cli.data.prepare.prepare import PrepareResult, prepare
 from holo_cli.errors import DataError
 from tests.data.prepared import content, corpus
-
-CHILD = """
-import os, sys
-from pathlib import Path
-from holo_cli.data.prepare import build, pipeline
-from holo_cli.data.prepare.prepare import prepare
-build.CHECKPOINT_SECONDS, pipeline.BATCH_DOCUMENTS = -1, 20
-source, out, die_at, force = sys.argv[1:]
-calls = 0
-def count(function):
-    def counted(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == int(die_at):
-            os._exit(9)  # nothing is flushed, nothing is cleaned up
-        return function(*args, **kwargs)
-    return counted
-os.fsync = count(os.fsync)
-Path.replace = count(Path.replace)
-Path.unlink = count(Path.unlink)
-settings = {"tokenizer": "bpe", "vocab_size": 300, "shard_bytes": 6000}
-prepare(source=source, out=out, force=force == "force", **settings)
-print(calls)
-"""
+from tests.forked_workers import end_of_module
 
 
-def child(source: Path, out: Path, die_at: int, force: bool = False) -> subprocess.CompletedProcess:
-    arguments = [str(source), str(out), str(die_at), "force" if force else "-"]
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, check=False
-    )
+def child(source: Path, out: Path, die_at: int, force: bool = False) -> tuple[int | None, str]:
+    """Exit code and output of a preparation that dies at a step; 0: it says how many there are."""
+    words = [str(source), str(out), str(die_at), *["force"] * force]
+    env = {**os.environ, "TOKENIZERS_PARALLELISM": "false"}
+    return end_of_module("tests.data.prepare.dying", *words, env=env, timeout=600)
 
 
 def finish(source: Path, out: Path) -> PrepareResult:
@@ -56,14 +32,14 @@ def finish(source: Path, out: Path) -> PrepareResult:
 
 
 def test_a_killed_preparation_resumes_to_the_same_bytes(source: Path, tmp_path: Path) -> None:
-    whole = child(source, tmp_path / "whole", 0)
-    assert whole.returncode == 0, whole.stderr
-    steps = int(whole.stdout)
+    code, said = child(source, tmp_path / "whole", 0)
+    assert code == 0, said
+    steps = int(said)
     expected = content(tmp_path / "whole")
     resumed = 0
     for die_at in [*range(steps // 9, steps - 9, steps // 5), steps - 9, steps - 1]:
         out = tmp_path / f"killed at {die_at}"
-        assert child(source, out, die_at).returncode == 9
+        assert child(source, out, die_at)[0] == 9
         if not (out / "meta.json").exists():
             with pytest.raises(DataError, match=r"no meta\.json"):
                 PreparedData.open(out)
@@ -74,15 +50,16 @@ def test_a_killed_preparation_resumes_to_the_same_bytes(source: Path, tmp_path: 
 
 
 def test_a_kill_while_replacing_never_mixes_two_sets(source: Path, tmp_path: Path) -> None:
-    whole = child(source, tmp_path / "new", 0)
-    steps, new = int(whole.stdout), content(tmp_path / "new")
+    code, said = child(source, tmp_path / "new", 0)
+    assert code == 0, said
+    steps, new = int(said), content(tmp_path / "new")
     other = tmp_path / "other.txt"
     other.write_text(corpus(40), encoding="utf-8")
     for die_at in (steps // 2, steps - 8, steps - 2):
         out = tmp_path / f"replaced {die_at}"
         prepare(source=str(other), out=out, tokenizer="char")
         old = content(out)
-        assert child(source, out, die_at, force=True).returncode == 9
+        assert child(source, out, die_at, force=True)[0] == 9
         if (out / "meta.json").exists():
             PreparedData.open(out)
             assert content(out) == old

@@ -78,6 +78,14 @@ def test_columns_page(given: dict[str, Any]) -> None:
     assert len(which.tables[0].rows) == 8
 
 
+def test_columns_of_a_text_too_short_to_compare_are_not_compared() -> None:
+    model, tokens = make_model(sparsity="columns"), make_tokens(1, 2)[0]
+    with torch.inference_mode():
+        see = views.columns(model, tokens)[0].see
+    assert see is not None
+    assert "too short for a column to fire for several tokens" in see(["a", "b"])
+
+
 def test_depth_page() -> None:
     model, tokens = make_model(), make_tokens(1, 11)[0]
     model.exit_threshold = 0.08

@@ -89,6 +89,19 @@ def test_a_wrong_setting_is_one_sentence_for_the_user() -> None:
         resolve("brain-v2", preset="tiny", sets=["model.state=7"], env={})
 
 
+def test_a_memory_that_attention_crowds_out_is_warned_of() -> None:
+    crowded = config(layout="interleaved", layers=4, attention_every=2, memory_every=2)
+    assert "No layer has a memory" in crowded.caution()
+    for fine in (
+        {"attention_every": 4},
+        {"layout": "added"},
+        {"memory": "none"},
+        {"memory_every": 5},  # above the number of layers: plainly asked for
+    ):
+        given = {"layout": "interleaved", "layers": 4, "attention_every": 2, "memory_every": 2}
+        assert config(**{**given, **fine}).caution() == ""
+
+
 def test_what_is_logged() -> None:
     made = model(layers=4, memory_every=2, attention_every=4, ponder=3)
     with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from holo_cli.errors import UsageError
 from holo_cli.models.brain_v2 import views
 from holo_cli.models.brain_v2.reference import CASES
+from holo_cli.models.suffix_views import suffix
 from holo_cli.models.views import watched
 from tests.models.brain_v2.parts import model, tokens
 
@@ -78,6 +79,12 @@ def test_memory_page() -> None:
     assert len(written.tables) == 2
 
 
+def test_a_memory_that_is_alone_is_not_compared() -> None:
+    for every, said in ((1, "learns the most"), (2, "the only block with a memory")):
+        shown = pictures("memory", memory_every=every)[0]
+        assert said in shown.see([str(n) for n in range(40)])
+
+
 def test_attention_page() -> None:
     scores, weights = pictures("attention", **CASES["attention"])
     above, chosen = scores.variants["Block 2"]
@@ -103,6 +110,11 @@ def test_depth_page() -> None:
     ("page", "given", "key"),
     [
         ("memory", {"memory": "none"}, "model.memory"),
+        (
+            "memory",
+            {"memory_every": 2, "attention_every": 2, "layout": "interleaved"},
+            "model.attention_every",
+        ),
         ("attention", {"attention_every": 0}, "model.attention_every"),
         ("depth", {}, "model.ponder"),
     ],
@@ -130,6 +142,11 @@ def test_what_the_suffix_memory_proposed(memory: str) -> None:
     ]
     assert shown.see is not None
     assert "at 4 of 8 tokens, and 50 %" in shown.see([str(n) for n in ids.tolist()])
+    (page,) = suffix(made, ids)  # the page that every model has
+    assert page.see is not None
+    assert page.see(["?"] * 9) == shown.see(["?"] * 9)
+    with pytest.raises(UsageError, match=r"model\.suffix is false"):
+        suffix(model(), ids)
     fresh = views.memory(made, torch.tensor([1, 2, 3]))[-1]
     assert fresh.see is not None
     assert fresh.see(["a", "b", "c"]).startswith("No token")
