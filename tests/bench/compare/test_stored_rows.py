@@ -171,3 +171,13 @@ def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     experiment = Experiment(plan, data, ResultLog(path, "compare"))
     (remark,) = [r for r in summarise(experiment).remarks if "not used" in r]
     assert "of the prepared set docs (ce4c1f75), not of other (00000000)" in remark
+
+
+def test_the_table_at_five_million_is_printed_again() -> None:
+    names = ["vanilla", "ngt", "brain-v2", "holographic"]
+    values = {"data": "stored", "rates": (2.0,), "seeds": 3}
+    plan = named_plan("5m").select(names).changed(values, {"training.dtype": "float32"})
+    printed = report(RESULTS / "rows" / "5m-docs-float32.jsonl", plan)
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
