@@ -117,7 +117,7 @@ def test_entries_are_chosen_by_name_or_model() -> None:
 
 def test_a_checkpoint_is_no_model(tmp_path: Path) -> None:
     for name in ("checkpoints/run_best.safetensors", str(tmp_path)):
-        with pytest.raises(UsageError, match="is a file") as caught:
+        with pytest.raises(UsageError, match="is a path") as caught:
             Plan().select([name])
         assert "holo eval" in caught.value.next_step
 
