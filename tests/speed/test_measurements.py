@@ -50,7 +50,7 @@ def test_settings_of_all_stand_under_those_of_a_variant() -> None:
         (["vanilla"], ["a"], "NAME=MODEL"),
         (["vanilla"], ["a=vanilla,widht=3"], "widht"),
         (["vanilla"], ["a=vanilla,width=7"], "must be"),
-        (["checkpoints/my-run_best.safetensors"], [], "is a file"),
+        (["checkpoints/my-run_best.safetensors"], [], "is a path"),
     ],
 )
 def test_who_cannot_be_measured(models: list[str], variants: list[str], message: str) -> None:
