@@ -109,7 +109,7 @@ def test_gradient_checkpoints_change_nothing() -> None:
 def test_a_place_that_a_model_does_not_have_is_refused() -> None:
     with pytest.raises(ValueError, match="no place B"):
         registry.config_class("ngt")(**SHAPE, canon="AB")
-    with pytest.raises(ValueError, match="pattern"):
+    with pytest.raises(ValueError, match="letters of ABCD in this order"):
         registry.config_class("vanilla")(**SHAPE, canon="BA")
     config = registry.config_class("holographic")(**SHAPE, canon="D", experts=3)
     with pytest.raises(UsageError, match="layer 1 has none"):

@@ -75,7 +75,7 @@ def test_absurd_sizes_are_refused_unbuilt(model: str) -> None:
     ],
 )
 def test_numbers_that_overflow_are_named(key: str, value: float) -> None:
-    with pytest.raises(UsageError, match=rf"{key} .*must be at most \d+"):
+    with pytest.raises(UsageError, match=rf"{key} .*must be .*(to|at most) \d+"):
         config(**{key: value})
 
 
