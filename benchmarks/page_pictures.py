@@ -51,6 +51,7 @@ PICTURES = {
 def draw(name: str, out: Path) -> int:
     """Save one picture as `out`/NAME.png with as many colours as MAX_BYTES allow; its bytes."""
     what, run, text = PICTURES[name]
+    out.mkdir(parents=True, exist_ok=True)
     target = out / f"{name}.png"
     with tempfile.TemporaryDirectory() as folder:
         page, full = Path(folder) / "page.html", Path(folder) / "full.png"
