@@ -106,7 +106,7 @@ def gradient_checkpointing(case: Case) -> str:
 def overfits_a_batch(case: Case) -> str:
     model = case.build(noisy=False, dtype=torch.float32).train()
     optimizer = Optimizer(model, _config(lr=0.04, adam_lr=0.04), fast_bf16=False)
-    tokens = random_tokens(2, 17)
+    tokens = random_tokens(4, 17)
     loss = math.inf
     for step in range(300):
         optimizer.set_lr(min(1.0, (300 - step) / 100))

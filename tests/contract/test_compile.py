@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,16 +23,6 @@ MORE = {
     "ngt": {"lorentz-hard", "gravity-learned"},
     "vanilla": {"modern-suffix", "classic"},
 }
-
-
-# Their layers are the same code, which is traced once for each: one is enough.
-ALIKE = {"gated-deltanet", "gla", "holographic", "mamba", "sliding-window"}
-
-
-def few_layers(case: Case) -> Case:
-    """The case with as few layers as say all about its graph."""
-    few = {**case.overrides, "layers": 1}
-    return replace(case, overrides=few) if case.name in ALIKE else case
 
 
 def chosen() -> list[Case]:
@@ -62,7 +51,7 @@ def results(model: LanguageModel, hidden: Any, tokens: Tensor) -> dict[str, Tens
 @pytest.mark.filterwarnings("ignore:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("case", chosen(), ids=lambda case: f"{case.name}:{case.label}")
 def test_training_compiles_as_one_graph_and_computes_the_same(case: Case) -> None:
-    model = few_layers(case).build().train()
+    model = case.build().train()
     tokens = random_tokens(2, 16)
     torch._dynamo.reset()
     # the graph itself, without generating code for it, which would take a minute each

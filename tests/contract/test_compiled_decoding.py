@@ -17,7 +17,6 @@ from holo_cli.inference.generation.compiled_step import (
 from holo_cli.inference.generation.engine import Engine
 from holo_cli.inference.generation.sampling import SamplingConfig
 from holo_cli.layers.static import buffers
-from tests.contract.test_compile import few_layers
 
 # Beside each model's first case those whose state or step has a form of its own.
 MORE = {
@@ -52,7 +51,7 @@ PREFILLED, READ = 7, 40
 
 @pytest.mark.parametrize("case", CHOSEN, ids=lambda case: f"{case.name}:{case.label}")
 def test_one_graph_serves_all_positions_and_computes_the_same(case: Case) -> None:
-    model = few_layers(case).build()
+    model = case.build()
     tokens = random_tokens(2, READ + 1)
     engine = Engine(model)
     torch._dynamo.reset()

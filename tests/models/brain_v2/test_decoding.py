@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from holo_cli.inference.generation.weights import quantise, relay
 from holo_cli.models.brain_v2 import decoding
 from holo_cli.models.brain_v2.mixer import BrainMixer
 from holo_cli.models.brain_v2.model import Model
-from tests.models.brain_v2.parts import VOCAB, awake, config, tokens
+from tests.models.brain_v2.parts import awake, config, tokens
+from tests.models.quick_steps import check_state_is_a_value, counted, decoded
 
 
 def built(**given: Any) -> Model:
@@ -21,17 +21,6 @@ def built(**given: Any) -> Model:
     made = Model(config(**{"layers": 2, "attention_share": 0.3, "attention_every": 2, **given}))
     awake(made)
     return made.eval()
-
-
-@torch.no_grad()
-def decoded(model: Model, ids: Tensor, quick: bool) -> Tensor:
-    model.quick_steps = quick
-    logits, state = model.step(ids[:, :3], model.init_state(len(ids)))
-    found = [logits]
-    for at in range(3, ids.shape[1]):
-        logits, state = model.step(ids[:, at : at + 1], state)
-        found.append(logits)
-    return torch.cat(found, 1)
 
 
 @pytest.mark.parametrize(
@@ -51,14 +40,7 @@ def test_quick_steps_are_the_same_function(
 ) -> None:
     model, ids = built(**given), tokens(3, 40)
     slow = decoded(model, ids, quick=False)
-    calls: list[int] = []
-    real = decoding.step_hidden
-
-    def counted(*args: Any) -> Any:
-        calls.append(1)
-        return real(*args)
-
-    monkeypatch.setattr(decoding, "step_hidden", counted)
+    calls = counted(monkeypatch, decoding)
     quick = decoded(model, ids, quick=True)
     assert len(calls) == 37
     torch.testing.assert_close(quick, slow, atol=2e-5, rtol=0)
@@ -69,18 +51,8 @@ def test_quick_steps_are_the_same_function(
     torch.testing.assert_close(decoded(model, ids, quick=True), slow, atol=2e-5, rtol=0)
 
 
-@torch.no_grad()
 def test_a_state_can_be_continued_twice() -> None:
-    model, ids = built(attention_every=1), tokens(1, 9)
-    _, state = model.step(ids[:, :8], model.init_state())
-    first, after = model.step(ids[:, 8:], state)
-    other, _ = model.step((ids[:, 8:] + 1) % VOCAB, state)
-    again, _ = model.step(ids[:, 8:], state)
-    later, _ = model.step(ids[:, :1], after)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    whole = model(torch.cat((ids, ids[:, :1]), 1))
-    torch.testing.assert_close(later[:, 0], whole[:, -1], atol=2e-5, rtol=0)
+    check_state_is_a_value(built(attention_every=1), tokens(1, 9))
 
 
 @torch.no_grad()

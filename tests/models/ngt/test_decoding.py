@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from holo_cli.inference.generation.weights import quantise, relay
 from holo_cli.models.ngt import decoding
 from holo_cli.models.ngt.config import Config
 from holo_cli.models.ngt.mixer import GravityMixer
 from holo_cli.models.ngt.model import Model
+from tests.models.quick_steps import (
+    QUICK,
+    check_eight_bits,
+    check_joined_weights,
+    check_state_is_a_value,
+    counted,
+    decoded,
+    tokens,
+    wake,
+)
 
 VOCAB = 53
-
-
-@torch.no_grad()
-def awake(model: Model, seed: int = 1) -> None:
-    """Nothing is left at the zeros of initialisation."""
-    generator = torch.Generator().manual_seed(seed)
-    for p in model.parameters():
-        scale = 0.3 / p.shape[-1] ** 0.5 if p.ndim > 1 else 0.1
-        p.add_(scale * torch.randn(p.shape, generator=generator))
 
 
 def built(**given: Any) -> Model:
     torch.manual_seed(0)
     shape = {"vocab_size": VOCAB, "layers": 2, "heads": 2, "width": 32, "context": 64}
     model = Model(Config(**{**shape, **given}))
-    awake(model)
+    wake(model)
     return model.eval()
-
-
-def tokens(rows: int, length: int) -> Tensor:
-    return torch.randint(VOCAB, (rows, length), generator=torch.Generator().manual_seed(2))
 
 
 def mixers(model: Model) -> list[GravityMixer]:
     return [b.mixer for b in model.layers() if isinstance(b.mixer, GravityMixer)]
-
-
-@torch.no_grad()
-def decoded(model: Model, ids: Tensor, quick: bool) -> Tensor:
-    model.quick_steps = quick
-    logits, state = model.step(ids[:, :3], model.init_state(len(ids)))
-    found = [logits]
-    for at in range(3, ids.shape[1]):
-        logits, state = model.step(ids[:, at : at + 1], state)
-        found.append(logits)
-    return torch.cat(found, 1)
 
 
 FORMS: list[dict[str, Any]] = [
@@ -66,65 +49,29 @@ FORMS: list[dict[str, Any]] = [
 def test_quick_steps_are_the_same_function(
     given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, ids = built(**given), tokens(3, 40)
+    model, ids = built(**given), tokens(VOCAB, 3, 40)
     slow = decoded(model, ids, quick=False)
-    calls: list[int] = []
-    real = decoding.step_hidden
-
-    def counted(*args: Any) -> Any:
-        calls.append(1)
-        return real(*args)
-
-    monkeypatch.setattr(decoding, "step_hidden", counted)
-    torch.testing.assert_close(decoded(model, ids, quick=True), slow, atol=2e-5, rtol=0)
+    calls = counted(monkeypatch, decoding)
+    torch.testing.assert_close(decoded(model, ids, quick=True), slow, **QUICK)
     assert len(calls) == 37
     for mixer in mixers(model):
         mixer.store_by_columns()
         assert mixer.joined is not None
-    torch.testing.assert_close(decoded(model, ids, quick=True), slow, atol=2e-5, rtol=0)
-    torch.testing.assert_close(decoded(model, ids, quick=False), slow, atol=2e-5, rtol=0)
+    torch.testing.assert_close(decoded(model, ids, quick=True), slow, **QUICK)
+    torch.testing.assert_close(decoded(model, ids, quick=False), slow, **QUICK)
 
 
-@torch.no_grad()
 def test_a_state_can_be_continued_twice() -> None:
-    model, ids = built(), tokens(1, 9)
-    _, state = model.step(ids[:, :8], model.init_state())
-    first, after = model.step(ids[:, 8:], state)
-    other, _ = model.step((ids[:, 8:] + 1) % VOCAB, state)
-    again, _ = model.step(ids[:, 8:], state)
-    later, _ = model.step(ids[:, :1], after)
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    whole = model(torch.cat((ids, ids[:, :1]), 1))
-    torch.testing.assert_close(later[:, 0], whole[:, -1], atol=2e-5, rtol=0)
+    check_state_is_a_value(built(), tokens(VOCAB, 1, 9))
 
 
-@torch.no_grad()
 def test_what_is_multiplied_by_is_what_the_parameters_hold() -> None:
-    """Trained, loaded, copied, cast or in eight bits after the matrices were joined."""
-    model, ids = built(), tokens(2, 20)
-    relay(model)
-    awake(model, seed=3)  # in place, as an optimizer does
-    other = built()
-    relay(other)
-    other.load_state_dict(model.state_dict())
-    twin = copy.deepcopy(model)
-    awake(twin, seed=4)
-    cast = copy.deepcopy(model).double().float()
-    for one in (model, other, twin, cast):
-        quick = decoded(one, ids, quick=True)
-        torch.testing.assert_close(quick, decoded(one, ids, quick=False), atol=2e-5, rtol=0)
-    assert not torch.equal(decoded(twin, ids, quick=True), decoded(model, ids, quick=True))
+    check_joined_weights(built, tokens(VOCAB, 2, 20))
 
 
 def test_eight_bits_after_joining() -> None:
-    model, ids = built(width=128, heads=4), tokens(2, 12)
-    relay(model)
-    plain = decoded(model, ids, quick=True)
-    assert quantise(model) > 0
-    quick = decoded(model, ids, quick=True)
-    torch.testing.assert_close(quick, decoded(model, ids, quick=False), atol=0.02, rtol=0)
-    assert not torch.equal(quick, plain)
+    model = built(width=128, heads=4)
+    check_eight_bits(model, tokens(VOCAB, 2, 12))
 
 
 @torch.no_grad()

@@ -93,4 +93,4 @@ def test_repulsion_spreads_the_coordinates_of_a_model() -> None:
             optimizer.step()
             optimizer.zero_grad()
         spreads.append(model.measures(tokens)["layer2/repulsion"])
-    assert spreads[1] < spreads[0] - 0.02
+    assert spreads[1] < spreads[0] - 0.05

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from holo_cli import registry
 from holo_cli.config.resolve import resolve
 from holo_cli.inference.generation.weights import quantise
-from holo_cli.models.backbone import BackboneState
 from holo_cli.models.vanilla import decoding
 from holo_cli.models.vanilla.model import Modern
+from tests.models.quick_steps import check_state_is_a_value, counted, decoded
 
 SHAPE = ("model.layers=3", "model.width=96", "model.heads=4", "model.context=80")
 
@@ -27,17 +27,6 @@ def built(*sets: str) -> Modern:
     return model
 
 
-@torch.no_grad()
-def decoded(model: Modern, tokens: Tensor, quick: bool) -> Tensor:
-    model.quick_steps = quick
-    logits, state = model.step(tokens[:, :3], model.init_state(len(tokens)))
-    found = [logits]
-    for at in range(3, tokens.shape[1]):
-        logits, state = model.step(tokens[:, at : at + 1], state)
-        found.append(logits)
-    return torch.cat(found, 1)
-
-
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(
     "sets", [(), ("model.query_gain=false",), ("model.tied=false", "model.rope_fraction=0.5")]
@@ -47,14 +36,7 @@ def test_quick_steps_are_the_same_function(
 ) -> None:
     model, tokens = built(*sets), torch.randint(90, (rows, 75))
     slow = decoded(model, tokens, quick=False)
-    calls: list[int] = []
-    real = decoding.step_hidden
-
-    def counted(model: Modern, token: Tensor, state: BackboneState) -> tuple[Tensor, BackboneState]:
-        calls.append(1)
-        return real(model, token, state)
-
-    monkeypatch.setattr(decoding, "step_hidden", counted)
+    calls = counted(monkeypatch, decoding)
     quick = decoded(model, tokens, quick=True)
     assert len(calls) == 72
     assert torch.allclose(quick, slow, atol=2e-5)
@@ -63,17 +45,7 @@ def test_quick_steps_are_the_same_function(
 
 
 def test_a_state_can_be_continued_twice() -> None:
-    model, tokens = built(), torch.randint(90, (1, 9))
-    with torch.no_grad():
-        _, state = model.step(tokens[:, :8], model.init_state())
-        first, after = model.step(tokens[:, 8:], state)
-        other, _ = model.step((tokens[:, 8:] + 1) % 90, state)
-        again, _ = model.step(tokens[:, 8:], state)
-        later, _ = model.step(tokens[:, :1], after)
-        whole = model(torch.cat((tokens, tokens[:, :1]), 1))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, other)
-    assert torch.allclose(later[:, 0], whole[:, -1], atol=2e-5)
+    check_state_is_a_value(built(), torch.randint(90, (1, 9)))
 
 
 def test_weights_in_int8_take_quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
