@@ -75,10 +75,13 @@ def _attract(
     if mixer.rope.rotated:
         points = torch.addcmul(points * cosine, points.roll(mixer.rope.pairs, -1), sine)
     q, k = points[:, :heads, None], points[:, -heads:, None]  # (B, H, 1, d)
-    log_m = nn.functional.softplus(raw).add_(MIN_MASS).log_()
-    cache = cache.append(
-        with_squares(k), log_m.view(rows, heads, 1, 1), values.view(rows, heads, 1, -1)
-    )
+    m = nn.functional.softplus(raw).add_(MIN_MASS).view(rows, heads, 1, 1)
+    values = values.view(rows, heads, 1, -1)
+    if mixer.mass_in_value:
+        values, log_m = values * m, torch.zeros_like(m)
+    else:
+        log_m = m.log_()
+    cache = cache.append(with_squares(k), log_m, values)
     assert isinstance(mixer.kernel, Gravity)
     y = mixer.kernel.of_one(q, *cache.views())  # (B, H, 1, e)
     out: Tensor = mixer.out(y.reshape(x.shape))
@@ -98,7 +101,7 @@ def _plain(block: Block) -> bool:
     mixer, mlp = block.mixer, block.mlp
     if type(mixer) is not GravityMixer or type(mlp) is not MLP:
         return False
-    if not mixer.keeps_squares or mixer.far is not None or mixer.mass_in_value:
+    if not mixer.keeps_squares or mixer.far is not None:
         return False
     if type(mixer.out) is nn.Linear and mixer.out.weight.dtype is not torch.float32:
         return False
