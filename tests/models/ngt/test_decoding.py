@@ -42,7 +42,7 @@ FORMS: list[dict[str, Any]] = [
     {"coords": 6, "coords_from": "position+token"},
     {"rope_fraction": 0.0},
     {"rope_fraction": 0.5, "tied": False},
-    {"mass_in_value": True},
+    {"mass_in_value": False},
 ]
 
 
