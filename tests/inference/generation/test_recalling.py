@@ -25,7 +25,9 @@ TEXT = (20, 21, 22, 23, 24, 25, 26, 27, 28, 29)
 def model(**given: object) -> Modern:
     torch.manual_seed(0)
     keys = {"vocab_size": VOCAB, "layers": 1, "heads": 2, "width": 32, "context": 16}
-    made = Modern(Config.model_validate({**keys, "suffix": True, "soft_cap": 0, "end_token": END, **given}))
+    made = Modern(
+        Config.model_validate({**keys, "suffix": True, "soft_cap": 0, "end_token": END, **given})
+    )
     for p in made.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
