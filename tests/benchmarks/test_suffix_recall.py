@@ -1,4 +1,4 @@
-"""The windows of `benchmarks.suffix_recall`, and what its row says of a model that can only recall."""
+"""The windows of `benchmarks.suffix_recall`, and its row of a model that can only recall."""
 
 from __future__ import annotations
 
