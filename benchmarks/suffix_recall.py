@@ -34,7 +34,7 @@ from holo_cli.models.backbone import Backbone
 LONG = 3  # tokens of a match that is counted
 
 
-class Window(NamedTuple):
+class DocumentWindow(NamedTuple):
     """A window of a document and what stands before it there."""
 
     document: int
@@ -42,19 +42,21 @@ class Window(NamedTuple):
     before: list[int]
 
 
-def windows(documents: Sequence[Sequence[int]], context: int, past: int) -> Iterator[Window]:
+def windows(
+    documents: Sequence[Sequence[int]], context: int, past: int
+) -> Iterator[DocumentWindow]:
     """Whole windows of `context` tokens that have at least `past` tokens before them."""
     for number, ids in enumerate(documents):
         for start in range(0, len(ids) - context, context):
             if start >= past:
-                yield Window(
+                yield DocumentWindow(
                     number, list(ids[start : start + context + 1]), list(ids[start - past : start])
                 )
 
 
 @torch.no_grad()
 def losses(
-    model: Backbone, window: Window, texts: Sequence[Sequence[int]], before: Sequence[int]
+    model: Backbone, window: DocumentWindow, texts: Sequence[Sequence[int]], before: Sequence[int]
 ) -> tuple[float, float]:
     """Nats per token of a window, and the share of its tokens with a long match."""
     state = model.init_state(1)

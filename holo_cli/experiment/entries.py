@@ -120,7 +120,7 @@ def identity_of_row(row: Mapping[str, Any], data: str) -> dict[str, Any] | None:
     return None if stored is None else identity(stored, data)
 
 
-def form_of(resolved: Resolved, plan: Plan, entry: Entry) -> dict[str, Any]:
+def form_at_any_size(resolved: Resolved, plan: Plan, entry: Entry) -> dict[str, Any]:
     """A model and its settings, but for sizes and what the plan sets for all entries, unless the
     entry itself sets them: what the entry is at any size."""
     free = (SIZES | plan.base.keys()) - entry.settings.keys()

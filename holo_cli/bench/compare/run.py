@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from holo_cli.errors import DataError, UsageError
-from holo_cli.experiment.entries import form_of, resolve_entry, stored_settings
+from holo_cli.experiment.entries import form_at_any_size, resolve_entry, stored_settings
 from holo_cli.experiment.experiment import Experiment
 from holo_cli.experiment.plan import Plan
 from holo_cli.experiment.result_log import ResultLog, beside, rows_path
@@ -84,11 +84,11 @@ def rates_for(plan: Plan, page: Path) -> dict[str, float]:
     found: dict[str, float] = {}
     rows = [(row["date"], row["rate"], stored_settings(row)) for row in _reported(page)]
     for entry in plan.entries:
-        form = form_of(resolve_entry(plan, entry, Path()), plan, entry)
+        form = form_at_any_size(resolve_entry(plan, entry, Path()), plan, entry)
         same = [
             (date, rate)
             for date, rate, stored in rows
-            if stored is not None and form_of(stored, plan, entry) == form
+            if stored is not None and form_at_any_size(stored, plan, entry) == form
         ]
         if same:
             found[entry.name] = max(same)[1]
