@@ -68,9 +68,7 @@ def test_no_row_hides_that_of_another_entry(path: Path) -> None:
 
 def uses_removed_key(row: dict[str, Any]) -> bool:
     """Whether a row is of a form that was removed since: a result to keep, not one to repeat."""
-    stored = row["config"]["model"]
-    removed = registry.config_class(row["model"]).removed
-    return any(stored.get(key, removed[key].off) != removed[key].off for key in removed)
+    return bool(registry.config_class(row["model"]).removed_in(row["config"]["model"]))
 
 
 @pytest.mark.parametrize(
