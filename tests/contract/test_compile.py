@@ -18,7 +18,7 @@ MORE = {
     "brain-v1": {"kwta", "columns-more-kept", "exits-learned"},
     "brain-v2": {"added", "attention", "selective-ponder"},
     "gated-deltanet": {"gdn2"},
-    "holographic": {"one-plate", "hrr-2d", "fftconv", "classic"},
+    "holographic": {"one-plate", "hrr", "fftconv", "classic"},
     "mamba": {"mamba-3"},
     "ngt": {"lorentz-hard", "gravity-learned"},
     "vanilla": {"modern-suffix", "classic"},

@@ -72,6 +72,37 @@ def uses_removed_key(row: dict[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize(
+    ("path", "entries"),
+    [
+        ("images-patterns.jsonl", {"hrr-2d", "hrr-3d"}),
+        ("2026-11-22/1m-docs.jsonl", {"brain-v1-kwta-dense-start"}),
+    ],
+)
+def test_rows_of_removed_forms_are_kept_and_stand_for_no_other_run(
+    path: str, entries: set[str]
+) -> None:
+    gone = [row for row in rows_of(RESULTS / "rows" / path) if uses_removed_key(row)]
+    assert {row["entry"] for row in gone} == entries
+    assert all(identity_of_row(row, "") is None for row in gone)
+
+
+def test_the_table_of_images_is_printed_again_without_the_forms_that_were_removed() -> None:
+    path = RESULTS / "rows" / "images-patterns.jsonl"
+    plan = named_plan("images")
+    printed = report(path, plan)
+    assert printed.keys() == {entry.name for entry in plan.entries}
+    means = {line[0]: line[3] for line in committed("images.md") if len(line) == 4}
+    forms = {
+        "vanilla": "attention (`vanilla`)",
+        "ngt": "gravity (`ngt`)",
+        "hrr": "circular convolution, a line (`hrr`, `1d`)",
+        "phasor": "phasors: one plate of learned phases",
+    }
+    for name, form in forms.items():
+        assert f"{float(printed[name][2]):.3f}" == means[form]
+
+
+@pytest.mark.parametrize(
     ("rows", "plan", "base"),
     [
         ("2026-11-22/1m-docs.jsonl", "1m-bpe", {"model.query_gain": False}),
