@@ -150,13 +150,13 @@ def unknown_option(name: str, command: str, known: Collection[str]) -> UsageErro
         return None
     given_here = all(word in known for word in flag.now.split() if word.startswith("--"))
     now = flag.now if given_here else f"holo {flag.command} {flag.now}"
-    next_step = f"Use {now} instead. All such options: {PAGE}."
+    hint = f"Use {now} instead. All such options: {PAGE}."
     if flag.removed:
         why = registry.config_class(flag.model).removed[flag.removed].why
-        next_step = (
+        hint = (
             f"Use {now} instead: model.{flag.removed} was removed, {why}. All such options: {PAGE}."
         )
     return UsageError(
         f"There is no option {name} in {command}: it is from another project.",
-        next_step=next_step,
+        next_step=hint,
     )
