@@ -177,7 +177,7 @@ def compare(
     }
     plan = plan.changed(options.given(**changes), options.given(**shared), sets or ())
     if rates_from is not None:
-        plan = plan.with_rates(bench.best_rates(rates_from), str(rates_from))
+        plan = plan.with_rates(bench.rates_for(plan, rates_from), str(rates_from))
     rows = out_path if report_only else None
     text = bench_options.data_or_only(plan.data, out, reported=rows, kind=bench.KIND)
     plan = plan.changed({"data": text})

@@ -122,14 +122,15 @@ def generate(
             out.note(calibration_line(found))
     if missing := loaded.tokenizer.unknown(text):
         out.warn(f"Skipped characters that the tokenizer cannot encode: {' '.join(missing)}")
-    mixer = None
+    mixer, recalled = None, []
     if memory:
-        from holo_cli.inference.chat.conversation_memory import read_memory, recall_from
+        from holo_cli.inference.chat.conversation_memory import encoded, read_memory, recall_from
 
-        mixer = recall_from(loaded, read_memory(memory, loaded), text)
+        recalled = encoded(loaded, read_memory(memory, loaded))
+        mixer = recall_from(loaded, recalled, text)
     if compile_steps:
         out.note("Compiling the decoding step, which takes up to a minute the first time.")
-    generation = loaded.write(text, sampling, lang, mixer)
+    generation = loaded.write(text, sampling, lang, mixer, recalled)
     if compile_steps:
         out.note(f"Compiled in {loaded.engine.compile_seconds:.1f} s, which no speed includes.")
     write(generation, out, text)

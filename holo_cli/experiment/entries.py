@@ -26,6 +26,14 @@ NOT_PART_OF_IDENTITY = {
     "data.path", "data.verify", "training.device", "training.save_every", "training.log_every",
     "training.tracker", "training.tracker_project",
 }  # fmt: skip
+# what an entry has more or less of at another size, or from another tokenizer
+SIZES = {
+    f"model.{key}"
+    for key in (
+        "width", "layers", "heads", "context", "mlp_ratio", "vocab_size",
+        "end_token", "languages", "language_tokens",
+    )
+}  # fmt: skip
 # the keys of training.* that decide which tokens a run reads
 TOKENS_SEEN = (
     "steps", "batch_size", "grad_accum", "ramp_steps", "ramp_context", "target_loss", "time_limit",
@@ -108,8 +116,23 @@ def identity(resolved: Resolved, fingerprint: str) -> dict[str, Any]:
 def identity_of_row(row: Mapping[str, Any], data: str) -> dict[str, Any] | None:
     """The identity of a row's run by the settings stored in it; `data` names the data. None for
     settings that this version cannot read."""
+    stored = stored_settings(row)
+    return None if stored is None else identity(stored, data)
+
+
+def form_at_any_size(resolved: Resolved, plan: Plan, entry: Entry) -> dict[str, Any]:
+    """A model and its settings, but for sizes and what the plan sets for all entries, unless the
+    entry itself sets them: what the entry is at any size."""
+    free = (SIZES | plan.base.keys()) - entry.settings.keys()
+    settings = identity(resolved, "")["settings"]
+    kept = {k: v for k, v in settings.items() if k.startswith("model.") and k not in free}
+    return {"model": resolved.model_name, "settings": kept}
+
+
+def stored_settings(row: Mapping[str, Any]) -> Resolved | None:
+    """The config of a row's run; None for settings that this version cannot read."""
     try:
-        return identity(Resolved.from_dict({"model": row["model"], "config": row["config"]}), data)
+        return Resolved.from_dict({"model": row["model"], "config": row["config"]})
     except (KeyError, UsageError):
         return None
 

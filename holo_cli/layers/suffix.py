@@ -16,6 +16,9 @@ would have to travel beside the hidden states through everything that reads them
 followed the longest match is the exact form of what attention's induction heads learn (Olsson et
 al. 2022, arXiv 2209.11895); Akyurek et al. 2024 (arXiv 2401.12973) gain from n-gram heads.
 
+A state may begin with tokens that the model itself does not read (`SuffixState.recalling`): what
+has left its context, and texts of a conversation's memory. They are matched as any others.
+
 Along a lag t - j the run is the distance to the last place that differed: a cumulative maximum.
 Decoding keeps run(t, j) of the last t for every j and moves it on by one comparison: what a suffix
 automaton finds, without pointers, for many rows at once. Legend: B rows, S new positions, n tokens
@@ -37,6 +40,9 @@ from holo_cli.layers.positions import Positions
 from holo_cli.layers.static import StaticPositions, static_positions
 
 NOTHING = -1  # a token that equals no other: before the start, or of an earlier document
+FOREIGN = 1 << 30  # added to a token of another text: every document may match it
+MOST_RECALLED = 1 << 16  # tokens; a step compares all of them
+LEAST_ROOM = 512  # for recalled tokens; twice as many, .. where they do not fit
 STATE_BYTES = 8  # of a state, for each token
 AT_A_TIME = 1 << 21  # pairs of positions
 LONGEST = (1, 2, 4, 8, 16)  # match of each level of lengths; a last level has all longer ones
@@ -46,18 +52,42 @@ class SuffixState:
     """Of each row the tokens so far and run(t, j) of the last position t, (B, n) int32 each.
 
     Aligned at their ends: rows that have read fewer tokens than others begin with `NOTHING`.
+    `recalled` of the n positions are of tokens that the model has not read.
     """
 
-    def __init__(self, tokens: Tensor, runs: Tensor) -> None:
-        self.tokens, self.runs = tokens, runs
+    def __init__(self, tokens: Tensor, runs: Tensor, recalled: int = 0) -> None:
+        self.tokens, self.runs, self.recalled = tokens, runs, recalled
 
     @staticmethod
     def start(rows: int, device: torch.device) -> SuffixState:
         empty = torch.zeros(rows, 0, dtype=torch.int32, device=device)
         return SuffixState(empty, empty)
 
+    def recalling(
+        self, texts: Sequence[Sequence[int]], past: Sequence[Sequence[int]]
+    ) -> SuffixState:
+        """A state of no tokens, able to match these: other texts, for all rows alike, and what
+        stands before each row in its own text.
+
+        Of more than `MOST_RECALLED` tokens the last are taken.
+        """
+        assert not self.tokens.numel()
+        foreign: list[int] = []
+        for text in texts:
+            foreign += [*(token + FOREIGN for token in text), NOTHING]
+        rows = [[*foreign, *own][-MOST_RECALLED:] for own in past]
+        longest = max(map(len, rows))
+        if not longest:
+            return self
+        # few sizes, since a compiled step is made for one
+        room = max(LEAST_ROOM, 1 << (longest - 1).bit_length())
+        padded = [[NOTHING] * (room - len(row)) + row for row in rows]
+        tokens = torch.tensor(padded, dtype=torch.int32, device=self.tokens.device)
+        return SuffixState(tokens, torch.zeros_like(tokens), room)
+
     def select(self, rows: Tensor) -> SuffixState:
-        return SuffixState(self.tokens.index_select(0, rows), self.runs.index_select(0, rows))
+        tokens, runs = self.tokens.index_select(0, rows), self.runs.index_select(0, rows)
+        return SuffixState(tokens, runs, self.recalled)
 
     def tensors(self) -> Iterator[Tensor]:
         yield from (self.tokens, self.runs)
@@ -80,24 +110,29 @@ class SuffixState:
             return torch.cat([pad(p, (longest - p.shape[1], 0), value=filler) for p in parts])
 
         tokens = together([state.tokens for state in states], NOTHING)
-        return SuffixState(tokens, together([state.runs for state in states], 0))
+        recalled = max(state.recalled for state in states)
+        return SuffixState(tokens, together([state.runs for state in states], 0), recalled)
 
     def static(self, room: int) -> StaticSuffix:
         """A copy that neither grows nor moves (`layers/static.py`)."""
         rows, count = self.tokens.shape
+        room += self.recalled
         front = (room - count, 0)
         return StaticSuffix(
             nn.functional.pad(self.tokens, front, value=NOTHING),
             nn.functional.pad(self.runs, front),
             static_positions(count, rows, room, self.tokens.device),
+            self.recalled,
         )
 
 
 class StaticSuffix(SuffixState):
     """The same with room for all tokens: those that are not read yet are `NOTHING`, in front."""
 
-    def __init__(self, tokens: Tensor, runs: Tensor, count: StaticPositions) -> None:
-        super().__init__(tokens, runs)
+    def __init__(
+        self, tokens: Tensor, runs: Tensor, count: StaticPositions, recalled: int = 0
+    ) -> None:
+        super().__init__(tokens, runs, recalled)
         self.count = count
 
     def tensors(self) -> Iterator[Tensor]:
@@ -106,12 +141,14 @@ class StaticSuffix(SuffixState):
     def followed_by(self, after: SuffixState) -> StaticSuffix:
         """`after`, a state with more positions, as long as this one."""
         new = after.tokens.shape[1] - self.tokens.shape[1]
-        return StaticSuffix(after.tokens[:, new:], after.runs[:, new:], self.count + new)
+        tokens, runs = after.tokens[:, new:], after.runs[:, new:]
+        return StaticSuffix(tokens, runs, self.count + new, self.recalled)
 
     def plain(self) -> SuffixState:
         """A copy as an ordinary state; all rows have read as many tokens."""
         first = self.tokens.shape[1] - int(self.count.of_rows[0])
-        return SuffixState(self.tokens[:, first:].clone(), self.runs[:, first:].clone())
+        tokens, runs = self.tokens[:, first:].clone(), self.runs[:, first:].clone()
+        return SuffixState(tokens, runs, self.recalled)
 
 
 class Matches(NamedTuple):
@@ -143,6 +180,8 @@ def _in_turn(new: Tensor, before: SuffixState, end: int) -> Matches:
     past = before.tokens.shape[1]  # n
     count = past + size
     text = np.concatenate((before.tokens.numpy(), new.numpy()), axis=1)
+    foreign = text >= FOREIGN
+    text[foreign] -= FOREIGN
     runs: NDArray[Any] = np.zeros((rows, count + 1), dtype=np.int32)  # of position j at j + 1
     runs[:, 1 : past + 1] = before.runs.numpy()
     kind: type[np.int32 | np.int64] = np.int64 if count**2 >= 2**31 else np.int32
@@ -153,7 +192,7 @@ def _in_turn(new: Tensor, before: SuffixState, end: int) -> Matches:
     for i, t in enumerate(range(past, count)):
         token = text[:, t, None]
         if end >= 0 and (begins := token[:, 0] == end).any():
-            text[begins, :t] = NOTHING
+            text[:, :t][begins[:, None] & ~foreign[:, :t]] = NOTHING
         run = runs[:, :t] + 1
         run *= text[:, :t] == token
         runs[:, 1 : t + 1] = run
@@ -161,8 +200,11 @@ def _in_turn(new: Tensor, before: SuffixState, end: int) -> Matches:
             at = (run * stride + number[:t]).argmax(1)  # last of the longest
             length[:, i] = run[every, at]
             proposed[:, i] = text[every, at + 1]
-    proposed *= length > 0
-    state = SuffixState(torch.from_numpy(text), torch.from_numpy(runs[:, 1:].copy()))
+    length[proposed == NOTHING] = 0  # the end of another text
+    proposed[length == 0] = 0
+    text[foreign] += FOREIGN
+    kept = torch.from_numpy(text), torch.from_numpy(runs[:, 1:].copy())
+    state = SuffixState(*kept, before.recalled)
     return Matches(torch.from_numpy(proposed), torch.from_numpy(length), state)
 
 
@@ -176,10 +218,15 @@ def _at_once(new: Tensor, before: SuffixState, end: int) -> Matches:
     # tokens of different documents are different; those of the past are of document 0
     several = document.max() + 1
     marked_new = new * several + document
-    marked = torch.where(text == NOTHING, NOTHING, text * several)
+    foreign = text >= FOREIGN
+    marked = torch.where((text == NOTHING) | foreign, NOTHING, text * several)
     marked[:, past:] = marked_new
     # window w holds, for each new position, the one n + S - 1 - w before it
     windows = nn.functional.pad(marked, (size - 1, 0), value=NOTHING).unfold(1, size, 1)
+    others: Tensor | None = None  # the same windows of other texts
+    if before.recalled:
+        plain = torch.where(foreign, text - FOREIGN, NOTHING)
+        others = nn.functional.pad(plain, (size - 1, 0), value=NOTHING).unfold(1, size, 1)
     known = nn.functional.pad(before.runs, (size, 0))[:, :lags]  # of the position before
     wide = torch.int64 if (past + size) ** 2 >= 2**31 else torch.int32
     time = torch.arange(size, dtype=wide, device=text.device)
@@ -189,6 +236,8 @@ def _at_once(new: Tensor, before: SuffixState, end: int) -> Matches:
     for first in range(0, lags, step):
         at = slice(first, min(first + step, lags))
         same = windows[:, at] == marked_new[:, None]
+        if others is not None:
+            same |= others[:, at] == new[:, None]
         broken = torch.where(same, -1 - known[:, at, None].to(wide), time)
         run = time - broken.cummax(2).values
         after[:, at] = run[:, :, -1]
@@ -197,10 +246,12 @@ def _at_once(new: Tensor, before: SuffixState, end: int) -> Matches:
     length = torch.div(best, lags + 1, rounding_mode="floor").to(torch.int64)
     window = best.to(torch.int64) - length * (lags + 1)
     source = (window + time - (size - 2)).clamp(0, past + size - 1)
-    proposed = text.gather(1, source).to(torch.int64) * (length > 0)
+    proposed = torch.where(foreign, text - FOREIGN, text).gather(1, source).to(torch.int64)
+    length = length * (proposed != NOTHING)  # the end of another text
     # what lies before the last document is never matched again
-    old = nn.functional.pad(document, (past, 0)) < document[:, -1:]
-    return Matches(proposed, length, SuffixState(text.masked_fill(old, NOTHING), after))
+    old = (nn.functional.pad(document, (past, 0)) < document[:, -1:]) & ~foreign
+    state = SuffixState(text.masked_fill(old, NOTHING), after, before.recalled)
+    return Matches(proposed * (length > 0), length, state)
 
 
 class SuffixMemory(nn.Module):

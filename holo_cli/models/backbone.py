@@ -285,6 +285,21 @@ class Backbone(LanguageModel):
             suffix=SuffixState.start(batch, self.device) if self.suffix is not None else None,
         )
 
+    @property
+    def can_recall(self) -> bool:
+        return self.suffix is not None
+
+    def recalling(
+        self, state: State, texts: Sequence[Sequence[int]], past: Sequence[Sequence[int]]
+    ) -> BackboneState:
+        assert isinstance(state, BackboneState)
+        assert state.suffix is not None
+        return replace(state, suffix=state.suffix.recalling(texts, past))
+
+    def recalled_positions(self, state: State) -> int:
+        assert isinstance(state, BackboneState)
+        return 0 if state.suffix is None else state.suffix.recalled
+
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, BackboneState]:
         assert isinstance(state, BackboneState)
         x, after = self.step_stream(tokens, state)

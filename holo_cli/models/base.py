@@ -8,7 +8,7 @@ as an explicit object. Nothing is stored on the module.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -121,6 +121,22 @@ class LanguageModel(nn.Module, ABC):
     @abstractmethod
     def init_state(self, batch: int = 1) -> State:
         """The state before the first token, for `batch` rows, on the model's device."""
+
+    @property
+    def can_recall(self) -> bool:
+        """Whether a state can begin with texts that the model does not read (`recalling`)."""
+        return False
+
+    def recalling(
+        self, state: State, texts: Sequence[Sequence[int]], past: Sequence[Sequence[int]]
+    ) -> State:
+        """A state of no tokens, with the token ids of other texts, and for each row what stands
+        before it in its own text, to be recalled from; for models that `can_recall`."""
+        raise NotImplementedError
+
+    def recalled_positions(self, state: State) -> int:
+        """How many positions of a state are of what is recalled."""
+        return 0
 
     @abstractmethod
     def step_hidden(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:

@@ -249,10 +249,9 @@ class Batch:
             start = window_start(read, self.loaded.model.context_limit)
             at = slice(place, place + 1)
             state = row_of(group.state, place) if len(group.rows) > 1 else group.state
-            ids = tuple(row.ids[start:read])
-            self.prefixes.keep(
-                PrefixCache(ids, state, group.logits[at].clone(), group.hidden[at].clone())
-            )
+            ids, recalled = row.ids[start:read], self.engine.recalled((), row.ids[:start])
+            logits, hidden = group.logits[at].clone(), group.hidden[at].clone()
+            self.prefixes.keep(PrefixCache(tuple(ids), state, logits, hidden, recalled))
             text, new = row.stream.text, row.ids[row.prompt_length :]
             self.prefixes.keep_answer(text, ids_of_text(self.loaded.tokenizer, new, text))
 

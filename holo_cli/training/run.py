@@ -69,6 +69,9 @@ def train(
     from_tokenizer = {"vocab_size": tokenizer.vocab_size} | resolved.model.from_specials(
         tokenizer.specials
     )
+    if data.has_chat and "end_token" in from_tokenizer:
+        # there it ends every answer, and what was said before may be matched
+        from_tokenizer["end_token"] = -1
     resolved = resolved.replace(
         {f"model.{key}": value for key, value in from_tokenizer.items()}, source="the tokenizer"
     )

@@ -84,6 +84,70 @@ def test_nothing_is_matched_across_documents() -> None:
     assert longest_matches(torch.tensor([[end]]), state, end).length.item() == 0
 
 
+def by_definition_recalling(
+    texts: list[list[int]], past: list[int], own: list[int], end: int
+) -> list[tuple[int, int]]:
+    """Length and proposal at each token of `own`: the longest match among other texts, what stands
+    before in the same text, and `own` itself; of the longest the last."""
+    found = []
+    for t in range(len(own)):
+        begin = max((i for i in range(t + 1) if own[i] == end), default=None)
+        mine = own[begin if begin is not None else 0 : t + 1]
+        sources = [(text, len(text)) for text in texts]
+        # what stands in the same document before the last token; it ends where the token stands
+        before = mine if begin is not None else [*past, *mine]
+        sources.append((before, len(before) - 1))
+        best = (0, 0)
+        for source, stop in sources:
+            for j in range(min(stop, len(source))):
+                run = 0
+                while run <= min(j, t) and source[j - run] == own[t - run]:
+                    run += 1
+                if source is before and begin is not None:
+                    run = min(run, len(mine))
+                if run and run >= best[0]:
+                    best = (run, source[j + 1] if j + 1 < len(source) else -1)
+        found.append(best if best[1] >= 0 else (0, 0))
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS, ids=["in-turn", "at-once"])
+def test_recalled_texts_are_matched_as_any_others(
+    way: Callable[[Tensor, SuffixState, int], Matches], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suffix, "_in_turn", way)
+    monkeypatch.setattr(suffix, "LEAST_ROOM", 4)
+    draw = random.Random(1)
+    for _ in range(30):
+        end, vocab = draw.choice([-1, 3]), draw.choice([2, 4, 7])
+        texts = [
+            [draw.randrange(vocab) for _ in range(draw.randrange(1, 6))]
+            for _ in range(draw.randrange(3))
+        ]
+        past = [draw.randrange(3 if end == 3 else vocab) for _ in range(draw.randrange(6))]
+        own = [draw.randrange(vocab) for _ in range(9)]
+        start = SuffixState.start(1, torch.device("cpu"))
+        for pieces in ([9], [1] * 9, [4, 5]):
+            state, got = start.recalling(texts, [past]), []
+            for piece in torch.tensor([own]).split(pieces, dim=1):
+                found = longest_matches(piece, state, end)
+                both = zip(found.length[0].tolist(), found.proposed[0].tolist(), strict=True)
+                got += list(both)
+                state = found.state
+            assert got == by_definition_recalling(texts, past, own, end), (texts, past, own, end)
+
+
+def test_of_much_text_the_last_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suffix, "MOST_RECALLED", 5)
+    start = SuffixState.start(2, torch.device("cpu"))
+    state = start.recalling([[1, 2, 3, 4]], [[7, 8], []])
+    assert state.recalled == suffix.LEAST_ROOM == state.tokens.shape[1]
+    plain = torch.where(state.tokens >= suffix.FOREIGN, state.tokens - suffix.FOREIGN, state.tokens)
+    assert plain[:, -5:].tolist() == [[3, 4, -1, 7, 8], [1, 2, 3, 4, -1]]
+    assert (plain[:, :-5] == suffix.NOTHING).all()
+    assert start.recalling([], [[], []]) is start
+
+
 def test_joined_rows_go_on_as_alone() -> None:
     texts = [text(1, n, 3, seed) for seed, n in enumerate((4, 11, 1))]
     states = [longest_matches(t, None, 1).state for t in texts]

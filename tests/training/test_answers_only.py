@@ -252,6 +252,17 @@ def test_a_table_of_bigrams_cannot_be_given_more_tokens(
         train(resolved, run="tuned", events=ignore, start=start)
 
 
+def test_an_answer_does_not_end_what_a_suffix_memory_matches(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    end = PreparedData.open(data / "words").tokenizer.specials["<|end|>"]
+    for name, wanted in (("words", end), ("talks", -1)):
+        train(config(data, name, **{"model.suffix": True}), run=name, events=ignore)
+        stored = read_header(Path(f"checkpoints/{name}_last.safetensors")).config["model"]
+        assert stored["end_token"] == wanted
+
+
 def test_several_sets_of_which_one_has_conversations(data: Path) -> None:
     both = open_data(config(data, "talks", "words").data)
     assert both.has_chat

@@ -10,8 +10,10 @@ call with the same page resumes where the first one stopped, in the middle of a 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from holo_cli.errors import DataError, UsageError
+from holo_cli.experiment.entries import form_at_any_size, resolve_entry, stored_settings
 from holo_cli.experiment.experiment import Experiment
 from holo_cli.experiment.plan import Plan
 from holo_cli.experiment.result_log import ResultLog, beside, rows_path
@@ -63,13 +65,38 @@ def run(
 
 
 def best_rates(page: Path) -> dict[str, float]:
-    """The rate of each entry's reported runs in an earlier comparison, for a plan that uses rates
-    found at another size.
+    """The rate of each entry's reported runs in an earlier comparison, by the names that they had
+    then; `rates_for` finds them by their settings. Raises as that does."""
+    newest: dict[str, tuple[str, float]] = {}
+    for row in _reported(page):
+        this = (row["date"], row["rate"])
+        newest[row["entry"]] = max(newest.get(row["entry"], this), this)
+    return {entry: rate for entry, (_, rate) in newest.items()}
 
-    A reported run means that its sweep was finished; where a file holds several experiments, the
-    newest run of an entry counts. Raises UsageError and DataError for a page without rates.
+
+def rates_for(plan: Plan, page: Path) -> dict[str, float]:
+    """The rate of each entry of a plan in an earlier comparison, at another size perhaps.
+
+    Entries are found by their settings, since a name may have stood for an older default then;
+    sizes, and what the plan sets for all entries, may differ. Entries without a rate are left out.
+    Raises UsageError and DataError for a page without rates.
     """
-    found: dict[str, tuple[str, float]] = {}
+    found: dict[str, float] = {}
+    rows = [(row["date"], row["rate"], stored_settings(row)) for row in _reported(page)]
+    for entry in plan.entries:
+        form = form_at_any_size(resolve_entry(plan, entry, Path()), plan, entry)
+        same = [
+            (date, rate)
+            for date, rate, stored in rows
+            if stored is not None and form_at_any_size(stored, plan, entry) == form
+        ]
+        if same:
+            found[entry.name] = max(same)[1]
+    return found
+
+
+def _reported(page: Path) -> list[dict[str, Any]]:
+    """The rows of reported runs beside a page; a reported run means that its sweep was finished."""
     path = rows_path(page)
     if not path.exists():
         raise UsageError(
@@ -81,13 +108,10 @@ def best_rates(page: Path) -> dict[str, float]:
     except DataError as error:
         next_step = "Name the page of a `holo bench compare` with --rates-from."
         raise DataError(error.message, next_step=next_step) from error
-    for row in rows:
-        if row["role"] == "final" and row["status"] == "done":
-            if "tune" in row:
-                raise UsageError(
-                    f"The rates in {path} belong to the settings that were tuned with them.",
-                    next_step="Name the page of a comparison without --tune, or tune here too.",
-                )
-            this = (row["date"], row["rate"])
-            found[row["entry"]] = max(found.get(row["entry"], this), this)
-    return {entry: rate for entry, (_, rate) in found.items()}
+    reported = [row for row in rows if row["role"] == "final" and row["status"] == "done"]
+    if any("tune" in row for row in reported):
+        raise UsageError(
+            f"The rates in {path} belong to the settings that were tuned with them.",
+            next_step="Name the page of a comparison without --tune, or tune here too.",
+        )
+    return reported

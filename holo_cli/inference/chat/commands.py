@@ -176,6 +176,8 @@ def _memory_status(session: ChatSession) -> str:
         f"can be recalled: {counted(outside, 'turn')} outside the context, "
         f"{counted(len(texts), 'loaded text')}"
     )
+    if model.can_recall:
+        lines.append("The suffix memory proposes what followed the same words there.")
     if memory.last is not None:
         steps, mixed = memory.last.steps, memory.last.mixed_steps
         lines.append(f"last answer: the memory changed {mixed} of {counted(steps, 'token')}")

@@ -5,6 +5,9 @@ that were dropped from it or, for a model of unlimited context, turns that ended
 `model.context` tokens ago, the length the model was trained on. Turns inside the context are left
 to the model, because a memory that repeats what was just said reinforces itself.
 
+The same texts serve two ways of recalling: the kNN memory (knn_memory.py), and the suffix memory of
+a model that has one, which then proposes from them as from the text that the model reads.
+
 A memory file is JSON: the texts, and a hash of the weights they were saved with.
 """
 
@@ -69,8 +72,8 @@ class SavedMemory:
 
 
 class ConversationMemory:
-    """The memory of one conversation. On by default only for models with an episodic memory of
-    their own, which it extends."""
+    """The memory of one conversation. On by default only for models with an episodic or a suffix
+    memory of their own, which it extends."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -80,7 +83,8 @@ class ConversationMemory:
 
     def at_start(self) -> SavedMemory:
         """The memory of an empty conversation."""
-        return SavedMemory(on=self._loaded.model.has_memory)
+        model = self._loaded.model
+        return SavedMemory(on=model.has_memory or model.can_recall)
 
     def neighbours(
         self, turns: Sequence[Turn], dropped: int, query: Sequence[int]
@@ -90,9 +94,21 @@ class ConversationMemory:
         self.last = None
         if self.saved.on:
             ids = [ids_of(turn) for turn in self.outside_context(turns, dropped)]
-            ids += [tuple(self._loaded.tokenizer.encode(to_nfc(text))) for text in self.saved.texts]
+            ids += encoded(self._loaded, self.saved.texts)
             self.last = self._knn.neighbours([i for i in ids if i], query)
         return self.last
+
+    def recalled(self, turns: Sequence[Turn], dropped: int) -> list[tuple[int, ...]]:
+        """The texts, as token ids, that the model's suffix memory can propose from; none if the
+        memory is off or the model has no such memory. Turns of a model of unlimited context are in
+        its state already."""
+        model = self._loaded.model
+        if not self.saved.on or not model.can_recall:
+            return []
+        ids = encoded(self._loaded, self.saved.texts)
+        if model.context_limit is not None:
+            ids += [ids_of(turn) for turn in self.outside_context(turns, dropped)]
+        return [i for i in ids if i]
 
     def outside_context(self, turns: Sequence[Turn], dropped: int) -> list[Turn]:
         """The turns in the memory: those that the model no longer sees."""
@@ -132,10 +148,17 @@ class ConversationMemory:
         return len(texts)
 
 
-def recall_from(loaded: LoadedModel, texts: Sequence[str], prompt: str) -> Neighbours | None:
-    """What to mix into the continuation of `prompt` from the texts of a memory file."""
-    ids, query = ([loaded.tokenizer.encode(to_nfc(t)) for t in some] for some in (texts, [prompt]))
-    return KNNMemory(loaded.engine).neighbours(ids, query[0])
+def encoded(loaded: LoadedModel, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Texts as token ids."""
+    return [tuple(loaded.tokenizer.encode(to_nfc(text))) for text in texts]
+
+
+def recall_from(
+    loaded: LoadedModel, texts: Sequence[Sequence[int]], prompt: str
+) -> Neighbours | None:
+    """What to mix into the continuation of `prompt` from the texts of a memory file, as ids."""
+    query = encoded(loaded, [prompt])[0]
+    return KNNMemory(loaded.engine).neighbours(texts, query)
 
 
 def ids_of(turn: Turn) -> tuple[int, ...]:

@@ -103,13 +103,15 @@ class ChatSession:
         dropped, turn, cut = self._fit(before, turn)
         ids = encode_turns(self.loaded.prompts, self.system, [*before[dropped:], turn])
         engine = self.loaded.engine
-        cached = max((len(p.ids) for p in self._caches if p.is_prefix_of(ids)), default=0)
-        prompt = engine.prefill(ids, self._caches)
+        texts = self.memory.recalled(before, dropped)
+        known = engine.recalled(texts, ())
+        cached = max((len(p.ids) for p in self._caches if p.is_prefix_of(ids, known)), default=0)
+        prompt = engine.prefill(ids, self._caches, texts)
         sampling = self.sampling
         if sampling.seed is not None:
             sampling = replace(sampling, seed=derive_seed(sampling.seed, self._answers))
         neighbours = self.memory.neighbours(before, dropped, turn.user_ids)
-        decoding = engine.generate(ids, sampling, [prompt], neighbours)
+        decoding = engine.generate(ids, sampling, [prompt], neighbours, texts)
         generation = TextGeneration(decoding, self.loaded.tokenizer, sampling.stop)
         statistics = Statistics(
             read_tokens=len(ids) - cached,

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -67,6 +67,17 @@ def window_start(length: int, limit: int | None) -> int:
     return -(-(length - limit) // stride) * stride
 
 
+class Recalled(NamedTuple):
+    """What a suffix memory can propose from beside the tokens that the model reads, as token ids:
+    other texts, and what stands before the context in the same text."""
+
+    texts: tuple[tuple[int, ...], ...] = ()
+    past: tuple[int, ...] = ()
+
+
+NOTHING_RECALLED = Recalled()
+
+
 @dataclass(frozen=True)
 class PrefixCache:
     """Tokens the model has read, with its state, logits and hidden state after the last of them."""
@@ -75,10 +86,11 @@ class PrefixCache:
     state: State  # one row
     logits: Tensor  # (1, V), of the next token
     hidden: Tensor  # (1, C), at the last token
+    recalled: Recalled = NOTHING_RECALLED
 
-    def is_prefix_of(self, ids: Sequence[int]) -> bool:
-        """Whether `ids` start with the cached tokens."""
-        return self.ids == tuple(ids[: len(self.ids)])
+    def is_prefix_of(self, ids: Sequence[int], recalled: Recalled = NOTHING_RECALLED) -> bool:
+        """Whether `ids` start with the cached tokens, and the same can be recalled."""
+        return self.recalled == recalled and self.ids == tuple(ids[: len(self.ids)])
 
 
 class Engine:
@@ -110,7 +122,8 @@ class Engine:
         self.characters = characters
         self.dtype = None if dtype is torch.float32 else dtype
         self.compile_steps, self.backend = compile_steps, backend
-        self._steps: dict[tuple[int, int], CompiledStep] = {}  # by rows and positions
+        # by rows, positions, and positions of what is recalled
+        self._steps: dict[tuple[int, int, int], CompiledStep] = {}
 
     def generate(
         self,
@@ -118,12 +131,14 @@ class Engine:
         config: SamplingConfig,
         caches: Iterable[PrefixCache] = (),
         mixer: LogitsMixer | None = None,
+        texts: Sequence[tuple[int, ...]] = (),
     ) -> Decoding:
         """Prefills the prompt (at least one token), then decodes `config.num_samples` rows.
 
         The prefill happens before this returns; new tokens are computed as the result is iterated.
-        `mixer` changes the logits of every new token before sampling. Raises UsageError where the
-        model cannot draft and the config says so, or cannot be compiled.
+        `mixer` changes the logits of every new token before sampling; `texts` are token ids that a
+        suffix memory can propose from. Raises UsageError where the model cannot draft and the
+        config says so, or cannot be compiled.
         """
         if self.compile_steps:
             from holo_cli.inference.generation.compiled_step import check_compiling
@@ -131,10 +146,33 @@ class Engine:
             check_compiling(self.model, config)
         elif config.draft_layers:
             check_drafting(self.model, config)
-        return Decoding(self, prompt, config, self.prefill(prompt, caches), mixer)
+        return Decoding(self, prompt, config, self.prefill(prompt, caches, texts), mixer)
 
-    def prefill(self, ids: Sequence[int], caches: Iterable[PrefixCache] = ()) -> PrefixCache:
-        """Reads `ids`, continuing from the longest cache that is a prefix of them.
+    def recalled(self, texts: Sequence[tuple[int, ...]], before: Sequence[int]) -> Recalled:
+        """What can be recalled where the context begins after the tokens `before` of a text;
+        nothing by a model without a suffix memory."""
+        if not self.model.can_recall:
+            return NOTHING_RECALLED
+        past = list(before)
+        if self.end in past:  # no match across the end of a document
+            past = past[len(past) - past[::-1].index(self.end) :]
+        return Recalled(tuple(texts), tuple(past))
+
+    def start(self, recalled: Sequence[Recalled]) -> State:
+        """The state before the first token that is read, for rows that recall the same texts."""
+        state = self.model.init_state(len(recalled))
+        if not any(recalled[0]):
+            return state
+        return self.model.recalling(state, recalled[0].texts, [row.past for row in recalled])
+
+    def prefill(
+        self,
+        ids: Sequence[int],
+        caches: Iterable[PrefixCache] = (),
+        texts: Sequence[tuple[int, ...]] = (),
+    ) -> PrefixCache:
+        """Reads `ids`, continuing from the longest cache that is a prefix of them; `texts` as for
+        `generate`.
 
         Raises UsageError for no ids, CheckpointError for ids outside the model's vocabulary.
         """
@@ -147,9 +185,10 @@ class Engine:
                 f"{vocabulary} tokens.",
                 next_step="Use the tokenizer that the checkpoint was trained with.",
             )
-        window = tuple(ids[window_start(len(ids), self.model.context_limit) :])
+        first = window_start(len(ids), self.model.context_limit)
+        window, recalled = tuple(ids[first:]), self.recalled(texts, ids[:first])
         best = max(
-            (cache for cache in caches if cache.is_prefix_of(window)),
+            (cache for cache in caches if cache.is_prefix_of(window, recalled)),
             key=lambda cache: len(cache.ids),
             default=None,
         )
@@ -157,15 +196,16 @@ class Engine:
             return best
         cached = 0 if best is None else len(best.ids)
         new = torch.tensor([window[cached:]], device=self.model.device)  # (1, S)
-        logits, hidden, state = self.advance(new, None if best is None else best.state)
-        return PrefixCache(window, state, logits, hidden)
+        before = self.start([recalled]) if best is None else best.state
+        logits, hidden, state = self.advance(new, before)
+        return PrefixCache(window, state, logits, hidden, recalled)
 
     def step_of(self, state: State, rows: int, length: int) -> CompiledStep:
         """The compiled step for `rows` rows that may become `length` tokens long, of which `state`
         is one; compiled where none is yet."""
         from holo_cli.inference.generation.compiled_step import CompiledStep, room_for
 
-        key = rows, room_for(self.model, length)
+        key = rows, room_for(self.model, length), self.model.recalled_positions(state)
         if key not in self._steps:
             self._steps[key] = CompiledStep(
                 self.model, state, key[1], lambda: self.mode(single=True), self.backend
@@ -266,6 +306,7 @@ class Decoding(Iterator[list[int | None]]):
         self._logits = prefix.logits.expand(rows, -1)
         self._hidden = prefix.hidden.expand(rows, -1)
         self._mixer = mixer
+        self._recalled = prefix.recalled
         self._begun = [b""] * rows  # bytes of a character that is not whole yet
         self._batch = list(range(rows))  # the rows in state and logits, in order
         self._position = len(prompt)  # tokens of each row that the state has read
@@ -326,7 +367,13 @@ class Decoding(Iterator[list[int | None]]):
         assert len(self.ids) == 1, "a prefix cache holds one row"
         start = window_start(self._position, self._engine.model.context_limit)
         ids = tuple(self.ids[0][start : self._position])
-        return PrefixCache(ids, self.state, self._logits, self._hidden)
+        recalled = self._engine.recalled(self._recalled.texts, self.ids[0][:start])
+        return PrefixCache(ids, self.state, self._logits, self._hidden, recalled)
+
+    def _restart(self, rows: Sequence[int], start: int) -> State:
+        """The state of these rows before the window that begins at `start`."""
+        engine, texts = self._engine, self._recalled.texts
+        return engine.start([engine.recalled(texts, self.ids[row][:start]) for row in rows])
 
     def restore(self, state: State) -> None:
         """Takes the state from the buffers of a compiled step, which another decoding uses now."""
@@ -342,7 +389,11 @@ class Decoding(Iterator[list[int | None]]):
         rows = [(ids + [ids[-1]] * (length - len(ids)))[first:] for ids in self.ids]
         tokens = torch.tensor(rows, device=engine.model.device)
         if moved:  # prefill again
-            self._logits, self._hidden, self._state = engine.advance(tokens, None)
+            before = self._restart(range(len(self.ids)), start)
+            self._logits, self._hidden, self._state = engine.advance(tokens, before)
+            longest = self._prompt_length + self._config.max_new_tokens
+            # what is recalled may need more room now
+            self._compiled = step = engine.step_of(self._state, len(self.ids), longest)
             step.take(self, self._state)
         else:
             if step.user() is not self:
@@ -360,18 +411,19 @@ class Decoding(Iterator[list[int | None]]):
         length = self._position + 1
         start = window_start(length, limit)
         device = self._engine.model.device
-        state: State | None = self._state
+        state = self._state
         if self._speculation is not None and start == window_start(self._position, limit):
             token, most = self.ids[0][-1], self._guesses(length - start)
             self._logits, self._hidden = self._speculation.read(token, most, self._guess())
             self._position = length
             return
-        if start != window_start(self._position, limit):  # the window moves: prefill again
-            state = None
+        moved = start != window_start(self._position, limit)
+        if moved:  # prefill again
+            state = self._restart(active, start)
         elif active != self._batch:
             keep = [self._batch.index(row) for row in active]
             state = self._state.select(torch.tensor(keep, device=device))
-        first = start if state is None else self._position
+        first = start if moved else self._position
         tokens = torch.tensor([self.ids[row][first:] for row in active], device=device)
         self._logits, self._hidden, self._state = self._engine.advance(tokens, state)
         self._batch, self._position = active, length

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -77,10 +77,12 @@ class LoadedModel:
         sampling: SamplingConfig,
         lang: str | None = None,
         mixer: LogitsMixer | None = None,
+        texts: Sequence[tuple[int, ...]] = (),
     ) -> TextGeneration:
         """Prefills the prompt, then yields (row, text) pieces of all samples as they are decoded.
 
-        `mixer` changes the logits of every new token, as a memory does (chat/knn_memory.py).
+        `mixer` changes the logits of every new token, as a memory does (chat/knn_memory.py);
+        `texts` are token ids that a suffix memory can propose from.
         """
         ids = self.prompts.encode(prompt, lang)
         if sampling.num_samples > 1:  # one row fits, and the import costs start-up time
@@ -89,7 +91,7 @@ class LoadedModel:
             # a row has at least its logits, twice while it is sampled from, in float64
             row = 16 * self.model.config.vocab_size
             check_rows(sampling.num_samples, row, "--num-samples", self.model.device)
-        decoding = self.engine.generate(ids, sampling, mixer=mixer)
+        decoding = self.engine.generate(ids, sampling, mixer=mixer, texts=texts)
         return TextGeneration(decoding, self.tokenizer, sampling.stop)
 
     def generate(

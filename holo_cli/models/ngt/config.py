@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from holo_cli.config.added import added_key
 from holo_cli.config.model_schema import MAX_NUMBER, BackboneConfig
 from holo_cli.config.tunable import tunable, tunable_choices
 
@@ -51,7 +53,10 @@ class Config(BackboneConfig):
         description="initial curvature of space is -1/beta; learned per head",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"kernel": ["lorentz"]}),
     )  # fmt: skip
-    mass_in_value: bool = Field(False, description="masses scale values instead of weights")
+    mass_in_value: bool = Field(
+        True, description="masses scale values instead of weights; off with kernel classic",
+        json_schema_extra=added_key(before=False),
+    )  # fmt: skip
     radius_mode: Literal["none", "soft", "hard"] = Field(
         "none",
         description="soft: attraction fades beyond a learned radius; hard: evaluation cuts it off",
@@ -89,6 +94,11 @@ class Config(BackboneConfig):
     repulsion_pairs: int = Field(
         256, ge=1, description="pairs of tokens that repel each other, per interval and head"
     )
+
+    @classmethod
+    def linked_defaults(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The older force is between masses."""
+        return {"mass_in_value": given.get("kernel") != "classic"}
 
     @property
     def dimensions(self) -> int:

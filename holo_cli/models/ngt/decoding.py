@@ -25,7 +25,7 @@ from holo_cli.layers.mlp import MLP
 from holo_cli.layers.norm import mean_square, rms_norm
 from holo_cli.models.backbone import Backbone, BackboneState, Block
 from holo_cli.models.base import State
-from holo_cli.models.ngt.kernels import Gravity, with_squares
+from holo_cli.models.ngt.kernels import Gravity
 from holo_cli.models.ngt.mixer import MIN_MASS, GravityMixer
 from holo_cli.models.vanilla.decoding import fits_plain, quick_feed
 
@@ -45,21 +45,28 @@ def step_hidden(
     x, z = x[:, 0], z[:, 0]
     blocks, mixers = model.layers(), list(state.mixers)
     cosine, sine = _rotation(blocks, state.position, x)
+    every_eps = _softening(blocks, len(x))
     for n, block in enumerate(blocks):
         mixer, mlp = block.mixer, block.mlp
         assert isinstance(mixer, GravityMixer)
         assert isinstance(mlp, MLP)
-        y, z, mixers[n] = _attract(mixer, x, z, mixers[n], cosine, sine)
+        y, z, mixers[n] = _attract(mixer, x, z, mixers[n], cosine, sine, every_eps[n])
         x = x + y
         x = quick_feed(mlp, x)
     return rms_norm(x)[:, None], model.advanced(state, tokens, mixers, state.windows)
 
 
 def _attract(
-    mixer: GravityMixer, x: Tensor, z: Tensor, cache: KVCache, cosine: Tensor, sine: Tensor
+    mixer: GravityMixer,
+    x: Tensor,
+    z: Tensor,
+    cache: KVCache,
+    cosine: Tensor,
+    sine: Tensor,
+    eps: Tensor,
 ) -> tuple[Tensor, Tensor, KVCache]:
-    """x (B, C) not normalized, z (B, G, H d), tables (1, d) -> what to add, (B, C), the moved
-    coordinates and the cache after this token."""
+    """x (B, C) not normalized, z (B, G, H d), tables (1, d), eps (B H, 1, 1) -> what to add,
+    (B, C), the moved coordinates and the cache after this token."""
     heads, rows = mixer.heads, x.shape[0]
     u = x * mean_square(x).rsqrt_()
     joined = mixer.joined
@@ -74,13 +81,20 @@ def _attract(
     points = z.view(rows, -1, mixer.coords)  # (B, G H, d)
     if mixer.rope.rotated:
         points = torch.addcmul(points * cosine, points.roll(mixer.rope.pairs, -1), sine)
-    q, k = points[:, :heads, None], points[:, -heads:, None]  # (B, H, 1, d)
-    log_m = nn.functional.softplus(raw).add_(MIN_MASS).log_()
-    cache = cache.append(
-        with_squares(k), log_m.view(rows, heads, 1, 1), values.view(rows, heads, 1, -1)
-    )
+    square = torch.linalg.vecdot(points, points)[..., None]
+    points = torch.cat((points, square), -1)  # (B, G H, d + 1)
+    m = nn.functional.softplus(raw).add_(MIN_MASS).view(rows, heads, 1, 1)
+    values = values.view(rows, heads, 1, -1)
+    if mixer.mass_in_value:
+        cache = cache.append(points[:, -heads:, None], values * m)
+    else:
+        cache = cache.append(points[:, -heads:, None], m.log_(), values)
+    k, *masses, v = cache.views()
+    a = points[:, :heads].reshape(-1, 1, points.shape[-1])  # copied into the cache are others
+    a[..., -1] = -0.5
     assert isinstance(mixer.kernel, Gravity)
-    y = mixer.kernel.of_one(q, *cache.views())  # (B, H, 1, e)
+    start = square[:, :heads].reshape(-1, 1, 1) + eps
+    y = mixer.kernel.of_prepared(a, start, eps, k, masses[0] if masses else None, v)
     out: Tensor = mixer.out(y.reshape(x.shape))
     return out, z, cache
 
@@ -93,12 +107,21 @@ def _rotation(blocks: Sequence[Block], position: int, x: Tensor) -> tuple[Tensor
     return cosine[0], sine[0]
 
 
+def _softening(blocks: Sequence[Block], rows: int) -> Sequence[Tensor]:
+    """eps of each layer's heads, once for each row, (B H, 1, 1)."""
+    kernels = [block.mixer.kernel for block in blocks if isinstance(block.mixer, GravityMixer)]
+    least = next(kernel.min_eps for kernel in kernels if isinstance(kernel, Gravity))
+    learned = [kernel.softening for kernel in kernels if isinstance(kernel, Gravity)]
+    eps = torch.stack(learned).exp_().add_(least)  # (layers, H)
+    return eps.repeat(1, rows)[..., None, None].unbind()
+
+
 def _plain(block: Block) -> bool:
     """Whether a block is gravity and MLP alone, as computed here, without hooks on its parts."""
     mixer, mlp = block.mixer, block.mlp
     if type(mixer) is not GravityMixer or type(mlp) is not MLP:
         return False
-    if not mixer.keeps_squares or mixer.far is not None or mixer.mass_in_value:
+    if not mixer.keeps_squares or mixer.far is not None:
         return False
     if type(mixer.out) is nn.Linear and mixer.out.weight.dtype is not torch.float32:
         return False

@@ -118,27 +118,37 @@ class Gravity(Kernel):
 
         return TileForm(a, b.mT.contiguous(), len(eps), rising, weigh, limit)
 
-    def of_one(self, q: Tensor, k: Tensor, log_m: Tensor, v: Tensor) -> Tensor:
+    def of_one(self, q: Tensor, k: Tensor, log_m: Tensor | None, v: Tensor) -> Tensor:
         """The weighted mean for one query in few operations, for decoding; no gradient.
 
-        q (B, H, 1, d), k (B, H, L, d + 1) from `with_squares`, log_m (B, H, L, 1), v (B, H, L, e)
-        -> (B, H, 1, e).
+        q (B, H, 1, d), k (B, H, L, d + 1) from `with_squares`, log_m (B, H, L, 1) or None where all
+        masses are 1, v (B, H, L, e) -> (B, H, 1, e).
         """
         batch = q.shape[0]
         with torch.autocast(q.device.type, enabled=False):
             q = q.flatten(0, 1)
             eps = self.eps().to(q.dtype)
             eps = (eps if batch == 1 else eps.repeat(batch))[:, None, None]
-            # -2 [q, -1/2] [k, |k|^2] = |k|^2 - 2 q.k
             a = torch.cat((q, q.new_full((len(q), 1, 1), -0.5)), -1)
-            x = torch.baddbmm(_square(q) + eps, a, k.flatten(0, 1).mT, alpha=-2.0)
-            # as in `squared`: never below a distance of zero, however few digits products have
-            x = torch.maximum(x, eps, out=x).log_().unflatten(0, (batch, -1))
-            if self.steepness is None:
-                score = log_m.mT.add(x, alpha=-0.5 * self.fixed)
-            else:
-                score = log_m.mT - 0.5 * self.power()[:, None, None] * x
-            return torch.softmax(score, -1).to(v.dtype) @ v
+            return self.of_prepared(a, _square(q) + eps, eps, k, log_m, v)
+
+    def of_prepared(
+        self, a: Tensor, start: Tensor, eps: Tensor, k: Tensor, log_m: Tensor | None, v: Tensor
+    ) -> Tensor:
+        """As `of_one`, of a = [q, -1/2] (B H, 1, d + 1), |q|^2 + eps and eps (B H, 1, 1)."""
+        # -2 [q, -1/2] [k, |k|^2] = |k|^2 - 2 q.k
+        x = torch.baddbmm(start, a, k.flatten(0, 1).mT, alpha=-2.0)
+        # as in `squared`: never below a distance of zero, however few digits products have
+        x = torch.maximum(x, eps, out=x).log_().unflatten(0, (v.shape[0], -1))
+        if self.steepness is not None:
+            score = x.mul_(-0.5 * self.power()[:, None, None])
+        elif log_m is None:
+            score = x.mul_(-0.5 * self.fixed)
+        else:
+            score, log_m = log_m.mT.add(x, alpha=-0.5 * self.fixed), None
+        if log_m is not None:
+            score = score + log_m.mT
+        return torch.softmax(score, -1).to(v.dtype) @ v
 
     def attention(self, q: Tensor, k: Tensor, m: Tensor, v: Tensor) -> Tensor:
         rows = q.shape[0]

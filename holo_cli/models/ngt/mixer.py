@@ -106,6 +106,8 @@ class GravityMixer(Mixer):
         self.far = FarBlocks.of(config)
         self.keeps_squares = isinstance(self.kernel, Gravity) and self.radius_cutoff is None
         self.mass_in_value = config.mass_in_value
+        # masses of 1 need no place in the state
+        self.keeps_masses = not config.mass_in_value or self.far is not None
         self.by_mass = config.kernel != "classic"
         self.interval = config.repulsion_interval
         self.pairs = config.repulsion_pairs
@@ -224,7 +226,8 @@ class GravityMixer(Mixer):
         self, x: Tensor, state: KVCache | BlocksState, extras: Extras = NOTHING
     ) -> tuple[Tensor, KVCache | BlocksState]:
         """`forward` after `state`, which holds rotated key coordinates (with their squares where
-        one query has a fast form), log masses and values, and with `far` the bodies."""
+        one query has a fast form), log masses where they differ, and values, and with `far` the
+        bodies."""
         z = extras.side = self.move_points(x, extras.side)
         length = state.tokens.length if isinstance(state, BlocksState) else state.length
         p = self.particles(x, z, self.masses(x), length, extras)
@@ -233,15 +236,19 @@ class GravityMixer(Mixer):
             assert isinstance(self.kernel, Gravity)
             state = self.far.append(state, p.k, p.m.log(), p.v)
             return self._join(self.far.attend(self.kernel, p.q, state)), state
-        state = state.append(with_squares(p.k) if self.keeps_squares else p.k, p.m.log(), p.v)
-        k, log_m, v = state.views()
+        masses = [p.m.log()] if self.keeps_masses else []
+        state = state.append(with_squares(p.k) if self.keeps_squares else p.k, *masses, p.v)
+        k, *masses, v = state.views()
+        log_m = masses[0] if masses else None
         if (seen := state.seen()) is not None:  # nothing attracts from where a row has no token
+            log_m = torch.zeros_like(k[..., :1]) if log_m is None else log_m
             log_m = log_m.masked_fill(~seen.mT, float("-inf"))
         if isinstance(self.kernel, Gravity) and self.keeps_squares:
             if x.shape[1] == 1 and not torch.is_grad_enabled():
                 return self._join(self.kernel.of_one(p.q, k, log_m, v)), state
             k = k[..., : self.coords]
-        return self._join(self._attend(p, k, None, log_m, v)), state
+        m = torch.ones_like(k[..., :1]) if log_m is None else None
+        return self._join(self._attend(p, k, m, log_m, v)), state
 
     def state_bytes(self, length: int) -> int:
         size = self.out.weight.element_size()
@@ -250,7 +257,7 @@ class GravityMixer(Mixer):
             return self.far.state_bytes(length, self.heads, self.coords, width, size)
         # coordinates and masses are float32 at least
         return length * (
-            self.heads * (self.coords + 1 + self.keeps_squares) * max(4, size)
+            self.heads * (self.coords + self.keeps_masses + self.keeps_squares) * max(4, size)
             + self.out.in_features * size
         )
 

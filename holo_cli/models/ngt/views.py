@@ -32,6 +32,10 @@ BY_TOKENS = (
     "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
     "their masses and their distances, and takes that mixture of their values."
 )
+BY_SENDING = (
+    "Gravity: each token takes from itself and the tokens before it, by their distances and by "
+    "their masses, which scale what they send; shown as shares of 1."
+)
 BY_BLOCKS = (
     "Gravity: each token spreads a weight of 1 over itself and the tokens before it, by "
     "their masses and their distances; tokens of a far block share the weight of its body."
@@ -56,14 +60,26 @@ def attention(model: LanguageModel, tokens: Tensor) -> Weights:
     """(T,) int64 -> the weights (H, T, T) of each layer."""
     layers = _snapshots(model, tokens)
     return Weights(
-        layers=[layer.weights[0] for layer in layers],
+        layers=_shares(model, layers),
         names=layer_names(len(layers))[1:],
         what=_what(model),
     )
 
 
 def _what(model: LanguageModel) -> str:
-    return BY_BLOCKS if getattr(model.config, "far_field", "exact") == "blocks" else BY_TOKENS
+    if getattr(model.config, "far_field", "exact") == "blocks":
+        return BY_BLOCKS
+    return BY_SENDING if getattr(model.config, "mass_in_value", False) else BY_TOKENS
+
+
+def _shares(model: LanguageModel, layers: Sequence[Snapshot]) -> list[Tensor]:
+    """Of what each token takes, the share of each earlier one, (H, T, T) per layer: the weights,
+    times the masses where these are in the values."""
+    weights = [layer.weights[0] for layer in layers]
+    if not getattr(model.config, "mass_in_value", False):
+        return weights
+    sent = [w * layer.masses[0].T[:, None] for w, layer in zip(weights, layers, strict=True)]
+    return [one / one.sum(-1, keepdim=True) for one in sent]
 
 
 def gravity(model: LanguageModel, tokens: Tensor) -> list[Weights | Picture]:
@@ -74,7 +90,7 @@ def gravity(model: LanguageModel, tokens: Tensor) -> list[Weights | Picture]:
     assert isinstance(model, Model)
     layers, mixers = _snapshots(model, tokens), gravity_mixers(model)
     names = layer_names(len(mixers))[1:]
-    weights = [layer.weights[0] for layer in layers]
+    weights = _shares(model, layers)
     at, source, times = strongest_source(weights)
     later = weights[at].mean(0)[source + 1 :, source]
     taker = source + 1 + int(later.argmax()) if len(later) else source

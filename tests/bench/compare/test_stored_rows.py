@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 
 from holo_cli import registry
+from holo_cli.bench.compare.run import rates_for
 from holo_cli.bench.compare.summary import summarise, table
+from holo_cli.errors import UsageError
 from holo_cli.experiment.entries import identity_of_row
 from holo_cli.experiment.experiment import Experiment
 from holo_cli.experiment.plan import Plan, named_plan
@@ -88,16 +91,15 @@ def test_rows_of_removed_forms_are_kept_and_stand_for_no_other_run(
 
 def test_the_table_of_images_is_printed_again_without_the_forms_that_were_removed() -> None:
     path = RESULTS / "rows" / "images-patterns.jsonl"
-    plan = named_plan("images")
-    printed = report(path, plan)
-    assert printed.keys() == {entry.name for entry in plan.entries}
     means = {line[0]: line[3] for line in committed("images.md") if len(line) == 4}
     forms = {
         "vanilla": "attention (`vanilla`)",
-        "ngt": "gravity (`ngt`)",
+        "ngt-mass-in-weight": "gravity, mass in the weight (`ngt-mass-in-weight`)",
         "hrr": "circular convolution, a line (`hrr`, `1d`)",
         "phasor": "phasors: one plate of learned phases",
     }
+    printed = report(path, named_plan("images").select(list(forms)))
+    assert printed.keys() == forms.keys()
     for name, form in forms.items():
         assert f"{float(printed[name][2]):.3f}" == means[form]
 
@@ -117,7 +119,7 @@ def test_the_superseded_tables_are_printed_again(
         "textbook",
         "holographic-1-plate",
         "holographic-blend",
-        "ngt",
+        "ngt-mass-in-weight",
         "brain-v1",
         "brain-v2-added",
     ]
@@ -138,7 +140,13 @@ def test_the_superseded_tables_are_printed_again(
     ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
 )
 def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
-    names = ["vanilla", "ngt", "brain-v2-added", "holographic", "holographic-1-plate"]
+    names = [
+        "vanilla",
+        "ngt-mass-in-weight",
+        "brain-v2-added",
+        "holographic",
+        "holographic-1-plate",
+    ]
     names += ["gated-deltanet"]
     names += ["mamba-2", "sliding-window", "mamba-3"] + (
         ["rwkv7", "gla"] if plan == "1m-bpe" else []
@@ -153,7 +161,7 @@ def test_todays_tables_are_printed_again(rows: str, plan: str) -> None:
     ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
 )
 def test_the_tables_of_fresh_seeds_are_printed_again(rows: str, plan: str) -> None:
-    names = ["vanilla", "mamba-3", "ngt"]
+    names = ["vanilla", "mamba-3", "ngt-mass-in-weight"]
     chosen = named_plan(plan).select(names).changed({"first_seed": 4, "seeds": 4})
     printed = report(RESULTS / "rows" / rows, chosen)
     lines = committed("models.md")
@@ -165,7 +173,7 @@ def test_the_tables_of_fresh_seeds_are_printed_again(rows: str, plan: str) -> No
     ("rows", "plan"), [("1m-docs.jsonl", "1m-bpe"), ("1m-shakespeare.jsonl", "1m")]
 )
 def test_the_tables_against_canon_layers_are_printed_again(rows: str, plan: str) -> None:
-    names = ["vanilla-canon", "vanilla", "ngt", "mamba-3"]
+    names = ["vanilla-canon", "vanilla", "ngt-mass-in-weight", "mamba-3"]
     chosen = named_plan(plan).select(names).changed({"first_seed": 4, "seeds": 4})
     printed = report(RESULTS / "rows" / rows, chosen)
     lines = committed("models.md")
@@ -191,6 +199,34 @@ def test_runs_of_holographic_are_found_by_their_settings(rows: str, plan: str) -
         assert {experiment.row(run)["entry"] for run in runs} == {entry}  # type: ignore[index]
 
 
+def test_runs_of_ngt_are_found_by_their_settings() -> None:
+    """Its masses moved from the weight to the value: both forms have another name in the rows."""
+    path = RESULTS / "rows" / "1m-docs.jsonl"
+    before = {"ngt": "ngt-mass-in-value", "ngt-mass-in-weight": "ngt"}
+    chosen = named_plan("1m-bpe").select(list(before)).changed({"first_seed": 4, "seeds": 4})
+    data = StoredText.of_row(rows_of(path)[0])
+    assert data is not None
+    experiment = Experiment(chosen, data, ResultLog(path, "compare"))
+    assert experiment.todo() == []
+    for name, entry in before.items():
+        runs = experiment.runs_of([name])
+        assert {experiment.row(run)["entry"] for run in runs} == {entry}  # type: ignore[index]
+
+
+def test_rates_are_found_by_settings_at_any_size(tmp_path: Path) -> None:
+    """Not by names, which stood for other defaults when the rows were made."""
+    shutil.copy(RESULTS / "rows" / "1m-docs.jsonl", tmp_path / "page.jsonl")
+    page = tmp_path / "page.html"
+    names = ["vanilla", "ngt", "ngt-mass-in-weight", "holographic", "vanilla-canon"]
+    rates = {"vanilla": 2.0, "ngt": 4.0, "ngt-mass-in-weight": 2.0, "holographic": 2.0}
+    for plan in ("1m-bpe", "5m"):
+        chosen = named_plan(plan).with_entries(named_plan("1m-bpe").entries).select(names)
+        assert rates_for(chosen, page) == rates | {"vanilla-canon": 4.0}
+    assert rates_for(named_plan("1m-bpe").select(["dense-22", "textbook"]), page) == {}
+    with pytest.raises(UsageError, match="has no best rate for 'dense-22'"):
+        named_plan("1m-bpe").select(["dense-22"]).with_rates(rates, "there")
+
+
 def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
     path = RESULTS / "rows" / "2026-11-22" / "1m-docs.jsonl"
     data = StoredText.of_row(rows_of(path)[0])
@@ -203,7 +239,7 @@ def test_rows_of_another_set_are_said_to_be(tmp_path: Path) -> None:
 
 
 def test_the_table_at_five_million_is_printed_again() -> None:
-    names = ["vanilla", "ngt", "brain-v2", "holographic"]
+    names = ["vanilla", "ngt-mass-in-weight", "brain-v2", "holographic"]
     values = {"data": "stored", "rates": (2.0,), "seeds": 3}
     plan = named_plan("5m").select(names).changed(values, {"training.dtype": "float32"})
     printed = report(RESULTS / "rows" / "5m-docs-float32.jsonl", plan)

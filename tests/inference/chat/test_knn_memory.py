@@ -10,7 +10,12 @@ import torch
 
 from holo_cli.errors import HoloError
 from holo_cli.inference.chat import conversation_memory
-from holo_cli.inference.chat.conversation_memory import read_memory, recall_from, write_memory
+from holo_cli.inference.chat.conversation_memory import (
+    encoded,
+    read_memory,
+    recall_from,
+    write_memory,
+)
 from holo_cli.inference.chat.knn_memory import (
     MAX_GATE,
     MAX_SEGMENTS,
@@ -216,7 +221,7 @@ def test_a_conversation_saved_without_a_memory_loads(tmp_path: Path) -> None:
 def test_generate_draws_on_a_memory() -> None:
     loaded = chain()
     config = SamplingConfig(temperature=0, max_new_tokens=5)
-    mixers = [recall_from(loaded, given, "zo") for given in ((), (SECRET,))]
+    mixers = [recall_from(loaded, encoded(loaded, given), "zo") for given in ((), (SECRET,))]
     texts = [list(loaded.write("zo", config, mixer=mixer)) for mixer in mixers]
     plain, drawn = ("".join(piece.text for piece in pieces) for pieces in texts)
     assert drawn == "rblax"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from holo_cli.errors import HoloError, UsageError
 from holo_cli.inference.chat import conversation as conversation_module
@@ -15,6 +16,8 @@ from holo_cli.inference.chat.conversation import Turn, encode_turns
 from holo_cli.inference.chat.session import ChatSession
 from holo_cli.inference.generation.loaded_model import LoadedModel
 from holo_cli.inference.generation.sampling import SamplingConfig
+from holo_cli.models.vanilla.config import Config
+from holo_cli.models.vanilla.model import Modern
 from tests.inference.inference_fakes import Attentive, ByteTokenizer, Chain, Scripted, make_loaded
 
 MARKED = ByteTokenizer(["<|en|>", "<|ko|>"])
@@ -372,3 +375,41 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(HoloError, match=r"could not be written.*No space left"):
         session.save(path)
     assert path.read_bytes() == old
+
+
+# -- the suffix memory of a model -----------------------------------------------------------------
+
+
+def proposing(limit: int = 48) -> LoadedModel:
+    """A model that writes what followed the same bytes before."""
+    torch.manual_seed(0)
+    keys = {"vocab_size": 262, "layers": 1, "heads": 2, "width": 32, "context": limit}
+    model = Modern(Config.model_validate({**keys, "suffix": True, "soft_cap": 0}))
+    assert model.suffix is not None
+    model.suffix.bias.data.fill_(50.0)
+    torch.nn.init.normal_(model.embedding.token.weight)
+    return make_loaded(model.eval())
+
+
+def test_a_suffix_memory_recalls_dropped_turns(tmp_path: Path) -> None:
+    session = session_of(proposing(), temperature=0, max_new_tokens=4)
+    assert session.memory.saved.on
+    said = "name=zorb"
+    say(session, said)
+    for number in range(4):
+        say(session, f"{number}" * 12)
+    assert session.statistics.dropped_turns >= 1
+    assert say(session, "name=") == "zorb"
+    assert session.statistics.dropped_turns >= 2
+    # the state is kept while the same can be recalled
+    session.memory.set_on(False)
+    assert "".join(session.retry()) != "zorb"
+    session.memory.set_on(True)
+    assert "".join(session.retry()) == "zorb"
+    path = session.memory.save(tmp_path / "kept", session.turns)
+    session.memory.clear(len(session.turns))
+    assert "".join(session.retry()) != "zorb"
+    other = session_of(session.loaded, temperature=0, max_new_tokens=4)
+    assert say(other, "name=") != "zorb"
+    other.memory.load(path)
+    assert "".join(other.retry()) == "zorb"

@@ -42,6 +42,7 @@ FORMS: list[dict[str, Any]] = [
     {"coords": 6, "coords_from": "position+token"},
     {"rope_fraction": 0.0},
     {"rope_fraction": 0.5, "tied": False},
+    {"mass_in_value": False},
 ]
 
 
@@ -88,8 +89,8 @@ def test_what_does_not_fit() -> None:
     assert not decoding.fits(model, one, state)
     handle.remove()
     others: list[dict[str, Any]] = [
-        {"conv": 4}, {"canon": "A"}, {"value_residual": True}, {"mass_in_value": True},
-        {"kernel": "classic"}, {"radius_mode": "soft"}, {"far_field": "blocks"},
+        {"conv": 4}, {"canon": "A"}, {"value_residual": True}, {"kernel": "classic"},
+        {"radius_mode": "soft"}, {"far_field": "blocks"},
     ]  # fmt: skip
     for given in others:
         assert not decoding.fits(built(**given), one, state), given

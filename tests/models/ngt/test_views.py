@@ -94,6 +94,29 @@ def test_pages_hold_what_the_model_gives(label: str) -> None:
         json.dumps([picture.variants, picture.layout], allow_nan=False)
 
 
+@pytest.mark.parametrize("in_value", [False, True])
+def test_what_is_taken_is_weight_times_what_is_sent(in_value: bool) -> None:
+    from holo_cli.models.ngt import views
+    from holo_cli.models.ngt.diagnostics import snapshots
+
+    torch.manual_seed(0)
+    model = Model(config(mass_in_value=in_value)).double().eval()
+    for block in model.blocks:
+        torch.nn.init.normal_(block.mixer.mass.weight)
+    tokens = torch.randint(0, 29, (12,))
+    with torch.no_grad():
+        shown = views.attention(model, tokens)
+        layers = snapshots(model, tokens[None])
+    assert "what they send" in shown.what if in_value else "a weight of 1" in shown.what
+    for got, layer, block in zip(shown.layers, layers, model.blocks, strict=True):
+        eps = block.mixer.kernel.eps()[:, None].detach()
+        q, k, m = layer.particles.q[0], layer.particles.k[0], layer.masses[0].T
+        for i, j in ((3, 0), (11, 7)):
+            squared = (q[:, i : i + 1] - k[:, : i + 1]).square().sum(-1)  # (H, i + 1)
+            pull = m[:, : i + 1] / (eps + squared) ** 4
+            torch.testing.assert_close(got[:, i, j], (pull / pull.sum(-1, keepdim=True))[:, j])
+
+
 def test_the_far_field_is_shown_where_there_is_one() -> None:
     from holo_cli.models.ngt import views
 
