@@ -46,7 +46,6 @@ def trained(form: str, data: PreparedData, seed: int, steps: int) -> dict[str, A
     make = torch.Generator().manual_seed(seed)
     for step in range(steps):
         at = torch.randint(len(text) - CONTEXT - 1, (BATCH,), generator=make)
-        model.on_progress(step / steps)
         optimizer.set_lr(min(1.0, (step + 1) / 25) * min(1.0, 2 * (steps - step) / steps))
         tokens = torch.stack([text[a : a + CONTEXT + 1] for a in at.tolist()])
         hidden = model.hidden(tokens[:, :-1])

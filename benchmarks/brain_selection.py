@@ -44,8 +44,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "columns-sigmoid": {**ROUTED, "gate": "sigmoid"},
     "columns-shared": {**ROUTED, "columns": 80, "shared_columns": 1},
     "kwta": {"sparsity": "kwta"},
-    "kwta-dense-start": {"sparsity": "kwta", "dense_start": 0.8},
-    "kwta-predictor": {"sparsity": "kwta", "predictor": 16},
 }
 SCORED = 30_000  # tokens of validation text, from all over it
 SHAPE = {"width": 64, "layers": 2, "context": 64, "batch": 8, "steps": 400}
@@ -67,7 +65,6 @@ def trained(form: str, data: PreparedData, seed: int, rate: float, size: dict[st
     draw = torch.Generator().manual_seed(seed)
     for step in range(steps):
         starts = torch.randint(len(text) - context - 1, (size["batch"],), generator=draw)
-        model.on_progress(step / steps)
         optimizer.set_lr(min(1.0, (step + 1) / 25) * min(1.0, 2 * (steps - step) / steps))
         tokens = _windows(text, starts, context)
         with autocast(cpu, dtype):

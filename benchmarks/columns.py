@@ -38,7 +38,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "columns": {"sparsity": "columns"},
     "both": {"sparsity": "both", "columns": 8, "columns_kept": 2},
     "kwta": {"sparsity": "kwta"},
-    "kwta-predictor": {"sparsity": "kwta", "predictor": 32},
     "columns-masked": {"sparsity": "columns", "masked": True},
 }
 CALIBRATION = 0.2  # minimum seconds of a repeat, for the resolution of the clock

@@ -140,7 +140,7 @@ def _config(path: Path, header: Header) -> ModelConfig:
     try:
         return header.at_depth(kind.from_stored(header.config["model"]))
     except ValidationError as error:
-        for key in kind.removed.keys() & header.config["model"].keys():
+        for key in kind.removed_in(header.config["model"]):
             raise CheckpointError(
                 f"The checkpoint {path} uses model.{key}, which was removed, "
                 f"{kind.removed[key].why}.",

@@ -22,10 +22,6 @@ RENAMED_SINCE_1: dict[str, dict[str, str]] = {
         "start.token": "initial_coordinates.token",
         "mixer.reach": "mixer.radius_cutoff",
     },
-    "brain-v1": {
-        "mlp.guess_in": "mlp.predictor_down",
-        "mlp.guess_out": "mlp.predictor_up",
-    },
     "brain-v2": {
         "ssm.inward": "ssm.in_proj",
         "ssm.code": "ssm.bc_proj",

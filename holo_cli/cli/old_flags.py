@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, NamedTuple
 
+from holo_cli import registry
 from holo_cli.errors import UsageError
 
 PAGE = "docs/old-flags.md"
@@ -21,7 +22,8 @@ class OldFlag(NamedTuple):
 
     `origin` says where the name is from: "option", an older project's option as it was spelled;
     "setting", an older project's setting or mechanism, spelled as its option would be; "common",
-    the usual name in nanoGPT, Hugging Face or papers. `now` belongs to `command`.
+    the usual name in nanoGPT, Hugging Face or papers. `now` belongs to `command`. `removed` is the
+    key that the option had here until it was removed; `now` is then what comes nearest.
     """
 
     name: str
@@ -29,6 +31,7 @@ class OldFlag(NamedTuple):
     model: str = "vanilla"
     origin: FlagOrigin = "setting"
     command: str = "train"
+    removed: str = ""
 
 
 OLD_FLAGS: tuple[OldFlag, ...] = (
@@ -55,8 +58,7 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
     OldFlag("--num-experts-per-tok", "--set model.experts_top_k=1", "holographic", "common"),
     OldFlag("--balance-weight", "--set model.balance=0.01", "holographic"),
     OldFlag("--binding", "--set model.binding=hrr", "holographic"),
-    OldFlag("--binding-shape", "--set model.binding=hrr --set model.binding_shape=2d",
-            "holographic"),
+    OldFlag("--binding-shape", "--set model.binding=hrr", "holographic", removed="binding_shape"),
     OldFlag("--num-plates", "--set model.phases=learned --set model.plates=4", "holographic"),
     OldFlag("--use-topology", "--set model.topology=true", "holographic"),
     OldFlag("--use-blend", "--set model.blend=true", "holographic"),
@@ -67,8 +69,9 @@ OLD_FLAGS: tuple[OldFlag, ...] = (
     OldFlag("--num-columns", "--set model.columns=40", "brain-v1"),
     OldFlag("--kwta", "--set model.sparsity=kwta", "brain-v1"),
     OldFlag("--k-winners", "--set model.sparsity=kwta", "brain-v1"),
-    OldFlag("--lateral-inhibition", "--set model.sparsity=kwta", "brain-v1"),
-    OldFlag("--use-lateral-inhibition", "--set model.sparsity=kwta", "brain-v1"),
+    OldFlag("--lateral-inhibition", "--set model.sparsity=kwta", "brain-v1", removed="inhibition"),
+    OldFlag("--use-lateral-inhibition", "--set model.sparsity=kwta", "brain-v1",
+            removed="inhibition"),
     OldFlag("--num-dendrites", "--set model.dendrites=4", "brain-v1"),
     OldFlag("--use-2-4-sparsity", "--set model.two_four=mlp", "brain-v1"),
     OldFlag("--two-four", "--set model.two_four=mlp", "brain-v1"),
@@ -147,7 +150,13 @@ def unknown_option(name: str, command: str, known: Collection[str]) -> UsageErro
         return None
     given_here = all(word in known for word in flag.now.split() if word.startswith("--"))
     now = flag.now if given_here else f"holo {flag.command} {flag.now}"
+    hint = f"Use {now} instead. All such options: {PAGE}."
+    if flag.removed:
+        why = registry.config_class(flag.model).removed[flag.removed].why
+        hint = (
+            f"Use {now} instead: model.{flag.removed} was removed, {why}. All such options: {PAGE}."
+        )
     return UsageError(
         f"There is no option {name} in {command}: it is from another project.",
-        next_step=f"Use {now} instead. All such options: {PAGE}.",
+        next_step=hint,
     )

@@ -19,6 +19,7 @@ class RemovedKey(NamedTuple):
 
     off: Any  # the value at which it computed nothing: stored configs with it are read
     why: str
+    detail_of: str = ""  # another removed key, without which it computed nothing at any value
 
 
 class Stage(NamedTuple):
@@ -102,12 +103,18 @@ class ModelConfig(BaseModel):
     @classmethod
     def completed(cls, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored config with what later keys stand for, without removed ones that were off."""
-        kept = {
-            key: value
-            for key, value in stored.items()
-            if key not in cls.removed or value != cls.removed[key].off
-        }
-        return completed(cls, kept)
+        gone = cls.removed.keys() - set(cls.removed_in(stored))
+        return completed(cls, {key: value for key, value in stored.items() if key not in gone})
+
+    @classmethod
+    def removed_in(cls, stored: Mapping[str, Any]) -> list[str]:
+        """The removed keys that a stored config uses: those that were not off."""
+
+        def is_on(name: str) -> bool:
+            off, _, detail_of = cls.removed[name]
+            return stored.get(name, off) != off and (not detail_of or is_on(detail_of))
+
+        return [name for name in cls.removed if is_on(name)]
 
     def without_effect(self) -> frozenset[str]:
         """Keys that nothing reads in a model of this config: runs that differ in them are equal."""

@@ -83,14 +83,6 @@ class LanguageModel(nn.Module, ABC):
         logits: Tensor = self.head(self.hidden(tokens).x)
         return logits
 
-    def on_progress(self, fraction: float) -> None:
-        """Called before each training step with the fraction of the run's steps done, 0 to 1.
-
-        For models that change on a schedule (a sparsity that rises, say). Without a call a model
-        computes what it computes at 1. The effect must follow from the fraction alone, so that a
-        resumed run is bit-identical. Does nothing by default.
-        """
-
     # -- evaluation -------------------------------------------------------------------------------
 
     def calibrate(self, tokens: Tensor) -> None:

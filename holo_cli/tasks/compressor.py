@@ -53,9 +53,6 @@ class Compressor(LanguageModel):
         rest = tokens.shape[1] - decoded.shape[1]
         return Hidden(nn.functional.pad(decoded, (0, 0, 0, rest)), aux)
 
-    def on_progress(self, fraction: float) -> None:
-        self.inner.on_progress(fraction)
-
     @property
     def context_limit(self) -> int | None:
         return self.inner.context_limit

@@ -82,10 +82,7 @@ def train_on_task(job: dict[str, Any], events: Events) -> dict[str, Any]:
     resolved, spec = Resolved.from_dict(job["resolved"]), TaskSpec.from_dict(job["spec"])
     config = resolved.training
     model = new_model(resolved)
-    # a model that changes during training is not solved before it has its final form
-    changes = (
-        bool(resolved.model.stages()) or type(model).on_progress is not LanguageModel.on_progress
-    )
+    grows = bool(resolved.model.stages())  # such a model is not solved before it is whole
     if spec.task.decoded:
         model = Compressor.of(model, max(case.items for case in spec.cases))
     batches = TaskBatches(spec, config.seed, config.batch_size)
@@ -106,7 +103,7 @@ def train_on_task(job: dict[str, Any], events: Events) -> dict[str, Any]:
                 events({
                     "event": "train", "step": progress.step, "steps": config.steps, "loss": loss,
                 })  # fmt: skip
-            if not changes and len(recent) == WINDOW and max(recent) < job["solved"]:
+            if not grows and len(recent) == WINDOW and max(recent) < job["solved"]:
                 ended = "solved"
                 break
     model = trainer.model  # it may have grown

@@ -86,7 +86,6 @@ def build_trainer(
     save: Saver = _no_save,
     sample: Callable[[LanguageModel], str] | None = None,
     stages: Sequence[Stage] | None = None,
-    fixed_progress: float | None = None,
     optimizer: type[Optimizer] = Optimizer,
 ) -> Trainer:
     """A trainer for `model`, which is on its device; puts the model in training mode.
@@ -109,5 +108,4 @@ def build_trainer(
         save=save,
         sample=sample,
         stages=resolved.model.stages() if stages is None else stages,
-        fixed_progress=fixed_progress,
     )

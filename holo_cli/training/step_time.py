@@ -77,7 +77,7 @@ def measure_step(resolved: Resolved, vocab_size: int, *, force: bool = False) ->
         batches = random_rows(vocab_size, shape.context, rows)
         trainer = build_trainer(
             replace(resolved, model=shape, training=short), model, batches,
-            stages=(), fixed_progress=1.0, optimizer=_Timed,
+            stages=(), optimizer=_Timed,
         )  # fmt: skip
         trainer.step()  # first use takes longer
         optimizer = trainer.optimizer

@@ -77,13 +77,8 @@ class Trainer:
         save: Saver,
         sample: Callable[[LanguageModel], str] | None,
         stages: Sequence[Stage],
-        fixed_progress: float | None,
     ) -> None:
-        """Without `stages` the model does not grow. Without `data` there are no evaluations.
-
-        `fixed_progress` is passed to the model's `on_progress` at every step instead of the
-        fraction of steps done.
-        """
+        """Without `stages` the model does not grow. Without `data` there are no evaluations."""
         keep_freed_memory()
         self.config, self.dtype, self.stages = config, dtype, stages
         self.data, self.progress = data, progress
@@ -94,7 +89,6 @@ class Trainer:
         self.stop_at: int | None = None
         self.world = World()
         self.context = model.config.context
-        self.fixed_progress = fixed_progress
         self.batches = batches
         self.batches.position = progress.windows
         self._in_step = (-1, 0)  # a step, and the scored targets in all its rows
@@ -102,7 +96,6 @@ class Trainer:
         self.sampled = progress.step > 0  # a resumed run has shown one
         self.random: dict[str, list[Tensor]] = {}  # of every process, at the last save
         self._figures: list[tuple[str, Tensor, float]] = []  # "" or an aux loss, value, its share
-        self._fraction = 1.0  # of the schedule, as the model was last told
         self.logged_at = (progress.train_seconds, progress.tokens)
         self.norm = math.nan  # of the last step's gradients
         self._set_model(model, optimizer)
@@ -241,13 +234,10 @@ class Trainer:
     def step(self) -> bool:
         """One update; False if a request to stop came first (the state is then mid-step).
 
-        Includes growth and `on_progress`, so that callers that step without `run` train the same.
+        Includes growth, so that callers that step without `run` train the same.
         """
         progress, config = self.progress, self.config
         self._grow()
-        fraction = progress.step / config.steps
-        self._fraction = fraction if self.fixed_progress is None else self.fixed_progress
-        self.model.on_progress(self._fraction)
         while progress.micro < config.grad_accum:
             # where a save in the background failed, the run ends like one that is stopped: the
             # next save raises what went wrong
@@ -363,8 +353,6 @@ class Trainer:
         model = self.placement.whole()
         # only the first process evaluates; the others wait for the result
         if model is not None and self.world.is_main:
-            if self.placement.spread:  # then it is a copy, which has not been told yet
-                model.on_progress(self._fraction)
             reports.evaluation(self, model)
         self.progress.val_loss = self.world.broadcast(self.progress.val_loss)
         self.placement.take_buffers(model)

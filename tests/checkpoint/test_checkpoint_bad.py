@@ -251,9 +251,11 @@ def test_a_removed_key_is_read_where_it_was_off_and_refused_with_the_reason_wher
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = registry.config_class("vanilla")
-    monkeypatch.setattr(kind, "removed", {"gravity": RemovedKey(0, "since nothing fell")})
-    load_model(rewrite_head(good, config(gravity=0)))
-    error = refused(rewrite_head(good, config(gravity=3)), "removed, since nothing fell")
+    gone = {key: RemovedKey(0, f"since no {key} fell") for key in ("anvil", "gravity", "piano")}
+    monkeypatch.setattr(kind, "removed", gone)
+    load_model(rewrite_head(good, config(anvil=0, gravity=0, piano=0)))
+    used = config(anvil=0, gravity=3, piano=0)
+    error = refused(rewrite_head(good, used), "model.gravity, which was removed, since no gravity")
     assert "older version" in error.next_step
 
 

@@ -37,11 +37,6 @@ OLD: list[tuple[str, dict[str, Any], set[str]]] = [
         {"start.origin", "start.token.weight", "blocks.0.mixer.reach.radius"},
     ),
     (
-        "brain-v1",
-        {"sparsity": "kwta", "predictor": 4, "columns": 4},
-        {"blocks.0.mlp.guess_in.weight", "blocks.0.mlp.guess_out.weight"},
-    ),
-    (
         "brain-v2",
         {},
         {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from holo_cli import registry
 from holo_cli.cli.old_flags import OLD_FLAGS, PAGE, OldFlag, find_old_flag, unknown_option
 from holo_cli.config.resolve import resolve
 from holo_cli.translation import translate
@@ -29,6 +30,28 @@ def test_a_command_without_the_new_option_is_told_which_has_it(holo: Holo) -> No
         2,
         True,
     )
+
+
+def test_an_option_whose_form_was_removed_is_told_why(
+    holo: Holo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = holo("train", "--binding-shape", "2d")
+    assert ran.code == 2
+    says = (
+        "Use --set model.binding=hrr instead: model.binding_shape was removed, since binding over"
+    )
+    assert says in " ".join(ran.err.split())
+    monkeypatch.setenv("HOLO_LANG", "ko")
+    error = unknown_option("--binding-shape", "holo train", {"--set"})
+    assert error is not None
+    assert "바인딩이 선 위의 바인딩보다 낫지 않았기 때문입니다" in translate(error.next_step)
+    assert "since" not in translate(error.next_step)
+
+
+def test_every_removed_key_that_is_named_was_one() -> None:
+    for flag in OLD_FLAGS:
+        if flag.removed:
+            assert flag.removed in registry.config_class(flag.model).removed
 
 
 def test_a_value_that_looks_like_one_is_a_value(holo: Holo) -> None:

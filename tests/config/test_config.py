@@ -324,6 +324,33 @@ def test_a_removed_key_is_dropped_where_it_was_off_and_refused_with_the_reason_w
         resolve("brain-v1", sets=["model.inhibition=false"], env={})
 
 
+@pytest.mark.parametrize(
+    ("model", "off", "on", "says"),
+    [
+        ("holographic", {"binding_shape": "1d"}, {"binding_shape": "2d"}, "since binding over a"),
+        ("brain-v1", {"dense_start": 0.0}, {"dense_start": 0.8}, "since winners that were few"),
+        ("brain-v1", {"predictor": 0}, {"predictor": 16}, "since choosing among predicted"),
+        # how many candidates a predictor that is off would choose: nothing, whatever it says
+        ("brain-v1", {"predictor_share": 0.5}, {"predictor": 4, "predictor_share": 0.5}, "since"),
+    ],
+)
+def test_what_earlier_versions_stored_is_read_without_the_forms_that_lost(
+    model: str, off: dict[str, Any], on: dict[str, Any], says: str
+) -> None:
+    stored = resolve(model, env={}).to_dict()
+    kind = registry.config_class(model)
+    assert not stored["config"]["model"].keys() & kind.removed.keys()
+    before = stored["config"]["model"]
+    assert kind.removed_in(before | off) == []
+    assert kind.removed_in(before | on) == list(on)
+    stored["config"]["model"] = before | off
+    assert Resolved.from_dict(stored) == resolve(model, env={})
+    stored["config"]["model"] = before | on
+    key = next(iter(on))
+    with pytest.raises(UsageError, match=rf"model.{key} \(checkpoint\): removed, {says}"):
+        Resolved.from_dict(stored)
+
+
 def test_replace_changes_checks_and_remembers(configs: Path) -> None:
     resolved = resolve("vanilla", flags={"model.vocab_size": 9}, env={})
     longer = resolved.replace({"training.steps": 900})

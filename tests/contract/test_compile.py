@@ -15,10 +15,10 @@ from holo_cli.models.base import LanguageModel
 # Beside each model's first case those with a form of their own for compilers: routing, padding,
 # transforms, losses of drawn layers.
 MORE = {
-    "brain-v1": {"kwta-predictor", "columns-more-kept", "exits-learned"},
+    "brain-v1": {"kwta", "columns-more-kept", "exits-learned"},
     "brain-v2": {"added", "attention", "selective-ponder"},
     "gated-deltanet": {"gdn2"},
-    "holographic": {"one-plate", "hrr-2d", "fftconv", "classic"},
+    "holographic": {"one-plate", "hrr", "fftconv", "classic"},
     "mamba": {"mamba-3"},
     "ngt": {"lorentz-hard", "gravity-learned"},
     "vanilla": {"modern-suffix", "classic"},

@@ -20,7 +20,7 @@ from holo_cli.layers.static import buffers
 
 # Beside each model's first case those whose state or step has a form of its own.
 MORE = {
-    "brain-v1": {"kwta-predictor", "adapters"},
+    "brain-v1": {"kwta", "adapters"},
     "brain-v2": {"attention", "selective-ponder", "suffix"},
     "holographic": {"plates", "features", "fftconv-blend"},
     "mamba": {"mamba-3"},

@@ -134,25 +134,21 @@ def test_a_solved_task_ends_early(plan: RecallPlan) -> None:
     assert (result["steps"], result["stopped_by"]) == (20, "solved")
 
 
-def test_what_changes_while_a_model_learns_changes_here_too(
+def test_a_model_that_grows_grows_here_too(
     plan: RecallPlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """brain-v1 begins shallow and with every unit firing, and is tested as it ends."""
-    from holo_cli.models.brain_v1.kwta import KWTA
-
-    entry = parse_variant("grown=brain-v1,sparsity=kwta,activity=0.25,dense_start=0.5,layers=2")
+    """brain-v1 begins shallow, and is tested as it ends."""
+    entry = parse_variant("grown=brain-v1,layers=2")
     entry = replace(entry, settings={**entry.settings, "model.growth": [1]})
     spec = plan.tasks[0]
     resolved = resolve_run(plan, entry, spec, 1.0, 1).replace(
         {"training.steps": 4, "training.warmup": 0}
     )
-    fired: list[list[int]] = []
+    depths: list[int] = []
     micro = Trainer._micro_step
 
     def watched(trainer: Trainer) -> None:
-        fired.append(
-            [part.training_k for part in trainer.model.modules() if isinstance(part, KWTA)]
-        )
+        depths.append(trainer.model.config.layers)
         micro(trainer)
 
     monkeypatch.setattr(Trainer, "_micro_step", watched)
@@ -161,7 +157,7 @@ def test_what_changes_while_a_model_learns_changes_here_too(
     result = train_on_task(
         {"resolved": resolved.to_dict(), "spec": spec.to_dict(), **asked}, lambda e: None
     )
-    assert fired == [[160], [80], [40, 40], [40, 40]]
+    assert depths == [1, 1, 2, 2]
     assert result["parameters"] == build_model("brain-v1", resolved.model).describe().parameters
     assert (result["steps"], result["stopped_by"]) == (4, "steps")  # solved half-way is not solved
 

@@ -70,16 +70,12 @@ def test_the_work_that_is_left_counts_deeper_steps_more() -> None:
     assert steps_left(STAGES, 6, 24, 4) == 18
 
 
-def test_steps_made_without_run_grow_and_tell_how_far_training_is(
-    growing: Growing, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_made_without_run_grow(growing: Growing, home: Path) -> None:
     """Benches make steps by themselves; the model must be trained as in a run."""
     config = growing()
     data = PreparedData.open(config.data.path)
     config = config.replace({"model.vocab_size": data.tokenizer.vocab_size}, source="test")
     model = registry.build_model("growing", config.model.at_depth(1))
-    told: list[float] = []
-    monkeypatch.setattr(type(model), "on_progress", lambda self, share: told.append(share))
     events: list[dict[str, Any]] = []
     trainer = build_trainer(config, model, train_batches(config, data), events=events.append)
     depths = []
@@ -87,12 +83,8 @@ def test_steps_made_without_run_grow_and_tell_how_far_training_is(
         assert trainer.step()
         depths.append(trainer.model.config.layers)
     assert depths == [1] * 3 + [2] * 3 + [4] * 6
-    assert told == [step / 12 for step in range(12)]
     assert [event["stage"] for event in events] == [1, 2, 3]
     assert not any("loss_before" in event for event in events)  # there is no text to take it on
-    trainer.fixed_progress = 1.0
-    trainer.step()
-    assert told[-1] == 1.0
 
 
 def test_calibration_goes_through_the_depths(

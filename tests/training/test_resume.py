@@ -26,19 +26,6 @@ def ignore(event: dict[str, Any]) -> None:
     pass
 
 
-def test_a_model_is_told_how_far_the_run_is(small: Small, home: Path) -> None:
-    """brain-v1's winners fall over the first steps: by the step, so also after a stop."""
-    kwta = {"model.sparsity": "kwta", "model.mlp_ratio": 5.0, "model.dense_start": 0.8}
-    config = small("brain-v1", **kwta)
-    whole = train(config, run="whole", events=ignore)
-    with pytest.raises(Stopped):
-        train(config, run="halves", stop_at=5, events=ignore)
-    resume("halves", events=ignore)
-    same_files("whole", "halves")
-    plain = train(small("brain-v1", **kwta | {"model.dense_start": 0.0}), run="k", events=ignore)
-    assert plain["val_loss"] != whole["val_loss"]
-
-
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 @pytest.mark.parametrize("at", [1, 5, 7])
 def test_stop_and_resume_equals_not_stopping(

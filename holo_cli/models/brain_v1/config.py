@@ -27,7 +27,16 @@ class Config(BackboneConfig):
     removed: ClassVar[Mapping[str, RemovedKey]] = {
         "inhibition": RemovedKey(
             False, "since columns learned nothing of each other and the loss did not fall"
-        )
+        ),
+        "dense_start": RemovedKey(
+            0.0, "since winners that were few from the first step ended at the same loss"
+        ),
+        "predictor": RemovedKey(
+            0, "since choosing among predicted candidates took more time than choosing among all"
+        ),
+        "predictor_share": RemovedKey(
+            0.25, "with model.predictor, whose candidates it counted", detail_of="predictor"
+        ),
     }
 
     mlp_ratio: float = Field(
@@ -74,16 +83,6 @@ class Config(BackboneConfig):
         1.0, ge=0, le=MAX_NUMBER,
         description="strength of load balancing over columns or units; 0 is off",
         json_schema_extra=tunable(0.1, 10.0, log=True, when={"sparsity": _SPARSE}),
-    )  # fmt: skip
-    predictor: int = Field(
-        0, ge=0, description="kwta: rank of the map that picks candidates for winners; 0 is off"
-    )
-    predictor_share: float = Field(
-        0.25, gt=0, le=1, description="kwta: share of the units that are candidates"
-    )
-    dense_start: float = Field(
-        0.0, ge=0, le=1, description="kwta: share of the training over which the winners go from "
-        "all units down to `activity`; 0 is off",
     )  # fmt: skip
     depth_schedule: bool = Field(
         False, description="activity by thirds of the depth: 2, 1 and 0.4 times `activity`"
@@ -203,11 +202,6 @@ class Config(BackboneConfig):
             raise ValueError(
                 f"model.activity ({self.activity:g}) is the share of units that fire: above 0 and "
                 "at most 1, as in 0.05"
-            )
-        if self.dense_start and self.sparsity != "kwta":
-            raise ValueError(
-                f"model.dense_start ({self.dense_start:g}) is for model.sparsity kwta, not "
-                f"{self.sparsity}"
             )
         if self.gate != "drive" and self.sparsity == "self":
             raise ValueError(

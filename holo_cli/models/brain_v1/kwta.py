@@ -7,10 +7,7 @@ zero go first, so that a winner is above zero wherever there are k of these. The
 sign of the others. (`activation = "relu"`: all units by u_j + b_j, and relu(u_j)^2, which is silent
 where a raised winner is below zero.) Ties are broken by position, so there are always k winners.
 Training computes every unit to find the largest; what it saves is memory, since only the winners'
-values are kept for the backward pass. Decoding skips the rest of the second product. With
-`predictor`, a low-rank map predicts which units may win, and evaluation and decoding choose among
-those only; it is trained to separate winners from the
-rest. With `dense_start` every unit wins at the start of training, and k at its end.
+values are kept for the backward pass. Decoding skips the rest of the second product.
 
 `sparsity = "dense"` is the same with every unit a winner: the baseline.
 
@@ -80,10 +77,7 @@ class KWTA(FeedForward):
     def __init__(self, config: Config, layer: int) -> None:
         super().__init__()
         width, self.units = config.width, config.hidden
-        self.dense = config.sparsity == "dense"
-        self.k = self.units if self.dense else config.active_units(layer)
-        self.dense_start = 0.0 if self.dense else config.dense_start
-        self.training_k = self.k  # winners in training now; see `on_progress`
+        self.k = self.units if config.sparsity == "dense" else config.active_units(layer)
         self.signed = config.activation == "signed"
         self.columns, self.balance = config.columns, config.balance
         self.two_four = config.two_four != "none"
@@ -95,13 +89,6 @@ class KWTA(FeedForward):
         self.bias: nn.Parameter | None = None
         if self.k < self.units and self.balance:
             self.bias = nn.Parameter(torch.zeros(self.units))
-        self.candidates = self.units
-        self.predictor_down: nn.Linear | None = None
-        self.predictor_up: nn.Linear | None = None
-        if config.predictor and self.k < self.units:
-            self.candidates = max(self.k, round(config.predictor_share * self.units))
-            self.predictor_down = nn.Linear(width, config.predictor, bias=False)
-            self.predictor_up = nn.Linear(config.predictor, self.units, bias=False)
         self.dropout = nn.Dropout(config.dropout)
 
     def finish_initialisation(self) -> None:
@@ -112,48 +99,28 @@ class KWTA(FeedForward):
         total = sum(p.numel() for p in self.parameters())
         return total - (self.units - self.k) * self.down.in_features
 
-    def on_progress(self, fraction: float) -> None:
-        """Set the number of winners in training: from all units geometrically down to k at
-        `dense_start`, and k from there on."""
-        done = min(1.0, fraction / self.dense_start) if self.dense_start else 1.0
-        self.training_k = max(self.k, round(self.units * (self.k / self.units) ** done))
-
     # -- the choice -------------------------------------------------------------------------------
 
-    def score(self, u: Tensor, among: Tensor | None = None) -> Tensor:
-        """The values that units compete by, (N, U), without gradient; `among`: the units that the
-        columns of u stand for, all of them unless given."""
+    def score(self, u: Tensor) -> Tensor:
+        """The values that units compete by, (N, U), without gradient."""
         score = u.detach()
         if self.bias is None:
             return score
-        bias = self.bias.detach() if among is None else self.bias.detach()[among]
         dtype = wide(u.dtype)
-        score = score.to(dtype) + self.balance * bias.to(dtype)
+        score = score.to(dtype) + self.balance * self.bias.detach().to(dtype)
         if self.signed:
             score = torch.where(u.detach() > 0, score, score - LATER)
         return score
 
-    def predict(self, x: Tensor) -> Tensor | None:
-        """(N, C) -> the predictor's scores, (N, U), with no gradient to x."""
-        if self.predictor_down is None or self.predictor_up is None:
-            return None
-        scores: Tensor = self.predictor_up(self.predictor_down(x.detach()))
-        return scores
-
-    def choose(self, u: Tensor, predicted: Tensor | None, k: int) -> Tensor:
-        """The k winners, (N, k); outside training only the predictor's candidates can win."""
-        score = self.score(u)
-        if predicted is not None and not self.training:
-            allowed = winners(predicted, self.candidates)
-            barred = torch.full_like(score, float("-inf"))
-            score = barred.scatter(1, allowed, score.gather(1, allowed))
-        return winners(score, k)
+    def choose(self, u: Tensor) -> Tensor:
+        """The k winners, (N, k)."""
+        return winners(self.score(u), self.k)
 
     # -- the whole --------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> tuple[Tensor, Aux]:
         tokens = x.flatten(0, 1)
-        if len(tokens) <= FEW and not torch.is_grad_enabled() and not self.dense:
+        if len(tokens) <= FEW and not torch.is_grad_enabled() and self.k < self.units:
             rows = [self._single_token(token) for token in tokens]
             return torch.stack(rows).view(x.shape), {}
         up, down = self.up.weight, self.down.weight
@@ -161,19 +128,13 @@ class KWTA(FeedForward):
             up, down = sparsify_2_4(up), sparsify_2_4(down, dim=0)
         u = F.linear(tokens, up)
         aux: Aux = {}
-        k = self.training_k if self.training else self.k
-        if k == self.units:
+        if self.k == self.units:
             h = relu_squared(u)
         else:
-            predicted = self.predict(tokens)
-            chosen = self.choose(u, predicted, k)
-            # on the way down from all units it is still part of the dense twin
-            h = _WinnersSquared.apply(u, chosen, self.signed and k == self.k)
+            chosen = self.choose(u)
+            h = _WinnersSquared.apply(u, chosen, self.signed)
             if self.bias is not None and self.training:
                 aux["balance"] = balance_term(self.bias, chosen)
-            if predicted is not None and self.training:
-                won = torch.zeros_like(predicted).scatter_(1, chosen, 1.0)
-                aux["predictor"] = _balanced_bce(predicted, won)
         y = (h * self.scale) @ down.to(h.dtype)
         return self.dropout(y.view(x.shape)), aux
 
@@ -184,32 +145,16 @@ class KWTA(FeedForward):
         u = F.linear(tokens, up)
         if self.k == self.units:
             return relu_squared(u), torch.ones_like(u, dtype=torch.bool)
-        chosen = self.choose(u, self.predict(tokens), self.k)
+        chosen = self.choose(u)
         could = torch.zeros_like(u, dtype=torch.bool).scatter(1, chosen, True)
         return _WinnersSquared.apply(u, chosen, self.signed), could
 
     def _single_token(self, x: Tensor) -> Tensor:
         """One token, (C,) -> (C,): only the winners' part of W_out."""
         up, down = self.up.weight, self.down.weight
-        predicted = self.predict(x[None])
-        among: Tensor | None = None
-        if predicted is not None:
-            among = winners(predicted, self.candidates)[0]
-            up = up[among]
         u = F.linear(x, sparsify_2_4(up) if self.two_four else up)
-        chosen = winners(self.score(u[None], among), self.k)[0]
+        chosen = self.choose(u[None])[0]
         won = u[chosen]
         h = won * won.abs() if self.signed else torch.relu(won).square()
-        units = chosen if among is None else among[chosen]
-        rows = sparsify_2_4(down, dim=0)[units] if self.two_four else down[units]
+        rows = sparsify_2_4(down, dim=0)[chosen] if self.two_four else down[chosen]
         return rows.to(h.dtype).T @ (h * self.scale)
-
-
-def _balanced_bce(predicted: Tensor, won: Tensor) -> Tensor:
-    """Logistic loss of predictions (N, U), with winners and others weighted to one half each."""
-    dtype = wide(predicted.dtype)
-    share = won.to(dtype).mean()
-    weight = won / (2 * share) + (1 - won) / (2 * (1 - share))
-    return F.binary_cross_entropy_with_logits(
-        predicted.to(dtype), won.to(dtype), weight=weight.to(dtype)
-    )

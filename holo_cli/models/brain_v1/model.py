@@ -79,11 +79,6 @@ class Model(Backbone):
 
     # -- training ---------------------------------------------------------------------------------
 
-    def on_progress(self, fraction: float) -> None:
-        for block in self.brain_blocks():
-            if isinstance(block.mlp, KWTA):
-                block.mlp.on_progress(fraction)
-
     def side_stream(self, tokens: Tensor, x: Tensor, state: BackboneState | None) -> Side:
         before = state.language if isinstance(state, BrainState) else None
         languages, exits = self.languages_at(tokens, before), exit_layers(self.config)

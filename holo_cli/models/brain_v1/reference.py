@@ -41,7 +41,6 @@ CASES: dict[str, dict[str, Any]] = {
         "depth_schedule": True,
     },
     "kwta": {**SMALL, "sparsity": "kwta", "two_four": "mlp"},
-    "kwta-predictor": {**SMALL, "sparsity": "kwta", "predictor": 4, "predictor_share": 0.5},
     "kwta-relu": {**SMALL, "sparsity": "kwta", "activation": "relu"},
     "dense": {**SMALL, "sparsity": "dense"},
     "dendrites": {**SMALL, "dendrites": 4, "attention_top": 0.4},
@@ -188,11 +187,6 @@ def _by_winning(config: Config, mlp: KWTA, layer: int, up: Tensor, x: Tensor) ->
     if config.activation == "signed":
         sent = u * abs(u)
         score = [s if value > 0 else s - 1e4 for s, value in zip(score, u.tolist(), strict=True)]
-    if mlp.predictor_down is not None and mlp.predictor_up is not None:
-        guess = (mlp.predictor_up.weight @ (mlp.predictor_down.weight @ x)).tolist()
-        candidates = round(config.predictor_share * config.hidden)
-        allowed = _largest(guess, max(config.active_units(layer), candidates))
-        score = [s if n in allowed else -math.inf for n, s in enumerate(score)]
     wins = _largest(score, config.active_units(layer))
     return torch.stack([h if n in wins else h * 0 for n, h in enumerate(sent)])
 

@@ -176,29 +176,25 @@ class FeatureBinding(PhasorBinding):
 class HRR(Binding):
     """Holographic reduced representations (Plate 1995): binding is circular convolution.
 
-    That is a product of spectra, so the memory lives in the spectrum of the head, seen as a line,
-    a plane or a volume. Keys are projected to magnitude 1 at every frequency: without it the
-    transform of a linear projection would be one more linear projection, and change nothing.
+    That is a product of spectra, so the memory lives in the spectrum of the head. Keys are
+    projected to magnitude 1 at every frequency: without it the transform of a linear projection
+    would be one more linear projection, and change nothing.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, config.width, config.plates)
-        self.shape = config.shape
-        *outer, last = self.shape
-        self.bins = (*outer, last // 2 + 1)
-        angular = spectral_rates(self.shape, self.plates, config.rope_fraction)
-        self.transform = SpectrumTransform(self.plates, self.shape, self.bins, angular)
+        self.head_width = config.head_width
+        angular = spectral_rates(self.head_width, self.plates, config.rope_fraction)
+        self.transform = SpectrumTransform(self.plates, self.head_width, angular)
 
     def unit_keys(self, projected: Tensor) -> Pair:
-        return unit_magnitude(spectrum(projected, self.shape)).times(
-            phasor(self._angles(projected))
-        )
+        return unit_magnitude(spectrum(projected)).times(phasor(self._angles(projected)))
 
     def value(self, v: Tensor) -> Pair:
-        return spectrum(v.transpose(1, 2).to(wide(v.dtype)), self.shape)
+        return spectrum(v.transpose(1, 2).to(wide(v.dtype)))
 
     def inverse_value(self, y: Pair) -> Tensor:
-        return from_spectrum(y, self.shape, self.bins).transpose(1, 2)
+        return from_spectrum(y, self.head_width).transpose(1, 2)
 
 
 def make_binding(config: Config) -> Binding:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from holo_cli.config.added import added_key
-from holo_cli.config.model_schema import MAX_NUMBER, MAX_SIZE, BackboneConfig
+from holo_cli.config.model_schema import MAX_NUMBER, MAX_SIZE, BackboneConfig, RemovedKey
 from holo_cli.config.tunable import tunable, tunable_choices
 
 # What the memory is made of by default: plates at fixed frequencies, or, where keys are learned,
@@ -33,6 +32,11 @@ class Config(BackboneConfig):
 
     mechanism: ClassVar[str] = "holographic memory: interference of phases"
     takes_values: ClassVar[bool] = True
+    removed: ClassVar[Mapping[str, RemovedKey]] = {
+        "binding_shape": RemovedKey(
+            "1d", "since binding over a plane or a volume was no better than over a line"
+        )
+    }
 
     mixer: Literal["memory", "fftconv", "classic"] = Field(
         "memory",
@@ -41,9 +45,6 @@ class Config(BackboneConfig):
     )
     binding: Literal["phasor", "hrr"] = Field(
         "phasor", description="keys are phases, or spectra of vectors projected to magnitude 1"
-    )
-    binding_shape: Literal["1d", "2d", "3d"] = Field(
-        "1d", description="hrr: a head seen as a line, a plane or a volume"
     )
     plates: int = Field(
         8, ge=1, le=64, description="redundant plates per head, R; 1 with learned phases",
@@ -121,12 +122,6 @@ class Config(BackboneConfig):
     def head_width(self) -> int:
         return self.width // self.heads
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The head as binding sees it: nearly equal factors, the largest last; () if there are
-        none above 1."""
-        return factors(self.head_width, int(self.binding_shape[0]))
-
     def has_attention(self, layer: int) -> bool:
         """Whether a layer keeps keys and values of the past, 0 .. layers - 1."""
         return self.blend or self.mixer == "classic" or self.is_plain_attention(layer)
@@ -140,20 +135,15 @@ class Config(BackboneConfig):
 
     @model_validator(mode="after")
     def _choices_agree(self) -> Config:
-        if self.binding_shape != "1d" and self.binding != "hrr":
-            raise ValueError(
-                f"model.binding_shape ({self.binding_shape}) is for model.binding hrr; phasors "
-                "have no neighbours"
-            )
         if self.binding == "hrr" and self.phases != "learned":
             raise ValueError(
                 f"model.phases ({self.phases}) is for model.binding phasor; hrr learns its keys"
             )
-        if self.binding == "hrr" and max(self.shape, default=0) < 3:
-            # over sides of 2 a Fourier transform is real: there are signs, but no phases to learn
+        if self.binding == "hrr" and self.head_width < 3:
+            # the Fourier transform of two numbers is real: there are signs, but no phases to learn
             raise ValueError(
-                f"model.binding_shape ({self.binding_shape}) needs a head with as many factors, "
-                f"one of them above 2, and model.width / model.heads is {self.head_width}"
+                "model.binding hrr needs heads of more than 2 numbers, and model.width / "
+                f"model.heads is {self.head_width}"
             )
         if self.half_life_max < self.half_life_min:
             raise ValueError(
@@ -176,19 +166,3 @@ class Config(BackboneConfig):
                 "model.blend and model.topology must be false"
             )
         return self
-
-
-def factors(number: int, count: int) -> tuple[int, ...]:
-    """`number` as `count` factors above 1, as equal as can be, ascending; () where impossible.
-
-    >>> factors(32, 2), factors(32, 3), factors(7, 2)
-    ((4, 8), (2, 4, 4), ())
-    """
-    if count == 1:
-        return (number,) if number > 1 else ()
-    best: tuple[int, ...] = ()
-    for first in range(2, math.isqrt(number) + 1):
-        rest = factors(number // first, count - 1) if number % first == 0 else ()
-        if rest and (not best or sum(rest) + first < sum(best)):
-            best = tuple(sorted((first, *rest)))
-    return best

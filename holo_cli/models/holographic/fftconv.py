@@ -162,8 +162,8 @@ def _compiled_convolution(u: Tensor, h: Tensor, padded: int) -> Tensor:
     """The same by the operators of `spectra.py`, whose transforms are orthonormal."""
     length = u.shape[-1]
     pad = torch.nn.functional.pad
-    fu, fh = (spectrum(pad(x, (0, padded - length)), (padded,)) for x in (u, h))
-    y = from_spectrum(fu.times(fh), (padded,), (padded // 2 + 1,))
+    fu, fh = (spectrum(pad(x, (0, padded - length))) for x in (u, h))
+    y = from_spectrum(fu.times(fh), padded)
     return math.sqrt(padded) * y[..., :length]
 
 

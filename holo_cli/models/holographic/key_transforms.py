@@ -230,15 +230,12 @@ class SpectrumTransform(KeyTransform):
     matrix product is faster than many tiny FFTs and runs on every device.
     """
 
-    def __init__(
-        self, plates: int, shape: tuple[int, ...], bins: tuple[int, ...], rates: tuple[float, ...]
-    ) -> None:
-        super().__init__(plates, torch.Size(bins).numel(), rates)
-        self.shape, self.bins = shape, bins
-        self.inputs = torch.Size(shape).numel()
+    def __init__(self, plates: int, inputs: int, rates: tuple[float, ...]) -> None:
+        super().__init__(plates, inputs // 2 + 1, rates)
+        self.inputs = inputs
 
     def matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        return _transforms(self.shape, self.bins, like.dtype, like.device)
+        return _transforms(self.inputs, like.dtype, like.device)
 
     def keys(self, buffers: KeyBuffers, angles: Tensor) -> UnitKeys:
         raw = buffers.raw
@@ -265,16 +262,15 @@ class SpectrumTransform(KeyTransform):
 
 
 @lru_cache(maxsize=32)
-def _transforms(
-    shape: tuple[int, ...], bins: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """The real FFT over `shape` and its inverse as matrices, (2 f, e) and (e, 2 f)."""
+def _transforms(inputs: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The real FFT over e = `inputs` numbers and its inverse as matrices, (2 f, e) and
+    (e, 2 f)."""
     # outside inference mode: a matrix cached while generating may serve a training step later
     with torch.inference_mode(False), torch.no_grad():
-        inputs, channels = torch.Size(shape).numel(), torch.Size(bins).numel()
-        forward = torch.cat(spectrum(torch.eye(inputs, dtype=torch.float64), shape), dim=1)
+        channels = inputs // 2 + 1
+        forward = torch.cat(spectrum(torch.eye(inputs, dtype=torch.float64)), dim=1)
         units = torch.eye(2 * channels, dtype=torch.float64).split(channels, dim=1)
-        inverse = from_spectrum(Pair(*units), shape, bins)
+        inverse = from_spectrum(Pair(*units), inputs)
         # the transform of an identity's rows is the transposed matrix
         return forward.T.to(dtype).to(device), inverse.T.to(dtype).to(device)
 

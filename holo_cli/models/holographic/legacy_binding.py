@@ -49,7 +49,5 @@ class LegacyBinding(Attention):
 
 def per_token(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """irfft(conj(F q) F k F v), all (..., e), over the last dimension, float32 at least."""
-    shape = (q.shape[-1],)
-    fq, fk, fv = (spectrum(x.to(wide(x.dtype)), shape) for x in (q, k, v))
-    bound = fq.conj_times(fk).times(fv)
-    return from_spectrum(bound, shape, (shape[0] // 2 + 1,))
+    fq, fk, fv = (spectrum(x.to(wide(x.dtype))) for x in (q, k, v))
+    return from_spectrum(fq.conj_times(fk).times(fv), q.shape[-1])

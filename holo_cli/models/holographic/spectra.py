@@ -1,15 +1,13 @@
-"""The spectrum of a head seen as a line, a plane or a volume, in which `hrr` binds.
+"""The spectrum of a head, in which `hrr` binds.
 
 torch.compile has no FFT and fails on complex numbers: to it a transform and its inverse are one
 operator each, of real numbers, and each is the gradient of the other but for a factor per bin.
 
-Legend: e numbers of a head seen as `shape`, f bins that a real FFT over it stores, `bins` in shape.
+Legend: e numbers of a head, f = e // 2 + 1 bins that a real FFT over it stores, R plates.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,109 +26,99 @@ def unit_magnitude(z: Pair) -> Pair:
     return Pair(z.re * scale, z.im * scale)
 
 
-def spectrum(x: Tensor, shape: tuple[int, ...]) -> Pair:
-    """(..., e) real -> (..., f): the real FFT over the last dimension seen as `shape`."""
+def spectrum(x: Tensor) -> Pair:
+    """(..., e) real -> (..., f): the real FFT over the last dimension."""
     if torch.compiler.is_compiling():
-        re, im = _forward_operator(x, list(shape))
+        re, im = _forward_operator(x)
         return Pair(re, im)
-    return _spectrum(x, shape)
+    return _spectrum(x)
 
 
-def _spectrum(x: Tensor, shape: Sequence[int]) -> Pair:
-    axes = tuple(range(-len(shape), 0))
+def _spectrum(x: Tensor) -> Pair:
     with no_autocast(x):
-        z = torch.fft.rfftn(x.unflatten(-1, shape), dim=axes, norm="ortho").flatten(axes[0])
+        z = torch.fft.rfft(x, norm="ortho")
     return Pair(z.real, z.imag)
 
 
-def from_spectrum(z: Pair, shape: tuple[int, ...], bins: tuple[int, ...]) -> Tensor:
-    """The inverse of `spectrum`."""
+def from_spectrum(z: Pair, length: int) -> Tensor:
+    """The inverse of `spectrum`: (..., f) -> (..., e), with e = `length`."""
     if torch.compiler.is_compiling():
-        x: Tensor = _inverse_operator(z.re, z.im, list(shape))
+        x: Tensor = _inverse_operator(z.re, z.im, length)
         return x
-    return _from_spectrum(z, shape, bins)
+    return _from_spectrum(z, length)
 
 
-def _from_spectrum(z: Pair, shape: Sequence[int], bins: Sequence[int]) -> Tensor:
-    axes = tuple(range(-len(shape), 0))
+def _from_spectrum(z: Pair, length: int) -> Tensor:
     with no_autocast(z.re):
-        whole = torch.complex(z.re, z.im).unflatten(-1, bins)
-        return torch.fft.irfftn(whole, s=shape, dim=axes, norm="ortho").flatten(axes[0])
+        return torch.fft.irfft(torch.complex(z.re, z.im), n=length, norm="ortho")
 
 
-def _bins(shape: Sequence[int]) -> list[int]:
-    return [*shape[:-1], shape[-1] // 2 + 1]
-
-
-def _stands_for(shape: Sequence[int], like: Tensor) -> Tensor:
-    """How many bins of the whole spectrum a stored one stands for, (f,): 2, or 1 at both ends of
-    the last axis, where the mirror image of a bin is stored too (or is the bin itself)."""
-    last = torch.full((shape[-1] // 2 + 1,), 2.0, dtype=like.dtype, device=like.device)
-    last[0] = 1
-    if shape[-1] % 2 == 0:
-        last[-1] = 1
-    return last.expand(_bins(shape)).flatten()
+def _stands_for(length: int, like: Tensor) -> Tensor:
+    """How many bins of the whole spectrum a stored one stands for, (f,): 2, or 1 where it is its
+    own mirror image, at 0 and, for even lengths, at the end."""
+    count = torch.full((length // 2 + 1,), 2.0, dtype=like.dtype, device=like.device)
+    count[0] = 1
+    if length % 2 == 0:
+        count[-1] = 1
+    return count
 
 
 @torch.library.custom_op("holo::spectrum", mutates_args=())
-def _forward_operator(x: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
-    z = _spectrum(x, shape)
+def _forward_operator(x: Tensor) -> tuple[Tensor, Tensor]:
+    z = _spectrum(x)
     return z.re.contiguous(), z.im.contiguous()
 
 
 @_forward_operator.register_fake
-def _forward_shape(x: Tensor, shape: list[int]) -> tuple[Tensor, Tensor]:
-    out = x.new_empty(*x.shape[:-1], math.prod(_bins(shape)))
+def _forward_shape(x: Tensor) -> tuple[Tensor, Tensor]:
+    out = x.new_empty(*x.shape[:-1], x.shape[-1] // 2 + 1)
     return out, torch.empty_like(out)
 
 
 @torch.library.custom_op("holo::from_spectrum", mutates_args=())
-def _inverse_operator(re: Tensor, im: Tensor, shape: list[int]) -> Tensor:
-    return _from_spectrum(Pair(re, im), shape, _bins(shape)).contiguous()
+def _inverse_operator(re: Tensor, im: Tensor, length: int) -> Tensor:
+    return _from_spectrum(Pair(re, im), length).contiguous()
 
 
 @_inverse_operator.register_fake
-def _inverse_shape(re: Tensor, im: Tensor, shape: list[int]) -> Tensor:
-    return re.new_empty(*re.shape[:-1], math.prod(shape))
+def _inverse_shape(re: Tensor, im: Tensor, length: int) -> Tensor:
+    return re.new_empty(*re.shape[:-1], length)
 
 
-def _keep_shape(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.shape = inputs[-1]
+def _keep_input_length(ctx: Any, inputs: tuple[Tensor], output: Any) -> None:
+    ctx.length = inputs[0].shape[-1]
 
 
-def _forward_gradient(ctx: Any, d_re: Tensor, d_im: Tensor) -> tuple[Tensor, None]:
-    weight = _stands_for(ctx.shape, d_re)
-    return _inverse_operator(d_re / weight, d_im / weight, ctx.shape), None
+def _forward_gradient(ctx: Any, d_re: Tensor, d_im: Tensor) -> Tensor:
+    weight = _stands_for(ctx.length, d_re)
+    out: Tensor = _inverse_operator(d_re / weight, d_im / weight, ctx.length)
+    return out
+
+
+def _keep_length(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Any) -> None:
+    ctx.length = inputs[2]
 
 
 def _inverse_gradient(ctx: Any, d_x: Tensor) -> tuple[Tensor, Tensor, None]:
-    re, im = _forward_operator(d_x, ctx.shape)
-    weight = _stands_for(ctx.shape, d_x)
+    re, im = _forward_operator(d_x)
+    weight = _stands_for(ctx.length, d_x)
     return re * weight, im * weight, None
 
 
-_forward_operator.register_autograd(_forward_gradient, setup_context=_keep_shape)
-_inverse_operator.register_autograd(_inverse_gradient, setup_context=_keep_shape)
+_forward_operator.register_autograd(_forward_gradient, setup_context=_keep_input_length)
+_inverse_operator.register_autograd(_inverse_gradient, setup_context=_keep_length)
 
 
-def spectral_rates(shape: tuple[int, ...], plates: int, fraction: float) -> tuple[float, ...]:
-    """Radians per token of each stored bin, plate by plate.
+def spectral_rates(length: int, plates: int, fraction: float) -> tuple[float, ...]:
+    """Radians per token of each stored bin, plate by plate, R f numbers.
 
     A rotated spectrum is still that of a real signal if rate(-k) = -rate(k): zero where k is its
-    own mirror image, and opposite signs where both of a pair are stored, which happens at both ends
-    of the last axis.
+    own mirror image, at 0 and, for even lengths, at the end.
     """
-    *outer, last = shape
-    grid = [range(length) for length in outer] + [range(last // 2 + 1)]
-    bins: list[tuple[int, ...]] = [()]
-    for axis in grid:
-        bins = [(*k, i) for k in bins for i in axis]
-    mirror = {k: tuple(-i % n for i, n in zip(k, shape, strict=True)) for k in bins}
-    # one of each pair; a pair's other half is stored or implied
-    chosen = [k for k in bins if k < mirror[k] or mirror[k] not in mirror]
-    every = phase_rates(plates * len(chosen), fraction)
+    turning = (length - 1) // 2  # bins whose mirror image is not stored
+    rates = phase_rates(plates * turning, fraction)
+    ends = [0.0] * (length // 2 - turning)
     found: list[float] = []
     for r in range(plates):
-        rate = dict(zip(chosen, every[r * len(chosen) :], strict=False))
-        found += [rate.get(k, 0.0) - rate.get(mirror[k], 0.0) for k in bins]
+        found += [0.0, *rates[r * turning : (r + 1) * turning], *ends]
     return tuple(found)

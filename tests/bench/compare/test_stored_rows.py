@@ -71,9 +71,37 @@ def test_no_row_hides_that_of_another_entry(path: Path) -> None:
 
 def uses_removed_key(row: dict[str, Any]) -> bool:
     """Whether a row is of a form that was removed since: a result to keep, not one to repeat."""
-    stored = row["config"]["model"]
-    removed = registry.config_class(row["model"]).removed
-    return any(stored.get(key, removed[key].off) != removed[key].off for key in removed)
+    return bool(registry.config_class(row["model"]).removed_in(row["config"]["model"]))
+
+
+@pytest.mark.parametrize(
+    ("path", "entries"),
+    [
+        ("images-patterns.jsonl", {"hrr-2d", "hrr-3d"}),
+        ("2026-11-22/1m-docs.jsonl", {"brain-v1-kwta-dense-start"}),
+    ],
+)
+def test_rows_of_removed_forms_are_kept_and_stand_for_no_other_run(
+    path: str, entries: set[str]
+) -> None:
+    gone = [row for row in rows_of(RESULTS / "rows" / path) if uses_removed_key(row)]
+    assert {row["entry"] for row in gone} == entries
+    assert all(identity_of_row(row, "") is None for row in gone)
+
+
+def test_the_table_of_images_is_printed_again_without_the_forms_that_were_removed() -> None:
+    path = RESULTS / "rows" / "images-patterns.jsonl"
+    means = {line[0]: line[3] for line in committed("images.md") if len(line) == 4}
+    forms = {
+        "vanilla": "attention (`vanilla`)",
+        "ngt-mass-in-weight": "gravity, mass in the weight (`ngt-mass-in-weight`)",
+        "hrr": "circular convolution, a line (`hrr`, `1d`)",
+        "phasor": "phasors: one plate of learned phases",
+    }
+    printed = report(path, named_plan("images").select(list(forms)))
+    assert printed.keys() == forms.keys()
+    for name, form in forms.items():
+        assert f"{float(printed[name][2]):.3f}" == means[form]
 
 
 @pytest.mark.parametrize(

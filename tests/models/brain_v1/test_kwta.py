@@ -1,4 +1,4 @@
-"""k winners take all: exactly k, by value and boost; decoding and predictor agree with it."""
+"""k winners take all: exactly k, by value and boost, in decoding too."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from tests.models.brain_v1.conftest import make_config, make_model
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"two_four": "mlp"},
-    {"predictor": 4, "predictor_share": 0.5},
-    {"predictor": 4, "predictor_share": 0.5, "two_four": "mlp"},
     {"balance": 0.0},
+    {"balance": 0.0, "two_four": "mlp"},
 ]
 
 
@@ -86,7 +85,7 @@ def test_units_above_zero_go_first_and_the_others_keep_their_sign() -> None:
     torch.testing.assert_close(mine, wanted)
 
 
-@pytest.mark.parametrize("given", OPTIONS)
+@pytest.mark.parametrize("given", [*OPTIONS, {"activity": 1.0}, {"sparsity": "dense"}])
 def test_a_few_tokens_are_decoded_as_many_are(given: dict[str, Any]) -> None:
     part, x = make_kwta(**given), inputs(9)
     together = part(x)[0]
@@ -102,41 +101,6 @@ def test_decoding_skips_the_losers_part_of_the_second_product() -> None:
         _, could = part.unit_outputs(x[0])
         part.down.weight[~could[0]] = float("nan")
         assert torch.equal(part(x)[0], expected)
-
-
-def test_with_a_predictor_decoding_computes_candidates_only() -> None:
-    part, x = make_kwta(predictor=4, predictor_share=0.5), inputs(1)
-    with torch.no_grad():
-        expected = part(x)[0]
-        predicted = part.predict(x[0])
-        assert predicted is not None
-        candidates = set(winners(predicted, 32)[0].tolist())
-        part.up.weight[[n for n in range(64) if n not in candidates]] = float("nan")
-        assert torch.equal(part(x)[0], expected)
-
-
-def test_a_predictor_learns_who_wins() -> None:
-    part = make_kwta(dtype=torch.float32, predictor=12, predictor_share=0.5, balance=0.0).train()
-    x = inputs(300, torch.float32)
-    assert part.predictor_down is not None
-    assert part.predictor_up is not None
-    optimizer = torch.optim.AdamW([part.predictor_down.weight, part.predictor_up.weight], lr=0.02)
-
-    def found() -> float:
-        predicted = part.predict(x[0])
-        assert predicted is not None
-        likely = torch.zeros_like(predicted, dtype=torch.bool).scatter_(
-            1, winners(predicted, 32), True
-        )
-        won = winners(part.score(F.linear(x[0], part.up.weight)), 16)
-        return likely.gather(1, won).float().mean().item()
-
-    assert found() < 0.65
-    for _ in range(150):
-        optimizer.zero_grad()
-        part(x)[1]["predictor"].backward()
-        optimizer.step()
-    assert found() > 0.9
 
 
 def test_the_dense_twin_is_the_backbones_mlp() -> None:

@@ -14,7 +14,7 @@ from holo_cli import registry
 from holo_cli.config.resolve import Resolved, resolve
 from holo_cli.errors import UsageError
 from holo_cli.models.holographic import reference, views
-from holo_cli.models.holographic.config import FIXED, LEARNED, Config, factors
+from holo_cli.models.holographic.config import FIXED, LEARNED, Config
 from holo_cli.models.holographic.memory import Memory
 from holo_cli.models.holographic.model import Model
 from holo_cli.models.views import Weights
@@ -28,14 +28,13 @@ from tests.models.holographic.parts import awake, config, randn
         ({"plates": 0}, "greater than or equal to 1"),
         ({"mixer": "hologram"}, "'memory', 'fftconv' or 'classic'"),
         ({"binding": "xor"}, "'phasor' or 'hrr'"),
-        ({"binding_shape": "2d"}, "is for model.binding hrr"),
-        ({"binding": "hrr", "width": 4}, "is 2"),
+        (
+            {"binding": "hrr", "width": 4},
+            "heads of more than 2 numbers, and model.width / model.heads is 2",
+        ),
         ({"binding": "hrr", "phases": "gravity"}, "(gravity) is for model.binding phasor"),
         ({"phases": "laplace"}, "'learned', 'gaussian' or 'gravity'"),
         ({"phases": "gaussian", "phase_coords": 0}, "greater than or equal to 1"),
-        ({"binding": "hrr", "binding_shape": "2d", "width": 8}, "is 4"),
-        ({"binding": "hrr", "binding_shape": "3d", "width": 16}, "is 8"),
-        ({"binding": "hrr", "binding_shape": "3d", "width": 20}, "is 10"),
         ({"half_life_min": 10, "half_life_max": 5}, "must be at least model.half_life_min"),
         ({"half_life_min": 0}, "greater than 0"),
         ({"experts": 2, "experts_top_k": 3}, "must be at most model.experts"),
@@ -44,7 +43,7 @@ from tests.models.holographic.parts import awake, config, randn
         ({"mixer": "classic", "blend": True}, "must be false"),
         ({"fft_modes": 0}, "greater than or equal to 1"),
         ({"balance": -1}, "greater than or equal to 0"),
-        ({"binding_shap": "2d"}, "Extra inputs"),
+        ({"bindin": "hrr"}, "Extra inputs"),
     ],
 )
 def test_wrong_values_are_named(overrides: dict[str, Any], says: str) -> None:
@@ -52,19 +51,6 @@ def test_wrong_values_are_named(overrides: dict[str, Any], says: str) -> None:
         config(**overrides)
     assert len(caught.value.errors()) == 1
     assert says in str(caught.value)
-
-
-def test_factors_are_as_equal_as_can_be() -> None:
-    for number, count, expected in [
-        (64, 1, (64,)),
-        (64, 2, (8, 8)),
-        (64, 3, (4, 4, 4)),
-        (24, 3, (2, 3, 4)),
-        (14, 2, (2, 7)),
-        (14, 3, ()),
-        (2, 2, ()),
-    ]:
-        assert factors(number, count) == expected
 
 
 @pytest.mark.parametrize(
