@@ -111,7 +111,7 @@ def _softening(blocks: Sequence[Block], rows: int) -> Sequence[Tensor]:
     """eps of each layer's heads, once for each row, (B H, 1, 1)."""
     kernels = [block.mixer.kernel for block in blocks if isinstance(block.mixer, GravityMixer)]
     least = next(kernel.min_eps for kernel in kernels if isinstance(kernel, Gravity))
-    learned = [kernel.softening for kernel in kernels if isinstance(kernel, Gravity)]
+    learned: list[Tensor] = [kernel.softening for kernel in kernels if isinstance(kernel, Gravity)]
     eps = torch.stack(learned).exp_().add_(least)  # (layers, H)
     return eps.repeat(1, rows)[..., None, None].unbind()
 
