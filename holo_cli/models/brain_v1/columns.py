@@ -5,8 +5,9 @@ those are computed.
     y = sum over kept columns j of  W_out^j [ s h_j ],   h_j = u |u|,   u = W_in^j x + r_j
 
 The router's value is added to all units of its column, so it sets how strongly the column fires and
-learns through every unit that does. (With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
-column's output instead, which learns worse.) With `sparsity = "self"` there is no router,
+learns through every unit that does. With `gate = "sigmoid"` it is a factor sigmoid(r_j) on the
+column's output instead, not renormalized (sigma-MoE, arXiv 2310.10837). With `sparsity = "self"`
+there is no router,
 
     n_j = |W_in^j[:, :g] x[:g]| sqrt(C / (g m)),   kept = the c columns of largest n_j + b_j
 
