@@ -213,6 +213,29 @@ def test_runs_of_ngt_are_found_by_their_settings() -> None:
         assert {experiment.row(run)["entry"] for run in runs} == {entry}  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("rows", "plan", "rates"),
+    [
+        ("1m-docs", "1m-bpe", {"vanilla": 2.0, "ngt": 4.0, "ngt-mass-in-weight": 2.0}),
+        ("1m-shakespeare", "1m", {"vanilla": 1.0, "ngt": 2.0, "ngt-mass-in-weight": 1.0}),
+    ],
+)
+def test_the_tables_of_seeds_8_to_11_are_printed_again(
+    rows: str, plan: str, rates: dict[str, float], tmp_path: Path
+) -> None:
+    shutil.copy(RESULTS / "rows" / f"{rows}.jsonl", tmp_path / "page.jsonl")
+    chosen = named_plan(plan).select(list(rates))
+    found = rates_for(chosen, tmp_path / "page.html")
+    assert found == rates
+    changes = {"first_seed": 8, "seeds": 4}
+    chosen = chosen.changed(changes, {"training.dtype": "float32"}).with_rates(found, "there")
+    printed = report(RESULTS / "rows" / f"{rows}-float32.jsonl", chosen)
+    lines = committed("models.md")
+    text = {"1m-docs": "documentation", "1m-shakespeare": "Shakespeare"}[rows]
+    for name, rate in rates.items():
+        assert [text, name, f"x{rate:g}", *printed[name][1:]] in lines
+
+
 def test_rates_are_found_by_settings_at_any_size(tmp_path: Path) -> None:
     """Not by names, which stood for other defaults when the rows were made."""
     shutil.copy(RESULTS / "rows" / "1m-docs.jsonl", tmp_path / "page.jsonl")
