@@ -236,6 +236,16 @@ def test_the_tables_of_seeds_8_to_11_are_printed_again(
         assert [text, name, f"x{rate:g}", *printed[name][1:]] in lines
 
 
+def test_the_table_of_canon_layers_for_both_is_printed_again() -> None:
+    names = ["vanilla-canon", "ngt-canon"]
+    changes = {"first_seed": 8, "seeds": 4, "rates": (4.0,)}
+    chosen = named_plan("1m-bpe").select(names).changed(changes, {"training.dtype": "float32"})
+    printed = report(RESULTS / "rows" / "1m-docs-canon-float32.jsonl", chosen)
+    lines = committed("models.md")
+    for name in names:
+        assert list(printed[name]) in lines
+
+
 def test_rates_are_found_by_settings_at_any_size(tmp_path: Path) -> None:
     """Not by names, which stood for other defaults when the rows were made."""
     shutil.copy(RESULTS / "rows" / "1m-docs.jsonl", tmp_path / "page.jsonl")
