@@ -26,6 +26,9 @@ class Config(BackboneConfig):
     canon_places: ClassVar[str] = "ABCD"
     takes_values: ClassVar[bool] = True
 
+    value_mass: bool = Field(
+        False, description="values are scaled by a learned mass per head and token, as in ngt"
+    )
     recipe: Recipe = Field("modern", description="modern, the textbook's classic, or llama")
     gelu: Literal["exact", "tanh"] = Field(
         "exact",
