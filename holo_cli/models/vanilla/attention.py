@@ -26,7 +26,10 @@ from holo_cli.layers.gain import QueryGain
 from holo_cli.layers.interfaces import NOTHING, Aux, Extras, Mixer, convolve
 from holo_cli.layers.norm import rms_norm
 from holo_cli.layers.positions import Positions
+from holo_cli.layers.precision import wide
 from holo_cli.layers.rope import Rope
+
+MIN_MASS = 1e-4  # lower bound on masses, as in ngt
 
 
 class Attention(Mixer):
@@ -43,8 +46,18 @@ class Attention(Mixer):
         self.qkv.weight.heads = config.heads  # type: ignore[attr-defined]
         self.canon = ShortConv(3 * width, CANON_TAPS, linear=True) if "B" in config.canon else None
         self.gain = QueryGain(config.heads) if config.query_gain else None
+        # gravity's masses for attention, so that the two differ in their weights alone
+        self.mass: nn.Linear | None = None
+        if getattr(config, "value_mass", False):
+            self.mass = nn.Linear(width, config.heads, bias=False)
+            self.mass.weight.no_muon = True  # type: ignore[attr-defined]
         self.out = nn.Linear(width, width, bias=False)
         self.rope = Rope(width // config.heads, config.rope_base, config.rope_fraction)
+
+    def finish_initialisation(self) -> None:
+        super().finish_initialisation()
+        if self.mass is not None:
+            nn.init.zeros_(self.mass.weight)  # equal masses
 
     def convolutions(self) -> list[ShortConv]:
         return [] if self.canon is None else [self.canon]
@@ -59,7 +72,11 @@ class Attention(Mixer):
         # the gradient of a split is one copy, that of slices a tensor of zeros for each
         qk, v = qkv.split((2 * self.heads, self.heads), dim=2)
         q, k = self.rope(rms_norm(qk), start).transpose(1, 2).chunk(2, dim=1)
-        v = extras.values(v).transpose(1, 2)
+        v = extras.values(v)
+        if self.mass is not None:
+            mass = nn.functional.softplus(self.mass(x).to(wide(x.dtype))) + MIN_MASS
+            v = v * mass.unsqueeze(-1).to(v.dtype)
+        v = v.transpose(1, 2)
         return q if self.gain is None else self.gain(q), k, v
 
     def _join(self, y: Tensor) -> Tensor:

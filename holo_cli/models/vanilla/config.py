@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from holo_cli.config.model_schema import BackboneConfig, ModelConfig, Recipe
 
 # keys that one recipe alone reads, and what llama reads of the backbone's
+OF_MODERN = frozenset({"value_mass"})
 OF_CLASSIC = frozenset({"gelu"})
 OF_LLAMA = frozenset({"kv_heads", "norm_eps", "qkv_bias"})
 SHARED_BY_LLAMA = frozenset({"rope_base", "tied"})
@@ -26,6 +27,9 @@ class Config(BackboneConfig):
     canon_places: ClassVar[str] = "ABCD"
     takes_values: ClassVar[bool] = True
 
+    value_mass: bool = Field(
+        False, description="values are scaled by a learned mass per head and token, as in ngt"
+    )
     recipe: Recipe = Field("modern", description="modern, the textbook's classic, or llama")
     gelu: Literal["exact", "tanh"] = Field(
         "exact",
@@ -55,7 +59,9 @@ class Config(BackboneConfig):
     def without_effect(self) -> frozenset[str]:
         if self.recipe == "modern":
             return OF_CLASSIC | OF_LLAMA
-        backbone = frozenset(BackboneConfig.model_fields.keys() - ModelConfig.model_fields.keys())
+        backbone = OF_MODERN | (
+            BackboneConfig.model_fields.keys() - ModelConfig.model_fields.keys()
+        )
         if self.recipe == "classic":
             return backbone | OF_LLAMA
         return (backbone - SHARED_BY_LLAMA) | OF_CLASSIC

@@ -130,7 +130,7 @@ def _rotations(
 def _plain(block: Block) -> bool:
     """Whether a block is attention and MLP alone, as computed here, without hooks on its MLP."""
     mixer, mlp = block.mixer, block.mlp
-    if type(mixer) is not Attention or type(mlp) is not MLP:
+    if type(mixer) is not Attention or type(mlp) is not MLP or mixer.mass is not None:
         return False
     if type(mixer.out) is nn.Linear and mixer.out.weight.dtype is not torch.float32:
         return False

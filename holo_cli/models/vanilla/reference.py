@@ -26,6 +26,7 @@ from holo_cli.models.oracle import (
     past,
     rotate,
     silu,
+    softplus,
 )
 from holo_cli.models.vanilla.attention import Attention
 from holo_cli.models.vanilla.classic import Classic, ClassicBlock
@@ -40,6 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
         "value_embedding": True,
         "query_gain": False,
         "soft_cap": 0,
+        "value_mass": True,
     },
     "modern-suffix": {"suffix": True, "end_token": 5, "soft_cap": 0},
     "classic": {"recipe": "classic"},
@@ -69,7 +71,13 @@ def heads(
         k = [inputs.rotate(norm(x[at]), t) for t, x in enumerate(k_all)]
         if mixer.gain is not None:
             q = [1.5 * (4 * mixer.gain.log_gain[h]).exp() * x for x in q]
-        yield q, k, [v[at] for v in v_all]
+        v = [x[at] for x in v_all]
+        if mixer.mass is not None:
+            v = [
+                (softplus(mixer.mass.weight[h] @ x) + 1e-4) * one
+                for x, one in zip(inputs, v, strict=True)
+            ]
+        yield q, k, v
 
 
 def mix(mixer: Attention, inputs: Inputs) -> Vectors:

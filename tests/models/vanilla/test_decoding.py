@@ -56,7 +56,14 @@ def test_weights_in_int8_take_quick_steps(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    "sets", ["model.conv=4", "model.canon=A", "model.value_residual=true", "model.canon=D"]
+    "sets",
+    [
+        "model.conv=4",
+        "model.canon=A",
+        "model.value_residual=true",
+        "model.value_mass=true",
+        "model.canon=D",
+    ],
 )
 def test_models_with_more_to_their_blocks_do_not(sets: str) -> None:
     model = built(sets)
