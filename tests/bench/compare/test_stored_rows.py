@@ -279,3 +279,14 @@ def test_the_table_at_five_million_is_printed_again() -> None:
     lines = committed("models.md")
     for name in names:
         assert list(printed[name]) in lines
+
+
+def test_the_table_of_shakespeare_at_five_million_is_printed_again() -> None:
+    values = {"rates": (2.0,), "seeds": 3}
+    plan = (
+        named_plan("5m").select(["vanilla", "ngt"]).changed(values, {"training.dtype": "float32"})
+    )
+    printed = report(RESULTS / "rows" / "5m-shakespeare-float32.jsonl", plan)
+    lines = committed("models.md")
+    for name in ("vanilla", "ngt"):
+        assert list(printed[name]) in lines
