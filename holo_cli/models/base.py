@@ -132,7 +132,7 @@ class LanguageModel(nn.Module, ABC):
     ) -> State:
         """A state of no tokens, with the token ids of other texts, and for each row what stands
         before it in its own text, to be recalled from; for models that `can_recall`."""
-        raise NotImplementedError
+        raise TypeError  # there is no memory that could recall them
 
     def recalled_positions(self, state: State) -> int:
         """How many positions of a state are of what is recalled."""

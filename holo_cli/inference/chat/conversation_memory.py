@@ -78,6 +78,7 @@ class ConversationMemory:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._knn = KNNMemory(loaded.engine)
+        self._encoded: tuple[tuple[str, ...], list[tuple[int, ...]]] = ((), [])
         self.saved = self.at_start()
         self.last: Neighbours | None = None  # used for the last answer
 
@@ -94,7 +95,7 @@ class ConversationMemory:
         self.last = None
         if self.saved.on:
             ids = [ids_of(turn) for turn in self.outside_context(turns, dropped)]
-            ids += encoded(self._loaded, self.saved.texts)
+            ids += self._loaded_ids()
             self.last = self._knn.neighbours([i for i in ids if i], query)
         return self.last
 
@@ -105,10 +106,16 @@ class ConversationMemory:
         model = self._loaded.model
         if not self.saved.on or not model.can_recall:
             return []
-        ids = encoded(self._loaded, self.saved.texts)
+        ids = self._loaded_ids()
         if model.context_limit is not None:
             ids += [ids_of(turn) for turn in self.outside_context(turns, dropped)]
         return [i for i in ids if i]
+
+    def _loaded_ids(self) -> list[tuple[int, ...]]:
+        """The loaded texts as token ids, encoded once."""
+        if self._encoded[0] != self.saved.texts:
+            self._encoded = self.saved.texts, encoded(self._loaded, self.saved.texts)
+        return list(self._encoded[1])
 
     def outside_context(self, turns: Sequence[Turn], dropped: int) -> list[Turn]:
         """The turns in the memory: those that the model no longer sees."""

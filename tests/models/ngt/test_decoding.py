@@ -43,6 +43,8 @@ FORMS: list[dict[str, Any]] = [
     {"rope_fraction": 0.0},
     {"rope_fraction": 0.5, "tied": False},
     {"mass_in_value": False},
+    {"separate_coords": False},
+    {"learn_power": True, "mass_in_value": False},
 ]
 
 
